@@ -28,7 +28,7 @@ from corank.core.errors import BundleError, CheckpointError
 from corank.datasets.feed.simulate import simulate_world
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.checkpoints.checkpoint import load
+from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
 
 PROGRAM = [sys.executable, "-c", "from corank.cli.main import main; main()"]
@@ -98,7 +98,7 @@ class Unbroken:
     @classmethod
     def of(cls, config: Path, folder: Path, *options: str) -> "Unbroken":
         seconds = writing_seconds(train(config, folder, *options), (folder / "run.json").exists)
-        return cls(config, Run.open(folder), seconds, load(folder / "model.safetensors").tensors)
+        return cls(config, Run.open(folder), seconds, load(folder / "model").tensors)
 
 
 def killed_training(unbroken: Unbroken, folder: Path, rng: random.Random) -> tuple[bool, list[str]]:
@@ -121,7 +121,7 @@ def wrong_training(unbroken: Unbroken, folder: Path) -> Iterator[str]:
     except RuntimeError as error:
         yield str(error)
         return
-    tensors = load(folder / "model.safetensors").tensors
+    tensors = load(folder / "model").tensors
     if tensors.keys() != unbroken.tensors.keys():
         yield "the resumed model has other tensors"
     for name in tensors.keys() & unbroken.tensors.keys():

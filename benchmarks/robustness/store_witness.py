@@ -65,8 +65,8 @@ class Witness:
     def _version(self, head: StoreState, version: str, changes: dict[int, Change]) -> Iterator[str]:
         manifest = read_stored_manifest(self.store, version)
         form, number = RecordFormat.from_manifest(manifest), number_of(manifest.model_version)
-        for part in filter(is_stored_part, manifest.parts):
-            for _ in read_chunks(self.store, version, part, manifest.parts[part]):
+        for part in filter(is_stored_part, manifest.files):
+            for _ in read_chunks(self.store, version, part, manifest.files[part]):
                 pass
         records = self._table(f"items/{version}")
         if not all(form.is_intact(*pair) for pair in records.items()):

@@ -26,8 +26,7 @@ from rich.console import Console
 import corank
 from benchmarks import harness
 from corank.analysis.logged_request import logged_request
-from corank.bundle.bundle import Bundle
-from corank.bundle.bundle_writer import write_bundle
+from corank.bundle.bundle import Bundle, write_bundle
 from corank.bundle.content import part_file
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
@@ -92,7 +91,7 @@ class Catalogue:
         manifest = self.base.manifest.model_copy(update=changes)
 
         def fill(folder: Path) -> None:
-            for part in manifest.parts:
+            for part in manifest.files:
                 if not part.startswith("items/"):
                     link_file(self.base.folder / part, folder / part)
             for file in self.records.rglob("*.*"):
@@ -159,7 +158,7 @@ class Service:
 def measure(catalogue: Catalogue, folder: Path, precision: Precision) -> dict[str, float]:
     """The figures of one precision."""
     path, figures = folder / precision, dict[str, float]()
-    parts = catalogue.write(path, precision, 1).manifest.parts
+    parts = catalogue.write(path, precision, 1).manifest.files
     stored = sum(part.bytes for name, part in parts.items() if name.startswith("items/part."))
     figures["parts_mib"] = stored / 2**20
     figures["bytes_an_item"] = stored / catalogue.items

@@ -24,7 +24,7 @@ from obstore.fsspec import FsspecStore
 from obstore.store import from_url
 
 from benchmarks import harness
-from corank.core.folder_cache import FolderCache
+from corank.core.artifact_cache import ArtifactCache
 from corank.core.objects import ObjectUrl
 from corank.core.published_folder import TRANSFERS, FolderPublisher, PublishedFolder, hash_file
 
@@ -74,7 +74,7 @@ def publish(folder: Path) -> None:
 def fetch(cache: Path) -> None:
     """Fetch all into an empty cache."""
     shutil.rmtree(cache, ignore_errors=True)
-    FolderCache(cache, 2**40).fetch(PublishedFolder.open(URL, "packed data"))
+    ArtifactCache(cache, 2**40).fetch(PublishedFolder.open(URL, "packed data"))
 
 
 def read_raw(objects: list[str]) -> None:
@@ -116,7 +116,7 @@ def one_round(folder: Path, scratch: Path) -> dict[str, float]:
         "raw": lambda: read_raw(objects),
         "fsspec": lambda: read_fsspec(objects, scratch),
         "local": lambda: copy_local(folder, scratch),
-        "cached": lambda: FolderCache(scratch / "cache", 2**40).fetch(remote),
+        "cached": lambda: ArtifactCache(scratch / "cache", 2**40).fetch(remote),
     }
     return took | {name: seconds(way) for name, way in ways.items()}
 

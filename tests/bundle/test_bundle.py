@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from corank.bundle.bundle import Bundle, next_items_seq
-from corank.bundle.bundle_writer import write_bundle
+from corank.bundle.bundle import Bundle, next_items_seq, write_bundle
 from corank.core.errors import BundleError
 from corank.serving.funnel.funnel import Funnel
 from corank.training.export import export_bundle
@@ -49,8 +48,8 @@ def refused(bundle: Path) -> str:
 def test_every_file_is_a_part_with_its_size_and_checksum(written: Path) -> None:
     opened = Bundle.open(written)
     files = {str(p.relative_to(opened.folder)): p for p in opened.folder.rglob("*") if p.is_file()}
-    assert set(opened.manifest.parts) == set(files)
-    assert {name: part.bytes for name, part in opened.manifest.parts.items()} == {
+    assert set(opened.manifest.files) == set(files)
+    assert {name: part.bytes for name, part in opened.manifest.files.items()} == {
         name: path.stat().st_size for name, path in files.items()
     }
     assert set(PARTS) <= set(files)
@@ -140,7 +139,7 @@ def test_a_content_stays_as_long_as_a_bundle_of_it_is_open(bundle: Path) -> None
     manifest, folder = opened.manifest, opened.folder
     for _ in range(3):
         write_bundle(bundle, manifest, lambda content: fill_from(folder, content))
-    for name, part in manifest.parts.items():
+    for name, part in manifest.files.items():
         assert (folder / name).stat().st_size == part.bytes
     del opened
     write_bundle(bundle, manifest, lambda content: fill_from(folder, content))

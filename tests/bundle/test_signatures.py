@@ -9,8 +9,8 @@ import pytest
 
 import corank
 from corank.bundle.bundle import Bundle
-from corank.bundle.manifest import digest
 from corank.bundle.signatures import SigningKeys, TrustedKeys
+from corank.core.artifact import digest
 from corank.core.errors import CorankError, TrustError
 from tests.support.exported_graphs import graphs_of
 from tests.support.shared import finished_bundle, finished_run

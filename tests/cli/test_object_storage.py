@@ -13,15 +13,15 @@ import torch
 
 import corank
 from corank.bundle.bundle import Bundle
+from corank.core.artifact_cache import ArtifactCache
 from corank.core.errors import BusyError, CheckpointError, MissingObjectError, StorageError
-from corank.core.folder_cache import FolderCache
 from corank.core.objects import ObjectUrl, parse_location
 from corank.core.published_folder import FolderPublisher
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing import pack as packing
 from corank.serving.store.source import BundleSource
 from corank.training.callbacks import TrainingLog
-from corank.training.checkpoints.checkpoint import load
+from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
 from tests.support import shared
 from tests.support.command_line import run_corank
@@ -98,13 +98,13 @@ def test_packed_data_are_those_of_this_machine(remote: RemoteWorld) -> None:
             theirs.prefetch(split, n)
             assert np.array_equal(theirs.splits[split][n].item, shard.item)
             assert theirs.splits[split][n].keys.equals(shard.keys)
-            assert remote.held_bytes() <= FolderCache.of_environment().bound
+            assert remote.held_bytes() <= ArtifactCache.of_environment().bound
 
 
 def test_trained_from_there_the_weights_are_the_same(remote: RemoteWorld, tmp_path: Path) -> None:
     ours = trained_run(remote.config, tmp_path / "run", f"packed={remote.packed}", "train.epochs=1")
     theirs = Run.open(parse_location(f"{remote.store.url}/run"))
-    ours_held, theirs_held = (load(side.folder / "model.safetensors") for side in (ours, theirs))
+    ours_held, theirs_held = (load(side.folder / "model") for side in (ours, theirs))
     assert all(torch.equal(tensor, theirs_held.tensors[name]) for name, tensor in ours_held.tensors.items())
     assert theirs.base == remote.config.parent
 

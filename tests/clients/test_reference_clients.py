@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import corank
-from corank.bundle.bundle import measure_parts
 from corank.bundle.content import part_file
-from corank.bundle.manifest import digest
+from corank.core.artifact import digest, measure_files
 from corank.core.stored_matrix import StoredMatrix, write_matrix
 from corank.serving.funnel.random_requests import draw_requests
 from tests.lab.worlds import WORLDS as LAB
@@ -79,7 +78,7 @@ def _lower_parts(bundle: Path, copy: Path, precision: Literal["fp16", "int8"]) -
             path = part_file(content, f"{stage['name']}.{part}")
             write_matrix(path, StoredMatrix.encode(np.load(path), precision))
     assert any(stage["precision"] for stage in manifest["stages"])
-    manifest["parts"] = {name: part.model_dump() for name, part in measure_parts(content).items()}
+    manifest["parts"] = {name: part.model_dump() for name, part in measure_files(content).items()}
     (copy / "manifest.json").write_text(json.dumps(manifest | {"digest": digest(manifest)}))
     return copy
 

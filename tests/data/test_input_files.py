@@ -58,7 +58,7 @@ def test_old_files_are_not_opened_and_may_be_gone(tmp_path: Path) -> None:
     first, second = pack_days(tmp_path, 2)
     (tmp_path / "log" / f"{day_of(0)}.parquet").unlink()
     write_day(tmp_path, 2)
-    third = corank.pack(config_of(2, tmp_path), continue_from=second.packed.folder)
+    third = corank.pack(config_of(2, tmp_path), continue_from=second["packed"])
     assert third["splits"]["train"]["candidates"] == ROWS
     grown = {row["feature"]: row for row in third.tables["grown"].iter_rows(named=True)}
     items = [set(one.packed.encoders.fitted["item"].values) for one in (second, third)]  # type: ignore[attr-defined]
@@ -68,7 +68,7 @@ def test_old_files_are_not_opened_and_may_be_gone(tmp_path: Path) -> None:
     assert "grown" not in first.tables
     assert len({one.packed.folder for one in (first, second, third)}) == 3
     assert (
-        corank.pack(config_of(1, tmp_path), continue_from=first.packed.folder)["packed"] != second["packed"]
+        corank.pack(config_of(1, tmp_path), continue_from=first["packed"])["packed"] != second["packed"]
     )
 
 
@@ -91,7 +91,7 @@ def test_late_rows_are_told_and_taken_in(tmp_path: Path) -> None:
     write_day(tmp_path, 2)
     write_day(tmp_path, 1, "-late", rows=7)
     said: list[str] = []
-    third = corank.pack(config_of(2, tmp_path), continue_from=second.packed.folder, report=said.append)
+    third = corank.pack(config_of(2, tmp_path), continue_from=second["packed"], report=said.append)
     notices = [line for line in said if "came after" in line]
     assert len(notices) == 1
     assert f"log: 7 rows of {day_of(1)} in " in notices[0]
@@ -99,13 +99,13 @@ def test_late_rows_are_told_and_taken_in(tmp_path: Path) -> None:
     assert f"`--repack {day_of(1)}` takes them in" in notices[0]
     config = config_of(2, tmp_path)
     config["data"]["split"]["train"] = f"..{config['data']['split']['train'].partition('..')[2]}"
-    again = corank.pack(config, continue_from=second.packed.folder, repack=day_of(1))
+    again = corank.pack(config, continue_from=second["packed"], repack=day_of(1))
     assert third["splits"]["train"]["candidates"] == ROWS
     assert again["splits"]["train"]["candidates"] == 2 * ROWS + 7
     assert again.packed.manifest.continued is not None
     assert again.packed.manifest.continued.location == str(first.packed.folder)
     with pytest.raises(DataError, match=r"--repack: .* is the first packing"):
-        corank.pack(config, continue_from=second.packed.folder, repack=day_of(0))
+        corank.pack(config, continue_from=second["packed"], repack=day_of(0))
 
 
 def test_what_cannot_go_on_is_refused(tmp_path: Path) -> None:
@@ -115,4 +115,4 @@ def test_what_cannot_go_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds neither packed data nor a run"):
         corank.pack(config_of(0, tmp_path), continue_from=tmp_path)
     with pytest.raises(DataError, match=r"no row of the log is in 'train' .* where the earlier packing ends"):
-        corank.pack(config_of(0, tmp_path), continue_from=first.packed.folder)
+        corank.pack(config_of(0, tmp_path), continue_from=first["packed"])

@@ -12,10 +12,9 @@ import onnx
 import polars as pl
 import pytest
 
-from corank.bundle.bundle import measure_parts
-from corank.bundle.manifest import digest
 from corank.bundle.retrieval import RetrievalFacts
 from corank.core.arrays import write_array, write_identifiers
+from corank.core.artifact import digest, measure_files
 from corank.core.errors import BundleError, StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.fetch import fetch_bundle
@@ -49,7 +48,7 @@ def edit_manifest(bundle: Path, changes: dict[str, Any]) -> None:
 
 def seal(bundle: Path) -> None:
     """Make sizes and checksums fit the parts as they are."""
-    parts = {name: part.model_dump() for name, part in measure_parts(content(bundle)).items()}
+    parts = {name: part.model_dump() for name, part in measure_files(content(bundle)).items()}
     edit_manifest(bundle, {"parts": parts})
 
 

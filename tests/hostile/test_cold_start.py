@@ -61,7 +61,7 @@ def test_without_a_sound_version_in_the_cache_the_start_fails(url: str, tmp_path
     with following(url, tmp_path / "cache") as follower:
         assert follower.from_cache and "nothing is live" in str(follower.trouble)
     take_away(tmp_path)
-    part = bundle.folder / next(iter(bundle.manifest.parts))
+    part = bundle.folder / next(iter(bundle.manifest.files))
     part.write_bytes(part.read_bytes()[:-1] + b"\0\0")
     for cache in ("another cache", "cache"):
         with pytest.raises(StoreError, match="there is no store at"):

@@ -18,7 +18,7 @@ from torch import Tensor
 import corank
 from corank.core.errors import BundleError, CheckpointError, StorageError
 from corank.core.ragged import Ragged
-from corank.training.checkpoints.checkpoint import load
+from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
 from corank.training.warm_start_preparation import plan_warm_start
 from tests.support.hostile_runs import (

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from corank.bundle import bundle as bundles
-from corank.bundle.bundle import Bundle
-from corank.bundle.bundle_writer import BundleWriter, write_bundle
+from corank.bundle.bundle import Bundle, lock_bundle, write_bundle
 from corank.bundle.manifest import BundleManifest, load_manifest
 from corank.core.errors import BundleError, DataError
 from corank.core.locks import WriteLock
@@ -112,7 +111,7 @@ def test_a_bundle_that_was_restored_during_a_refresh_is_not_replaced(
     opened = Bundle.open(bundle)
     backup = copy(bundle, tmp_path / "backup")
     write_bundle(bundle, renumbered(opened.manifest, 2), fill(opened))
-    with BundleWriter.lock(bundle, "refresh") as writer:
+    with lock_bundle(bundle, "refresh") as writer:
         shutil.copy(backup / "manifest.json", bundle / "manifest.json")
         with pytest.raises(BundleError) as error:
             writer.write(renumbered(opened.manifest, 3), fill(opened))

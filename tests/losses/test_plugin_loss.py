@@ -23,7 +23,7 @@ from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.two_tower import Towers
 from corank.training import train
 from corank.training.callbacks import TrainingLog
-from corank.training.checkpoints.checkpoint import load
+from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
 from tests.support.configs import refused
 from tests.support.interruptions import Interrupting, StoppedError, same
@@ -144,7 +144,7 @@ def test_a_loss_learns_a_number_of_its_own_and_reads_what_a_network_gives(
     assert same(resumed, whole) and same(resumed, whole, "latest")
     # a run that continues from it has the number and its moments, by the name of the loss
     again = trained_run(config, tmp_path / "again", *OVERRIDES, "train.epochs=0", continue_from=whole.folder)
-    ours, theirs = (load(run.folder / "latest.safetensors").tensors for run in (again, whole))
+    ours, theirs = (load(run.folder / "latest").tensors for run in (again, whole))
     name = "model.stages.prerank.loss_parameter.0"
     assert torch.equal(ours[name], theirs[name]) and ours[name] != 0
     moments = {n for n, tensor in theirs.items() if n.startswith("optimiser.prerank.") and tensor.dim() == 0}

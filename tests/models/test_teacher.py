@@ -96,7 +96,7 @@ def test_a_teacher_is_trained_validated_and_neither_judged_nor_shipped(taught: R
     assert list(document["stages"]) == ["prerank", "rank"]
     bundle = corank.export(taught.folder, tmp_path / "bundle").bundle
     assert [stage.name for stage in bundle.manifest.stages] == ["prerank", "rank"]
-    assert not [name for name in bundle.manifest.parts if "teacher" in name]
+    assert not [name for name in bundle.manifest.files if "teacher" in name]
 
 
 @pytest.mark.thorough

@@ -13,8 +13,7 @@ import polars as pl
 from rich.console import Console
 
 import corank
-from corank.bundle.bundle import Bundle
-from corank.bundle.bundle_writer import write_bundle
+from corank.bundle.bundle import Bundle, write_bundle
 from corank.bundle.content import ItemGraphs, read_tables, save_parts, store_parts
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import ItemsAsOf

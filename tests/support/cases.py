@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter
 
 from corank.analysis.logged_request import logged_request
-from corank.bundle.bundle_writer import write_bundle
+from corank.bundle.bundle import write_bundle
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import FORMAT, BundleManifest
 from corank.core.calibration import Platt

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from corank.bundle.manifest import digest
+from corank.core.artifact import digest
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.store.base import open_store

@@ -20,7 +20,8 @@ from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import MANIFEST
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import predict_by_ranks
-from corank.training.checkpoints.checkpoint import Checkpoint, digest_tensors, load
+from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.checkpoint_files import load
 from corank.training.export import export_bundle
 from corank.training.run import CHECKPOINTS, Run
 from corank.training.train import train_run

@@ -3,7 +3,7 @@
 import torch
 
 from corank.training.callbacks import TrainingLog
-from corank.training.checkpoints.checkpoint import load
+from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
 from tests.support.simulated_runs import Silent
 

@@ -34,7 +34,8 @@ from corank.training.boosted_trees import (
     grow_trees,
     read_trees,
 )
-from corank.training.checkpoints.checkpoint import Checkpoint, load
+from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.checkpoint_files import load
 from corank.training.config.config_file import read
 from corank.training.config.settings import TreeTeacherSettings
 from corank.training.run import TREES, Run

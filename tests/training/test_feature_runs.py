@@ -11,7 +11,7 @@ import torch
 import corank
 from corank.core.errors import BusyError, ConfigError, DataError
 from corank.data.packed.dataset import PackedDataset
-from corank.training.checkpoints.checkpoint import load
+from corank.training.checkpoints.checkpoint_files import load
 from corank.training.config.config_file import read
 from corank.training.packed_data import open_packed
 from corank.training.run import Run
@@ -45,7 +45,7 @@ def test_a_feature_that_is_added_trains_as_if_packed_from_scratch(config: Path, 
     scratch, other = train(config, tmp_path / "scratch", CTR, *FEW, f"packed={tmp_path / 'scratch_packed'}")
     assert other.packed().folder == tmp_path / "scratch_packed"
     assert losses == scratch and len(losses) > 1
-    ours, theirs = (load(one.folder / "model.safetensors").tensors for one in (run, other))
+    ours, theirs = (load(one.folder / "model").tensors for one in (run, other))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import corank
-from corank.training.checkpoints.checkpoint import save
+from corank.training.checkpoints.checkpoint_files import save
 from corank.training.config.config_file import plain, read
 from corank.training.config.settings import TrainSettings
 from corank.training.run import Run

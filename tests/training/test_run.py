@@ -10,7 +10,8 @@ import torch
 
 import corank
 from corank.core.errors import CheckpointError, DataError
-from corank.training.checkpoints.checkpoint import Checkpoint, load, save
+from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.checkpoint_files import load, save
 from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support.shared import copy_run
@@ -108,8 +109,8 @@ def test_a_changed_log_makes_the_packing_stale_until_it_is_put_back(tmp_path: Pa
 
 def test_best_alone_is_no_training_state(world: Path, trained: Run, tmp_path: Path) -> None:
     """Killed between the first best and the first latest: --resume begins anew."""
-    save(tmp_path / "best.safetensors", Checkpoint({"x": torch.zeros(1)}, {}))
+    save(tmp_path / "best", Checkpoint({"x": torch.zeros(1)}, {}))
     run = trained_run(world / "config.yaml", tmp_path, resume=True)
-    ours, theirs = (load(r.folder / "model.safetensors").tensors for r in (run, trained))
+    ours, theirs = (load(r.folder / "model").tensors for r in (run, trained))
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     assert read(world / "config.yaml") == Run.open(tmp_path).config

@@ -11,7 +11,7 @@ import torch
 import corank
 from corank.core.errors import CorankError
 from corank.training import train
-from corank.training.checkpoints.checkpoint import load
+from corank.training.checkpoints.checkpoint_files import load
 from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support import kills
@@ -55,7 +55,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(small_world: 
     other = trained_run(config, tmp_path / "other", *SMALL, *HARD, "train.seed=1")
     assert same(one, two) and same(one, two, "latest")
     assert not same(one, other)
-    ours, theirs = (load(run.folder / "model.safetensors").tensors for run in (one, other))
+    ours, theirs = (load(run.folder / "model").tensors for run in (one, other))
     assert not torch.equal(ours["stages.rank.first.weight"], theirs["stages.rank.first.weight"])
 
 
@@ -75,7 +75,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
         callback = Interrupting(interruption if n == 0 else 1)
         with pytest.raises(StoppedError):
             corank.train(config, overrides, resume=n > 0, folder=folder, callbacks=[callback])
-        assert load(folder / "latest.safetensors").facts["progress"]["step"] < steps
+        assert load(folder / "latest").facts["progress"]["step"] < steps
         assert not (folder / "model.safetensors").exists()
     resumed = trained_run(config, folder, *overrides, resume=True)
     assert same(resumed, unbroken) and same(resumed, unbroken, "latest") and same(resumed, unbroken, "best")
@@ -92,7 +92,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(small_world: Path, tmp_path: Path)
     # of some 240 changes of files the first 30 begin the run and write its first checkpoint
     kills.kill_at(random.randint(40, 200), _train_alone, config, folder, overrides)
     assert not (folder / "model.safetensors").exists()
-    assert load(folder / "latest.safetensors").facts["progress"]["step"] > 0
+    assert load(folder / "latest").facts["progress"]["step"] > 0
     resumed = trained_run(config, folder, *overrides, resume=True)
     assert same(resumed, trained_run(config, tmp_path / "unbroken", *overrides))
     left = {path.name for path in folder.iterdir()}

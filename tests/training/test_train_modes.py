@@ -11,7 +11,7 @@ from torch import Tensor
 import corank
 from corank.training import train
 from corank.training.callbacks import TrainingCheckpoint
-from corank.training.checkpoints.checkpoint import load
+from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
 from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.simulated_runs import Silent, trained_run
@@ -34,7 +34,7 @@ def logged_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def of(run: Run, *stages: str) -> dict[str, Tensor]:
     """The shipped tensors of stages' layers, and of tables, by their names' beginnings."""
-    tensors = load(run.folder / "model.safetensors").tensors
+    tensors = load(run.folder / "model").tensors
     return {n: t for n, t in tensors.items() if n.startswith(stages)}
 
 
@@ -121,6 +121,6 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
             corank.train(config, overrides, resume=n > 0, folder=folder, callbacks=[Interrupting(calls)])
         assert not (folder / "model.safetensors").exists()
     if mode == "separate":
-        assert load(folder / "latest.safetensors").facts["progress"]["epoch"] >= 2
+        assert load(folder / "latest").facts["progress"]["epoch"] >= 2
     resumed = trained_run(config, folder, *overrides, resume=True)
     assert same(resumed, unbroken) and same(resumed, unbroken, "latest")

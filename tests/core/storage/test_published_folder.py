@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from corank.core.artifact_cache import ArtifactCache
 from corank.core.errors import BusyError, CorankError, MissingObjectError, StorageError
-from corank.core.folder_cache import FolderCache
 from corank.core.local_copy import read_folder, write_file
 from corank.core.objects import ObjectFolder, ObjectUrl
 from corank.core.published_folder import MANIFEST, FolderPublisher, PublishedFolder, new_version
@@ -94,7 +94,7 @@ def test_a_reader_of_what_was_replaced_reads_the_new(object_store: ObjectStore, 
     publish(url, make_folder(tmp_path / "two", TWO))
     assert not before.is_current()
     with pytest.raises(MissingObjectError, match=r"a\.npy"):
-        FolderCache.of_environment().fetch(before)
+        ArtifactCache.of_environment().fetch(before)
     assert read_files(read_folder(url, "bundle").path) == TWO
 
 
@@ -174,7 +174,7 @@ def test_the_cache_stays_within_its_bound(object_store: ObjectStore, tmp_path: P
     url = ObjectUrl.parse(f"{object_store.url}/bundle")
     parts = {f"{n}/part": bytes([n]) * 1000 for n in range(8)}
     publish(url, make_folder(tmp_path / "one", parts))
-    cache, published = FolderCache(tmp_path / "cache", 3_000), PublishedFolder.open(url, "bundle")
+    cache, published = ArtifactCache(tmp_path / "cache", 3_000), PublishedFolder.open(url, "bundle")
 
     def fetch(n: int) -> bytes:
         return (cache.fetch(published, lambda name: name == f"{n}/part").path / f"{n}/part").read_bytes()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from corank.core.artifact_cache import ArtifactCache, RemoteParts
 from corank.core.errors import StorageError
-from corank.core.folder_cache import FolderCache, RemoteParts
 from corank.core.objects import ObjectUrl
 from corank.core.published_folder import FolderPublisher, PublishedFolder
 from tests.support.object_store import ObjectStore
@@ -26,7 +26,7 @@ def open_parts(url: ObjectUrl, cache: Path, parts: int, bound: int) -> RemotePar
     source = PublishedFolder.open(url, "packed data")
     names = [f"train/{n}" for n in range(parts)]
     return RemoteParts(
-        source, FolderCache(cache, bound), names, lambda path: path.joinpath("part").read_bytes()
+        source, ArtifactCache(cache, bound), names, lambda path: path.joinpath("part").read_bytes()
     )
 
 

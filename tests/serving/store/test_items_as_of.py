@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import corank
-from corank.bundle.bundle import Bundle
-from corank.bundle.bundle_writer import write_bundle
+from corank.bundle.bundle import Bundle, write_bundle
 from corank.bundle.manifest import ItemsAsOf
 from corank.core.errors import DataError
 from corank.core.time import now_ms

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from corank.core.errors import CheckpointError
-from corank.training.checkpoints.checkpoint import Checkpoint, load, save
+from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.checkpoint_files import load, save
 from tests.support import kills
 from tests.support.waiting import eventually
 

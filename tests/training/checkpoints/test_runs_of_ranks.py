@@ -8,7 +8,7 @@ import torch
 
 import corank
 from corank.core.errors import CheckpointError
-from corank.training.checkpoints.checkpoint import load
+from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
 from tests.support.simulated_runs import trained_run
 from tests.support.split_runs import split_run
@@ -45,7 +45,7 @@ def test_one_process_goes_on_and_ends_with_files(
     shutil.rmtree(folder / "model")
     run = trained_run(world / "config.yaml", folder, resume=True)
     assert (run.folder / "model.safetensors").is_file() and not (run.folder / "model").exists()
-    ours, theirs = (load(r.folder / "model.safetensors").tensors for r in (run, trained))
+    ours, theirs = (load(r.folder / "model").tensors for r in (run, trained))
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
