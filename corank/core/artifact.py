@@ -384,7 +384,8 @@ class ArtifactWriter(Generic[M]):
         try:
             yield self.begin(content)
         except BaseException as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            if _named(_read_raw(self.path)) != content:  # it may have been committed before the error
+                shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError):
                 raise _unwritable(self.path, self.kind, error) from None
             raise
