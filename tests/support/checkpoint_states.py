@@ -97,7 +97,7 @@ def write_all(folder: Path, ranks: Ranks, last: str) -> None:
     writer.write(folder / "sharded", state_of(ranks.rank, ranks.world, facts_of(8)))
     writer.wait()
     if last == "killed" and ranks.first:
-        ArtifactWriter.switch = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore
+        ArtifactWriter._switch = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore
     elif last == "full" and ranks.rank == ranks.world - 1:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

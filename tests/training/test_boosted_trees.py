@@ -1,5 +1,6 @@
 """Boosted trees: their arrays, as a stage that is trained, served and carried over, and as teachers."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace

@@ -208,10 +208,11 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint of one process, whole or not at all. Raises CheckpointError if the disk refuses."""
     named = {name: checkpoint.whole(name) for name in checkpoint.names}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
-    writer = ArtifactWriter.of(folder, CheckpointManifest)
-    with writer.writing(new_content()) as content:
+    def fill(content: Path) -> CheckpointManifest:
         write_shard(content, 0, 1, tensors)
-        writer.commit(content, CheckpointManifest.outline(checkpoint))
+        return CheckpointManifest.outline(checkpoint)
+
+    ArtifactWriter.of(folder, CheckpointManifest).write(new_content(), fill)
 
 
 def write_shard(content: Path, rank: int, ranks: int, tensors: dict[str, Tensor]) -> Path:
