@@ -375,6 +375,8 @@ class ArtifactWriter(Generic[M]):
         folder = self.path / content
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        if not self.kind.keeps_former:
+            self._prune(content, _named(self.before))  # what a killed writer left may fill the disk
         return folder
 
     @contextmanager
@@ -457,12 +459,11 @@ class ArtifactWriter(Generic[M]):
         lease = FolderLease(folder)
         with atomic_file(self.path / MANIFEST) as pointer:
             pointer.write_text(json.dumps(plain, indent=1), encoding="utf-8")
-        self._prune(folder.name)
+        self._prune(folder.name, _named(self.before) if self.kind.keeps_former else None)
         return Artifact(folder, manifest, (lease,))
 
-    def _prune(self, content: str) -> None:
-        """Remove contents that nobody reads; the one before the newest stays if the kind says so."""
-        kept = {content, _named(self.before) if self.kind.keeps_former else None}
+    def _prune(self, *kept: str | None) -> None:
+        """Remove contents that nobody reads, but some."""
         for path in self.path.iterdir():
             if is_content(path.name) and path.name not in kept:
                 remove_unread(path)

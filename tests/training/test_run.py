@@ -62,9 +62,7 @@ def test_resuming_with_another_config_names_the_keys(world: Path, copied: Run) -
     assert "a checkpoint of another config (stages.1.hidden.1: 8 there, None now; " in message
     assert "train.table.lr: 0.05 there, 0.01 now)" in message
     remove(copied.checkpoint)
-    with pytest.raises(
-        CheckpointError, match=r"latest: a checkpoint of another config \(train.seed"
-    ):
+    with pytest.raises(CheckpointError, match=r"latest: a checkpoint of another config \(train.seed"):
         trained_run(config, copied.folder, "train.seed=4", resume=True)
 
 
@@ -125,7 +123,10 @@ def test_a_run_of_an_earlier_version_is_refused_and_not_lost(world: Path, copied
     with pytest.raises(CheckpointError, match="holds a training; go on with --resume, or begin anew with"):
         trained_run(config, copied.folder)
     anew = "a checkpoint of an earlier version of corank; train anew with --overwrite"
-    for act in (lambda: corank.evaluate(copied.folder), lambda: trained_run(config, copied.folder, resume=True)):
+    for act in (
+        lambda: corank.evaluate(copied.folder),
+        lambda: trained_run(config, copied.folder, resume=True),
+    ):
         with pytest.raises(CheckpointError, match=f"model.safetensors: {anew}"):
             act()
     (copied.folder / "model.safetensors").unlink()

@@ -208,6 +208,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint of one process, whole or not at all. Raises CheckpointError if the disk refuses."""
     named = {name: checkpoint.whole(name) for name in checkpoint.names}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+
     def fill(content: Path) -> CheckpointManifest:
         write_shard(content, 0, 1, tensors)
         return CheckpointManifest.outline(checkpoint)
