@@ -1,10 +1,13 @@
 """Checkpoints of one process: they come back bit by bit, or are refused by name."""
 
 import itertools
+import json
 import random
 import resource
 import signal
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,6 +49,11 @@ def bits(tensor: torch.Tensor) -> bytes:
     return bytes(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
+def json_of(raw: bytes) -> Any:
+    with suppress(ValueError):
+        return json.loads(raw)
+
+
 def refused(path: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
         load(path)
@@ -79,16 +87,17 @@ def test_every_truncation_and_every_flipped_bit_is_refused_by_the_name_of_the_fi
         flipped[position] ^= 1 << random.Random(position).randrange(8)
         for changed in (flipped, whole[:position]):
             file.write_bytes(changed)
-            assert refused(path).startswith(f"{file}: ")
+            # another last digit of a number, or an escape in capitals, is the same JSON value
+            if which or json_of(changed) != json_of(whole):
+                assert refused(path).startswith(f"{file}: ")
     file.write_bytes(whole + b"\0")
     refused(path)
 
 
 def test_pytorch_reads_it(path: Path) -> None:
     state = {name: torch.zeros_like(tensor) for name, tensor in CHECKPOINT.tensors.items()}
-    torch.distributed.checkpoint.load(
-        state, storage_reader=HuggingFaceStorageReader(str(files(path)[1].parent))
-    )
+    reader = HuggingFaceStorageReader(str(files(path)[1].parent))
+    torch.distributed.checkpoint.load(state, storage_reader=reader, no_dist=True)
     assert all(bits(tensor) == bits(CHECKPOINT.tensors[name]) for name, tensor in state.items())
 
 

@@ -35,7 +35,7 @@ def test_its_bundle_is_the_same_byte_for_byte(trained: Run, split: Run, tmp_path
         corank.export(run.folder, tmp_path / name).bundle.manifest
         for run, name in ((split, "a"), (trained, "b"))
     )
-    assert (ours.model_version, ours.parts) == (theirs.model_version, theirs.parts)
+    assert (ours.model_version, ours.files) == (theirs.model_version, theirs.files)
 
 
 def test_one_process_goes_on_and_ends_with_the_same_weights(
