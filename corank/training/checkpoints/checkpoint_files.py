@@ -14,7 +14,7 @@ holds every shard once more in memory.
 import json
 import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -50,18 +50,17 @@ from corank.training.checkpoints.checkpoint import (
 from corank.training.config.config import Config
 from corank.training.config.config_file import complete_saved, flatten, plain
 
-NUMBERS: Mapping[str, torch.dtype] = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32)
-}
-"""The types of numbers that a checkpoint may have."""
+Number = Literal[
+    "float64", "float32", "bfloat16", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"
+]
+"""The types of numbers that a checkpoint may have, by their names in torch."""
 Size = Annotated[int, Ge(0), Le(2**48)]
 
 
 class StoredTensor(Settings):
     """Type and shape of a checkpoint's tensor."""
 
-    dtype: Literal["float64", "float32", "bfloat16", "float16", "int64", "int32"]
+    dtype: Number
     shape: Annotated[list[Size], Field(max_length=8)]
     """Of the whole tensor."""
     table: bool
@@ -186,7 +185,7 @@ def _read_shard(folder: Path, manifest: CheckpointManifest, rank: int) -> dict[s
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); {manifest.remedy}") from None
     expected = {
-        name: (NUMBERS[tensor.dtype], tensor.stored_shape(buckets))
+        name: (getattr(torch, tensor.dtype), tensor.stored_shape(buckets))
         for name, tensor in manifest.tensors.items()
         if tensor.table or rank == 0
     }

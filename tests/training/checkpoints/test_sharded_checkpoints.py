@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
 from corank.core.artifact import read_manifest
 from corank.core.errors import CheckpointError
 from corank.distributed.ranks import BUCKETS, Ranks, RowShards
-from corank.training.checkpoints.checkpoint import TableRows
+from corank.training.checkpoints.checkpoint import ALL_BUCKETS, TableRows
 from corank.training.checkpoints.checkpoint_files import CheckpointManifest, load
 from corank.training.run import Run
 from tests.support.checkpoint_states import (
@@ -66,6 +67,10 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(resealed(plain)), encoding="utf-8")
 
 
+def content_of(folder: Path) -> Path:
+    return folder / read_manifest(folder, CheckpointManifest).content
+
+
 # Any number of ranks
 
 
@@ -82,6 +87,20 @@ def test_what_one_number_of_ranks_wrote_another_reads(written: Path, before: str
             rows = TableRows(table.rows, buckets)
             assert same(checkpoint.take(name, rows), table.take(buckets)[: rows.size])
             assert checkpoint.shape(name) == ROWS[name] and checkpoint.dtype(name) == table.dtype
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+@pytest.mark.parametrize("before", COUNTS)
+def test_pytorch_reads_what_any_number_of_ranks_wrote(written: Path, before: str) -> None:
+    folder = written / before / "sharded"
+    checkpoint = load(folder)
+    expected = {name: checkpoint.whole(name) for name in checkpoint.names}
+    for name, table in checkpoint.tables.items():
+        expected[name] = table.take(ALL_BUCKETS).view(-1, BUCKETS, *table.shape[1:])
+    state = {name: torch.zeros_like(tensor) for name, tensor in expected.items()}
+    reader = HuggingFaceStorageReader(str(content_of(folder)))
+    torch.distributed.checkpoint.load(state, storage_reader=reader, no_dist=True)
+    assert all(same(tensor, expected[name]) for name, tensor in state.items())
 
 
 # Trainings
@@ -122,10 +141,6 @@ def test_a_full_disk_of_one_rank_is_told_and_leaves_the_checkpoint_before(writte
 
 
 # Altered files
-
-
-def content_of(folder: Path) -> Path:
-    return folder / read_manifest(folder, CheckpointManifest).content
 
 
 @pytest.mark.parametrize("at", [0, 9, 100, 1000, -1])
