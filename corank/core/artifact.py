@@ -464,24 +464,30 @@ def write_artifact(
         return writer.commit(folder, fill(folder), seal=seal)
 
 
-def restore_artifact(writer: ArtifactWriter[M], manifest: M, fill: Callable[[Path], None]) -> Artifact[M]:
-    """Replace an artifact by one that lies at another place.
+def restore_artifact(
+    writer: ArtifactWriter[M], manifest: M, plain: Mapping[str, Any], fill: Callable[[Path], None]
+) -> Artifact[M]:
+    """Replace an artifact by one that lies at another place. One of that content stays until all files are there.
 
     Args:
         writer: of its folder.
         manifest: of it.
+        plain: its JSON value as published, which its signatures are of.
         fill: writes the files of the manifest into a folder.
 
     Raises the kind's error if a file is not what the manifest says, or as `write_artifact`.
     """
-    with writer.writing(manifest.content) as folder:
+    with writer.writing(new_content()) as folder:
         fill(folder)
         sync_folder(folder)
-        files = measure_files(folder)
+        files, content = measure_files(folder), writer.path / manifest.content
         odd = {name for name in files | manifest.files if files.get(name) != manifest.files.get(name)}
         if odd:
-            raise writer.kind.error(f"{folder / min(odd)}: is not as published; publish it again")
-        return writer.switch(folder, manifest.sealed())
+            raise writer.kind.error(f"{content / min(odd)}: is not as published; publish it again")
+        with suppress(FileNotFoundError):
+            content.rename(writer.path / new_content())
+        folder.rename(content)
+        return writer.switch(content, {**plain, "digest": digest(plain)})
 
 
 def _read_raw(path: Path) -> bytes | None:

@@ -85,15 +85,26 @@ def fetch_bundle(
         if path.is_symlink():
             raise BundleError(f"{path}: a link, and bundles are written into the cache alone; remove it")
         try:
-            bundle = Bundle.open(path, verified, trust)
+            bundle = open_cached(cache, version, verified, trust)
         except (BundleError, TrustError):
-            manifest = read_stored_manifest(store, version, trust)
+            manifest, plain = read_stored_manifest(store, version, trust)
             with lock_bundle(path, "serve") as writer:
-                restored = restore_artifact(
-                    writer, manifest, lambda folder: _fill(folder, store, manifest, pause)
+                bundle = Bundle.of(
+                    restore_artifact(
+                        writer, manifest, plain, lambda folder: _fill(folder, store, manifest, pause)
+                    )
                 )
-            bundle = Bundle.of(restored)
         _remove_old(path)
+    return bundle
+
+
+def open_cached(
+    cache: Path, version: str, verified: bool = False, trust: TrustedKeys | None = None
+) -> Bundle:
+    """Open the bundle of a version in a cache. Arguments as of `fetch_bundle`. Raises BundleError, TrustError."""
+    bundle = Bundle.open(cache / version, verified, trust)
+    if bundle.manifest.content != version:
+        raise BundleError(f"{cache / version}: holds {bundle.manifest.content}; remove it")
     return bundle
 
 
