@@ -121,11 +121,10 @@ def _lock_cache(cache: Path, version: str) -> Iterator[None]:
 
 
 def _remove_old(path: Path) -> None:
-    """Remove the versions that were not used lately; a process that has one mapped keeps its files until it ends."""
+    """Remove the versions that were not used lately, whole or not; a process that has one mapped keeps its files until it ends."""
     with suppress(OSError):  # another process may do the same
         os.utime(path)
-        folders = (file.parent for file in path.parent.glob("*/manifest.json"))
-        versions = [one for one in folders if is_content_name(one.name)]
+        versions = [one for one in path.parent.iterdir() if is_content_name(one.name)]
         for old in sorted(versions, key=lambda one: one.stat().st_mtime_ns)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 

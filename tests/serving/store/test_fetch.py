@@ -115,6 +115,8 @@ def test_a_link_in_a_copy_is_replaced_and_not_followed(
 def test_a_cache_keeps_what_was_asked_for_last(first: Path, local: Store, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     (cache / "mine").mkdir(parents=True)
+    killed = cache / f"{9:016x}-1-{9:08x}" / f"{9:016x}" / "items"
+    killed.mkdir(parents=True)
     versions = [publish_bundle(variant(first, tmp_path / f"{n}", n), local) for n in range(KEPT + 1)]
     kept = fetch_bundle(local, versions[0], cache)
     for version in versions[1:-1]:
