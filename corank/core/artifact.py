@@ -407,19 +407,27 @@ class ArtifactWriter(Generic[M]):
         with self._writing(content) as folder:
             return self.commit(folder, fill(folder), seal=seal)
 
-    def restore(self, manifest: M, fill: Callable[[Path], None]) -> Artifact[M]:
-        """Replace the artifact by one that lies at another place, whose files a function writes into a folder.
+    def restore(self, manifest: M, plain: Mapping[str, Any], fill: Callable[[Path], None]) -> Artifact[M]:
+        """Replace the artifact by one that lies at another place. One of that content stays until all files are there.
 
-        Raises as `write`, and if a file is not what the manifest says.
+        Args:
+            manifest: of it.
+            plain: its JSON value as published, which its signatures are of.
+            fill: writes the files of the manifest into a folder.
+
+        Raises the kind's error if a file is not what the manifest says, or as `write`.
         """
-        with self._writing(manifest.content) as folder:
+        with self._writing(new_content()) as folder:
             fill(folder)
             sync_folder(folder)
-            files = measure_files(folder)
+            files, content = measure_files(folder), self.path / manifest.content
             odd = {name for name in files | manifest.files if files.get(name) != manifest.files.get(name)}
             if odd:
-                raise self.kind.error(f"{folder / min(odd)}: is not as published; publish it again")
-            return self._switch(folder, manifest)
+                raise self.kind.error(f"{content / min(odd)}: is not as published; publish it again")
+            with suppress(FileNotFoundError):
+                content.rename(self.path / new_content())
+            folder.rename(content)
+            return self._switch(content, {**plain, "digest": digest(plain)})
 
     def commit(
         self,
@@ -444,11 +452,10 @@ class ArtifactWriter(Generic[M]):
             sync_folder(folder)
             files = measure_files(folder)
         whole = manifest.model_copy(update={"content": folder.name, "files": dict(files), "places": {}})
-        return self._switch(folder, seal(whole))
+        return self._switch(folder, seal(whole).sealed())
 
-    def _switch(self, folder: Path, whole: M) -> Artifact[M]:
-        """Point the artifact to a content that is on disk."""
-        plain = whole.sealed()
+    def _switch(self, folder: Path, plain: dict[str, Any]) -> Artifact[M]:
+        """Point the artifact to a content that is on disk, by the JSON value of its manifest."""
         manifest = validate_manifest(plain, self.kind, str(self.path / MANIFEST))
         if _read_raw(self.path) != self.before:
             # commands of corank do not, on file systems with locks; a restored backup does, or a copy
