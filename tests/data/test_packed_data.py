@@ -7,10 +7,11 @@ import sys
 import polars as pl
 import pytest
 
+from corank.core.artifact import MANIFEST
 from corank.core.errors import DataError
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import FORMAT, MANIFEST, fingerprint
-from corank.data.packing.packs import SETS, list_packs, open_features, pack_features
+from corank.data.packed.manifest import SETS, PackManifest, fingerprint
+from corank.data.packing.packs import list_packs, open_features, pack_features
 from corank.features.kinds.id import IdFeature
 from corank.features.schema import Schema
 from tests.support.packing import DAY, FEATURES, LOG, World, only
@@ -19,7 +20,7 @@ from tests.support.packing import DAY, FEATURES, LOG, World, only
 def test_folder_of_something_else_is_not_replaced(world: World) -> None:
     (world.folder / "packed").mkdir()
     (world.folder / "packed" / "thesis.txt").write_text("years of work")
-    with pytest.raises(DataError, match="exists, but is no packed data"):
+    with pytest.raises(DataError, match=r"packed: holds other files \(thesis.txt\) and no packed data; name another folder"):
         world.pack()
     assert (world.folder / "packed" / "thesis.txt").exists()
 
@@ -39,6 +40,7 @@ def test_packing_again_replaces_and_a_failure_leaves_the_old(world: World) -> No
 FULL = """
 import resource, sys
 from pathlib import Path
+from corank.core.artifact import MANIFEST
 from corank.core.errors import DataError
 from corank.data.packing.pack import pack_log
 from corank.features.kinds.id import IdFeature
@@ -79,21 +81,23 @@ def test_fingerprint_is_of_settings_and_files(world: World) -> None:
     fewer = Schema({"item": FEATURES["item"]})
     assert fingerprint(data, fewer, world.folder) != fingerprint(data, schema, world.folder)
     with pytest.raises(DataError, match="packed from another config or other files: run `corank pack` again"):
-        PackedDataset.open(packed.folder, expect=fingerprint(data, schema, world.folder))
+        PackedDataset.open(packed.location, expect=fingerprint(data, schema, world.folder))
 
 
 def test_missing_and_damaged_manifests_are_refused(world: World) -> None:
     with pytest.raises(DataError, match="no packed data here; run `corank pack`"):
         PackedDataset.open(world.folder)
-    manifest = world.pack().folder / "manifest.json"
-    for content, told in (
+    world.pack()
+    manifest = world.folder / "packed" / MANIFEST
+    for content, message in (
         ("", "damaged"),
-        ("[]", "packed in format None"),
-        ('{"format": 0}', "packed in format 0"),
-        (f'{{"format": {FORMAT}}}', "damaged"),
+        ("[]", "expected a mapping"),
+        ('{"format": 0}', "format 0; this corank reads format 8; run `corank pack` again"),
+        ('{"kind": "bundle"}', "is of a 'bundle', and no packed data; name another folder"),
+        ('{"format": 8}', "fingerprint: "),
     ):
         manifest.write_text(content)
-        with pytest.raises(DataError, match=rf"manifest\.json: {told}"):
+        with pytest.raises(DataError, match=rf"manifest\.json: {message}"):
             PackedDataset.open(manifest.parent)
 
 
@@ -101,11 +105,11 @@ def test_array_of_another_size_is_refused(world: World) -> None:
     packed = world.pack()
     path = only(packed, "train").folder / "item.npy"
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(DataError, match=r"item\.npy: expected \d+ bytes, found \d+: run `corank pack` again"):
-        PackedDataset.open(packed.folder)
+    with pytest.raises(DataError, match=r"item\.npy: damaged.* \(\d+ bytes in place of \d+\); run `corank pack` again"):
+        PackedDataset.open(packed.location)
     path.unlink()
-    with pytest.raises(DataError, match=r"item\.npy: expected \d+ bytes, found no file"):
-        PackedDataset.open(packed.folder)
+    with pytest.raises(DataError, match=r"item\.npy: cannot be read \(No such file or directory\); run `corank pack`"):
+        PackedDataset.open(packed.location)
 
 
 def pack(world: World, **changes: IdFeature | None) -> PackedDataset:
@@ -114,33 +118,35 @@ def pack(world: World, **changes: IdFeature | None) -> PackedDataset:
     schema, root = Schema(features), world.folder / "packed"
     packed = pack_features(world.settings(), schema, world.folder, root)
     assert packed.schema.features == schema.features
-    assert open_features(root, world.settings(), schema, world.folder).folder == packed.folder
+    assert open_features(root, world.settings(), schema, world.folder).location == packed.location
     return packed
 
 
 def test_settings_that_networks_alone_read_share_a_folder(world: World) -> None:
-    world.pack()
-    before = (world.folder / "packed" / MANIFEST).stat()
+    root = world.folder / "packed"
+    before = world.pack().manifest
     wider = IdFeature(side="context", kind="id", dim=5)
     packed = pack(world, tab=wider)
-    assert packed.folder == world.folder / "packed" and packed.schema.features["tab"] == wider
+    assert packed.location == root and packed.schema.features["tab"] == wider
     assert packed.encoders.schema is packed.schema
-    assert (world.folder / "packed" / MANIFEST).stat() == before
-    assert list_packs(packed.folder) == [packed.folder]
+    assert PackedDataset.open(root).manifest == before
+    assert list_packs(root) == [root]
 
 
 def test_each_set_of_features_has_a_folder(world: World) -> None:
-    root = world.pack().folder
+    root = world.folder / "packed"
+    world.pack()
     fewer, other = pack(world, tab=None), pack(world, tab=IdFeature(side="context", kind="id", min_count=2))
-    assert sorted(list_packs(root)) == sorted([root, fewer.folder, other.folder])
-    assert {fewer.folder.parent, other.folder.parent} == {root / SETS}
+    assert set(list_packs(root)) == {root, fewer.location, other.location}
+    assert all(path.parent == root / SETS for path in list_packs(root)[1:])
     stats = [(folder / MANIFEST).stat() for folder in list_packs(root)]
-    assert pack(world).folder == root and pack(world, tab=None).folder == fewer.folder
+    assert pack(world).location == root and pack(world, tab=None).location == fewer.location
     assert [(folder / MANIFEST).stat() for folder in list_packs(root)] == stats
 
 
 def test_other_files_are_named_and_packed_anew(world: World) -> None:
-    root = world.pack().folder
+    root = world.folder / "packed"
+    world.pack()
     pack(world, tab=None)
     path = world.folder / "items.parquet"
     pl.read_parquet(path).reverse().write_parquet(path)
@@ -148,8 +154,8 @@ def test_other_files_are_named_and_packed_anew(world: World) -> None:
         DataError, match=r"run `corank pack` again \(data\.items: other files, or changed since\)"
     ):
         open_features(root, world.settings(), Schema(world.features), world.folder)
-    assert pack(world).folder == root
+    assert pack(world).location == root
     assert list_packs(root) == [root]
-    folder = pack(world, tab=None).folder
-    (folder / "users.arrow").unlink()
-    assert pack(world, tab=None).folder == folder, "a damaged set is packed anew"
+    fewer = pack(world, tab=None)
+    (fewer.folder / "users.arrow").unlink()
+    assert pack(world, tab=None).location == fewer.location, "a damaged set is packed anew"

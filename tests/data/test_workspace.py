@@ -53,13 +53,13 @@ def test_an_interrupted_packing_goes_on(tmp_path: Path, error: type[BaseExceptio
     assert ran == [2, 3, 4]
     assert seen == [(3, 5), (4, 5), (5, 5)]
     assert said == ["going on with a packing that was interrupted after 2 tasks"]
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_another_packing_begins_anew(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted(tmp_path, KeyboardInterrupt)
-    (left,) = tmp_path.iterdir()
+    (left,) = (tmp_path / "out").iterdir()
     with opened(tmp_path, "b" * 64) as workspace:
         assert not left.exists()
         assert workspace.run_here("once", lambda: 3) == 3
@@ -100,7 +100,7 @@ def test_what_is_half_removed_is_not_taken(tmp_path: Path) -> None:
         interrupted(tmp_path, DataError)
     with opened(tmp_path) as workspace:
         assert not list(workspace.folder.glob("done/*"))
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def kill(*_: object, **__: object) -> None:
