@@ -103,8 +103,8 @@ class Manifest(Settings):
     """What a user does about a damaged artifact."""
     most_bytes: ClassVar[int] = 1 << 26
     """Bytes of a manifest, at most."""
-    kept: ClassVar[int] = 0
-    """Earlier contents that stay after a new one, for readers that take no lease."""
+    keeps_former: ClassVar[bool] = False
+    """Whether the content before the newest stays, for readers that take no lease."""
     beside: ClassVar[frozenset[str]] = frozenset()
     """Further names that a folder of this kind may hold next to its contents."""
 
@@ -340,9 +340,7 @@ class ArtifactWriter(Generic[M]):
 
     Example:
         with ArtifactWriter.lock(path, BundleManifest, "refresh") as writer:
-            folder = writer.begin(new_content())
-            ...
-            writer.commit(folder, manifest)
+            writer.write(new_content(), fill)
     """
 
     path: Path
@@ -380,20 +378,46 @@ class ArtifactWriter(Generic[M]):
         return folder
 
     @contextmanager
-    def writing(self, content: str) -> Iterator[Path]:
+    def _writing(self, content: str) -> Iterator[Path]:
         """Make a folder for files, and remove it if the block fails. Raises the kind's error for OSError."""
+        folder = self.path / content
         try:
-            folder = self.begin(content)
-        except OSError as error:
-            raise _unwritable(self.path, self.kind, error) from None
-        try:
-            yield folder
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise _unwritable(self.path, self.kind, error) from None
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            yield self.begin(content)
+        except BaseException as error:
+            if _named(_read_raw(self.path)) != content:  # it may have been committed before the error
+                shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise _unwritable(self.path, self.kind, error) from None
             raise
+
+    def write(
+        self, content: str, fill: Callable[[Path], M], seal: Callable[[M], M] = lambda manifest: manifest
+    ) -> Artifact[M]:
+        """Replace the artifact by what a function writes.
+
+        Args:
+            content: the name of the new content.
+            fill: writes the files into a folder, and returns the manifest with the facts.
+            seal: as of `commit`.
+
+        Raises the kind's error if the disk refuses, or the artifact was replaced meanwhile; it is left as it is then.
+        """
+        with self._writing(content) as folder:
+            return self.commit(folder, fill(folder), seal=seal)
+
+    def restore(self, manifest: M, fill: Callable[[Path], None]) -> Artifact[M]:
+        """Replace the artifact by one that lies at another place, whose files a function writes into a folder.
+
+        Raises as `write`, and if a file is not what the manifest says.
+        """
+        with self._writing(manifest.content) as folder:
+            fill(folder)
+            sync_folder(folder)
+            files = measure_files(folder)
+            odd = {name for name in files | manifest.files if files.get(name) != manifest.files.get(name)}
+            if odd:
+                raise self.kind.error(f"{folder / min(odd)}: is not as published; publish it again")
+            return self._switch(folder, manifest)
 
     def commit(
         self,
@@ -418,10 +442,11 @@ class ArtifactWriter(Generic[M]):
             sync_folder(folder)
             files = measure_files(folder)
         whole = manifest.model_copy(update={"content": folder.name, "files": dict(files), "places": {}})
-        return self.switch(folder, seal(whole).sealed())
+        return self._switch(folder, seal(whole))
 
-    def switch(self, folder: Path, plain: dict[str, Any]) -> Artifact[M]:
-        """Point the artifact to a content that is on disk, by the JSON value of its manifest. Raises as `commit`."""
+    def _switch(self, folder: Path, whole: M) -> Artifact[M]:
+        """Point the artifact to a content that is on disk."""
+        plain = whole.sealed()
         manifest = validate_manifest(plain, self.kind, str(self.path / MANIFEST))
         if _read_raw(self.path) != self.before:
             # commands of corank do not, on file systems with locks; a restored backup does, or a copy
@@ -436,52 +461,11 @@ class ArtifactWriter(Generic[M]):
         return Artifact(folder, manifest, (lease,))
 
     def _prune(self, content: str) -> None:
-        """Remove contents that nobody reads; those before the newest stay as long as the kind says."""
-        earlier = [path for path in self.path.iterdir() if is_content(path.name) and path.name != content]
-        former = _named(self.before)
-        for path in earlier:
-            if not (self.kind.kept and path.name == former):
+        """Remove contents that nobody reads; the one before the newest stays if the kind says so."""
+        kept = {content, _named(self.before) if self.kind.keeps_former else None}
+        for path in self.path.iterdir():
+            if is_content(path.name) and path.name not in kept:
                 remove_unread(path)
-
-
-def write_artifact(
-    writer: ArtifactWriter[M],
-    content: str,
-    fill: Callable[[Path], M],
-    seal: Callable[[M], M] = lambda manifest: manifest,
-) -> Artifact[M]:
-    """Replace an artifact by what a function writes.
-
-    Args:
-        writer: of its folder.
-        content: the name of the new content.
-        fill: writes the files into a folder, and returns the manifest with the facts.
-        seal: as of `ArtifactWriter.commit`.
-
-    Raises the kind's error if the disk refuses, or the artifact was replaced meanwhile; it is left as it is then.
-    """
-    with writer.writing(content) as folder:
-        return writer.commit(folder, fill(folder), seal=seal)
-
-
-def restore_artifact(writer: ArtifactWriter[M], manifest: M, fill: Callable[[Path], None]) -> Artifact[M]:
-    """Replace an artifact by one that lies at another place.
-
-    Args:
-        writer: of its folder.
-        manifest: of it.
-        fill: writes the files of the manifest into a folder.
-
-    Raises the kind's error if a file is not what the manifest says, or as `write_artifact`.
-    """
-    with writer.writing(manifest.content) as folder:
-        fill(folder)
-        sync_folder(folder)
-        files = measure_files(folder)
-        odd = {name for name in files | manifest.files if files.get(name) != manifest.files.get(name)}
-        if odd:
-            raise writer.kind.error(f"{folder / min(odd)}: is not as published; publish it again")
-        return writer.switch(folder, manifest.sealed())
 
 
 def _read_raw(path: Path) -> bytes | None:

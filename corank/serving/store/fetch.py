@@ -27,7 +27,6 @@ from corank.bundle.item_records import KEYS
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.signatures import TrustedKeys, is_content_name
 from corank.core.arrays import read_identifiers
-from corank.core.artifact import restore_artifact
 from corank.core.errors import BundleError, DataError, StoreError, TrustError
 from corank.core.locks import hold_lock
 from corank.core.registry import load_environment_plugins
@@ -89,10 +88,9 @@ def fetch_bundle(
         except (BundleError, TrustError):
             manifest = read_stored_manifest(store, version, trust)
             with lock_bundle(path, "serve") as writer:
-                restored = restore_artifact(
-                    writer, manifest, lambda folder: _fill(folder, store, manifest, pause)
+                bundle = Bundle.of(
+                    writer.restore(manifest, lambda folder: _fill(folder, store, manifest, pause))
                 )
-            bundle = Bundle.of(restored)
         _remove_old(path)
     return bundle
 

@@ -198,10 +198,12 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint of one process, whole or not at all. Raises CheckpointError if the disk refuses."""
     named = {name: checkpoint.whole(name) for name in checkpoint.names}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
-    writer = ArtifactWriter.of(folder, CheckpointManifest)
-    with writer.writing(new_content()) as content:
+
+    def fill(content: Path) -> CheckpointManifest:
         _save_shard(content / shard_file(0, 1), tensors, {})
-        writer.commit(content, CheckpointManifest.outline(checkpoint))
+        return CheckpointManifest.outline(checkpoint)
+
+    ArtifactWriter.of(folder, CheckpointManifest).write(new_content(), fill)
 
 
 def _save_shard(path: Path, tensors: dict[str, Tensor], starts: Mapping[str, int]) -> None:
