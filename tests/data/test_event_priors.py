@@ -122,7 +122,9 @@ def test_the_files_do_not_depend_on_how_the_table_is_cut_nor_on_workers(
     monkeypatch.setattr(row_ranges, "BATCH", 3)
     assert tables.pack().manifest.files == whole
     with open_engine("pool", 2) as pool:
-        packed = pack_log(tables.settings(), Schema(tables.features), tmp_path, tmp_path / "pool", engine=pool)
+        packed = pack_log(
+            tables.settings(), Schema(tables.features), tmp_path, tmp_path / "pool", engine=pool
+        )
     assert packed.manifest.files == whole
 
 

@@ -67,9 +67,7 @@ def test_old_files_are_not_opened_and_may_be_gone(tmp_path: Path) -> None:
     assert grown["item"]["free"] == 25 - len(items[1])
     assert "grown" not in first.tables
     assert len({one.packed.location for one in (first, second, third)}) == 3
-    assert (
-        corank.pack(config_of(1, tmp_path), continue_from=first["packed"])["packed"] != second["packed"]
-    )
+    assert corank.pack(config_of(1, tmp_path), continue_from=first["packed"])["packed"] != second["packed"]
 
 
 def test_requests_know_events_whose_log_is_gone(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Packed data on disk: replaced whole or not at all, refused if damaged, a folder for each set of features."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -10,19 +11,45 @@ import pytest
 from corank.core.artifact import MANIFEST
 from corank.core.errors import DataError
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import SETS, PackManifest, fingerprint
-from corank.data.packing.packs import list_packs, open_features, pack_features
+from corank.data.packed.manifest import SETS, fingerprint, list_packs
+from corank.data.packing.packs import mark_continued, open_features, open_with_features, pack_features
 from corank.features.kinds.id import IdFeature
 from corank.features.schema import Schema
 from tests.support.packing import DAY, FEATURES, LOG, World, only
 
 
-def test_folder_of_something_else_is_not_replaced(world: World) -> None:
-    (world.folder / "packed").mkdir()
-    (world.folder / "packed" / "thesis.txt").write_text("years of work")
-    with pytest.raises(DataError, match=r"packed: holds other files \(thesis.txt\) and no packed data; name another folder"):
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "thesis.txt",
+            "years of work",
+            r"holds other files \(thesis.txt\) and no packed data; name another folder",
+        ),
+        (
+            "sets/thesis.txt",
+            "years of work",
+            r"holds other files \(sets\) and no packed data; name another folder",
+        ),
+        (
+            "manifest.json",
+            "{}",
+            r"holds other files \(manifest.json\) and no packed data; name another folder",
+        ),
+        (
+            "manifest.json",
+            '{"format": 7}',
+            "was written by an earlier corank; remove it, or name another folder",
+        ),
+    ],
+)
+def test_folder_of_something_else_is_not_replaced(world: World, name: str, text: str, message: str) -> None:
+    path = world.folder / "packed" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(DataError, match=f"packed: {message}"):
         world.pack()
-    assert (world.folder / "packed" / "thesis.txt").exists()
+    assert path.read_text() == text and len(list((world.folder / "packed").rglob("*"))) <= 2
 
 
 def test_packing_again_replaces_and_a_failure_leaves_the_old(world: World) -> None:
@@ -91,7 +118,7 @@ def test_missing_and_damaged_manifests_are_refused(world: World) -> None:
     manifest = world.folder / "packed" / MANIFEST
     for content, message in (
         ("", "damaged"),
-        ("[]", "expected a mapping"),
+        ("[]", ".*received \\[\\]; run `corank pack` again"),
         ('{"format": 0}', "format 0; this corank reads format 8; run `corank pack` again"),
         ('{"kind": "bundle"}', "is of a 'bundle', and no packed data; name another folder"),
         ('{"format": 8}', "fingerprint: "),
@@ -105,10 +132,14 @@ def test_array_of_another_size_is_refused(world: World) -> None:
     packed = world.pack()
     path = only(packed, "train").folder / "item.npy"
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(DataError, match=r"item\.npy: damaged.* \(\d+ bytes in place of \d+\); run `corank pack` again"):
+    with pytest.raises(
+        DataError, match=r"item\.npy: damaged.* \(\d+ bytes in place of \d+\); run `corank pack` again"
+    ):
         PackedDataset.open(packed.location)
     path.unlink()
-    with pytest.raises(DataError, match=r"item\.npy: cannot be read \(No such file or directory\); run `corank pack`"):
+    with pytest.raises(
+        DataError, match=r"item\.npy: cannot be read \(No such file or directory\); run `corank pack`"
+    ):
         PackedDataset.open(packed.location)
 
 
@@ -159,3 +190,31 @@ def test_other_files_are_named_and_packed_anew(world: World) -> None:
     fewer = pack(world, tab=None)
     (fewer.folder / "users.arrow").unlink()
     assert pack(world, tab=None).location == fewer.location, "a damaged set is packed anew"
+
+
+def test_a_set_stays_while_it_is_read_and_is_not_taken_for_one_of_another_log(world: World) -> None:
+    root = world.folder / "packed"
+    world.pack()
+    read = pack(world, tab=None)
+    old, tagged = read.location, Schema({"tags": FEATURES["tags"]})
+    world.features = {name: feature for name, feature in FEATURES.items() if name != "tags"}
+    world.log = LOG.with_columns(match=0.5)
+    world.pack()
+    assert read.read_encoders() and list_packs(root) == [root, old]
+    with pytest.raises(
+        DataError, match="packed: lacks features of the run, or has them with other settings: tags"
+    ):
+        open_with_features(root, tagged)
+    del read
+    gc.collect()
+    world.pack()
+    assert list_packs(root) == [root]
+
+
+def test_a_set_that_others_continue_is_not_replaced(world: World) -> None:
+    world.pack()
+    mark_continued(str(pack(world, tab=None).location))
+    world.log = LOG.with_columns(tab=pl.lit("home"))
+    world.log.write_parquet(world.folder / "log.parquet")
+    with pytest.raises(DataError, match="other packed data go on from these"):
+        pack(world)
