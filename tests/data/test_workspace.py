@@ -116,7 +116,7 @@ def test_a_failure_to_publish_leaves_nothing(
 
     monkeypatch.setattr(ArtifactWriter, "commit", fail)
     with (
-        pytest.raises(DiskError, match="out: cannot be written: .* what was there before is untouched"),
+        pytest.raises(DiskError, match=r"out: cannot be written: .* what was there before is untouched"),
         ArtifactWriter.lock(tmp_path / "out", PackManifest, "pack") as writer,
         opened(tmp_path) as workspace,
     ):

@@ -223,7 +223,7 @@ def test_weights_that_a_stage_cannot_compute_with_are_refused(
 def test_mutated_runs_and_packings_are_used_or_refused_by_name(run: Run, tmp_path: Path) -> None:
     packed = derived().packed
     HostileRuns(run, packed, tmp_path / "runs").check(40, accepted=25, seed=5)
-    HostilePackings(packed.folder, run, tmp_path / "packings").check(60, accepted=30, seed=5)
+    HostilePackings(packed, run, tmp_path / "packings").check(60, accepted=30, seed=5)
 
 
 def test_a_list_that_is_longer_than_all_values_is_refused_before_memory_is_taken() -> None:

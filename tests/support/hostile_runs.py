@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from corank.bundle.item_records import ItemRecords
+from corank.core.artifact import MANIFEST, digest
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import MANIFEST
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import predict_by_ranks
 from corank.training.checkpoints.checkpoint import Checkpoint
@@ -128,7 +128,7 @@ class HostileRuns(HostileFolder):
 
     def judge(self) -> None:
         """As `corank compare --on` judges a run on other data."""
-        JudgedRun.on(Run.open(self.case), self.packed.folder)
+        JudgedRun.on(Run.open(self.case), self.packed.location)
 
     def export(self) -> None:
         """As `corank export`."""
@@ -141,7 +141,7 @@ class HostileRuns(HostileFolder):
 class HostilePackings(HostileFolder):
     """Writes mutations of one packing, and trains and predicts on those that open."""
 
-    def __init__(self, packed: Path, run: Run, folder: Path) -> None:
+    def __init__(self, packed: PackedDataset, run: Run, folder: Path) -> None:
         """
         Args:
             packed: sound packed data.
@@ -149,8 +149,8 @@ class HostilePackings(HostileFolder):
             folder: for the cases, next to files that none may touch.
         """
         super().__init__(folder, "packed")
-        self.plain = json.loads((packed / MANIFEST).read_bytes())
-        self.files = {name: (packed / name).read_bytes() for name in self.plain["files"]}
+        self.plain = packed.manifest.sealed()
+        self.files = {name: (packed.folder / name).read_bytes() for name in self.plain["files"]}
         self.run_of = run
 
     def write(self, random_: random.Random) -> None:
@@ -162,15 +162,18 @@ class HostilePackings(HostileFolder):
             name = random_.choice([*files])
             files[name] = mutate_part(random_, name, files[name], [*files.values()])
             if random_.random() < 0.9:
-                plain["files"][name] = len(files[name])
+                plain["files"][name]["bytes"] = len(files[name])
+        if isinstance(plain, dict) and random_.random() < 0.9:
+            plain["digest"] = digest(plain)
         shutil.rmtree(self.case.parent, ignore_errors=True)
+        content = self.case / self.plain["content"]
         for name, raw in files.items():
-            (self.case / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.case / name).write_bytes(raw)
+            (content / name).parent.mkdir(parents=True, exist_ok=True)
+            (content / name).write_bytes(raw)
         text = json.dumps(plain).encode()
         (self.case / MANIFEST).write_bytes(mutate_bytes(random_, text) if random_.random() < 0.05 else text)
         if random_.random() < 0.05:
-            self.put_link(random_, self.case / random_.choice([*files, MANIFEST, "items"]))
+            self.put_link(random_, content / random_.choice([*files, f"../{MANIFEST}", "items", "."]))
 
     def open(self) -> None:
         """Open the packing, make a step of a training, and predict."""
