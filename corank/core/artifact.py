@@ -41,9 +41,10 @@ from corank.core.files import (
     open_regular_file,
     parse_json,
     read_regular_file,
+    remove_folder,
     sync_folder,
 )
-from corank.core.locks import LOCK, FolderLease, WriteLock, remove_unread
+from corank.core.locks import FolderLease, WriteLock, remove_unread
 from corank.core.settings import Settings, validate
 
 MANIFEST = "manifest.json"
@@ -393,7 +394,11 @@ class ArtifactWriter(Generic[M]):
             raise
 
     def write(
-        self, content: str, fill: Callable[[Path], M], seal: Callable[[M], M] = lambda manifest: manifest
+        self,
+        content: str,
+        fill: Callable[[Path], M],
+        seal: Callable[[M], M] = lambda manifest: manifest,
+        files: Mapping[str, File] | None = None,
     ) -> Artifact[M]:
         """Replace the artifact by what a function writes.
 
@@ -401,11 +406,12 @@ class ArtifactWriter(Generic[M]):
             content: the name of the new content.
             fill: writes the files into a folder, and returns the manifest with the facts.
             seal: as of `commit`.
+            files: as of `commit`.
 
         Raises the kind's error if the disk refuses, or the artifact was replaced meanwhile; it is left as it is then.
         """
         with self._writing(content) as folder:
-            return self.commit(folder, fill(folder), seal=seal)
+            return self.commit(folder, fill(folder), files, seal)
 
     def restore(self, manifest: M, plain: Mapping[str, Any], fill: Callable[[Path], None]) -> Artifact[M]:
         """Replace the artifact by one that lies at another place. One of that content stays until all files are there.
@@ -505,15 +511,32 @@ def _refuse_foreign(path: Path, kind: type[Manifest]) -> None:
         read_manifest(path, kind)
         return
     names = {inner.name for inner in path.iterdir() if not inner.name.startswith(".")}
-    ours = {name for name in names if is_content(name)} | kind.beside
-    if ours & names and _kind_of(path) in (None, kind.kind_name()):
-        ours |= {MANIFEST}
-    if foreign := names - ours - {LOCK}:
-        name = kind.kind_name()
+    ours, facts, name = set(filter(is_content, names)), _read_facts(path), kind.kind_name()
+    if ours and facts.get("kind") in (None, name):
+        ours |= kind.beside | {MANIFEST}
+    if foreign := names - ours:
+        if facts.get("kind") is None and facts.get("format") in range(kind.written_format()):
+            raise kind.error(f"{path}: was written by an earlier corank; remove it, or name another folder")
         raise kind.error(f"{path}: holds other files ({min(foreign)}) and no {name}; name another folder")
 
 
-def _kind_of(path: Path) -> object:
-    with suppress(OSError, ValueError, AttributeError):
-        return parse_json((path / MANIFEST).read_bytes()).get("kind")
-    return None
+def _read_facts(path: Path) -> dict[str, Any]:
+    """The JSON value of a folder's manifest, whatever is wrong with it; empty if there is none."""
+    with suppress(OSError, ValueError):
+        plain = parse_json((path / MANIFEST).read_bytes())
+        return plain if isinstance(plain, dict) else {}
+    return {}
+
+
+def remove_artifact(path: Path) -> bool:
+    """Remove the folder of an artifact, unless there is a lease on a content. Returns whether it is gone.
+
+    Raises OSError.
+    """
+    contents = [inner for inner in path.iterdir() if is_content(inner.name)]
+    for content in contents:
+        remove_unread(content)
+    gone = not any(content.exists() for content in contents)
+    if gone:
+        remove_folder(path)
+    return gone

@@ -70,7 +70,9 @@ def write_manifest(folder: Path, plain: dict[str, Any], facts: str) -> None:
     plain = plain | {"facts": None, "files": {name: file.model_dump() for name, file in files.items()}}
     with suppress(ValueError, RecursionError):
         plain["digest"] = digest(plain | {"facts": json.loads(facts)})
-    (folder / MANIFEST).write_text(json.dumps(plain).replace('"facts": null', f'"facts": {facts}', 1), encoding="utf-8")
+    (folder / MANIFEST).write_text(
+        json.dumps(plain).replace('"facts": null', f'"facts": {facts}', 1), encoding="utf-8"
+    )
 
 
 def resealed(plain: Any) -> Any:

@@ -118,7 +118,7 @@ def _lock_cache(cache: Path, version: str) -> Iterator[None]:
 
 
 def _remove_old(path: Path) -> None:
-    """Remove the versions that were not used lately, whole or not; a process that has one mapped keeps its files until it ends."""
+    """Remove versions that were not used lately; a process that has one mapped keeps its files until it ends."""
     with suppress(OSError):  # another process may do the same
         os.utime(path)
         versions = [one for one in path.parent.iterdir() if is_content_name(one.name)]
