@@ -85,10 +85,8 @@ class File(Settings):
     @classmethod
     def measure(cls, file: BinaryIO) -> Self:
         """Compute size and checksum of an open file. Raises OSError."""
-        digest = hashlib.sha256()
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-        return cls(bytes=os.fstat(file.fileno()).st_size, sha256=digest.hexdigest())
+        hashed = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(bytes=os.fstat(file.fileno()).st_size, sha256=hashed)
 
 
 class Manifest(Settings):
@@ -323,6 +321,15 @@ def measure_files(folder: Path) -> dict[str, File]:
         return dict(zip(names, pool.map(measure, names), strict=True))
 
 
+def measure_and_sync(folder: Path) -> dict[str, File]:
+    """Compute size and checksum of every file of a folder while all of it is forced to disk. Raises OSError."""
+    with ThreadPoolExecutor(1) as pool:
+        synced = pool.submit(sync_folder, folder)
+        files = measure_files(folder)
+        synced.result()
+    return files
+
+
 def is_content(name: str) -> bool:
     """Whether a name is one of a content folder: 16 hex digits, of a bundle with `items_seq` and a tag of its own."""
     return _CONTENT.fullmatch(name) is not None
@@ -425,8 +432,7 @@ class ArtifactWriter(Generic[M]):
         """
         with self._writing(new_content()) as folder:
             fill(folder)
-            sync_folder(folder)
-            files, content = measure_files(folder), self.path / manifest.content
+            files, content = measure_and_sync(folder), self.path / manifest.content
             odd = {name for name in files | manifest.files if files.get(name) != manifest.files.get(name)}
             if odd:
                 raise self.kind.error(f"{content / min(odd)}: is not as published; publish it again")
@@ -455,8 +461,7 @@ class ArtifactWriter(Generic[M]):
             CorankError: of the kind, if the artifact is another than when the writer was made. It stays as it is.
         """
         if files is None:
-            sync_folder(folder)
-            files = measure_files(folder)
+            files = measure_and_sync(folder)
         whole = manifest.model_copy(update={"content": folder.name, "files": dict(files), "places": {}})
         return self._switch(folder, seal(whole).sealed())
 
