@@ -502,7 +502,7 @@ def _named(raw: bytes | None) -> str | None:
 
 def _unwritable(path: Path, kind: type[Manifest], error: OSError) -> CorankError:
     return (kind.disk_error or kind.error)(
-        f"{path}: cannot be written: {error}; what was there before is untouched"
+        f"{path}: cannot be written: {error}; what was there before is untouched; free space, or name another"
     )
 
 
