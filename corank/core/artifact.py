@@ -26,8 +26,9 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, Field
@@ -83,7 +84,7 @@ class File(Settings):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
     @classmethod
-    def measure(cls, file: BinaryIO) -> Self:
+    def measure(cls, file: BufferedReader) -> Self:
         """Compute size and checksum of an open file. Raises OSError."""
         hashed = hashlib.file_digest(file, "sha256").hexdigest()
         return cls(bytes=os.fstat(file.fileno()).st_size, sha256=hashed)
