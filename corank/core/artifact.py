@@ -376,6 +376,8 @@ class ArtifactWriter(Generic[M]):
         folder = self.path / content
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        if not self.kind.keeps_former:
+            self._prune(content, _named(self.before))  # what a killed writer left may fill the disk
         return folder
 
     @contextmanager
@@ -411,19 +413,27 @@ class ArtifactWriter(Generic[M]):
         with self._writing(content) as folder:
             return self.commit(folder, fill(folder), files, seal)
 
-    def restore(self, manifest: M, fill: Callable[[Path], None]) -> Artifact[M]:
-        """Replace the artifact by one that lies at another place, whose files a function writes into a folder.
+    def restore(self, manifest: M, plain: Mapping[str, Any], fill: Callable[[Path], None]) -> Artifact[M]:
+        """Replace the artifact by one that lies at another place. One of that content stays until all files are there.
 
-        Raises as `write`, and if a file is not what the manifest says.
+        Args:
+            manifest: of it.
+            plain: its JSON value as published, which its signatures are of.
+            fill: writes the files of the manifest into a folder.
+
+        Raises the kind's error if a file is not what the manifest says, or as `write`.
         """
-        with self._writing(manifest.content) as folder:
+        with self._writing(new_content()) as folder:
             fill(folder)
             sync_folder(folder)
-            files = measure_files(folder)
+            files, content = measure_files(folder), self.path / manifest.content
             odd = {name for name in files | manifest.files if files.get(name) != manifest.files.get(name)}
             if odd:
-                raise self.kind.error(f"{folder / min(odd)}: is not as published; publish it again")
-            return self._switch(folder, manifest)
+                raise self.kind.error(f"{content / min(odd)}: is not as published; publish it again")
+            with suppress(FileNotFoundError):
+                content.rename(self.path / new_content())
+            folder.rename(content)
+            return self._switch(content, {**plain, "digest": digest(plain)})
 
     def commit(
         self,
@@ -448,11 +458,10 @@ class ArtifactWriter(Generic[M]):
             sync_folder(folder)
             files = measure_files(folder)
         whole = manifest.model_copy(update={"content": folder.name, "files": dict(files), "places": {}})
-        return self._switch(folder, seal(whole))
+        return self._switch(folder, seal(whole).sealed())
 
-    def _switch(self, folder: Path, whole: M) -> Artifact[M]:
-        """Point the artifact to a content that is on disk."""
-        plain = whole.sealed()
+    def _switch(self, folder: Path, plain: dict[str, Any]) -> Artifact[M]:
+        """Point the artifact to a content that is on disk, by the JSON value of its manifest."""
         manifest = validate_manifest(plain, self.kind, str(self.path / MANIFEST))
         if _read_raw(self.path) != self.before:
             # commands of corank do not, on file systems with locks; a restored backup does, or a copy
@@ -463,12 +472,11 @@ class ArtifactWriter(Generic[M]):
         lease = FolderLease(folder)
         with atomic_file(self.path / MANIFEST) as pointer:
             pointer.write_text(json.dumps(plain, indent=1), encoding="utf-8")
-        self._prune(folder.name)
+        self._prune(folder.name, _named(self.before) if self.kind.keeps_former else None)
         return Artifact(folder, manifest, (lease,))
 
-    def _prune(self, content: str) -> None:
-        """Remove contents that nobody reads; the one before the newest stays if the kind says so."""
-        kept = {content, _named(self.before) if self.kind.keeps_former else None}
+    def _prune(self, *kept: str | None) -> None:
+        """Remove contents that nobody reads, but some."""
         for path in self.path.iterdir():
             if is_content(path.name) and path.name not in kept:
                 remove_unread(path)

@@ -48,8 +48,8 @@ def edit_manifest(bundle: Path, changes: dict[str, Any]) -> None:
 
 def seal(bundle: Path) -> None:
     """Make sizes and checksums fit the parts as they are."""
-    parts = {name: part.model_dump() for name, part in measure_files(content(bundle)).items()}
-    edit_manifest(bundle, {"parts": parts})
+    files = measure_files(content(bundle)).items()
+    edit_manifest(bundle, {"files": {name: file.model_dump() for name, file in files}})
 
 
 def refusal(bundle: Path) -> str:
@@ -65,8 +65,8 @@ def test_parts_and_contents_of_another_name_are_refused(bundle: Path) -> None:
     shutil.copytree(content(bundle), bundle.parent / "other")
     sound = (bundle / "manifest.json").read_bytes()
     for name in NAMES:
-        plain = json.loads(sound)["parts"]
-        edit_manifest(bundle, {"parts": {name: plain.pop("rank.value.onnx"), **plain}})
+        plain = json.loads(sound)["files"]
+        edit_manifest(bundle, {"files": {name: plain.pop("rank.value.onnx"), **plain}})
         assert "no part of a bundle is called" in refusal(bundle), name
         (bundle / "manifest.json").write_bytes(sound)
     for name in ("../other", "/tmp", "a/b", "..", ".", ""):
@@ -95,7 +95,7 @@ def test_links_and_pipes_are_not_followed(bundle: Path) -> None:
 def test_a_file_that_is_no_part_is_refused(bundle: Path) -> None:
     (content(bundle) / "retrieval").mkdir()
     (content(bundle) / "retrieval" / "facts.json").write_text("{}")
-    assert "facts.json: no part of the bundle" in refusal(bundle)
+    assert "facts.json: is not named by the manifest" in refusal(bundle)
 
 
 # Contents of parts

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from corank.bundle.manifest import signed_content
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.errors import BundleError, TrustError
 from corank.core.stored_matrix import StoredMatrix
@@ -26,7 +27,7 @@ from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.retention import remove_versions, roll_back_store
 from corank.serving.store.source import StoreSource
 from corank.serving.store.upsert import upsert
-from corank.serving.store.version_parts import MANIFEST, read_plain_manifest
+from corank.serving.store.version_parts import MANIFEST, read_stored_manifest
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.service import TOKEN, running_service
@@ -170,13 +171,13 @@ def test_an_altered_record_of_an_item_is_refused(scene: Scene) -> None:
     layer = form.decode({key: record})
     parts = {part: StoredMatrix(matrix.values + 1) for part, matrix in layer.parts.items()}
     scene.store.put({f"items/{version}": form.encode(replace(layer, parts=parts), np.arange(1))})
-    with pytest.raises(BundleError, match=r"items/part\..* .* is not as published"):
+    with pytest.raises(BundleError, match=r"items/part\..*: is not as published"):
         scene.follower(scene.keys)
 
 
 def test_an_altered_manifest_is_refused_even_if_the_head_agrees(scene: Scene) -> None:
     version = scene.publish(scene.first, scene.keys)
-    plain = read_plain_manifest(scene.store, version) | {"name": "another", "signatures": []}
+    plain = read_stored_manifest(scene.store, version)[1] | {"name": "another", "signatures": []}
     raw, (before, state) = msgspec.json.encode(plain), StoreState.read(scene.store)
     facts = state.versions[version].model_copy(update={"manifest": hashlib.sha256(raw).hexdigest()})
     head = state.model_copy(update={"versions": state.versions | {version: facts}}).to_bytes()
@@ -201,6 +202,27 @@ def test_a_cached_bundle_is_verified_under_trust_with_and_without_its_store(scen
     assert scene.source(scene.other).load_cached() is None
     manifest.write_text(manifest.read_text().replace('"signatures"', '"none"'))
     assert scene.source(scene.keys).load_cached() is None
+
+
+def test_a_manifest_of_fewer_keys_keeps_its_signatures(scene: Scene) -> None:
+    """As of a release that did not have a key yet: what is signed is the manifest as it was published."""
+    version, sign = scene.publish(scene.first, scene.keys), SigningKeys.load([scene.keys.private])
+    (raw,) = scene.store.get(f"parts/{version}", [MANIFEST])
+    plain = {key: value for key, value in json.loads(raw or b"").items() if key != "plugins"}
+    older, (before, state) = msgspec.json.encode(plain), StoreState.read(scene.store)
+    changes = {
+        "manifest": hashlib.sha256(older).hexdigest(),
+        "signatures": sign.sign(signed_content(plain)),
+    }
+    facts = state.versions[version].model_copy(update=changes)
+    head = state.model_copy(update={"versions": {version: facts}}).with_statement(sign, state.statement)
+    assert scene.store.swap(before, head.to_bytes(), {f"parts/{version}": [(MANIFEST, older)]})
+    assert scene.follower(scene.keys).funnel.manifest.content == version
+    cached = scene.source(scene.keys).load_cached()
+    assert cached is not None and cached.manifest.content == version
+    scene.publish(scene.second, scene.keys)
+    roll_back_store(scene.store, sign=sign)
+    assert scene.follower(scene.keys, cache="new").funnel.manifest.content == version
 
 
 def test_upserted_items_are_not_taken_under_trust_and_keep_the_signature(scene: Scene) -> None:
