@@ -1,6 +1,5 @@
 """Publishing is whole or not at all, whoever stops it, breaks it or comes between."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -26,11 +25,21 @@ from corank.serving.store.publish import _refuse_another, publish_bundle
 from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.retention import list_versions
 from corank.serving.store.upsert import VersionChangedError, upsert
-from corank.serving.store.version_parts import MANIFEST
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
-from tests.support.stores import Between, answers, item, opened, records, requests, served, worths
+from tests.support.stores import (
+    Between,
+    answers,
+    item,
+    opened,
+    read_plain,
+    records,
+    replace_manifest,
+    requests,
+    served,
+    worths,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -271,16 +280,10 @@ def test_another_bundle_of_the_same_name_is_refused(first: Path, local: Store) -
 
 def test_a_version_of_another_format_is_refused(first: Path, local: Store, tmp_path: Path) -> None:
     version = publish_bundle(first, local)
-    (raw,) = local.get(f"parts/{version}", [MANIFEST])
-    assert raw is not None
-    plain = json.loads(raw)
+    plain = read_plain(local, version)
     # as an earlier release wrote it
     plain |= {"format": plain["format"] - 1, "parts": plain.pop("files")}
-    older = json.dumps({key: value for key, value in plain.items() if key not in ("kind", "places")}).encode()
-    head, state = StoreState.read(local)
-    facts = state.versions[version].model_copy(update={"manifest": hashlib.sha256(older).hexdigest()})
-    local.put({f"parts/{version}": [(MANIFEST, older)]})
-    assert local.swap(head, state.model_copy(update={"versions": {version: facts}}).to_bytes())
+    replace_manifest(local, version, {k: v for k, v in plain.items() if k not in ("kind", "places")})
     message = rf"{version}: format \d+; this corank reads format \d+; export the bundle again, and publish it"
     with pytest.raises(StoreError, match=message):
         fetch_bundle(local, version, tmp_path / "cache")
