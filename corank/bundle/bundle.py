@@ -14,7 +14,7 @@ from typing import Self
 
 from corank.bundle.manifest import BundleManifest, load_manifest, require_signature, signed_content
 from corank.bundle.signatures import SigningKeys, TrustedKeys
-from corank.core.artifact import Artifact, ArtifactWriter, write_artifact
+from corank.core.artifact import Artifact, ArtifactWriter
 from corank.core.artifact_objects import open_artifact, writable_copy
 from corank.core.errors import BundleError
 from corank.core.objects import Location
@@ -99,7 +99,7 @@ def write_content(
         return whole.model_copy(update={"signatures": signatures})
 
     content = f"{manifest.model_version}-{manifest.items_seq}-{os.urandom(4).hex()}"
-    return Bundle.of(write_artifact(writer, content, lambda folder: fill(folder) or manifest, seal))
+    return Bundle.of(writer.write(content, lambda folder: fill(folder) or manifest, seal))
 
 
 def write_bundle(

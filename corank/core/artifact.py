@@ -41,9 +41,10 @@ from corank.core.files import (
     open_regular_file,
     parse_json,
     read_regular_file,
+    remove_folder,
     sync_folder,
 )
-from corank.core.locks import LOCK, FolderLease, WriteLock, remove_unread
+from corank.core.locks import FolderLease, WriteLock, remove_unread
 from corank.core.settings import Settings, validate
 
 MANIFEST = "manifest.json"
@@ -103,8 +104,8 @@ class Manifest(Settings):
     """What a user does about a damaged artifact."""
     most_bytes: ClassVar[int] = 1 << 26
     """Bytes of a manifest, at most."""
-    kept: ClassVar[int] = 0
-    """Earlier contents that stay after a new one, for readers that take no lease."""
+    keeps_former: ClassVar[bool] = False
+    """Whether the content before the newest stays, for readers that take no lease."""
     beside: ClassVar[frozenset[str]] = frozenset()
     """Further names that a folder of this kind may hold next to its contents."""
 
@@ -340,9 +341,7 @@ class ArtifactWriter(Generic[M]):
 
     Example:
         with ArtifactWriter.lock(path, BundleManifest, "refresh") as writer:
-            folder = writer.begin(new_content())
-            ...
-            writer.commit(folder, manifest)
+            writer.write(new_content(), fill)
     """
 
     path: Path
@@ -377,23 +376,64 @@ class ArtifactWriter(Generic[M]):
         folder = self.path / content
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        if not self.kind.keeps_former:
+            self._prune(content, _named(self.before))  # what a killed writer left may fill the disk
         return folder
 
     @contextmanager
-    def writing(self, content: str) -> Iterator[Path]:
+    def _writing(self, content: str) -> Iterator[Path]:
         """Make a folder for files, and remove it if the block fails. Raises the kind's error for OSError."""
+        folder = self.path / content
         try:
-            folder = self.begin(content)
-        except OSError as error:
-            raise _unwritable(self.path, self.kind, error) from None
-        try:
-            yield folder
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise _unwritable(self.path, self.kind, error) from None
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            yield self.begin(content)
+        except BaseException as error:
+            if _named(_read_raw(self.path)) != content:  # it may have been committed before the error
+                shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise _unwritable(self.path, self.kind, error) from None
             raise
+
+    def write(
+        self,
+        content: str,
+        fill: Callable[[Path], M],
+        seal: Callable[[M], M] = lambda manifest: manifest,
+        files: Mapping[str, File] | None = None,
+    ) -> Artifact[M]:
+        """Replace the artifact by what a function writes.
+
+        Args:
+            content: the name of the new content.
+            fill: writes the files into a folder, and returns the manifest with the facts.
+            seal: as of `commit`.
+            files: as of `commit`.
+
+        Raises the kind's error if the disk refuses, or the artifact was replaced meanwhile; it is left as it is then.
+        """
+        with self._writing(content) as folder:
+            return self.commit(folder, fill(folder), files, seal)
+
+    def restore(self, manifest: M, plain: Mapping[str, Any], fill: Callable[[Path], None]) -> Artifact[M]:
+        """Replace the artifact by one that lies at another place. One of that content stays until all files are there.
+
+        Args:
+            manifest: of it.
+            plain: its JSON value as published, which its signatures are of.
+            fill: writes the files of the manifest into a folder.
+
+        Raises the kind's error if a file is not what the manifest says, or as `write`.
+        """
+        with self._writing(new_content()) as folder:
+            fill(folder)
+            sync_folder(folder)
+            files, content = measure_files(folder), self.path / manifest.content
+            odd = {name for name in files | manifest.files if files.get(name) != manifest.files.get(name)}
+            if odd:
+                raise self.kind.error(f"{content / min(odd)}: is not as published; publish it again")
+            with suppress(FileNotFoundError):
+                content.rename(self.path / new_content())
+            folder.rename(content)
+            return self._switch(content, {**plain, "digest": digest(plain)})
 
     def commit(
         self,
@@ -418,10 +458,10 @@ class ArtifactWriter(Generic[M]):
             sync_folder(folder)
             files = measure_files(folder)
         whole = manifest.model_copy(update={"content": folder.name, "files": dict(files), "places": {}})
-        return self.switch(folder, seal(whole).sealed())
+        return self._switch(folder, seal(whole).sealed())
 
-    def switch(self, folder: Path, plain: dict[str, Any]) -> Artifact[M]:
-        """Point the artifact to a content that is on disk, by the JSON value of its manifest. Raises as `commit`."""
+    def _switch(self, folder: Path, plain: dict[str, Any]) -> Artifact[M]:
+        """Point the artifact to a content that is on disk, by the JSON value of its manifest."""
         manifest = validate_manifest(plain, self.kind, str(self.path / MANIFEST))
         if _read_raw(self.path) != self.before:
             # commands of corank do not, on file systems with locks; a restored backup does, or a copy
@@ -432,62 +472,14 @@ class ArtifactWriter(Generic[M]):
         lease = FolderLease(folder)
         with atomic_file(self.path / MANIFEST) as pointer:
             pointer.write_text(json.dumps(plain, indent=1), encoding="utf-8")
-        self._prune(folder.name)
+        self._prune(folder.name, _named(self.before) if self.kind.keeps_former else None)
         return Artifact(folder, manifest, (lease,))
 
-    def _prune(self, content: str) -> None:
-        """Remove contents that nobody reads; those before the newest stay as long as the kind says."""
-        earlier = [path for path in self.path.iterdir() if is_content(path.name) and path.name != content]
-        former = _named(self.before)
-        for path in earlier:
-            if not (self.kind.kept and path.name == former):
+    def _prune(self, *kept: str | None) -> None:
+        """Remove contents that nobody reads, but some."""
+        for path in self.path.iterdir():
+            if is_content(path.name) and path.name not in kept:
                 remove_unread(path)
-
-
-def write_artifact(
-    writer: ArtifactWriter[M],
-    content: str,
-    fill: Callable[[Path], M],
-    seal: Callable[[M], M] = lambda manifest: manifest,
-) -> Artifact[M]:
-    """Replace an artifact by what a function writes.
-
-    Args:
-        writer: of its folder.
-        content: the name of the new content.
-        fill: writes the files into a folder, and returns the manifest with the facts.
-        seal: as of `ArtifactWriter.commit`.
-
-    Raises the kind's error if the disk refuses, or the artifact was replaced meanwhile; it is left as it is then.
-    """
-    with writer.writing(content) as folder:
-        return writer.commit(folder, fill(folder), seal=seal)
-
-
-def restore_artifact(
-    writer: ArtifactWriter[M], manifest: M, plain: Mapping[str, Any], fill: Callable[[Path], None]
-) -> Artifact[M]:
-    """Replace an artifact by one that lies at another place. One of that content stays until all files are there.
-
-    Args:
-        writer: of its folder.
-        manifest: of it.
-        plain: its JSON value as published, which its signatures are of.
-        fill: writes the files of the manifest into a folder.
-
-    Raises the kind's error if a file is not what the manifest says, or as `write_artifact`.
-    """
-    with writer.writing(new_content()) as folder:
-        fill(folder)
-        sync_folder(folder)
-        files, content = measure_files(folder), writer.path / manifest.content
-        odd = {name for name in files | manifest.files if files.get(name) != manifest.files.get(name)}
-        if odd:
-            raise writer.kind.error(f"{content / min(odd)}: is not as published; publish it again")
-        with suppress(FileNotFoundError):
-            content.rename(writer.path / new_content())
-        folder.rename(content)
-        return writer.switch(content, {**plain, "digest": digest(plain)})
 
 
 def _read_raw(path: Path) -> bytes | None:
@@ -519,15 +511,32 @@ def _refuse_foreign(path: Path, kind: type[Manifest]) -> None:
         read_manifest(path, kind)
         return
     names = {inner.name for inner in path.iterdir() if not inner.name.startswith(".")}
-    ours = {name for name in names if is_content(name)} | kind.beside
-    if ours & names and _kind_of(path) in (None, kind.kind_name()):
-        ours |= {MANIFEST}
-    if foreign := names - ours - {LOCK}:
-        name = kind.kind_name()
+    ours, facts, name = set(filter(is_content, names)), _read_facts(path), kind.kind_name()
+    if ours and facts.get("kind") in (None, name):
+        ours |= kind.beside | {MANIFEST}
+    if foreign := names - ours:
+        if facts.get("kind") is None and facts.get("format") in range(kind.written_format()):
+            raise kind.error(f"{path}: was written by an earlier corank; remove it, or name another folder")
         raise kind.error(f"{path}: holds other files ({min(foreign)}) and no {name}; name another folder")
 
 
-def _kind_of(path: Path) -> object:
-    with suppress(OSError, ValueError, AttributeError):
-        return parse_json((path / MANIFEST).read_bytes()).get("kind")
-    return None
+def _read_facts(path: Path) -> dict[str, Any]:
+    """The JSON value of a folder's manifest, whatever is wrong with it; empty if there is none."""
+    with suppress(OSError, ValueError):
+        plain = parse_json((path / MANIFEST).read_bytes())
+        return plain if isinstance(plain, dict) else {}
+    return {}
+
+
+def remove_artifact(path: Path) -> bool:
+    """Remove the folder of an artifact, unless there is a lease on a content. Returns whether it is gone.
+
+    Raises OSError.
+    """
+    contents = [inner for inner in path.iterdir() if is_content(inner.name)]
+    for content in contents:
+        remove_unread(content)
+    gone = not any(content.exists() for content in contents)
+    if gone:
+        remove_folder(path)
+    return gone

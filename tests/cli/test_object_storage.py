@@ -13,16 +13,19 @@ import torch
 
 import corank
 from corank.bundle.bundle import Bundle
+from corank.core.artifact import MANIFEST, measure_files, new_content
 from corank.core.artifact_cache import ArtifactCache
+from corank.core.artifact_objects import Publisher
 from corank.core.errors import BusyError, CheckpointError, MissingObjectError, StorageError
 from corank.core.objects import ObjectUrl, parse_location
-from corank.core.published_folder import FolderPublisher
 from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.manifest import PackManifest
 from corank.data.packing import pack as packing
 from corank.serving.store.source import BundleSource
 from corank.training.callbacks import TrainingLog
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
+from corank.training.run_publisher import RunManifest
 from tests.support import shared
 from tests.support.command_line import run_corank
 from tests.support.interruptions import Interrupting, StoppedError, same
@@ -72,9 +75,8 @@ def remote(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         use_store(store, folder / "cache", patch)
         patch.setattr(packing, "PARTITION", ROWS)
         local = corank.pack(world / "config.yaml", [f"packed={folder / 'packed'}"]).packed
-        made = RemoteWorld(store, world / "config.yaml", folder / "cache", local.folder)
-        size = sum(path.stat().st_size for path in local.folder.rglob("*") if path.is_file())
-        patch.setenv("CORANK_CACHE_GIB", str(size * 0.85 / 2**30))
+        made = RemoteWorld(store, world / "config.yaml", folder / "cache", folder / "packed")
+        patch.setenv("CORANK_CACHE_GIB", str(local.manifest.size * 0.85 / 2**30))
         corank.pack(made.config, made.overrides)
         corank.train(made.config, overrides=made.overrides, folder=f"{store.url}/run")
         corank.export(f"{store.url}/run", f"{store.url}/bundle")
@@ -162,14 +164,15 @@ def test_a_training_goes_on_from_its_url(remote: RemoteWorld, tmp_path: Path) ->
     assert same(resumed, trained_run(remote.config, tmp_path / "unbroken", *every))
 
 
-def test_another_training_at_the_same_url_is_told(remote: RemoteWorld) -> None:
+def test_another_training_at_the_same_url_is_told(remote: RemoteWorld, tmp_path: Path) -> None:
     url = ObjectUrl.parse(f"{remote.store.url}/twice")
     overrides = [f"packed={remote.packed}", "train.epochs=2"]
 
     class Intruding(Silent):
         def on_log(self, event: TrainingLog) -> None:
             if not self.losses:  # before the first checkpoint
-                FolderPublisher.open(url, "run").publish(remote.packed / "encoders")
+                manifest = RunManifest(content=new_content(), files=measure_files(tmp_path))
+                Publisher.open(url, RunManifest).publish(tmp_path, manifest)
             super().on_log(event)
 
     with pytest.raises(BusyError, match="another process has published there meanwhile"):
@@ -186,7 +189,8 @@ def test_data_that_could_not_be_published_are_published_by_the_next_packing(remo
     def intrude(line: str) -> None:
         lines.append(line)
         if line == f"publishing to {url}":
-            FolderPublisher.open(url, "packed data").publish(remote.packed)
+            packed = PackedDataset.open(remote.packed)
+            Publisher.open(url, PackManifest).publish(packed.folder, packed.manifest)
 
     with pytest.raises(BusyError, match="another process has published there meanwhile"):
         corank.pack(remote.config, [f"packed={url}"], intrude)
@@ -199,11 +203,11 @@ def test_data_that_could_not_be_published_are_published_by_the_next_packing(remo
 
 def test_what_is_there_is_not_taken_for_something_else(remote: RemoteWorld) -> None:
     url = remote.store.url
-    with pytest.raises(StorageError, match=f"{url}/bundle: expected a run; found a 'bundle'"):
+    with pytest.raises(StorageError, match=f"{url}/bundle/{MANIFEST}: is of a 'bundle', and no run; name"):
         corank.evaluate(f"{url}/bundle")
-    with pytest.raises(StorageError, match=f"{url}/run: expected a bundle; found a 'run'"):
+    with pytest.raises(StorageError, match=f"{url}/run/{MANIFEST}: is of a 'run', and no bundle; name"):
         corank.export(f"{url}/run", f"{url}/run")
-    with pytest.raises(StorageError, match="found a 'run'"):
+    with pytest.raises(StorageError, match="is of a 'run', and no packed data"):
         corank.pack(remote.config, [f"packed={url}/run"])
     with pytest.raises(MissingObjectError, match=f"{url}/nowhere: no run here"):
         corank.evaluate(f"{url}/nowhere")

@@ -31,6 +31,7 @@ from corank.data.packed.manifest import (
     find_versions,
     fingerprint,
     hash_versions,
+    list_packs,
     packed_settings,
     read_pack_manifest,
 )
@@ -120,11 +121,6 @@ def compare_files(folder: Path) -> bool:
     return False
 
 
-def list_packs(root: Path) -> list[Path]:
-    """List the folders of packed data of one log: the first, then those of other features."""
-    return [root, *sorted(path for path in (root / SETS).glob("[!.]*") if path.is_dir())]
-
-
 def _read_manifests(folders: Iterable[Path]) -> Iterator[tuple[Path, PackManifest]]:
     """Read the manifests of folders, of those that can be read."""
     for folder in folders:
@@ -192,7 +188,7 @@ def pack_features(
     with suppress(DataError):
         return open_features(root, data, schema, base)
     if not _is_current(root, data, schema, base):
-        if is_past(root):
+        if any(map(is_past, list_packs(root))):
             raise DataError(
                 f"{root}: other packed data go on from these, and runs may be of them; they would be replaced: go on "
                 "from them with `corank pack --from`, or name another folder as `packed`"
@@ -222,7 +218,7 @@ def open_with_features(location: Location, schema: Schema) -> PackedDataset:
     if not missing:
         return first.with_features(schema)
     for folder, manifest in _read_manifests(list_packs(location)) if isinstance(location, Path) else ():
-        if manifest.data == first.data and not _find_missing(manifest, schema):
+        if manifest.is_of_log(first.manifest) and not _find_missing(manifest, schema):
             return PackedDataset.open(folder).with_features(schema)
     raise DataError(
         f"{location}: lacks features of the run, or has them with other settings: {', '.join(missing)}; name "

@@ -27,7 +27,6 @@ from corank.bundle.item_records import KEYS
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.signatures import TrustedKeys, is_content_name
 from corank.core.arrays import read_identifiers
-from corank.core.artifact import restore_artifact
 from corank.core.errors import BundleError, DataError, StoreError, TrustError
 from corank.core.locks import hold_lock
 from corank.core.registry import load_environment_plugins
@@ -90,9 +89,7 @@ def fetch_bundle(
             manifest, plain = read_stored_manifest(store, version, trust)
             with lock_bundle(path, "serve") as writer:
                 bundle = Bundle.of(
-                    restore_artifact(
-                        writer, manifest, plain, lambda folder: _fill(folder, store, manifest, pause)
-                    )
+                    writer.restore(manifest, plain, lambda folder: _fill(folder, store, manifest, pause))
                 )
         _remove_old(path)
     return bundle
@@ -121,7 +118,7 @@ def _lock_cache(cache: Path, version: str) -> Iterator[None]:
 
 
 def _remove_old(path: Path) -> None:
-    """Remove the versions that were not used lately, whole or not; a process that has one mapped keeps its files until it ends."""
+    """Remove versions that were not used lately; a process that has one mapped keeps its files until it ends."""
     with suppress(OSError):  # another process may do the same
         os.utime(path)
         versions = [one for one in path.parent.iterdir() if is_content_name(one.name)]
