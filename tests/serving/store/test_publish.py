@@ -23,6 +23,7 @@ from corank.serving.store.publish import _refuse_another, publish_bundle
 from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.retention import list_versions
 from corank.serving.store.upsert import VersionChangedError, upsert
+from corank.serving.store.version_parts import encode_manifest
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
