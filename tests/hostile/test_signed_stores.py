@@ -200,6 +200,7 @@ def test_a_cached_bundle_is_verified_under_trust_with_and_without_its_store(scen
 def test_a_manifest_of_fewer_keys_keeps_its_signatures(scene: Scene) -> None:
     """As of a release that did not have a key yet: what is signed is the manifest as it was published."""
     version, sign = scene.publish(scene.first, scene.keys), SigningKeys.load([scene.keys.private])
+    assert sign is not None
     plain = {k: v for k, v in read_plain(scene.store, version).items() if k != "plugins"}
     state = replace_manifest(scene.store, version, plain, signatures=sign.sign(signed_content(plain)))
     scene.swap_head(state.with_statement(sign, state.statement))

@@ -69,6 +69,7 @@ def test_a_copy_that_is_fetched_anew_stays_for_who_reads_it(
 ) -> None:
     version, sign = publish_bundle(first, local), SigningKeys.load([make_keys(tmp_path).private])
     before, sizes = fetch_bundle(local, version, tmp_path / "cache"), list[int]()
+    assert sign is not None
     publish_bundle(first, local, sign=sign)
     names = before.manifest.files
     fetch_bundle(
