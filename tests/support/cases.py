@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import write_bundle
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.manifest import FORMAT, BundleManifest
+from corank.bundle.manifest import BundleManifest
 from corank.core.calibration import Platt
 from corank.data.packed.dataset import PackedDataset, prior_folder
 from corank.distributed.ranks import Ranks
@@ -94,18 +94,15 @@ def bare_funnel(packed: PackedDataset, path: Path) -> Funnel:
     """A funnel that encodes requests as a bundle of `packed` does, but has no stages: quickly made."""
     priors = packed.priors.as_of(packed.schema, packed.manifest.last)
     manifest = BundleManifest(
-        format=FORMAT,
         name="bare",
         model_version="0" * 16,
         items_seq=1,
-        content="",
         data=packed.data,
         features=packed.manifest.features,
         stages=[],
         sources=packed.manifest.sources,
         priors=dict(priors.cut or {}),
         item_columns=packed.manifest.item_columns,
-        parts={},
     )
 
     def fill(folder: Path) -> None:
