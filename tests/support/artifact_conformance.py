@@ -27,7 +27,6 @@ from corank.core.artifact import (
     ArtifactWriter,
     Manifest,
     digest,
-    is_content,
     measure_files,
     new_content,
     open_folder,
