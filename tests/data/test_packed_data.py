@@ -58,10 +58,16 @@ def test_packing_again_replaces_and_a_failure_leaves_the_old(world: World) -> No
     second = world.pack()
     assert second.encoders.sizes["tab"] == 3
     assert first.manifest.fingerprint != second.manifest.fingerprint
+    assert first.read_encoders() != second.read_encoders(), "what is read stays"
     world.log = LOG.with_columns(item=pl.lit(77))
     with pytest.raises(DataError, match="have no row"):
         world.pack()
     assert PackedDataset.open(world.folder / "packed").encoders.sizes["tab"] == 3
+    del first
+    gc.collect()
+    world.log = LOG
+    names = {world.pack().manifest.content, second.manifest.content, MANIFEST}
+    assert {path.name for path in (world.folder / "packed").iterdir()} == names
 
 
 FULL = """

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corank.core.artifact import MANIFEST
+from corank.core.artifact import MANIFEST, Artifact, open_folder
 from corank.core.errors import DataError
 from corank.core.files import atomic_file
 from corank.core.locks import WriteLock
@@ -246,8 +246,8 @@ def open_encoders(location: Location, schema: Schema, codes: str) -> Encoders:
     """
     if not isinstance(location, Path):
         return _open_remote(location, codes).encoders
-    for folder in _list_encoded(location, codes):
-        return Encoders.load(folder / read_pack_manifest(folder).content / ENCODERS, schema)
+    for opened in _open_encoded(location, codes):
+        return Encoders.load(opened.folder / ENCODERS, schema)
     raise _gone(location)
 
 
@@ -266,10 +266,9 @@ def open_trained(location: Location, data: DataSettings, codes: str) -> PackedDa
         if packed.data != data:
             raise _gone(location)
         return packed
-    for folder in _list_encoded(location, codes):
-        manifest = read_pack_manifest(folder)
-        if manifest.data == data:
-            return PackedDataset.open(folder, expect=manifest.fingerprint)
+    for opened in _open_encoded(location, codes):
+        if opened.manifest.data == data:
+            return PackedDataset.open(opened.folder.parent, expect=opened.manifest.fingerprint)
     raise _gone(location)
 
 
@@ -280,12 +279,13 @@ def _open_remote(location: Location, codes: str) -> PackedDataset:
     return packed
 
 
-def _list_encoded(root: Path, codes: str) -> Iterator[Path]:
-    """List the packed data of a folder, and those that continue it, whose encoders have a hash."""
+def _open_encoded(root: Path, codes: str) -> Iterator[Artifact[PackManifest]]:
+    """Open the packed data of a folder, and those that continue it, whose encoders have a hash."""
     for folder in [*list_packs(root), *list_continued(root)]:
         with suppress(OSError, DataError):
-            if hash_encoders(folder / read_pack_manifest(folder).content) == codes:
-                yield folder
+            opened = open_folder(folder, PackManifest, checksums=False)
+            if hash_encoders(opened.folder) == codes:
+                yield opened
 
 
 def _gone(location: Location) -> DataError:
