@@ -222,7 +222,7 @@ def test_a_set_stays_while_it_is_read_and_is_not_taken_for_one_of_another_log(wo
 def test_a_set_is_not_packed_where_nothing_can_be_written(world: World) -> None:
     world.pack()
     (world.folder / "packed" / LOCK).mkdir()
-    with pytest.raises(DataError, match="packed: cannot be written: .* what was there before is untouched"):
+    with pytest.raises(DataError, match=r"packed: cannot be written: .* what was there before is untouched"):
         pack(world, tab=None)
 
 
