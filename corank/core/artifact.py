@@ -17,6 +17,7 @@ The contract, at every place (`artifact_objects.py`: object storage; `corank.ser
 Bundles, packed data, checkpoints and runs are kinds: subclasses of `Manifest` with the facts of the kind.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -24,7 +25,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, ClassVar, Generic, Self, TypeVar
@@ -42,6 +43,7 @@ from corank.core.files import (
     parse_json,
     read_regular_file,
     remove_folder,
+    sync,
     sync_folder,
 )
 from corank.core.locks import FolderLease, WriteLock, remove_unread
@@ -55,7 +57,9 @@ CHUNK = 1 << 22
 """Bytes of a file that are read at once."""
 HASHED_AT_ONCE = 4
 """Files whose checksums are computed at once."""
-_CONTENT = re.compile(r"[0-9a-f]{16}(-[0-9]{1,19}-[0-9a-f]{8})?")
+_CONTENT = re.compile(r"content-[0-9a-f]{16}|[0-9a-f]{16}-[0-9]{1,19}-[0-9a-f]{8}")
+_NONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL})
+"""What opening a manifest says if there is none, or a link, a pipe or a folder in its place."""
 
 
 def _folder_name(name: str) -> str:
@@ -85,10 +89,8 @@ class File(Settings):
     @classmethod
     def measure(cls, file: BinaryIO) -> Self:
         """Compute size and checksum of an open file. Raises OSError."""
-        digest = hashlib.sha256()
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-        return cls(bytes=os.fstat(file.fileno()).st_size, sha256=digest.hexdigest())
+        hashed = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(bytes=os.fstat(file.fileno()).st_size, sha256=hashed)
 
 
 class Manifest(Settings):
@@ -187,6 +189,8 @@ def parse_manifest(
 
     Raises the kind's error, and what `inspect` raises.
     """
+    if len(raw) > kind.most_bytes:
+        raise kind.error(f"{source}: {len(raw):,} bytes; at most {kind.most_bytes:,} are read")
     try:
         plain = parse_json(raw)
     except ValueError as error:
@@ -231,7 +235,10 @@ def read_manifest(folder: Path, kind: type[M], inspect: Inspect | None = None) -
         raise kind.error(f"{folder}: {kind.missing}") from None
     except OSError as error:
         raise kind.error(f"{path}: cannot be read ({error}); {kind.remedy}") from None
-    return parse_manifest(raw, kind, str(path), inspect)
+    manifest = parse_manifest(raw, kind, str(path), inspect)
+    if manifest.places:
+        raise kind.error(f"{path}: places: is of object storage; read it by its URL")
+    return manifest
 
 
 @dataclass(frozen=True)
@@ -275,17 +282,25 @@ def open_folder(
 
 
 def _open_content(path: Path, manifest: M, checksums: bool, wanted: Wanted) -> Artifact[M]:
-    lease, content = None, path / manifest.content
-    with suppress(OSError):  # a missing folder is reported by its first file
+    content = path / manifest.content
+    try:
+        if content.is_symlink():
+            raise NotADirectoryError("a link, or no folder")
         lease = FolderLease(content)
+    except OSError as error:
+        raise _unreadable(content, manifest, error) from None
     for name in manifest.files:
         if wanted(name):
             _check(path, name, manifest, checksums)
     try:
         _refuse_others(content, manifest)
     except OSError as error:
-        raise manifest.error(f"{content}: cannot be read ({error.strerror}); {manifest.remedy}") from None
-    return Artifact(content, manifest, () if lease is None else (lease,))
+        raise _unreadable(content, manifest, error) from None
+    return Artifact(content, manifest, (lease,))
+
+
+def _unreadable(path: Path, manifest: Manifest, error: OSError) -> CorankError:
+    return manifest.error(f"{path}: cannot be read ({error.strerror or error}); {manifest.remedy}")
 
 
 def _check(path: Path, name: str, manifest: Manifest, checksums: bool) -> None:
@@ -297,7 +312,7 @@ def _check(path: Path, name: str, manifest: Manifest, checksums: bool) -> None:
             if size == file.bytes and (not checksums or File.measure(opened) == file):
                 return
     except OSError as error:
-        raise manifest.error(f"{shown}: cannot be read ({error.strerror}); {manifest.remedy}") from None
+        raise _unreadable(shown, manifest, error) from None
     difference = f"{size} bytes in place of {file.bytes}" if size != file.bytes else "its checksum differs"
     raise manifest.error(f"{shown}: damaged, or of another version ({difference}); {manifest.remedy}")
 
@@ -323,14 +338,26 @@ def measure_files(folder: Path) -> dict[str, File]:
         return dict(zip(names, pool.map(measure, names), strict=True))
 
 
+def measure_and_sync(folder: Path) -> dict[str, File]:
+    """Compute size and checksum of every file of a folder while all of it is forced to disk. Raises OSError."""
+    with ThreadPoolExecutor(1) as pool:
+        synced = pool.submit(sync_folder, folder)
+        files = measure_files(folder)
+        synced.result()
+    return files
+
+
 def is_content(name: str) -> bool:
-    """Whether a name is one of a content folder: 16 hex digits, of a bundle with `items_seq` and a tag of its own."""
+    """Whether a name is one of a content folder: `content-` and 16 hex digits; of a bundle as `write_content` has it.
+
+    Folders of these names are removed once nobody reads them, so that no others may match.
+    """
     return _CONTENT.fullmatch(name) is not None
 
 
 def new_content() -> str:
     """Draw the name of a content folder, which no other has."""
-    return os.urandom(8).hex()
+    return f"content-{os.urandom(8).hex()}"
 
 
 @dataclass(frozen=True)
@@ -347,12 +374,12 @@ class ArtifactWriter(Generic[M]):
     path: Path
     kind: type[M]
     before: bytes | None
-    """The manifest when the writer was made; None if there was none."""
+    """The manifest when the writer was made, as `_read_raw` reads it; None if there was none."""
 
     @classmethod
     def of(cls, path: Path, kind: type[M]) -> Self:
         """Make the writer of a folder that its caller has locked. Raises OSError."""
-        return cls(path, kind, _read_raw(path))
+        return cls(path, kind, _read_raw(path, kind))
 
     @classmethod
     @contextmanager
@@ -363,18 +390,18 @@ class ArtifactWriter(Generic[M]):
             BusyError: another process writes the artifact.
             CorankError: of the kind, if the folder holds something else, or cannot be written.
         """
-        _refuse_foreign(path, kind)
-        try:
-            lock = WriteLock.of_folder(path, command)
-        except OSError as error:
-            raise _unwritable(path, kind, error) from None
-        with lock:
-            yield cls.of(path, kind)
+        with ExitStack() as stack:
+            try:
+                _refuse_foreign(path, kind)
+                stack.enter_context(WriteLock.of_folder(path, command))
+                writer = cls.of(path, kind)
+            except OSError as error:
+                raise _unwritable(path, kind, error) from None
+            yield writer
 
     def begin(self, content: str) -> Path:
-        """Make an empty folder for files; nobody reads it before `commit`. Raises OSError."""
+        """Make a folder of a new name for files; nobody reads it before `commit`. Raises OSError."""
         folder = self.path / content
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         if not self.kind.keeps_former:
             self._prune(content, _named(self.before))  # what a killed writer left may fill the disk
@@ -383,15 +410,26 @@ class ArtifactWriter(Generic[M]):
     @contextmanager
     def _writing(self, content: str) -> Iterator[Path]:
         """Make a folder for files, and remove it if the block fails. Raises the kind's error for OSError."""
-        folder = self.path / content
         try:
-            yield self.begin(content)
+            folder = self.begin(content)
+        except OSError as error:
+            raise _unwritable(self.path, self.kind, error) from None
+        try:
+            yield folder
         except BaseException as error:
-            if _named(_read_raw(self.path)) != content:  # it may have been committed before the error
+            committed = self._names(content)
+            if not committed:
                 shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError):
-                raise _unwritable(self.path, self.kind, error) from None
+                raise _unwritable(self.path, self.kind, error, committed) from None
             raise
+
+    def _names(self, content: str) -> bool:
+        """Whether the manifest names a content, as far as it can be read: it may be committed in spite of an error."""
+        try:
+            return _named(_read_raw(self.path, self.kind)) == content
+        except OSError:
+            return True
 
     def write(
         self,
@@ -425,12 +463,11 @@ class ArtifactWriter(Generic[M]):
         """
         with self._writing(new_content()) as folder:
             fill(folder)
-            sync_folder(folder)
-            files, content = measure_files(folder), self.path / manifest.content
+            files, content = measure_and_sync(folder), self.path / manifest.content
             odd = {name for name in files | manifest.files if files.get(name) != manifest.files.get(name)}
             if odd:
                 raise self.kind.error(f"{content / min(odd)}: is not as published; publish it again")
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):  # it is damaged; who reads it keeps it by another name
                 content.rename(self.path / new_content())
             folder.rename(content)
             return self._switch(content, {**plain, "digest": digest(plain)})
@@ -455,15 +492,15 @@ class ArtifactWriter(Generic[M]):
             CorankError: of the kind, if the artifact is another than when the writer was made. It stays as it is.
         """
         if files is None:
-            sync_folder(folder)
-            files = measure_files(folder)
+            files = measure_and_sync(folder)
         whole = manifest.model_copy(update={"content": folder.name, "files": dict(files), "places": {}})
         return self._switch(folder, seal(whole).sealed())
 
     def _switch(self, folder: Path, plain: dict[str, Any]) -> Artifact[M]:
         """Point the artifact to a content that is on disk, by the JSON value of its manifest."""
-        manifest = validate_manifest(plain, self.kind, str(self.path / MANIFEST))
-        if _read_raw(self.path) != self.before:
+        raw = json.dumps(plain, indent=1).encode()
+        manifest = parse_manifest(raw, self.kind, str(self.path / MANIFEST))  # a reader can
+        if _read_raw(self.path, self.kind) != self.before:
             # commands of corank do not, on file systems with locks; a restored backup does, or a copy
             raise self.kind.error(
                 f"{self.path}: was replaced by another program while this command ran; nothing was written; "
@@ -471,33 +508,50 @@ class ArtifactWriter(Generic[M]):
             )
         lease = FolderLease(folder)
         with atomic_file(self.path / MANIFEST) as pointer:
-            pointer.write_text(json.dumps(plain, indent=1), encoding="utf-8")
+            pointer.write_bytes(raw)
+        if self.before is None:
+            with suppress(PermissionError):
+                sync(self.path.parent)  # the folder may be new
         self._prune(folder.name, _named(self.before) if self.kind.keeps_former else None)
         return Artifact(folder, manifest, (lease,))
 
     def _prune(self, *kept: str | None) -> None:
         """Remove contents that nobody reads, but some."""
-        for path in self.path.iterdir():
-            if is_content(path.name) and path.name not in kept:
-                remove_unread(path)
+        with suppress(OSError):  # the next writer removes them
+            for path in [*self.path.iterdir()]:
+                if is_content(path.name) and path.name not in kept:
+                    remove_unread(path)
 
 
-def _read_raw(path: Path) -> bytes | None:
-    file = path / MANIFEST
-    return file.read_bytes() if file.is_file() else None
+def _read_raw(path: Path, kind: type[Manifest]) -> bytes | None:
+    """Read a manifest, of one that is too long the begin; None if there is none. Raises OSError."""
+    try:
+        with open_regular_file(path, MANIFEST) as file:
+            return file.read(kind.most_bytes + 1)
+    except OSError as error:
+        if error.errno in _NONE:
+            return None
+        raise
+
+
+def _parse_raw(raw: bytes | None) -> dict[str, Any]:
+    """The JSON value of a manifest, whatever is wrong with it; empty if there is none."""
+    with suppress(ValueError):
+        plain = parse_json(raw or b"")
+        return plain if isinstance(plain, dict) else {}
+    return {}
 
 
 def _named(raw: bytes | None) -> str | None:
     """The content that a manifest names, whatever else is wrong with it."""
-    with suppress(ValueError, TypeError, KeyError):
-        name = parse_json(raw or b"")["content"]
-        return name if isinstance(name, str) else None
-    return None
+    name = _parse_raw(raw).get("content")
+    return name if isinstance(name, str) else None
 
 
-def _unwritable(path: Path, kind: type[Manifest], error: OSError) -> CorankError:
+def _unwritable(path: Path, kind: type[Manifest], error: OSError, committed: bool = False) -> CorankError:
+    left = "it is replaced, but may not be on disk yet" if committed else "what was there before is untouched"
     return (kind.disk_error or kind.error)(
-        f"{path}: cannot be written: {error}; what was there before is untouched"
+        f"{path}: cannot be written: {error}; {left}; free space, or name another"
     )
 
 
@@ -511,21 +565,13 @@ def _refuse_foreign(path: Path, kind: type[Manifest]) -> None:
         read_manifest(path, kind)
         return
     names = {inner.name for inner in path.iterdir() if not inner.name.startswith(".")}
-    ours, facts, name = set(filter(is_content, names)), _read_facts(path), kind.kind_name()
+    ours, facts, name = set(filter(is_content, names)), _parse_raw(_read_raw(path, kind)), kind.kind_name()
     if ours and facts.get("kind") in (None, name):
-        ours |= kind.beside | {MANIFEST}
-    if foreign := names - ours:
+        ours |= {MANIFEST}
+    if foreign := names - ours - kind.beside:
         if facts.get("kind") is None and facts.get("format") in range(kind.written_format()):
             raise kind.error(f"{path}: was written by an earlier corank; remove it, or name another folder")
         raise kind.error(f"{path}: holds other files ({min(foreign)}) and no {name}; name another folder")
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
-    """The JSON value of a folder's manifest, whatever is wrong with it; empty if there is none."""
-    with suppress(OSError, ValueError):
-        plain = parse_json((path / MANIFEST).read_bytes())
-        return plain if isinstance(plain, dict) else {}
-    return {}
 
 
 def remove_artifact(path: Path) -> bool:

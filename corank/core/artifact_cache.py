@@ -135,9 +135,11 @@ class ArtifactCache:
 
     def _fetch(self, source: Source, files: Mapping[str, File], size: int, path: Path) -> None:
         """Fetch files under other names, and rename. Raises StorageError, OSError."""
-        partial = path.with_name(f"{PARTIAL}{path.name}-{os.urandom(4).hex()}")
+        partial, damaged = (path.with_name(f"{PARTIAL}{path.name}-{os.urandom(4).hex()}") for _ in range(2))
         with hold_lock(self.folder / ".room.lock"):
-            remove_unread(path)  # damaged
+            with suppress(FileNotFoundError):
+                path.rename(damaged)  # who reads it keeps it
+            remove_unread(damaged)
             remove_abandoned(self.folder, "*")
             self._make_room(size)
             partial.mkdir()

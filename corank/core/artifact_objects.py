@@ -1,7 +1,7 @@
 """An artifact in object storage, and the one that a path or a URL names.
 
     URL/manifest.json          as on a disk, with the folder of every file: replaced in one request
-    URL/<publication>/<name>   the files; a publication has a name of its own, 16 hex digits
+    URL/<publication>/<name>   the files; a publication has a name of its own, as a content has
 
 Object storage renames nothing. The manifest is written last, on condition that it is still the one that the publisher
 read: of two publishers one wins. Files that did not change are not sent again. A reader gets files of the cache.
@@ -62,7 +62,9 @@ class Published(Generic[M]):
             manifest = parse_manifest(raw, kind, f"{url}/{MANIFEST}", inspect)
         except kind.error as error:
             raise StorageError(str(error)) from None
-        if manifest.places.keys() != manifest.files.keys():
+        if manifest.places.keys() != manifest.files.keys() or not all(
+            map(is_content, manifest.places.values())
+        ):
             raise StorageError(f"{url}/{MANIFEST}: places: expected one of each file; publish again")
         return cls(folder, manifest, revision)
 
@@ -151,6 +153,10 @@ class Publisher(Generic[M]):
 
     def _switch(self, objects: ObjectFolder, manifest: M) -> Revision:
         content = msgspec.json.encode(manifest.sealed())
+        try:
+            parse_manifest(content, self.kind, f"{self.url}/{MANIFEST}")  # a reader can
+        except self.kind.error as error:
+            raise StorageError(str(error)) from None
         try:
             return objects.swap(MANIFEST, content, self.before.revision if self.before else None)
         except BusyError:

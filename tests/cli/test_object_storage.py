@@ -13,6 +13,7 @@ import torch
 
 import corank
 from corank.bundle.bundle import Bundle
+from corank.bundle.signatures import TrustedKeys
 from corank.core.artifact import MANIFEST, measure_files, new_content
 from corank.core.artifact_cache import ArtifactCache
 from corank.core.artifact_objects import Publisher
@@ -137,14 +138,19 @@ def test_a_bundle_is_read_by_its_url(
     assert len(vectors) == len(pl.read_parquet(remote.store.get("items.parquet")))
 
 
-def test_a_service_follows_a_url(remote: RemoteWorld) -> None:
-    url = f"{remote.store.url}/served"
-    corank.export(f"{remote.store.url}/run", url)
-    source = BundleSource(parse_location(url))
+def test_a_service_follows_a_url_that_is_signed(remote: RemoteWorld, tmp_path: Path) -> None:
+    url, keys = f"{remote.store.url}/served", make_keys(tmp_path)
+    corank.export(f"{remote.store.url}/run", url, sign=[keys.private])
+    source = BundleSource(parse_location(url), TrustedKeys.load([keys.public]))
     funnel = source.load_newer(None)
     assert funnel is not None and source.load_newer(funnel) is None
     before = remote.store.names("served/")
-    corank.refresh(url, f"{remote.store.url}/log/*.parquet", items=f"{remote.store.url}/items.parquet")
+    corank.refresh(
+        url,
+        f"{remote.store.url}/log/*.parquet",
+        items=f"{remote.store.url}/items.parquet",
+        sign=[keys.private],
+    )
     newer = source.load_newer(funnel)
     assert newer is not None and newer.manifest.items_seq == funnel.manifest.items_seq + 1
     # a file that did not change is not sent again, and what is named no more is removed

@@ -1,13 +1,11 @@
 """Stores whose live version must be signed by a trusted key."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx2
-import msgspec
 import numpy as np
 import pytest
 
@@ -27,13 +25,12 @@ from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.retention import remove_versions, roll_back_store
 from corank.serving.store.source import StoreSource
 from corank.serving.store.upsert import upsert
-from corank.serving.store.version_parts import MANIFEST, read_stored_manifest
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.service import TOKEN, running_service
 from tests.support.shared import derived
 from tests.support.signing import KeyPair, make_keys
-from tests.support.stores import item, opened, worths
+from tests.support.stores import item, opened, read_plain, replace_manifest, worths
 
 
 @pytest.fixture(scope="module")
@@ -177,11 +174,7 @@ def test_an_altered_record_of_an_item_is_refused(scene: Scene) -> None:
 
 def test_an_altered_manifest_is_refused_even_if_the_head_agrees(scene: Scene) -> None:
     version = scene.publish(scene.first, scene.keys)
-    plain = read_stored_manifest(scene.store, version)[1] | {"name": "another", "signatures": []}
-    raw, (before, state) = msgspec.json.encode(plain), StoreState.read(scene.store)
-    facts = state.versions[version].model_copy(update={"manifest": hashlib.sha256(raw).hexdigest()})
-    head = state.model_copy(update={"versions": state.versions | {version: facts}}).to_bytes()
-    assert scene.store.swap(before, head, {f"parts/{version}": [(MANIFEST, raw)]})
+    replace_manifest(scene.store, version, read_plain(scene.store, version) | {"name": "another"})
     with pytest.raises(TrustError, match="was altered"):
         scene.follower(scene.keys)
     with pytest.raises(TrustError, match=f"{version} was altered"):
@@ -207,16 +200,10 @@ def test_a_cached_bundle_is_verified_under_trust_with_and_without_its_store(scen
 def test_a_manifest_of_fewer_keys_keeps_its_signatures(scene: Scene) -> None:
     """As of a release that did not have a key yet: what is signed is the manifest as it was published."""
     version, sign = scene.publish(scene.first, scene.keys), SigningKeys.load([scene.keys.private])
-    (raw,) = scene.store.get(f"parts/{version}", [MANIFEST])
-    plain = {key: value for key, value in json.loads(raw or b"").items() if key != "plugins"}
-    older, (before, state) = msgspec.json.encode(plain), StoreState.read(scene.store)
-    changes = {
-        "manifest": hashlib.sha256(older).hexdigest(),
-        "signatures": sign.sign(signed_content(plain)),
-    }
-    facts = state.versions[version].model_copy(update=changes)
-    head = state.model_copy(update={"versions": {version: facts}}).with_statement(sign, state.statement)
-    assert scene.store.swap(before, head.to_bytes(), {f"parts/{version}": [(MANIFEST, older)]})
+    assert sign is not None
+    plain = {k: v for k, v in read_plain(scene.store, version).items() if k != "plugins"}
+    state = replace_manifest(scene.store, version, plain, signatures=sign.sign(signed_content(plain)))
+    scene.swap_head(state.with_statement(sign, state.statement))
     assert scene.follower(scene.keys).funnel.manifest.content == version
     cached = scene.source(scene.keys).load_cached()
     assert cached is not None and cached.manifest.content == version

@@ -3,6 +3,7 @@
 The processes are forked from one that has loaded corank and has no threads, so that each starts in an instant.
 """
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -11,8 +12,13 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.rmtree", "ctypes.dlsym"}
-"""Audit events before which a process is killed: `ctypes.dlsym` comes before folders are exchanged."""
+from corank.core.errors import CorankError, StorageError
+
+REQUEST = "tests.request"
+"""An audit event that tests raise before a request to a store."""
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.rmtree", REQUEST}
+"""Audit events before which a process is killed, besides those of files that are opened to be written."""
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 CONTEXT = multiprocessing.get_context("forkserver")
 """Its server loads once what tests and benchmarks run in processes."""
@@ -42,15 +48,10 @@ def count_changes(function: Callable[..., object], *arguments: object) -> int:
 
 
 def _count(pipe: Any, function: Callable[..., object], *arguments: object) -> None:
-    count = 0
-
-    def hook(event: str, _: object) -> None:
-        nonlocal count
-        count += event in CHANGES
-
-    sys.addaudithook(hook)
+    changes: list[str] = []
+    _before_changes(changes.append)
     function(*arguments)
-    pipe.send(count)
+    pipe.send(len(changes))
 
 
 def kill_at(change: int, function: Callable[..., object], *arguments: object) -> None:
@@ -62,17 +63,59 @@ def kill_at(change: int, function: Callable[..., object], *arguments: object) ->
 
 def call_until(change: int, function: Callable[..., object], *arguments: object) -> None:
     """Call a function, and kill this process before its n-th change of a folder, counted from 1."""
-    count = 0
+    _call_at(change, _die, function, *arguments)
 
-    def hook(event: str, _: object) -> None:
-        nonlocal count
-        if event in CHANGES:
-            count += 1
-            if count == change:
-                os.kill(os.getpid(), signal.SIGKILL)
+
+def _die(event: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail_at(change: int, function: Callable[..., object], *arguments: object) -> str | None:
+    """Call a function in a process whose n-th change of a folder fails, as on a full disk. Returns corank's error."""
+    reader, writer = CONTEXT.Pipe(duplex=False)
+    run(_call_failing, writer, change, function, *arguments)
+    error: str | None = reader.recv()
+    return error
+
+
+def _call_failing(pipe: Any, change: int, function: Callable[..., object], *arguments: object) -> None:
+    error = None
+    try:
+        _call_at(change, _fail, function, *arguments)
+    except CorankError as raised:
+        error = str(raised)
+    pipe.send(error)
+
+
+def _fail(event: str) -> None:
+    if event == REQUEST:
+        raise StorageError("the store refuses")
+    if event != "shutil.rmtree":  # it announces itself before it ignores errors
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _call_at(
+    change: int, act: Callable[[str], object], function: Callable[..., object], *arguments: object
+) -> None:
+    changes: list[str] = []
+
+    def note(event: str) -> None:
+        changes.append(event)
+        if len(changes) == change:
+            act(event)
+
+    _before_changes(note)
+    function(*arguments)
+
+
+def _before_changes(act: Callable[[str], object]) -> None:
+    """Let something happen before each change of this process. It cannot be taken back."""
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in CHANGES or (event == "open" and (arguments[2] or 0) & WRITES):
+            act(event)
 
     sys.addaudithook(hook)
-    function(*arguments)
 
 
 def kill_before(name: str, function: Callable[..., object], *arguments: object) -> None:

@@ -129,7 +129,7 @@ def read_stored_manifest(
         manifest = parse_manifest(raw, BundleManifest, source, inspect, sealed=False)
     except BundleError as error:
         raise StoreError(f"{error}, and publish it") from None
-    return manifest, parse_json(raw) | {"signatures": signatures}
+    return manifest, parse_json(raw) | {"signatures": signatures, "places": {}}
 
 
 def read_stored_digest(store: Store, version: str, facts: VersionFacts | None) -> str | None:

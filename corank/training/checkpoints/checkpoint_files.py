@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Le
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -75,6 +75,8 @@ class StoredTensor(Settings):
 
 class CheckpointManifest(Manifest):
     """The manifest of a checkpoint."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")  # figures may be infinite
 
     error: ClassVar[type[CorankError]] = CheckpointError
     missing: ClassVar[str] = "no such checkpoint; train first"
