@@ -568,8 +568,8 @@ def _refuse_foreign(path: Path, kind: type[Manifest]) -> None:
     names = {inner.name for inner in path.iterdir() if not inner.name.startswith(".")}
     ours, facts, name = set(filter(is_content, names)), _parse_raw(_read_raw(path, kind)), kind.kind_name()
     if ours and facts.get("kind") in (None, name):
-        ours |= {MANIFEST}
-    if foreign := names - ours - kind.beside:
+        ours |= kind.beside | {MANIFEST}
+    if foreign := names - ours:
         if facts.get("kind") is None and facts.get("format") in range(kind.written_format()):
             raise kind.error(f"{path}: was written by an earlier corank; remove it, or name another folder")
         raise kind.error(f"{path}: holds other files ({min(foreign)}) and no {name}; name another folder")
