@@ -11,6 +11,7 @@ tests a place, or a kind of artifact at it:
 
 import json
 import os
+import re
 import shutil
 import sys
 from abc import ABC, abstractmethod
@@ -21,7 +22,7 @@ from typing import Any, ClassVar, Self
 
 import pytest
 
-from corank.core import artifact_objects
+from corank.core import artifact, artifact_objects
 from corank.core.artifact import (
     MANIFEST,
     ArtifactWriter,
@@ -88,6 +89,8 @@ class Place(ABC):
 
     error: type[CorankError] = NotesError
     """Raised for what is damaged."""
+    where: str
+    """What messages about the manifest name."""
 
     @abstractmethod
     def fresh(self, name: str) -> Self:
@@ -150,12 +153,22 @@ class FolderPlace(Place):
 
     def __init__(self, root: Path, name: str = "notes") -> None:
         self.root, self.path = root, root / name
+        self.where = str(self.path)
 
     def fresh(self, name: str) -> Self:
         return type(self)(self.root / "fresh", name)
 
     def job(self, n: int) -> Job:
-        return write_notes, self.path, n
+        return self.replace, n
+
+    def replace(self, n: int) -> None:
+        """Write content n."""
+        with ArtifactWriter.lock(self.path, self.kind, "note") as writer:
+            self.put(writer, n)
+
+    def put(self, writer: ArtifactWriter[Any], n: int) -> None:
+        """Write content n by a writer."""
+        writer.write(new_content(), lambda folder: fill(folder, n))
 
     def read(self) -> int:
         return number(open_folder(self.path, Notes).folder)
@@ -184,17 +197,11 @@ class FolderPlace(Place):
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[], None]]:
-        with ArtifactWriter.lock(self.path, Notes, "note") as writer:
-
-            def complete() -> None:
-                writer.write(new_content(), lambda folder: fill(folder, 8))
-
-            yield complete
+        with ArtifactWriter.lock(self.path, self.kind, "note") as writer:
+            yield lambda: self.put(writer, 8)
 
     @contextmanager
     def before_content(self, act: Callable[[], None]) -> Iterator[None]:
-        from corank.core import artifact
-
         read_manifest, acts = artifact.read_manifest, [act]
 
         def read_then_act(*arguments: Any) -> Any:
@@ -208,12 +215,6 @@ class FolderPlace(Place):
             yield
 
 
-def write_notes(path: Path, n: int) -> None:
-    """Write content n into a folder."""
-    with ArtifactWriter.lock(path, Notes, "note") as writer:
-        writer.write(new_content(), lambda folder: fill(folder, n))
-
-
 class ObjectPlace(Place):
     """A URL of an object store, with notes."""
 
@@ -222,6 +223,7 @@ class ObjectPlace(Place):
     def __init__(self, store: ObjectStore, work: Path, name: str = "notes") -> None:
         self.bucket, self.work, self.name = store, work, name
         self.url = ObjectUrl.parse(f"{store.url}/{name}")
+        self.where = str(self.url)
 
     def fresh(self, name: str) -> Self:
         return type(self)(self.bucket, self.work, name)
@@ -230,8 +232,7 @@ class ObjectPlace(Place):
         return publish_notes, self.bucket.environment, self.url, *_make_notes(self.work, n)
 
     def read(self) -> int:
-        artifact = open_artifact(self.url, Notes)
-        return number(artifact.folder)
+        return number(open_artifact(self.url, Notes).folder)
 
     @property
     def _places(self) -> dict[str, str]:
@@ -289,7 +290,7 @@ def publish_notes(environment: dict[str, str], url: ObjectUrl, folder: Path, man
     errors = ObjectFolder._errors
 
     def announce(objects: ObjectFolder, name: str) -> AbstractContextManager[None]:
-        sys.audit(REQUEST)
+        sys.audit(REQUEST, StorageError)
         return errors(objects, name)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -302,6 +303,8 @@ class ArtifactConformance:
 
     steps: ClassVar[int] = 1
     """Of the steps of a writer, every so many-th is one at which it is killed."""
+    meanwhile: ClassVar[int] = 3
+    """The content that is read if 2 and 3 are written meanwhile."""
 
     @pytest.fixture
     def place(self, tmp_path: Path) -> Place:
@@ -343,28 +346,6 @@ class ArtifactConformance:
             one.write(3)
             assert one.read() == 3 and not one.leftovers(), step
 
-    def test_of_two_writers_one_is_refused_and_changes_nothing(self, place: Place) -> None:
-        place.write(1)
-        with place.writing() as complete:
-            try:
-                place.write(2)
-            except BusyError as error:
-                refused, expected = error, 8
-                assert place.read() == 1
-                complete()
-            else:
-                with pytest.raises(CorankError) as raised:
-                    complete()
-                refused, expected = raised.value, 2
-        assert self.tells_of_another(str(refused)), refused
-        assert place.read() == expected
-        place.write(3)
-        assert not place.leftovers()
-
-    def tells_of_another(self, message: str) -> bool:
-        """Whether the message of a refused writer says who writes, or what came between."""
-        return f"(process {os.getpid()} on " in message or "another process has published there" in message
-
     def test_damage_is_refused_and_named(self, place: Place) -> None:
         place.write(1)
         for name, content in [(name, place.load(name)) for name in place.names()]:
@@ -405,7 +386,7 @@ class ArtifactConformance:
         ]
         for change in changes:
             place.edit(**change)
-            assert str(self.where(place)) in place.refusal(), change
+            assert place.where in place.refusal(), change
             place.store(MANIFEST, sound)
         for raw in (
             b"",
@@ -418,15 +399,11 @@ class ArtifactConformance:
             b'{"a":' * 90 + b"1" + b"}" * 90,
         ):
             place.store(MANIFEST, raw)
-            assert str(self.where(place)) in place.refusal(), raw[:20]
+            assert place.where in place.refusal(), raw[:20]
         place.store(MANIFEST, None)
         place.refusal()
         place.store(MANIFEST, sound)
         assert place.read() == 1
-
-    def where(self, place: Any) -> object:
-        """What messages about the manifest name."""
-        return getattr(place, "url", None) or place.path
 
     def test_a_reader_of_what_is_replaced_reads_the_new(self, place: Place) -> None:
         place.write(1)
@@ -436,4 +413,32 @@ class ArtifactConformance:
             place.write(3)
 
         with place.before_content(replace_twice):
-            assert place.read() == 3
+            assert place.read() == self.meanwhile
+
+
+class ExclusiveConformance(ArtifactConformance):
+    """Tests of a place at which one writer excludes another."""
+
+    def test_of_two_writers_one_is_refused_and_changes_nothing(self, place: Place) -> None:
+        place.write(1)
+        with place.writing() as complete:
+            try:
+                place.write(2)
+            except BusyError as error:
+                refused, expected = error, 8
+                assert place.read() == 1
+                complete()
+            else:
+                with pytest.raises(CorankError) as raised:
+                    complete()
+                refused, expected = raised.value, 2
+        assert self.tells_of_another(str(refused)), refused
+        assert place.read() == expected
+        place.write(3)
+        assert not place.leftovers()
+
+    def tells_of_another(self, message: str) -> object:
+        """Whether the message of a refused writer says who writes, or what came between."""
+        return f"(process {os.getpid()} on " in message or re.search(
+            "another process has published there|replaced by another program", message
+        )
