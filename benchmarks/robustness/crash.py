@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,12 @@ import torch
 import corank
 from benchmarks import harness
 from corank.analysis.logged_request import logged_request
+from corank.core.artifact import is_content
 from corank.core.errors import BundleError, CheckpointError
 from corank.datasets.feed.simulate import simulate_world
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.checkpoints.checkpoint_files import load
+from corank.training.checkpoints.checkpoint_files import exists, load
 from corank.training.run import Run
 
 PROGRAM = [sys.executable, "-c", "from corank.cli.main import main; main()"]
@@ -110,10 +110,9 @@ def killed_training(unbroken: Unbroken, folder: Path, rng: random.Random) -> tup
 
 def wrong_training(unbroken: Unbroken, folder: Path) -> Iterator[str]:
     for name in ("latest", "best", "model"):
-        path = folder / f"{name}.safetensors"
         try:
-            if path.exists():
-                load(path)
+            if exists(folder / name):
+                load(folder / name)
         except CheckpointError as error:
             yield str(error)
     try:
@@ -129,8 +128,15 @@ def wrong_training(unbroken: Unbroken, folder: Path) -> Iterator[str]:
             yield f"{name} differs from the unbroken run's"
 
 
-def half_written(bundle: Path) -> bool:
-    return any(bundle.glob(".partial-*"))
+def contents(bundle: Path) -> set[str]:
+    """The content folders of a bundle: the newest, the one before it, and what a killed export left."""
+    return {path.name for path in bundle.glob("*/") if is_content(path.name)}
+
+
+def exporting(run: Run, bundle: Path) -> tuple[subprocess.Popen[bytes], Began]:
+    """Start an export, and return what tells whether it has begun to write."""
+    before = contents(bundle)
+    return start("export", run.folder, bundle), lambda: contents(bundle) != before
 
 
 def answered(bundle: Path, request: Request) -> tuple[str, dict[str, Any]]:
@@ -150,25 +156,21 @@ class Exports:
         self.seconds = 0.0
         for n, run in enumerate(runs):
             clean = folder / f"clean{n}"
-            self.seconds = writing_seconds(start("export", run.folder, clean), partial(half_written, clean))
+            self.seconds = writing_seconds(*exporting(run, clean))
             version, self.answers[version] = answered(clean, self.request)
         self.versions = list(self.answers)
 
     def killed(self, turn: int, rng: random.Random) -> tuple[bool, list[str]]:
         """Whether the kill came in time, and the faults after it. In turn 0 there is no bundle yet."""
         run = self.runs[turn % 2]
-        cut = kill(
-            start("export", run.folder, self.bundle),
-            partial(half_written, self.bundle),
-            rng.uniform(0, self.seconds),
-        )
+        cut = kill(*exporting(run, self.bundle), rng.uniform(0, self.seconds))
         complaints: list[str] = []
         if turn or (self.bundle / "manifest.json").exists():
             complaints += self._wrong(set(self.versions))
         corank.export(run.folder, self.bundle)
         complaints += self._wrong({self.versions[turn % 2]})
-        if half_written(self.bundle):
-            complaints.append("a half-written folder was left behind for good")
+        if len(contents(self.bundle)) > 2 or any(self.bundle.glob(".partial-*")):
+            complaints.append("half-written files were left behind for good")
         return cut, complaints
 
     def _wrong(self, versions: set[str]) -> Iterator[str]:

@@ -63,7 +63,9 @@ def result(code: Checkout, folder: Path, example: str | None, narrow: Sequence[s
     document = json.loads(code.output("evaluate", run, "--json"))
     code.output("export", run, bundle)
     request.write_text(code.output("request", run), encoding="utf-8")
-    return Result(losses(run), load_file(run / "model.safetensors"), document, answer(code, bundle, request))
+    # commits before artifacts write one file in the place of a folder
+    (weights,) = [*run.glob("model.safetensors"), *run.glob("model/*/*.safetensors")]
+    return Result(losses(run), load_file(weights), document, answer(code, bundle, request))
 
 
 def losses(run: Path) -> dict[str, np.ndarray[Any, Any]]:

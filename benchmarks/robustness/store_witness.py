@@ -63,7 +63,7 @@ class Witness:
                 yield f"upsert {number} was confirmed as change {seq}, which is another"
 
     def _version(self, head: StoreState, version: str, changes: dict[int, Change]) -> Iterator[str]:
-        manifest = read_stored_manifest(self.store, version)
+        manifest, _ = read_stored_manifest(self.store, version)
         form, number = RecordFormat.from_manifest(manifest), number_of(manifest.model_version)
         for part in filter(is_stored_part, manifest.files):
             for _ in read_chunks(self.store, version, part, manifest.files[part]):

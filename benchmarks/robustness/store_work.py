@@ -139,7 +139,7 @@ class Reader:
     def look_up(self, live: str) -> None:
         """Some items by their key: newer records first, then the bundle's."""
         if live not in self.forms:
-            manifest = read_stored_manifest(self.store, live)
+            manifest, _ = read_stored_manifest(self.store, live)
             self.forms[live] = RecordFormat.from_manifest(manifest), number_of(manifest.model_version)
         assert self.funnel is not None
         ids = self.funnel.request_encoder.items.layers[0].records.ids.values

@@ -1,4 +1,4 @@
-"""Throughput of published folders on loopback, beside raw requests, obstore's file system of fsspec, and local files.
+"""Throughput of published artifacts on loopback, beside raw requests, obstore's file system of fsspec, and local files.
 
 The server is moto's, in a process of its own, so that all figures but those of local files are bounded by it: read the
 ratios. `fetch` checks every byte by SHA-256 and writes it to the cache; `raw` keeps nothing; `fsspec` writes files and
@@ -24,13 +24,15 @@ from obstore.fsspec import FsspecStore
 from obstore.store import from_url
 
 from benchmarks import harness
-from corank.core.artifact_cache import ArtifactCache
+from corank.core.artifact import File, measure_files, new_content
+from corank.core.artifact_cache import TRANSFERS, ArtifactCache
+from corank.core.artifact_objects import Published, Publisher
 from corank.core.objects import ObjectUrl
-from corank.core.published_folder import TRANSFERS, FolderPublisher, PublishedFolder, hash_file
+from corank.training.run_publisher import RunManifest
 
 AIMS = {"fetch.times_local": (">=", 0.5)}
 MIB = 2**20
-URL = ObjectUrl.parse("s3://bench/packed")
+URL = ObjectUrl.parse("s3://bench/artifact")
 
 
 @contextmanager
@@ -68,13 +70,14 @@ def publish(folder: Path) -> None:
     for path in folder.iterdir():
         with path.open("r+b") as file:
             file.write(os.urandom(16))
-    FolderPublisher.open(URL, "packed data").publish(folder)
+    manifest = RunManifest(content=new_content(), files=measure_files(folder))
+    Publisher.open(URL, RunManifest).publish(folder, manifest)
 
 
 def fetch(cache: Path) -> None:
     """Fetch all into an empty cache."""
     shutil.rmtree(cache, ignore_errors=True)
-    ArtifactCache(cache, 2**40).fetch(PublishedFolder.open(URL, "packed data"))
+    ArtifactCache(cache, 2**40).fetch(Published.open(URL, RunManifest))
 
 
 def read_raw(objects: list[str]) -> None:
@@ -100,7 +103,8 @@ def copy_local(folder: Path, target: Path) -> None:
 
     def copy(path: Path) -> None:
         shutil.copyfile(path, target / path.name)
-        hash_file(target / path.name)
+        with (target / path.name).open("rb") as file:
+            File.measure(file)
 
     with ThreadPoolExecutor(TRANSFERS) as pool:
         list(pool.map(copy, folder.iterdir()))
@@ -109,8 +113,8 @@ def copy_local(folder: Path, target: Path) -> None:
 def one_round(folder: Path, scratch: Path) -> dict[str, float]:
     """Seconds of each way, one after another."""
     took = {"publish": seconds(lambda: publish(folder))}
-    remote = PublishedFolder.open(URL, "packed data")
-    objects = [f"{file.version}/{name}" for name, file in remote.files.items()]
+    remote = Published.open(URL, RunManifest)
+    objects = [f"{place}/{name}" for name, place in remote.manifest.places.items()]
     ways: dict[str, Callable[[], object]] = {
         "fetch": lambda: fetch(scratch / "cache"),
         "raw": lambda: read_raw(objects),

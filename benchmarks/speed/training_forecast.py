@@ -89,7 +89,7 @@ def measure(config: Path, changes: Sequence[str]) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.speed.training_forecast", "--train", str(config), *changes]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     real = json.loads(done.stdout.splitlines()[-1])
-    packed = sum(corank.pack(config, changes).packed.manifest.files.values())
+    packed = corank.pack(config, changes).packed.manifest.size
     memory = sum(predicted.memory.values()) + predicted.packed
     return {
         "steps": predicted.epochs * predicted.steps,

@@ -2,12 +2,11 @@
 #pragma once
 #include <functional>
 #include <numeric>
-#include <numeric>
 #include <set>
 
 #include "encoders.hpp"
 
-const int FORMAT = 8;
+const int FORMAT = 9;
 const std::set<std::string> DERIVED_KINDS = {"age", "candidates", "contains", "cosine", "count", "pair", "prior", "product", "ratio", "within"};
 
 inline double cosine(const Floats& a, const Floats& b) {
@@ -43,11 +42,12 @@ struct Bundle {
   std::map<std::string, Matrix<float>> tables;  // by SET/TABLE
 
   explicit Bundle(const std::string& path) : manifest(json::parse(read_file(path + "/manifest.json"))) {
-    if (manifest["format"] != FORMAT) throw Error(path + ": format " + manifest["format"].dump() + "; this reader reads format " + std::to_string(FORMAT));
+    if (manifest["kind"] != "bundle" || manifest["format"] != FORMAT)
+      throw Error(path + ": " + manifest["kind"].dump() + " of format " + manifest["format"].dump() + "; this reader reads a bundle of format " + std::to_string(FORMAT));
     folder = path + "/" + manifest["content"].get<std::string>() + "/";
-    for (auto& [name, part] : manifest["parts"].items()) {
+    for (auto& [name, file] : manifest["files"].items()) {
       const std::string raw = read_file(folder + name);
-      if (part["bytes"] != raw.size() || part["sha256"] != sha256(raw)) throw Error(folder + name + ": damaged, or of another version");
+      if (file["bytes"] != raw.size() || file["sha256"] != sha256(raw)) throw Error(folder + name + ": damaged, or of another version");
       if (name.rfind("tables/", 0) == 0) tables[name.substr(7, name.size() - 11)] = read_array<float>(folder + name);
     }
     layout = json::parse(read_file(folder + "layout.json"));
@@ -68,7 +68,7 @@ struct Bundle {
   void check_kind(const json& facts, bool known) const {
     if (!known) throw Error(folder + ": feature " + facts["feature"].dump() + " is of kind " + facts["kind"].dump() + ", which this reader does not know");
   }
-  bool has(const std::string& name) const { return manifest["parts"].contains(name + ".npy"); }
+  bool has(const std::string& name) const { return manifest["files"].contains(name + ".npy"); }
   template <class T> Matrix<T> read(const std::string& name) const {
     if (!has(name)) throw Error(folder + name + ".npy: missing");
     return read_array<T>(folder + name + ".npy");

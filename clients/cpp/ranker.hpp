@@ -62,9 +62,9 @@ struct Ranker {
     options.SetIntraOpNumThreads(1);
     for (auto& stage : bundle.manifest["stages"]) {
       const std::string name = stage["name"];
-      if (!bundle.manifest["parts"].contains(name + ".value.onnx")) throw Error("stage '" + name + "': has no graph of its value, which this reader needs");
+      if (!bundle.manifest["files"].contains(name + ".value.onnx")) throw Error("stage '" + name + "': has no graph of its value, which this reader needs");
       for (const std::string& graph : {name + ".item", name + ".value"})
-        if (bundle.manifest["parts"].contains(graph + ".onnx")) graphs.try_emplace(graph, env, bundle.folder + graph + ".onnx", options);
+        if (bundle.manifest["files"].contains(graph + ".onnx")) graphs.try_emplace(graph, env, bundle.folder + graph + ".onnx", options);
       for (auto& [part, width] : stage["item_parts"].items()) {
         const std::string file = "items/part." + name + "." + part;
         Matrix<float>& held = parts[name + "." + part] = bundle.read<float>(file);

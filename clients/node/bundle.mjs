@@ -6,15 +6,15 @@ import {readArray} from "./arrays.mjs";
 import {DERIVED_KINDS} from "./derive.mjs";
 import {COLUMN_KINDS, ENCODERS, Ids} from "./encoders.mjs";
 
-const FORMAT = 8;
+const FORMAT = 9;
 
 export class Bundle {
   constructor(path) {
     this.manifest = JSON.parse(readFileSync(join(path, "manifest.json"), "utf8"));
-    const {format, content, parts} = this.manifest;
-    if (format !== FORMAT) throw new Error(`${path}: format ${format}; this reader reads format ${FORMAT}`);
+    const {kind, format, content, files} = this.manifest;
+    if (kind !== "bundle" || format !== FORMAT) throw new Error(`${path}: ${kind} of format ${format}; this reader reads a bundle of format ${FORMAT}`);
     this.folder = join(path, content), this.tables = {};
-    for (const [name, {bytes, sha256}] of Object.entries(parts)) {
+    for (const [name, {bytes, sha256}] of Object.entries(files)) {
       const raw = readFileSync(join(this.folder, name)), found = createHash("sha256").update(raw).digest("hex");
       if (raw.length !== bytes || found !== sha256) throw new Error(`${this.folder}/${name}: damaged, or of another version`);
       if (name.startsWith("tables/")) this.tables[name.slice(7, -4)] = readArray(join(this.folder, name)); // by SET/TABLE
@@ -29,7 +29,7 @@ export class Bundle {
     this.items = this.#readIds("items/keys"), this.fields = this.#fields();
     this.columns = Object.fromEntries(this.manifest.item_columns.map((name) => [name, this.read(`items/column.${name}`).data]));
   }
-  has(name) { return `${name}.npy` in this.manifest.parts; }
+  has(name) { return `${name}.npy` in this.manifest.files; }
   read(name) {
     if (!this.has(name)) throw new Error(`${this.folder}/${name}.npy: missing`);
     return readArray(join(this.folder, `${name}.npy`));

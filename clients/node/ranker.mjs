@@ -42,8 +42,8 @@ export class Ranker {
     const ranker = new Ranker(), {manifest, folder} = bundle;
     Object.assign(ranker, {bundle}, bundle, {encoder: new RequestEncoder(bundle), graphs: {}, parts: {}});
     for (const {name, item_parts: parts} of manifest.stages) {
-      if (!(`${name}.value.onnx` in manifest.parts)) throw new Error(`stage '${name}': has no graph of its value, which this reader needs`);
-      for (const graph of [`${name}.item`, `${name}.value`].filter((one) => `${one}.onnx` in manifest.parts)) {
+      if (!(`${name}.value.onnx` in manifest.files)) throw new Error(`stage '${name}': has no graph of its value, which this reader needs`);
+      for (const graph of [`${name}.item`, `${name}.value`].filter((one) => `${one}.onnx` in manifest.files)) {
         ranker.graphs[graph] = await ort.InferenceSession.create(join(folder, `${graph}.onnx`), {intraOpNumThreads: 1});
       }
       for (const part of Object.keys(parts)) {

@@ -42,6 +42,7 @@ from corank.core.files import (
     open_regular_file,
     parse_json,
     read_regular_file,
+    remove_folder,
     sync,
     sync_folder,
 )
@@ -88,10 +89,8 @@ class File(Settings):
     @classmethod
     def measure(cls, file: BinaryIO) -> Self:
         """Compute size and checksum of an open file. Raises OSError."""
-        digest = hashlib.sha256()
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-        return cls(bytes=os.fstat(file.fileno()).st_size, sha256=digest.hexdigest())
+        hashed = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(bytes=os.fstat(file.fileno()).st_size, sha256=hashed)
 
 
 class Manifest(Settings):
@@ -339,6 +338,15 @@ def measure_files(folder: Path) -> dict[str, File]:
         return dict(zip(names, pool.map(measure, names), strict=True))
 
 
+def measure_and_sync(folder: Path) -> dict[str, File]:
+    """Compute size and checksum of every file of a folder while all of it is forced to disk. Raises OSError."""
+    with ThreadPoolExecutor(1) as pool:
+        synced = pool.submit(sync_folder, folder)
+        files = measure_files(folder)
+        synced.result()
+    return files
+
+
 def is_content(name: str) -> bool:
     """Whether a name is one of a content folder: `content-` and 16 hex digits; of a bundle as `write_content` has it.
 
@@ -395,6 +403,8 @@ class ArtifactWriter(Generic[M]):
         """Make a folder of a new name for files; nobody reads it before `commit`. Raises OSError."""
         folder = self.path / content
         folder.mkdir(parents=True)
+        if not self.kind.keeps_former:
+            self._prune(content, _named(self.before))  # what a killed writer left may fill the disk
         return folder
 
     @contextmanager
@@ -422,7 +432,11 @@ class ArtifactWriter(Generic[M]):
             return True
 
     def write(
-        self, content: str, fill: Callable[[Path], M], seal: Callable[[M], M] = lambda manifest: manifest
+        self,
+        content: str,
+        fill: Callable[[Path], M],
+        seal: Callable[[M], M] = lambda manifest: manifest,
+        files: Mapping[str, File] | None = None,
     ) -> Artifact[M]:
         """Replace the artifact by what a function writes.
 
@@ -430,29 +444,33 @@ class ArtifactWriter(Generic[M]):
             content: the name of the new content.
             fill: writes the files into a folder, and returns the manifest with the facts.
             seal: as of `commit`.
+            files: as of `commit`.
 
         Raises the kind's error if the disk refuses, or the artifact was replaced meanwhile; it is left as it is then.
         """
         with self._writing(content) as folder:
-            return self.commit(folder, fill(folder), seal=seal)
+            return self.commit(folder, fill(folder), files, seal)
 
-    def restore(self, manifest: M, fill: Callable[[Path], None]) -> Artifact[M]:
-        """Replace the artifact by one that lies at another place, whose files a function writes into a folder.
+    def restore(self, manifest: M, plain: Mapping[str, Any], fill: Callable[[Path], None]) -> Artifact[M]:
+        """Replace the artifact by one that lies at another place. One of that content stays until all files are there.
 
-        Raises as `write`, and if a file is not what the manifest says.
+        Args:
+            manifest: of it.
+            plain: its JSON value as published, which its signatures are of.
+            fill: writes the files of the manifest into a folder.
+
+        Raises the kind's error if a file is not what the manifest says, or as `write`.
         """
         with self._writing(new_content()) as folder:
             fill(folder)
-            sync_folder(folder)
-            files = measure_files(folder)
+            files, content = measure_and_sync(folder), self.path / manifest.content
             odd = {name for name in files | manifest.files if files.get(name) != manifest.files.get(name)}
             if odd:
-                raise self.kind.error(f"{folder / min(odd)}: is not as published; publish it again")
-            content = self.path / manifest.content
+                raise self.kind.error(f"{content / min(odd)}: is not as published; publish it again")
             with suppress(FileNotFoundError):  # it is damaged; who reads it keeps it by another name
                 content.rename(self.path / new_content())
             folder.rename(content)
-            return self._switch(content, manifest)
+            return self._switch(content, {**plain, "digest": digest(plain)})
 
     def commit(
         self,
@@ -474,14 +492,13 @@ class ArtifactWriter(Generic[M]):
             CorankError: of the kind, if the artifact is another than when the writer was made. It stays as it is.
         """
         if files is None:
-            sync_folder(folder)
-            files = measure_files(folder)
+            files = measure_and_sync(folder)
         whole = manifest.model_copy(update={"content": folder.name, "files": dict(files), "places": {}})
-        return self._switch(folder, seal(whole))
+        return self._switch(folder, seal(whole).sealed())
 
-    def _switch(self, folder: Path, whole: M) -> Artifact[M]:
-        """Point the artifact to a content that is on disk."""
-        raw = json.dumps(whole.sealed(), indent=1).encode()
+    def _switch(self, folder: Path, plain: dict[str, Any]) -> Artifact[M]:
+        """Point the artifact to a content that is on disk, by the JSON value of its manifest."""
+        raw = json.dumps(plain, indent=1).encode()
         manifest = parse_manifest(raw, self.kind, str(self.path / MANIFEST))  # a reader can
         if _read_raw(self.path, self.kind) != self.before:
             # commands of corank do not, on file systems with locks; a restored backup does, or a copy
@@ -495,12 +512,11 @@ class ArtifactWriter(Generic[M]):
         if self.before is None:
             with suppress(PermissionError):
                 sync(self.path.parent)  # the folder may be new
-        self._prune(folder.name)
+        self._prune(folder.name, _named(self.before) if self.kind.keeps_former else None)
         return Artifact(folder, manifest, (lease,))
 
-    def _prune(self, content: str) -> None:
-        """Remove contents that nobody reads; the one before the newest stays if the kind says so."""
-        kept = {content, _named(self.before) if self.kind.keeps_former else None}
+    def _prune(self, *kept: str | None) -> None:
+        """Remove contents that nobody reads, but some."""
         with suppress(OSError):  # the next writer removes them
             for path in [*self.path.iterdir()]:
                 if is_content(path.name) and path.name not in kept:
@@ -518,17 +534,25 @@ def _read_raw(path: Path, kind: type[Manifest]) -> bytes | None:
         raise
 
 
+def _parse_raw(raw: bytes | None) -> dict[str, Any]:
+    """The JSON value of a manifest, whatever is wrong with it; empty if there is none."""
+    with suppress(ValueError):
+        plain = parse_json(raw or b"")
+        return plain if isinstance(plain, dict) else {}
+    return {}
+
+
 def _named(raw: bytes | None) -> str | None:
     """The content that a manifest names, whatever else is wrong with it."""
-    with suppress(ValueError, TypeError, KeyError):
-        name = parse_json(raw or b"")["content"]
-        return name if isinstance(name, str) else None
-    return None
+    name = _parse_raw(raw).get("content")
+    return name if isinstance(name, str) else None
 
 
 def _unwritable(path: Path, kind: type[Manifest], error: OSError, committed: bool = False) -> CorankError:
     left = "it is replaced, but may not be on disk yet" if committed else "what was there before is untouched"
-    return (kind.disk_error or kind.error)(f"{path}: cannot be written: {error}; {left}")
+    return (kind.disk_error or kind.error)(
+        f"{path}: cannot be written: {error}; {left}; free space, or name another"
+    )
 
 
 def _refuse_foreign(path: Path, kind: type[Manifest]) -> None:
@@ -541,15 +565,24 @@ def _refuse_foreign(path: Path, kind: type[Manifest]) -> None:
         read_manifest(path, kind)
         return
     names = {inner.name for inner in path.iterdir() if not inner.name.startswith(".")}
-    ours = {name for name in names if is_content(name)}
-    if ours and _kind_of(_read_raw(path, kind)) in (None, kind.kind_name()):
+    ours, facts, name = set(filter(is_content, names)), _parse_raw(_read_raw(path, kind)), kind.kind_name()
+    if ours and facts.get("kind") in (None, name):
         ours |= {MANIFEST}
     if foreign := names - ours - kind.beside:
-        name = kind.kind_name()
+        if facts.get("kind") is None and facts.get("format") in range(kind.written_format()):
+            raise kind.error(f"{path}: was written by an earlier corank; remove it, or name another folder")
         raise kind.error(f"{path}: holds other files ({min(foreign)}) and no {name}; name another folder")
 
 
-def _kind_of(raw: bytes | None) -> object:
-    with suppress(ValueError, AttributeError):
-        return parse_json(raw or b"").get("kind")
-    return None
+def remove_artifact(path: Path) -> bool:
+    """Remove the folder of an artifact, unless there is a lease on a content. Returns whether it is gone.
+
+    Raises OSError.
+    """
+    contents = [inner for inner in path.iterdir() if is_content(inner.name)]
+    for content in contents:
+        remove_unread(content)
+    gone = not any(content.exists() for content in contents)
+    if gone:
+        remove_folder(path)
+    return gone

@@ -224,7 +224,7 @@ class ObjectFolder:
     Every method raises StorageError, which names the URL; MissingObjectError where there is no such object.
 
     Example:
-        ObjectFolder(ObjectUrl.parse("s3://shop/bundle")).read("published.json", most=1 << 20)
+        ObjectFolder(ObjectUrl.parse("s3://shop/bundle")).read("manifest.json", most=1 << 20)
     """
 
     def __init__(self, url: ObjectUrl) -> None:

@@ -33,7 +33,7 @@ class Settings(BaseModel):
     def _refuse_unknown_keys(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        known = {field.alias or name for name, field in cls.model_fields.items()} | set(cls.model_fields)
+        known = _known_keys(cls)
         gone = [key for key in value if key in cls.gone and key not in known]
         for key in gone:
             if value[key] is not None:
@@ -48,6 +48,13 @@ class Settings(BaseModel):
                     "unknown_key", "{message}", {"message": describe_unknown(key, known)}
                 )
         return value
+
+
+@lru_cache(maxsize=1024)
+def _known_keys(kind: type[Settings]) -> frozenset[str]:
+    """The keys that settings may have: a manifest has an entry for each of up to a million files."""
+    fields = kind.model_fields
+    return frozenset(field.alias or name for name, field in fields.items()) | fields.keys()
 
 
 _Value = TypeVar("_Value")

@@ -24,16 +24,17 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter
 
+from corank.core.artifact import remove_artifact
 from corank.core.errors import BusyError, CheckpointError, ConfigError, CorankError, DataError
-from corank.core.files import remove_abandoned, remove_folder
+from corank.core.files import remove_abandoned
 from corank.core.formatting import shorten
 from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock
 from corank.core.objects import Location
 from corank.core.reports import Report
 from corank.data.log_rows import LAST_POSITION
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import SETS, packed_settings, read_pack_manifest
-from corank.data.packing.packs import is_past, list_packs
+from corank.data.packed.manifest import SETS, list_packs, packed_settings, read_pack_manifest
+from corank.data.packing.packs import is_past
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import Calibrators
 from corank.features.encoders import Encoders
@@ -315,7 +316,9 @@ def prune_packed(config: Config, base: Path, report: Report = lambda line: None)
                 if _read_settings(folder) in used or any(one.is_relative_to(folder) for one in folders):
                     continue
                 size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-                remove_folder(folder)
+                if not remove_artifact(folder):
+                    report(f"kept {folder}: a process reads it")
+                    continue
                 freed, count = freed + size, count + 1
                 report(f"removed {folder}: {size:,} bytes")
     except OSError as error:

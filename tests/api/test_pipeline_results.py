@@ -9,6 +9,7 @@ import pytest
 import corank
 from corank.api.bundles import BundleResult
 from corank.bundle.bundle import Bundle
+from corank.core.artifact import measure_files
 from corank.training.run import Run
 from tests.api.test_results import complete, printed, viewed
 
@@ -24,7 +25,7 @@ def test_a_packing_with_its_progress(world: Path, tmp_path: Path, capsys: pytest
     assert all(done <= total for done, total in calls)
     assert tables["splits"]["candidates"].sum() == tables["levels"]["candidates"].sum() == 36000
     assert packing.packed.location == tmp_path / "packed"
-    assert packing["bytes"] == sum(packing.packed.manifest.files.values())
+    assert packing["bytes"] == sum(file.bytes for file in measure_files(packing.packed.folder).values())
     sizes = packing.packed.encoders.sizes
     assert dict(tables["embeddings"].iter_rows()) == sizes
     assert printed(capsys, "pack", str(config), "--set", packed, "--json") == packing.to_json() + "\n"

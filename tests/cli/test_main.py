@@ -107,10 +107,10 @@ def test_mistakes_about_runs(world: Path, trained: Run, tmp_path: Path, command:
     shutil.copytree(trained.folder, tmp_path / "run")
     content = json.loads((trained.folder / "run.json").read_text()) | {"base": str(world)}
     (tmp_path / "run" / "run.json").write_text(json.dumps(content))
-    model = tmp_path / "run" / "model.safetensors"
+    (model,) = (tmp_path / "run" / "model").glob("*/shard-00000-of-00001.safetensors")
     model.write_bytes(model.read_bytes()[:-1])
-    refused(command("evaluate", tmp_path / "run"), "model.safetensors: damaged or no checkpoint")
-    model.unlink()
+    refused(command("evaluate", tmp_path / "run"), f"{model}: damaged, or of another version (")
+    shutil.rmtree(tmp_path / "run" / "model")
     for arguments in (("evaluate", tmp_path / "run"), ("export", tmp_path / "run", tmp_path / "b")):
         refused(command(*arguments), "training has not finished; go on with `corank train --resume`")
 

@@ -13,16 +13,20 @@ import torch
 
 import corank
 from corank.bundle.bundle import Bundle
+from corank.bundle.signatures import TrustedKeys
+from corank.core.artifact import MANIFEST, measure_files, new_content
 from corank.core.artifact_cache import ArtifactCache
+from corank.core.artifact_objects import Publisher
 from corank.core.errors import BusyError, CheckpointError, MissingObjectError, StorageError
 from corank.core.objects import ObjectUrl, parse_location
-from corank.core.published_folder import FolderPublisher
 from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.manifest import PackManifest
 from corank.data.packing import pack as packing
 from corank.serving.store.source import BundleSource
 from corank.training.callbacks import TrainingLog
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
+from corank.training.run_publisher import RunManifest
 from tests.support import shared
 from tests.support.command_line import run_corank
 from tests.support.interruptions import Interrupting, StoppedError, same
@@ -72,9 +76,8 @@ def remote(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         use_store(store, folder / "cache", patch)
         patch.setattr(packing, "PARTITION", ROWS)
         local = corank.pack(world / "config.yaml", [f"packed={folder / 'packed'}"]).packed
-        made = RemoteWorld(store, world / "config.yaml", folder / "cache", local.folder)
-        size = sum(path.stat().st_size for path in local.folder.rglob("*") if path.is_file())
-        patch.setenv("CORANK_CACHE_GIB", str(size * 0.85 / 2**30))
+        made = RemoteWorld(store, world / "config.yaml", folder / "cache", folder / "packed")
+        patch.setenv("CORANK_CACHE_GIB", str(local.manifest.size * 0.85 / 2**30))
         corank.pack(made.config, made.overrides)
         corank.train(made.config, overrides=made.overrides, folder=f"{store.url}/run")
         corank.export(f"{store.url}/run", f"{store.url}/bundle")
@@ -135,19 +138,24 @@ def test_a_bundle_is_read_by_its_url(
     assert len(vectors) == len(pl.read_parquet(remote.store.get("items.parquet")))
 
 
-def test_a_service_follows_a_url(remote: RemoteWorld) -> None:
-    url = f"{remote.store.url}/served"
-    corank.export(f"{remote.store.url}/run", url)
-    source = BundleSource(parse_location(url))
+def test_a_service_follows_a_url_that_is_signed(remote: RemoteWorld, tmp_path: Path) -> None:
+    url, keys = f"{remote.store.url}/served", make_keys(tmp_path)
+    corank.export(f"{remote.store.url}/run", url, sign=[keys.private])
+    source = BundleSource(parse_location(url), TrustedKeys.load([keys.public]))
     funnel = source.load_newer(None)
     assert funnel is not None and source.load_newer(funnel) is None
     before = remote.store.names("served/")
-    corank.refresh(url, f"{remote.store.url}/log/*.parquet", items=f"{remote.store.url}/items.parquet")
+    corank.refresh(
+        url,
+        f"{remote.store.url}/log/*.parquet",
+        items=f"{remote.store.url}/items.parquet",
+        sign=[keys.private],
+    )
     newer = source.load_newer(funnel)
     assert newer is not None and newer.manifest.items_seq == funnel.manifest.items_seq + 1
-    # a part that did not change is not sent again, and the content before is removed
-    contents = {key.split("/")[2] for key in remote.store.names("served/") if key.count("/") > 2}
-    assert contents == {newer.manifest.content} and len(remote.store.names("served/")) <= len(before) + 1
+    # a file that did not change is not sent again, and what is named no more is removed
+    after = remote.store.names("served/")
+    assert len(after) == len(newer.manifest.files) + 1 and len({*before} & {*after}) > 1
 
 
 def test_a_training_goes_on_from_its_url(remote: RemoteWorld, tmp_path: Path) -> None:
@@ -162,14 +170,15 @@ def test_a_training_goes_on_from_its_url(remote: RemoteWorld, tmp_path: Path) ->
     assert same(resumed, trained_run(remote.config, tmp_path / "unbroken", *every))
 
 
-def test_another_training_at_the_same_url_is_told(remote: RemoteWorld) -> None:
+def test_another_training_at_the_same_url_is_told(remote: RemoteWorld, tmp_path: Path) -> None:
     url = ObjectUrl.parse(f"{remote.store.url}/twice")
     overrides = [f"packed={remote.packed}", "train.epochs=2"]
 
     class Intruding(Silent):
         def on_log(self, event: TrainingLog) -> None:
             if not self.losses:  # before the first checkpoint
-                FolderPublisher.open(url, "run").publish(remote.packed / "encoders")
+                manifest = RunManifest(content=new_content(), files=measure_files(tmp_path))
+                Publisher.open(url, RunManifest).publish(tmp_path, manifest)
             super().on_log(event)
 
     with pytest.raises(BusyError, match="another process has published there meanwhile"):
@@ -186,7 +195,8 @@ def test_data_that_could_not_be_published_are_published_by_the_next_packing(remo
     def intrude(line: str) -> None:
         lines.append(line)
         if line == f"publishing to {url}":
-            FolderPublisher.open(url, "packed data").publish(remote.packed)
+            packed = PackedDataset.open(remote.packed)
+            Publisher.open(url, PackManifest).publish(packed.folder, packed.manifest)
 
     with pytest.raises(BusyError, match="another process has published there meanwhile"):
         corank.pack(remote.config, [f"packed={url}"], intrude)
@@ -199,11 +209,11 @@ def test_data_that_could_not_be_published_are_published_by_the_next_packing(remo
 
 def test_what_is_there_is_not_taken_for_something_else(remote: RemoteWorld) -> None:
     url = remote.store.url
-    with pytest.raises(StorageError, match=f"{url}/bundle: expected a run; found a 'bundle'"):
+    with pytest.raises(StorageError, match=f"{url}/bundle/{MANIFEST}: is of a 'bundle', and no run; name"):
         corank.evaluate(f"{url}/bundle")
-    with pytest.raises(StorageError, match=f"{url}/run: expected a bundle; found a 'run'"):
+    with pytest.raises(StorageError, match=f"{url}/run/{MANIFEST}: is of a 'run', and no bundle; name"):
         corank.export(f"{url}/run", f"{url}/run")
-    with pytest.raises(StorageError, match="found a 'run'"):
+    with pytest.raises(StorageError, match="is of a 'run', and no packed data"):
         corank.pack(remote.config, [f"packed={url}/run"])
     with pytest.raises(MissingObjectError, match=f"{url}/nowhere: no run here"):
         corank.evaluate(f"{url}/nowhere")

@@ -78,7 +78,7 @@ def _lower_parts(bundle: Path, copy: Path, precision: Literal["fp16", "int8"]) -
             path = part_file(content, f"{stage['name']}.{part}")
             write_matrix(path, StoredMatrix.encode(np.load(path), precision))
     assert any(stage["precision"] for stage in manifest["stages"])
-    manifest["parts"] = {name: part.model_dump() for name, part in measure_files(content).items()}
+    manifest["files"] = {name: file.model_dump() for name, file in measure_files(content).items()}
     (copy / "manifest.json").write_text(json.dumps(manifest | {"digest": digest(manifest)}))
     return copy
 
@@ -105,8 +105,10 @@ def test_a_damaged_part_and_another_format_are_refused(client: list[str], tmp_pa
     raw[-1] ^= 1
     part.write_bytes(raw)
     assert "items/ids.npy: damaged, or of another version" in refusal(client, bundle)
-    (bundle / "manifest.json").write_text(json.dumps(manifest | {"format": 9}))
-    assert "format 9; this reader reads format 8" in refusal(client, bundle)
+    form = manifest["format"]
+    for other in ({"format": form - 1}, {"kind": "packed data"}):
+        (bundle / "manifest.json").write_text(json.dumps(manifest | other))
+        assert f"; this reader reads a bundle of format {form}" in refusal(client, bundle)
 
 
 def test_the_runtime_reports_nothing(

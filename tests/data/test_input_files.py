@@ -19,7 +19,7 @@ def pack_days(folder: Path, days: int) -> list[PackResult]:
     results: list[PackResult] = []
     for n in range(days):
         write_day(folder, n)
-        earlier = results[-1].packed.folder if results else None
+        earlier = results[-1].packed.location if results else None
         results.append(corank.pack(config_of(n, folder), continue_from=earlier))
     return results
 
@@ -37,7 +37,7 @@ def test_a_day_reads_as_many_rows_whichever_it_is(tmp_path: Path, monkeypatch: p
     for n in range(10):
         write_day(tmp_path, n)
         read.append(0)
-        earlier = results[-1].packed.folder if results else None
+        earlier = results[-1].packed.location if results else None
         results.append(corank.pack(config_of(n, tmp_path), continue_from=earlier))
     # the day before holds rows that the new day trains on, and those of the priors' last period
     assert len(set(read[2:])) == 1
@@ -66,10 +66,8 @@ def test_old_files_are_not_opened_and_may_be_gone(tmp_path: Path) -> None:
     assert grown["item"]["evicted"] == len(items[0] - items[1])
     assert grown["item"]["free"] == 25 - len(items[1])
     assert "grown" not in first.tables
-    assert len({one.packed.folder for one in (first, second, third)}) == 3
-    assert (
-        corank.pack(config_of(1, tmp_path), continue_from=first["packed"])["packed"] != second["packed"]
-    )
+    assert len({one.packed.location for one in (first, second, third)}) == 3
+    assert corank.pack(config_of(1, tmp_path), continue_from=first["packed"])["packed"] != second["packed"]
 
 
 def test_requests_know_events_whose_log_is_gone(tmp_path: Path) -> None:
@@ -103,7 +101,7 @@ def test_late_rows_are_told_and_taken_in(tmp_path: Path) -> None:
     assert third["splits"]["train"]["candidates"] == ROWS
     assert again["splits"]["train"]["candidates"] == 2 * ROWS + 7
     assert again.packed.manifest.continued is not None
-    assert again.packed.manifest.continued.location == str(first.packed.folder)
+    assert again.packed.manifest.continued.location == first["packed"]
     with pytest.raises(DataError, match=r"--repack: .* is the first packing"):
         corank.pack(config, continue_from=second["packed"], repack=day_of(0))
 

@@ -92,15 +92,6 @@ def schema() -> Schema:
     return config().declared
 
 
-def arrays(folder: Path) -> dict[str, bytes]:
-    """All packed files but the manifest, which names the source files."""
-    return {
-        str(p.relative_to(folder)): p.read_bytes()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name != "manifest.json"
-    }
-
-
 @pytest.mark.slow
 def test_lists_pack_to_the_bytes_of_rows_by_any_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -109,13 +100,12 @@ def test_lists_pack_to_the_bytes_of_rows_by_any_workers(
     monkeypatch.setattr(pack, "PARTITION", 200)
     frame = impressions([k % 9 for k in range(150)])
     lists, rows = written(tmp_path / "lists", frame), written(tmp_path / "rows", exploded(frame))
-    pack_log(data("log/*.parquet"), schema(), rows, rows / "packed")
-    expected = arrays(rows / "packed")
+    expected = pack_log(data("log/*.parquet"), schema(), rows, rows / "packed").manifest.files
     assert any("label.click" in name for name in expected)
     for workers in (1, 2):
         with PoolEngine(workers=workers) as engine:
-            pack_log(data(LISTS), schema(), lists, lists / f"packed{workers}", engine=engine)
-        assert arrays(lists / f"packed{workers}") == expected
+            packed = pack_log(data(LISTS), schema(), lists, lists / f"packed{workers}", engine=engine)
+        assert packed.manifest.files == expected
 
 
 def test_members_are_labels(tmp_path: Path) -> None:

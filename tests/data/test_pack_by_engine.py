@@ -8,7 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from corank.core.artifact import MANIFEST
 from corank.core.errors import DataError
+from corank.data.packed.manifest import read_pack_manifest
 from corank.data.packing import fit_encoders as measure
 from corank.engine.base import Engine, open_engine
 from tests.support import kills
@@ -70,11 +72,11 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on(
     for engine, workers, tasks in (("pool", 2, 3), ("in_line", 1, 8)):
         process = kills.start(pack_until, tasks, world, out, engine, workers)
         process.join()
-        assert process.exitcode == -signal.SIGKILL and not out.exists()
+        assert process.exitcode == -signal.SIGKILL and not (out / MANIFEST).exists()
     said: list[str] = []
     assert pack_world(world, out, pool, said.append) == in_line
     assert said[0].startswith("going on with a packing that was interrupted after ")
-    assert not list(world.glob(f".*{out.name}*"))
+    assert sorted(path.name for path in out.iterdir()) == sorted([read_pack_manifest(out).content, MANIFEST])
 
 
 def test_an_error_of_the_user_in_a_worker_is_that_error_and_leaves_nothing(

@@ -1,5 +1,6 @@
 """Packed data on disk: replaced whole or not at all, refused if damaged, a folder for each set of features."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -7,21 +8,48 @@ import sys
 import polars as pl
 import pytest
 
+from corank.core.artifact import MANIFEST
 from corank.core.errors import DataError
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import FORMAT, MANIFEST, fingerprint
-from corank.data.packing.packs import SETS, list_packs, open_features, pack_features
+from corank.data.packed.manifest import SETS, fingerprint, list_packs
+from corank.data.packing.packs import mark_continued, open_features, open_with_features, pack_features
 from corank.features.kinds.id import IdFeature
 from corank.features.schema import Schema
 from tests.support.packing import DAY, FEATURES, LOG, World, only
 
 
-def test_folder_of_something_else_is_not_replaced(world: World) -> None:
-    (world.folder / "packed").mkdir()
-    (world.folder / "packed" / "thesis.txt").write_text("years of work")
-    with pytest.raises(DataError, match="exists, but is no packed data"):
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "thesis.txt",
+            "years of work",
+            r"holds other files \(thesis.txt\) and no packed data; name another folder",
+        ),
+        (
+            "sets/thesis.txt",
+            "years of work",
+            r"holds other files \(sets\) and no packed data; name another folder",
+        ),
+        (
+            "manifest.json",
+            "{}",
+            r"holds other files \(manifest.json\) and no packed data; name another folder",
+        ),
+        (
+            "manifest.json",
+            '{"format": 7}',
+            "was written by an earlier corank; remove it, or name another folder",
+        ),
+    ],
+)
+def test_folder_of_something_else_is_not_replaced(world: World, name: str, text: str, message: str) -> None:
+    path = world.folder / "packed" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(DataError, match=f"packed: {message}"):
         world.pack()
-    assert (world.folder / "packed" / "thesis.txt").exists()
+    assert path.read_text() == text and len(list((world.folder / "packed").rglob("*"))) <= 2
 
 
 def test_packing_again_replaces_and_a_failure_leaves_the_old(world: World) -> None:
@@ -30,15 +58,22 @@ def test_packing_again_replaces_and_a_failure_leaves_the_old(world: World) -> No
     second = world.pack()
     assert second.encoders.sizes["tab"] == 3
     assert first.manifest.fingerprint != second.manifest.fingerprint
+    assert first.read_encoders() != second.read_encoders(), "what is read stays"
     world.log = LOG.with_columns(item=pl.lit(77))
     with pytest.raises(DataError, match="have no row"):
         world.pack()
     assert PackedDataset.open(world.folder / "packed").encoders.sizes["tab"] == 3
+    del first
+    gc.collect()
+    world.log = LOG
+    names = {world.pack().manifest.content, second.manifest.content, MANIFEST}
+    assert {path.name for path in (world.folder / "packed").iterdir()} == names
 
 
 FULL = """
 import resource, sys
 from pathlib import Path
+from corank.core.artifact import MANIFEST
 from corank.core.errors import DataError
 from corank.data.packing.pack import pack_log
 from corank.features.kinds.id import IdFeature
@@ -79,21 +114,23 @@ def test_fingerprint_is_of_settings_and_files(world: World) -> None:
     fewer = Schema({"item": FEATURES["item"]})
     assert fingerprint(data, fewer, world.folder) != fingerprint(data, schema, world.folder)
     with pytest.raises(DataError, match="packed from another config or other files: run `corank pack` again"):
-        PackedDataset.open(packed.folder, expect=fingerprint(data, schema, world.folder))
+        PackedDataset.open(packed.location, expect=fingerprint(data, schema, world.folder))
 
 
 def test_missing_and_damaged_manifests_are_refused(world: World) -> None:
     with pytest.raises(DataError, match="no packed data here; run `corank pack`"):
         PackedDataset.open(world.folder)
-    manifest = world.pack().folder / "manifest.json"
-    for content, told in (
+    world.pack()
+    manifest = world.folder / "packed" / MANIFEST
+    for content, message in (
         ("", "damaged"),
-        ("[]", "packed in format None"),
-        ('{"format": 0}', "packed in format 0"),
-        (f'{{"format": {FORMAT}}}', "damaged"),
+        ("[]", ".*received \\[\\]; run `corank pack` again"),
+        ('{"format": 0}', "format 0; this corank reads format 8; run `corank pack` again"),
+        ('{"kind": "bundle"}', "is of a 'bundle', and no packed data; name another folder"),
+        ('{"format": 8}', "fingerprint: "),
     ):
         manifest.write_text(content)
-        with pytest.raises(DataError, match=rf"manifest\.json: {told}"):
+        with pytest.raises(DataError, match=rf"manifest\.json: {message}"):
             PackedDataset.open(manifest.parent)
 
 
@@ -101,11 +138,15 @@ def test_array_of_another_size_is_refused(world: World) -> None:
     packed = world.pack()
     path = only(packed, "train").folder / "item.npy"
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(DataError, match=r"item\.npy: expected \d+ bytes, found \d+: run `corank pack` again"):
-        PackedDataset.open(packed.folder)
+    with pytest.raises(
+        DataError, match=r"item\.npy: damaged.* \(\d+ bytes in place of \d+\); run `corank pack` again"
+    ):
+        PackedDataset.open(packed.location)
     path.unlink()
-    with pytest.raises(DataError, match=r"item\.npy: expected \d+ bytes, found no file"):
-        PackedDataset.open(packed.folder)
+    with pytest.raises(
+        DataError, match=r"item\.npy: cannot be read \(No such file or directory\); run `corank pack`"
+    ):
+        PackedDataset.open(packed.location)
 
 
 def pack(world: World, **changes: IdFeature | None) -> PackedDataset:
@@ -114,33 +155,35 @@ def pack(world: World, **changes: IdFeature | None) -> PackedDataset:
     schema, root = Schema(features), world.folder / "packed"
     packed = pack_features(world.settings(), schema, world.folder, root)
     assert packed.schema.features == schema.features
-    assert open_features(root, world.settings(), schema, world.folder).folder == packed.folder
+    assert open_features(root, world.settings(), schema, world.folder).location == packed.location
     return packed
 
 
 def test_settings_that_networks_alone_read_share_a_folder(world: World) -> None:
-    world.pack()
-    before = (world.folder / "packed" / MANIFEST).stat()
+    root = world.folder / "packed"
+    before = world.pack().manifest
     wider = IdFeature(side="context", kind="id", dim=5)
     packed = pack(world, tab=wider)
-    assert packed.folder == world.folder / "packed" and packed.schema.features["tab"] == wider
+    assert packed.location == root and packed.schema.features["tab"] == wider
     assert packed.encoders.schema is packed.schema
-    assert (world.folder / "packed" / MANIFEST).stat() == before
-    assert list_packs(packed.folder) == [packed.folder]
+    assert PackedDataset.open(root).manifest == before
+    assert list_packs(root) == [root]
 
 
 def test_each_set_of_features_has_a_folder(world: World) -> None:
-    root = world.pack().folder
+    root = world.folder / "packed"
+    world.pack()
     fewer, other = pack(world, tab=None), pack(world, tab=IdFeature(side="context", kind="id", min_count=2))
-    assert sorted(list_packs(root)) == sorted([root, fewer.folder, other.folder])
-    assert {fewer.folder.parent, other.folder.parent} == {root / SETS}
+    assert set(list_packs(root)) == {root, fewer.location, other.location}
+    assert all(path.parent == root / SETS for path in list_packs(root)[1:])
     stats = [(folder / MANIFEST).stat() for folder in list_packs(root)]
-    assert pack(world).folder == root and pack(world, tab=None).folder == fewer.folder
+    assert pack(world).location == root and pack(world, tab=None).location == fewer.location
     assert [(folder / MANIFEST).stat() for folder in list_packs(root)] == stats
 
 
 def test_other_files_are_named_and_packed_anew(world: World) -> None:
-    root = world.pack().folder
+    root = world.folder / "packed"
+    world.pack()
     pack(world, tab=None)
     path = world.folder / "items.parquet"
     pl.read_parquet(path).reverse().write_parquet(path)
@@ -148,8 +191,36 @@ def test_other_files_are_named_and_packed_anew(world: World) -> None:
         DataError, match=r"run `corank pack` again \(data\.items: other files, or changed since\)"
     ):
         open_features(root, world.settings(), Schema(world.features), world.folder)
-    assert pack(world).folder == root
+    assert pack(world).location == root
     assert list_packs(root) == [root]
-    folder = pack(world, tab=None).folder
-    (folder / "users.arrow").unlink()
-    assert pack(world, tab=None).folder == folder, "a damaged set is packed anew"
+    fewer = pack(world, tab=None)
+    (fewer.folder / "users.arrow").unlink()
+    assert pack(world, tab=None).location == fewer.location, "a damaged set is packed anew"
+
+
+def test_a_set_stays_while_it_is_read_and_is_not_taken_for_one_of_another_log(world: World) -> None:
+    root = world.folder / "packed"
+    world.pack()
+    read = pack(world, tab=None)
+    old, tagged = read.location, Schema({"tags": FEATURES["tags"]})
+    world.features = {name: feature for name, feature in FEATURES.items() if name != "tags"}
+    world.log = LOG.with_columns(match=0.5)
+    world.pack()
+    assert read.read_encoders() and list_packs(root) == [root, old]
+    with pytest.raises(
+        DataError, match="packed: lacks features of the run, or has them with other settings: tags"
+    ):
+        open_with_features(root, tagged)
+    del read
+    gc.collect()
+    world.pack()
+    assert list_packs(root) == [root]
+
+
+def test_a_set_that_others_continue_is_not_replaced(world: World) -> None:
+    world.pack()
+    mark_continued(str(pack(world, tab=None).location))
+    world.log = LOG.with_columns(tab=pl.lit("home"))
+    world.log.write_parquet(world.folder / "log.parquet")
+    with pytest.raises(DataError, match="other packed data go on from these"):
+        pack(world)

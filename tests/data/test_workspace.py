@@ -1,14 +1,25 @@
 """The working folder of a packing keeps finished tasks, for the same packing alone."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from corank.core.errors import DataError, EngineError
+from corank.core.artifact import MANIFEST, ArtifactWriter, open_folder
+from corank.core.errors import DataError, DiskError, EngineError
+from corank.core.files import PARTIAL
+from corank.data.packed.manifest import PackManifest
 from corank.data.packing.workspace import PackWorkspace, open_workspace
 from corank.engine.base import InLineEngine
+from tests.support.packing import World
+
+
+@pytest.fixture
+def manifest(world: World) -> PackManifest:
+    """A manifest; that it is not of the files is not noticed when it is committed."""
+    return world.pack().manifest
 
 
 @contextmanager
@@ -53,13 +64,13 @@ def test_an_interrupted_packing_goes_on(tmp_path: Path, error: type[BaseExceptio
     assert ran == [2, 3, 4]
     assert seen == [(3, 5), (4, 5), (5, 5)]
     assert said == ["going on with a packing that was interrupted after 2 tasks"]
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_another_packing_begins_anew(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted(tmp_path, KeyboardInterrupt)
-    (left,) = tmp_path.iterdir()
+    (left,) = (tmp_path / "out").iterdir()
     with opened(tmp_path, "b" * 64) as workspace:
         assert not left.exists()
         assert workspace.run_here("once", lambda: 3) == 3
@@ -77,21 +88,40 @@ def test_files_that_were_not_forced_to_disk_are_not_taken_after_a_crash_of_the_m
         assert not list(workspace.folder.glob("done/*"))
 
 
-def test_what_is_published_is_not_taken_again(tmp_path: Path) -> None:
+def test_what_is_published_is_not_taken_again(tmp_path: Path, manifest: PackManifest) -> None:
     """Killed after the packed data are in place, and before the working folder is removed."""
     with (
         pytest.MonkeyPatch.context() as patched,
         pytest.raises(KeyboardInterrupt),
+        ArtifactWriter.lock(tmp_path / "out", PackManifest, "pack") as writer,
         opened(tmp_path) as workspace,
     ):
         workspace.run("squares", abs, range(3))
         (workspace.packed / "file").write_text("packed")
-        patched.setattr("shutil.rmtree", kill)
-        workspace.publish(tmp_path / "out")
-    assert (tmp_path / "out" / "file").read_text() == "packed"
+        patched.setattr("shutil.rmtree", kill_at_partial)
+        workspace.publish(writer, manifest)
+    packed = open_folder(tmp_path / "out", PackManifest)
+    assert (packed.folder / "file").read_text() == "packed"
     with opened(tmp_path) as workspace:
         assert not list(workspace.folder.glob("done/*"))
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == sorted([packed.folder.name, MANIFEST])
+
+
+def test_a_failure_to_publish_leaves_nothing(
+    tmp_path: Path, manifest: PackManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ArtifactWriter, "commit", fail)
+    with (
+        pytest.raises(DiskError, match=r"out: cannot be written: .* what was there before is untouched"),
+        ArtifactWriter.lock(tmp_path / "out", PackManifest, "pack") as writer,
+        opened(tmp_path) as workspace,
+    ):
+        workspace.publish(writer, manifest)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_half_removed_is_not_taken(tmp_path: Path) -> None:
@@ -100,8 +130,13 @@ def test_what_is_half_removed_is_not_taken(tmp_path: Path) -> None:
         interrupted(tmp_path, DataError)
     with opened(tmp_path) as workspace:
         assert not list(workspace.folder.glob("done/*"))
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def kill(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
+
+
+def kill_at_partial(path: Path, **_: object) -> None:
+    if path.name.startswith(PARTIAL):
+        raise KeyboardInterrupt

@@ -22,7 +22,7 @@ from corank.serving.store.publish import publish_bundle
 from tests.support.hostile_bundles import NAMES, HostileBundles, HostileStore
 from tests.support.hostile_cases import FileWatch
 from tests.support.shared import derived
-from tests.support.stores import opened
+from tests.support.stores import opened, read_plain, replace_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -48,8 +48,8 @@ def edit_manifest(bundle: Path, changes: dict[str, Any]) -> None:
 
 def seal(bundle: Path) -> None:
     """Make sizes and checksums fit the parts as they are."""
-    parts = {name: part.model_dump() for name, part in measure_files(content(bundle)).items()}
-    edit_manifest(bundle, {"parts": parts})
+    files = measure_files(content(bundle)).items()
+    edit_manifest(bundle, {"files": {name: file.model_dump() for name, file in files}})
 
 
 def refusal(bundle: Path) -> str:
@@ -65,8 +65,8 @@ def test_parts_and_contents_of_another_name_are_refused(bundle: Path) -> None:
     shutil.copytree(content(bundle), bundle.parent / "other")
     sound = (bundle / "manifest.json").read_bytes()
     for name in NAMES:
-        plain = json.loads(sound)["parts"]
-        edit_manifest(bundle, {"parts": {name: plain.pop("rank.value.onnx"), **plain}})
+        plain = json.loads(sound)["files"]
+        edit_manifest(bundle, {"files": {name: plain.pop("rank.value.onnx"), **plain}})
         assert "no part of a bundle is called" in refusal(bundle), name
         (bundle / "manifest.json").write_bytes(sound)
     for name in ("../other", "/tmp", "a/b", "..", ".", ""):
@@ -95,7 +95,7 @@ def test_links_and_pipes_are_not_followed(bundle: Path) -> None:
 def test_a_file_that_is_no_part_is_refused(bundle: Path) -> None:
     (content(bundle) / "retrieval").mkdir()
     (content(bundle) / "retrieval" / "facts.json").write_text("{}")
-    assert "facts.json: no part of the bundle" in refusal(bundle)
+    assert "facts.json: is not named by the manifest" in refusal(bundle)
 
 
 # Contents of parts
@@ -301,6 +301,33 @@ def test_names_chunks_and_links_that_leave_the_cache_are_refused(tmp_path: Path)
         store.put({f"parts/{version}": [(b"rank.value.onnx/0", bytes(1 << 23))]})
         with pytest.raises(StoreError, match=f"rank.value.onnx of {version} is not whole"):
             fetch_bundle(store, version, tmp_path / "another")
+
+
+HOSTILE: list[tuple[dict[str, Any], str]] = [
+    ({"files": {"../../x.onnx": {"bytes": 1, "sha256": "0" * 64}}}, "no part of a bundle is called '../../x"),
+    ({"files": {"x.onnx": {"bytes": -1, "sha256": "0" * 64}}}, "files.x.onnx.bytes: "),
+    ({"files": {"x.onnx": {"bytes": 2**50, "sha256": "0" * 64}}}, "needs 1,125,899,906,842,624 bytes, and"),
+    ({"files": {f"{n}.onnx": {"bytes": 0, "sha256": "0" * 64} for n in range(10_001)}}, "files: "),
+    ({"files": {}}, "has no items/keys.npy"),
+    ({"places": {"x.onnx": "../.."}}, "places.x.onnx: expected the name of a folder"),
+    ({"model_version": "a/b"}, "model_version: expected the name of a folder"),
+    ({"content": "0" * 16 + "-1-" + "0" * 8}, "has the manifest of another"),
+    ({"kind": "packed data"}, "is of a 'packed data', and no bundle"),
+    ({"name": "x" * (1 << 24)}, "a manifest of 16,8"),
+]
+
+
+def test_a_hostile_manifest_of_a_store_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with opened("lmdb", tmp_path) as store:
+        version = publish_bundle(derived().base / "bundle", store)
+        sound = read_plain(store, version)
+        for changes, message in HOSTILE:
+            replace_manifest(store, version, sound | changes)
+            with pytest.raises((BundleError, StoreError)) as raised:
+                fetch_bundle(store, version, cache)
+            assert version in str(raised.value) and message in str(raised.value), message
+            assert [path.name for path in cache.rglob("*")] == [f".{version}.lock"]
 
 
 # Mutations

@@ -28,6 +28,7 @@ from tests.support.hostile_runs import (
     hostile_run,
     huge_header,
     write_checkpoint,
+    write_shard_bytes,
 )
 from tests.support.service import PROGRAM
 from tests.support.shared import copy_run, derived
@@ -47,11 +48,10 @@ def run(tmp_path: Path) -> Run:
 
 def spoil(run: Run, name: str, change: Spoil) -> None:
     """Change tensors and facts of a checkpoint, whose digest then fits."""
-    path = run.folder / f"{name}.safetensors"
-    checkpoint = load(path)
+    checkpoint = load(run.folder / name)
     tensors, facts = {key: t.clone() for key, t in checkpoint.tensors.items()}, dict(checkpoint.facts)
     change(tensors, facts)
-    write_checkpoint(path, tensors, json.dumps(facts))
+    write_checkpoint(run.folder / name, tensors, json.dumps(facts))
 
 
 def refusal(act: Callable[[], object]) -> str:
@@ -127,7 +127,7 @@ def test_a_spoilt_state_is_refused_by_file_and_name(run: Run, change: Spoil, rea
     """By `train --from`, and by `train --resume` with the same words."""
     spoil(run, "latest", change)
     message = refusal(lambda: plan_warm_start(run.folder, run.config, derived().packed))
-    assert message.startswith(f"{run.folder}/latest.safetensors: ") and reason in message
+    assert message.startswith(f"{run.folder}/latest") and reason in message
 
 
 def test_the_weights_of_a_kept_epoch_are_checked(run: Run) -> None:
@@ -139,7 +139,7 @@ def test_the_weights_of_a_kept_epoch_are_checked(run: Run) -> None:
     assert plan_warm_start(run.folder, run.config, derived().packed).source.kept is not None
     spoil(run, "best", put(LAYER.removeprefix("model."), fill(float("nan"))))
     message = refusal(lambda: plan_warm_start(run.folder, run.config, derived().packed))
-    assert message.startswith(f"{run.folder}/best.safetensors: stages.rank.heads.bias: holds nan")
+    assert message.startswith(f"{run.folder}/best: stages.rank.heads.bias: holds nan")
 
 
 def test_a_sound_run_passes_all_uses(run: Run, tmp_path: Path) -> None:
@@ -151,12 +151,11 @@ def test_a_sound_run_passes_all_uses(run: Run, tmp_path: Path) -> None:
 
 
 def test_facts_that_are_none_are_refused(run: Run, tmp_path: Path) -> None:
-    path, bundle = run.folder / "model.safetensors", tmp_path / "bundle"
-    tensors = {key: tensor.clone() for key, tensor in load(path).tensors.items()}
+    bundle, tensors = tmp_path / "bundle", load(run.checkpoint).tensors
     for facts in FACTS:
-        write_checkpoint(path, tensors, facts)
+        write_checkpoint(run.checkpoint, tensors, facts)
         for act in (lambda: corank.evaluate(run.folder), lambda: corank.export(run.folder, bundle)):
-            assert refusal(act).startswith(f"{path}: ") and not bundle.exists()
+            assert refusal(act).startswith(f"{run.checkpoint}") and not bundle.exists()
 
 
 def test_a_run_json_that_is_none_or_too_large_is_refused(run: Run) -> None:
@@ -175,10 +174,10 @@ def test_packed_data_whose_name_is_too_long_are_refused(run: Run) -> None:
         Run.open(run.folder).packed()
 
 
-@pytest.mark.parametrize("name", ["run.json", "model.safetensors"])
+@pytest.mark.parametrize("name", ["run.json", "model/manifest.json", "model/*/shard-*"])
 def test_what_is_no_regular_file_is_not_opened(run: Run, name: str) -> None:
     """A pipe would let the reader wait for ever."""
-    path = run.folder / name
+    (path,) = run.folder.glob(name)
     for make, reason in (
         (os.mkfifo, "not a regular file"),
         (lambda path: path.symlink_to("/dev/zero"), "a link, or no folder"),
@@ -186,8 +185,10 @@ def test_what_is_no_regular_file_is_not_opened(run: Run, name: str) -> None:
     ):
         path.rename(path.with_name("before"))
         make(path)
-        message = refusal(lambda: Run.open(run.folder) if name == "run.json" else load(path))
-        assert message.startswith(f"{path}: damaged or no ") and reason in message
+        message = refusal(lambda: Run.open(run.folder) if name == "run.json" else load(run.checkpoint))
+        assert message.startswith(f"{path}: ") and reason in message
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        path.with_name("before").rename(path)
 
 
 @pytest.mark.parametrize("kind", ["a pickle", "a header of a huge shape", "nothing"])
@@ -196,11 +197,11 @@ def test_a_command_ends_with_one_line(run: Run, tmp_path: Path, kind: str) -> No
         "a pickle": pickle.dumps({"w": [1.0]}),
         "a header of a huge shape": huge_header(random.Random(0)),
     }
-    (run.folder / "model.safetensors").write_bytes(content.get(kind, b""))
+    write_shard_bytes(run.checkpoint, content.get(kind, b""))
     command = [str(PROGRAM), "export", str(run.folder), str(tmp_path / "bundle")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.count("\n") == 1 and "model.safetensors: damaged or no checkpoint" in done.stderr
+    assert done.stderr.count("\n") == 1 and "shard-00000-of-00001.safetensors: cannot be read" in done.stderr
     assert not (tmp_path / "bundle").exists()
 
 
@@ -223,7 +224,7 @@ def test_weights_that_a_stage_cannot_compute_with_are_refused(
 def test_mutated_runs_and_packings_are_used_or_refused_by_name(run: Run, tmp_path: Path) -> None:
     packed = derived().packed
     HostileRuns(run, packed, tmp_path / "runs").check(40, accepted=25, seed=5)
-    HostilePackings(packed.folder, run, tmp_path / "packings").check(60, accepted=30, seed=5)
+    HostilePackings(packed, run, tmp_path / "packings").check(60, accepted=30, seed=5)
 
 
 def test_a_list_that_is_longer_than_all_values_is_refused_before_memory_is_taken() -> None:

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corank.core.artifact import ArtifactWriter
 from corank.core.errors import CorankError
 from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks, RowShards
 from corank.training.checkpoints.checkpoint import Checkpoint, SplitTable, TablePart
-from corank.training.checkpoints.checkpoint_files import CheckpointLocation, CheckpointWriter
-from corank.training.checkpoints.shards import ShardManifest
+from corank.training.checkpoints.checkpoint_files import CheckpointWriter, save
 from corank.training.checkpoints.training_state import training_state
 from corank.training.config.config_file import read
 from corank.training.run import Run
@@ -88,32 +88,30 @@ def spoil(checkpoint: Checkpoint) -> None:
 def write_all(folder: Path, ranks: Ranks, last: str) -> None:
     """Write the states on one of the ranks."""
     writer = CheckpointWriter(ranks)
-    writer.write(CheckpointLocation(folder, "sharded"), state_of(ranks.rank, ranks.world, facts_of(7)))
-    writer.write(CheckpointLocation(folder, "replicated"), state_of(0, 1, facts_of(7)))
+    writer.write(folder / "sharded", state_of(ranks.rank, ranks.world, facts_of(7)))
+    writer.write(folder / "replicated", state_of(0, 1, facts_of(7)))
     changed = state_of(ranks.rank, ranks.world, facts_of(7))
-    writer.write(CheckpointLocation(folder, "changed"), changed)
+    writer.write(folder / "changed", changed)
     spoil(changed)
     writer.wait()
-    if ranks.first:
-        (folder / "sharded.safetensors").write_bytes(b"of one process, earlier")
-    writer.write(CheckpointLocation(folder, "sharded"), state_of(ranks.rank, ranks.world, facts_of(8)))
+    writer.write(folder / "sharded", state_of(ranks.rank, ranks.world, facts_of(8)))
     writer.wait()
     if last == "killed" and ranks.first:
-        ShardManifest.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+        ArtifactWriter._switch = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore
     elif last == "full" and ranks.rank == ranks.world - 1:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-    writer.write(CheckpointLocation(folder, "sharded"), state_of(ranks.rank, ranks.world, facts_of(9)))
+    writer.write(folder / "sharded", state_of(ranks.rank, ranks.world, facts_of(9)))
     writer.wait()
 
 
 def go_on(run: Run, ranks: Ranks) -> None:
     """Load the latest state of a run, write it again as `loaded`, take some steps and save."""
     trainer = Trainer(run, run.packed(), ranks)
-    if run.latest.exists:
+    if run.has_state:
         trainer.load()
         state = training_state(trainer.model, trainer.optimisers, trainer.average, {})
-        trainer.writer.write(CheckpointLocation(run.folder, "loaded"), state)
+        trainer.writer.write(run.folder / "loaded", state)
     for batch in islice(trainer.reader.read_shuffled(0, trainer.progress.batch), STEPS):
         trainer.step(batch)
         trainer.progress.batch += 1
@@ -131,7 +129,7 @@ def written_states() -> Path:
 
 def _write_states(folder: Path) -> None:
     (folder / "one").mkdir()
-    CheckpointWriter().write(CheckpointLocation(folder / "one", "sharded"), state_of(0, 1, facts_of(8)))
+    save(folder / "one" / "sharded", state_of(0, 1, facts_of(8)))
     _train_alone(folder / "runs")
     ends = {}
     for before, name, world, last in (("one", "two", 2, "killed"), ("two", "four", 4, "full")):

@@ -42,7 +42,7 @@ class HostileBundles(HostileFolder):
         """
         self.plain = json.loads((bundle / "manifest.json").read_bytes())
         content = bundle / self.plain["content"]
-        self.parts = {name: (content / name).read_bytes() for name in self.plain["parts"]}
+        self.parts = {name: (content / name).read_bytes() for name in self.plain["files"]}
         super().__init__(folder, "bundle")
         self.request = request
 
@@ -61,12 +61,8 @@ class HostileBundles(HostileFolder):
                 parts[name] = mutate_part(random_, name, parts[name], [*parts.values()])
         if random_.random() < 0.75:
             for name, raw in parts.items():
-                if (
-                    isinstance(plain, dict)
-                    and isinstance(plain.get("parts"), dict)
-                    and name in plain["parts"]
-                ):
-                    plain["parts"][name] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+                if name in _files(plain):
+                    plain["files"][name] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
         if isinstance(plain, dict) and random_.random() < 0.9:
             plain["digest"] = digest(plain)
         shutil.rmtree(self.case.parent, ignore_errors=True)
@@ -134,22 +130,22 @@ class HostileStore(HostileFolder):
 def mutate_manifest(random_: random.Random, plain: Any) -> Any:
     """Change a value, a name of a part, or the content."""
     how = random_.random()
-    if (
-        how < 0.6
-        or not isinstance(plain, dict)
-        or not isinstance(plain.get("parts"), dict)
-        or not plain["parts"]
-    ):
+    if how < 0.6 or not (files := _files(plain)):
         return mutate(random_, plain, random_.choice(VALUES))
     if how < 0.8:
-        name = random_.choice([*plain["parts"]])
-        parts = {n: p for n, p in plain["parts"].items() if n != name}
-        return plain | {"parts": parts | {random_.choice(NAMES): plain["parts"][name]}}
+        name = random_.choice([*files])
+        others = {n: file for n, file in files.items() if n != name}
+        return plain | {"files": others | {random_.choice(NAMES): files[name]}}
     if how < 0.9:
         return plain | {"content": random_.choice(["../other", "/tmp", "", ".", "..", "a/b", "\x00", 7])}
-    name = random_.choice([*plain["parts"]])
-    part = mutate(random_, plain["parts"][name], random_.choice(VALUES))
-    return plain | {"parts": plain["parts"] | {name: part}}
+    name = random_.choice([*files])
+    return plain | {"files": files | {name: mutate(random_, files[name], random_.choice(VALUES))}}
+
+
+def _files(plain: Any) -> dict[str, Any]:
+    """The files of a manifest, of which nothing may be left."""
+    files = plain.get("files") if isinstance(plain, dict) else None
+    return files if isinstance(files, dict) else {}
 
 
 def mutate_part(random_: random.Random, name: str, raw: bytes, others: list[bytes]) -> bytes:

@@ -8,20 +8,20 @@ import pickle
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from corank.bundle.item_records import ItemRecords
+from corank.core.artifact import MANIFEST, digest, measure_files
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import MANIFEST
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import predict_by_ranks
 from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.checkpoint_files import load
+from corank.training.checkpoints.checkpoint_files import CheckpointManifest, load, shard_file, write_shard
 from corank.training.export import export_bundle
 from corank.training.run import CHECKPOINTS, Run
 from corank.training.train import train_run
@@ -35,6 +35,7 @@ from tests.support.shared import derived, shared
 
 FACTS = ["", "[", "[]", "7", "null", '{"progress": 1}', "[" * 100_000, '{"a":' * 900 + "1" + "}" * 900]
 """Texts in the place of a checkpoint's facts."""
+CONTENT = "0123456789abcdef"
 NUMBERS = [float("nan"), float("inf"), float("-inf"), 1e38, -1e38, 3e4, -1.0, 1e-38]
 
 
@@ -50,9 +51,33 @@ def hostile_run() -> Run:
     return Run.open(shared("hostile_run", make) / "run")
 
 
-def write_checkpoint(path: Path, tensors: dict[str, Tensor], facts: str) -> None:
-    """Write a checkpoint's file whose digest fits, whatever its facts are."""
-    save_file(tensors, path, {"facts": facts, "digest": digest_tensors(tensors, facts)})
+def write_checkpoint(folder: Path, tensors: dict[str, Tensor], facts: str) -> None:
+    """Write a checkpoint whose checksums and digest fit, whatever its facts and its tensors are."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / CONTENT).mkdir(parents=True)
+    write_shard(folder / CONTENT, 0, 1, tensors)
+    stored = {
+        name: {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": [*tensor.shape], "table": False}
+        for name, tensor in tensors.items()
+    }
+    outline = {"kind": "checkpoint", "format": CheckpointManifest.written_format(), "content": CONTENT}
+    write_manifest(folder, outline | {"facts": None, "tensors": stored}, facts)
+
+
+def write_manifest(folder: Path, plain: dict[str, Any], facts: str) -> None:
+    """Write the manifest of a checkpoint's files as they are, with a text in the place of its facts."""
+    files = measure_files(folder / plain["content"])
+    plain = plain | {"facts": None, "files": {name: file.model_dump() for name, file in files.items()}}
+    with suppress(ValueError, RecursionError):
+        plain["digest"] = digest(plain | {"facts": json.loads(facts)})
+    (folder / MANIFEST).write_text(
+        json.dumps(plain).replace('"facts": null', f'"facts": {facts}', 1), encoding="utf-8"
+    )
+
+
+def resealed(plain: Any) -> Any:
+    """A manifest with the digest that fits, if it is one."""
+    return plain | {"digest": digest(plain)} if isinstance(plain, dict) else plain
 
 
 class HostileRuns(HostileFolder):
@@ -68,7 +93,7 @@ class HostileRuns(HostileFolder):
         super().__init__(folder, "run")
         self.sound, self.packed = run, packed
         self.plain = json.loads((run.folder / "run.json").read_bytes()) | {"base": str(run.base)}
-        self.held = {name: load(run.folder / f"{name}.safetensors") for name in CHECKPOINTS}
+        self.held = {name: load(run.folder / name) for name in CHECKPOINTS}
         self.use: Callable[[], object] = self.evaluate
 
     def write(self, random_: random.Random) -> None:
@@ -77,15 +102,15 @@ class HostileRuns(HostileFolder):
         self.case.mkdir(parents=True)
         text = json.dumps(self.plain).encode()
         for name, checkpoint in self.held.items():
-            write_checkpoint(self._file(name), checkpoint.tensors, json.dumps(checkpoint.facts))
+            write_checkpoint(self.case / name, checkpoint.tensors, json.dumps(checkpoint.facts))
         name = random_.choice(["model", "model", "latest", "latest", "best", "run.json"])
         if name == "run.json":
             text = mutate_document(random_, self.plain)
         else:
-            mutate_checkpoint(random_, self._file(name), self.held[name])
+            mutate_checkpoint(random_, self.case / name, self.held[name])
         (self.case / "run.json").write_bytes(text)
         if random_.random() < 0.05:
-            self.put_link(random_, random_.choice([*self.case.iterdir()]))
+            self.put_link(random_, random_.choice([*self.case.rglob("*")]))
         self.use = random_.choice(
             {
                 "model": [self.evaluate, self.judge, self.judge, self.export],
@@ -94,9 +119,6 @@ class HostileRuns(HostileFolder):
                 "run.json": [self.evaluate, self.carry, self.judge],
             }[name]
         )
-
-    def _file(self, name: str) -> Path:
-        return self.case / f"{name}.safetensors"
 
     def open(self) -> None:
         """Use the run as one of the commands that read it."""
@@ -120,7 +142,7 @@ class HostileRuns(HostileFolder):
 
     def resume(self) -> None:
         """As `corank train --resume`: take the latest state over, and make a step."""
-        (self.case / "model.safetensors").unlink(missing_ok=True)
+        shutil.rmtree(self.case / "model", ignore_errors=True)
         run = Run.open(self.case)
         trainer = Trainer(run, run.packed())
         trainer.load()
@@ -128,7 +150,7 @@ class HostileRuns(HostileFolder):
 
     def judge(self) -> None:
         """As `corank compare --on` judges a run on other data."""
-        JudgedRun.on(Run.open(self.case), self.packed.folder)
+        JudgedRun.on(Run.open(self.case), self.packed.location)
 
     def export(self) -> None:
         """As `corank export`."""
@@ -141,7 +163,7 @@ class HostileRuns(HostileFolder):
 class HostilePackings(HostileFolder):
     """Writes mutations of one packing, and trains and predicts on those that open."""
 
-    def __init__(self, packed: Path, run: Run, folder: Path) -> None:
+    def __init__(self, packed: PackedDataset, run: Run, folder: Path) -> None:
         """
         Args:
             packed: sound packed data.
@@ -149,8 +171,8 @@ class HostilePackings(HostileFolder):
             folder: for the cases, next to files that none may touch.
         """
         super().__init__(folder, "packed")
-        self.plain = json.loads((packed / MANIFEST).read_bytes())
-        self.files = {name: (packed / name).read_bytes() for name in self.plain["files"]}
+        self.plain = packed.manifest.sealed()
+        self.files = {name: (packed.folder / name).read_bytes() for name in self.plain["files"]}
         self.run_of = run
 
     def write(self, random_: random.Random) -> None:
@@ -162,15 +184,16 @@ class HostilePackings(HostileFolder):
             name = random_.choice([*files])
             files[name] = mutate_part(random_, name, files[name], [*files.values()])
             if random_.random() < 0.9:
-                plain["files"][name] = len(files[name])
+                plain["files"][name]["bytes"] = len(files[name])
         shutil.rmtree(self.case.parent, ignore_errors=True)
+        content = self.case / self.plain["content"]
         for name, raw in files.items():
-            (self.case / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.case / name).write_bytes(raw)
-        text = json.dumps(plain).encode()
+            (content / name).parent.mkdir(parents=True, exist_ok=True)
+            (content / name).write_bytes(raw)
+        text = json.dumps(resealed(plain)).encode()
         (self.case / MANIFEST).write_bytes(mutate_bytes(random_, text) if random_.random() < 0.05 else text)
         if random_.random() < 0.05:
-            self.put_link(random_, self.case / random_.choice([*files, MANIFEST, "items"]))
+            self.put_link(random_, random_.choice([*self.case.rglob("*")]))
 
     def open(self) -> None:
         """Open the packing, make a step of a training, and predict."""
@@ -193,24 +216,35 @@ def mutate_document(random_: random.Random, plain: dict[str, Any]) -> bytes:
     return random_.choice(FACTS).encode()
 
 
-def mutate_checkpoint(random_: random.Random, path: Path, held: Checkpoint) -> None:
-    """Change a checkpoint: facts, tensors, or bytes."""
+def mutate_checkpoint(random_: random.Random, folder: Path, held: Checkpoint) -> None:
+    """Change a checkpoint: facts, tensors, bytes, or what its manifest says."""
     how, facts, tensors = random_.random(), json.dumps(held.facts), dict(held.tensors)
+    path, (shard,) = folder / MANIFEST, (folder / CONTENT).iterdir()
+    plain = json.loads(path.read_text(encoding="utf-8"))
     if how < 0.1:
+        path = random_.choice([path, shard])
         path.write_bytes(mutate_bytes(random_, path.read_bytes()))
     elif how < 0.13:
-        path.write_bytes(random_.choice([b"", pickle.dumps({"weights": [1.0]}), huge_header(random_)]))
+        write_shard_bytes(folder, random_.choice([b"", pickle.dumps({"w": [1.0]}), huge_header(random_)]))
+    elif how < 0.2:
+        changed = resealed(mutate(random_, plain, random_.choice(VALUES)))
+        path.write_text(json.dumps(changed), encoding="utf-8")
     elif how < 0.35:
         changed = mutate(random_, held.facts, random_.choice(VALUES))
-        write_checkpoint(
-            path, tensors, random_.choice([json.dumps(changed), json.dumps(changed), *FACTS[:1]])
-        )
+        write_manifest(folder, plain, random_.choice([json.dumps(changed), json.dumps(changed), *FACTS[:1]]))
     elif how < 0.4:
-        write_checkpoint(path, tensors, random_.choice(FACTS))
+        write_manifest(folder, plain, random_.choice(FACTS))
     else:
         for _ in range(random_.choice([1, 1, 2])):
             tensors = mutate_tensors(random_, tensors)
-        write_checkpoint(path, tensors, facts)
+        write_checkpoint(folder, tensors, facts)
+
+
+def write_shard_bytes(folder: Path, raw: bytes) -> None:
+    """Write a file of other bytes into a checkpoint, whose checksums and digest fit."""
+    plain = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    (folder / plain["content"] / shard_file(0, 1)).write_bytes(raw)
+    write_manifest(folder, plain, json.dumps(plain["facts"]))
 
 
 def huge_header(random_: random.Random) -> bytes:

@@ -25,7 +25,7 @@ class Interrupting(Silent):
 
 def same(a: Run, b: Run, name: str = "model") -> bool:
     """Whether two runs hold the same tensors, bit by bit, and the same facts."""
-    ours, theirs = (load(run.folder / f"{name}.safetensors") for run in (a, b))
+    ours, theirs = (load(run.folder / name) for run in (a, b))
     return (
         ours.facts == theirs.facts
         and ours.tensors.keys() == theirs.tensors.keys()

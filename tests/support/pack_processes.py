@@ -3,7 +3,6 @@
 `python -m tests.support.pack_processes FOLDER OUT ENGINE WORKERS` packs it.
 """
 
-import hashlib
 import os
 import random
 import signal
@@ -22,8 +21,10 @@ import psutil
 import pytest
 from pydantic import TypeAdapter
 
+from corank.core.artifact import MANIFEST, digest, open_folder
 from corank.core.reports import Report
 from corank.data import tables as row_ranges
+from corank.data.packed.manifest import PackManifest
 from corank.data.packing import pack as packing
 from corank.engine.base import Engine, open_engine
 from corank.features.feature_kind import Feature
@@ -119,10 +120,11 @@ def pack_world(
     return digest_files(out)
 
 
-def digest_files(folder: Path) -> dict[str, str]:
-    """Hash each file of a folder."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+def digest_files(out: Path) -> dict[str, str]:
+    """Check packed data. Returns the digest of each file, and of the facts of the manifest."""
+    manifest = open_folder(out, PackManifest).manifest
+    facts = manifest.model_copy(update={"content": ""}).plain()
+    return {name: file.sha256 for name, file in manifest.files.items()} | {MANIFEST: digest(facts)}
 
 
 def start_pack(folder: Path, out: Path, engine: str, workers: int) -> "subprocess.Popen[str]":
@@ -156,7 +158,7 @@ def pack_until(tasks: int, folder: Path, out: Path, engine: str, workers: int) -
     """Pack the world, and kill this process once so many tasks are done."""
 
     def kill_if_done(done: int, known: int) -> None:
-        if len(list(out.parent.glob(f".partial-{out.name}-*/done/*/*.json"))) >= tasks:
+        if len(list(out.glob(".partial-work-*/done/*/*.json"))) >= tasks:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with open_engine(engine, workers) as opened:

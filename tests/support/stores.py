@@ -1,5 +1,7 @@
 """What tests of publishing share: a bundle, stores of either kind, items to put in, and answers."""
 
+import hashlib
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -7,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -21,6 +24,7 @@ from corank.serving.store.live_version import StoreState
 from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.source import StoreSource
 from corank.serving.store.upsert import upsert
+from corank.serving.store.version_parts import MANIFEST
 from tests.support.redis_cluster import shared_cluster
 from tests.support.redis_server import redis_server
 from tests.support.shared import derived
@@ -110,6 +114,23 @@ def put(store: Store, bundle: Path, *rows: dict[str, Any]) -> int:
     """Put items into the live version, which is a bundle's; the number of the change."""
     funnel = Funnel.open(bundle)
     return upsert(store, funnel.manifest.content, funnel, list(rows))
+
+
+def replace_manifest(store: Store, version: str, plain: Mapping[str, Any], **facts: Any) -> StoreState:
+    """Write another manifest of a version, which fits the head, with other facts of it; the head is returned."""
+    raw, (before, state) = msgspec.json.encode(plain), StoreState.read(store)
+    facts |= {"manifest": hashlib.sha256(raw).hexdigest()}
+    versions = state.versions | {version: state.versions[version].model_copy(update=facts)}
+    after = state.model_copy(update={"versions": versions})
+    assert store.swap(before, after.to_bytes(), {f"parts/{version}": [(MANIFEST, raw)]})
+    return after
+
+
+def read_plain(store: Store, version: str) -> dict[str, Any]:
+    """The manifest of a version as it lies in a store."""
+    (raw,) = store.get(f"parts/{version}", [MANIFEST])
+    plain: dict[str, Any] = json.loads(raw or b"")
+    return plain
 
 
 def item(like: int, id_: int | None = None, **columns: Any) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Two days of one world: packed with the same encoders, or each with its own."""
 
-import json
 import shutil
 from pathlib import Path
 
 import corank
+from corank.core.artifact import ArtifactWriter, new_content
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import MANIFEST
+from corank.data.packed.manifest import PackManifest, read_pack_manifest
 from corank.distributed.ranks import Ranks
 from corank.training.run import Run
 from corank.training.trainer import Trainer
@@ -26,21 +26,20 @@ def second_day() -> Path:
 
 
 def _swap_splits(folder: Path) -> None:
-    out = folder / "packed"
-    shutil.copytree(small_world() / "packed" / "simulated-medium", out)
-    other = {"train": "valid", "valid": "train"}
-    for parent in (out, out / "counts"):
-        (parent / "train").rename(parent / "held")
-        (parent / "valid").rename(parent / "train")
-        (parent / "held").rename(parent / "valid")
-    plain = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    plain["splits"] = {other.get(name, name): shards for name, shards in plain["splits"].items()}
-    plain["files"] = {_swapped(name, other): size for name, size in plain["files"].items()}
-    (out / MANIFEST).write_text(json.dumps(plain), encoding="utf-8")
+    first = small_world() / "packed" / "simulated-medium"
+    manifest, other = read_pack_manifest(first), {"train": "valid", "valid": "train"}
 
+    def fill(content: Path) -> PackManifest:
+        shutil.copytree(first / manifest.content, content, dirs_exist_ok=True)
+        for parent in (content, content / "counts"):
+            (parent / "train").rename(parent / "first")
+            (parent / "valid").rename(parent / "train")
+            (parent / "first").rename(parent / "valid")
+        splits = {other.get(name, name): shards for name, shards in manifest.splits.items()}
+        return manifest.model_copy(update={"splits": splits})
 
-def _swapped(name: str, other: dict[str, str]) -> str:
-    return "/".join(other.get(part, part) for part in name.split("/"))
+    with ArtifactWriter.lock(folder / "packed", PackManifest, "pack") as writer:
+        writer.write(new_content(), fill)
 
 
 def of_days() -> tuple[Path, list[str], list[str]]:

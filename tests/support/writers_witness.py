@@ -19,6 +19,7 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import open_store
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
+from corank.training.checkpoints.checkpoint_files import exists, load
 from corank.training.run import Run
 from tests.support.stores import worths
 from tests.support.writers_work import NEW_ITEM, Job, Targets
@@ -77,11 +78,11 @@ class WritersWitness:
         packed = run.packed()
         if run.finished:
             run.model(packed)
-        elif run.latest.exists:
-            if run.latest.load().facts["progress"]["epoch"]:
-                run.best.load()
-        elif run.best.exists:
-            run.best.load()
+        elif run.has_state:
+            if load(run.latest).facts["progress"]["epoch"]:
+                load(run.best)
+        elif exists(run.best):
+            load(run.best)
 
     def lost(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Acknowledged changes that are not there, and changes that came from nowhere."""

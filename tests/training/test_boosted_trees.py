@@ -1,5 +1,6 @@
 """Boosted trees: their arrays, as a stage that is trained, served and carried over, and as teachers."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,6 @@ import polars as pl
 import pytest
 import torch
 from onnx import TensorProto, checker, helper
-from safetensors import safe_open
 from torch import Tensor
 
 import corank
@@ -35,7 +35,7 @@ from corank.training.boosted_trees import (
     read_trees,
 )
 from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.checkpoint_files import load
+from corank.training.checkpoints.checkpoint_files import exists, load
 from corank.training.config.config_file import read
 from corank.training.config.settings import TreeTeacherSettings
 from corank.training.run import TREES, Run
@@ -173,23 +173,15 @@ def test_trees_that_lead_nowhere_are_refused(
     grown: Run, tmp_path: Path, name: str, change: Callable[[Tensor], object], told: str
 ) -> None:
     run = copy_run(grown, tmp_path / "run")
-    path = run.folder / "model.safetensors"
-    checkpoint = load(path)
+    checkpoint = load(run.checkpoint)
     tensors = {key: checkpoint.whole(key).clone() for key in checkpoint.names}
     change(tensors[f"stages.rank.{name}"])
-    rewrite(path, tensors)
+    write_checkpoint(run.checkpoint, tensors, json.dumps(checkpoint.facts))
     with pytest.raises(CheckpointError, match=rf"stages\.rank\.{told}.*train again"):
         run.model(run.packed())
     with pytest.raises(CheckpointError, match=told):
         corank.export(run.folder, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
-
-
-def rewrite(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write other tensors into a checkpoint, whose digest fits."""
-    with safe_open(path, "pt") as file:
-        facts = file.metadata()["facts"]
-    write_checkpoint(path, tensors, facts)
 
 
 def test_labels_of_one_value_are_named(grown: Run, small_world: Path, tmp_path: Path) -> None:
@@ -285,7 +277,7 @@ def test_an_interrupted_training_goes_on_with_the_same_scores(
     config, folder = small_world / "config.yaml", tmp_path / "run"
     with pytest.raises(StoppedError):
         corank.train(config, TAUGHT, folder=folder, callbacks=[Interrupting(1)])
-    assert not (folder / "model.safetensors").exists()
+    assert not exists(folder / "model")
     resumed = trained_run(config, folder, *TAUGHT, resume=True)
     assert torch.equal(_first(resumed.trained(resumed.packed())), _first(taught.trained(taught.packed())))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import corank
-from corank.training.checkpoints.checkpoint_files import save
+from corank.training.checkpoints.checkpoint_files import load, save
 from corank.training.config.config_file import plain, read
 from corank.training.config.settings import TrainSettings
 from corank.training.run import Run
@@ -56,13 +56,13 @@ def test_a_run_of_an_earlier_version_is_opened_and_resumed(tmp_path: Path) -> No
     with pytest.raises(StoppedError):
         corank.train(config, overrides, folder=tmp_path / "run", callbacks=[Interrupting(1)])
     run = Run(tmp_path / "run", whole.config, whole.base)
-    document, latest = json.loads((run.folder / RUN_FILE).read_text(encoding="utf-8")), run.latest.load()
+    document, latest = json.loads((run.folder / RUN_FILE).read_text(encoding="utf-8")), load(run.latest)
     for values in (document["config"], latest.facts["config"]):
         values["train"] |= {"skip_easy": None, "gradient_conflict": None}
         values["validation"] = values.pop("drift")
         del values["plugins"]  # a key that it does not know has its default
     (run.folder / RUN_FILE).write_text(json.dumps(document), encoding="utf-8")
-    save(run.latest.file, latest)
+    save(run.latest, latest)
     assert plain(Run.open(run.folder).config) == plain(whole.config)
     said: list[str] = []
     resumed = corank.train(config, overrides, folder=run.folder, resume=True, report=said.append).run

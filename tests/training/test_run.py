@@ -11,7 +11,7 @@ import torch
 import corank
 from corank.core.errors import CheckpointError, DataError
 from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.checkpoint_files import load, save
+from corank.training.checkpoints.checkpoint_files import load, remove, save
 from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support.shared import copy_run
@@ -31,7 +31,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["evaluate", "export"])
 def test_an_unfinished_run_is_told_to_go_on(copied: Run, tmp_path: Path, verb: str) -> None:
-    (copied.folder / "model.safetensors").unlink()
+    remove(copied.checkpoint)
     with pytest.raises(
         CheckpointError, match="training has not finished; go on with `corank train --resume`"
     ):
@@ -41,15 +41,15 @@ def test_an_unfinished_run_is_told_to_go_on(copied: Run, tmp_path: Path, verb: s
 
 def test_a_training_is_not_overwritten_unasked(world: Path, copied: Run) -> None:
     config = world / "config.yaml"
-    before = (copied.folder / "model.safetensors").read_bytes()
+    before = (copied.checkpoint / "manifest.json").read_bytes()
     with pytest.raises(
         CheckpointError, match="holds a training; go on with --resume, or begin anew with --over"
     ):
         trained_run(config, copied.folder)
-    assert (copied.folder / "model.safetensors").read_bytes() == before
+    assert (copied.checkpoint / "manifest.json").read_bytes() == before
     run = trained_run(config, copied.folder, "train.seed=5", overwrite=True)
     assert Run.open(run.folder).config.train.seed == 5
-    assert (copied.folder / "model.safetensors").read_bytes() != before
+    assert (copied.checkpoint / "manifest.json").read_bytes() != before
 
 
 def test_resuming_with_another_config_names_the_keys(world: Path, copied: Run) -> None:
@@ -61,10 +61,8 @@ def test_resuming_with_another_config_names_the_keys(world: Path, copied: Run) -
     message = str(caught.value)
     assert "a checkpoint of another config (stages.1.hidden.1: 8 there, None now; " in message
     assert "train.table.lr: 0.05 there, 0.01 now)" in message
-    (copied.folder / "model.safetensors").unlink()
-    with pytest.raises(
-        CheckpointError, match=r"latest.safetensors: a checkpoint of another config \(train.seed"
-    ):
+    remove(copied.checkpoint)
+    with pytest.raises(CheckpointError, match=r"latest: a checkpoint of another config \(train.seed"):
         trained_run(config, copied.folder, "train.seed=4", resume=True)
 
 
@@ -114,3 +112,26 @@ def test_best_alone_is_no_training_state(world: Path, trained: Run, tmp_path: Pa
     ours, theirs = (load(r.folder / "model").tensors for r in (run, trained))
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     assert read(world / "config.yaml") == Run.open(tmp_path).config
+
+
+def test_a_run_of_an_earlier_version_is_refused_and_not_lost(world: Path, copied: Run) -> None:
+    """Its checkpoints are files."""
+    config, latest = world / "config.yaml", copied.folder / "latest.safetensors"
+    for folder in (copied.latest, copied.best, copied.checkpoint):
+        remove(folder)
+        folder.with_name(f"{folder.name}.safetensors").write_bytes(b"earlier")
+    with pytest.raises(CheckpointError, match="holds a training; go on with --resume, or begin anew with"):
+        trained_run(config, copied.folder)
+    anew = "a checkpoint of an earlier version of corank; train anew with --overwrite"
+    for act in (
+        lambda: corank.evaluate(copied.folder),
+        lambda: trained_run(config, copied.folder, resume=True),
+    ):
+        with pytest.raises(CheckpointError, match=f"model.safetensors: {anew}"):
+            act()
+    (copied.folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=f"latest.safetensors: {anew}"):
+        trained_run(config, copied.folder, resume=True)
+    assert latest.read_bytes() == b"earlier"
+    trained_run(config, copied.folder, overwrite=True)
+    assert not latest.exists() and copied.finished

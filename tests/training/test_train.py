@@ -11,7 +11,7 @@ import torch
 import corank
 from corank.core.errors import CorankError
 from corank.training import train
-from corank.training.checkpoints.checkpoint_files import load
+from corank.training.checkpoints.checkpoint_files import exists, load
 from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support import kills
@@ -68,7 +68,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     overrides += [f"train.average={average}"] if average else []
     overrides += ["train.early_stop.metric=rank.click.logloss", "train.early_stop.patience=2"]
     unbroken = trained_run(config, tmp_path / "unbroken", *overrides)
-    steps = unbroken.latest.load().facts["progress"]["step"]
+    steps = load(unbroken.latest).facts["progress"]["step"]
     folder = tmp_path / "broken"
     calls = steps // LOG_EVERY
     for n, interruption in enumerate(sorted(random.Random(str(overrides)).sample(range(1, calls), 2))):
@@ -76,7 +76,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
         with pytest.raises(StoppedError):
             corank.train(config, overrides, resume=n > 0, folder=folder, callbacks=[callback])
         assert load(folder / "latest").facts["progress"]["step"] < steps
-        assert not (folder / "model.safetensors").exists()
+        assert not exists(folder / "model")
     resumed = trained_run(config, folder, *overrides, resume=True)
     assert same(resumed, unbroken) and same(resumed, unbroken, "latest") and same(resumed, unbroken, "best")
 
@@ -91,23 +91,24 @@ def test_a_killed_run_ends_as_an_unbroken_one(small_world: Path, tmp_path: Path)
     overrides = [*SMALL, *HARD, "train.average=0.9", "train.epochs=12"]
     # of some 240 changes of files the first 30 begin the run and write its first checkpoint
     kills.kill_at(random.randint(40, 200), _train_alone, config, folder, overrides)
-    assert not (folder / "model.safetensors").exists()
+    assert not exists(folder / "model")
     assert load(folder / "latest").facts["progress"]["step"] > 0
     resumed = trained_run(config, folder, *overrides, resume=True)
     assert same(resumed, trained_run(config, tmp_path / "unbroken", *overrides))
     left = {path.name for path in folder.iterdir()}
-    assert left == {"run.json", "events", *(f"{n}.safetensors" for n in ("latest", "best", "model"))}
+    assert left == {"run.json", "events", "latest", "best", "model"}
+    assert len([*folder.glob("*/*/*.safetensors")]) == 3
 
 
 def test_resuming_a_finished_run_changes_nothing(small_world: Path, tmp_path: Path) -> None:
     config = small_world / "config.yaml"
     kept = corank.train(config, SMALL, folder=tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
+    before = {path: path.read_bytes() for path in tmp_path.glob("[blm]*/**/*.*")}
     callback = Silent()
     again = corank.train(config, SMALL, resume=True, folder=tmp_path, callbacks=[callback])
     assert (again.epoch, again.metrics) == (kept.epoch, kept.metrics)
     assert callback.losses == [] and callback.figures == []
-    assert {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")} == before
+    assert {path: path.read_bytes() for path in tmp_path.glob("[blm]*/**/*.*")} == before
 
 
 def test_a_loss_that_becomes_nan_is_named(small_world: Path, tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_every_loss_is_reported_on_screen_and_in_tensorboard(small_world: Path, 
     series = scalars(run)
     for name in names:
         steps, values = zip(*series[f"loss/{name}"], strict=True)
-        assert list(steps) == sorted(set(steps)) and steps[-1] == run.latest.load().facts["progress"]["step"]
+        assert list(steps) == sorted(set(steps)) and steps[-1] == load(run.latest).facts["progress"]["step"]
         assert values == pytest.approx([losses[name] for losses in callback.losses], rel=1e-6)
     for metric, value in callback.figures[-1].items():
         expected = None if value is None else pytest.approx(value, rel=1e-6)

@@ -7,14 +7,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 import polars as pl
 
-from corank.core.artifact import FolderName, Manifest, read_manifest
+from corank.core.artifact import FolderName, Manifest, read_manifest, remove_artifact
 from corank.core.artifact_cache import ArtifactCache, CachedFolder, RemoteParts
 from corank.core.artifact_objects import Published
 from corank.core.errors import CorankError, DataError, DiskError
@@ -180,6 +180,11 @@ class PackManifest(Manifest):
     grown: dict[str, GrownRows] = {}
     """By feature whose vocabulary continued, how it grew and shrank."""
 
+    def is_of_log(self, other: Self) -> bool:
+        """Whether these data are of the same settings and files of tables as others."""
+        same = all(other.inputs.get(key, version) == version for key, version in self.inputs.items())
+        return same and self.data == other.data
+
 
 def packed_settings(features: Mapping[str, Feature]) -> dict[str, Any]:
     """The settings of features by which they are packed: all but those that networks alone read."""
@@ -214,6 +219,22 @@ def fingerprint(
 def read_pack_manifest(folder: Path) -> PackManifest:
     """Read the manifest of packed data. Raises DataError if it is absent, damaged or of another format."""
     return read_manifest(folder, PackManifest)
+
+
+def list_packs(root: Path) -> list[Path]:
+    """List the folders of packed data of one log: the first, then those of other features."""
+    return [root, *sorted(path for path in (root / SETS).glob("[!.]*") if path.is_dir())]
+
+
+def remove_old_sets(root: Path) -> None:
+    """Remove the sets of features of a log that was packed anew, unless they are read. The caller holds its lock."""
+    first = read_pack_manifest(root)
+    for folder in list_packs(root)[1:]:
+        with suppress(DataError):
+            if read_pack_manifest(folder).is_of_log(first):
+                continue
+        with suppress(OSError):
+            remove_artifact(folder)
 
 
 def require_fingerprint(manifest: PackManifest, expect: str | None, location: Location) -> None:

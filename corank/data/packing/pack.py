@@ -5,7 +5,6 @@ What is derived from features (crosses, priors) follows, when histories are cut 
 
 import errno
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,13 +19,13 @@ from corank.core.reports import Report
 from corank.core.time import format_time
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import (
-    SETS,
     PackManifest,
     ShardCount,
     find_columns,
     find_versions,
     fingerprint,
     hash_versions,
+    remove_old_sets,
 )
 from corank.data.packing.derive import count_items, derive_columns
 from corank.data.packing.earlier_pack import FROM_BEGIN, EarlierPack, PackStart, report_grown
@@ -116,7 +115,7 @@ def _pack(
             manifest = _write_all(inputs, workspace, mark, data)
             known = {"input_files": files, "inputs": versions, "columns": columns}
             workspace.publish(writer, manifest.model_copy(update=known))
-            shutil.rmtree(out / SETS, ignore_errors=True)  # other features of the data that were replaced
+            remove_old_sets(out)
     report(describe_memory(engine))
     return PackedDataset.open(out, expect=mark)
 

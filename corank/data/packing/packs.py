@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corank.core.artifact import MANIFEST
+from corank.core.artifact import MANIFEST, Artifact, open_folder
 from corank.core.errors import DataError
 from corank.core.files import atomic_file
 from corank.core.locks import WriteLock
@@ -31,6 +31,7 @@ from corank.data.packed.manifest import (
     find_versions,
     fingerprint,
     hash_versions,
+    list_packs,
     packed_settings,
     read_pack_manifest,
 )
@@ -120,11 +121,6 @@ def compare_files(folder: Path) -> bool:
     return False
 
 
-def list_packs(root: Path) -> list[Path]:
-    """List the folders of packed data of one log: the first, then those of other features."""
-    return [root, *sorted(path for path in (root / SETS).glob("[!.]*") if path.is_dir())]
-
-
 def _read_manifests(folders: Iterable[Path]) -> Iterator[tuple[Path, PackManifest]]:
     """Read the manifests of folders, of those that can be read."""
     for folder in folders:
@@ -192,7 +188,7 @@ def pack_features(
     with suppress(DataError):
         return open_features(root, data, schema, base)
     if not _is_current(root, data, schema, base):
-        if is_past(root):
+        if any(map(is_past, list_packs(root))):
             raise DataError(
                 f"{root}: other packed data go on from these, and runs may be of them; they would be replaced: go on "
                 "from them with `corank pack --from`, or name another folder as `packed`"
@@ -222,7 +218,7 @@ def open_with_features(location: Location, schema: Schema) -> PackedDataset:
     if not missing:
         return first.with_features(schema)
     for folder, manifest in _read_manifests(list_packs(location)) if isinstance(location, Path) else ():
-        if manifest.data == first.data and not _find_missing(manifest, schema):
+        if manifest.is_of_log(first.manifest) and not _find_missing(manifest, schema):
             return PackedDataset.open(folder).with_features(schema)
     raise DataError(
         f"{location}: lacks features of the run, or has them with other settings: {', '.join(missing)}; name "
@@ -250,8 +246,8 @@ def open_encoders(location: Location, schema: Schema, codes: str) -> Encoders:
     """
     if not isinstance(location, Path):
         return _open_remote(location, codes).encoders
-    for folder in _list_encoded(location, codes):
-        return Encoders.load(folder / read_pack_manifest(folder).content / ENCODERS, schema)
+    for opened in _open_encoded(location, codes):
+        return Encoders.load(opened.folder / ENCODERS, schema)
     raise _gone(location)
 
 
@@ -270,10 +266,9 @@ def open_trained(location: Location, data: DataSettings, codes: str) -> PackedDa
         if packed.data != data:
             raise _gone(location)
         return packed
-    for folder in _list_encoded(location, codes):
-        manifest = read_pack_manifest(folder)
-        if manifest.data == data:
-            return PackedDataset.open(folder, expect=manifest.fingerprint)
+    for opened in _open_encoded(location, codes):
+        if opened.manifest.data == data:
+            return PackedDataset.open(opened.folder.parent, expect=opened.manifest.fingerprint)
     raise _gone(location)
 
 
@@ -284,12 +279,13 @@ def _open_remote(location: Location, codes: str) -> PackedDataset:
     return packed
 
 
-def _list_encoded(root: Path, codes: str) -> Iterator[Path]:
-    """List the packed data of a folder, and those that continue it, whose encoders have a hash."""
+def _open_encoded(root: Path, codes: str) -> Iterator[Artifact[PackManifest]]:
+    """Open the packed data of a folder, and those that continue it, whose encoders have a hash."""
     for folder in [*list_packs(root), *list_continued(root)]:
         with suppress(OSError, DataError):
-            if hash_encoders(folder / read_pack_manifest(folder).content) == codes:
-                yield folder
+            opened = open_folder(folder, PackManifest, checksums=False)
+            if hash_encoders(opened.folder) == codes:
+                yield opened
 
 
 def _gone(location: Location) -> DataError:

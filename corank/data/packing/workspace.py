@@ -108,10 +108,16 @@ class PackWorkspace:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         sync_folder(self.packed)
         files = measure_files(self.packed)
-        retired, content = retire_folder(self.folder), writer.begin(new_content())
-        (retired / self.packed.name).rename(content)
-        writer.commit(content, manifest, files)
-        shutil.rmtree(retired, ignore_errors=True)
+        retired = retire_folder(self.folder)
+
+        def move(content: Path) -> PackManifest:
+            (retired / self.packed.name).rename(content)
+            return manifest
+
+        try:
+            writer.write(new_content(), move, files=files)
+        finally:
+            shutil.rmtree(retired, ignore_errors=True)
 
 
 @dataclass(frozen=True)

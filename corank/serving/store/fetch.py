@@ -84,14 +84,24 @@ def fetch_bundle(
         if path.is_symlink():
             raise BundleError(f"{path}: a link, and bundles are written into the cache alone; remove it")
         try:
-            bundle = Bundle.open(path, verified, trust)
+            bundle = open_cached(cache, version, verified, trust)
         except (BundleError, TrustError):
-            manifest = read_stored_manifest(store, version, trust)
+            manifest, plain = read_stored_manifest(store, version, trust)
             with lock_bundle(path, "serve") as writer:
                 bundle = Bundle.of(
-                    writer.restore(manifest, lambda folder: _fill(folder, store, manifest, pause))
+                    writer.restore(manifest, plain, lambda folder: _fill(folder, store, manifest, pause))
                 )
         _remove_old(path)
+    return bundle
+
+
+def open_cached(
+    cache: Path, version: str, verified: bool = False, trust: TrustedKeys | None = None
+) -> Bundle:
+    """Open the bundle of a version in a cache. Arguments as of `fetch_bundle`. Raises BundleError, TrustError."""
+    bundle = Bundle.open(cache / version, verified, trust)
+    if bundle.manifest.content != version:
+        raise BundleError(f"{cache / version}: holds {bundle.manifest.content}; remove it")
     return bundle
 
 
@@ -108,11 +118,10 @@ def _lock_cache(cache: Path, version: str) -> Iterator[None]:
 
 
 def _remove_old(path: Path) -> None:
-    """Remove the versions that were not used lately; a process that has one mapped keeps its files until it ends."""
+    """Remove versions that were not used lately; a process that has one mapped keeps its files until it ends."""
     with suppress(OSError):  # another process may do the same
         os.utime(path)
-        folders = (file.parent for file in path.parent.glob("*/manifest.json"))
-        versions = [one for one in folders if is_content_name(one.name)]
+        versions = [one for one in path.parent.iterdir() if is_content_name(one.name)]
         for old in sorted(versions, key=lambda one: one.stat().st_mtime_ns)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 

@@ -139,7 +139,7 @@ def _switch_to(
         trust = sign.public() if sign is not None else None
         bundle = fetch_bundle(store, version, Path(folder), trust=trust)
         if sign is not None:
-            content = signed_content(read_stored_manifest(store, version, trust).plain())
+            content = signed_content(read_stored_manifest(store, version, trust)[1])
             signatures = sign.add(content, facts.signatures)
             facts = facts.model_copy(update={"signatures": signatures})
         make_live(store, version, Funnel(bundle), facts, claim, what, report, sign=sign)

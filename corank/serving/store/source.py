@@ -22,7 +22,7 @@ from corank.core.objects import Location
 from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store, hide_password
-from corank.serving.store.fetch import catch_up, fetch_bundle, holds_change, load_latest
+from corank.serving.store.fetch import catch_up, fetch_bundle, holds_change, load_latest, open_cached
 from corank.serving.store.isolated_store import open_isolated
 from corank.serving.store.live_version import StoreState, TrustedLive
 
@@ -53,10 +53,9 @@ def open_last_live(cache: Path, url: str) -> Bundle | None:
         note = msgspec.json.decode(_note_path(cache, url).read_bytes(), type=LastLive)
         if note.store != _identity(url) or not is_content_name(note.version):
             return None
-        bundle = Bundle.open(cache / note.version)
+        return open_cached(cache, note.version)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, BundleError):
         return None
-    return bundle if bundle.manifest.content == note.version else None
 
 
 def _identity(url: str) -> str:
@@ -209,7 +208,7 @@ class StoreSource(Source):
         if self.trusted is not None:
             with suppress(BundleError, TrustError):
                 if kept := self.trusted.read_kept():
-                    signed = Bundle.open(self.cache / kept.version, trust=self.trusted.keys)
+                    signed = open_cached(self.cache, kept.version, trust=self.trusted.keys)
                     return Funnel(signed).with_changes(kept.seq, kept.items_id)
             return None
         bundle = open_last_live(self.cache, self.url)

@@ -18,6 +18,7 @@ from corank.bundle.manifest import BundleManifest, require_signature
 from corank.bundle.signatures import TrustedKeys
 from corank.core.artifact import CHUNK, File, parse_manifest
 from corank.core.errors import BundleError, StoreError
+from corank.core.files import parse_json
 from corank.core.time import now_ms
 from corank.serving.store.base import Store
 from corank.serving.store.live_version import StoreState, VersionFacts
@@ -40,7 +41,7 @@ def is_stored_part(part: str) -> bool:
 
 def encode_manifest(manifest: BundleManifest) -> bytes:
     """Return the bytes of a manifest in a store, without its signatures, which the head has."""
-    return msgspec.json.encode(manifest.plain() | {"signatures": []})
+    return msgspec.json.encode(manifest.plain() | {"signatures": [], "places": {}})
 
 
 def write_parts(bundle: Bundle, store: Store, version: str) -> None:
@@ -93,8 +94,10 @@ def read_chunks(store: Store, version: str, part: str, file: File) -> Iterator[b
         raise _damaged(store, version, part)
 
 
-def read_stored_manifest(store: Store, version: str, trust: TrustedKeys | None = None) -> BundleManifest:
-    """Read the manifest of a version, with its signatures.
+def read_stored_manifest(
+    store: Store, version: str, trust: TrustedKeys | None = None
+) -> tuple[BundleManifest, dict[str, Any]]:
+    """Read the manifest of a version, with its signatures, and its JSON value, which they are of.
 
     Args:
         store: the store.
@@ -123,9 +126,10 @@ def read_stored_manifest(store: Store, version: str, trust: TrustedKeys | None =
             verify(plain)
 
     try:
-        return parse_manifest(raw, BundleManifest, source, inspect, sealed=False)
+        manifest = parse_manifest(raw, BundleManifest, source, inspect, sealed=False)
     except BundleError as error:
         raise StoreError(f"{error}, and publish it") from None
+    return manifest, parse_json(raw) | {"signatures": signatures, "places": {}}
 
 
 def read_stored_digest(store: Store, version: str, facts: VersionFacts | None) -> str | None:

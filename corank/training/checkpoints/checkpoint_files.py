@@ -14,13 +14,13 @@ holds every shard once more in memory.
 import json
 import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Le
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -50,18 +50,17 @@ from corank.training.checkpoints.checkpoint import (
 from corank.training.config.config import Config
 from corank.training.config.config_file import complete_saved, flatten, plain
 
-NUMBERS: Mapping[str, torch.dtype] = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32)
-}
-"""The types of numbers that a checkpoint may have."""
+Number = Literal[
+    "float64", "float32", "bfloat16", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"
+]
+"""The types of numbers that a checkpoint may have, by their names in torch."""
 Size = Annotated[int, Ge(0), Le(2**48)]
 
 
 class StoredTensor(Settings):
     """Type and shape of a checkpoint's tensor."""
 
-    dtype: Literal["float64", "float32", "bfloat16", "float16", "int64", "int32"]
+    dtype: Number
     shape: Annotated[list[Size], Field(max_length=8)]
     """Of the whole tensor."""
     table: bool
@@ -76,6 +75,8 @@ class StoredTensor(Settings):
 
 class CheckpointManifest(Manifest):
     """The manifest of a checkpoint."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")  # figures may be infinite
 
     error: ClassVar[type[CorankError]] = CheckpointError
     missing: ClassVar[str] = "no such checkpoint; train first"
@@ -127,12 +128,18 @@ def shard_file(rank: int, ranks: int) -> str:
 
 
 def exists(folder: Path) -> bool:
-    """Whether there is a checkpoint, written to its end."""
-    return (folder / MANIFEST).is_file()
+    """Whether there is a checkpoint, written to its end, be it one of an earlier version, which `load` refuses."""
+    return (folder / MANIFEST).is_file() or _earlier(folder).is_file()
+
+
+def _earlier(folder: Path) -> Path:
+    """The file that an earlier version wrote in the place of the folder."""
+    return folder.with_name(f"{folder.name}.safetensors")
 
 
 def remove(folder: Path) -> None:
     """Remove a checkpoint if there is one. Raises OSError if its manifest cannot be removed."""
+    _earlier(folder).unlink(missing_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -148,6 +155,10 @@ def load(folder: Path, buckets: range = ALL_BUCKETS) -> Checkpoint:
         own = _buckets(rank, ranks)
         return rank == 0 or (own.start < buckets.stop and buckets.start < own.stop)
 
+    if not (folder / MANIFEST).exists() and (earlier := _earlier(folder)).is_file():
+        raise CheckpointError(
+            f"{earlier}: a checkpoint of an earlier version of corank; train anew with --overwrite"
+        )
     opened = open_folder(folder, CheckpointManifest, wanted=wanted)
     manifest, tensors = opened.manifest, dict[str, Tensor]()
     parts: dict[str, list[TablePart]] = {name: [] for name, t in manifest.tensors.items() if t.table}
@@ -176,7 +187,7 @@ def _read_shard(folder: Path, manifest: CheckpointManifest, rank: int) -> dict[s
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); {manifest.remedy}") from None
     expected = {
-        name: (NUMBERS[tensor.dtype], tensor.stored_shape(buckets))
+        name: (getattr(torch, tensor.dtype), tensor.stored_shape(buckets))
         for name, tensor in manifest.tensors.items()
         if tensor.table or rank == 0
     }
@@ -200,20 +211,18 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
 
     def fill(content: Path) -> CheckpointManifest:
-        _save_shard(content / shard_file(0, 1), tensors, {})
+        write_shard(content, 0, 1, tensors)
         return CheckpointManifest.outline(checkpoint)
 
     ArtifactWriter.of(folder, CheckpointManifest).write(new_content(), fill)
 
 
-def _save_shard(path: Path, tensors: dict[str, Tensor], starts: Mapping[str, int]) -> None:
-    """Write a file; `starts` has the first bucket of each table that is in parts. Raises OSError."""
+def write_shard(content: Path, rank: int, ranks: int, tensors: dict[str, Tensor]) -> Path:
+    """Write the file of a rank. Returns its path. Raises OSError."""
+    path, start = content / shard_file(rank, ranks), _buckets(rank, ranks).start
+    # only tables are in the files of ranks after the first, where `start` is not 0
     offsets = {
-        name: {
-            "saved_offsets": [0, starts[name], *[0] * (tensor.dim() - 2)]
-            if name in starts
-            else [0] * tensor.dim()
-        }
+        name: {"saved_offsets": [start if axis == 1 else 0 for axis in range(tensor.dim())]}
         for name, tensor in tensors.items()
     }
     texts = {"format": "pt", "DCP_VERSION": "1.0", "DCP_SHARDING_INFO": json.dumps(offsets)}
@@ -221,6 +230,7 @@ def _save_shard(path: Path, tensors: dict[str, Tensor], starts: Mapping[str, int
         save_file(tensors, path, texts)
     except SafetensorError as error:
         raise OSError(str(error)) from None
+    return path
 
 
 POLL = 0.02
@@ -279,7 +289,6 @@ class _ShardThread(threading.Thread):
         # not the tensors of the model, which keep changing
         self._manifest = CheckpointManifest.outline(checkpoint)
         self._shard = copy_shard(checkpoint, ranks.rank, ranks.world)
-        self._starts = dict.fromkeys(checkpoint.tables, _buckets(ranks.rank, ranks.world).start)
         self._written = threading.Event()
         self._error: Exception | None = None
 
@@ -316,8 +325,7 @@ class _ShardThread(threading.Thread):
             raise OSError(
                 "no such folder on this machine; all ranks must see the run's folder on one file system"
             )
-        path = self._content / shard_file(self._ranks.rank, self._ranks.world)
-        _save_shard(path, self._shard, self._starts)
+        path = write_shard(self._content, self._ranks.rank, self._ranks.world, self._shard)
         self._shard.clear()
         sync(path)
         with path.open("rb") as file:

@@ -451,7 +451,7 @@ def test_ids_of_64_bits_stay_what_they_are_and_changes_are_told(browser: Chrome,
         assert [row[:2] for row in rows(page, "#time")][-1] == ["rank", "–"]
         (changing.base / "bundle" / "manifest.json").write_text("{")
         until(page, lambda: at(page, "#ready").text.startswith("Serving, but not up to date: "))
-        assert "manifest.json: cannot be read" in at(page, "#ready").text
+        assert "manifest.json: damaged" in at(page, "#ready").text
 
 
 def test_a_token_is_asked_for_and_sent_but_never_in_a_url(

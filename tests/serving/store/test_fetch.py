@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from corank.bundle.bundle import Bundle
+from corank.bundle.signatures import SigningKeys
 from corank.core.errors import BundleError, StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store, open_store
@@ -14,12 +15,13 @@ from corank.serving.store.fetch import KEPT, catch_up, fetch_bundle, fetch_in_su
 from corank.serving.store.journal import JOURNAL, journal_key
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import remove_versions, roll_back_store
-from corank.serving.store.source import StoreSource
+from corank.serving.store.source import StoreSource, open_last_live, write_last_live
 from corank.serving.store.upsert import upsert
 from tests.support.bundle_versions import variant
 from tests.support.cases import Case
 from tests.support.redis_server import redis_server
 from tests.support.shared import derived
+from tests.support.signing import make_keys
 from tests.support.stores import answers, item, put, records, worths
 
 pytestmark = pytest.mark.slow
@@ -62,9 +64,60 @@ def test_a_damaged_copy_is_fetched_anew(case: Case, first: Path, local: Store, t
     assert answers(Funnel(fetch_bundle(local, version, tmp_path / "cache"))) == answers(case.funnel)
 
 
+def test_a_copy_that_is_fetched_anew_stays_for_who_reads_it(
+    first: Path, local: Store, tmp_path: Path
+) -> None:
+    version, sign = publish_bundle(first, local), SigningKeys.load([make_keys(tmp_path).private])
+    before, sizes = fetch_bundle(local, version, tmp_path / "cache"), list[int]()
+    assert sign is not None
+    publish_bundle(first, local, sign=sign)
+    names = before.manifest.files
+    fetch_bundle(
+        *(local, version, tmp_path / "cache"),
+        trust=sign.public(),
+        pause=lambda: sizes.append(sum((before.folder / name).stat().st_size for name in names)),
+    )
+    assert sizes == [before.manifest.size]
+    assert Bundle.open(tmp_path / "cache" / version, trust=sign.public()).folder == before.folder
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_copy_of_another_version_is_not_taken_for_it(
+    bundles: list[Path], local: Store, tmp_path: Path, link: bool
+) -> None:
+    cache, url = tmp_path / "cache", local.address
+    one, other = (publish_bundle(bundle, local) for bundle in bundles[:2])
+    fetch_bundle(local, other, cache)
+    shutil.copytree(cache / other, cache / one)
+    if link:
+        (cache / one / other).rename(tmp_path / "elsewhere")
+        (cache / one / other).symlink_to(tmp_path / "elsewhere")
+    write_last_live(cache, url, one)
+    assert open_last_live(cache, url) is None
+    assert fetch_bundle(local, one, cache).manifest.content == one
+    cached = open_last_live(cache, url)
+    assert cached is not None and cached.manifest.content == one
+
+
+@pytest.mark.parametrize("inner", ["", "items", "manifest.json"])
+def test_a_link_in_a_copy_is_replaced_and_not_followed(
+    first: Path, local: Store, tmp_path: Path, inner: str
+) -> None:
+    version, cache, elsewhere = publish_bundle(first, local), tmp_path / "cache", tmp_path / "elsewhere"
+    content = fetch_bundle(local, version, cache).folder
+    path = cache / version / inner if inner == "manifest.json" else content / inner
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    before = elsewhere.stat().st_mtime_ns
+    assert Funnel(fetch_bundle(local, version, cache)).manifest.content == version
+    assert not path.is_symlink() and elsewhere.stat().st_mtime_ns == before
+
+
 def test_a_cache_keeps_what_was_asked_for_last(first: Path, local: Store, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     (cache / "mine").mkdir(parents=True)
+    killed = cache / f"{9:016x}-1-{9:08x}" / f"{9:016x}" / "items"
+    killed.mkdir(parents=True)
     versions = [publish_bundle(variant(first, tmp_path / f"{n}", n), local) for n in range(KEPT + 1)]
     kept = fetch_bundle(local, versions[0], cache)
     for version in versions[1:-1]:

@@ -1,17 +1,21 @@
-"""Checkpoints: a file that comes back bit by bit, or is refused by name."""
+"""Checkpoints of one process: they come back bit by bit, or are refused by name."""
 
 import itertools
+import json
 import random
 import resource
 import signal
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from corank.core.artifact import ArtifactWriter, new_content
 from corank.core.errors import CheckpointError
 from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.checkpoint_files import load, save
+from corank.training.checkpoints.checkpoint_files import CheckpointManifest, load, save
 from tests.support import kills
 from tests.support.waiting import eventually
 
@@ -21,28 +25,41 @@ CHECKPOINT = Checkpoint(
         "a.steps": torch.tensor([3, 2**40]),
         "b.half": torch.tensor([0.1, 3.0], dtype=torch.bfloat16),
         "b.none": torch.zeros(0, 4),
+        "b.flags": torch.tensor([True, False]),
+        "b.bytes": torch.tensor([[0, 255]], dtype=torch.uint8),
         "step": torch.tensor(7.0),
     },
-    {"epoch": 1, "figures": [{"auc": 0.1 + 0.2, "gauc": None}], "name": "größe"},
+    {"epoch": 1, "figures": [{"auc": 0.1 + 0.2, "gauc": None, "logloss": float("inf")}], "name": "größe"},
 )
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    file = tmp_path / "run" / "latest.safetensors"
-    save(file, CHECKPOINT)
-    return file
+    folder = tmp_path / "run" / "latest"
+    save(folder, CHECKPOINT)
+    return folder
+
+
+def files(path: Path) -> list[Path]:
+    """The manifest, and the file of the tensors."""
+    (shard,) = path.glob("*/shard-00000-of-00001.safetensors")
+    return [path / "manifest.json", shard]
 
 
 def bits(tensor: torch.Tensor) -> bytes:
     return bytes(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
+def json_of(raw: bytes) -> Any:
+    with suppress(ValueError):
+        return json.loads(raw)
+
+
 def refused(path: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
         load(path)
     message = str(caught.value)
-    assert message.startswith(f"{path}: ")
+    assert message.startswith(f"{path}")
     return message
 
 
@@ -55,28 +72,34 @@ def test_what_is_saved_comes_back_bit_by_bit(path: Path) -> None:
         assert (stored.dtype, stored.shape, bits(stored)) == (tensor.dtype, tensor.shape, bits(tensor))
 
 
-def test_one_that_is_not_there(tmp_path: Path) -> None:
-    assert refused(tmp_path / "absent").endswith("no such checkpoint; train first")
-    assert "not a regular file" in refused(tmp_path)
+def test_one_that_is_not_there(path: Path) -> None:
+    assert refused(path / "absent").endswith("absent: no such checkpoint; train first")
+    assert refused(files(path)[0]).endswith("no such checkpoint; train first")
 
 
-def test_every_truncation_is_refused(path: Path) -> None:
-    whole = path.read_bytes()
-    for size in range(len(whole)):
-        path.write_bytes(whole[:size])
-        refused(path)
-    path.write_bytes(whole + b"\0")
-    refused(path)
-
-
-def test_every_flipped_bit_is_refused(path: Path) -> None:
-    whole = path.read_bytes()
+@pytest.mark.parametrize("which", [0, 1])
+def test_every_truncation_and_every_flipped_bit_is_refused_by_the_name_of_the_file(
+    path: Path, which: int
+) -> None:
+    file = files(path)[which]
+    whole = file.read_bytes()
     for position in range(len(whole)):
         flipped = bytearray(whole)
         flipped[position] ^= 1 << random.Random(position).randrange(8)
-        path.write_bytes(flipped)
-        message = refused(path)
-        assert "damaged" in message or "digest" in message
+        for changed in (flipped, whole[:position]):
+            file.write_bytes(changed)
+            # another last digit of a number, or an escape in capitals, is the same JSON value
+            if which or json_of(changed) != json_of(whole):
+                assert refused(path).startswith(f"{file}: ")
+    file.write_bytes(whole + b"\0")
+    refused(path)
+
+
+def test_what_a_killed_writer_left_makes_room_before_the_next_is_written(path: Path) -> None:
+    left = path / new_content()
+    left.mkdir()
+    ArtifactWriter.of(path, CheckpointManifest).begin(new_content())
+    assert not left.exists() and load(path).facts == CHECKPOINT.facts
 
 
 def _save_where_files_are_short(path: Path, said: Path) -> None:
@@ -90,13 +113,13 @@ def _save_where_files_are_short(path: Path, said: Path) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.slow
-def test_a_full_disk_leaves_the_old_file(path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_full_disk_leaves_the_old_checkpoint(path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A limit on the size of files stands for the disk's end; the process that has it is another one."""
     said = tmp_path_factory.mktemp("full") / "said"
     kills.run(_save_where_files_are_short, path, said)
-    assert "cannot be written" in said.read_text()
+    assert "cannot be written" in said.read_text() and "free space" in said.read_text()
     assert load(path).facts == CHECKPOINT.facts
-    assert [file.name for file in path.parent.iterdir()] == ["latest.safetensors"]
+    assert sorted([*path.rglob("*.*")]) == sorted(files(path))
 
 
 def _save_for_ever(path: Path) -> None:
@@ -106,7 +129,7 @@ def _save_for_ever(path: Path) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.slow
-def test_a_reader_never_sees_half_a_file(path: Path) -> None:
+def test_a_reader_never_sees_half_a_checkpoint(path: Path) -> None:
     writer = kills.start(_save_for_ever, path)
     try:
         seen: set[int] = set()

@@ -35,16 +35,15 @@ def test_its_bundle_is_the_same_byte_for_byte(trained: Run, split: Run, tmp_path
         corank.export(run.folder, tmp_path / name).bundle.manifest
         for run, name in ((split, "a"), (trained, "b"))
     )
-    assert (ours.model_version, ours.parts) == (theirs.model_version, theirs.parts)
+    assert (ours.model_version, ours.files) == (theirs.model_version, theirs.files)
 
 
-def test_one_process_goes_on_and_ends_with_files(
+def test_one_process_goes_on_and_ends_with_the_same_weights(
     world: Path, trained: Run, split: Run, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(split.folder, tmp_path / "run"))
     shutil.rmtree(folder / "model")
     run = trained_run(world / "config.yaml", folder, resume=True)
-    assert (run.folder / "model.safetensors").is_file() and not (run.folder / "model").exists()
     ours, theirs = (load(r.folder / "model").tensors for r in (run, trained))
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
@@ -57,6 +56,6 @@ def test_an_altered_file_of_a_rank_is_refused(split: Run, tmp_path: Path) -> Non
     path.write_bytes(content)
     for act in (lambda: corank.evaluate(folder), lambda: corank.export(folder, tmp_path / "bundle")):
         with pytest.raises(
-            CheckpointError, match=r"shard-00002-of-00003.safetensors: does not match its size"
+            CheckpointError, match=r"shard-00002-of-00003.safetensors: damaged, .* \(its checksum differs\)"
         ):
             act()

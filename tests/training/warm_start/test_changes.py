@@ -9,6 +9,7 @@ import corank
 from corank.core.errors import DataError
 from corank.features.encoding import FIRST_KNOWN, UNKNOWN
 from corank.features.schema import PLACEMENTS
+from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
 from corank.training.run_file import CarriedPart, Origin
 from corank.training.trainer import Trainer
@@ -48,7 +49,7 @@ def test_every_row_and_its_states_are_those_of_its_value(optimiser: str, tmp_pat
     run = second_day(tmp_path / "run", AVERAGED, table)
     packed, before = run.packed(), source.packed()
     trainer = begin_from(source, run, packed)
-    checkpoint, layouts = source.latest.load(), (Trainer(source, before).model.layout, trainer.model.layout)
+    checkpoint, layouts = load(source.latest), (Trainer(source, before).model.layout, trainer.model.layout)
     assert trainer.average is not None
     averaged = trainer.average.state()
     weights, states = trainer.model.state_dict(), trainer.optimisers["table"].state_dict()["state"]
@@ -94,7 +95,7 @@ def test_a_feature_more_and_one_less(tmp_path: Path) -> None:
     corank.pack(run.base / "config.yaml", _overrides("features.device=null", "features.tags=null"))
     packed = run.packed()
     trainer, drawn = begin_from(source, run, packed), Trainer(run, packed)
-    earlier, checkpoint = Trainer(source, source.packed()).model.layout, source.latest.load()
+    earlier, checkpoint = Trainer(source, source.packed()).model.layout, load(source.latest)
     now = trainer.model.layout
     first = "stages.rank.first.weight"
     at, was = 0, 0

@@ -9,6 +9,7 @@ import corank
 from corank.core.errors import CheckpointError, ConfigError
 from corank.data.packed.dataset import PackedDataset
 from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.checkpoint_files import load
 from corank.training.checkpoints.training_state import training_state
 from corank.training.run import Run
 from corank.training.trainer import Trainer
@@ -78,12 +79,12 @@ def test_two_days_in_turn_are_one_training_over_both(case: str, tmp_path: Path) 
     )
     unbroken = Trainer(Run(tmp_path / "unbroken", first.config, first.base), first.packed())
     train_epochs(unbroken)
-    require_equal(first.latest.load(), state(unbroken))
+    require_equal(load(first.latest), state(unbroken))
     unbroken.packed = PackedDataset.open(second_day())
     unbroken.progress.epochs_before = unbroken.epochs
     train_epochs(unbroken)
-    require_equal(second.latest.load(), state(unbroken))
-    assert second.latest.load().facts["progress"]["step"] == unbroken.progress.step
+    require_equal(load(second.latest), state(unbroken))
+    assert load(second.latest).facts["progress"]["step"] == unbroken.progress.step
     assert second.origin is not None and second.origin.epochs == unbroken.epochs
     assert not same(first, second)
 
@@ -93,7 +94,7 @@ def test_nothing_to_learn_leaves_all_weights_and_states(case: str, tmp_path: Pat
     config, overrides = small_world() / "config.yaml", [*HARD, *CASES[case]]
     first = first_day(case)
     kept = trained_run(config, tmp_path / "kept", *overrides, "train.epochs=0", continue_from=first.folder)
-    require_equal(kept.latest.load(), first.latest.load())
+    require_equal(load(kept.latest), load(first.latest))
     ours, theirs = (run.trained(first.packed() if run is first else run.packed()) for run in (kept, first))
     require_equal(ours, theirs)
     assert ours.facts["calibrators"] == theirs.facts["calibrators"]
