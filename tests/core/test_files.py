@@ -40,15 +40,22 @@ def test_a_file_whose_writing_fails_is_as_it_was(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_is_replaced_only_if_that_is_allowed(tmp_path: Path) -> None:
-    path = tmp_path / "folder"
-    for words in ("old", "new"):
-        with atomic_folder(path, replace=True) as partial:
-            (partial / words).write_text(words)
-    assert [file.name for file in path.iterdir()] == ["new"]
-    with pytest.raises(DataError, match="exists and is not an empty folder"), atomic_folder(path):
-        pytest.fail("nothing is to be written")
-    assert list(tmp_path.iterdir()) == [path]
+def test_a_folder_is_written_where_there_is_none(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for path in (tmp_path / "folder", tmp_path / "link"):
+        with pytest.raises(ValueError, match="half"), atomic_folder(path) as partial:
+            (partial / "first").touch()
+            raise ValueError("half")
+        with atomic_folder(path) as partial:
+            (partial / "first").touch()
+        with pytest.raises(DataError, match="exists and is not an empty folder"), atomic_folder(path):
+            pytest.fail("nothing is to be written")
+        assert [file.name for file in path.iterdir()] == ["first"]
+    new = tmp_path / "new"
+    with pytest.raises(DataError, match="exists and is not"), atomic_folder(new), atomic_folder(new) as first:
+        (first / "first").touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "link", "real", "new"}
 
 
 def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:

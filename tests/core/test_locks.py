@@ -89,9 +89,8 @@ def test_one_folder_by_two_names_has_one_lock(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "link").symlink_to(tmp_path / "real")
-    for take in (WriteLock.of_folder, WriteLock.of_replacement):
-        with take(tmp_path / "link", "pack"), pytest.raises(BusyError):
-            take(tmp_path / "elsewhere" / "link", "pack")
+    with WriteLock.of_folder(tmp_path / "link", "pack"), pytest.raises(BusyError):
+        WriteLock.of_folder(tmp_path / "elsewhere" / "link", "pack")
 
 
 def test_two_parts_of_one_process_exclude_each_other(tmp_path: Path) -> None:
@@ -104,8 +103,6 @@ def test_nothing_is_left_of_a_lock_and_a_folder_that_it_made_goes_if_it_is_empty
         pass
     with WriteLock.of_folder(tmp_path / "full", "train"):
         (tmp_path / "full" / "run.json").touch()
-    with WriteLock.of_replacement(tmp_path / "packed", "pack"):
-        pass
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["full", "full/run.json"]
 
 

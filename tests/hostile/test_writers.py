@@ -3,23 +3,15 @@
 import os
 import shutil
 import socket
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from corank.bundle import bundle as bundles
-from corank.bundle.bundle import Bundle, lock_bundle, write_bundle
-from corank.bundle.manifest import BundleManifest, load_manifest
-from corank.core.errors import BundleError, DataError
 from corank.core.locks import WriteLock
 from corank.data.packed.dataset import PackedDataset
 from corank.training.run import Run
 from tests.support.command_line import run_corank
-from tests.support.shared import copy_run, derived
+from tests.support.shared import copy_run
 from tests.support.simulated_runs import make_world
 from tests.support.writers import run_writers
 
@@ -62,12 +54,8 @@ def test_a_second_writer_is_told_of_the_first_and_changes_nothing(
         (out, "simulate", [["simulate", out]]),
     ]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    locks: dict[str, Callable[[Path, str], AbstractContextManager[object]]] = {
-        "pack": WriteLock.of_replacement,
-        "train": lambda run, command: Run.lock(run),
-    }
     for target, command, others in cases:
-        with locks.get(command, WriteLock.of_folder)(target, command):
+        with Run.lock(run) if command == "train" else WriteLock.of_folder(target, command):
             for other in others:
                 message = refusal(capsys, *other)
                 assert message.startswith(told(target, command))
@@ -81,7 +69,7 @@ def test_an_export_of_a_run_in_training_is_told_who_trains(
     capsys: Capture, trained: Run, tmp_path: Path
 ) -> None:
     run = copy_run(trained, tmp_path / "run")
-    (run.folder / "model.safetensors").unlink()
+    shutil.rmtree(run.folder / "model")
     with Run.lock(run.folder):
         message = refusal(capsys, "export", run.folder, tmp_path / "bundle")
     assert message.startswith(
@@ -91,77 +79,6 @@ def test_an_export_of_a_run_in_training_is_told_who_trains(
         f"{run.folder}: training has not finished; go on with `corank train --resume`"
     )
     assert not (tmp_path / "bundle").exists()
-
-
-def fill(bundle: Bundle) -> Callable[[Path], None]:
-    def copy_parts(folder: Path) -> None:
-        shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
-
-    return copy_parts
-
-
-def renumbered(manifest: BundleManifest, seq: int) -> BundleManifest:
-    return manifest.model_copy(update={"items_seq": seq})
-
-
-def test_a_bundle_that_was_restored_during_a_refresh_is_not_replaced(
-    trained_bundle: Path, tmp_path: Path
-) -> None:
-    bundle = copy(trained_bundle, tmp_path / "bundle")
-    opened = Bundle.open(bundle)
-    backup = copy(bundle, tmp_path / "backup")
-    write_bundle(bundle, renumbered(opened.manifest, 2), fill(opened))
-    with lock_bundle(bundle, "refresh") as writer:
-        shutil.copy(backup / "manifest.json", bundle / "manifest.json")
-        with pytest.raises(BundleError) as error:
-            writer.write(renumbered(opened.manifest, 3), fill(opened))
-    assert str(error.value) == (
-        f"{bundle}: was replaced by another program while this command ran; nothing was written; run it again"
-    )
-    assert Bundle.open(bundle) == opened
-    assert not list(bundle.glob("*-3-*"))
-
-
-def test_a_bundle_that_is_replaced_while_it_is_opened_is_opened_as_the_new_one(
-    trained_bundle: Path, tmp_path: Path
-) -> None:
-    bundle = copy(trained_bundle, tmp_path / "bundle")
-    first = load_manifest(bundle)
-    parts = Bundle.open(trained_bundle)
-    seqs = iter((2, 3, 4))
-
-    def load_then_replace(*arguments: Any) -> BundleManifest:
-        manifest = load_manifest(*arguments)
-        if manifest.content == first.content:
-            patch.setattr(bundles, "load_manifest", load_manifest)
-            for seq in seqs:
-                write_bundle(bundle, renumbered(first, seq), fill(parts))
-        return manifest
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundles, "load_manifest", load_then_replace)
-        opened = Bundle.open(bundle)
-    assert opened.manifest.items_seq == 4
-    assert opened == Bundle.open(bundle)
-
-
-def test_packed_data_that_are_open_stay_as_they_are_when_they_are_packed_anew(tmp_path: Path) -> None:
-    case = derived()
-    world = Path(
-        shutil.copytree(case.base, tmp_path / "world", ignore=shutil.ignore_patterns("bundle", "runs"))
-    )
-    folder = world / case.packed.folder.relative_to(case.base)
-    opened, untouched = PackedDataset.open(folder), case.packed
-    assert opened.read_encoders() == untouched.read_encoders()
-    shutil.rmtree(folder)
-    (folder / "encoders").mkdir(parents=True)
-    with pytest.raises(DataError, match="was packed anew since this command began: run it again"):
-        opened.read_encoders()
-    assert opened.codes == untouched.codes and opened.users.equals(untouched.users)
-    assert opened.item_keys.equals(untouched.item_keys)
-    for split, shards in untouched.splits.items():
-        for ours, theirs in zip(opened.splits[split], shards, strict=True):
-            assert ours.keys.equals(theirs.keys) and np.array_equal(ours.query.ids, theirs.query.ids)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ tests a place, or a kind of artifact at it:
 
 import json
 import os
+import re
 import shutil
 import sys
 from abc import ABC, abstractmethod
@@ -21,7 +22,7 @@ from typing import Any, ClassVar, Self
 
 import pytest
 
-from corank.core import artifact_objects
+from corank.core import artifact, artifact_objects
 from corank.core.artifact import (
     MANIFEST,
     ArtifactWriter,
@@ -88,6 +89,8 @@ class Place(ABC):
 
     error: type[CorankError] = NotesError
     """Raised for what is damaged."""
+    where: str
+    """What messages about the manifest name."""
 
     @abstractmethod
     def fresh(self, name: str) -> Self:
@@ -122,9 +125,9 @@ class Place(ABC):
     def leftovers(self) -> set[str]:
         """What lies there and does not belong to the artifact."""
 
-    @abstractmethod
     def writing(self) -> AbstractContextManager[Callable[[], None]]:
-        """Begin to write content 8, which the function completes."""
+        """Begin to write content 8, which the function completes; of a place at which a writer excludes others."""
+        raise NotImplementedError
 
     @abstractmethod
     def before_content(self, act: Callable[[], None]) -> AbstractContextManager[None]:
@@ -150,12 +153,22 @@ class FolderPlace(Place):
 
     def __init__(self, root: Path, name: str = "notes") -> None:
         self.root, self.path = root, root / name
+        self.where = str(self.path)
 
     def fresh(self, name: str) -> Self:
         return type(self)(self.root / "fresh", name)
 
     def job(self, n: int) -> Job:
-        return write_notes, self.path, n
+        return self.replace, n
+
+    def replace(self, n: int) -> None:
+        """Write content n."""
+        with ArtifactWriter.lock(self.path, self.kind, "note") as writer:
+            self.put(writer, n)
+
+    def put(self, writer: ArtifactWriter[Any], n: int) -> None:
+        """Write content n by a writer."""
+        writer.write(new_content(), lambda folder: fill(folder, n))
 
     def read(self) -> int:
         return number(open_folder(self.path, Notes).folder)
@@ -184,17 +197,11 @@ class FolderPlace(Place):
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[], None]]:
-        with ArtifactWriter.lock(self.path, Notes, "note") as writer:
-
-            def complete() -> None:
-                writer.write(new_content(), lambda folder: fill(folder, 8))
-
-            yield complete
+        with ArtifactWriter.lock(self.path, self.kind, "note") as writer:
+            yield lambda: self.put(writer, 8)
 
     @contextmanager
     def before_content(self, act: Callable[[], None]) -> Iterator[None]:
-        from corank.core import artifact
-
         read_manifest, acts = artifact.read_manifest, [act]
 
         def read_then_act(*arguments: Any) -> Any:
@@ -208,12 +215,6 @@ class FolderPlace(Place):
             yield
 
 
-def write_notes(path: Path, n: int) -> None:
-    """Write content n into a folder."""
-    with ArtifactWriter.lock(path, Notes, "note") as writer:
-        writer.write(new_content(), lambda folder: fill(folder, n))
-
-
 class ObjectPlace(Place):
     """A URL of an object store, with notes."""
 
@@ -222,6 +223,7 @@ class ObjectPlace(Place):
     def __init__(self, store: ObjectStore, work: Path, name: str = "notes") -> None:
         self.bucket, self.work, self.name = store, work, name
         self.url = ObjectUrl.parse(f"{store.url}/{name}")
+        self.where = str(self.url)
 
     def fresh(self, name: str) -> Self:
         return type(self)(self.bucket, self.work, name)
@@ -230,8 +232,7 @@ class ObjectPlace(Place):
         return publish_notes, self.bucket.environment, self.url, *_make_notes(self.work, n)
 
     def read(self) -> int:
-        artifact = open_artifact(self.url, Notes)
-        return number(artifact.folder)
+        return number(open_artifact(self.url, Notes).folder)
 
     @property
     def _places(self) -> dict[str, str]:
@@ -289,7 +290,7 @@ def publish_notes(environment: dict[str, str], url: ObjectUrl, folder: Path, man
     errors = ObjectFolder._errors
 
     def announce(objects: ObjectFolder, name: str) -> AbstractContextManager[None]:
-        sys.audit(REQUEST)
+        sys.audit(REQUEST, StorageError)
         return errors(objects, name)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -301,7 +302,9 @@ class ArtifactConformance:
     """Tests of one place."""
 
     steps: ClassVar[int] = 1
-    """Of the steps of a writer, every so many-th is one at which it is killed."""
+    """Of the steps of a writer, the last and every so many-th before it are those at which it is killed."""
+    meanwhile: ClassVar[int] = 3
+    """The content that is read if 2 and 3 are written meanwhile."""
 
     @pytest.fixture
     def place(self, tmp_path: Path) -> Place:
@@ -319,7 +322,7 @@ class ArtifactConformance:
             if old:
                 counted.write(old)
             seen, steps = set(), count_changes(*(counted if old else place.fresh("first")).job(2))
-            for step in range(1, steps + 1, self.steps):
+            for step in range(steps, 0, -self.steps):
                 one = place.fresh(f"{old}-{step}")
                 if old:
                     one.write(old)
@@ -335,35 +338,13 @@ class ArtifactConformance:
         place.write(1)
         counted = place.fresh("counted")
         counted.write(1)
-        for step in range(1, count_changes(*counted.job(2)) + 1, self.steps):
+        for step in range(count_changes(*counted.job(2)), 0, -self.steps):
             one = place.fresh(f"failed-{step}")
             one.write(1)
             error = fail_at(step, *one.job(2))
             assert one.read() == (2 if error is None or "it is replaced" in error else 1), step
             one.write(3)
             assert one.read() == 3 and not one.leftovers(), step
-
-    def test_of_two_writers_one_is_refused_and_changes_nothing(self, place: Place) -> None:
-        place.write(1)
-        with place.writing() as complete:
-            try:
-                place.write(2)
-            except BusyError as error:
-                refused, expected = error, 8
-                assert place.read() == 1
-                complete()
-            else:
-                with pytest.raises(CorankError) as raised:
-                    complete()
-                refused, expected = raised.value, 2
-        assert self.tells_of_another(str(refused)), refused
-        assert place.read() == expected
-        place.write(3)
-        assert not place.leftovers()
-
-    def tells_of_another(self, message: str) -> bool:
-        """Whether the message of a refused writer says who writes, or what came between."""
-        return f"(process {os.getpid()} on " in message or "another process has published there" in message
 
     def test_damage_is_refused_and_named(self, place: Place) -> None:
         place.write(1)
@@ -379,11 +360,16 @@ class ArtifactConformance:
 
     def test_exchanged_files_are_refused(self, place: Place) -> None:
         place.write(1)
-        first, second = sorted(place.names(), key=lambda name: len(place.load(name)))[-2:]
-        contents = place.load(first), place.load(second)
-        place.store(first, contents[1])
-        place.store(second, contents[0])
-        assert first in (message := place.refusal()) or second in message
+        earlier = {name: place.load(name) for name in place.names()}
+        place.write(2)
+        later = {name: place.load(name) for name in place.names()}
+        first, *others = sorted(later, key=lambda name: -len(later[name]))
+        pairs = [(first, max(earlier.values(), key=len)), *((first, later[name]) for name in others[:1])]
+        for name, content in pairs:
+            place.store(name, content)
+            assert name in place.refusal()
+            place.store(name, later[name])
+        assert place.read() == 2
 
     def test_nothing_of_a_manifest_is_trusted(self, place: Place) -> None:
         place.write(1)
@@ -405,7 +391,7 @@ class ArtifactConformance:
         ]
         for change in changes:
             place.edit(**change)
-            assert str(self.where(place)) in place.refusal(), change
+            assert place.where in place.refusal(), change
             place.store(MANIFEST, sound)
         for raw in (
             b"",
@@ -418,15 +404,11 @@ class ArtifactConformance:
             b'{"a":' * 90 + b"1" + b"}" * 90,
         ):
             place.store(MANIFEST, raw)
-            assert str(self.where(place)) in place.refusal(), raw[:20]
+            assert place.where in place.refusal(), raw[:20]
         place.store(MANIFEST, None)
         place.refusal()
         place.store(MANIFEST, sound)
         assert place.read() == 1
-
-    def where(self, place: Any) -> object:
-        """What messages about the manifest name."""
-        return getattr(place, "url", None) or place.path
 
     def test_a_reader_of_what_is_replaced_reads_the_new(self, place: Place) -> None:
         place.write(1)
@@ -436,4 +418,32 @@ class ArtifactConformance:
             place.write(3)
 
         with place.before_content(replace_twice):
-            assert place.read() == 3
+            assert place.read() == self.meanwhile
+
+
+class ExclusiveConformance(ArtifactConformance):
+    """Tests of a place at which one writer excludes another."""
+
+    def test_of_two_writers_one_is_refused_and_changes_nothing(self, place: Place) -> None:
+        place.write(1)
+        with place.writing() as complete:
+            try:
+                place.write(2)
+            except BusyError as error:
+                refused, expected = error, 8
+                assert place.read() == 1
+                complete()
+            else:
+                with pytest.raises(CorankError) as raised:
+                    complete()
+                refused, expected = raised.value, 2
+        assert self.tells_of_another(str(refused)), refused
+        assert place.read() == expected
+        place.write(3)
+        assert not place.leftovers()
+
+    def tells_of_another(self, message: str) -> object:
+        """Whether the message of a refused writer says who writes, or what came between."""
+        return f"(process {os.getpid()} on " in message or re.search(
+            "another process has published there|replaced by another program", message
+        )

@@ -12,13 +12,16 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-from corank.core.errors import CorankError, StorageError
+from corank.core.errors import CorankError
 
 REQUEST = "tests.request"
-"""An audit event that tests raise before a request to a store."""
+"""An audit event that tests raise before a request to a store, with the error that a refusal is."""
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.rmtree", REQUEST}
 """Audit events before which a process is killed, besides those of files that are opened to be written."""
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+Act = Callable[[str, tuple[Any, ...]], object]
+"""Takes an audit event and its arguments."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
 """Its server loads once what tests and benchmarks run in processes."""
@@ -49,7 +52,7 @@ def count_changes(function: Callable[..., object], *arguments: object) -> int:
 
 def _count(pipe: Any, function: Callable[..., object], *arguments: object) -> None:
     changes: list[str] = []
-    _before_changes(changes.append)
+    _before_changes(lambda event, _: changes.append(event))
     function(*arguments)
     pipe.send(len(changes))
 
@@ -66,7 +69,7 @@ def call_until(change: int, function: Callable[..., object], *arguments: object)
     _call_at(change, _die, function, *arguments)
 
 
-def _die(event: str) -> None:
+def _die(event: str, arguments: tuple[Any, ...]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -87,33 +90,31 @@ def _call_failing(pipe: Any, change: int, function: Callable[..., object], *argu
     pipe.send(error)
 
 
-def _fail(event: str) -> None:
+def _fail(event: str, arguments: tuple[Any, ...]) -> None:
     if event == REQUEST:
-        raise StorageError("the store refuses")
+        raise arguments[0]("the store refuses")
     if event != "shutil.rmtree":  # it announces itself before it ignores errors
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _call_at(
-    change: int, act: Callable[[str], object], function: Callable[..., object], *arguments: object
-) -> None:
+def _call_at(change: int, act: Act, function: Callable[..., object], *arguments: object) -> None:
     changes: list[str] = []
 
-    def note(event: str) -> None:
+    def note(event: str, arguments_: tuple[Any, ...]) -> None:
         changes.append(event)
         if len(changes) == change:
-            act(event)
+            act(event, arguments_)
 
     _before_changes(note)
     function(*arguments)
 
 
-def _before_changes(act: Callable[[str], object]) -> None:
+def _before_changes(act: Act) -> None:
     """Let something happen before each change of this process. It cannot be taken back."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in CHANGES or (event == "open" and (arguments[2] or 0) & WRITES):
-            act(event)
+            act(event, arguments)
 
     sys.addaudithook(hook)
 

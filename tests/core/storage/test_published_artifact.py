@@ -13,7 +13,14 @@ from corank.core.artifact_cache import ArtifactCache
 from corank.core.artifact_objects import Published, Publisher, open_artifact, write_file
 from corank.core.errors import StorageError
 from corank.core.objects import ObjectFolder, ObjectUrl
-from tests.support.artifact_conformance import SAME, ArtifactConformance, Notes, ObjectPlace, files_of, number
+from tests.support.artifact_conformance import (
+    SAME,
+    ExclusiveConformance,
+    Notes,
+    ObjectPlace,
+    files_of,
+    number,
+)
 from tests.support.kills import count_changes, kill_at, run, start
 from tests.support.object_store import ObjectStore
 
@@ -26,7 +33,7 @@ def place(object_store: ObjectStore, tmp_path: Path) -> ObjectPlace:
     return ObjectPlace(object_store, tmp_path)
 
 
-class TestObjects(ArtifactConformance):
+class TestObjects(ExclusiveConformance):
     """The contract, in an object store."""
 
     @pytest.fixture
@@ -127,7 +134,7 @@ def test_the_cache_stays_within_its_bound_and_what_was_used_last_stays(
         cache.fetch(published)
     lease = cache.fetch(published, lambda name: name == "items/second").lease
     with pytest.raises(StorageError, match=r"bytes are needed beside .* that are in use"):
-        fetch("first", "same", "items/second")
+        fetch("first", "same")
     del lease
 
 
