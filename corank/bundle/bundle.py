@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from corank.bundle.manifest import BUNDLE, MOST_PARTS, BundleManifest, Part, load_manifest
+from corank.bundle.proofs import Proofs, prove
 from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import BundleError
 from corank.core.files import list_files, open_regular_file
@@ -43,13 +44,13 @@ class Bundle:
     """Keep the content, and a copy of what lies in object storage, from being removed."""
 
     @classmethod
-    def open(cls, location: Location, verified: bool = False, trust: TrustedKeys | None = None) -> Self:
+    def open(cls, location: Location, trust: TrustedKeys | None = None, proofs: Proofs | None = None) -> Self:
         """Open a bundle; one in object storage is copied first.
 
         Args:
             location: its folder, or its URL.
-            verified: whether the parts have been verified just now; they are not read then.
             trust: keys, one of which must have signed it; None if it need not be signed.
+            proofs: of contents that were verified, whose parts are not read again; this one's is added.
 
         Raises:
             BundleError: the manifest or a part is absent, truncated or altered.
@@ -57,29 +58,32 @@ class Bundle:
             StorageError: the object store refuses, or there is none.
         """
         copy = read_folder(location, BUNDLE)
-        bundle = cls._open_folder(copy.path, verified, trust)
+        bundle = cls._open_folder(copy.path, trust, set() if proofs is None else proofs)
         return bundle if copy.lease is None else replace(bundle, leases=(*bundle.leases, copy.lease))
 
     @classmethod
-    def _open_folder(cls, path: Path, verified: bool, trust: TrustedKeys | None) -> Self:
+    def _open_folder(cls, path: Path, trust: TrustedKeys | None, proofs: Proofs) -> Self:
         while True:
             manifest = load_manifest(path, trust)
             try:
-                return cls._open(path, manifest, verified)
+                return cls._open(path, manifest, proofs)
             except BundleError:
                 # it may have been replaced twice since its manifest was read, and the content removed
                 if current_content(path) in (manifest.content, None):
                     raise
 
     @classmethod
-    def _open(cls, path: Path, manifest: BundleManifest, verified: bool) -> Self:
-        lease, folder = None, path / manifest.content
+    def _open(cls, path: Path, manifest: BundleManifest, proofs: Proofs) -> Self:
+        lease, proof, folder = None, None, path / manifest.content
         with suppress(OSError):  # a missing folder is reported by its first part
             lease = FolderLease(folder)
-        if not (verified and lease):
+            proof = prove(folder, manifest)
+        if proof not in proofs:
             for name in manifest.parts:
                 _verify(path, name, manifest)
             _refuse_others(folder, manifest)
+            if proof is not None:
+                proofs.add(proof)
         return cls(folder, manifest, () if lease is None else (lease,))
 
 
@@ -130,6 +134,15 @@ def measure_parts(folder: Path) -> dict[str, Part]:
         with open_regular_file(folder, name) as file:
             parts[name] = Part(bytes=os.fstat(file.fileno()).st_size, sha256=_hash(file))
     return parts
+
+
+def is_proven(path: Path, proofs: Proofs) -> bool:
+    """Whether a bundle's content is such as it was when it was verified."""
+    try:
+        manifest = load_manifest(path)
+        return prove(path / manifest.content, manifest) in proofs
+    except (BundleError, OSError):
+        return False
 
 
 def current_content(location: Location) -> str | None:

@@ -129,11 +129,13 @@ class Follower:
         if self.source.resynchronised > resynchronised:
             self.report("the store had lost changes that were served: all of it was read anew")
         if newer is not None:
-            swapped = newer.manifest.content != self.funnel.manifest.content
-            self.funnel = newer
-            if swapped:
+            before, self.funnel = self.funnel, newer
+            if newer.manifest.content != before.manifest.content:
                 self.report(f"live: {newer.manifest.content}")
-                del newer
+                self._stop.wait(
+                    PAUSE
+                )  # a request that has begun ends, so that this thread frees what it used
+                del newer, before
                 release_memory()
         self._note_success()
 

@@ -124,7 +124,7 @@ class Candidate:
             return
         with suppress(BundleError, TrustError):
             trust = None if self.source.trusted is None else self.source.trusted.keys
-            bundle = Bundle.open(self.source.cache / self.version, trust=trust)
+            bundle = Bundle.open(self.source.cache / self.version, trust, self.source.loading.proofs)
             named = bundle.manifest.model_copy(update={"content": self.version})
             self.funnel, self.situation = Funnel(replace(bundle, manifest=named)), "served"
 

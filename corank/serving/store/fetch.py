@@ -27,6 +27,7 @@ from corank.bundle.content import part_file
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import KEYS
 from corank.bundle.manifest import BundleManifest
+from corank.bundle.proofs import Proofs, prove
 from corank.bundle.signatures import TrustedKeys, is_content_name
 from corank.core.arrays import read_identifiers
 from corank.core.errors import BundleError, DataError, StoreError, TrustError
@@ -58,8 +59,8 @@ def fetch_bundle(
     store: Store,
     version: str,
     cache: Path,
-    verified: bool = False,
     trust: TrustedKeys | None = None,
+    proofs: Proofs | None = None,
     pause: Pause = lambda: None,
 ) -> Bundle:
     """Fetch the bundle of a version into a cache, unless it is there.
@@ -70,8 +71,8 @@ def fetch_bundle(
         store: the store.
         version: its name.
         cache: a folder.
-        verified: whether the bundle in the cache has just been verified.
         trust: keys, one of which must have signed the version; None if it need not be signed.
+        proofs: of bundles that were verified, which are not read again; this one's is added.
         pause: called after each block of records.
 
     Raises StoreError, BundleError, TrustError.
@@ -80,28 +81,30 @@ def fetch_bundle(
         raise StoreError(
             f"{store.address}: {version[:200]!r} is no name of a version; publish a bundle again"
         )
-    path = cache / version
-    with _locked(cache, f".{version}.lock"):
+    path, proofs = cache / version, set() if proofs is None else proofs
+    with locked(cache / f".{version}.lock"):
         if path.is_symlink():
             raise BundleError(f"{path}: a link, and bundles are written into the cache alone; remove it")
         try:
-            bundle = Bundle.open(path, verified, trust)
+            bundle = Bundle.open(path, trust, proofs)
         except (BundleError, TrustError):
             plain = read_plain_manifest(store, version, trust)
             with BundleWriter.lock(path, "serve") as writer:
                 bundle = writer.restore(plain, lambda folder, manifest: _fill(folder, store, manifest, pause))
+                with suppress(OSError):
+                    proofs.add(prove(bundle.folder, bundle.manifest))
         _remove_old(path)
     return bundle
 
 
 @contextmanager
-def _locked(folder: Path, name: str) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold a lock, which one process at a time can; a signal that ends the process releases it. Raises BundleError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = os.fdopen(os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w")
     except OSError as error:
-        raise BundleError(f"{folder}: bundles cannot be kept there: {error}") from None
+        raise BundleError(f"{path.parent}: bundles cannot be kept there: {error}") from None
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -297,16 +300,16 @@ WORK = 0.5
 """Share of the time in which it works."""
 
 
-def fetch_in_subprocess(url: str, cache: Path, version: str) -> bool:
-    """Fetch a version into a cache; False if that failed, for a reason that the next fetch reports."""
+def fetch_in_subprocess(url: str, cache: Path, version: str) -> bytes | None:
+    """Fetch a version into a cache, and return its proof; None if that failed, which the next fetch reports."""
     # by standard input, since others can read arguments, and a URL may hold a password
     arguments = json.dumps([url, str(cache), version])
     command = ["nice", "-n", str(NICENESS), sys.executable, "-m", "corank.serving.store.fetch"]
     try:
         done = subprocess.run(command, input=arguments, text=True, capture_output=True, check=False)
-    except OSError:
-        return False
-    return done.returncode == 0
+        return bytes.fromhex(done.stdout) if done.returncode == 0 else None
+    except (OSError, ValueError):  # or a plug-in has written there, too
+        return None
 
 
 def fetch_named_version() -> None:
@@ -315,7 +318,9 @@ def fetch_named_version() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     load_environment_plugins()
     url, cache, version = json.load(sys.stdin)
-    fetch_bundle(open_store(url), version, Path(cache), pause=WorkPacer().pause)
+    proofs = set[bytes]()
+    fetch_bundle(open_store(url), version, Path(cache), proofs=proofs, pause=WorkPacer().pause)
+    print(*(proof.hex() for proof in proofs))
 
 
 class WorkPacer:
