@@ -3,7 +3,6 @@
 `ServiceStatus` tells whether the service can serve, and how far what it serves is behind its source.
 """
 
-import ctypes
 import gc
 import threading
 import time
@@ -23,15 +22,13 @@ from corank.serving.store.source import Source, load_first
 
 
 def release_memory() -> None:
-    """Collect what was left, keep what is alive out of later collections, and return free pages to the system.
+    """Collect what was left, and keep what is alive out of later collections.
 
-    A funnel lives until the next one, so its objects need not be visited by every collection.
+    A funnel lives until the next one, so its objects need not be visited by every collection. Free pages stay the
+    process's (malloc_trim would keep requests from allocating meanwhile): the next version takes as many.
     """
     gc.collect()
     gc.freeze()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
-    if trim is not None:
-        trim(0)
 
 
 WARM_REQUESTS = 200

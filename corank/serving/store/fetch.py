@@ -4,8 +4,8 @@ The bundle is fetched once. Items that were upserted since are a layer in memory
 journal, change by change, so that it always serves the state after one change, complete.
 
 While a service answers requests, a process of its own fetches the next version: decoding a million records takes
-seconds of a core. It rests as long as it has worked, block by block, and its priority is low, but not the lowest: that
-would be a 70th of a core that others want, and a swap would take minutes.
+seconds of a core. It rests a while after each block, and its priority is low, but not the lowest: that would be a 70th
+of a core that others want, and a swap would take minutes.
 """
 
 import fcntl
@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import BundleWriter
@@ -90,11 +91,19 @@ def fetch_bundle(
         except (BundleError, TrustError):
             plain = read_plain_manifest(store, version, trust)
             with BundleWriter.lock(path, "serve") as writer:
-                bundle = writer.restore(plain, lambda folder, manifest: _fill(folder, store, manifest, pause))
+                bundle = _restore(writer, plain, store, pause)
                 with suppress(OSError):
                     proofs.add(prove(bundle.folder, bundle.manifest))
         _remove_old(path)
     return bundle
+
+
+def _restore(writer: BundleWriter, plain: dict[str, Any], store: Store, pause: Pause) -> Bundle:
+    """Write the bundle of a manifest, and compare its parts' checksums. Raises StoreError, BundleError."""
+    try:
+        return writer.restore(plain, lambda folder, manifest: _fill(folder, store, manifest, pause))
+    except BundleError:  # some record is not as published: say which
+        return writer.restore(plain, lambda folder, manifest: _fill(folder, store, manifest, pause, True))
 
 
 @contextmanager
@@ -129,14 +138,14 @@ def _require_space(folder: Path, version: str, manifest: BundleManifest) -> None
         )
 
 
-def _fill(folder: Path, store: Store, manifest: BundleManifest, pause: Pause) -> None:
+def _fill(folder: Path, store: Store, manifest: BundleManifest, pause: Pause, verify: bool = False) -> None:
     version = manifest.content
     _require_space(folder, version, manifest)
     if not any(part.startswith(ITEM_KEYS) for part in manifest.parts):
         raise DamagedError(f"{store.address}: {version} has no {ITEM_KEYS}npy; publish it again")
     for part in filter(is_stored_part, manifest.parts):
         _write_part(folder, store, version, manifest, part)
-    _write_items(folder, store, manifest, pause)
+    _write_items(folder, store, manifest, pause, verify)
 
 
 def _write_part(folder: Path, store: Store, version: str, manifest: BundleManifest, part: str) -> None:
@@ -145,10 +154,10 @@ def _write_part(folder: Path, store: Store, version: str, manifest: BundleManife
         file.writelines(read_chunks(store, version, part, manifest.parts[part]))
 
 
-def _write_items(folder: Path, store: Store, manifest: BundleManifest, pause: Pause) -> None:
+def _write_items(folder: Path, store: Store, manifest: BundleManifest, pause: Pause, verify: bool) -> None:
     """Write the records of the bundle's items in their order, block by block; parts, which are most of them, at once.
 
-    Raises StoreError if a record is missing.
+    Raises StoreError if a record is missing, or is damaged and its checksum is to be compared (`verify`).
     """
     version, form = manifest.content, RecordFormat.from_manifest(manifest)
     try:
@@ -162,7 +171,7 @@ def _write_items(folder: Path, store: Store, manifest: BundleManifest, pause: Pa
             for part, width, precision in form.parts
         }
         for first in range(0, len(keys), BLOCK):
-            layer = form.decode(_read_records(store, version, keys[first : first + BLOCK]))
+            layer = form.decode(_read_records(store, version, keys[first : first + BLOCK]), verify)
             for part, matrix in layer.parts.items():
                 append[part](matrix)
             layers.append(replace(layer, parts={}))
@@ -296,7 +305,7 @@ def _decode_changes(funnel: Funnel, records: Mapping[bytes, bytes]) -> ItemLayer
 
 NICENESS = 10
 """A ninth of a core that a worker wants, too: a swap's time is bounded on a core that is never idle."""
-WORK = 0.5
+WORK = 0.8
 """Share of the time in which it works."""
 
 

@@ -126,7 +126,7 @@ class SharedProofs:
     """Proofs (bundle/proofs.py) of what one of the workers has verified, in memory that no other process can open."""
 
     def __init__(self) -> None:
-        self._proofs = SPAWN.RawArray(c_char, MOST_PROOFS * PROOF_BYTES)
+        self._proofs = SPAWN.RawArray(c_char, MOST_PROOFS * PROOF_BYTES)  # zeros are no proof
         self._next: c_long = SPAWN.RawValue(c_long, 0)
 
     def __contains__(self, proof: object) -> bool:
@@ -136,7 +136,7 @@ class SharedProofs:
     def add(self, proof: bytes) -> None:
         """Note a proof, in place of the oldest. Two at once may spoil both, so that one is verified again."""
         first = self._next.value % MOST_PROOFS * PROOF_BYTES
-        self._proofs[first : first + PROOF_BYTES] = proof
+        memoryview(self._proofs).cast("B")[first : first + PROOF_BYTES] = proof
         self._next.value += 1
 
 
