@@ -14,7 +14,7 @@ from typing import Self
 
 from corank.bundle.manifest import BundleManifest, load_manifest, require_signature, signed_content
 from corank.bundle.signatures import SigningKeys, TrustedKeys
-from corank.core.artifact import Artifact, ArtifactWriter
+from corank.core.artifact import Artifact, ArtifactWriter, Proofs, prove
 from corank.core.artifact_objects import open_artifact, writable_copy
 from corank.core.errors import BundleError
 from corank.core.objects import Location
@@ -32,13 +32,13 @@ class Bundle(Artifact[BundleManifest]):
     """
 
     @classmethod
-    def open(cls, location: Location, verified: bool = False, trust: TrustedKeys | None = None) -> Self:
+    def open(cls, location: Location, trust: TrustedKeys | None = None, proofs: Proofs | None = None) -> Self:
         """Open a bundle; one in object storage is copied first.
 
         Args:
             location: its folder, or its URL.
-            verified: whether the files have been verified just now; their sizes alone are compared then.
             trust: keys, one of which must have signed it; None if it need not be signed.
+            proofs: of contents that were verified, whose files are not read again; this one's is added.
 
         Raises:
             BundleError: the manifest or a file is absent, truncated or altered.
@@ -46,12 +46,21 @@ class Bundle(Artifact[BundleManifest]):
             StorageError: the object store refuses, or there is none.
         """
         verify = require_signature(trust, str(location))
-        return cls.of(open_artifact(location, BundleManifest, verify, checksums=not verified))
+        return cls.of(open_artifact(location, BundleManifest, verify, proofs=proofs))
 
     @classmethod
     def of(cls, artifact: Artifact[BundleManifest]) -> Self:
         """Make the bundle of an artifact."""
         return cls(artifact.folder, artifact.manifest, artifact.leases)
+
+
+def is_proven(path: Path, proofs: Proofs) -> bool:
+    """Whether a bundle's content is such as it was when it was verified."""
+    try:
+        manifest = load_manifest(path)
+        return prove(path / manifest.content, manifest) in proofs
+    except (BundleError, OSError):
+        return False
 
 
 def current_content(location: Location) -> str | None:

@@ -29,7 +29,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, Field
@@ -252,12 +252,42 @@ class Artifact(Generic[M]):
     leases: tuple[FolderLease, ...] = field(default=(), repr=False, compare=False)
 
 
+class Proofs(Protocol):
+    """Proofs of contents that were verified, such as a `set[bytes]`: their files are not read again.
+
+    They are kept in memory, never in a file: whoever could write that could forge them.
+    """
+
+    def __contains__(self, proof: object, /) -> bool: ...
+
+    def add(self, proof: bytes, /) -> None:
+        """Note that what a proof is of was verified."""
+
+
+def prove(folder: Path, manifest: Manifest) -> bytes:
+    """Compute the proof of a content: a hash of its checksums, and of what the file system says of each file.
+
+    That is which one it is, its size, and when its bytes and its status last changed. Whoever writes to a file changes
+    the time of its status, which no call sets back. Make the proof before the files are read: what is written to them
+    later gives another one.
+
+    Raises OSError if the folder cannot be read.
+    """
+    proof = hashlib.sha256(repr(sorted((name, one.sha256) for name, one in manifest.files.items())).encode())
+    for name in sorted(list_files(folder, MOST_FILES)):
+        one = os.lstat(folder / name)
+        facts = (name, one.st_dev, one.st_ino, one.st_mode, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
+        proof.update(repr(facts).encode())
+    return proof.digest()
+
+
 def open_folder(
     path: Path,
     kind: type[M],
     inspect: Inspect | None = None,
     checksums: bool = True,
     wanted: Wanted = lambda name: True,
+    proofs: Proofs | None = None,
 ) -> Artifact[M]:
     """Open the artifact of a folder.
 
@@ -267,13 +297,14 @@ def open_folder(
         inspect: takes the JSON value of the manifest.
         checksums: whether to compare checksums, too: all is read then. Names and sizes are compared in any case.
         wanted: which files are compared.
+        proofs: of contents that need not be checked again; one that was checked is added.
 
     Raises the kind's error, and what `inspect` raises.
     """
     while True:
         manifest = read_manifest(path, kind, inspect)
         try:
-            return _open_content(path, manifest, checksums, wanted)
+            return _open_content(path, manifest, checksums, wanted, proofs)
         except kind.error:
             # it may have been replaced since its manifest was read, and the content removed
             with suppress(CorankError):
@@ -282,26 +313,26 @@ def open_folder(
             raise
 
 
-def _open_content(path: Path, manifest: M, checksums: bool, wanted: Wanted) -> Artifact[M]:
-    content = path / manifest.content
+def _open_content(
+    path: Path, manifest: M, checksums: bool, wanted: Wanted, proofs: Proofs | None
+) -> Artifact[M]:
+    content, proof = path / manifest.content, b""
     try:
         if content.is_symlink():
             raise NotADirectoryError("a link, or no folder")
-        lease = FolderLease(content)
-    except OSError as error:
-        raise _unreadable(content, manifest, error) from None
-    for name in manifest.files:
-        if wanted(name):
+        opened = Artifact(content, manifest, (FolderLease(content),))
+        if proofs is not None and (proof := prove(content, manifest)) in proofs:
+            return opened
+        for name in filter(wanted, manifest.files):
             _check(path, name, manifest, checksums)
-    try:
         _refuse_others(content, manifest)
     except OSError as error:
-        raise _unreadable(content, manifest, error) from None
-    return Artifact(content, manifest, (lease,))
-
-
-def _unreadable(path: Path, manifest: Manifest, error: OSError) -> CorankError:
-    return manifest.error(f"{path}: cannot be read ({error.strerror or error}); {manifest.remedy}")
+        raise manifest.error(
+            f"{content}: cannot be read ({error.strerror or error}); {manifest.remedy}"
+        ) from None
+    if proofs is not None:
+        proofs.add(proof)
+    return opened
 
 
 def _check(path: Path, name: str, manifest: Manifest, checksums: bool) -> None:
@@ -313,7 +344,9 @@ def _check(path: Path, name: str, manifest: Manifest, checksums: bool) -> None:
             if size == file.bytes and (not checksums or File.measure(opened) == file):
                 return
     except OSError as error:
-        raise _unreadable(shown, manifest, error) from None
+        raise manifest.error(
+            f"{shown}: cannot be read ({error.strerror or error}); {manifest.remedy}"
+        ) from None
     difference = f"{size} bytes in place of {file.bytes}" if size != file.bytes else "its checksum differs"
     raise manifest.error(f"{shown}: damaged, or of another version ({difference}); {manifest.remedy}")
 

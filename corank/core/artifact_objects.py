@@ -22,6 +22,7 @@ from corank.core.artifact import (
     File,
     Inspect,
     M,
+    Proofs,
     Wanted,
     is_content,
     new_content,
@@ -173,6 +174,7 @@ def open_artifact(
     inspect: Inspect | None = None,
     checksums: bool = True,
     wanted: Wanted = lambda name: True,
+    proofs: Proofs | None = None,
 ) -> Artifact[M]:
     """Open an artifact: in its folder, or the copy of one publication of its URL, which is fetched first.
 
@@ -182,11 +184,12 @@ def open_artifact(
         inspect: takes the JSON value of the manifest before it is read.
         checksums: whether all files of a folder are read and compared with their checksums. Fetched ones are.
         wanted: the files that are needed.
+        proofs: as of `open_folder`.
 
     Raises the kind's error, StorageError, and what `inspect` raises.
     """
     if isinstance(location, Path):
-        return open_folder(location, kind, inspect, checksums, wanted)
+        return open_folder(location, kind, inspect, checksums, wanted, proofs)
     cache = ArtifactCache.of_environment()
     while True:
         published = Published.open(location, kind, inspect)

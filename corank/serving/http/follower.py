@@ -3,7 +3,6 @@
 `ServiceStatus` tells whether the service can serve, and how far what it serves is behind its source.
 """
 
-import ctypes
 import gc
 import threading
 import time
@@ -12,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
+from corank.core.arrays import unmap_pages
 from corank.core.errors import CorankError
 from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
@@ -23,15 +23,13 @@ from corank.serving.store.source import Source, load_first
 
 
 def release_memory() -> None:
-    """Collect what was left, keep what is alive out of later collections, and return free pages to the system.
+    """Collect what was left, and keep what is alive out of later collections.
 
-    A funnel lives until the next one, so its objects need not be visited by every collection.
+    A funnel lives until the next one, so its objects need not be visited by every collection. Free pages stay the
+    process's (malloc_trim would keep requests from allocating meanwhile): the next version takes as many.
     """
     gc.collect()
     gc.freeze()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
-    if trim is not None:
-        trim(0)
 
 
 WARM_REQUESTS = 200
@@ -40,6 +38,8 @@ SAMPLE_REQUESTS = 20
 """Made-up requests that it ranks if there are no recent ones."""
 PAUSE = 0.02
 """Seconds between two of these requests, and between two checks of the source, in which the service answers others."""
+STEP_PAUSE = 0.002
+"""Seconds between two steps in which an old funnel is freed."""
 STOP_SECONDS = 2.0
 """Time in which the thread must stop; a read that hangs is left behind."""
 
@@ -128,14 +128,20 @@ class Follower:
             self.report("the source answers again")
         if self.source.resynchronised > resynchronised:
             self.report("the store had lost changes that were served: all of it was read anew")
-        if newer is not None:
-            swapped = newer.manifest.content != self.funnel.manifest.content
-            self.funnel = newer
-            if swapped:
-                self.report(f"live: {newer.manifest.content}")
-                del newer
-                release_memory()
+        before, self.funnel = self.funnel, newer or self.funnel
         self._note_success()
+        if before.manifest.content != self.funnel.manifest.content:
+            self.report(f"live: {self.funnel.manifest.content}")
+            self._free(before)
+            del before, newer
+            release_memory()
+
+    def _free(self, funnel: Funnel) -> None:
+        """Take what is large of a funnel that was served out of memory, in steps between requests."""
+        self._stop.wait(PAUSE)  # a request that has begun ends, so that this thread frees the rest
+        for matrix in funnel.request_encoder.items.layers[0].parts.values():
+            for _ in unmap_pages(matrix.values):
+                self._stop.wait(STEP_PAUSE)
 
     def _note_success(self) -> None:
         """Note that what is served equals the source."""

@@ -123,7 +123,7 @@ class Candidate:
             return
         with suppress(BundleError, TrustError):
             trust = None if self.source.trusted is None else self.source.trusted.keys
-            bundle = Bundle.open(self.source.cache / self.version, trust=trust)
+            bundle = Bundle.open(self.source.cache / self.version, trust, self.source.loading.proofs)
             self.funnel, self.situation = Funnel(bundle), "served"
 
     def _note_trouble(self, error: Exception) -> None:

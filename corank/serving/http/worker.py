@@ -40,7 +40,7 @@ from corank.serving.log.settings import LIVE
 from corank.serving.store.base import is_store
 from corank.serving.store.fetch import fetch_in_subprocess
 from corank.serving.store.isolated_store import open_isolated
-from corank.serving.store.source import BundleSource, Source, StoreSource
+from corank.serving.store.source import BundleSource, SharedLoading, Source, StoreSource
 
 if TYPE_CHECKING:
     from corank.serving.http.tracing import RequestTracer
@@ -145,13 +145,13 @@ class RankingService:
             self.metrics.update_gauges()
 
 
-def open_source(settings: ServeSettings) -> Source:
+def open_source(settings: ServeSettings, loading: SharedLoading | None = None) -> Source:
     """Open the store or bundle to serve; a store is reached when it is read. Raises TrustError."""
     trust = TrustedKeys.load(settings.trust)
     if is_store(settings.source):
         prefetch = partial(fetch_in_subprocess, settings.source, settings.cache)
-        return StoreSource(settings.source, settings.cache, prefetch, trust)
-    return BundleSource(parse_location(settings.source), trust)
+        return StoreSource(settings.source, settings.cache, prefetch, trust, loading)
+    return BundleSource(parse_location(settings.source), trust, loading)
 
 
 def check_versions(settings: ServeSettings) -> None:
@@ -219,7 +219,7 @@ def create_service(
     settings: ServeSettings, report: Report, drain: Drain, shared: SharedState
 ) -> RankingService:
     """Create the endpoints of a worker process, which turn unready when `drain` begins. Raises CorankError."""
-    source = open_source(settings)
+    source = open_source(settings, SharedLoading(shared.proofs, shared.loading))
     rollout = Rollout(source, settings.canary, settings.shadow, report)
     follower = Follower(source, settings.every, report, rollout)
     users = None

@@ -4,8 +4,8 @@ The bundle is fetched once. Items that were upserted since are a layer in memory
 journal, change by change, so that it always serves the state after one change, complete.
 
 While a service answers requests, a process of its own fetches the next version: decoding a million records takes
-seconds of a core. It rests as long as it has worked, block by block, and its priority is low, but not the lowest: that
-would be a 70th of a core that others want, and a swap would take minutes.
+seconds of a core. It rests a while after each block, and its priority is low, but not the lowest: that would be a 70th
+of a core that others want, and a swap would take minutes.
 """
 
 import json
@@ -19,14 +19,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from corank.bundle.bundle import Bundle, lock_bundle
+from corank.bundle.bundle import Bundle, BundleWriter, lock_bundle
 from corank.bundle.content import part_file
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import KEYS
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.signatures import TrustedKeys, is_content_name
 from corank.core.arrays import read_identifiers
+from corank.core.artifact import Proofs, prove
 from corank.core.errors import BundleError, DataError, StoreError, TrustError
 from corank.core.locks import hold_lock
 from corank.core.registry import load_environment_plugins
@@ -57,8 +59,8 @@ def fetch_bundle(
     store: Store,
     version: str,
     cache: Path,
-    verified: bool = False,
     trust: TrustedKeys | None = None,
+    proofs: Proofs | None = None,
     pause: Pause = lambda: None,
 ) -> Bundle:
     """Fetch the bundle of a version into a cache, unless it is there.
@@ -69,8 +71,8 @@ def fetch_bundle(
         store: the store.
         version: its name.
         cache: a folder.
-        verified: whether the bundle in the cache has just been verified.
         trust: keys, one of which must have signed the version; None if it need not be signed.
+        proofs: of bundles that were verified, which are not read again; this one's is added.
         pause: called after each block of records.
 
     Raises StoreError, BundleError, TrustError.
@@ -79,41 +81,54 @@ def fetch_bundle(
         raise StoreError(
             f"{store.address}: {version[:200]!r} is no name of a version; publish a bundle again"
         )
-    path = cache / version
-    with _lock_cache(cache, version):
+    path, proofs = cache / version, set() if proofs is None else proofs
+    with locked(cache / f".{version}.lock"):
         if path.is_symlink():
             raise BundleError(f"{path}: a link, and bundles are written into the cache alone; remove it")
         try:
-            bundle = open_cached(cache, version, verified, trust)
+            bundle = open_cached(cache, version, trust, proofs)
         except (BundleError, TrustError):
             manifest, plain = read_stored_manifest(store, version, trust)
             with lock_bundle(path, "serve") as writer:
-                bundle = Bundle.of(
-                    writer.restore(manifest, plain, lambda folder: _fill(folder, store, manifest, pause))
-                )
+                bundle = _restore(writer, manifest, plain, store, pause)
+                with suppress(OSError):
+                    proofs.add(prove(bundle.folder, bundle.manifest))
         _remove_old(path)
     return bundle
 
 
 def open_cached(
-    cache: Path, version: str, verified: bool = False, trust: TrustedKeys | None = None
+    cache: Path, version: str, trust: TrustedKeys | None = None, proofs: Proofs | None = None
 ) -> Bundle:
     """Open the bundle of a version in a cache. Arguments as of `fetch_bundle`. Raises BundleError, TrustError."""
-    bundle = Bundle.open(cache / version, verified, trust)
+    bundle = Bundle.open(cache / version, trust, proofs)
     if bundle.manifest.content != version:
         raise BundleError(f"{cache / version}: holds {bundle.manifest.content}; remove it")
     return bundle
 
 
+def _restore(
+    writer: BundleWriter, manifest: BundleManifest, plain: dict[str, Any], store: Store, pause: Pause
+) -> Bundle:
+    """Write the bundle of a manifest, and compare its files' checksums. Raises StoreError, BundleError."""
+    try:
+        restored = writer.restore(manifest, plain, lambda folder: _fill(folder, store, manifest, pause))
+    except BundleError:  # some record is not as published: say which
+        restored = writer.restore(
+            manifest, plain, lambda folder: _fill(folder, store, manifest, pause, verify=True)
+        )
+    return Bundle.of(restored)
+
+
 @contextmanager
-def _lock_cache(cache: Path, version: str) -> Iterator[None]:
-    """Wait for the lock of a version in a cache, whose folder is made. Raises BundleError."""
+def locked(file: Path) -> Iterator[None]:
+    """Wait for a lock, whose folder is made. Raises BundleError."""
     with ExitStack() as stack:
         try:
-            cache.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(hold_lock(cache / f".{version}.lock"))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold_lock(file))
         except OSError as error:
-            raise BundleError(f"{cache}: bundles cannot be kept there: {error}") from None
+            raise BundleError(f"{file.parent}: bundles cannot be kept there: {error}") from None
         yield
 
 
@@ -135,14 +150,14 @@ def _require_space(folder: Path, version: str, manifest: BundleManifest) -> None
         )
 
 
-def _fill(folder: Path, store: Store, manifest: BundleManifest, pause: Pause) -> None:
+def _fill(folder: Path, store: Store, manifest: BundleManifest, pause: Pause, verify: bool = False) -> None:
     version = manifest.content
     _require_space(folder, version, manifest)
     if not any(part.startswith(ITEM_KEYS) for part in manifest.files):
         raise DamagedError(f"{store.address}: {version} has no {ITEM_KEYS}npy; publish it again")
     for part in filter(is_stored_part, manifest.files):
         _write_part(folder, store, version, manifest, part)
-    _write_items(folder, store, manifest, pause)
+    _write_items(folder, store, manifest, pause, verify)
 
 
 def _write_part(folder: Path, store: Store, version: str, manifest: BundleManifest, part: str) -> None:
@@ -151,10 +166,10 @@ def _write_part(folder: Path, store: Store, version: str, manifest: BundleManife
         file.writelines(read_chunks(store, version, part, manifest.files[part]))
 
 
-def _write_items(folder: Path, store: Store, manifest: BundleManifest, pause: Pause) -> None:
+def _write_items(folder: Path, store: Store, manifest: BundleManifest, pause: Pause, verify: bool) -> None:
     """Write the records of the bundle's items in their order, block by block; parts, which are most of them, at once.
 
-    Raises StoreError if a record is missing.
+    Raises StoreError if a record is missing, or is damaged and its checksum is to be compared (`verify`).
     """
     version, form = manifest.content, RecordFormat.from_manifest(manifest)
     try:
@@ -168,7 +183,7 @@ def _write_items(folder: Path, store: Store, manifest: BundleManifest, pause: Pa
             for part, width, precision in form.parts
         }
         for first in range(0, len(keys), BLOCK):
-            layer = form.decode(_read_records(store, version, keys[first : first + BLOCK]))
+            layer = form.decode(_read_records(store, version, keys[first : first + BLOCK]), verify)
             for part, matrix in layer.parts.items():
                 append[part](matrix)
             layers.append(replace(layer, parts={}))
@@ -302,20 +317,20 @@ def _decode_changes(funnel: Funnel, records: Mapping[bytes, bytes]) -> ItemLayer
 
 NICENESS = 10
 """A ninth of a core that a worker wants, too: a swap's time is bounded on a core that is never idle."""
-WORK = 0.5
+WORK = 0.8
 """Share of the time in which it works."""
 
 
-def fetch_in_subprocess(url: str, cache: Path, version: str) -> bool:
-    """Fetch a version into a cache; False if that failed, for a reason that the next fetch reports."""
+def fetch_in_subprocess(url: str, cache: Path, version: str) -> bytes | None:
+    """Fetch a version into a cache, and return its proof; None if that failed, which the next fetch reports."""
     # by standard input, since others can read arguments, and a URL may hold a password
     arguments = json.dumps([url, str(cache), version])
     command = ["nice", "-n", str(NICENESS), sys.executable, "-m", "corank.serving.store.fetch"]
     try:
         done = subprocess.run(command, input=arguments, text=True, capture_output=True, check=False)
-    except OSError:
-        return False
-    return done.returncode == 0
+        return bytes.fromhex(done.stdout) if done.returncode == 0 else None
+    except (OSError, ValueError):  # or a plug-in has written there, too
+        return None
 
 
 def fetch_named_version() -> None:
@@ -324,7 +339,9 @@ def fetch_named_version() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     load_environment_plugins()
     url, cache, version = json.load(sys.stdin)
-    fetch_bundle(open_store(url), version, Path(cache), pause=WorkPacer().pause)
+    proofs = set[bytes]()
+    fetch_bundle(open_store(url), version, Path(cache), proofs=proofs, pause=WorkPacer().pause)
+    print(*(proof.hex() for proof in proofs))
 
 
 class WorkPacer:

@@ -8,21 +8,23 @@ import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import msgspec
 
-from corank.bundle.bundle import Bundle, current_content
+from corank.bundle.bundle import Bundle, current_content, is_proven
 from corank.bundle.signatures import TrustedKeys, is_content_name
+from corank.core.artifact import Proofs
 from corank.core.errors import BundleError, StoreError, TrustError
 from corank.core.files import atomic_file
 from corank.core.objects import Location
 from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store, hide_password
-from corank.serving.store.fetch import catch_up, fetch_bundle, holds_change, load_latest, open_cached
+from corank.serving.store.fetch import catch_up, fetch_bundle, holds_change, load_latest, locked, open_cached
 from corank.serving.store.isolated_store import open_isolated
 from corank.serving.store.live_version import StoreState, TrustedLive
 
@@ -47,13 +49,13 @@ def write_last_live(cache: Path, url: str, version: str) -> None:
         raise BundleError(f"{path}: which version is live cannot be noted there: {error}") from None
 
 
-def open_last_live(cache: Path, url: str) -> Bundle | None:
+def open_last_live(cache: Path, url: str, proofs: Proofs | None = None) -> Bundle | None:
     """Open and verify the bundle of a store that was served last; None if the cache does not have it whole."""
     try:
         note = msgspec.json.decode(_note_path(cache, url).read_bytes(), type=LastLive)
         if note.store != _identity(url) or not is_content_name(note.version):
             return None
-        return open_cached(cache, note.version)
+        return open_cached(cache, note.version, proofs=proofs)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, BundleError):
         return None
 
@@ -70,8 +72,22 @@ def _note_path(cache: Path, url: str) -> Path:
     return cache / f"live-{hashlib.sha256(_identity(url).encode()).hexdigest()[:16]}.json"
 
 
-Prefetch = Callable[[str], bool]
-"""Version → whether it has been fetched into the cache and verified."""
+Prefetch = Callable[[str], bytes | None]
+"""Fetches a version into the cache: version → the proof that it was verified, None if that failed."""
+
+
+@dataclass(frozen=True)
+class SharedLoading:
+    """What the workers of a service share to load versions, one worker after another."""
+
+    proofs: Proofs = field(default_factory=set[bytes])
+    """Of contents that one of them has verified."""
+    lock: Path | None = None
+    """A file that the one that loads locks; None for a single worker."""
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Wait until no other worker loads a version, and keep others waiting. Raises BundleError."""
+        return nullcontext() if self.lock is None else locked(self.lock)
 
 
 class Source(ABC):
@@ -80,9 +96,9 @@ class Source(ABC):
     without_items: ClassVar[str]
     """Why it takes no items, if it takes none."""
 
-    def __init__(self, address: str) -> None:
-        """`address`: for messages."""
-        self.address = address
+    def __init__(self, address: str, loading: SharedLoading | None = None) -> None:
+        """`address`: for messages; `loading`: with other workers of the service."""
+        self.address, self.loading = address, loading or SharedLoading()
         self.known_seq: int | None = None
         """Number of the last change that it is known to have; None if it has not been read."""
         self.resynchronised = 0
@@ -108,20 +124,24 @@ class BundleSource(Source):
 
     without_items = "a bundle is served, and takes no items; `corank publish` it, and serve the store"
 
-    def __init__(self, location: Location, trust: TrustedKeys | None = None) -> None:
+    def __init__(
+        self, location: Location, trust: TrustedKeys | None = None, loading: SharedLoading | None = None
+    ) -> None:
         """
         Args:
             location: the folder, or its URL in object storage.
             trust: keys, one of which must have signed the bundle; None if it need not be signed.
+            loading: with other workers of the service.
         """
-        super().__init__(str(location))
+        super().__init__(str(location), loading)
         self.location, self._trust = location, trust
 
     def load_newer(self, held: Funnel | None) -> Funnel | None:
         """As `Source.load_newer`."""
         if held is not None and held.manifest.content == current_content(self.location):
             return None
-        funnel = Funnel(Bundle.open(self.location, trust=self._trust))
+        with self.loading.turn():
+            funnel = Funnel(Bundle.open(self.location, self._trust, self.loading.proofs))
         self.known_seq = funnel.manifest.items_seq
         return funnel
 
@@ -138,8 +158,9 @@ class StoreSource(Source):
         self,
         store: Store | str,
         cache: Path,
-        prefetch: Prefetch = lambda version: False,
+        prefetch: Prefetch = lambda version: None,
         trust: TrustedKeys | None = None,
+        loading: SharedLoading | None = None,
     ) -> None:
         """
         Args:
@@ -147,9 +168,10 @@ class StoreSource(Source):
             cache: folder of fetched bundles.
             prefetch: fetches a version in a process of its own, while this one serves.
             trust: keys, one of which must have signed what is live; None if it need not be signed.
+            loading: with other workers of the service.
         """
         self.url = store if isinstance(store, str) else store.address
-        super().__init__(hide_password(self.url))
+        super().__init__(hide_password(self.url), loading)
         self.cache, self.prefetch = cache, prefetch
         self._opened = None if isinstance(store, str) else store
         self._own, self._opening = self._opened is None, threading.Lock()
@@ -168,9 +190,11 @@ class StoreSource(Source):
 
     def fetch(self, store: Store, version: str, aside: bool) -> Funnel:
         """Fetch the bundle of a version, `aside` in a process of its own first. Raises as `fetch_bundle`."""
-        verified = aside and self.prefetch(version)
-        keys = None if self.trusted is None else self.trusted.keys
-        return Funnel(fetch_bundle(store, version, self.cache, verified, keys))
+        keys, proofs = None if self.trusted is None else self.trusted.keys, self.loading.proofs
+        with self.loading.turn():
+            if aside and not is_proven(self.cache / version, proofs) and (proof := self.prefetch(version)):
+                proofs.add(proof)
+            return Funnel(fetch_bundle(store, version, self.cache, keys, proofs))
 
     def load_newer(self, held: Funnel | None) -> Funnel | None:
         """As `Source.load_newer`; of a held version only the changes of items are read."""
@@ -208,10 +232,10 @@ class StoreSource(Source):
         if self.trusted is not None:
             with suppress(BundleError, TrustError):
                 if kept := self.trusted.read_kept():
-                    signed = open_cached(self.cache, kept.version, trust=self.trusted.keys)
+                    signed = open_cached(self.cache, kept.version, self.trusted.keys, self.loading.proofs)
                     return Funnel(signed).with_changes(kept.seq, kept.items_id)
             return None
-        bundle = open_last_live(self.cache, self.url)
+        bundle = open_last_live(self.cache, self.url, self.loading.proofs)
         return None if bundle is None else Funnel(bundle)
 
     def note_live(self, version: str) -> None:

@@ -15,7 +15,7 @@ from corank.serving.store.fetch import KEPT, catch_up, fetch_bundle, fetch_in_su
 from corank.serving.store.journal import JOURNAL, journal_key
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import remove_versions, roll_back_store
-from corank.serving.store.source import StoreSource, open_last_live, write_last_live
+from corank.serving.store.source import SharedLoading, StoreSource, open_last_live, write_last_live
 from corank.serving.store.upsert import upsert
 from tests.support.bundle_versions import variant
 from tests.support.cases import Case
@@ -176,23 +176,31 @@ def test_what_cannot_be_fetched_is_left_to_who_tells_why(
 
 
 @pytest.mark.thorough
-def test_a_service_has_the_next_version_fetched_beside_it(
+def test_a_version_is_fetched_beside_a_service_once_for_all_its_workers(
     bundles: list[Path], local: Store, tmp_path: Path
 ) -> None:
-    cache, asked = tmp_path / "cache", list[tuple[str, bool]]()
+    cache, asked = tmp_path / "cache", list[tuple[str, bytes | None]]()
 
-    def aside(version: str) -> bool:
+    def aside(version: str) -> bytes | None:
         asked.append((version, fetch_in_subprocess(local.address, cache, version)))
         return asked[-1][1]
 
     publish_bundle(bundles[0], local)
-    source = StoreSource(local, cache, aside)
-    held = source.load_newer(None)
+    loading = SharedLoading(lock=tmp_path / "loading")
+    workers = [StoreSource(local, cache, aside, loading=loading) for _ in range(2)]
+    held = [worker.load_newer(None) for worker in workers]
     assert not asked, "who serves nobody yet need not make way"
     version = publish_bundle(bundles[1], local)
-    newer = source.load_newer(held)
-    assert newer is not None and newer.manifest.content == version
-    assert asked == [(version, True)] and answers(newer) == answers(Funnel.open(bundles[1]))
+    with ThreadPoolExecutor(2) as pool:
+        newer = list(pool.map(lambda worker, funnel: worker.load_newer(funnel), workers, held))
+    for funnel in newer:
+        assert funnel is not None and funnel.manifest.content == version
+        assert answers(funnel) == answers(Funnel.open(bundles[1]))
+    assert [name for name, _ in asked] == [version] and asked[0][1] in loading.proofs
+    part = cache / version / version / "rank.value.onnx"
+    part.write_bytes(part.read_bytes()[:-1])
+    again = workers[0].load_newer(held[0])
+    assert again is not None and answers(again) == answers(newer[0]) and len(asked) == 2
 
 
 # Later changes

@@ -61,6 +61,8 @@ BLOCKED_AT_START = (signal.SIGHUP, RETIRE)
 
 TROUBLE_BYTES = 8192
 """Longest message about why a worker cannot start; the rest is cut off."""
+MOST_PROOFS, PROOF_BYTES = 64, 32
+"""Contents of bundles that are known as verified, more than a cache keeps; bytes of the SHA-256 of each."""
 MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable: the folder into which several workers write their metrics."""
 
@@ -120,11 +122,32 @@ class RestartCounts:
         return dict(zip(self.REASONS, self._counts, strict=True))
 
 
+class SharedProofs:
+    """Proofs (core/artifact.py) of what one of the workers has verified, in memory that no other process can open."""
+
+    def __init__(self) -> None:
+        self._proofs = SPAWN.RawArray(c_char, MOST_PROOFS * PROOF_BYTES)  # zeros are no proof
+        self._next: c_long = SPAWN.RawValue(c_long, 0)
+
+    def __contains__(self, proof: object) -> bool:
+        known: bytes = self._proofs.raw
+        return proof in {known[n : n + PROOF_BYTES] for n in range(0, len(known), PROOF_BYTES)}
+
+    def add(self, proof: bytes) -> None:
+        """Note a proof, in place of the oldest. Two at once may spoil both, so that one is verified again."""
+        first = self._next.value % MOST_PROOFS * PROOF_BYTES
+        memoryview(self._proofs).cast("B")[first : first + PROOF_BYTES] = proof
+        self._next.value += 1
+
+
 @dataclass(frozen=True)
 class SharedState:
     """What the worker processes of a service share."""
 
     restarts: RestartCounts = field(default_factory=RestartCounts)
+    proofs: SharedProofs = field(default_factory=SharedProofs)
+    loading: Path | None = None
+    """File that the worker which loads a version locks; None for a process without a supervisor."""
     buckets: Path | None = None
     """File of the buckets of rates; None for a process without a supervisor."""
 
