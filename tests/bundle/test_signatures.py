@@ -68,15 +68,15 @@ def test_a_bundle_unsigned_or_of_another_key_is_refused_and_keys_are_named(
         Bundle.open(signed, trust=trusted(other.public))
 
 
-@pytest.mark.parametrize("field", ["content", "stages", "parts"])
+@pytest.mark.parametrize("field", ["content", "stages", "files"])
 def test_an_altered_manifest_is_refused_even_with_its_digest_mended(
     signed: Path, keys: KeyPair, tmp_path: Path, field: str
 ) -> None:
     def edit(manifest: dict[str, Any]) -> None:
         if field == "stages":
             manifest["stages"][0]["keep"] += 1
-        elif field == "parts":
-            next(iter(manifest["parts"].values()))["sha256"] = "0" * 64
+        elif field == "files":
+            next(iter(manifest["files"].values()))["sha256"] = "0" * 64
         else:
             manifest[field] += "x"
         manifest["digest"] = digest(manifest)
