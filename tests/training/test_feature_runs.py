@@ -42,7 +42,7 @@ def train(config: Path, folder: Path, *overrides: str) -> tuple[list[dict[str, f
 def test_a_feature_that_is_added_trains_as_if_packed_from_scratch(config: Path, tmp_path: Path) -> None:
     losses, run = train(config, tmp_path / "added", CTR, *FEW)
     sets = config.parent / "packed" / "simulated-medium" / "sets"
-    assert run.packed().location in {*sets.iterdir()}
+    assert run.packed().location in list(sets.iterdir())
     scratch, other = train(config, tmp_path / "scratch", CTR, *FEW, f"packed={tmp_path / 'scratch_packed'}")
     assert other.packed().location == tmp_path / "scratch_packed"
     assert losses == scratch and len(losses) > 1
