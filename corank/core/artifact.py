@@ -403,7 +403,7 @@ class ArtifactWriter(Generic[M]):
         """Make a folder of a new name for files; nobody reads it before `commit`. Raises OSError."""
         folder = self.path / content
         folder.mkdir(parents=True)
-        if not self.kind.keeps_former:
+        if not self.kind.keeps_former and _read_raw(self.path, self.kind) == self.before:
             self._prune(content, _named(self.before))  # what a killed writer left may fill the disk
         return folder
 

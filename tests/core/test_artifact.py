@@ -196,7 +196,7 @@ def test_a_restored_content_takes_the_place_of_a_damaged_one_that_is_read(place:
                 (folder / "first").write_bytes(b"altered")
 
         with ArtifactWriter.lock(place.path, Notes, "note") as writer:
-            return writer.restore(manifest, fill_some)
+            return writer.restore(manifest, manifest.plain(), fill_some)
 
     with pytest.raises(NotesError, match="first: is not as published; publish it again"):
         restore(complete=False)
@@ -228,7 +228,7 @@ def _write_on_full_disk(path: Path, size: int) -> None:
             )
         except NotesError as error:
             assert "cannot be written: [Errno 27]" in str(error)
-            assert str(error).endswith("; what was there before is untouched")
+            assert "; what was there before is untouched; free space" in str(error)
         else:
             raise AssertionError("it was written")
 
