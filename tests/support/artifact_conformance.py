@@ -154,6 +154,7 @@ class FolderPlace(Place):
         self.where = str(self.path)
 
     def fresh(self, name: str) -> Self:
+        (self.root / "fresh").mkdir(exist_ok=True)  # a writer that makes it has one step more
         return type(self)(self.root / "fresh", name)
 
     def job(self, n: int) -> Job:
