@@ -29,8 +29,9 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, Field
@@ -89,7 +90,7 @@ class File(Settings):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
     @classmethod
-    def measure(cls, file: BinaryIO) -> Self:
+    def measure(cls, file: BufferedReader) -> Self:
         """Compute size and checksum of an open file. Raises OSError."""
         hashed = hashlib.file_digest(file, "sha256").hexdigest()
         return cls(bytes=os.fstat(file.fileno()).st_size, sha256=hashed)
@@ -569,8 +570,8 @@ def _refuse_foreign(path: Path, kind: type[Manifest]) -> None:
     names = {inner.name for inner in path.iterdir() if not inner.name.startswith(".")}
     ours, facts, name = set(filter(is_content, names)), _parse_raw(_read_raw(path, kind)), kind.kind_name()
     if ours and facts.get("kind") in (None, name):
-        ours |= {MANIFEST}
-    if foreign := names - ours - kind.beside:
+        ours |= kind.beside | {MANIFEST}
+    if foreign := names - ours:
         if facts.get("kind") is None and facts.get("format") in range(kind.written_format()):
             raise kind.error(f"{path}: was written by an earlier corank; remove it, or name another folder")
         raise kind.error(f"{path}: holds other files ({min(foreign)}) and no {name}; name another folder")

@@ -16,8 +16,9 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from corank.core.errors import CorankError, DataError
 
@@ -269,7 +270,7 @@ def is_relative_name(name: str) -> bool:
     return all(map(is_plain_name, name.split("/")))
 
 
-def open_regular_file(folder: Path, name: str) -> BinaryIO:
+def open_regular_file(folder: Path, name: str) -> BufferedReader:
     """Open a file below a folder for reading.
 
     Args:

@@ -110,13 +110,13 @@ def test_rows_before_are_needed_no_more(tmp_path: Path) -> None:
 
 def test_what_begins_anew_is_told(tmp_path: Path) -> None:
     write_day(tmp_path, 0)
-    first = corank.pack(config_of(0, tmp_path)).packed
+    first = corank.pack(config_of(0, tmp_path))["packed"]
     write_day(tmp_path, 1)
     said: list[str] = []
     clicked = {"side": "user", "kind": "ids", "of": "item", "event": "click"}
     changed = config_of(1, tmp_path, user={"side": "user", "kind": "id", "hash": 50}, clicked=clicked)
-    second = corank.pack(changed, continue_from=first.location, report=said.append).packed
-    assert f"begin anew, as {first.location} has no such features: user" in said
-    assert f"events 'item.click' begin now: {first.location} has none of them" in said
+    second = corank.pack(changed, continue_from=first, report=said.append).packed
+    assert f"begin anew, as {first} has no such features: user" in said
+    assert f"events 'item.click' begin now: {first} has none of them" in said
     assert set(second.manifest.grown) == {"item", "pair"}
     assert second.encoders.sizes["user"] == 52

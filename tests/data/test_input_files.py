@@ -19,7 +19,7 @@ def pack_days(folder: Path, days: int) -> list[PackResult]:
     results: list[PackResult] = []
     for n in range(days):
         write_day(folder, n)
-        earlier = results[-1].packed.location if results else None
+        earlier = results[-1]["packed"] if results else None
         results.append(corank.pack(config_of(n, folder), continue_from=earlier))
     return results
 
@@ -37,7 +37,7 @@ def test_a_day_reads_as_many_rows_whichever_it_is(tmp_path: Path, monkeypatch: p
     for n in range(10):
         write_day(tmp_path, n)
         read.append(0)
-        earlier = results[-1].packed.location if results else None
+        earlier = results[-1]["packed"] if results else None
         results.append(corank.pack(config_of(n, tmp_path), continue_from=earlier))
     # the day before holds rows that the new day trains on, and those of the priors' last period
     assert len(set(read[2:])) == 1

@@ -10,6 +10,7 @@ import pytest
 
 from corank.core.artifact import MANIFEST
 from corank.core.errors import DataError
+from corank.core.locks import LOCK
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import SETS, fingerprint, list_packs
 from corank.data.packing.packs import mark_continued, open_features, open_with_features, pack_features
@@ -75,6 +76,7 @@ import resource, sys
 from pathlib import Path
 from corank.core.artifact import MANIFEST
 from corank.core.errors import DataError
+from corank.core.locks import LOCK
 from corank.data.packing.pack import pack_log
 from corank.features.kinds.id import IdFeature
 from corank.features.schema import Schema
@@ -215,6 +217,13 @@ def test_a_set_stays_while_it_is_read_and_is_not_taken_for_one_of_another_log(wo
     gc.collect()
     world.pack()
     assert list_packs(root) == [root]
+
+
+def test_a_set_is_not_packed_where_nothing_can_be_written(world: World) -> None:
+    world.pack()
+    (world.folder / "packed" / LOCK).mkdir()
+    with pytest.raises(DataError, match=r"packed: cannot be written: .* what was there before is untouched"):
+        pack(world, tab=None)
 
 
 def test_a_set_that_others_continue_is_not_replaced(world: World) -> None:

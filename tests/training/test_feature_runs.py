@@ -41,9 +41,10 @@ def train(config: Path, folder: Path, *overrides: str) -> tuple[list[dict[str, f
 
 def test_a_feature_that_is_added_trains_as_if_packed_from_scratch(config: Path, tmp_path: Path) -> None:
     losses, run = train(config, tmp_path / "added", CTR, *FEW)
-    assert run.packed().folder.parent == config.parent / "packed" / "simulated-medium" / "sets"
+    sets = config.parent / "packed" / "simulated-medium" / "sets"
+    assert run.packed().location in sets.iterdir()
     scratch, other = train(config, tmp_path / "scratch", CTR, *FEW, f"packed={tmp_path / 'scratch_packed'}")
-    assert other.packed().folder == tmp_path / "scratch_packed"
+    assert other.packed().location == tmp_path / "scratch_packed"
     assert losses == scratch and len(losses) > 1
     ours, theirs = (load(one.folder / "model").tensors for one in (run, other))
     assert ours.keys() == theirs.keys()
@@ -73,16 +74,16 @@ def test_runs_of_other_features_stay_usable_whatever_is_packed_later(config: Pat
 
 def test_what_nothing_uses_is_removed(config: Path) -> None:
     root, said = config.parent / "packed" / "simulated-medium", list[str]()
-    unused = corank.pack(config, ["features.tab=null", CTR]).packed.folder
+    unused = Path(corank.pack(config, ["features.tab=null", CTR])["packed"])
     kept = trained_run(config, config.parent / "runs" / "kept", CTR, "train.epochs=1")
-    within = corank.pack(config, ["features.hour=null"]).packed.folder  # named by a run, as of a sweep
+    within = Path(corank.pack(config, ["features.hour=null"])["packed"])  # named by a run, as of a sweep
     named = config.parent / "sweeps" / "shop" / "run"
     Run.create(named, read(config, ["features.hour=null", f"packed={within}"]), config.parent)
     damaged = unused.with_name("damaged")
     shutil.copytree(within, damaged)
     (damaged / "manifest.json").unlink()
     corank.pack(config, prune=True, report=said.append)
-    assert sorted((root / "sets").iterdir()) == sorted([kept.packed().folder, within])
+    assert set((root / "sets").iterdir()) == {kept.packed().location, within}
     gone = sorted([unused, damaged])
     assert [line.split(": ")[0] for line in said[-3:-1]] == [f"removed {folder}" for folder in gone]
     freed = [int(line.split(": ")[1].split(" bytes")[0].replace(",", "")) for line in said[-3:]]
@@ -106,3 +107,13 @@ def test_nothing_is_removed_while_it_is_unknown_what_is_used(config: Path) -> No
     with pytest.raises(ConfigError, match="--prune: s3://shop/packed holds one set of features"):
         corank.pack(config, ["packed=s3://shop/packed"], prune=True)
     assert open_packed(read(config, [CTR]), config.parent).folder == packed.folder
+
+
+def test_what_a_process_reads_is_not_removed(config: Path) -> None:
+    read, said = corank.pack(config, ["features.tab=null"]).packed, list[str]()
+    corank.pack(config, prune=True, report=said.append)
+    assert said[-2:] == [
+        f"kept {read.location}: a process reads it",
+        "removed 0 of 1 other sets of features: 0 bytes freed",
+    ]
+    assert read.read_encoders()

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from corank.core.artifact import MANIFEST, Artifact, open_folder
+from corank.core.artifact import MANIFEST, Artifact, ArtifactWriter, open_folder
 from corank.core.errors import DataError
 from corank.core.files import atomic_file
-from corank.core.locks import WriteLock
 from corank.core.objects import Location
 from corank.core.reports import Report
 from corank.core.time import day_numbers
@@ -194,7 +193,7 @@ def pack_features(
                 "from them with `corank pack --from`, or name another folder as `packed`"
             )
         return pack_log(data, schema, base, root, report, engine)
-    with WriteLock.of_folder(root, "pack"):
+    with ArtifactWriter.lock(root, PackManifest, "pack"):
         folder = root / SETS / fingerprint(data, schema, base)[:16]
         return pack_log(data, schema, base, folder, report, engine)
 

@@ -50,7 +50,7 @@ def bits(tensor: torch.Tensor) -> bytes:
     return bytes(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
-def json_of(raw: bytes) -> Any:
+def json_of(raw: bytes | bytearray) -> Any:
     with suppress(ValueError):
         return json.loads(raw)
 

@@ -45,7 +45,7 @@ def test_weights_are_those_of_the_model() -> None:
     rows = sum(len(p) for p in model.tables.parameters())
     assert memory["tables"] == 4 * (tables + rows)
     assert memory["networks"] == pytest.approx(16 * dense, rel=0.02)
-    assert check.forecast.packed == sum(packed.manifest.files.values())
+    assert check.forecast.packed == packed.manifest.size
     guessed = forecast_training(check.profile, None, MACHINE)
     assert guessed.memory["tables"] == pytest.approx(memory["tables"], rel=0.25)
     assert guessed.packed == pytest.approx(check.forecast.packed, rel=0.5)
