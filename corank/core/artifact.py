@@ -4,15 +4,17 @@
     FOLDER/<content>/…      the files; a content folder has a name of its own and never changes
     FOLDER/.lock            of the one process that writes
 
-The contract, at every place (`artifact_objects.py`: object storage; `corank.serving.store`: a store of bytes):
+The contract, at every place (`artifact_objects.py`: object storage; `corank.serving.store`: a store of bytes), which
+`tests/support/artifact_conformance.py` tests:
 
-- A reader gets the old content or the new one, never a part or a mix, whenever a writer is killed.
+- A reader gets the old content or the new one, never a part or a mix, wherever a writer is killed, or fails: on a full
+  disk, on a read-only one, at a store that refuses.
 - What is read is what was written: a file that is absent, truncated, altered, exchanged or a link is an error that
   names it, and nothing of a manifest is trusted: kind, format, names, sizes and its own digest are checked.
 - Of two writers one wins; the other gets BusyError, or an error that says that the artifact was replaced, and changes
-  nothing. A disk that is full or read-only leaves what was there.
+  nothing. In a store both versions are complete, and the last one is live.
 - A content stays while a reader has a lease of it. The next writer removes what nobody reads and what was left by a
-  killed one.
+  killed one, and nothing else: files and folders of a user stay, and a folder of something else is refused.
 
 Bundles, packed data, checkpoints and runs are kinds: subclasses of `Manifest` with the facts of the kind.
 """
@@ -437,7 +439,7 @@ class ArtifactWriter(Generic[M]):
         """Make a folder of a new name for files; nobody reads it before `commit`. Raises OSError."""
         folder = self.path / content
         folder.mkdir(parents=True)
-        if not self.kind.keeps_former:
+        if not self.kind.keeps_former and _read_raw(self.path, self.kind) == self.before:
             self._prune(content, _named(self.before))  # what a killed writer left may fill the disk
         return folder
 
