@@ -31,7 +31,7 @@ def test_packed_data_are_the_old_or_the_new_wherever_packing_is_killed(tmp_path:
     changes = count_changes(pack, config, other)
     fingerprints.append(fingerprint(packed))
     seen = set()
-    for change in range(changes, 0, -(changes // 6)):
+    for change in range(changes, 0, -(changes // 4)):
         run(pack, config)
         kill_at(change, pack, config, other)
         seen.add(current := fingerprint(packed))
