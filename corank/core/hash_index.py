@@ -107,9 +107,10 @@ def _first(keys: Longs, slots: int) -> Longs:
 
 
 def null_mask(values: pl.Series) -> Mask:
-    """Where values are null: (N,)."""
-    mask: Mask = values.to_arrow().is_null().to_numpy(zero_copy_only=False)
-    return mask
+    """Where values are null: (N,). By the bits of an Arrow array, whose own conversion would load pandas."""
+    mask = values.to_arrow().is_null()
+    bits = np.frombuffer(mask.buffers()[1], np.uint8)
+    return np.unpackbits(bits, count=mask.offset + len(mask), bitorder="little")[mask.offset :].view(bool)
 
 
 def fill_nulls(values: pl.Series) -> Longs:
