@@ -422,6 +422,7 @@ class ExclusiveConformance(ArtifactConformance):
 
     def test_of_two_writers_one_is_refused_and_changes_nothing(self, place: Place) -> None:
         place.write(1)
+        refused: CorankError
         with place.writing() as complete:
             try:
                 place.write(2)
