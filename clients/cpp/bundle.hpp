@@ -7,7 +7,7 @@
 
 #include "encoders.hpp"
 
-const int FORMAT = 8;
+const int FORMAT = 9;
 const std::set<std::string> DERIVED_KINDS = {"age", "candidates", "contains", "cosine", "count", "pair", "prior", "product", "ratio", "within"};
 
 inline double cosine(const Floats& a, const Floats& b) {

@@ -6,7 +6,7 @@ import {readArray} from "./arrays.mjs";
 import {DERIVED_KINDS} from "./derive.mjs";
 import {COLUMN_KINDS, ENCODERS, Ids} from "./encoders.mjs";
 
-const FORMAT = 8;
+const FORMAT = 9;
 
 export class Bundle {
   constructor(path) {

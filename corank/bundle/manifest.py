@@ -97,7 +97,7 @@ class ItemsAsOf(Settings):
 
 BUNDLE = "bundle"
 """What a published folder of a bundle is said to hold."""
-FORMAT = 8
+FORMAT = 9
 """The format that is written, and the one that is read."""
 MOST_BYTES = 1 << 24
 """Bytes of a manifest, at most."""

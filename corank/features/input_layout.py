@@ -29,9 +29,9 @@ from corank.core.types import Floats, Index, Ints
 from corank.features.encoding import FIRST_KNOWN, VectorShape
 from corank.features.schema import PLACEMENTS, RECORD_PLACEMENTS, Placement, Schema
 
-FEW = 512
-"""Up to so many lists, making a sparse matrix takes longer than the product saves. More are summed so many at a time
-where SciPy is not installed, so that the rows that are read stay in the processor's cache."""
+FEW, MANY = 512, 16_384
+"""So many lists are summed at a time, so that the rows that are read stay in the processor's cache. More than many are
+summed by SciPy where it is installed, to other last bits: requests that are served together have fewer."""
 
 
 def sum_weighted_rows(table: Floats, row: Ints, weight: Floats, length: Index) -> Floats:
@@ -49,7 +49,7 @@ def sum_weighted_rows(table: Floats, row: Ints, weight: Floats, length: Index) -
         (N, d); zeros for an empty list.
     """
     ends = np.append(np.int32(0), np.cumsum(length, dtype=np.int32))
-    sparse = _sparse_array() if len(length) > FEW else None
+    sparse = _sparse_array() if len(length) > MANY else None
     if sparse is not None:
         product: Floats = sparse((weight, row, ends), (len(length), len(table))) @ table
         return product
@@ -195,7 +195,10 @@ class VectorColumns:
         """Write the columns of N rows into `out`: (N, width)."""
         vectors = rows.vectors[self.index]
         dense = vectors.dense()
-        out[:, :-1] = dense if self.shape.projection is None else dense @ tables[self.name]
+        if self.shape.projection is None:
+            out[:, :-1] = dense
+        else:  # each row by itself: a product of matrices sums a row in an order that depends on the others
+            np.matmul(dense[:, None], tables[self.name], out=out[:, None, :-1])
         out[:, -1] = vectors.row < 0
 
 
@@ -313,11 +316,9 @@ class Layout:
 
 def _pooled(table: Floats, lists: Ragged, listed: ListColumn) -> Floats:
     """Each list's sum, or mean, of weighted rows: (N, d)."""
-    count, code = len(lists.length), lists.flat() + np.int32(listed.offset)
+    code = lists.flat() + np.int32(listed.offset)
     counts = listed.mean or lists.weight is not None
     weight = _weights(lists, listed.mean) if counts else np.ones(len(code), dtype=np.float32)
-    if count == 1:
-        return weight @ table.take(code, axis=0)[None]
     return sum_weighted_rows(table, code, weight, lists.length)
 
 

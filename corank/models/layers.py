@@ -117,8 +117,8 @@ class Columns(nn.Module):
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, width) → (N, chosen columns)."""
-        return x.index_select(1, self.columns)
+        """(…, width) → (…, chosen columns)."""
+        return x.index_select(-1, self.columns)
 
 
 class SnapshotTerm(nn.Module):

@@ -125,7 +125,7 @@ class Towers(VectorModel):
     Matches add a term to the logit that no vector knows.
 
     A plug-in's subclass may override `build_tower`, what a side's vectors are made by; and how they meet: `meet` in a
-    batch, `meet_vectors` of one request.
+    batch, `meet_vectors` in an exported graph.
     """
 
     def __init__(self, settings: TowersSettings, layout: Layout) -> None:
@@ -221,7 +221,7 @@ class Towers(VectorModel):
         return graphs
 
     def score_parts(self, given: Mapping[str, Tensor]) -> Tensor:
-        """Score one request's candidates, matches included: (n, 1)."""
+        """Score candidates, matches included: (n, 1)."""
         logits = super().score_parts(given)
         return logits if self.matches is None else logits + given[MATCHES].unsqueeze(1)
 

@@ -88,7 +88,7 @@ def _edit(**changes: object) -> Callable[[Path], None]:
     [
         (lambda path: path.unlink(), "not a bundle (it has no manifest.json); `corank export` makes one"),
         (lambda path: path.write_bytes(path.read_bytes()[:-10]), "manifest.json: cannot be read ("),
-        (_edit(format=7), "manifest.json: format 7; this corank reads format 8; export the bundle again"),
+        (_edit(format=7), "manifest.json: format 7; this corank reads format 9; export the bundle again"),
         (_edit(items_seq=7), "manifest.json: altered since it was written; export the bundle again"),
     ],
 )

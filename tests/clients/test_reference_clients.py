@@ -106,8 +106,8 @@ def test_a_damaged_part_and_another_format_are_refused(client: list[str], tmp_pa
     raw[-1] ^= 1
     part.write_bytes(raw)
     assert "items/ids.npy: damaged, or of another version" in refusal(client, bundle)
-    (bundle / "manifest.json").write_text(json.dumps(manifest | {"format": 9}))
-    assert "format 9; this reader reads format 8" in refusal(client, bundle)
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"format": 10}))
+    assert "format 10; this reader reads format 9" in refusal(client, bundle)
 
 
 def test_the_runtime_reports_nothing(

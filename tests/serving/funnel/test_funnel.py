@@ -13,7 +13,7 @@ from corank.serving.funnel.funnel import DeadlineTimer
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.stage_scorer import Candidates
 from tests.support.cases import Case
-from tests.support.parity import assert_axes_named, assert_scored_as_trained
+from tests.support.parity import assert_axes_named, assert_ranked_as_alone, assert_scored_as_trained
 from tests.support.random_worlds import ALONE, DERIVED, LISTED, LONG, RICH, Drawn, drawn_worlds
 from tests.support.shared import shared_case
 from tests.support.waiting import eventually
@@ -23,6 +23,12 @@ from tests.support.waiting import eventually
 def test_funnel_scores_as_the_training_model_does() -> None:
     assert_scored_as_trained(shared_case(DERIVED))
     assert_axes_named(shared_case(DERIVED).model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drawn", [RICH, DERIVED], ids=["rich", "derived"])
+def test_answers_do_not_depend_on_what_else_is_ranked(drawn: Drawn) -> None:
+    assert_ranked_as_alone(shared_case(drawn))
 
 
 # no shrinking: each try is an export
@@ -44,6 +50,7 @@ def test_funnels_of_random_worlds_score_as_the_training_model_does(
     fixed = drawn in (LONG, LISTED, ALONE)
     case = shared_case(drawn) if fixed else Case.of(tmp_path_factory.mktemp("case"), drawn)
     assert_scored_as_trained(case)
+    assert_ranked_as_alone(case, drawn["seed"])
     assert_axes_named(case.model)
 
 
@@ -222,11 +229,11 @@ def test_runs_are_told_to_end_when_their_time_is_over_and_not_before() -> None:
 def test_candidates_are_scored_in_the_order_given(rich: Case) -> None:
     """A stage that cuts nobody hands all candidates on in another order."""
     funnel = rich.funnel
-    request = funnel.encode(Request.parse(rich.request("test", 0)))
-    mixed = np.random.default_rng(0).permutation(len(request.ids))
+    batch = funnel.encode(Request.parse(rich.request("test", 0)))
+    mixed = np.random.default_rng(0).permutation(len(batch.positions))
     for stage in funnel.manifest.stages:
         in_order, reordered, some = (
-            funnel.scorer.evaluate(stage, Candidates(funnel.request_encoder, request, alive, {}))[0]["click"]
+            funnel.scorer.evaluate(stage, Candidates(batch, alive, {}))[0]["click"]
             for alive in (np.arange(len(mixed)), mixed, mixed[: len(mixed) // 2])
         )
         np.testing.assert_allclose(reordered, in_order[mixed], atol=1e-6)

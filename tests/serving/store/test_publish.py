@@ -277,7 +277,7 @@ def test_a_version_of_another_format_is_refused(first: Path, local: Store, tmp_p
     facts = state.versions[version].model_copy(update={"manifest": hashlib.sha256(older).hexdigest()})
     local.put({f"parts/{version}": [(MANIFEST, older)]})
     assert local.swap(head, state.model_copy(update={"versions": {version: facts}}).to_bytes())
-    message = f"{version}: format 7; this corank reads format 8; export the bundle again and publish it"
+    message = f"{version}: format 7; this corank reads format 9; export the bundle again and publish it"
     with pytest.raises(StoreError, match=message):
         fetch_bundle(local, version, tmp_path / "cache")
 
