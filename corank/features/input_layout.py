@@ -146,13 +146,13 @@ class Group:
                 weight[position] = _weights(ragged, listed.mean)
         return Bags(row, start, weight, length.size)
 
-    def embed(self, rows: Rows, table: Floats, out: Floats) -> None:
-        """Compute the sums of `bags` without torch, into `out`: (N, width)."""
+    def embed(self, rows: Rows, table: Floats, out: Floats, few: bool = False) -> None:
+        """Compute the sums of `bags` without torch, into `out`: (N, width); `few` as in `embed_rows`."""
         end = len(self.ids) * self.dim
         ids = rows.ids if len(self.ids) == rows.ids.shape[1] else rows.ids[:, self.ids]
         out[:, :end] = table.take(ids + self.offsets, axis=0).reshape(len(rows), end)
         for listed in self.lists:
-            out[:, end : end + self.dim] = _pooled(table, rows.lists[listed.index], listed)
+            _pool(table, rows.lists[listed.index], listed, out[:, end : end + self.dim], few)
             end += self.dim
 
     def _lengths(self, rows: Rows) -> Ints:
@@ -314,12 +314,18 @@ class Layout:
         return {dim: np.array(indices, dtype=np.int32) for dim, indices in rows.items()}
 
 
-def _pooled(table: Floats, lists: Ragged, listed: ListColumn) -> Floats:
-    """Each list's sum, or mean, of weighted rows: (N, d)."""
+def _pool(table: Floats, lists: Ragged, listed: ListColumn, out: Floats, few: bool) -> None:
+    """Compute each list's sum, or mean, of weighted rows into `out`: (N, d)."""
     code = lists.flat() + np.int32(listed.offset)
     counts = listed.mean or lists.weight is not None
     weight = _weights(lists, listed.mean) if counts else np.ones(len(code), dtype=np.float32)
-    return sum_weighted_rows(table, code, weight, lists.length)
+    if not few:
+        out[:] = sum_weighted_rows(table, code, weight, lists.length)
+        return
+    read, begin = table.take(code, axis=0), 0
+    for n, length in enumerate(lists.length.tolist()):
+        np.matmul(weight[begin : begin + length], read[begin : begin + length], out=out[n])
+        begin += length
 
 
 def embed_rows(
@@ -328,14 +334,18 @@ def embed_rows(
     vectors: Sequence[VectorColumns],
     tables: TableSet,
     numbers: bool = False,
+    few: bool = False,
 ) -> Floats:
-    """Compute the columns of some features of N encoded rows: embedded ones, numbers if wanted, vectors: (N, ·)."""
+    """Compute the columns of some features of N encoded rows: embedded ones, numbers if wanted, vectors: (N, ·).
+
+    `few`: lists are summed one after the other, in less time where they are long and few, as of queries.
+    """
     between = rows.numbers.shape[1] if numbers else 0
     widths = [*(group.width for group in groups), between, *(vector.width for vector in vectors)]
     out = np.empty((len(rows), sum(widths)), dtype=np.float32)
     at = 0
     for group in groups:
-        group.embed(rows, tables[group.dim], out[:, at : at + group.width])
+        group.embed(rows, tables[group.dim], out[:, at : at + group.width], few)
         at += group.width
     if between:
         out[:, at : at + between] = rows.numbers
@@ -348,7 +358,8 @@ def embed_rows(
 
 def dense_input(rows: Rows, layout: Layout, placement: Placement, tables: TableSet) -> Floats:
     """The dense input of N encoded rows of one placement: (N, width)."""
-    return embed_rows(rows, layout.groups[placement], layout.vectors[placement], tables, numbers=True)
+    groups, vectors, few = layout.groups[placement], layout.vectors[placement], placement == "query"
+    return embed_rows(rows, groups, vectors, tables, numbers=True, few=few)
 
 
 def event_groups(layout: Layout, history: str, features: Collection[str]) -> tuple[Group, ...]:

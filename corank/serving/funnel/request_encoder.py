@@ -240,7 +240,7 @@ class RequestEncoder:
             self,
             requests,
             start,
-            np.repeat(np.arange(len(requests)), np.diff(start)),
+            _repeat(start),
             query,
             operands,
             items,
@@ -454,6 +454,13 @@ class RequestEncoder:
 
 
 _NOTHING: Mapping[str, Any] = {}
+
+
+def _repeat(start: list[int]) -> Longs:
+    """The request of each candidate, from where those of each request begin: (n,)."""
+    if len(start) == 2:
+        return np.zeros(start[1], dtype=np.int64)
+    return np.repeat(np.arange(len(start) - 1), np.diff(start))
 
 
 def _by_history(parts: Sequence[QueryPart]) -> dict[str, list[RequestHistory]]:

@@ -22,7 +22,7 @@ from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Floats, Hashes, Ints, Longs
 from corank.data.packed.history import add_histories, unknown_item_rows, with_attributes
 from corank.features.encoders import Encoders
-from corank.features.encoding import Hash, Vocabulary, as_int64, hash_values, to_identifiers
+from corank.features.encoding import Hash, Vocabulary, as_int64, hash_numbers, hash_values, to_identifiers
 from corank.features.history import ListedEvents, RequestEvents, Values
 from corank.features.history_events import Events, History, HistoryNeeds, log_ages, recency_weights
 from corank.features.operands import Operands, average_history_vectors, gather_history_operands
@@ -134,6 +134,12 @@ class HistoryItems:
     operands: Operands
 
 
+class _HistoryPlan(NamedTuple):
+    settings: History
+    beside: Mapping[str, str]
+    encoder: Vocabulary | Hash
+
+
 class HistoryEncoder:
     """Encodes the histories of requests to one bundle."""
 
@@ -147,6 +153,7 @@ class HistoryEncoder:
             for name in self.schema.histories()
         }
         """By history, the features that are attributes of its events, and their columns."""
+        self._plan = {name: self._plan_of(name, settings) for name, settings in self.schema.histories().items()}
         self._columns = {
             name: self.schema.column_names([name, *self._beside[name]])
             for name, history in self.schema.histories().items()
@@ -162,6 +169,11 @@ class HistoryEncoder:
         self.needs_items = bool(self._needs.records or self._needs.weighted)
         """Whether the query needs more than the codes of histories."""
 
+    def _plan_of(self, name: str, settings: History) -> _HistoryPlan:
+        encoder = self._encoders.fitted[self.schema.table_of(name)]
+        assert isinstance(encoder, Vocabulary | Hash)
+        return _HistoryPlan(settings, self._beside[name], encoder)
+
     def encode(self, name: str, user: Mapping[str, Any], text: bool, time: int) -> RequestHistory:
         """Encode a history, its last events only.
 
@@ -173,10 +185,10 @@ class HistoryEncoder:
 
         Raises RequestError, which names the event, or DataError for lists that cannot be read.
         """
-        settings = self.schema.histories()[name]
+        settings, beside, encoder = self._plan[name]
         if settings.lists is not None:
             return self._encode_lists(name, settings, user, text, time)
-        events, beside, timed = user.get(name), self._beside[name], name in self._timed
+        events, timed = user.get(name), name in self._timed
         ids, times = parse_history(name, events, timed, beside.values())
         warnings: tuple[RequestWarning, ...] = ()
         age = _NO_TIMES
@@ -187,26 +199,27 @@ class HistoryEncoder:
                 raise RequestError(f"user.{name}: a time is beyond 64 bits") from None
             warnings, age = check_event_times(f"user.{name}", then, time), time - then
         ids, age = ids[-settings.last :], age[-settings.last :]
-        encoder = self._encoders.fitted[self.schema.table_of(name)]
-        assert isinstance(encoder, Vocabulary | Hash)
-        numbers = as_int64(ids)
-        values: pl.Series | None = None
-        if numbers is not None and not encoder.text and name not in self._needs.compared:
+        numbers, compared, keys = as_int64(ids), name in self._needs.compared, _NO_KEYS
+        if numbers is not None and not text and not encoder.text:
             codes = encoder.codes_of_numbers(numbers)
+            keys = hash_numbers(numbers) if compared else keys
         else:
             values = to_series(name, ids, f"user.{name}") if ids else pl.Series(name, [], dtype=pl.Null)
             codes = encoder.codes(values, name)
-        last_events = (events or [])[-len(ids) :]
-        columns = {column: _read_attribute(f"user.{name}", column, last_events) for column in beside.values()}
+            keys = hash_values(values, name) if compared else keys
+        columns: dict[str, Values] = {}
+        if beside:
+            last_events = (events or [])[-len(ids) :]
+            columns = {c: _read_attribute(f"user.{name}", c, last_events) for c in beside.values()}
         wanted = WantedItems(f"user.{name}", ids, numbers)
-        return self._history(name, codes, wanted, values, age, columns, warnings)
+        return self._history(name, codes, wanted, keys, age, columns, warnings)
 
     def _history(
         self,
         name: str,
         codes: Ints,
         wanted: WantedItems,
-        values: pl.Series | None,
+        keys: Hashes,
         age: Longs,
         columns: Mapping[str, Values],
         warnings: tuple[RequestWarning, ...] = (),
@@ -217,16 +230,16 @@ class HistoryEncoder:
             name: of the history.
             codes: of its events: (L,).
             wanted: its items.
-            values: the ids, if some cross compares them: (L,).
+            keys: hashes of the ids, if some cross compares them: (L,).
             age: of its events, in ms, if their times are known: (L,).
             columns: attributes of its events, by name: (L,).
             warnings: about its events.
         """
-        half_life, beside = self.schema.histories()[name].half_life, self._beside[name]
+        half_life, beside = self._plan[name].settings.half_life, self._beside[name]
         return RequestHistory(
             codes,
             wanted if name in self.looked_up else None,
-            _NO_KEYS if values is None or name not in self._needs.compared else hash_values(values, name),
+            keys,
             recency_weights(np.maximum(age, 0), half_life) if half_life else None,
             log_ages(age) if self.attended.get(name) else None,
             warnings,
@@ -259,8 +272,8 @@ class HistoryEncoder:
         columns = {column: attribute[seen] for column, attribute in listed.parallel.items()}
         where = f"user.{settings.lists.column}"
         wanted = WantedItems(where, ids) if isinstance(ids, pl.Series) else WantedItems(where, [], ids)
-        compared = pl.Series(ids) if name in self._needs.compared else None
-        return self._history(name, self._encoders.codes(name, ids), wanted, compared, age, columns)
+        keys = hash_values(pl.Series(ids), name) if name in self._needs.compared else _NO_KEYS
+        return self._history(name, self._encoders.codes(name, ids), wanted, keys, age, columns)
 
     def gather(
         self, items: LayeredItems, histories: Histories, positions: Mapping[str, Longs]

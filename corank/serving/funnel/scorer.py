@@ -230,6 +230,9 @@ def refuse_odd(stage: StageFacts, value: Numbers, candidates: Candidates) -> Num
     return value
 
 
+OUTPUTS = ["logits", "value"]
+
+
 class _ValueGraph(StageScorer):
     """Runs the graph `value`, calibration and formula included."""
 
@@ -262,7 +265,7 @@ class _ValueGraph(StageScorer):
     def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
         """As `StageScorer.evaluate`."""
         feeds = {name: read(candidates) for name, read in self._readers}
-        logits, value = self.session.run(None, feeds, candidates.options)
+        logits, value = self.session.run(OUTPUTS, feeds, candidates.options)
         return logits, value
 
 

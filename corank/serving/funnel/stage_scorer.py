@@ -60,7 +60,8 @@ class Candidates:
     @cached_property
     def request_of(self) -> Longs:
         """The request of each, as an index of `batch.requests`, ascending: (n,)."""
-        return self.batch.request_of.take(self.alive)
+        request_of = self.batch.request_of
+        return request_of.take(self.alive) if len(self.batch.requests) > 1 else request_of[: len(self.alive)]
 
     @cached_property
     def bounds(self) -> Longs:
