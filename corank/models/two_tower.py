@@ -204,8 +204,14 @@ class Towers(VectorModel):
         vectors: Tensor = self.query(self.query_dropout(query))
         if not self.biases:
             return vectors
-        product, bias = vectors[:, :-1], vectors[:, -1:]
-        return torch.cat((product, torch.ones_like(bias), math.sqrt(vectors.shape[1] + 1) * bias), dim=1)
+        product, bias, root = vectors[:, :-1], vectors[:, -1:], math.sqrt(vectors.shape[1] + 1)
+        if torch.compiler.is_exporting():  # one operator of a graph in place of six: the same numbers
+            columns = torch.eye(vectors.shape[1] + 1)[:, [*range(vectors.shape[1] - 1), -1]]
+            columns[-1, -1] = root
+            one = torch.zeros(vectors.shape[1] + 1)
+            one[-2] = 1
+            return functional.linear(vectors, columns, one)
+        return torch.cat((product, torch.ones_like(bias), root * bias), dim=1)
 
     def item_vectors(self, item: Tensor) -> Tensor:
         """The vectors of items: (I', ·) → (I', d)."""

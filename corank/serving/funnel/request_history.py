@@ -153,7 +153,9 @@ class HistoryEncoder:
             for name in self.schema.histories()
         }
         """By history, the features that are attributes of its events, and their columns."""
-        self._plan = {name: self._plan_of(name, settings) for name, settings in self.schema.histories().items()}
+        self._plan = {
+            name: self._plan_of(name, settings) for name, settings in self.schema.histories().items()
+        }
         self._columns = {
             name: self.schema.column_names([name, *self._beside[name]])
             for name, history in self.schema.histories().items()
