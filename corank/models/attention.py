@@ -94,7 +94,8 @@ class FilledHistory(AttendedHistory):
 
     def spread(self, x: Tensor) -> Tensor:
         """Bring what candidates have to the slots: (n, ·) → (R, S, ·)."""
-        return x.index_select(0, self.slots.flatten()).unflatten(0, (self.slots.shape[0], -1))
+        requests, slots = self.slots.shape
+        return x.index_select(0, self.slots.flatten()).view(requests, slots, x.shape[1])
 
     def sum(self, weight: Tensor, event: Tensor) -> Tensor:
         """Sum the weighted events of each candidate: (R, S, L), (R, L, w) → (n, w)."""
@@ -176,14 +177,14 @@ class Din(nn.Module):
     def _weigh_slots(self, target: Tensor, event: Tensor) -> Tensor:
         """a(e, t) in an exported graph, in less time: (R, S, w), (R, L, v) → (R, S, L).
 
-        W_e e + W_p (t ∘ e) + W_t t is one product of a matrix that each slot has, W_e + W_p diag(t) and a column more,
-        with (e, 1): nothing but hidden units is made for each pair.
+        W_t t + W_p (t ∘ e) + W_e e is one product of a matrix that each event has, W_t + W_p diag(e) and a column more,
+        with (t, 1): nothing but hidden units is made for each pair.
         """
-        own = event.shape[2] - target.shape[2]
-        product, filled = functional.pad(self.product.weight, (0, own)), functional.pad(target, (0, own))
-        of_slot = self.event.weight + product * filled.unsqueeze(2)
-        of_slot = torch.cat((of_slot, self.target(target).unsqueeze(3)), 3)
-        with_one = functional.pad(event, (0, 1), value=1.0)
-        units = (of_slot.flatten(1, 2) @ with_one.transpose(1, 2)).unflatten(1, (target.shape[1], -1))
-        hidden = ACTIVATIONS[self.activation](units)
-        return (self.weight.weight @ hidden).squeeze(2) + self.weight.bias.squeeze(0)
+        shared = event[:, :, : target.shape[2]].unsqueeze(2)
+        of_event = self.target.weight + self.product.weight * shared
+        alone = self.event(event) + self.target.bias
+        of_event = torch.cat((of_event, alone.unsqueeze(3)), 3)
+        with_one = functional.pad(target, (0, 1), value=1.0)
+        units = (of_event.flatten(1, 2) @ with_one.transpose(1, 2)).unflatten(1, (event.shape[1], -1))
+        weight = (self.weight.weight @ ACTIVATIONS[self.activation](units)).squeeze(2)
+        return weight.transpose(1, 2) + self.weight.bias.squeeze(0)

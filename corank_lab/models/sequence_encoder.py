@@ -72,7 +72,7 @@ class FilledSequences(EventSequences):
 
     def stack(self, x: Tensor) -> Tensor:
         """They are in order: (R · L, w) → (R, L, w)."""
-        return x.unflatten(0, (self._requests, -1))
+        return x.view(self._requests, -1, x.shape[1])
 
     def unstack(self, x: Tensor) -> Tensor:
         """(R, L, w) → (R · L, w)."""

@@ -297,7 +297,7 @@ class Funnel:
         for first in range(0, len(pending), self._at_once):
             together = pending[first : first + self._at_once]
             try:
-                results = self._run([one for _, one in together])
+                results: list[RankingResult | Exception] = [*self._run([one for _, one in together])]
             except Exception as error:
                 # of one of them: each alone tells of which, and keeps it from the others
                 alone = [requests[n] for n, _ in together]

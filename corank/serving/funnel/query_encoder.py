@@ -240,12 +240,12 @@ class QueryEncoder:
         for r, of in enumerate(values):
             for at, n in self._ids:
                 ids[r, at] = of[n].row
-            for at, n in self._numbers:
-                numbers[r, at] = of[n].row
+            for columns, n in self._numbers:
+                numbers[r, columns] = of[n].row
         for name, column in derived.items():
+            assert isinstance(column, np.ndarray)
             if name in placed.numbers_at:
-                at = placed.numbers_at[name]
-                numbers[:, at] = np.reshape(column, (len(parts), -1))
+                numbers[:, placed.numbers_at[name]] = column.reshape(len(parts), -1)
             else:
                 ids[:, placed.ids.index(name)] = column
         lists = [
@@ -264,9 +264,12 @@ class QueryEncoder:
         return Operands(
             len(parts),
             {name: join_arrays([of[n].operands.keys[name] for of in values]) for name, n in keys},
-            {name: join_lists([of[n].operands.lists[name] for of in values]) for name, n in lists} | listed,
+            {
+                **{name: join_lists([of[n].operands.lists[name] for of in values]) for name, n in lists},
+                **listed,
+            },
             {name: join_arrays([of[n].operands.numbers[name] for of in values]) for name, n in numbers},
-            vectors | means,
+            {**vectors, **means},
         )
 
     def _field(self, name: str) -> str:

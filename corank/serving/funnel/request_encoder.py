@@ -258,12 +258,15 @@ class RequestEncoder:
     ) -> tuple[Longs, dict[str, Longs]]:
         """Look up candidates, and by history the items of those whose items are looked up: positions."""
         names = self.query.histories.looked_up
-        wanted = [[*candidates], *([part.histories[name].wanted for part in parts] for name in names)]
+        wanted: list[list[WantedItems | None]] = [
+            [*candidates],
+            *([part.histories[name].wanted for part in parts] for name in names),
+        ]
         every = [one for group in wanted for one in group if one is not None]
         if not every:
             return np.empty(0, dtype=np.int64), {}
         positions = find_items(self.items, every)
-        ends = [*accumulate(sum(one.count for one in group if one is not None) for group in wanted)]
+        ends = [*accumulate(sum(one.size for one in group if one is not None) for group in wanted)]
         events = {name: positions[a:b] for name, a, b in zip(names, ends, ends[1:], strict=False)}
         return positions[: ends[0]], events
 
@@ -350,7 +353,7 @@ class RequestEncoder:
         """
         given, crosses, logged = [], [], []
         for one, own in zip(batch.requests, columns, strict=True):
-            count, rows = len(one.ids), own or [_NOTHING] * len(one.ids)
+            count, rows = len(one.ids), own or _NOTHING * len(one.ids)
             given.append(
                 {name: read_numbers(name, one.ids, own, name in self._named) for name in self._value_columns}
             )
@@ -453,7 +456,7 @@ class RequestEncoder:
             raise RequestError(f"candidates: {error}") from None
 
 
-_NOTHING: Mapping[str, Any] = {}
+_NOTHING: list[dict[str, Any]] = [{}]
 
 
 def _repeat(start: list[int]) -> Longs:

@@ -42,7 +42,7 @@ class WantedItems(NamedTuple):
     """The ids as an array, if they are known to be whole numbers."""
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """How many they are."""
         return len(self.ids) if self.numbers is None else len(self.numbers)
 

@@ -125,7 +125,7 @@ class VectorsScorer(StageScorer):
         query = self._query.compute(batch.query, candidates.shared).take(candidates.request_of, axis=0)
         # each row by itself, so that a score does not depend on where it is, or on others
         products = np.einsum("nd,nd->n", batch.items.part(self._part, candidates.rows), query)
-        logits = self._scale * products + self._bias
+        logits: Floats = self._scale * products + self._bias
         if self._matches is not None:
             logits += self._matches.read(candidates)
         return logits[:, None]

@@ -66,14 +66,15 @@ class Candidates:
     @cached_property
     def bounds(self) -> Longs:
         """Where those of each request begin, and the end: (R + 1,)."""
-        return self.request_of.searchsorted(np.arange(len(self.batch.requests) + 1))
+        return np.searchsorted(self.request_of, np.arange(len(self.batch.requests) + 1))
 
     @cached_property
     def slot_of(self) -> Longs:
         """The slot of each, where every request has as many slots as one has candidates at most: (n,)."""
         first, widest = self.bounds[:-1], np.diff(self.bounds).max()
         shift = np.arange(len(first)) * widest - first
-        return np.arange(len(self.alive)) + shift.take(self.request_of)
+        slots: Longs = np.arange(len(self.alive)) + shift.take(self.request_of)
+        return slots
 
     @property
     def slots(self) -> Longs:
@@ -88,7 +89,7 @@ class Candidates:
         return split_record(self.batch.encoder.schema, self.batch.items.rows(self.rows))
 
 
-Reader = Callable[[Candidates], Numbers]
+Reader = Callable[[Candidates], Numbers | Longs]
 """Gives an input of a graph."""
 
 
