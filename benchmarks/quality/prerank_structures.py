@@ -155,9 +155,9 @@ class Timed:
         logged = logged_request(Run(bundle, config, arena.folder), "test", 0, arena.packed)
         ids = [{"id": n} for n in range(CANDIDATES)]
         user = logged["user"] | {"history": [{"id": 7 * n, "time": 0} for n in range(EVENTS)]}
-        encoded = funnel.request_encoder.encode(Request.parse(logged | {"user": user, "candidates": ids}))
+        batch = funnel.encode(Request.parse(logged | {"user": user, "candidates": ids}))
         self.scorer = funnel.scorer.stages["prerank"]
-        self.candidates = Candidates(funnel.request_encoder, encoded, np.arange(CANDIDATES), {})
+        self.candidates = Candidates(batch, batch.everyone, {})
         self.bytes = 4 * (funnel.manifest.stages[0].vector_width or 0)
         self.calls: dict[str, Callable[[], object]] = {f"{name}.us": self.score}
 

@@ -47,7 +47,8 @@ from benchmarks.speed.transports import BATCH, ahead_figures, batches, packed
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.stage_scorer import ScorerInputs, open_graph
+from corank.serving.funnel.scorer import refuse_odd
+from corank.serving.funnel.stage_scorer import Candidates, ScorerInputs, open_graph
 from tests.support.service import ANY_TIME
 
 REQUESTS, CHECKED = 300, 20
@@ -88,7 +89,7 @@ def in_turn(calls: Mapping[str, Callable[[int], object]], rounds: int) -> dict[s
 def prerank(funnel: Funnel, requests: Sequence[Request]) -> dict[str, Callable[[int], object]]:
     """The floor, and the funnel's own way from the query's input and the candidates' places to those it keeps."""
     stage, *_ = funnel.manifest.stages
-    received = [funnel.request_encoder.encode(request) for request in requests]
+    received = [funnel.encode(request) for request in requests]
     name, inputs = (
         f"query.{stage.tables}",
         ScorerInputs(stage, funnel.scorer.folder, funnel.scorer.layout, funnel.scorer.tables[stage.tables]),
@@ -97,8 +98,10 @@ def prerank(funnel: Funnel, requests: Sequence[Request]) -> dict[str, Callable[[
     everyone, quotas = np.arange(CANDIDATES), {s.name: s.keep for s in funnel.manifest.stages}
 
     def ours(n: int) -> None:
-        ranked = RankingResult(funnel.manifest, requests[n], received[n], quotas)
-        ranked.cut(stage, everyone, funnel._score(stage, received[n], everyone, {name: query_inputs[n]}))
+        ranked = RankingResult(funnel.manifest, received[n].requests[0], quotas, 0.0)
+        candidates = Candidates(received[n], everyone, {name: query_inputs[n]})
+        score = refuse_odd(stage, funnel.scorer.evaluate(stage, candidates)[1], candidates)
+        ranked.cut(stage, everyone, score)
 
     tower = open_graph(funnel.scorer.folder / f"{stage.name}.query.onnx")
     vectors = np.array(funnel.request_encoder.items.layers[0].parts[f"{stage.name}.vector"].decode())

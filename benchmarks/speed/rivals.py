@@ -195,6 +195,7 @@ class Tuned:
         self.towers, self.ranker = _session(folder / "prerank.query.onnx"), _session(_whole_ranker(made))
         self.platt = model.bundle.manifest.stages[-1].calibrators["click"]
         self.decode, self.encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
+        self.first = np.zeros(CANDIDATES, dtype=np.int64)
         # written anew by every request: a loop ranks one at a time
         self.taken = np.empty((CANDIDATES, self.vectors.shape[1]), dtype=np.float32)
         self.dense = np.empty((1, model.layout.width("query")), dtype=np.float32)
@@ -210,7 +211,8 @@ class Tuned:
         dot = taken @ vector[0]
         kept = np.argpartition(dot, -KEEP)[-KEEP:] if len(dot) > KEEP else np.arange(len(dot))
         item = self.inputs.take(place[kept], axis=0)
-        logits = self.ranker.run(None, {"query": self.dense, "item": item})[0][:, 0]
+        inputs = {"query": self.dense, "request_of": self.first[: len(kept)], "item": item}
+        logits = self.ranker.run(None, inputs)[0][:, 0]
         best = np.argsort(-logits)[:ANSWER]
         scores = 1 / (1 + np.exp(-(self.platt.slope * logits[best] + self.platt.intercept)))
         pairs = zip(ids[kept[best]].tolist(), scores.tolist(), strict=True)

@@ -4,7 +4,7 @@
 
 #include "request.hpp"
 
-struct Tensor { Floats data; std::vector<int64_t> shape; };
+struct Tensor { Floats data; std::vector<int64_t> shape, whole{}; };  // of whole numbers, or else of data
 struct Scored { std::map<std::string, Floats> logits; std::vector<double> values; };
 using Candidates = std::vector<Candidate*>;
 
@@ -37,7 +37,11 @@ class Graph {
     std::vector<const char*> in, out;
     for (const std::string& name : inputs) tensors.push_back(give(name)), in.push_back(name.c_str());
     for (const std::string& name : outputs) out.push_back(name.c_str());
-    for (auto& [data, shape] : tensors) given.push_back(Ort::Value::CreateTensor<float>(memory.GetInfo(), data.data(), data.size(), shape.data(), shape.size()));
+    for (auto& [data, shape, whole] : tensors) {
+      auto add = [&](auto& from) { given.push_back(Ort::Value::CreateTensor(memory.GetInfo(), from.data(), from.size(), shape.data(), shape.size())); };
+      if (whole.empty()) add(data);
+      else add(whole);
+    }
     std::vector<Ort::Value> results = session.Run({}, in.data(), given.data(), in.size(), out.data(), out.size());
     std::map<std::string, std::vector<double>> found;
     for (size_t n = 0; n < results.size(); n++) {
@@ -127,9 +131,16 @@ struct Ranker {
       const History& history = request.histories.at(stage["attended"]["history"]);
       const bool none = history.rows.empty();
       for (const Row& row : history.rows) rows.push_back(&row);
-      if (input == "event") return none ? Tensor{Floats(total(bundle.layout["events"][name])), {1, total(bundle.layout["events"][name])}} : dense(bundle.layout["events"][name], rows, set);
-      found.data = none ? Floats{0} : input == "ages" ? history.ages : Floats(rows.size(), 1);
-      return {found.data, {int64_t(found.data.size())}};
+      const json& columns = bundle.layout["events"][name];
+      const int64_t length = none ? 1 : rows.size(), width = total(columns);
+      if (input == "event") return {none ? Floats(width) : dense(columns, rows, set).data, {1, length, width}};
+      return {none ? Floats{0} : input == "ages" ? history.ages : Floats(rows.size(), 1), {1, length}};
+    }
+    if (input == "request_of" || input == "slots" || input == "slot_of") {  // of one request
+      found.whole.resize(count);
+      if (input != "request_of") std::iota(found.whole.begin(), found.whole.end(), 0);
+      if (input == "slots") found.shape = {1, count};
+      return found;
     }
     for (const Candidate* candidate : candidates) rows.push_back(input == "cross" || input == "matches" ? &candidate->cross : &candidate->row);
     if (inputs.contains(input)) return dense(inputs[input], rows, set);

@@ -7,6 +7,7 @@ process.env.ORT_DISABLE_TELEMETRY ??= "1";  // read when the runtime is loaded
 const {default: ort} = await import("onnxruntime-node");
 
 const tensor = (data, ...dims) => new ort.Tensor("float32", Float32Array.from(data), dims);
+const whole = (data, ...dims) => new ort.Tensor("int64", BigInt64Array.from(data, BigInt), dims);
 const total = (parts) => parts.reduce((sum, {width}) => sum + width, 0);
 
 /** The dense input of rows; `tables` by their name. */
@@ -80,8 +81,9 @@ export class Ranker {
       query: () => dense(inputs.query, [request.query], tables), cross,
       item: () => dense(inputs.item, rows, tables), snapshot: () => dense(inputs.snapshot, rows, tables),
       matches: ({data} = cross()) => tensor(candidates.map((_, n) => match(data, n)), count),
-      event: () => none ? tensor(Array(total(events[name])).fill(0), 1, total(events[name])) : dense(events[name], event, tables),
-      mask: () => tensor(Array(length).fill(none ? 0 : 1), length), ages: () => tensor(none ? [0] : ages, length),
+      request_of: () => whole(Array(count).fill(0), count), slots: () => whole(rows.keys(), 1, count), slot_of: () => whole(rows.keys(), count),
+      event: () => tensor(none ? Array(total(events[name])).fill(0) : dense(events[name], event, tables).data, 1, length, total(events[name])),
+      mask: () => tensor(Array(length).fill(none ? 0 : 1), 1, length), ages: () => tensor(none ? [0] : ages, 1, length),
       earlier: () => tensor(candidates.flatMap((c) => from.map(([stage, what]) => seen[`${stage}.${what}`].get(c))), count, from.length),
     };
     const given = {};

@@ -39,7 +39,7 @@ from corank.models.joint import JointModel
 from corank.models.settings.stage import StageSettings
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request, to_series
-from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
+from corank.serving.funnel.request_encoder import EncodedBatch, RequestEncoder
 from corank.serving.funnel.request_history import RequestHistory, find_items
 from corank.training.config.config import Config
 from corank.training.export import make_manifest
@@ -81,8 +81,9 @@ def feature_latencies(
     named = {name for stage in stages for name in stage.ordering(config.data.columns).names}
     # logged requests describe no items, whose parts would be needed
     receiver = RequestEncoder(manifest, packed.encoders, items, priors, named, lambda rows: {})
-    online = _OnlineRequest(model, receiver, request, receiver.encode(request), manifest.user)
-    met, n = {}, len(online.received.ids)
+    received = receiver.encode([receiver.read(request)])
+    online = _OnlineRequest(model, receiver, request, received, manifest.user)
+    met, n = {}, len(received.positions)
     for stage in stages:
         met[stage.name], n = n, min(n, stage.keep)
     latencies = {}
@@ -102,7 +103,7 @@ class _OnlineRequest:
     model: JointModel
     receiver: RequestEncoder
     request: Request
-    received: EncodedRequest
+    received: EncodedBatch
     user: str
     """The column of the user's id."""
 
@@ -126,12 +127,12 @@ class _OnlineRequest:
         values = self._given(name, n)
         return lambda: receiver.encoders.encode(name, to_series(name, values, "request"))
 
-    def _read_history(self, name: str) -> tuple[dict[str, RequestHistory], dict[str, Longs]]:
+    def _read_history(self, name: str) -> tuple[dict[str, list[RequestHistory]], dict[str, Longs]]:
         """A history, encoded, and the positions of its items if anything reads them."""
         encoder, items = self.receiver.query.histories, self.receiver.items
-        past = encoder.encode(name, self.request.user, items.text, self.received.time)
-        wanted = {} if past.wanted is None else {name: find_items(items, [past.wanted])[0]}
-        return {name: past}, wanted
+        past = encoder.encode(name, self.request.user, items.text, int(self.received.times[0]))
+        wanted = {} if past.wanted is None else {name: find_items(items, [past.wanted])}
+        return {name: [past]}, wanted
 
     def _derive(self, name: str, n: int) -> None:
         receiver, received, schema = self.receiver, self.received, self.schema
@@ -139,8 +140,8 @@ class _OnlineRequest:
             receiver.derive(received, np.arange(n), [name])
             return
         sides = OperandRows.alone(schema, "query", received.operands)
-        time, size = np.array([received.time]), np.array([len(received.ids)])
-        values = derive_features(schema, "query", sides, receiver.priors, time, [name], size)
+        size = np.array([len(received.positions)])
+        values = derive_features(schema, "query", sides, receiver.priors, received.times, [name], size)
         receiver.encoders.encode_derived(name, values[name])
 
     def _given(self, name: str, n: int) -> list[Any]:

@@ -87,7 +87,7 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
 )
 """The errors of onnxruntime; they share no base of their own."""
 Shape = tuple[int | str | None, ...]
-"""The shape of a tensor of float32, None for n; `"double"` stands first in that of float64."""
+"""The shape of a tensor of float32, None for n; another type stands first, such as `"double"` or `"int64"`."""
 Shapes = Mapping[str, Shape]
 """By name the shape of a tensor."""
 
@@ -143,9 +143,15 @@ def _try_out(session: onnxruntime.InferenceSession) -> None:
     sizes = {
         node.name: [size if isinstance(size, int) else 2 for size in node.shape]
         for node in session.get_inputs()
-        if node.type == "tensor(float)"
     }
-    session.run(None, {name: np.ones(shape, dtype=np.float32) for name, shape in sizes.items()})
+    whole = {node.name for node in session.get_inputs() if node.type == "tensor(int64)"}  # rows of others
+    session.run(
+        None,
+        {
+            name: np.zeros(shape, dtype=np.int64) if name in whole else np.ones(shape, dtype=np.float32)
+            for name, shape in sizes.items()
+        },
+    )
 
 
 def _shape(tensor: Any) -> str:

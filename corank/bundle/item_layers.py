@@ -74,7 +74,7 @@ class LayeredItems:
             newer = layer.merge(newer)
         return type(self)((first, newer))
 
-    @property
+    @cached_property
     def text(self) -> bool:
         """Whether ids are text, rather than whole numbers."""
         return self.layers[0].records.ids.values.dtype == pl.String

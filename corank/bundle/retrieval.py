@@ -103,11 +103,12 @@ def sample_queries(
     shard = next((shard for shard in shards if len(shard)), None)
     if shard is None:
         raise BundleError("retrieval is tuned by logged requests, and there are none")
-    session = open_session(graph, {"query": (1, layout.width("query"))})
+    session = open_session(graph, {"query": (None, layout.width("query"))})
     chosen = np.sort(np.random.default_rng(seed).permutation(len(shard))[:MANY])
     histories = read_history_items(packed, shard, chosen, HistoryNeeds.of(packed.schema).for_rows)
     inputs = dense_input(read_query_rows(packed, shard, chosen, histories), layout, "query", tables)
-    return np.concatenate([session.run(None, {"query": inputs[n : n + 1]})[0] for n in range(len(inputs))])
+    vectors: Floats = session.run(None, {"query": inputs})[0]
+    return vectors
 
 
 def write_retrieval(

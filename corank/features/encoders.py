@@ -16,7 +16,6 @@ from corank.core.files import is_plain_name, parse_json, read_regular_file
 from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Doubles, Hashes, Ints, Longs
 from corank.features.encoding import Column, Encoded, Encoder, Hash, RowFeatures, Vocabulary
-from corank.features.feature_kind import FeatureKind
 from corank.features.schema import Placement, Schema
 
 FILE = "encoders.json"
@@ -41,32 +40,6 @@ def assemble_rows(features: RowFeatures, columns: Mapping[str, Encoded], count: 
         numbers[:, at] = _column(columns, name).reshape(count, at.stop - at.start)
     lists = tuple(_list(columns[name], name) for name in features.lists)
     return Rows(ids, numbers, lists, tuple(_vectors(columns[name], name) for name in features.vectors))
-
-
-RowValue = int | list[float] | Encoded
-"""An encoded feature of one row: a code, the numbers of its columns, a list of codes or a vector, of 1 row each."""
-
-
-def to_row_value(feature: FeatureKind, encoded: Encoded) -> RowValue:
-    """Take the only row of an encoded feature."""
-    if isinstance(encoded, Ragged | Vectors):
-        return encoded
-    if feature.storage == "id":
-        return int(encoded[0])
-    return [float(number) for number in encoded.ravel().tolist()]
-
-
-def assemble_row(features: RowFeatures, values: Mapping[str, RowValue]) -> Rows:
-    """Put encoded features, by name, together as one row, as `assemble_rows` does."""
-    numbers: list[Any] = []
-    for name in features.numbers:
-        numbers += values[name]  # type: ignore[arg-type]
-    return Rows(
-        np.array([[values[name] for name in features.ids]], dtype=np.int32),
-        np.array([numbers], dtype=np.float32),
-        tuple(values[name] for name in features.lists),  # type: ignore[misc]
-        tuple(values[name] for name in features.vectors),  # type: ignore[misc]
-    )
 
 
 def _column(columns: Mapping[str, Encoded], name: str) -> Column:

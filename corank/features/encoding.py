@@ -284,7 +284,7 @@ class Vocabulary(Encoder):
             codes[null_mask(values)] = MISSING
         return codes
 
-    @property
+    @cached_property
     def text(self) -> bool:
         """Whether the values are text."""
         return self.values.dtype == pl.String
@@ -364,10 +364,20 @@ def hash_values(values: pl.Series, name: str) -> Hashes:
     nulls = values.null_count()
     if nulls == len(values):
         return np.zeros(len(values), dtype=np.uint64)
-    hashed = _blake(values) if values.dtype == pl.String else splitmix64(fill_nulls(values).view(np.uint64))
-    hashed[hashed == 0] = 1
+    if values.dtype == pl.String:
+        hashed = _blake(values)
+        hashed[hashed == 0] = 1
+    else:
+        hashed = hash_numbers(fill_nulls(values))
     if nulls:
         hashed[null_mask(values)] = 0
+    return hashed
+
+
+def hash_numbers(values: Longs) -> Hashes:
+    """Hash whole numbers as `hash_values` does: (N,)."""
+    hashed = splitmix64(values.view(np.uint64))
+    hashed[hashed == 0] = 1
     return hashed
 
 

@@ -29,9 +29,9 @@ from corank.core.types import Floats, Index, Ints
 from corank.features.encoding import FIRST_KNOWN, VectorShape
 from corank.features.schema import PLACEMENTS, RECORD_PLACEMENTS, Placement, Schema
 
-FEW = 512
-"""Up to so many lists, making a sparse matrix takes longer than the product saves. More are summed so many at a time
-where SciPy is not installed, so that the rows that are read stay in the processor's cache."""
+FEW, MANY = 512, 16_384
+"""So many lists are summed at a time, so that the rows that are read stay in the processor's cache. More than many are
+summed by SciPy where it is installed, to other last bits: requests that are served together have fewer."""
 
 
 def sum_weighted_rows(table: Floats, row: Ints, weight: Floats, length: Index) -> Floats:
@@ -49,7 +49,7 @@ def sum_weighted_rows(table: Floats, row: Ints, weight: Floats, length: Index) -
         (N, d); zeros for an empty list.
     """
     ends = np.append(np.int32(0), np.cumsum(length, dtype=np.int32))
-    sparse = _sparse_array() if len(length) > FEW else None
+    sparse = _sparse_array() if len(length) > MANY else None
     if sparse is not None:
         product: Floats = sparse((weight, row, ends), (len(length), len(table))) @ table
         return product
@@ -146,13 +146,13 @@ class Group:
                 weight[position] = _weights(ragged, listed.mean)
         return Bags(row, start, weight, length.size)
 
-    def embed(self, rows: Rows, table: Floats, out: Floats) -> None:
-        """Compute the sums of `bags` without torch, into `out`: (N, width)."""
+    def embed(self, rows: Rows, table: Floats, out: Floats, few: bool = False) -> None:
+        """Compute the sums of `bags` without torch, into `out`: (N, width); `few` as in `embed_rows`."""
         end = len(self.ids) * self.dim
         ids = rows.ids if len(self.ids) == rows.ids.shape[1] else rows.ids[:, self.ids]
         out[:, :end] = table.take(ids + self.offsets, axis=0).reshape(len(rows), end)
         for listed in self.lists:
-            out[:, end : end + self.dim] = _pooled(table, rows.lists[listed.index], listed)
+            _pool(table, rows.lists[listed.index], listed, out[:, end : end + self.dim], few)
             end += self.dim
 
     def _lengths(self, rows: Rows) -> Ints:
@@ -195,7 +195,10 @@ class VectorColumns:
         """Write the columns of N rows into `out`: (N, width)."""
         vectors = rows.vectors[self.index]
         dense = vectors.dense()
-        out[:, :-1] = dense if self.shape.projection is None else dense @ tables[self.name]
+        if self.shape.projection is None:
+            out[:, :-1] = dense
+        else:  # each row by itself: a product of matrices sums a row in an order that depends on the others
+            np.matmul(dense[:, None], tables[self.name], out=out[:, None, :-1])
         out[:, -1] = vectors.row < 0
 
 
@@ -311,14 +314,18 @@ class Layout:
         return {dim: np.array(indices, dtype=np.int32) for dim, indices in rows.items()}
 
 
-def _pooled(table: Floats, lists: Ragged, listed: ListColumn) -> Floats:
-    """Each list's sum, or mean, of weighted rows: (N, d)."""
-    count, code = len(lists.length), lists.flat() + np.int32(listed.offset)
+def _pool(table: Floats, lists: Ragged, listed: ListColumn, out: Floats, few: bool) -> None:
+    """Compute each list's sum, or mean, of weighted rows into `out`: (N, d)."""
+    code = lists.flat() + np.int32(listed.offset)
     counts = listed.mean or lists.weight is not None
     weight = _weights(lists, listed.mean) if counts else np.ones(len(code), dtype=np.float32)
-    if count == 1:
-        return weight @ table.take(code, axis=0)[None]
-    return sum_weighted_rows(table, code, weight, lists.length)
+    if not few:
+        out[:] = sum_weighted_rows(table, code, weight, lists.length)
+        return
+    read, begin = table.take(code, axis=0), 0
+    for n, length in enumerate(lists.length.tolist()):
+        np.matmul(weight[begin : begin + length], read[begin : begin + length], out=out[n])
+        begin += length
 
 
 def embed_rows(
@@ -327,14 +334,18 @@ def embed_rows(
     vectors: Sequence[VectorColumns],
     tables: TableSet,
     numbers: bool = False,
+    few: bool = False,
 ) -> Floats:
-    """Compute the columns of some features of N encoded rows: embedded ones, numbers if wanted, vectors: (N, ·)."""
+    """Compute the columns of some features of N encoded rows: embedded ones, numbers if wanted, vectors: (N, ·).
+
+    `few`: lists are summed one after the other, in less time where they are long and few, as of queries.
+    """
     between = rows.numbers.shape[1] if numbers else 0
     widths = [*(group.width for group in groups), between, *(vector.width for vector in vectors)]
     out = np.empty((len(rows), sum(widths)), dtype=np.float32)
     at = 0
     for group in groups:
-        group.embed(rows, tables[group.dim], out[:, at : at + group.width])
+        group.embed(rows, tables[group.dim], out[:, at : at + group.width], few)
         at += group.width
     if between:
         out[:, at : at + between] = rows.numbers
@@ -347,7 +358,8 @@ def embed_rows(
 
 def dense_input(rows: Rows, layout: Layout, placement: Placement, tables: TableSet) -> Floats:
     """The dense input of N encoded rows of one placement: (N, width)."""
-    return embed_rows(rows, layout.groups[placement], layout.vectors[placement], tables, numbers=True)
+    groups, vectors, few = layout.groups[placement], layout.vectors[placement], placement == "query"
+    return embed_rows(rows, groups, vectors, tables, numbers=True, few=few)
 
 
 def event_groups(layout: Layout, history: str, features: Collection[str]) -> tuple[Group, ...]:

@@ -115,10 +115,16 @@ class Columns(nn.Module):
     def __init__(self, columns: list[int]) -> None:
         super().__init__()
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
+        first = columns[0] if columns else 0
+        self._slice = (
+            slice(first, first + len(columns)) if columns == [*range(first, first + len(columns))] else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, width) → (N, chosen columns)."""
-        return x.index_select(1, self.columns)
+        """(…, width) → (…, chosen columns)."""
+        if self._slice is not None and torch.compiler.is_exporting():  # in a tenth of the time
+            return x[..., self._slice]
+        return x.index_select(-1, self.columns)
 
 
 class SnapshotTerm(nn.Module):

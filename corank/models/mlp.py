@@ -18,12 +18,12 @@ from torch.nn import functional
 
 from corank.features.input_layout import Attended, Layout, event_columns
 from corank.features.schema import PLACEMENTS, Placement
-from corank.models.attention import Din, SingleRequestHistory
+from corank.models.attention import Din, FilledHistory
 from corank.models.layers import ACTIVATIONS, Columns, activated_layers, linear
 from corank.models.named_axes import AxisNames, join, name_axes, name_event_columns, name_inputs, number
 from corank.models.settings.mlp import ITEM, TARGET, DcnSettings, LayerSettings, MlpSettings, TeacherSettings
 from corank.models.stage_io import StageInputs, StageOutput
-from corank.models.stage_model import PART, Graph, ItemGraph, PartsGraph, StageModel
+from corank.models.stage_model import EVENTS, PART, REQUEST_OF, Graph, ItemGraph, PartsGraph, StageModel
 
 Product = tuple[Tensor, Tensor]
 """x and a weight, whose product x · weightᵀ counts: (C', ·), (h, ·)."""
@@ -199,7 +199,7 @@ class Mlp(StageModel):
         if not self.ahead:
             return super().graphs()
         parts = (ITEM,) if self.din is None else (ITEM, TARGET)
-        others = ("query", "cross", "event", "mask", "ages", "earlier")
+        others = ("query", REQUEST_OF, "cross", *EVENTS, "earlier")
         return {
             "item": Graph(ItemGraph(self, self.record_parts), ("item", "snapshot"), parts),
             "value": Graph(
@@ -217,15 +217,16 @@ class Mlp(StageModel):
         return sums if self.din is None else (sums, self.target(item))
 
     def score_parts(self, given: Mapping[str, Tensor]) -> Tensor:
-        """Score one request's candidates from their item parts: (n, labels)."""
-        query = given["query"]
+        """Score candidates from their item parts: (n, labels)."""
+        query, request_of = given["query"], given[REQUEST_OF]
         (of_query, _, of_pair), bias = self._split(query)
-        first = given[PART + ITEM] + functional.linear(self.read("query", query), of_query, bias)
+        of_query = functional.linear(self.read("query", query), of_query, bias)
+        first = given[PART + ITEM] + of_query.index_select(0, request_of)
         if "cross" in given:
             _, of_cross = torch.split(of_pair, self.pair_widths, dim=1)
             first = first + functional.linear(self.read("cross", given["cross"]), of_cross)
         if self.din is not None:
-            history = SingleRequestHistory(given["event"], given["mask"], given.get("ages"))
+            history = FilledHistory(*(given[name] for name in EVENTS if name in given))
             interest = self.din(given[PART + TARGET], history, self.event)
             first = first + functional.linear(*self.product(interest, self.interest))
         if self.earlier is not None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.functional import pad
 
 from corank.batches.batch import Batch, CandidateSubset, Csr, padded
@@ -103,34 +104,46 @@ class BatchPairs(Pairs):
         return pad(x, (0, 0, 0, self._empty))
 
 
-class RequestPairs(Pairs):
-    """The candidates of one request, each an item row of its own."""
+def dot_requests(query: Tensor, item: Tensor, request_of: Tensor) -> Tensor:
+    """⟨query[request_of[c]], item[c]⟩ in an exported graph: (R, h), (n, h), (n,) → (n,).
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    One product of all queries and all items, of which each candidate's is chosen, takes less time than gathered
+    queries. Queries are there twice, since the runtime sums in another order if there is only one: the last bit of a
+    score must not depend on other requests.
+    """
+    every = functional.linear(torch.cat((query, query)), item)
+    return every.gather(0, request_of.unsqueeze(0)).squeeze(0)
+
+
+class RequestPairs(Pairs):
+    """The candidates of the requests of an exported graph, each an item row of its own."""
+
+    def __init__(self, request_of: Tensor) -> None:
+        """`request_of`: the query row of each candidate: (n,) int64."""
+        self._request_of = request_of
 
     def sum(self, query: Tensor, item: Tensor, *terms: Tensor) -> Tensor:
-        """Sum by broadcasting the one query."""
-        return reduce(add, terms, query + item)
+        """Sum with gathered queries."""
+        return reduce(add, terms, self.spread_query(query) + item)
 
     def dot(self, query: Tensor, item: Tensor) -> Tensor:
-        """One product of a matrix and a vector."""
-        return item @ query.squeeze(0)
+        """As `dot_requests`."""
+        return dot_requests(query, item, self._request_of)
 
     def dot_own(self, query: Tensor, own: Tensor) -> Tensor:
-        """One product of a matrix and a vector."""
+        """As `dot_requests`."""
         return self.dot(query, own)
 
     def spread_query(self, x: Tensor) -> Tensor:
-        """Repeat the one query."""
-        return x.expand(self._count, -1)
+        """Gather by request."""
+        return x.index_select(0, self._request_of)
 
     def spread_item(self, x: Tensor) -> Tensor:
         """The items are the candidates."""
         return x
 
     def earliest(self, x: Tensor) -> Tensor:
-        """There is one request."""
+        """An item row is of one candidate."""
         return x
 
     def fill(self, x: Tensor) -> Tensor:

@@ -46,7 +46,8 @@ Example, a whole plug-in. With `plugins: [linear]` next to a config, `{model: li
             return StageOutput({self.label: z.squeeze(1).float()})
 
 Letters: R requests · I', C' distinct items and candidates of a batch, rounded up · d width of the vectors · S rows of a
-sample. Of one request in a graph: n candidates · N items · L events of a history · w width of attended features.
+sample. In a graph: n candidates of R requests · N items · L events of each history · S slots of
+each request · w width of attended features.
 """
 
 from abc import ABC, abstractmethod
@@ -55,20 +56,22 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from corank.core.errors import PluginError
 from corank.core.types import Floats
 from corank.features.schema import Placement
-from corank.models.attention import SingleRequestHistory
+from corank.models.attention import FilledHistory
 from corank.models.layers import SnapshotTerm
-from corank.models.pairs import RequestPairs
+from corank.models.pairs import RequestPairs, dot_requests
 from corank.models.settings.stage import PART_NAME, PARTS, VECTOR, StageSettings
 from corank.models.stage_io import StageInputs, StageOutput, StageVectors
 
-REQUEST_TENSORS = ("query", "item", "snapshot", "cross", "event", "mask", "ages", "earlier")
-"""One request's tensors: query (1, ·), item, snapshot and cross (n, ·), what is attended to event (L, w), mask (L,) and
-ages (L,), what is seen of earlier stages (n, ·)."""
+REQUEST_OF = "request_of"
+"""The query row of each candidate: (n,) int64, ascending."""
+EVENTS = ("event", "mask", "slots", "slot_of", "ages")
+"""What is attended to, as `FilledHistory` has it: event (R, L, w), mask and ages (R, L), slots (R, S), slot_of (n,)."""
+REQUEST_TENSORS = ("query", REQUEST_OF, "item", "snapshot", "cross", *EVENTS, "earlier")
+"""The tensors of R requests: query (R, ·), item, snapshot and cross (n, ·), what is seen of earlier stages (n, ·)."""
 PART = "part."
 """Begins the name by which a graph reads the candidates' rows of an item part: `part.vector` is (n, d)."""
 MATCHES = "matches"
@@ -88,7 +91,7 @@ class Graph:
 
 
 class RequestGraph(nn.Module):
-    """The forward of a stage over one request → logits (n, labels)."""
+    """The forward of a stage over R requests → logits (n, labels)."""
 
     def __init__(self, stage: nn.Module) -> None:
         super().__init__()
@@ -97,27 +100,32 @@ class RequestGraph(nn.Module):
     def forward(
         self,
         query: Tensor,
+        request_of: Tensor,
         item: Tensor,
         snapshot: Tensor | None = None,
         cross: Tensor | None = None,
         event: Tensor | None = None,
         mask: Tensor | None = None,
         ages: Tensor | None = None,
+        slots: Tensor | None = None,
+        slot_of: Tensor | None = None,
         earlier: Tensor | None = None,
     ) -> Tensor:
-        """Score the candidates of one request: (n, labels)."""
+        """Score the candidates: (n, labels)."""
         count = item.shape[0]
         snapshot = item.new_zeros(count, 0) if snapshot is None else snapshot
         cross = item.new_zeros(count, 0) if cross is None else cross
-        history = SingleRequestHistory(event, mask, ages) if event is not None and mask is not None else None
+        history = None
+        if event is not None and mask is not None and slots is not None and slot_of is not None:
+            history = FilledHistory(event, mask, slots, slot_of, ages)
         output: StageOutput = self.stage(
-            StageInputs(query, item, snapshot, cross, RequestPairs(count), history, earlier)
+            StageInputs(query, item, snapshot, cross, RequestPairs(request_of), history, earlier)
         )
         return torch.stack(list(output.logits.values()), dim=1)
 
 
 class QueryGraph(nn.Module):
-    """What a stage computes of the query alone: (1, ·) → (1, d)."""
+    """What a stage computes of queries alone: (R, ·) → (R, d)."""
 
     def __init__(self, stage: nn.Module, compute: Callable[[Tensor], Tensor]) -> None:
         """`compute` is a method of `stage`, which holds the weights."""
@@ -125,7 +133,7 @@ class QueryGraph(nn.Module):
         self.stage, self._compute = stage, compute
 
     def forward(self, query: Tensor) -> Tensor:
-        """(1, ·) → (1, d)."""
+        """(R, ·) → (R, d)."""
         return self._compute(query)
 
 
@@ -145,7 +153,7 @@ class ItemGraph(nn.Module):
 
 
 class PartsGraph(nn.Module):
-    """What a stage computes of one request's candidates from their item parts → logits (n, labels)."""
+    """What a stage computes of R requests' candidates from their item parts → logits (n, labels)."""
 
     def __init__(self, stage: nn.Module, compute: Callable[[Mapping[str, Tensor]], Tensor]) -> None:
         """`compute` is a method of `stage`, which holds the weights."""
@@ -153,7 +161,7 @@ class PartsGraph(nn.Module):
         self.stage, self._compute = stage, compute
 
     def forward(self, given: dict[str, Tensor]) -> Tensor:
-        """The query (1, ·), parts (n, ·) and what else the graph names → (n, labels)."""
+        """The queries (R, ·), `request_of` (n,), parts (n, ·), what else the graph names → (n, labels)."""
         return self._compute(given)
 
 
@@ -240,17 +248,19 @@ class VectorModel(StageModel):
         return {
             "query": Graph(QueryGraph(self, self.query_vectors), ("query",), (VECTOR,)),
             "item": Graph(ItemGraph(self, self.record_vectors), ("item", "snapshot"), (VECTOR,)),
-            "value": Graph(PartsGraph(self, self.score_parts), ("query", PART + VECTOR), ("logits",)),
+            "value": Graph(
+                PartsGraph(self, self.score_parts), ("query", REQUEST_OF, PART + VECTOR), ("logits",)
+            ),
         }
 
     def score_parts(self, given: Mapping[str, Tensor]) -> Tensor:
-        """Score one request's candidates from the query (1, ·) and item vectors (n, d): (n, 1)."""
-        return self.meet_vectors(self.query_vectors(given["query"]), given[PART + VECTOR]).unsqueeze(1)
+        """Score candidates from the queries (R, ·) and item vectors (n, d): (n, 1)."""
+        query = self.query_vectors(given["query"])
+        return self.meet_vectors(query, given[PART + VECTOR], given[REQUEST_OF]).unsqueeze(1)
 
-    def meet_vectors(self, query: Tensor, vectors: Tensor) -> Tensor:
-        """Score item vectors, snapshots within, by one query's: (1, d), (n, d) → (n,)."""
-        # the query on the left: the runtime is slow at a matrix times one column
-        return functional.linear(self.logit_scale() * query, vectors).squeeze(0) + self.logit_bias()
+    def meet_vectors(self, query: Tensor, vectors: Tensor, request_of: Tensor) -> Tensor:
+        """Score item vectors, snapshots within, by those of their queries: (R, d), (n, d), (n,) → (n,)."""
+        return dot_requests(self.logit_scale() * query, vectors, request_of) + self.logit_bias()
 
     def record_vectors(self, item: Tensor, snapshot: Tensor | None) -> Tensor:
         """The vectors of items at a snapshot: (N, ·), (N, ·) → (N, d)."""

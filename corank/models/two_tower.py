@@ -125,7 +125,7 @@ class Towers(VectorModel):
     Matches add a term to the logit that no vector knows.
 
     A plug-in's subclass may override `build_tower`, what a side's vectors are made by; and how they meet: `meet` in a
-    batch, `meet_vectors` of one request.
+    batch, `meet_vectors` in an exported graph.
     """
 
     def __init__(self, settings: TowersSettings, layout: Layout) -> None:
@@ -204,8 +204,14 @@ class Towers(VectorModel):
         vectors: Tensor = self.query(self.query_dropout(query))
         if not self.biases:
             return vectors
-        product, bias = vectors[:, :-1], vectors[:, -1:]
-        return torch.cat((product, torch.ones_like(bias), math.sqrt(vectors.shape[1] + 1) * bias), dim=1)
+        product, bias, root = vectors[:, :-1], vectors[:, -1:], math.sqrt(vectors.shape[1] + 1)
+        if torch.compiler.is_exporting():  # one operator of a graph in place of six: the same numbers
+            columns = torch.eye(vectors.shape[1] + 1)[:, [*range(vectors.shape[1] - 1), -1]]
+            columns[-1, -1] = root
+            one = torch.zeros(vectors.shape[1] + 1)
+            one[-2] = 1
+            return functional.linear(vectors, columns, one)
+        return torch.cat((product, torch.ones_like(bias), root * bias), dim=1)
 
     def item_vectors(self, item: Tensor) -> Tensor:
         """The vectors of items: (I', ·) → (I', d)."""
@@ -221,7 +227,7 @@ class Towers(VectorModel):
         return graphs
 
     def score_parts(self, given: Mapping[str, Tensor]) -> Tensor:
-        """Score one request's candidates, matches included: (n, 1)."""
+        """Score candidates, matches included: (n, 1)."""
         logits = super().score_parts(given)
         return logits if self.matches is None else logits + given[MATCHES].unsqueeze(1)
 

@@ -16,7 +16,6 @@ import numpy as np
 from corank.core.errors import RequestError
 from corank.core.files import atomic_file
 from corank.core.ragged import Ragged, Rows, Vectors
-from corank.core.types import Longs
 from corank.features.encoding import RowFeatures
 from corank.features.schema import Schema
 from corank.serving.funnel.funnel import Funnel
@@ -57,7 +56,6 @@ def make_case(funnel: Funnel, request: Mapping[str, Any]) -> dict[str, Any]:
     if asked.time is None:
         raise RequestError("time: a case needs one, since scores may depend on it; write it into the request")
     encoded = funnel.encode(asked)
-    everyone: Longs = np.arange(len(encoded.ids))
     described = encoded.positions[encoded.positions >= funnel.request_encoder.items.bounds[-1]]
     schema = funnel.schema
     ids, outputs, _ = funnel.predict(asked)
@@ -66,11 +64,13 @@ def make_case(funnel: Funnel, request: Mapping[str, Any]) -> dict[str, Any]:
         "query": plain_rows(encoded.query, schema.row_features("query"))[0],
         "candidates": ids,
         "described": plain_rows(encoded.items.rows(described), schema.record_features),
-        "cross": plain_rows(funnel.request_encoder.cross(encoded, everyone), schema.row_features("cross")),
+        "cross": plain_rows(
+            funnel.request_encoder.cross(encoded, encoded.everyone), schema.row_features("cross")
+        ),
         "events": {
-            name: {"rows": plain_rows(rows, _event_features(schema, name))}
-            | ({"ages": encoded.ages[name].tolist()} if name in encoded.ages else {})
-            for name, rows in encoded.histories.items()
+            name: {"rows": plain_rows(events.rows, _event_features(schema, name))}
+            | ({} if events.ages is None else {"ages": events.ages.tolist()})
+            for name, events in encoded.events.items()
         },
         "stages": {
             stage.name: {

@@ -1,6 +1,6 @@
 """Graphs of a network → ONNX files.
 
-Letters: n candidates.
+Letters: R requests · n candidates · L events of each request, filled up.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from corank.evaluation.predict import Calibrators
 from corank.features.input_layout import Layout, event_width
 from corank.models.joint import JointModel
 from corank.models.settings.stage import PARTS, StageSettings
-from corank.models.stage_model import MATCHES, PART, REQUEST_TENSORS, Graph
+from corank.models.stage_model import MATCHES, PART, REQUEST_OF, REQUEST_TENSORS, Graph
 from corank.training.config.config import Config
 
 COLUMN = "column."
@@ -38,9 +38,11 @@ def _axes() -> dict[str, dict[int, Any]]:
 
     Made when a graph is written: torch loads SymPy for them, a third of the time that importing torch takes.
     """
-    candidates, events = torch.export.Dim("n", min=1), torch.export.Dim("events", min=1)
+    names = ("requests", "n", "events", "slots")
+    requests, candidates, events, slots = (torch.export.Dim(name, min=1) for name in names)
     every = {name: {0: candidates} for name in REQUEST_TENSORS}
-    return every | {"query": {}, **{name: {0: events} for name in ("event", "mask", "ages")}}
+    every |= {key: {0: requests, 1: events} for key in ("event", "mask", "ages")}
+    return every | {"query": {0: requests}, "slots": {0: requests, 1: slots}}
 
 
 def graph_file(stage: str, graph: str) -> str:
@@ -147,17 +149,19 @@ def example_parts(model: JointModel, stage: str) -> dict[str, Tensor]:
 
 
 def example_request(model: JointModel, stage: str) -> dict[str, Tensor]:
-    """Tensors of the shapes that a stage reads of one request, of two candidates; only those that it reads."""
+    """Tensors of the shapes that a stage reads of two requests, of a candidate each; only those that it reads."""
     layout: Layout = model.layout
-    tensors = {"query": torch.zeros(1, layout.width("query")), "item": torch.zeros(2, layout.width("item"))}
+    tensors = {"query": torch.zeros(2, layout.width("query")), "item": torch.zeros(2, layout.width("item"))}
+    tensors[REQUEST_OF] = torch.arange(2)
     for placement in ("snapshot", "cross"):
         if layout.width(placement):
             tensors[placement] = torch.zeros(2, layout.width(placement))
     if stage in model.attends:
         attended = model.attends[stage]
         width = event_width(layout, attended.history, attended.features)
-        tensors |= {"event": torch.zeros(3, width), "mask": torch.zeros(3)}
-        tensors |= {"ages": torch.zeros(3)} if attended.ages else {}
+        tensors |= {"event": torch.zeros(2, 3, width), "mask": torch.zeros(2, 3)}
+        tensors |= {"ages": torch.zeros(2, 3)} if attended.ages else {}
+        tensors |= {"slots": torch.tensor([[0, 0], [1, 1]]), "slot_of": torch.tensor([0, 2])}
     if stage in model.earlier:
         tensors["earlier"] = torch.zeros(2, len(model.earlier[stage]))
     return tensors

@@ -5,6 +5,7 @@ L events at most · w width · v width of an event · h heads · d width of a he
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.nn import functional
 from torch.nn.functional import pad
 
 from corank.batches.batch import AttendedEvents
-from corank.models.attention import AttendedHistory, BatchHistory, Din, SingleRequestHistory
+from corank.models.attention import AttendedHistory, BatchHistory, Din, FilledHistory
 from corank.models.layers import Columns, linear
 from corank.models.named_axes import AxisNames, name_axes, number
 from corank_lab.models.mlp import EncodedDinSettings, SequenceEncoderSettings
@@ -59,19 +60,23 @@ class BatchSequences(EventSequences):
         return pad(x.flatten(0, 1).index_select(0, self._at), (0, 0, 0, self._empty))
 
 
-class SingleSequence(EventSequences):
-    """The events of one request."""
+class FilledSequences(EventSequences):
+    """The events of the requests of an exported graph, filled up behind the newest."""
 
-    def __init__(self, count: int, ages: Tensor | None) -> None:
-        self.place, self.ages = count - 1 - torch.arange(count), ages
+    def __init__(self, history: FilledHistory) -> None:
+        mask = history.mask
+        newer = mask.sum(1, keepdim=True).long() - 1 - torch.arange(mask.shape[1])
+        self.place = newer.clamp(min=0).flatten()
+        self.ages = None if history.ages is None else history.ages.flatten()
+        self._requests = mask.shape[0]
 
     def stack(self, x: Tensor) -> Tensor:
-        """They are in order: (L, w) → (1, L, w)."""
-        return x.unsqueeze(0)
+        """They are in order: (R · L, w) → (R, L, w)."""
+        return x.view(self._requests, -1, x.shape[1])
 
     def unstack(self, x: Tensor) -> Tensor:
-        """(1, L, w) → (L, w)."""
-        return x.squeeze(0)
+        """(R, L, w) → (R · L, w)."""
+        return x.flatten(0, 1)
 
 
 class SequenceEncoder(nn.Module):
@@ -177,10 +182,10 @@ class EncodedHistory(BatchHistory):
 
 
 def encode(history: AttendedHistory, rows: Tensor, encoder: SequenceEncoder) -> AttendedHistory:
-    """Encode each event of each request in its order, from rows as in `history.items`: (H', v), or (L, v)."""
-    if isinstance(history, SingleRequestHistory):
-        encoded = encoder(rows, SingleSequence(rows.shape[0], history.ages))
-        return SingleRequestHistory(encoded, history.mask)
+    """Encode each event of each request in its order, from rows as in `history.items`: (H', v), or (R, L, v)."""
+    if isinstance(history, FilledHistory):
+        encoded = encoder(rows.flatten(0, 1), FilledSequences(history))
+        return replace(history, items=encoded.unflatten(0, (rows.shape[0], -1)))
     assert isinstance(history, BatchHistory)
     past, count = history.past, len(history.past.event)
     # in shapes that repeat

@@ -118,8 +118,7 @@ class MeetingTowers(GeneratingTowers):
 class TowersMlp(MeetingTowers):
     """Logit w · relu(W_q q + W_v v + W_p (q ∘ v) + c) + exp(s)·⟨q, v⟩ + b.
 
-    Of one request W_v + W_p · diag(q) is a matrix, W_q q + c a vector, so that a candidate costs one product of that
-    matrix and v. A pre-ranker of full layers at a bounded price: COLD (Wang et al. 2020, arXiv 2007.16122).
+    A pre-ranker of full layers at a bounded price: COLD (Wang et al. 2020, arXiv 2007.16122).
     """
 
     def __init__(self, settings: TowersMlpSettings, layout: Layout) -> None:
@@ -141,13 +140,13 @@ class TowersMlp(MeetingTowers):
         hidden = linear(functional.relu(first), self.weight).squeeze(1)
         return StageOutput({self.label: hidden + self.logit_scale() * met.sum(1) + self.logit_bias()})
 
-    def meet_vectors(self, query: Tensor, vectors: Tensor) -> Tensor:
-        """As `VectorModel.meet_vectors`. W_v + W_p · diag(q) is one matrix, computed once a request."""
-        units = functional.linear(
-            vectors, self.of_item.weight + self.of_product.weight * query, linear(query, self.of_query)[0]
-        )
+    def meet_vectors(self, query: Tensor, vectors: Tensor, request_of: Tensor) -> Tensor:
+        """As `VectorModel.meet_vectors`."""
+        met = query.index_select(0, request_of) * vectors
+        units = linear(vectors, self.of_item) + linear(met, self.of_product)
+        units = units + linear(query, self.of_query).index_select(0, request_of)
         hidden = linear(functional.relu(units), self.weight).squeeze(1)
-        return hidden + super().meet_vectors(query, vectors)
+        return hidden + self.logit_scale() * met.sum(1) + self.logit_bias()
 
 
 class TowersHeads(MeetingTowers):
@@ -176,12 +175,11 @@ class TowersHeads(MeetingTowers):
         """(C', d) → (C', H, p)."""
         return vectors[:, : self.in_heads].reshape(vectors.shape[0], -1, self.head)
 
-    def meet_vectors(self, query: Tensor, vectors: Tensor) -> Tensor:
+    def meet_vectors(self, query: Tensor, vectors: Tensor, request_of: Tensor) -> Tensor:
         """As `VectorModel.meet_vectors`. exp(s)·q stands for q: a positive factor commutes with the maximum."""
-        scaled, within = self.logit_scale() * query, self.in_heads
-        count = within // self.head
-        met = vectors[:, :within].reshape(-1, self.head) @ scaled[:, :within].reshape(-1, self.head).t()
-        logits = met.reshape(-1, count, count).amax(dim=1).sum(dim=1) + self.logit_bias()
+        scaled, within = (self.logit_scale() * query).index_select(0, request_of), self.in_heads
+        met = self._heads(vectors) @ self._heads(scaled).transpose(1, 2)
+        logits = met.amax(dim=1).sum(dim=1) + self.logit_bias()
         if self.biases:
-            logits = logits + functional.linear(scaled[:, within:], vectors[:, within:]).squeeze(0)
+            logits = logits + (scaled[:, within:] * vectors[:, within:]).sum(1)
         return logits

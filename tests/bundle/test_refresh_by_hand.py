@@ -71,14 +71,13 @@ def seen(
     """The values of some features for user 2 and the candidates, as the bundle's funnel encodes them."""
     funnel = Funnel.open(small.folder / "bundle")
     request = {"user": {"id": 2, "city": "b", "clicked": list(clicked)}, "time": 73 * HOUR}
-    received = funnel.request_encoder.encode(Request.parse(request | {"candidates": list(candidates)}))
-    everyone = np.arange(len(received.ids))
+    received = funnel.encode(Request.parse(request | {"candidates": list(candidates)}))
     row, snapshot = split_record(funnel.schema, received.items.rows(received.positions))
     sides = {
         "query": received.query,
         "item": row,
         "snapshot": snapshot,
-        "cross": funnel.request_encoder.cross(received, everyone),
+        "cross": funnel.request_encoder.cross(received, received.everyone),
     }
     columns = []
     for name in names:

@@ -1,11 +1,13 @@
 """What must hold of the networks of any case: a bundle scores as the model does, and layers name what they read."""
 
+import copy
 from typing import Any
 
 import numpy as np
 import polars as pl
 from scipy.special import expit
 
+from corank.core.errors import RequestError
 from corank.core.types import Floats
 from corank.evaluation.predict import predict_split
 from corank.models.joint import JointModel
@@ -16,6 +18,8 @@ from tests.support.examples import assert_example_ranked
 
 TOLERANCE = 1e-5
 """Of a probability, between funnel and training model in fp32."""
+SAME = 1e-6
+"""Of a probability, between a request alone and one with others."""
 
 Logits = dict[str, dict[str, Floats]]
 
@@ -37,6 +41,64 @@ def assert_scored_as_trained(case: Case) -> None:
                 _describe_and_compare(case, request, theirs, f"{split} {number}")
     assert compared >= 2
     assert_example_ranked(case)
+
+
+def assert_ranked_as_alone(case: Case, seed: int = 0) -> None:
+    """Fail unless requests of random batches get what each gets alone: odd ones fail alone, ties keep their order."""
+    rng, requests = np.random.default_rng(seed), _odd_requests(case)
+    for split in ("train", "test"):
+        requests += [case.request(split, n) | {"trace": True, "time": n * 10**7} for n in range(6)]
+    alone = [_outcome(case, request) for request in requests]
+    assert {type(one) for one in alone} == {dict, str}
+    for size in (2, 5, len(requests), 3):
+        chosen = rng.integers(len(requests), size=size).tolist()
+        together = case.funnel.rank_many([copy.deepcopy(requests[n]) for n in chosen])
+        for n, ours in zip(chosen, together, strict=True):
+            _assert_alike(str(ours) if isinstance(ours, Exception) else ours, alone[n], f"{n} of {chosen}")
+
+
+def _odd_requests(case: Case) -> list[dict[str, Any]]:
+    """Requests that are refused, and whose candidates are unknown, alike, few, or in another order."""
+    plain = case.request("test", 0) | {"trace": True}
+    ids = [one["id"] if isinstance(one, dict) else one for one in plain["candidates"]]
+    strange = [f"new{n}" for n in range(9)] if isinstance(ids[0], str) else [*range(1000, 1009)]
+    item = json_columns(case.items, 0)
+    described = [{"id": id_} | item for id_ in strange]
+    return [
+        plain | {"user": {}},
+        plain | {"user": plain["user"] | {"nobody": 1}},
+        plain | {"candidates": [ids[0], ids[0]]},
+        plain | {"candidates": [3, "3"]},
+        plain | {"keep": {"nothing": 1}},
+        plain | {"candidates": ids[:1]},
+        plain | {"candidates": [*ids[::-1], *strange[:2]], "keep": {"prerank": 99}},
+        plain | {"candidates": strange[:2]},
+        plain | {"candidates": [*ids[:2], *described[:5]], "keep": {"prerank": 4, "rank": 3}},
+        plain | {"candidates": [*described[::-1]], "keep": {"prerank": 4}},
+    ]
+
+
+def _outcome(case: Case, request: dict[str, Any]) -> dict[str, Any] | str:
+    try:
+        return case.funnel.rank(copy.deepcopy(request))
+    except RequestError as error:
+        return str(error)
+
+
+def _assert_alike(ours: Any, theirs: Any, where: str) -> None:
+    """Fail unless two answers are equal but for the last digits of numbers."""
+    if isinstance(theirs, float):
+        assert abs(ours - theirs) <= SAME * max(1, abs(theirs)), where
+    elif isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key, value in theirs.items():
+            _assert_alike(ours[key], value, f"{where}: {key}")
+    elif isinstance(theirs, list):
+        assert len(ours) == len(theirs), where
+        for n, value in enumerate(theirs):
+            _assert_alike(ours[n], value, f"{where}: {n}")
+    else:
+        assert ours == theirs, where
 
 
 def assert_axes_named(model: JointModel) -> None:

@@ -1,11 +1,12 @@
-"""A bundle ready to rank: one request through the stages, in process, without torch.
+"""A bundle ready to rank: requests through the stages, in process, without torch.
 
 A stage with a deadline runs under a timer, and is skipped if recent runs took longer than what is left.
 
-Letters: n candidates.
+Letters: R requests · n candidates of all of them.
 """
 
 import heapq
+import itertools
 import math
 import threading
 import time
@@ -14,8 +15,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from copy import copy
-from itertools import count
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import onnxruntime
@@ -32,14 +33,15 @@ from corank.bundle.signatures import TrustedKeys
 from corank.bundle.stage_facts import StageFacts
 from corank.core.errors import BundleError, DataError, RequestError
 from corank.core.objects import PathOrUrl, parse_location, require_local
+from corank.core.ragged import Rows
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
-from corank.serving.funnel.query_encoder import QueryAhead
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder, Retrieve
+from corank.serving.funnel.request_encoder import EncodedBatch, QueryAhead, ReadRequest, RequestEncoder
+from corank.serving.funnel.request_history import join_arrays
 from corank.serving.funnel.scorer import Scorer, refuse_odd
 from corank.serving.funnel.stage_scorer import Candidates, Shared
 from corank.serving.store.base import CACHE, is_store, open_store
@@ -82,7 +84,7 @@ class DeadlineTimer:
 
     def __init__(self) -> None:
         self._pending = _PendingRuns()
-        self._number = count()
+        self._number = itertools.count()
         threading.Thread(target=self._pending.watch, name="corank-deadlines", daemon=True).start()
         weakref.finalize(self, self._pending.close)
 
@@ -131,6 +133,29 @@ class LatencyTracker:
             self._since_update, self.p99 = 0, float(np.percentile(self._seconds, 99))
 
 
+@dataclass(slots=True)
+class BatchRequest:
+    """A request to be ranked with others."""
+
+    request: Request | Mapping[str, Any]
+    arrived: float | None = None
+    """When it arrived, by `time.perf_counter`; now if None."""
+    ahead: QueryAhead | None = None
+    """Its query, as `Funnel.prepare` made it."""
+
+
+class _Pending(NamedTuple):
+    """A request that was read."""
+
+    read: ReadRequest
+    quotas: Mapping[str, int]
+    began: float
+
+
+AT_ONCE = 16
+"""Requests that are run through the stages together, at most: queries times vectors grow with the square."""
+
+
 class Funnel:
     """Ranks requests by one model version. Safe to share between threads once opened.
 
@@ -153,6 +178,7 @@ class Funnel:
         try:
             encoders = Encoders.load(folder / "encoders", schema)
             self.scorer = Scorer(folder, self.manifest, Layout(schema, encoders.sizes))
+            self._at_once = 1 if self.scorer.one_request else AT_ONCE
             items = LayeredItems((read_items(folder, self.manifest, encoders),))
             self.retrieval = Retrieval.open(folder, items)
             self.request_encoder = RequestEncoder(
@@ -225,9 +251,20 @@ class Funnel:
 
         Raises RequestError.
         """
-        if not isinstance(request, Request):
-            request = Request.parse(dict(request))
-        return self.run(request).to_answer()
+        return self.run(_parse(request)).to_answer()
+
+    def rank_many(self, requests: Sequence[Request | Mapping[str, Any]]) -> list[dict[str, Any] | Exception]:
+        """Rank the candidates of several requests at once, in less time than one after the other.
+
+        Args:
+            requests: each as `rank` takes it.
+
+        Returns:
+            For each the answer that `rank` gives, or the error that it raises. Neither depends on the other requests:
+            orders and cuts are the same, and scores to the last digits.
+        """
+        outcomes = self.run_many([BatchRequest(request) for request in requests])
+        return [one if isinstance(one, Exception) else one.to_answer() for one in outcomes]
 
     def prepare(self, request: Request) -> QueryAhead:
         """Encode the query of a request whose candidates are not known yet, for `run`. Raises RequestError."""
@@ -246,56 +283,146 @@ class Funnel:
 
         Raises RequestError.
         """
-        began = time.perf_counter() if arrived is None else arrived
+        return self._run([self._read(BatchRequest(request, arrived, ahead))])[0]
+
+    def run_many(self, requests: Sequence[BatchRequest]) -> list[RankingResult | Exception]:
+        """Run requests through the stages, all at once: for each its result, or the error that `run` raises."""
+        outcomes: list[RankingResult | Exception | None] = [None] * len(requests)
+        pending: list[tuple[int, _Pending]] = []
+        for n, one in enumerate(requests):
+            try:
+                pending.append((n, self._read(one)))
+            except RequestError as error:
+                outcomes[n] = error
+        for first in range(0, len(pending), self._at_once):
+            together = pending[first : first + self._at_once]
+            try:
+                results: list[RankingResult | Exception] = [*self._run([one for _, one in together])]
+            except Exception as error:
+                # of one of them: each alone tells of which, and keeps it from the others
+                alone = [requests[n] for n, _ in together]
+                results = [error] if len(alone) == 1 else [self._outcome(one) for one in alone]
+            for (n, _), result in zip(together, results, strict=True):
+                outcomes[n] = result
+        return [one for one in outcomes if one is not None]
+
+    def _outcome(self, one: BatchRequest) -> RankingResult | Exception:
+        try:
+            return self._run([self._read(one)])[0]
+        except Exception as error:
+            return error
+
+    def _read(self, one: BatchRequest) -> _Pending:
+        """Read a request as far as it is its own. Raises RequestError."""
+        began = time.perf_counter() if one.arrived is None else one.arrived
+        request = _parse(one.request)
         quotas = self._quotas_of(request)
-        encoded = self.encode(request, ahead)
-        result = RankingResult(self.manifest, request, encoded, quotas)
-        result.record_seconds("receive", began)
-        alive: Longs = np.arange(len(encoded.ids))
+        read = self.request_encoder.read(request, self.retrieval is not None, one.ahead)
+        return _Pending(read, quotas, began)
+
+    def _run(self, pending: Sequence[_Pending]) -> list[RankingResult]:
+        """Run R requests through the stages. Raises what ranking one of them raises."""
+        batch = self.request_encoder.encode([one.read for one in pending], self._retriever)
+        results = [
+            RankingResult(self.manifest, encoded, one.quotas, one.began)
+            for encoded, one in zip(batch.requests, pending, strict=True)
+        ]
+        encoded_at = time.perf_counter()
+        for result in results:
+            result.seconds["receive"] = encoded_at - result.began
+        alive: dict[int, Longs] = {
+            r: np.arange(a, b) for r, (a, b) in enumerate(itertools.pairwise(batch.start))
+        }
         shared: Shared = {}
         for stage in self.manifest.stages:
-            score = self._score_in_time(stage, alive, shared, began, result)
-            if score is None:
+            since = time.perf_counter()
+            scores = self._score_in_time(stage, batch, alive, shared, results)
+            if not alive:
                 break
-            alive = result.cut(stage, alive, score)
-        return result
+            seconds, begin = time.perf_counter() - since, 0
+            for r, candidates in alive.items():
+                score, begin = scores[begin : begin + len(candidates)], begin + len(candidates)
+                results[r].seconds[stage.name] = seconds
+                alive[r] = batch.start[r] + results[r].cut(stage, candidates - batch.start[r], score)
+        return results
 
-    def _retriever(self, request: Request) -> Retrieve | None:
-        """The retrieval of a request's candidates; None if the bundle has none."""
-        if self.retrieval is None:
-            return None
-        retrieval, where = self.retrieval, self.request_encoder.filters.encode(request)
-        vector, stage = self.scorer.query_vector, retrieval.settings.stage
-        k = request.retrieve or retrieval.settings.keep
-        return lambda query: retrieval.search(vector(stage, query, {}), k, where)
+    def _retriever(self, request: Request, query: Rows, r: int) -> Longs:
+        """Retrieve the candidates of a request, the r-th of some queries."""
+        assert self.retrieval is not None
+        settings, where = self.retrieval.settings, self.request_encoder.filters.encode(request)
+        vectors = self.scorer.query_vectors(settings.stage, query)
+        return self.retrieval.search(vectors[r], request.retrieve or settings.keep, where)
 
     def _score_in_time(
-        self, stage: StageFacts, alive: Longs, shared: Shared, began: float, result: RankingResult
-    ) -> Numbers | None:
-        """Score some candidates; None if the stage is skipped, late or fails, and an earlier order exists."""
-        since, latency = time.perf_counter(), self._latencies[stage.name]
-        due = None if stage.deadline_ms is None else began + stage.deadline_ms / 1000
-        if due is not None and since + latency.p99 > due:
-            latency.record_skip()
-            result.fall_back(stage, "skipped")
-            return None
-        options = None
+        self,
+        stage: StageFacts,
+        batch: EncodedBatch,
+        alive: dict[int, Longs],
+        shared: Shared,
+        results: Sequence[RankingResult],
+    ) -> Numbers:
+        """Score the candidates of requests, by the request. One that the stage skips, or is late for, falls back.
+
+        Args:
+            stage: its facts.
+            batch: the requests.
+            alive: the candidates of each request; requests that fall back are removed.
+            shared: what the stages share.
+            results: of all requests.
+
+        Raises what the stage raises, if there is no earlier order, or it may be of one request of several alone.
+        """
+        if stage.deadline_ms is None or self._timer is None:
+            return self._score(stage, batch, alive, shared, results)
+        latency, began = self._latencies[stage.name], time.perf_counter()
+        due = {r: results[r].began + stage.deadline_ms / 1000 for r in alive}
+        for r, moment in due.items():
+            if began + latency.p99 > moment:
+                latency.record_skip()
+                results[r].fall_back(stage, "skipped")
+                del alive[r]
+        while alive:
+            since = time.perf_counter()
+            try:
+                with self._timer.until(min(due[r] for r in alive)) as options:
+                    return self._score(stage, batch, alive, shared, results, options)
+            except RUNTIME_ERRORS:
+                if not options.terminate:
+                    raise
+                now = time.perf_counter()
+                late = [r for r in alive if due[r] <= now]
+                if not all(results[r].cuts for r in late):
+                    raise
+                for r in late:
+                    results[r].fall_back(stage, "late")
+                    del alive[r]
+            finally:
+                latency.record(time.perf_counter() - since)
+        return np.empty(0)
+
+    def _score(
+        self,
+        stage: StageFacts,
+        batch: EncodedBatch,
+        alive: dict[int, Longs],
+        shared: Shared,
+        results: Sequence[RankingResult],
+        options: RunOptions | None = None,
+    ) -> Numbers:
+        """The values by which a stage orders the candidates `alive`, by the request: (n,).
+
+        Raises RequestError if one is not finite. If the stage fails for a single request, it falls back.
+        """
+        candidates = Candidates(batch, join_arrays([*alive.values()]), shared, options)
         try:
-            if due is None or self._timer is None:
-                scores = self._score(stage, result.encoded, alive, shared)
-            else:
-                try:
-                    with self._timer.until(due) as options:
-                        scores = self._score(stage, result.encoded, alive, shared, options)
-                finally:
-                    latency.record(time.perf_counter() - since)
+            return refuse_odd(stage, self.scorer.evaluate(stage, candidates)[1], candidates)
         except RUNTIME_ERRORS:
-            if not result.cuts:
+            (r, *others) = alive
+            if others or not results[r].cuts or (options is not None and options.terminate):
                 raise
-            result.fall_back(stage, "late" if options is not None and options.terminate else "failed")
-            return None
-        result.record_seconds(stage.name, since)
-        return scores
+            results[r].fall_back(stage, "failed")
+            alive.clear()
+            return np.empty(0)
 
     def describe_item(self, item: str) -> dict[str, Any] | None:
         """Describe an item by readable values.
@@ -339,17 +466,16 @@ class Funnel:
             self.run(request)
         self._latencies = {name: LatencyTracker() for name in self._latencies}
 
-    def encode(self, request: Request, ahead: QueryAhead | None = None) -> EncodedRequest:
+    def encode(self, request: Request) -> EncodedBatch:
         """Encode a request, with retrieved candidates if it brings none. Raises RequestError."""
-        usable = ahead if ahead is not None and ahead.encoder is self.request_encoder else None
-        return self.request_encoder.encode(request, self._retriever(request), usable)
+        read = self.request_encoder.read(request, self.retrieval is not None)
+        return self.request_encoder.encode([read], self._retriever)
 
-    def _uncut(self, encoded: EncodedRequest) -> Iterator[tuple[StageFacts, dict[str, Floats], Numbers]]:
+    def _uncut(self, batch: EncodedBatch) -> Iterator[tuple[StageFacts, dict[str, Floats], Numbers]]:
         """Every stage's logits by label, and values, of all candidates."""
-        everyone: Longs = np.arange(len(encoded.ids))
         shared: Shared = {}
         for stage in self.manifest.stages:
-            candidates = Candidates(self.request_encoder, encoded, everyone, shared)
+            candidates = Candidates(batch, batch.everyone, shared)
             logits, value = self.scorer.evaluate(stage, candidates)
             yield stage, logits, refuse_odd(stage, value, candidates)
 
@@ -366,29 +492,16 @@ class Funnel:
 
         Raises RequestError.
         """
-        encoded = self.encode(request)
+        batch = self.encode(request)
         outputs: dict[str, Numbers] = {}
-        for stage, logits, value in self._uncut(encoded):
+        for stage, logits, value in self._uncut(batch):
             calibrators = self.scorer.calibrators[stage.name]
             for label, values in logits.items():
                 outputs[f"logit.{stage.name}.{label}"] = values
                 outputs[f"probability.{stage.name}.{label}"] = calibrators[label].apply(values)
             outputs[f"value.{stage.name}"] = value
-        everyone: Longs = np.arange(len(encoded.ids))
         named = [name for name in self.manifest.data.columns if name in self.scorer.named]
-        return encoded.ids, outputs, {name: encoded.column(name, everyone) for name in named}
-
-    def _score(
-        self,
-        stage: StageFacts,
-        encoded: EncodedRequest,
-        alive: Longs,
-        shared: Shared,
-        options: RunOptions | None = None,
-    ) -> Numbers:
-        """The values by which a stage orders the candidates `alive`. Raises RequestError if one is not finite."""
-        candidates = Candidates(self.request_encoder, encoded, alive, shared, options)
-        return refuse_odd(stage, self.scorer.evaluate(stage, candidates)[1], candidates)
+        return batch.requests[0].ids, outputs, {name: batch.column(name, batch.everyone) for name in named}
 
     def _quotas_of(self, request: Request) -> dict[str, int]:
         """How many candidates each stage keeps."""
@@ -399,3 +512,7 @@ class Funnel:
             if name not in quotas:
                 raise RequestError(f"keep: no stage '{name}'; the bundle's stages are {', '.join(quotas)}")
         return quotas | dict(request.keep)
+
+
+def _parse(request: Request | Mapping[str, Any]) -> Request:
+    return request if isinstance(request, Request) else Request.parse(dict(request))

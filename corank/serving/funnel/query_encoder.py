@@ -1,10 +1,12 @@
-"""The query side of a request → its encoded row, by the code that packing used.
+"""The query side of requests → encoded rows, by the code that packing used.
 
 What the row and derived features take of a value of the user or the context is cached: values repeat, and a column of
 one value costs more to build than a whole query that is cached.
+
+Letters: R requests.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,21 +19,16 @@ import numpy as np
 from corank.bundle.item_layers import LayeredItems
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, RequestError
-from corank.core.ragged import Rows
+from corank.core.ragged import Ragged, Rows, Vectors, concat_vectors
 from corank.core.types import Longs
 from corank.data.packed.derived_columns import derive_features, encode_columns
-from corank.features.encoders import Encoders, RowValue, assemble_row, to_row_value
+from corank.features.encoders import Encoders
+from corank.features.encoding import Encoded
 from corank.features.operands import OperandNames, OperandRows, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import Schema, plain_columns
 from corank.serving.funnel.request import Request, refuse_unknown_column, to_series
-from corank.serving.funnel.request_history import (
-    HistoryEncoder,
-    HistoryItems,
-    RequestHistory,
-    WantedItems,
-    find_items,
-)
+from corank.serving.funnel.request_history import HistoryEncoder, RequestHistory, join_arrays
 
 CACHED_VALUES = 2**16
 """Single values that are cached, of all features."""
@@ -48,8 +45,8 @@ LISTED = {int, str, NoneType}
 class EncodedValue(NamedTuple):
     """A value of one feature, encoded."""
 
-    row: RowValue
-    """What the row holds of it."""
+    row: Any
+    """What the row holds of it: a code, the numbers of its columns (width,), or a list or a vector of 1 row."""
     operands: Operands
     """What derived features take of it: (1)."""
 
@@ -91,7 +88,9 @@ class QueryValues:
     def _encode(self, name: str, value: Any) -> EncodedValue:
         """Encode a value by the code that packing uses, as a column of one row."""
         values, encoders = to_series(self._columns[name], [value], "request"), self._encoders
-        row = to_row_value(encoders.schema.features[name], encoders.encode(name, values))
+        row: Any = encoders.encode(name, values)
+        if isinstance(row, np.ndarray):
+            row = int(row[0]) if encoders.schema.features[name].storage == "id" else row.ravel()
         return EncodedValue(row, Operands.of(encoders, self._wanted[name], lambda _: values, 1))
 
 
@@ -108,8 +107,8 @@ class QueryPart:
 
     time: int
     """Of the request, ms since 1970 UTC."""
-    values: Mapping[str, Any]
-    """Columns of the user and the context."""
+    values: Sequence[EncodedValue]
+    """Of the features of columns, in the order of `QueryEncoder.columns`."""
     histories: Mapping[str, RequestHistory]
     missing: list[str]
     """As in `EncodedRequest`, and `clipped`: of the query alone."""
@@ -124,11 +123,10 @@ class QueryEncoder:
     ) -> None:
         self.schema: Schema = encoders.schema
         self._encoders, self._priors, self.histories = encoders, priors, histories
-        self.counts_candidates = any(one.counts_candidates for one in self.schema.derived("query").values())
+        self._derived = self.schema.derived("query")
+        self.counts_candidates = any(one.counts_candidates for one in self._derived.values())
         """Whether a feature of the query needs the number of candidates."""
-        self._placed = self.schema.row_features("query")
-        self._user_column = manifest.user
-        self._user_ids = manifest.user_ids
+        self._user_column, self._user_ids = manifest.user, manifest.user_ids
         columns, identity = (
             manifest.request_columns,
             {manifest.user} & set(self.schema.column_names(side="user")),
@@ -137,10 +135,26 @@ class QueryEncoder:
             "user": frozenset(identity.union(columns.user, columns.histories)),
             "context": frozenset(columns.context),
         }
-        self._columns = {name: self.schema.column(name) for name in plain_columns(self.schema, "query")}
-        self._wanted = OperandNames.of(self.schema, "query").among(self._columns)
-        self._vectors = [name for name in self._placed.vectors if name in self._columns]
-        self._values = QueryValues(encoders, self._columns, self._wanted)
+        self.columns = {name: self.schema.column(name) for name in plain_columns(self.schema, "query")}
+        """The column of each feature of one."""
+        self._plan(OperandNames.of(self.schema, "query").among(self.columns))
+
+    def _plan(self, wanted: OperandNames) -> None:
+        """Say where the value of each feature of a column goes, of rows and of operands."""
+        placed, number_of = (
+            self.schema.row_features("query"),
+            {name: n for n, name in enumerate(self.columns)},
+        )
+        self._values = QueryValues(self._encoders, self.columns, wanted)
+        self._placed = placed
+        self._ids = [(at, number_of[name]) for at, name in enumerate(placed.ids) if name in number_of]
+        self._numbers = [(at, number_of[n]) for n, at in placed.numbers_at.items() if n in number_of]
+        self._lists = [number_of.get(name) for name in placed.lists]
+        self._vectors = [(name, number_of[name]) for name in placed.vectors]
+        self._operands = [
+            [(name, number_of[name]) for name in names]
+            for names in (wanted.keys, wanted.lists, wanted.numbers)
+        ]
 
     def with_priors(self, priors: PriorSnapshots) -> Self:
         """Return the same encoder with other snapshots of priors."""
@@ -174,85 +188,98 @@ class QueryEncoder:
             expected = self._user_ids or "a whole number or text"
             raise RequestError(f"user.id: expected {expected}, as in the log; received {value!r:.100}")
 
-    def encode(
-        self, part: QueryPart, positions: Mapping[str, Longs], items: LayeredItems, candidates: int
-    ) -> tuple[Rows, Operands]:
-        """Encode the query of a request: its row and its operands, of 1 each.
+    def encode_values(self, columns: Mapping[str, Any]) -> list[EncodedValue]:
+        """Encode the values of the user and the context, in the order of `columns`.
 
-        Args:
-            part: what the request says of it.
-            positions: of the items of histories that are looked up, by history.
-            items: the catalogue.
-            candidates: how many the request has.
-
-        Raises DataError, RequestError.
+        Raises RequestError, which names the field.
         """
-        schema, histories = self.schema, part.histories
-        value = self._encode_values(part.values)
-        row = {name: encoding.row for name, encoding in value.items()}
-        gathered = self.histories.gather(items, histories, positions) if self.histories.needs_items else None
-        operands = self._operands(value, gathered, histories)
-        if derived := schema.derived("query"):
-            sides = OperandRows.alone(schema, "query", operands)
-            features = derive_features(
-                schema, "query", sides, self._priors, np.array([part.time]), sizes=np.array([candidates])
-            )
-            encoded = encode_columns(self._encoders, features)
-            row |= {name: to_row_value(derived[name], column) for name, column in encoded.items()}
-        row |= self.histories.codes(histories)
-        return self.histories.complete(assemble_row(self._placed, row), gathered), operands
-
-    def _encode_values(self, columns: Mapping[str, Any]) -> dict[str, EncodedValue]:
-        """Encode the values of the user and the context, by feature. Raises RequestError, which names the field."""
-        values, encode = {}, self._values.encode
-        for name, column in self._columns.items():
+        values, encode = [], self._values.encode
+        for name, column in self.columns.items():
             try:
-                values[name] = encode(name, columns.get(column))
+                values.append(encode(name, columns.get(column)))
             except DataError as error:
                 raise RequestError(f"{self._field(name)}: {error}") from None
         return values
 
-    def _operands(
+    def encode(
         self,
-        value: Mapping[str, EncodedValue],
-        gathered: HistoryItems | None,
-        histories: Mapping[str, RequestHistory],
+        parts: Sequence[QueryPart],
+        positions: Mapping[str, Longs],
+        items: LayeredItems,
+        candidates: Sequence[int],
+    ) -> tuple[Rows, Operands]:
+        """Encode the queries of R requests: their rows and their operands.
+
+        Args:
+            parts: what each request says of it.
+            positions: of the items of histories that are looked up, by history, one request after the other.
+            items: the catalogue.
+            candidates: how many each request has: (R,).
+
+        Raises DataError, RequestError.
+        """
+        histories = {name: [part.histories[name] for part in parts] for name in parts[0].histories}
+        gathered = self.histories.gather(items, histories, positions) if self.histories.needs_items else None
+        operands = self._join_operands(parts, *self.histories.operands(gathered, histories))
+        derived: Mapping[str, Encoded] = {}
+        if self._derived:
+            sides = OperandRows.alone(self.schema, "query", operands)
+            times, sizes = np.array([part.time for part in parts]), np.array(candidates)
+            features = derive_features(self.schema, "query", sides, self._priors, times, sizes=sizes)
+            derived = encode_columns(self._encoders, features)
+        rows = self._assemble(parts, derived, self.histories.codes(histories))
+        return self.histories.complete(rows, gathered), operands
+
+    def _assemble(
+        self, parts: Sequence[QueryPart], derived: Mapping[str, Encoded], codes: Mapping[str, Ragged]
+    ) -> Rows:
+        """Put values, derived features and the codes of histories together as R rows."""
+        placed, values = self._placed, [part.values for part in parts]
+        ids = np.empty((len(parts), len(placed.ids)), dtype=np.int32)
+        numbers = np.empty((len(parts), placed.width), dtype=np.float32)
+        for r, of in enumerate(values):
+            for at, n in self._ids:
+                ids[r, at] = of[n].row
+            for columns, n in self._numbers:
+                numbers[r, columns] = of[n].row
+        for name, column in derived.items():
+            assert isinstance(column, np.ndarray)
+            if name in placed.numbers_at:
+                numbers[:, placed.numbers_at[name]] = column.reshape(len(parts), -1)
+            else:
+                ids[:, placed.ids.index(name)] = column
+        lists = [
+            codes[name] if n is None else join_lists([of[n].row for of in values])
+            for name, n in zip(placed.lists, self._lists, strict=True)
+        ]
+        vectors = tuple(concat_vectors([of[n].row for of in values]) for _, n in self._vectors)
+        return Rows(ids, numbers, tuple(lists), vectors)
+
+    def _join_operands(
+        self, parts: Sequence[QueryPart], listed: Mapping[str, Ragged], means: Mapping[str, Vectors]
     ) -> Operands:
-        """The operands of the query: those of values, and those of histories."""
-        wanted, (lists, means) = self._wanted, self.histories.operands(gathered, histories)
-        vectors: dict[str, Any] = {name: value[name].row for name in self._vectors}
+        """The operands of R queries: those of values, and those of histories."""
+        values, (keys, lists, numbers) = [part.values for part in parts], self._operands
+        vectors = {name: concat_vectors([of[n].row for of in values]) for name, n in self._vectors}
         return Operands(
-            1,
-            {name: value[name].operands.keys[name] for name in wanted.keys},
-            {name: value[name].operands.lists[name] for name in wanted.lists} | lists,
-            {name: value[name].operands.numbers[name] for name in wanted.numbers},
-            vectors | means,
+            len(parts),
+            {name: join_arrays([of[n].operands.keys[name] for of in values]) for name, n in keys},
+            {
+                **{name: join_lists([of[n].operands.lists[name] for of in values]) for name, n in lists},
+                **listed,
+            },
+            {name: join_arrays([of[n].operands.numbers[name] for of in values]) for name, n in numbers},
+            {**vectors, **means},
         )
 
     def _field(self, name: str) -> str:
         """The field of a request that a feature is read from."""
-        column = self._columns[name]
+        column = self.columns[name]
         if column == self._user_column:
             return "user.id"
         return f"{'user' if column in self._side_columns['user'] else 'context'}.{column}"
 
 
-@dataclass(frozen=True)
-class QueryAhead:
-    """The query of a request. The encoder that made it can use it, and no other: not that of other items."""
-
-    encoder: object
-    part: QueryPart
-    events: Mapping[str, Longs]
-    """Positions of the items of histories that are looked up, by history."""
-    encoded: tuple[Rows, Operands] | None
-    """The query's row and operands; None if a feature needs the number of candidates."""
-
-
-def look_up_events(
-    items: LayeredItems, part: QueryPart, *others: WantedItems
-) -> tuple[Mapping[str, Longs], list[Longs]]:
-    """Look up the items of histories, and of other lists with them: positions by history, and by list."""
-    wanted = {name: history.wanted for name, history in part.histories.items() if history.wanted is not None}
-    positions = find_items(items, [*wanted.values(), *others])
-    return dict(zip(wanted, positions, strict=False)), positions[len(wanted) :]
+def join_lists(lists: Sequence[Ragged]) -> Ragged:
+    """Concatenate the lists of requests, without a copy of a single one."""
+    return lists[0] if len(lists) == 1 else lists[0].concat(*lists[1:])

@@ -3,7 +3,6 @@
 Letters: n candidates · a of them alive.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,20 +36,22 @@ class RankingResult:
     """A request, its encoding, and what each stage made of it."""
 
     manifest: BundleManifest
-    request: Request
     encoded: EncodedRequest
     quotas: Mapping[str, int]
     """By stage."""
+    began: float
+    """When the request arrived, by `time.perf_counter`."""
     cuts: list[StageCut] = field(default_factory=list)
     """Of the stages that finished, in order."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Time of encoding, `receive`, and of each stage that finished."""
+    """Time of encoding, `receive`, and of each stage that finished, of all requests that were ranked together."""
     fallback: dict[str, str] | None = None
     """The stage that did not finish, `stage`, and `why`: skipped, late or failed."""
 
-    def record_seconds(self, part: str, began: float) -> None:
-        """Record the time of a part that began at a moment of `time.perf_counter`."""
-        self.seconds[part] = time.perf_counter() - began
+    @property
+    def request(self) -> Request:
+        """The request."""
+        return self.encoded.request
 
     def cut(self, stage: StageFacts, alive: Longs, score: Numbers) -> Longs:
         """Apply a stage's quota and `min_score` to the candidates that it scored.

@@ -1,11 +1,12 @@
-"""A request → encoded rows of its query and its candidates, by the code that packing used.
+"""Requests → encoded rows of their queries and their candidates, by the code that packing used.
 
-Letters: n candidates · L events of a history.
+Letters: R requests · n candidates of all of them · E events of a history of all of them.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Self
 
 import numpy as np
@@ -34,41 +35,67 @@ from corank.serving.funnel.candidates import (
     read_numbers,
     select_ids,
 )
-from corank.serving.funnel.query_encoder import QueryAhead, QueryEncoder, QueryPart, look_up_events
+from corank.serving.funnel.query_encoder import QueryEncoder, QueryPart
 from corank.serving.funnel.request import Request, RequestWarning, refuse_unknown_column, to_series
-from corank.serving.funnel.request_history import HistoryEncoder, WantedItems, find_items
+from corank.serving.funnel.request_history import (
+    AttendedEvents,
+    HistoryEncoder,
+    RequestHistory,
+    WantedItems,
+    find_items,
+    join_arrays,
+)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class EncodedRequest:
-    """A request as the stages read it; its candidates are those known or described, in the order given."""
+    """What a request has of its own; its candidates are those known or described, in the order given."""
 
+    request: Request
     ids: Sequence[Any]
-    query: Rows
-    """The query's row: (1)."""
-    items: LayeredItems
-    """The catalogue, and the items that the request describes."""
-    positions: Longs
-    """Positions of the candidates in `items`: (n,)."""
-    histories: dict[str, Rows]
-    """By history that a stage attends to, the rows of its items, the newest last: (L)."""
-    ages: dict[str, Floats]
-    """By history of whose events a stage reads the ages, these, as `log_ages` says them: (L,)."""
-    given: dict[str, Floats]
-    """Numeric `columns` of the data that came with the candidates, by name: (n,)."""
+    """Of its candidates."""
+    time: int
+    """Of the request, ms since 1970 UTC."""
     unknown: list[Any]
     """Ids of candidates that are left out: neither known nor described."""
     missing: list[str]
     """Columns that the request lacks."""
     clipped: Mapping[str, int]
     """By `SIDE.COLUMN`, how many numbers lie outside the range of training; they are clipped to it."""
-    crosses: dict[str, Encoded]
-    """Crosses that came with the candidates, and those that compare all candidates, by feature: (n)."""
-    operands: Operands
-    """Operands of the query: (1)."""
-    time: int
-    """Time of the request, ms since 1970 UTC."""
     warnings: list[RequestWarning]
+
+
+@dataclass
+class EncodedBatch:
+    """R requests as the stages read them: n candidates, those of one request after those of another."""
+
+    encoder: "RequestEncoder"
+    requests: list[EncodedRequest]
+    start: list[int]
+    """Where the candidates of each request begin, and the end: (R + 1,)."""
+    request_of: Longs
+    """The request of each candidate: (n,)."""
+    query: Rows
+    """The rows of the queries: (R)."""
+    operands: Operands
+    """Operands of the queries: (R)."""
+    items: LayeredItems
+    """The catalogue, and the items that the requests describe."""
+    positions: Longs
+    """Positions of the candidates in `items`: (n,)."""
+    events: dict[str, AttendedEvents]
+    """By history that a stage attends to."""
+    given: dict[str, Floats]
+    """Numeric `columns` of the data that came with the candidates, by name: (n,)."""
+    times: Longs
+    """Of the requests, ms since 1970 UTC: (R,)."""
+    crosses: dict[str, Encoded] = field(default_factory=dict)
+    """Crosses that came with the candidates, and those that compare all candidates, by feature: (n)."""
+
+    @property
+    def everyone(self) -> Longs:
+        """The indices of all candidates: (n,)."""
+        return np.arange(len(self.positions))
 
     def column(self, name: str, alive: Longs) -> Floats:
         """One of the data's `columns`, of the candidates `alive`."""
@@ -77,10 +104,32 @@ class EncodedRequest:
         )
 
 
+@dataclass(slots=True)
+class ReadRequest:
+    """A request, read as far as no item is looked up."""
+
+    request: Request
+    part: QueryPart
+    candidates: CandidateList
+    ahead: "QueryAhead | None" = None
+
+
+@dataclass(frozen=True)
+class QueryAhead:
+    """The query of a request. The encoder that made it can use it, and no other: not that of other items."""
+
+    encoder: object
+    part: QueryPart
+    events: Mapping[str, Longs]
+    """Positions of the items of histories that are looked up, by history."""
+    encoded: tuple[Rows, Operands] | None
+    """The query's row and operands; None if a feature needs the number of candidates."""
+
+
 QUERY_SIDES: tuple[Side, ...] = ("user", "context")
 CANDIDATE_SIDES: tuple[Side, ...] = ("item", "cross")
-Retrieve = Callable[[Rows], Longs]
-"""A query's row → positions of retrieved items."""
+Retrieve = Callable[[Request, Rows, int], Longs]
+"""A request, the rows of queries, and which of them is its own → positions of retrieved items."""
 
 
 class RequestEncoder:
@@ -120,6 +169,8 @@ class RequestEncoder:
         self._crossed = OperandNames.of(self.schema, "item", crosses.values()).names
         self._logged = OperandNames.of(self.schema, "cross", crosses.values())
         self._comparing = [name for name, feature in crosses.items() if feature.compares_candidates]
+        self._derived_crosses, self._histories = crosses.keys(), tuple(self.schema.histories())
+        self._cross_row = self.schema.row_features("cross")
         self.item_columns = frozenset(columns.item)
         self._allowed_columns = self.item_columns.union(columns.cross, columns.values)
 
@@ -135,66 +186,133 @@ class RequestEncoder:
         other.priors, other.query = priors, self.query.with_priors(priors)
         return other
 
-    def encode(
-        self, request: Request, retrieve: Retrieve | None = None, ahead: QueryAhead | None = None
-    ) -> EncodedRequest:
-        """Encode a request, with candidates from `retrieve` if it brings none, and the query `ahead` if there is one.
+    def read(self, request: Request, retrieves: bool = False, ahead: QueryAhead | None = None) -> ReadRequest:
+        """Read a request, whose candidates can be retrieved or not, and whose query may have been encoded ahead.
 
         Raises RequestError, which names the field.
         """
         try:
-            part = self.read_query(request) if ahead is None else ahead.part
-            candidate_list = self._read_candidates(request, retrieve)
-            candidates = WantedItems("candidates", candidate_list.ids, candidate_list.numbers)
-            if ahead is None:
-                events, (positions,) = look_up_events(self.items, part, candidates)
+            if ahead is None or ahead.encoder is not self:
+                part, ahead = self.read_query(request), None
             else:
-                events, (positions,) = ahead.events, find_items(self.items, [candidates])
-            given = request.candidates
-            count = len(given) if given is not None else request.retrieve or self._retrieved
-            query, operands = (ahead and ahead.encoded) or self.query.encode(part, events, self.items, count)
-            ids, columns, items = candidate_list.ids, candidate_list.columns, self.items
-            if retrieve is not None and given is None:
-                positions = retrieve(query)
-                ids = items.ids(positions)
-            elif columns:
-                items, positions = self._add_described(candidate_list, positions)
-            unknown: list[Any] = []
-            if positions.min(initial=0) < 0:
-                unknown = [*select_ids(ids, np.flatnonzero(positions < 0))]
-                known = np.flatnonzero(positions >= 0)
-                ids, positions = select_ids(ids, known), positions[known]
-                columns = [columns[n] for n in known] if columns else columns
-            missing, clipped = [*part.missing], {**part.clipped}
-            self._limits.count(CANDIDATE_SIDES, columns, clipped)
-            histories = part.histories.values()
-            encoded = EncodedRequest(
-                ids=ids,
-                query=query,
-                items=items,
-                positions=positions,
-                histories=self.query.histories.attended_rows(self.items, part.histories, events),
-                ages={
-                    name: history.ages for name, history in part.histories.items() if history.ages is not None
-                },
-                given={
-                    name: read_numbers(name, ids, columns, needed=name in self._named)
-                    for name in self._value_columns
-                },
-                unknown=unknown,
-                missing=missing,
-                clipped=clipped,
-                crosses=self._encode_crosses(len(ids), columns, missing),
-                operands=operands,
-                time=part.time,
-                warnings=[
-                    *(warning for history in histories for warning in history.warnings),
-                    *([] if len(positions) else self.filters.warn(request)),
-                ],
-            )
-            return self._compare(encoded, columns) if self._comparing else encoded
+                part = ahead.part
+            return ReadRequest(request, part, self._read_candidates(request, retrieves), ahead)
         except DataError as error:
             raise RequestError(str(error)) from None
+
+    def encode(self, reads: Sequence[ReadRequest], retrieve: Retrieve | None = None) -> EncodedBatch:
+        """Encode requests, with candidates from `retrieve` for those that bring none. Raises RequestError."""
+        try:
+            return self._encode(reads, retrieve)
+        except DataError as error:
+            raise RequestError(str(error)) from None
+
+    def _encode(self, reads: Sequence[ReadRequest], retrieve: Retrieve | None) -> EncodedBatch:
+        parts, lists = [one.part for one in reads], [one.candidates for one in reads]
+        candidates = [WantedItems("candidates", one.ids, one.numbers) for one in lists]
+        if len(reads) == 1 and (ahead := reads[0].ahead) is not None:
+            positions, events = find_items(self.items, candidates), ahead.events
+            encoded = ahead.encoded
+        else:
+            positions, events = self._look_up(parts, candidates)
+            encoded = None
+        query, operands = encoded or self.query.encode(
+            parts, events, self.items, [self._count(one) for one in reads]
+        )
+        requests = [
+            EncodedRequest(
+                one.request,
+                one.candidates.ids,
+                one.part.time,
+                [],
+                [*one.part.missing],
+                one.part.clipped,
+                [warning for history in one.part.histories.values() for warning in history.warnings],
+            )
+            for one in reads
+        ]
+        items, columns = self.items, [one.columns for one in lists]
+        retrieves = any(one.request.candidates is None for one in reads)
+        if retrieves or any(columns) or positions.min(initial=0) < 0:
+            items, positions = self._settle(requests, columns, positions, query, retrieve)
+        start = [0, *accumulate(len(one.ids) for one in requests)]
+        batch = EncodedBatch(
+            self,
+            requests,
+            start,
+            _repeat(start),
+            query,
+            operands,
+            items,
+            positions,
+            self.query.histories.attended_events(self.items, _by_history(parts), events),
+            {},
+            np.array([part.time for part in parts]),
+        )
+        if self._value_columns or self._cross_columns or self._comparing:
+            self._add_given(batch, columns)
+        return batch
+
+    def _look_up(
+        self, parts: Sequence[QueryPart], candidates: Sequence[WantedItems] = ()
+    ) -> tuple[Longs, dict[str, Longs]]:
+        """Look up candidates, and by history the items of those whose items are looked up: positions."""
+        names = self.query.histories.looked_up
+        wanted: list[list[WantedItems | None]] = [
+            [*candidates],
+            *([part.histories[name].wanted for part in parts] for name in names),
+        ]
+        every = [one for group in wanted for one in group if one is not None]
+        if not every:
+            return np.empty(0, dtype=np.int64), {}
+        positions = find_items(self.items, every)
+        ends = [*accumulate(sum(one.size for one in group if one is not None) for group in wanted)]
+        events = {name: positions[a:b] for name, a, b in zip(names, ends, ends[1:], strict=False)}
+        return positions[: ends[0]], events
+
+    def _count(self, one: ReadRequest) -> int:
+        """How many candidates a request gives, or asks to retrieve."""
+        given = one.request.candidates
+        return len(given) if given is not None else one.request.retrieve or self._retrieved
+
+    def _settle(
+        self,
+        requests: Sequence[EncodedRequest],
+        columns: list[list[dict[str, Any]]],
+        positions: Longs,
+        query: Rows,
+        retrieve: Retrieve | None,
+    ) -> tuple[LayeredItems, Longs]:
+        """Retrieve candidates, encode those that are described, and leave unknown ones out.
+
+        Args:
+            requests: R, which are changed; so are the columns of their candidates.
+            columns: those given with the candidates of each request: (R,).
+            positions: of all candidates, −1 for those that are not known.
+            query: the queries' rows: (R).
+            retrieve: finds candidates.
+        """
+        items, settled, begin = self.items, [], 0
+        for r, one in enumerate(requests):
+            own = positions[begin : begin + len(one.ids)]
+            begin += len(one.ids)
+            if one.request.candidates is None and retrieve is not None:
+                own = retrieve(one.request, query, r)
+                one.ids = items.ids(own)
+            elif columns[r]:
+                items, own = self._add_described(one.ids, columns[r], own, items)
+            if own.min(initial=0) < 0:
+                one.unknown = [*select_ids(one.ids, np.flatnonzero(own < 0))]
+                known = np.flatnonzero(own >= 0)
+                one.ids, own = select_ids(one.ids, known), own[known]
+                columns[r] = [columns[r][n] for n in known] if columns[r] else columns[r]
+            if not len(own):
+                one.warnings += self.filters.warn(one.request)
+            if columns[r]:
+                one.clipped = {**one.clipped}
+                self._limits.count(CANDIDATE_SIDES, columns[r], one.clipped)
+            settled.append(own)
+        return items, join_arrays(settled)
 
     def read_query(self, request: Request) -> QueryPart:
         """Read what a request says of its query, for which its candidates need not be known.
@@ -203,57 +321,72 @@ class RequestEncoder:
         """
         missing: list[str] = []
         clipped: dict[str, int] = {}
-        time, values = request.time_ms, self.query.read_columns(request, missing)
-        self._limits.count(QUERY_SIDES, [values], clipped)
+        time, columns = request.time_ms, self.query.read_columns(request, missing)
+        self._limits.count(QUERY_SIDES, [columns], clipped)
         encode, text = self.query.histories.encode, self.items.text
-        histories = {name: encode(name, request.user, text, time) for name in self.schema.histories()}
-        return QueryPart(time, values, histories, missing, clipped)
+        histories = {name: encode(name, request.user, text, time) for name in self._histories}
+        return QueryPart(time, self.query.encode_values(columns), histories, missing, clipped)
 
     def prepare(self, request: Request) -> QueryAhead:
         """Encode the query of a request whose candidates are not known yet. Raises RequestError."""
         try:
             part = self.read_query(request)
-            events, _ = look_up_events(self.items, part)
-            encoded = None if self.query.counts_candidates else self.query.encode(part, events, self.items, 0)
+            _, events = self._look_up([part])
+            encoded = (
+                None if self.query.counts_candidates else self.query.encode([part], events, self.items, [0])
+            )
         except DataError as error:
             raise RequestError(str(error)) from None
         return QueryAhead(self, part, events, encoded)
 
-    def cross(self, request: EncodedRequest, alive: Longs) -> Rows:
-        """The crosses of the candidates `alive`: those encoded with the request, and the others, derived."""
-        columns = {
-            name: column.take(alive) if isinstance(column, Ragged | Vectors) else column[alive]
-            for name, column in request.crosses.items()
-        }
-        others = self.schema.derived("cross").keys() - columns.keys()
-        columns |= self.derive(request, alive, others) if others else {}
-        return assemble_rows(self.schema.row_features("cross"), columns, len(alive))
+    def cross(self, batch: EncodedBatch, alive: Longs) -> Rows:
+        """The crosses of the candidates `alive`: those encoded with the requests, and the others, derived."""
+        columns = {name: _take(column, alive) for name, column in batch.crosses.items()}
+        if others := self._derived_crosses - columns.keys():
+            columns |= self.derive(batch, alive, others)
+        return assemble_rows(self._cross_row, columns, len(alive))
 
-    def _compare(self, request: EncodedRequest, columns: list[dict[str, Any]]) -> EncodedRequest:
-        """Add the crosses that compare all candidates, which came with `columns`, before stages drop some."""
-        count = len(request.ids)
+    def _add_given(self, batch: EncodedBatch, columns: list[list[dict[str, Any]]]) -> None:
+        """Add what came with the candidates, and crosses that compare all, before stages drop some.
 
-        def read_logged(name: str) -> pl.Series:
-            column = self.schema.column(name)
-            return to_series(column, [row.get(column) for row in columns or [{}] * count], "candidates")
+        Each request's is read by itself, since the type of a column is that of its values.
+        """
+        given, crosses, logged = [], [], []
+        for one, own in zip(batch.requests, columns, strict=True):
+            count, rows = len(one.ids), own or _NOTHING * len(one.ids)
+            given.append(
+                {name: read_numbers(name, one.ids, own, name in self._named) for name in self._value_columns}
+            )
+            if self._cross_columns:
+                crosses.append(self._encode_crosses(rows, one.missing))
+            if self._comparing:
 
-        logged = Operands.of(self.encoders, self._logged, read_logged, count)
-        compared = self.derive(request, np.arange(count), self._comparing, logged)
-        return replace(request, crosses=request.crosses | compared)
+                def read_logged(name: str, rows: Sequence[Mapping[str, Any]] = rows) -> pl.Series:
+                    column = self.schema.column(name)
+                    return to_series(column, [row.get(column) for row in rows], "candidates")
+
+                logged.append(Operands.of(self.encoders, self._logged, read_logged, count))
+        batch.given = {name: join_arrays([one[name] for one in given]) for name in self._value_columns}
+        if crosses:
+            batch.crosses = {name: _join([one[name] for one in crosses]) for name in crosses[0]}
+        if logged:
+            operands = logged[0].concat(*logged[1:])
+            batch.crosses |= self.derive(batch, batch.everyone, self._comparing, operands)
 
     def derive(
-        self, request: EncodedRequest, alive: Longs, names: Collection[str], logged: Operands | None = None
+        self, batch: EncodedBatch, alive: Longs, names: Collection[str], logged: Operands | None = None
     ) -> dict[str, Encoded]:
         """Some derived crosses of the candidates `alive`, encoded."""
-        items = request.items.operands(request.positions[alive], self._crossed)
+        positions, request_of = batch.positions.take(alive), batch.request_of.take(alive)
+        items = batch.items.operands(positions, self._crossed)
         placed = self.schema.row_features("item")
         if placed.vectors:
-            items = items.with_vectors(placed, request.items.rows(request.positions[alive]))
-        request_of = np.zeros(len(alive), dtype=np.int64)
-        sides = OperandRows.pairs(self.schema, request.operands, items, request_of, None, logged)
-        times = np.full(len(alive), request.time)
-        values = derive_features(self.schema, "cross", sides, self.priors, times, names)
-        return encode_columns(self.encoders, values)
+            items = items.with_vectors(placed, batch.items.rows(positions))
+        sides = OperandRows.pairs(self.schema, batch.operands, items, request_of, None, logged)
+        times = batch.times.take(request_of)
+        return encode_columns(
+            self.encoders, derive_features(self.schema, "cross", sides, self.priors, times, names)
+        )
 
     def encode_items(self, ids: list[Any], columns: list[dict[str, Any]]) -> ItemLayer:
         """Encode items of the given columns, each once, as a catalogue layer. Raises RequestError."""
@@ -273,10 +406,10 @@ class RequestEncoder:
         except DataError as error:
             raise RequestError(str(error)) from None
 
-    def _read_candidates(self, request: Request, retrieve: Retrieve | None) -> CandidateList:
+    def _read_candidates(self, request: Request, retrieves: bool) -> CandidateList:
         """Read the candidates of a request; none if they are to be retrieved. Raises RequestError."""
         if request.candidates is None:
-            if retrieve is None:
+            if not retrieves:
                 raise RequestError(
                     "candidates: none are given, and the bundle has no `retrieval` to find some"
                 )
@@ -287,14 +420,17 @@ class RequestEncoder:
             )
         return parse_candidates(request)
 
-    def _add_described(self, candidates: CandidateList, positions: Longs) -> tuple[LayeredItems, Longs]:
-        """The items with those that the request describes, and the candidates' positions among them.
+    def _add_described(
+        self, ids: Sequence[Any], columns: list[dict[str, Any]], positions: Longs, items: LayeredItems
+    ) -> tuple[LayeredItems, Longs]:
+        """The items with those that a request describes, and its candidates' positions among them.
 
         Args:
-            candidates: the candidates, with columns.
+            ids: of the candidates.
+            columns: given with each.
             positions: theirs among the known items, −1 for others; so for one that is not described either.
+            items: those known, and those that other requests describe.
         """
-        ids, columns = candidates.ids, candidates.columns
         for n, row in enumerate(columns):
             for column in row.keys() - self._allowed_columns:
                 refuse_unknown_column(f"candidates.{n}", column, self._allowed_columns)
@@ -302,23 +438,44 @@ class RequestEncoder:
             n for n in np.flatnonzero(positions < 0).tolist() if not self.item_columns.isdisjoint(columns[n])
         ]
         if not new:
-            return self.items, positions
+            return items, positions
         rows = [{c: v for c, v in columns[n].items() if c in self.item_columns} for n in new]
-        items = self.items.with_layer(self.encode_items([ids[n] for n in new], rows))
+        described = LayeredItems((self.encode_items([ids[n] for n in new], rows),))
         positions = positions.copy()
-        (positions[new],) = find_items(items, [WantedItems("candidates", [ids[n] for n in new])])
-        return items, positions
+        positions[new] = find_items(described, [WantedItems("candidates", [ids[n] for n in new])])
+        positions[new] += items.bounds[-1]
+        return items.with_layer(described.layers[0]), positions
 
-    def _encode_crosses(
-        self, n: int, columns: list[dict[str, Any]], missing: list[str]
-    ) -> dict[str, Encoded]:
-        """The logged crosses of n candidates; columns that some candidate lacks are added to `missing`."""
-        if not self._cross_columns:
-            return {}
-        rows: list[dict[str, Any]] = columns or [{}] * n
+    def _encode_crosses(self, rows: Sequence[Mapping[str, Any]], missing: list[str]) -> dict[str, Encoded]:
+        """The logged crosses of a request's candidates; columns that some candidate lacks are added to `missing`."""
         missing += [f"cross.{c}" for c in self._cross_columns if any(c not in row for row in rows)]
         series = [to_series(c, [row.get(c) for row in rows], "candidates") for c in self._cross_columns]
         try:
             return self.encoders.encode_frame("cross", pl.DataFrame(series))
         except DataError as error:
             raise RequestError(f"candidates: {error}") from None
+
+
+_NOTHING: list[dict[str, Any]] = [{}]
+
+
+def _repeat(start: list[int]) -> Longs:
+    """The request of each candidate, from where those of each request begin: (n,)."""
+    if len(start) == 2:
+        return np.zeros(start[1], dtype=np.int64)
+    return np.repeat(np.arange(len(start) - 1), np.diff(start))
+
+
+def _by_history(parts: Sequence[QueryPart]) -> dict[str, list[RequestHistory]]:
+    return {name: [part.histories[name] for part in parts] for name in parts[0].histories}
+
+
+def _take(column: Encoded, index: Longs) -> Encoded:
+    return column.take(index) if isinstance(column, Ragged | Vectors) else column[index]
+
+
+def _join(columns: Sequence[Any]) -> Encoded:
+    """Concatenate an encoded feature of several requests."""
+    first, *others = columns
+    joined: Encoded = join_arrays(columns) if isinstance(first, np.ndarray) else first.concat(*others)
+    return joined

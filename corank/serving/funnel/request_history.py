@@ -1,16 +1,19 @@
-"""The histories of one request: their codes, and the records of their items.
+"""The histories of requests: their codes, and the records of their items.
 
-The items that a request names, as candidates and in histories, are looked up in the catalogue at once.
+The items that requests name, as candidates and in histories, are looked up in the catalogue at once.
 
-Letters: L events of a history, the newest last.
+Letters: R requests · L events of a history, the newest last · E events of R requests, one request after the other.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from corank.bundle.item_layers import LayeredItems
 from corank.bundle.manifest import BundleManifest
@@ -19,11 +22,14 @@ from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Floats, Hashes, Ints, Longs
 from corank.data.packed.history import add_histories, unknown_item_rows, with_attributes
 from corank.features.encoders import Encoders
-from corank.features.encoding import Encoded, Hash, Vocabulary, as_int64, hash_values, to_identifiers
+from corank.features.encoding import Hash, Vocabulary, as_int64, hash_numbers, hash_values, to_identifiers
 from corank.features.history import ListedEvents, RequestEvents, Values
 from corank.features.history_events import Events, History, HistoryNeeds, log_ages, recency_weights
 from corank.features.operands import Operands, average_history_vectors, gather_history_operands
 from corank.serving.funnel.request import RequestWarning, check_event_times, parse_history, to_series
+
+T = TypeVar("T", bound=np.generic)
+_NO_TIMES, _NO_KEYS = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint64)
 
 
 class WantedItems(NamedTuple):
@@ -35,39 +41,43 @@ class WantedItems(NamedTuple):
     numbers: Longs | None = None
     """The ids as an array, if they are known to be whole numbers."""
 
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return len(self.ids) if self.numbers is None else len(self.numbers)
 
-def find_items(items: LayeredItems, wanted: Sequence[WantedItems]) -> list[Longs]:
-    """Look the items of several lists up in the catalogue, whole numbers all at once.
 
-    Returns:
-        The positions of each list's items, −1 for an unknown item.
+def find_items(items: LayeredItems, wanted: Sequence[WantedItems]) -> Longs:
+    """Look the items of several lists up in the catalogue, all at once: positions, those of one list after the other.
 
-    Raises RequestError if the ids of a list are of another type than the catalogue's.
+    An unknown item has −1. Raises RequestError if the ids of a list are of another type than the catalogue's.
     """
-    whole = [one.numbers for one in wanted if one.numbers is not None]
-    if items.text or not whole:
-        return [_find_alone(items, one) for one in wanted]
-    together = items.find_numbers(whole[0] if len(whole) == 1 else np.concatenate(whole))
-    positions, begin = [], 0
-    for one in wanted:
-        if one.numbers is None:
-            positions.append(_find_alone(items, one))
-        else:
-            positions.append(together[begin : begin + len(one.numbers)])
-            begin += len(one.numbers)
-    return positions
+    if items.text:
+        lists = [one.ids for one in wanted if one.numbers is None and isinstance(one.ids, list)]
+        texts = [*chain.from_iterable(lists)]
+        if len(lists) == len(wanted) and set(map(type, texts)) == {str}:
+            positions = items.find_texts(texts)
+            unknown = [texts[n] for n in np.flatnonzero(positions < 0)]
+            with suppress(RequestError):
+                to_series("id", unknown, "")  # raises for what is no text of UTF-8
+                return positions
+    else:
+        numbers = [_NO_TIMES if one.numbers is None else one.numbers for one in wanted]
+        if all(one.numbers is not None or not len(one.ids) for one in wanted):
+            return items.find_numbers(join_arrays(numbers))
+    return join_arrays([_find_alone(items, one) for one in wanted])
+
+
+def join_arrays(arrays: Sequence[NDArray[T]]) -> NDArray[T]:
+    """Concatenate one or more arrays, without a copy of a single one."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _find_alone(items: LayeredItems, wanted: WantedItems) -> Longs:
     if wanted.numbers is None and not len(wanted.ids):
-        return np.empty(0, dtype=np.int64)
+        return _NO_TIMES
     ids = wanted.ids if wanted.numbers is None else wanted.numbers.tolist()
     try:
-        if items.text and isinstance(ids, list) and set(map(type, ids)) == {str}:
-            positions = items.find_texts(ids)
-            unknown = [ids[n] for n in np.flatnonzero(positions < 0)]
-            to_series("id", unknown, wanted.where)  # raises for what is no text of UTF-8
-            return positions
         series = ids if isinstance(ids, pl.Series) else to_series("id", [*ids], wanted.where)
         return items.find(to_identifiers(series, f"{wanted.where}.id"))
     except (DataError, TypeError):
@@ -76,9 +86,6 @@ def _find_alone(items: LayeredItems, wanted: WantedItems) -> Longs:
         raise RequestError(
             f"{wanted.where}: ids are of another type than the bundle's, such as {sample!r}"
         ) from None
-
-
-_NO_TIMES, _NO_KEYS = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint64)
 
 
 @dataclass(frozen=True)
@@ -102,14 +109,35 @@ class RequestHistory:
     """By those of them that derived features take, the hash of each event's value: (L,)."""
 
 
+Histories = Mapping[str, Sequence[RequestHistory]]
+"""By history that of each of R requests."""
+
+
+class AttendedEvents(NamedTuple):
+    """The events of a history of R requests that a stage attends to."""
+
+    rows: Rows
+    """The records of their items, and the attributes of the events: (E)."""
+    lengths: Sequence[int]
+    """How many each request has: (R,)."""
+    ages: Floats | None
+    """Of the events, as `log_ages` says them, if a stage reads them: (E,)."""
+
+
 @dataclass(frozen=True)
 class HistoryItems:
-    """The records of the items of all histories of a request, gathered once."""
+    """The records of the items of all histories of R requests, gathered once."""
 
     items: dict[str, Ragged]
-    """By history, the rows of its items in `rows`, −1 for an unknown item."""
+    """By history, the rows of its items in `rows`, −1 for an unknown item: R lists."""
     rows: Rows
     operands: Operands
+
+
+class _HistoryPlan(NamedTuple):
+    settings: History
+    beside: Mapping[str, str]
+    encoder: Vocabulary | Hash
 
 
 class HistoryEncoder:
@@ -125,6 +153,9 @@ class HistoryEncoder:
             for name in self.schema.histories()
         }
         """By history, the features that are attributes of its events, and their columns."""
+        self._plan = {
+            name: self._plan_of(name, settings) for name, settings in self.schema.histories().items()
+        }
         self._columns = {
             name: self.schema.column_names([name, *self._beside[name]])
             for name, history in self.schema.histories().items()
@@ -135,9 +166,15 @@ class HistoryEncoder:
         self._owners = {n: n for n in self.schema.histories()} | attributes | self.schema.parallels()
         """By list of the query that is of a history, this one."""
         self._item_operands = {self.schema.of_items(name) or name for name in self._needs.for_attributes}
-        self._looked_up = frozenset((*self._needs.records, *self.attended))
+        self.looked_up = tuple(dict.fromkeys((*self._needs.records, *self.attended)))
+        """Histories whose items are looked up."""
         self.needs_items = bool(self._needs.records or self._needs.weighted)
         """Whether the query needs more than the codes of histories."""
+
+    def _plan_of(self, name: str, settings: History) -> _HistoryPlan:
+        encoder = self._encoders.fitted[self.schema.table_of(name)]
+        assert isinstance(encoder, Vocabulary | Hash)
+        return _HistoryPlan(settings, self._beside[name], encoder)
 
     def encode(self, name: str, user: Mapping[str, Any], text: bool, time: int) -> RequestHistory:
         """Encode a history, its last events only.
@@ -150,10 +187,10 @@ class HistoryEncoder:
 
         Raises RequestError, which names the event, or DataError for lists that cannot be read.
         """
-        settings = self.schema.histories()[name]
+        settings, beside, encoder = self._plan[name]
         if settings.lists is not None:
             return self._encode_lists(name, settings, user, text, time)
-        events, beside, timed = user.get(name), self._beside[name], name in self._timed
+        events, timed = user.get(name), name in self._timed
         ids, times = parse_history(name, events, timed, beside.values())
         warnings: tuple[RequestWarning, ...] = ()
         age = _NO_TIMES
@@ -164,26 +201,27 @@ class HistoryEncoder:
                 raise RequestError(f"user.{name}: a time is beyond 64 bits") from None
             warnings, age = check_event_times(f"user.{name}", then, time), time - then
         ids, age = ids[-settings.last :], age[-settings.last :]
-        encoder = self._encoders.fitted[self.schema.table_of(name)]
-        assert isinstance(encoder, Vocabulary | Hash)
-        numbers = as_int64(ids)
-        values: pl.Series | None = None
-        if numbers is not None and not encoder.text and name not in self._needs.compared:
+        numbers, compared, keys = as_int64(ids), name in self._needs.compared, _NO_KEYS
+        if numbers is not None and not text and not encoder.text:
             codes = encoder.codes_of_numbers(numbers)
+            keys = hash_numbers(numbers) if compared else keys
         else:
             values = to_series(name, ids, f"user.{name}") if ids else pl.Series(name, [], dtype=pl.Null)
             codes = encoder.codes(values, name)
-        last_events = (events or [])[-len(ids) :]
-        columns = {column: _read_attribute(f"user.{name}", column, last_events) for column in beside.values()}
+            keys = hash_values(values, name) if compared else keys
+        columns: dict[str, Values] = {}
+        if beside:
+            last_events = (events or [])[-len(ids) :]
+            columns = {c: _read_attribute(f"user.{name}", c, last_events) for c in beside.values()}
         wanted = WantedItems(f"user.{name}", ids, numbers)
-        return self._history(name, codes, wanted, values, age, columns, warnings)
+        return self._history(name, codes, wanted, keys, age, columns, warnings)
 
     def _history(
         self,
         name: str,
         codes: Ints,
         wanted: WantedItems,
-        values: pl.Series | None,
+        keys: Hashes,
         age: Longs,
         columns: Mapping[str, Values],
         warnings: tuple[RequestWarning, ...] = (),
@@ -194,16 +232,16 @@ class HistoryEncoder:
             name: of the history.
             codes: of its events: (L,).
             wanted: its items.
-            values: the ids, if some cross compares them: (L,).
+            keys: hashes of the ids, if some cross compares them: (L,).
             age: of its events, in ms, if their times are known: (L,).
             columns: attributes of its events, by name: (L,).
             warnings: about its events.
         """
-        half_life, beside = self.schema.histories()[name].half_life, self._beside[name]
+        half_life, beside = self._plan[name].settings.half_life, self._beside[name]
         return RequestHistory(
             codes,
-            wanted if name in self._looked_up else None,
-            _NO_KEYS if values is None or name not in self._needs.compared else hash_values(values, name),
+            wanted if name in self.looked_up else None,
+            keys,
             recency_weights(np.maximum(age, 0), half_life) if half_life else None,
             log_ages(age) if self.attended.get(name) else None,
             warnings,
@@ -236,34 +274,31 @@ class HistoryEncoder:
         columns = {column: attribute[seen] for column, attribute in listed.parallel.items()}
         where = f"user.{settings.lists.column}"
         wanted = WantedItems(where, ids) if isinstance(ids, pl.Series) else WantedItems(where, [], ids)
-        compared = pl.Series(ids) if name in self._needs.compared else None
-        return self._history(name, self._encoders.codes(name, ids), wanted, compared, age, columns)
+        keys = hash_values(pl.Series(ids), name) if name in self._needs.compared else _NO_KEYS
+        return self._history(name, self._encoders.codes(name, ids), wanted, keys, age, columns)
 
     def gather(
-        self,
-        items: LayeredItems,
-        histories: Mapping[str, RequestHistory],
-        found: Mapping[str, Longs],
+        self, items: LayeredItems, histories: Histories, positions: Mapping[str, Longs]
     ) -> HistoryItems:
-        """Gather the records of the items of histories, which were found at some positions."""
-        looked_up = [name for name in self._needs.records if name in histories]
-        by_history = [found[name] for name in looked_up]
-        positions = np.concatenate([np.empty(0, dtype=np.int64), *by_history])
-        row = np.where(positions < 0, -1, np.cumsum(positions >= 0) - 1)
-        known = positions[positions >= 0]
-        ends = np.cumsum([0, *map(len, by_history)])
-        local = {name: row[a:b] for name, a, b in zip(looked_up, ends, ends[1:], strict=False)}
-        return HistoryItems(
-            {
-                name: Ragged.single(local[name] if name in local else np.full(len(h.codes), -1), h.weight)
-                for name, h in histories.items()
-            },
-            items.rows(known),
-            items.operands(known, self._item_operands),
-        )
+        """Gather the records of the items of R requests' histories, which are at some positions: (E,) by history."""
+        looked_up = [positions[name] for name in self._needs.records if name in histories]
+        at = np.concatenate([_NO_TIMES, *looked_up])
+        known = at >= 0
+        row, end = np.where(known, np.cumsum(known) - 1, -1), np.cumsum([*map(len, looked_up)])
+        rows = dict(zip(self._needs.records, np.split(row, end[:-1]), strict=False)) if looked_up else {}
+        listed = {}
+        for name, of in histories.items():
+            codes = [one.codes for one in of]
+            weights = [one.weight for one in of if one.weight is not None]
+            weight = join_arrays(weights) if weights else None
+            listed[name] = _lists(
+                codes, rows[name] if name in rows else np.full(sum(map(len, codes)), -1), weight
+            )
+        at = at[known]
+        return HistoryItems(listed, items.rows(at), items.operands(at, self._item_operands))
 
     def operands(
-        self, gathered: HistoryItems | None, histories: Mapping[str, RequestHistory]
+        self, gathered: HistoryItems | None, histories: Histories
     ) -> tuple[dict[str, Ragged], dict[str, Vectors]]:
         """The operands of derived features that come from histories: lists, and means of the vectors of items."""
         operands: dict[str, Ragged] = {}
@@ -273,44 +308,58 @@ class HistoryEncoder:
             operands = gather_history_operands(schema, items, gathered.operands, named)
             vectors = average_history_vectors(schema, items, gathered.rows, named)
         # an item that the bundle lacks is still an item of the history
-        keys = {name: histories[name].keys for name in self._needs.compared}
-        keys |= {n: histories[history].attribute_keys[n] for n, history in self._needs.beside.items()}
-        return operands | {n: Ragged.single(hashes) for n, hashes in keys.items()}, vectors
+        keys = {name: [one.keys for one in histories[name]] for name in self._needs.compared}
+        for name, history in self._needs.beside.items():
+            keys[name] = [one.attribute_keys[name] for one in histories[history]]
+        return operands | {name: _lists(hashes) for name, hashes in keys.items()}, vectors
 
-    def codes(self, histories: Mapping[str, RequestHistory]) -> dict[str, Encoded]:
+    def codes(self, histories: Histories) -> dict[str, Ragged]:
         """The codes of each history; for an attribute of a history those of its items, which `complete` replaces."""
         return {
-            name: Ragged.single(histories[history].attributes.get(name, histories[history].codes))
+            name: _lists([one.attributes.get(name, one.codes) for one in histories[history]])
             for name, history in self._owners.items()
         }
 
     def complete(self, rows: Rows, gathered: HistoryItems | None) -> Rows:
-        """The query's row with the attributes of its histories' items, and the weights of their events."""
+        """The queries' rows with the attributes of their histories' items, and the weights of their events."""
         return rows if gathered is None else add_histories(self.schema, rows, gathered.items, gathered.rows)
 
-    def attended_rows(
-        self, items: LayeredItems, histories: Mapping[str, RequestHistory], positions: Mapping[str, Longs]
-    ) -> dict[str, Rows]:
-        """By attended history, its items' records at some positions, and the attributes of its events: (L)."""
+    def attended_events(
+        self, items: LayeredItems, histories: Histories, positions: Mapping[str, Longs]
+    ) -> dict[str, AttendedEvents]:
+        """By attended history the events of R requests, whose items are at some positions: (E,) by history."""
         attended = {}
         for name in self.attended:
-            history, beside = histories[name], self.schema.parallels_of(name)
-            rows = self._item_rows(items, name, history, positions[name])
+            of, beside = histories[name], self.schema.parallels_of(name)
+            codes = [one.codes for one in of]
+            rows = self._item_rows(items, name, join_arrays(codes), positions[name])
             if beside:
-                rows = with_attributes(rows, np.stack([history.attributes[n] for n in beside], axis=1))
-            attended[name] = rows
+                columns = [join_arrays([one.attributes[n] for one in of]) for n in beside]
+                rows = with_attributes(rows, np.stack(columns, axis=1))
+            ages = [one.ages for one in of if one.ages is not None]
+            attended[name] = AttendedEvents(rows, [*map(len, codes)], join_arrays(ages) if ages else None)
         return attended
 
-    def _item_rows(self, items: LayeredItems, name: str, history: RequestHistory, positions: Longs) -> Rows:
+    def _item_rows(self, items: LayeredItems, name: str, codes: Ints, positions: Longs) -> Rows:
         """The records of a history's items; an unknown item has the code of its id, and nothing else."""
         unknown = np.flatnonzero(positions < 0)
         if not len(unknown):
             return items.rows(positions)
         known = items.rows(positions[positions >= 0])
         placed, id_feature = self.schema.record_features, self.schema.table_of(name)
-        none = unknown_item_rows(self.schema, placed, id_feature, history.codes[unknown])
+        none = unknown_item_rows(self.schema, placed, id_feature, codes[unknown])
         order = np.argsort(np.concatenate((np.flatnonzero(positions >= 0), unknown)))
         return known.compact().concat(none).take(order)
+
+
+def _lists(
+    of: Sequence[NDArray[Any]], values: NDArray[Any] | None = None, weight: Floats | None = None
+) -> Ragged:
+    """Make R lists, of the lengths of some arrays, and of their values unless others are given."""
+    joined = join_arrays(of) if values is None else values
+    if len(of) == 1:
+        return Ragged.single(joined, weight)
+    return Ragged.from_lengths(np.array([*map(len, of)]), joined, weight)
 
 
 def _read_attribute(where: str, column: str, events: list[Any]) -> pl.Series:

@@ -5,12 +5,13 @@ models of plug-ins that have vectors and no graph `value`. `parts`: one graph ov
 query, and what belongs to the pair. `graph`: the whole forward of a stage, run for every candidate. The graphs of both
 include calibration and formula.
 
-Letters: n candidates · N items · d width of an item part, or of vectors.
+Letters: R requests · n candidates of all of them · N items · d width of an item part, or of vectors.
 """
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,11 @@ from corank.data.packed.derived_columns import derive_features
 from corank.features.input_layout import Layout
 from corank.features.operands import OperandRows
 from corank.serving.funnel.stage_scorer import (
+    MATCHES,
+    PART,
     SCORERS,
     Candidates,
+    Reader,
     ScorerInputs,
     Shared,
     StageScorer,
@@ -70,20 +74,15 @@ class MatchTerms:
 
     def read(self, candidates: Candidates) -> Floats:
         """What is added to logits: (n,)."""
-        encoder, request, count = candidates.encoder, candidates.request, len(candidates.alive)
-        items = request.items.operands(candidates.rows, self._operands)
-        of_request = np.zeros(count, dtype=np.int64)
-        sides = OperandRows.pairs(encoder.schema, request.operands, items, of_request, None)
-        times = np.full(count, request.time)
-        names = self._worth.keys() - request.crosses.keys()
+        batch, alive, request_of = candidates.batch, candidates.alive, candidates.request_of
+        encoder, items = batch.encoder, batch.items.operands(candidates.rows, self._operands)
+        sides = OperandRows.pairs(encoder.schema, batch.operands, items, request_of, None)
+        names = self._worth.keys() - batch.crosses.keys()
+        times = batch.times.take(request_of)
         values = derive_features(encoder.schema, "cross", sides, encoder.priors, times, names)
-        columns = {
-            n: column[candidates.alive]
-            for n, column in request.crosses.items()
-            if isinstance(column, np.ndarray)
-        }
+        columns = {n: column[alive] for n, column in batch.crosses.items() if isinstance(column, np.ndarray)}
         columns |= {name: encoder.encoders.encode_derived(name, value) for name, value in values.items()}
-        added = np.zeros(count, dtype=np.float32)
+        added = np.zeros(len(alive), dtype=np.float32)
         for name, worth in self._worth.items():
             column = columns[name]
             added += worth[column] if column.dtype == np.int32 else worth * column
@@ -91,24 +90,23 @@ class MatchTerms:
 
 
 class QueryVectors:
-    """The graph that gives the vector of a query."""
+    """The graph that gives the vectors of queries."""
 
     def __init__(self, inputs: ScorerInputs) -> None:
         """Open it. Raises BundleError."""
         self._inputs, name = inputs, inputs.stage.name
-        shapes = {"query": inputs.request_shapes["query"]}
-        outputs = [(1, inputs.stage.vector_width)]
+        shapes, outputs = {"query": inputs.shapes["query"]}, [(None, inputs.stage.vector_width)]
         self._session = open_graph(inputs.folder / f"{name}.query.onnx", shapes, outputs)
 
-    def vector(self, row: Rows, shared: Shared) -> Floats:
-        """The vector of a query: (d,)."""
-        vector: Floats = self._session.run(None, {"query": self._inputs.query(row, shared)})[0][0]
-        return vector
+    def compute(self, rows: Rows, shared: Shared) -> Floats:
+        """The vectors of queries: (R, d)."""
+        vectors: Floats = self._session.run(None, {"query": self._inputs.query(rows, shared)})[0]
+        return vectors
 
 
 @SCORERS.register("vectors")
 class VectorsScorer(StageScorer):
-    """Runs the graph of queries once a request, and a dot product a candidate."""
+    """Runs the graph of queries once, and a dot product a candidate."""
 
     def __init__(self, inputs: ScorerInputs) -> None:
         self.inputs, stage = inputs, inputs.stage
@@ -123,9 +121,11 @@ class VectorsScorer(StageScorer):
 
     def score(self, candidates: Candidates) -> Floats:
         """As `StageScorer.score`."""
-        request = candidates.request
-        query = self._query.vector(request.query, candidates.shared)
-        logits = self._scale * (request.items.part(self._part, candidates.rows) @ query) + self._bias
+        batch = candidates.batch
+        query = self._query.compute(batch.query, candidates.shared).take(candidates.request_of, axis=0)
+        # each row by itself, so that a score does not depend on where it is, or on others
+        products = np.einsum("nd,nd->n", batch.items.part(self._part, candidates.rows), query)
+        logits: Floats = self._scale * products + self._bias
         if self._matches is not None:
             logits += self._matches.read(candidates)
         return logits[:, None]
@@ -163,9 +163,14 @@ class Scorer:
         """What stages keep of the records of items: (N, d) by `STAGE.PART`. Raises DataError."""
         return store_parts(self._items.compute(rows), self._manifest.stages)
 
-    def query_vector(self, stage: str, row: Rows, shared: Shared) -> Floats:
-        """The vector of a query, of a stage that orders by product: (d,)."""
-        return self._queries[stage].vector(row, shared)
+    def query_vectors(self, stage: str, rows: Rows) -> Floats:
+        """The vectors of queries, of a stage that orders by product: (R, d)."""
+        return self._queries[stage].compute(rows, {})
+
+    @property
+    def one_request(self) -> bool:
+        """Whether some stage can score the candidates of one request at a time alone."""
+        return any(scorer.one_request for scorer in self.stages.values())
 
     @property
     def named(self) -> set[str]:
@@ -178,12 +183,15 @@ class Scorer:
         Returns:
             The logits by label, (n,) each, and the values that the stage orders by: (n,).
         """
-        scores, value = self.stages[stage.name].evaluate(candidates)
+        if len(candidates.alive):
+            scores, value = self.stages[stage.name].evaluate(candidates)
+        else:
+            scores, value = np.empty((0, len(stage.labels)), dtype=np.float32), np.empty(0)
         logits = {label: scores[:, n] for n, label in enumerate(stage.labels)}
         if value is None:
             formula = self._inputs[stage.name].value
             columns = {
-                name: candidates.request.column(name, candidates.alive)
+                name: candidates.batch.column(name, candidates.alive)
                 for name in formula.names
                 if name in self._columns
             }
@@ -196,10 +204,14 @@ class Scorer:
         """Keep what later stages see of a stage."""
         shared, alive = candidates.shared, candidates.alive
         if f"{stage.name}.score" in self._seen:
-            shared[f"{stage.name}.score"] = np.full(len(candidates.request.ids), np.nan, dtype=np.float32)
+            shared[f"{stage.name}.score"] = np.full(len(candidates.batch.positions), np.nan, dtype=np.float32)
             shared[f"{stage.name}.score"][alive] = logits
         if f"{stage.name}.rank" in self._seen:  # of the first stage, which scores all candidates
-            shared[f"{stage.name}.rank"] = soft_ranks(logits, np.array([0, len(alive)]))
+            bounds, ranks = candidates.bounds.tolist(), np.empty(len(alive), dtype=np.float32)
+            for a, b in pairwise(bounds):  # each request's by themselves, to the last bit
+                ranks[a:b] = soft_ranks(logits[a:b], np.array([0, b - a]))
+            shared[f"{stage.name}.rank"] = np.full(len(candidates.batch.positions), np.nan, dtype=np.float32)
+            shared[f"{stage.name}.rank"][alive] = ranks
 
 
 def refuse_odd(stage: StageFacts, value: Numbers, candidates: Candidates) -> Numbers:
@@ -209,33 +221,42 @@ def refuse_odd(stage: StageFacts, value: Numbers, candidates: Candidates) -> Num
         return value
     odd = np.flatnonzero(~np.isfinite(value))
     if len(odd):
+        batch, at = candidates.batch, int(candidates.alive[odd[0]])
+        r = int(batch.request_of[at])
         raise RequestError(
-            f"stage '{stage.name}': the value of {candidates.request.ids[candidates.alive[odd[0]]]!r} is "
+            f"stage '{stage.name}': the value of {batch.requests[r].ids[at - batch.start[r]]!r} is "
             f"{value[odd[0]]}; look for extreme numbers in the request"
         )
     return value
 
 
-PART, MATCHES = "part.", "matches"
-"""What a graph calls the rows of an item part, and what matches add to logits."""
+OUTPUTS = ["logits", "value"]
 
 
 class _ValueGraph(StageScorer):
     """Runs the graph `value`, calibration and formula included."""
 
-    def _open(self, inputs: ScorerInputs, shapes: Shapes, optional: Collection[str] = ()) -> None:
-        """Open the graph, whose inputs have some shapes, and the columns that the value names."""
-        self.inputs = inputs
+    def __init__(self, inputs: ScorerInputs) -> None:
+        self.inputs, shapes = inputs, self._shapes(inputs)
         self.session = open_graph(
             inputs.folder / f"{inputs.stage.name}.value.onnx",
-            {**shapes, **inputs.column_shapes},
+            shapes,
             [(None, len(inputs.stage.labels)), inputs.value_shape],
-            optional,
+            self._optional(inputs),
         )
+        matches = MatchTerms(inputs) if MATCHES in shapes else None
+        self._readers: list[tuple[str, Reader]] = [
+            (node.name, matches.read if matches and node.name == MATCHES else inputs.reader(node.name))
+            for node in self.session.get_inputs()
+        ]
 
     @abstractmethod
-    def _feeds(self, candidates: Candidates) -> Mapping[str, Numbers]:
-        """The inputs, but for columns."""
+    def _shapes(self, inputs: ScorerInputs) -> Shapes:
+        """The shapes of the graph's inputs, by name."""
+
+    def _optional(self, inputs: ScorerInputs) -> Collection[str]:
+        """The names of inputs that the graph may lack."""
+        return ()
 
     def score(self, candidates: Candidates) -> Floats:
         """As `StageScorer.score`."""
@@ -243,8 +264,8 @@ class _ValueGraph(StageScorer):
 
     def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
         """As `StageScorer.evaluate`."""
-        feeds = {**self._feeds(candidates), **self.inputs.columns(candidates)}
-        logits, value = self.session.run(None, feeds, candidates.options)
+        feeds = {name: read(candidates) for name, read in self._readers}
+        logits, value = self.session.run(OUTPUTS, feeds, candidates.options)
         return logits, value
 
 
@@ -252,37 +273,24 @@ class _ValueGraph(StageScorer):
 class PartsScorer(_ValueGraph):
     """Takes the candidates' rows of the item parts, the query, and what belongs to the pair."""
 
-    def __init__(self, inputs: ScorerInputs) -> None:
+    def _shapes(self, inputs: ScorerInputs) -> Shapes:
         stage = inputs.stage
         if not stage.item_parts:
             raise BundleError(
                 f"{inputs.folder}: stage '{stage.name}': its facts name no item parts, which the scorer "
                 f"'{stage.scorer}' needs; export the bundle again"
             )
-        shapes: Shapes = {PART + part: (None, width) for part, width in stage.item_parts.items()}
+        parts: Shapes = {PART + part: (None, width) for part, width in stage.item_parts.items()}
         matches: Shapes = {MATCHES: (None,)} if stage.matches else {}
-        request = inputs.request_shapes
-        self._open(inputs, {**request, **shapes, **matches}, request.keys())
-        self._parts = [(PART + part, f"{stage.name}.{part}") for part in stage.item_parts]
-        self._matches = MatchTerms(inputs) if stage.matches else None
-        self._request = request.keys() & {node.name for node in self.session.get_inputs()}
+        return {**inputs.shapes, **parts, **matches}
 
-    def _feeds(self, candidates: Candidates) -> Mapping[str, Numbers]:
-        items, rows = candidates.request.items, candidates.rows
-        feeds: dict[str, Numbers] = {**self.inputs.of_request(candidates, self._request)}
-        for name, part in self._parts:
-            feeds[name] = items.part(part, rows)
-        if self._matches is not None:
-            feeds[MATCHES] = self._matches.read(candidates)
-        return feeds
+    def _optional(self, inputs: ScorerInputs) -> Collection[str]:
+        return inputs.shapes.keys()
 
 
 @SCORERS.register("graph")
 class GraphScorer(_ValueGraph):
     """Takes query, items, pairs, history, what is seen of earlier stages, and columns of the value."""
 
-    def __init__(self, inputs: ScorerInputs) -> None:
-        self._open(inputs, inputs.shapes)
-
-    def _feeds(self, candidates: Candidates) -> Mapping[str, Numbers]:
-        return self.inputs.all(candidates)
+    def _shapes(self, inputs: ScorerInputs) -> Shapes:
+        return inputs.shapes

@@ -4,53 +4,93 @@ A stage's facts in the bundle name its scorer. `parts` runs a graph over what wa
 whole graph, `vectors` takes a product with item vectors; a plug-in registers its own with `SCORERS.register`, and its
 stage model names it (`StageSettings.scorer`).
 
-Letters: n candidates · N rows · L events of a history.
+Letters: R requests · n candidates of all of them · E events of a history of all of them · L events of each, filled up
+· S slots for the candidates of each.
 """
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime
 
-from corank.bundle.content import record_inputs
 from corank.bundle.graph_files import Shape, Shapes, open_session
-from corank.bundle.stage_facts import Attention, StageFacts
+from corank.bundle.stage_facts import StageFacts
 from corank.core.errors import PluginError
 from corank.core.ordering import Formula
 from corank.core.ragged import Rows
 from corank.core.registry import Registry
 from corank.core.types import Floats, Longs, Numbers
+from corank.features.encoders import split_record
 from corank.features.input_layout import Layout, TableSet, dense_input, embed_rows, event_groups, event_width
-from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
+from corank.serving.funnel.request_encoder import EncodedBatch
+from corank.serving.funnel.request_history import AttendedEvents
 
-COLUMN = "column."
-"""Begins the name by which a graph reads one of the data's columns."""
-Shared = dict[str, Floats]
-"""What the stages of one request share: the query's dense input by set of tables, `query.TABLES`, (1, ·); what later
+COLUMN, PART, MATCHES, REQUEST_OF = "column.", "part.", "matches", "request_of"
+"""What a graph calls one of the data's columns, the rows of an item part, what matches add to logits, and the query row
+of each candidate."""
+EVENTS = 8
+"""Events of a request are filled up to a multiple of these, so that sums do not depend on how many others have."""
+Shared = dict[str, Any]
+"""What the stages of one batch share: the dense input of queries by set of tables, `query.TABLES`, (R, ·); what later
 stages see of earlier ones, `STAGE.score` and `STAGE.rank`, of all candidates, NaN of those that a stage never saw."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The candidates of a request that a stage is to score."""
+    """The candidates of R requests that a stage is to score, those of one request after those of another."""
 
-    encoder: RequestEncoder
-    request: EncodedRequest
+    batch: EncodedBatch
     alive: Longs
-    """Their indices among all candidates of the request: (n,)."""
+    """Their indices among all candidates of the requests: (n,)."""
     shared: Shared
     options: onnxruntime.RunOptions | None = None
     """Lets a deadline stop a running graph."""
 
-    @property
+    @cached_property
     def rows(self) -> Longs:
         """Where each is among the items: (n,)."""
-        return self.request.positions.take(self.alive)
+        return self.batch.positions.take(self.alive)
+
+    @cached_property
+    def request_of(self) -> Longs:
+        """The request of each, as an index of `batch.requests`, ascending: (n,)."""
+        request_of = self.batch.request_of
+        return request_of.take(self.alive) if len(self.batch.requests) > 1 else request_of[: len(self.alive)]
+
+    @cached_property
+    def bounds(self) -> Longs:
+        """Where those of each request begin, and the end: (R + 1,)."""
+        return np.searchsorted(self.request_of, np.arange(len(self.batch.requests) + 1))
+
+    @cached_property
+    def slot_of(self) -> Longs:
+        """The slot of each, where every request has as many slots as one has candidates at most: (n,)."""
+        first, widest = self.bounds[:-1], np.diff(self.bounds).max()
+        shift = np.arange(len(first)) * widest - first
+        slots: Longs = np.arange(len(self.alive)) + shift.take(self.request_of)
+        return slots
+
+    @property
+    def slots(self) -> Longs:
+        """The candidate in each slot, 0 in those that fill up: (R, S)."""
+        slots = np.zeros((len(self.batch.requests), int(np.diff(self.bounds).max())), dtype=np.int64)
+        slots.reshape(-1)[self.slot_of] = np.arange(len(self.alive))
+        return slots
+
+    @cached_property
+    def records(self) -> tuple[Rows, ...]:
+        """The rows of their items, and of snapshots of these: (n), (n)."""
+        return split_record(self.batch.encoder.schema, self.batch.items.rows(self.rows))
+
+
+Reader = Callable[[Candidates], Numbers | Longs]
+"""Gives an input of a graph."""
 
 
 class ScorerInputs:
@@ -67,89 +107,93 @@ class ScorerInputs:
             tables: those that the stage reads.
             columns: the data's, which the stage's value may name.
         """
-        self.stage, self.folder, self.layout = stage, folder, layout
-        self.tables = tables
+        self.stage, self.folder, self.layout, self.tables = stage, folder, layout, tables
         self.value: Formula = stage.ordering(columns)
-        self._columns = {COLUMN + name: name for name in self.value.names if name not in stage.labels}
-        self._reads_cross = layout.width("cross") > 0
-        attended = stage.attended
+        self._columns = [name for name in self.value.names if name not in stage.labels]
+        self._query, attended = f"query.{stage.tables}", stage.attended
         self._events = event_groups(layout, attended.history, attended.features) if attended else ()
         self._event_vectors = layout.vectors_of("item", attended.features) if attended else ()
 
-    def query(self, row: Rows, shared: Shared) -> Floats:
-        """The query's dense input, computed once for the stages that share tables: (1, ·)."""
-        name = f"query.{self.stage.tables}"
-        if name not in shared:
-            shared[name] = dense_input(row, self.layout, "query", self.tables)
-        return shared[name]
+    def query(self, rows: Rows, shared: Shared) -> Floats:
+        """The dense input of queries, computed once for the stages that share tables: (R, ·)."""
+        if self._query not in shared:
+            shared[self._query] = dense_input(rows, self.layout, "query", self.tables)
+        inputs: Floats = shared[self._query]
+        return inputs
 
     @property
     def shapes(self) -> Shapes:
-        """The shape of every input of a whole graph, by name."""
-        record: Shapes = {placement: (None, width) for placement, width in self.layout.record_widths.items()}
-        return {**record, **self.request_shapes}
-
-    @property
-    def request_shapes(self) -> Shapes:
-        """The shape of every input of a whole graph that is not of item records, by name."""
-        shapes: dict[str, tuple[int | None, ...]] = {"query": (1, self.layout.width("query"))}
-        if self._reads_cross:
-            shapes["cross"] = (None, self.layout.width("cross"))
-        if self.stage.attended:
-            attended = self.stage.attended
-            width = event_width(self.layout, attended.history, attended.features)
-            shapes |= {"event": (None, width), "mask": (None,)} | ({"ages": (None,)} if attended.ages else {})
-        if self.stage.from_stages:
-            shapes["earlier"] = (None, len(self.stage.from_stages))
-        return shapes
-
-    @property
-    def column_shapes(self) -> Shapes:
-        """The shape of every column that the stage's value names, by the name that a graph has for it."""
-        return dict.fromkeys(self._columns, (None,))
+        """The shape of every input that is not of item parts, by the name that a graph has for it."""
+        layout, stage = self.layout, self.stage
+        shapes: dict[str, Shape] = {"query": (None, layout.width("query")), REQUEST_OF: ("int64", None)}
+        shapes |= {placement: (None, width) for placement, width in layout.record_widths.items()}
+        if layout.width("cross"):
+            shapes["cross"] = (None, layout.width("cross"))
+        if stage.attended:
+            width = event_width(layout, stage.attended.history, stage.attended.features)
+            shapes |= {"event": (None, None, width), "mask": (None, None)}
+            shapes |= {"slots": ("int64", None, None), "slot_of": ("int64", None)}
+            shapes |= {"ages": (None, None)} if stage.attended.ages else {}
+        if stage.from_stages:
+            shapes["earlier"] = (None, len(stage.from_stages))
+        return shapes | {COLUMN + name: (None,) for name in self._columns}
 
     @property
     def value_shape(self) -> Shape:
         """The shape of the value that a graph gives: float32 of a single probability, else float64."""
         return (None,) if self.value.single else ("double", None)
 
-    def columns(self, candidates: Candidates) -> dict[str, Numbers]:
-        """The columns that the stage's value names, by the name that a graph has for them: (n,) each."""
-        return {name: candidates.request.column(c, candidates.alive) for name, c in self._columns.items()}
+    def reader(self, name: str) -> Reader:
+        """What gives the input that a graph calls by a name."""
+        layout, tables, stage = self.layout, self.tables, self.stage
+        if name.startswith(PART):
+            part = f"{stage.name}.{name.removeprefix(PART)}"
+            return lambda c: c.batch.items.part(part, c.rows)
+        if name.startswith(COLUMN):
+            column = name.removeprefix(COLUMN)
+            return lambda c: c.batch.column(column, c.alive)
+        readers: dict[str, Reader] = {
+            "query": lambda c: self.query(c.batch.query, c.shared),
+            REQUEST_OF: lambda c: c.request_of,
+            "item": lambda c: dense_input(c.records[0], layout, "item", tables),
+            "snapshot": lambda c: dense_input(c.records[1], layout, "snapshot", tables),
+            "cross": lambda c: dense_input(c.batch.encoder.cross(c.batch, c.alive), layout, "cross", tables),
+            "event": self._read_events,
+            "mask": lambda c: self._fill(c, lambda events: np.ones(len(events.rows), dtype=np.float32)),
+            "ages": lambda c: self._fill(c, lambda events: events.ages),
+            "slots": lambda c: c.slots,
+            "slot_of": lambda c: c.slot_of,
+            "earlier": lambda c: np.stack(
+                [c.shared[f"{name}.{what}"][c.alive] for name, what in stage.from_stages], axis=1
+            ),
+        }
+        return readers[name]
 
-    def all(self, candidates: Candidates) -> dict[str, Floats]:
-        """Every input that the stage reads, by the name that a whole graph has for it."""
-        rows = candidates.request.items.rows(candidates.rows)
-        return record_inputs(self.layout, rows, self.tables) | self.of_request(candidates)
+    def _read_events(self, candidates: Candidates) -> Floats:
+        """The dense input of the events that the stage attends to: (R, L, ·)."""
+        groups, vectors, tables = self._events, self._event_vectors, self.tables
+        return self._fill(candidates, lambda events: embed_rows(events.rows, groups, vectors, tables))
 
-    def of_request(self, candidates: Candidates, names: Collection[str] | None = None) -> dict[str, Floats]:
-        """Every input that is not of item records, by the name that a graph has for it; those of some names, or all."""
-        request, alive, stage = candidates.request, candidates.alive, self.stage
-        inputs = {"query": self.query(request.query, candidates.shared)}
-        if self._reads_cross and (names is None or "cross" in names):
-            cross = candidates.encoder.cross(request, alive)
-            inputs["cross"] = dense_input(cross, self.layout, "cross", self.tables)
-        if stage.attended:
-            inputs |= self._read_events(request, stage.attended)
-        if stage.from_stages:
-            columns = [candidates.shared[f"{name}.{what}"][alive] for name, what in stage.from_stages]
-            inputs["earlier"] = np.stack(columns, axis=1)
-        return inputs
-
-    def _read_events(self, request: EncodedRequest, attended: Attention) -> dict[str, Floats]:
-        """What the stage attends to: (L, ·), and (L,) each; L is 1 at least, since a graph needs one."""
-        event = embed_rows(
-            request.histories[attended.history], self._events, self._event_vectors, self.tables
-        )
-        inputs = {"event": event, "mask": np.ones(len(event), dtype=np.float32)}
-        inputs |= {"ages": request.ages[attended.history]} if attended.ages else {}
-        if len(event):
-            return inputs
-        return {name: np.zeros((1, *x.shape[1:]), dtype=np.float32) for name, x in inputs.items()}
+    def _fill(self, candidates: Candidates, read: Callable[[AttendedEvents], Any]) -> Floats:
+        """Fill what events have up with zeros, so that all requests have as many: (E, …) → (R, L, …)."""
+        assert self.stage.attended is not None
+        events = candidates.batch.events[self.stage.attended.history]
+        values: Floats = read(events)
+        count, longest = len(events.lengths), -(-max(max(events.lengths), 1) // EVENTS) * EVENTS
+        if len(values) == count * longest:
+            return values.reshape(count, longest, *values.shape[1:])
+        filled, begin = np.zeros((count, longest, *values.shape[1:]), dtype=np.float32), 0
+        for r, length in enumerate(events.lengths):
+            filled[r, :length] = values[begin : begin + length]
+            begin += length
+        return filled
 
 
 class StageScorer(ABC):
     """Scores candidates for one stage of one model version. Threads share it, so it keeps no state of a request."""
+
+    one_request: ClassVar[bool] = False
+    """Whether candidates must be of one request; a bundle with such a stage ranks one request at a time."""
 
     @abstractmethod
     def __init__(self, inputs: ScorerInputs) -> None:

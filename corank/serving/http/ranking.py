@@ -17,8 +17,8 @@ from corank.bundle.graph_files import RUNTIME_ERRORS
 from corank.core.errors import RequestError
 from corank.core.time import MILLISECOND, now_ms
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.query_encoder import QueryAhead
 from corank.serving.funnel.request import Request
+from corank.serving.funnel.request_encoder import QueryAhead
 from corank.serving.http.asgi import HttpCall, HttpReply, RefusedError, shorten_error
 from corank.serving.http.body import (
     JSON_CODEC,

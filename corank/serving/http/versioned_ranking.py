@@ -15,9 +15,9 @@ import msgspec
 
 from corank.core.errors import RequestError
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.query_encoder import QueryAhead
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
+from corank.serving.funnel.request_encoder import QueryAhead
 from corank.serving.http.body import check_quotas
 from corank.serving.http.prometheus import VersionMetrics
 from corank.serving.http.versions import Candidate, Rollout

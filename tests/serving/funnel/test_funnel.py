@@ -1,5 +1,6 @@
 """The funnel against the model it was exported from, and how it ranks, cuts and refuses."""
 
+import copy
 import time
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 
 from corank.core.errors import RequestError
-from corank.serving.funnel.funnel import DeadlineTimer
+from corank.core.types import Floats, Numbers
+from corank.serving.funnel.funnel import BatchRequest, DeadlineTimer, Funnel
+from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.stage_scorer import Candidates
+from corank.serving.funnel.scorer import PartsScorer
+from corank.serving.funnel.stage_scorer import SCORERS, Candidates
 from tests.support.cases import Case
-from tests.support.parity import assert_axes_named, assert_scored_as_trained
+from tests.support.parity import assert_axes_named, assert_ranked_as_alone, assert_scored_as_trained
 from tests.support.random_worlds import ALONE, DERIVED, LISTED, LONG, RICH, Drawn, drawn_worlds
 from tests.support.shared import shared_case
 from tests.support.waiting import eventually
@@ -23,6 +27,12 @@ from tests.support.waiting import eventually
 def test_funnel_scores_as_the_training_model_does() -> None:
     assert_scored_as_trained(shared_case(DERIVED))
     assert_axes_named(shared_case(DERIVED).model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drawn", [RICH, DERIVED], ids=["rich", "derived"])
+def test_answers_do_not_depend_on_what_else_is_ranked(drawn: Drawn) -> None:
+    assert_ranked_as_alone(shared_case(drawn))
 
 
 # no shrinking: each try is an export
@@ -44,6 +54,7 @@ def test_funnels_of_random_worlds_score_as_the_training_model_does(
     fixed = drawn in (LONG, LISTED, ALONE)
     case = shared_case(drawn) if fixed else Case.of(tmp_path_factory.mktemp("case"), drawn)
     assert_scored_as_trained(case)
+    assert_ranked_as_alone(case, drawn["seed"])
     assert_axes_named(case.model)
 
 
@@ -222,12 +233,51 @@ def test_runs_are_told_to_end_when_their_time_is_over_and_not_before() -> None:
 def test_candidates_are_scored_in_the_order_given(rich: Case) -> None:
     """A stage that cuts nobody hands all candidates on in another order."""
     funnel = rich.funnel
-    request = funnel.encode(Request.parse(rich.request("test", 0)))
-    mixed = np.random.default_rng(0).permutation(len(request.ids))
+    batch = funnel.encode(Request.parse(rich.request("test", 0)))
+    mixed = np.random.default_rng(0).permutation(len(batch.positions))
     for stage in funnel.manifest.stages:
         in_order, reordered, some = (
-            funnel.scorer.evaluate(stage, Candidates(funnel.request_encoder, request, alive, {}))[0]["click"]
+            funnel.scorer.evaluate(stage, Candidates(batch, alive, {}))[0]["click"]
             for alive in (np.arange(len(mixed)), mixed, mixed[: len(mixed) // 2])
         )
         np.testing.assert_allclose(reordered, in_order[mixed], atol=1e-6)
         np.testing.assert_allclose(some, reordered[: len(some)], atol=1e-6)
+
+
+# Several requests at once
+
+
+class OneRequest(PartsScorer):
+    """The scorer of the bundle, of one request at a time; it fails for one whose first candidate is item 5."""
+
+    one_request = True
+
+    def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
+        (request,) = candidates.batch.requests
+        if request.ids[0] == 5:
+            raise ValueError("no score for item 5")
+        return super().evaluate(candidates)
+
+
+def test_a_scorer_of_one_request_at_a_time_gets_one_and_its_failure_is_that_requests_own(
+    rich: Case, wide: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [rich.request("test", n) for n in range(3)]
+    failing = wide | {"candidates": sorted(wide["candidates"], key=lambda one: one["id"] != 5)}
+    monkeypatch.setitem(SCORERS._parts, "parts", OneRequest)
+    funnel = Funnel.open(rich.base / "bundle")
+    *answers, error, last = funnel.rank_many([*others, failing, wide])
+    assert isinstance(error, ValueError)
+    assert [*answers, last] == [rich.funnel.rank(one) for one in (*others, wide)]
+
+
+def test_each_request_of_several_has_its_own_deadline(rich: Case, wide: dict[str, Any]) -> None:
+    funnel, (first, last) = copy.copy(rich.funnel), rich.funnel.manifest.stages
+    stages = [first, last.model_copy(update={"deadline_ms": 1.0})]
+    funnel.manifest = rich.funnel.manifest.model_copy(update={"stages": stages})
+    funnel._timer, now = DeadlineTimer(), time.perf_counter()
+    late, in_time = funnel.run_many([BatchRequest(wide, now - 3600), BatchRequest(wide, now + 3600)])
+    assert isinstance(late, RankingResult) and isinstance(in_time, RankingResult)
+    assert late.fallback == {"stage": "rank", "why": "skipped"} and in_time.fallback is None
+    assert in_time.to_answer() == rich.funnel.rank(wide)
+    assert [cut.stage for cut in late.cuts] == ["prerank"] and len(late.to_answer()["items"]) == 5

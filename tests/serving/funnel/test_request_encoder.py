@@ -97,15 +97,15 @@ def test_a_late_stage_compares_with_candidates_that_an_early_one_dropped(case: C
     differs = 0
     for number in range(3):
         request = case.request("test", number)
-        encoded = encoder.encode(Request.parse(request))
-        every = encoder.cross(encoded, np.arange(len(encoded.ids)))
-        alive = np.arange(0, len(encoded.ids), 2)
+        encoded = case.funnel.encode(Request.parse(request))
+        every = encoder.cross(encoded, encoded.everyone)
+        alive = encoded.everyone[::2]
         some = encoder.cross(encoded, alive)
         np.testing.assert_array_equal(some.ids, every.ids[alive])
         np.testing.assert_array_equal(some.numbers, every.numbers[alive])
         fewer = request | {"candidates": [request["candidates"][n] for n in alive]}
-        alone = encoder.encode(Request.parse(fewer))
-        differs += (encoder.cross(alone, np.arange(len(alive))).numbers != some.numbers).any()
+        alone = case.funnel.encode(Request.parse(fewer))
+        differs += (encoder.cross(alone, alone.everyone).numbers != some.numbers).any()
     assert differs, "what is asked for decides with what a number is compared"
 
 

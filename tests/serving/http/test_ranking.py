@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from corank.core.errors import RequestError
 from corank.serving.client import AsyncServiceClient
-from corank.serving.funnel.query_encoder import QueryAhead
 from corank.serving.funnel.request import ANSWER_FIELDS, MAX_CANDIDATES, Request
+from corank.serving.funnel.request_encoder import QueryAhead
 from corank.serving.http.body import MAX_BATCH, MAX_MSGPACK, MSGPACK, MSGPACK_CODEC
 from corank.serving.http.follower import Follower
 from corank.serving.http.serve_settings import Limits
