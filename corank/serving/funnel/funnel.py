@@ -137,7 +137,7 @@ class LatencyTracker:
 class BatchRequest:
     """A request to be ranked with others."""
 
-    request: Request | Mapping[str, Any]
+    request: Request
     arrived: float | None = None
     """When it arrived, by `time.perf_counter`; now if None."""
     ahead: QueryAhead | None = None
@@ -263,8 +263,16 @@ class Funnel:
             For each the answer that `rank` gives, or the error that it raises. Neither depends on the other requests:
             orders and cuts are the same, and scores to the last digits.
         """
-        outcomes = self.run_many([BatchRequest(request) for request in requests])
-        return [one if isinstance(one, Exception) else one.to_answer() for one in outcomes]
+        parsed = [_parse_or_refuse(request) for request in requests]
+        outcomes = iter(self.run_many([BatchRequest(one) for one in parsed if isinstance(one, Request)]))
+        ranked = [next(outcomes) if isinstance(one, Request) else one for one in parsed]
+        return [one if isinstance(one, Exception) else one.to_answer() for one in ranked]
+
+    def count_candidates(self, request: Request) -> int:
+        """Return how many candidates a request has, or is to have retrieved."""
+        if request.candidates is not None:
+            return len(request.candidates)
+        return request.retrieve or (self.retrieval.settings.keep if self.retrieval else 0)
 
     def prepare(self, request: Request) -> QueryAhead:
         """Encode the query of a request whose candidates are not known yet, for `run`. Raises RequestError."""
@@ -315,7 +323,7 @@ class Funnel:
     def _read(self, one: BatchRequest) -> _Pending:
         """Read a request as far as it is its own. Raises RequestError."""
         began = time.perf_counter() if one.arrived is None else one.arrived
-        request = _parse(one.request)
+        request = one.request
         quotas = self._quotas_of(request)
         read = self.request_encoder.read(request, self.retrieval is not None, one.ahead)
         return _Pending(read, quotas, began)
@@ -512,6 +520,13 @@ class Funnel:
             if name not in quotas:
                 raise RequestError(f"keep: no stage '{name}'; the bundle's stages are {', '.join(quotas)}")
         return quotas | dict(request.keep)
+
+
+def _parse_or_refuse(request: Request | Mapping[str, Any]) -> Request | RequestError:
+    try:
+        return _parse(request)
+    except RequestError as error:
+        return error
 
 
 def _parse(request: Request | Mapping[str, Any]) -> Request:

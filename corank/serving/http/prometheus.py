@@ -212,6 +212,12 @@ class ServiceMetrics:
             buckets=BUCKETS,
             registry=registry,
         )
+        self.batch_requests = Histogram(
+            "corank_batch_requests",
+            "Requests that were ranked together",
+            buckets=(1, 2, 4, 8, 16),
+            registry=registry,
+        )
         counters = {
             name: Counter(f"corank_{name}", text, labels, registry=registry)
             for name, (text, *labels) in COUNTERS.items()

@@ -1,27 +1,28 @@
 """POST /rank, /rank/ahead and /rank/batch: requests through the funnel of the live version, or of the canary.
 
-A process ranks one request at a time, on the thread of its event loop: a request is about a millisecond of work for
-one core. Between two requests the loop reads what arrived, so that waiting requests are counted; a request that would
-wait too long is refused with 503 instead of queued. The `time` of a request is bounded around now, since what is
-served is logged, and trained on at its time.
+A process ranks on the thread of its event loop, all requests that wait as one batch (rank_queue.py). Between two
+batches the loop reads what arrived, so that waiting requests are counted; a request that would wait too long is
+refused with 503 instead of queued. The `time` of a request is bounded around now, since what is served is logged, and
+trained on at its time.
 """
 
 import asyncio
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from corank.bundle.graph_files import RUNTIME_ERRORS
 from corank.core.errors import RequestError
 from corank.core.time import MILLISECOND, now_ms
-from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.funnel import BatchRequest, Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import QueryAhead
 from corank.serving.http.asgi import HttpCall, HttpReply, RefusedError, shorten_error
 from corank.serving.http.body import (
-    JSON_CODEC,
     RETRY_AFTER,
     BodyReader,
     Codec,
@@ -32,9 +33,10 @@ from corank.serving.http.body import (
 )
 from corank.serving.http.follower import Follower
 from corank.serving.http.prometheus import ServiceMetrics
+from corank.serving.http.rank_queue import MOST_REQUESTS, RankQueue
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.user_lookup import GIVEN, FoundUser, UserLookup, lookup_seconds
-from corank.serving.http.versioned_ranking import ShadowQueue, rank_by_version
+from corank.serving.http.versioned_ranking import RankedRequest, ShadowQueue, rank_by_version
 from corank.serving.log.request_log import RoleLogs
 
 UNITS = {"seconds": 1_000.0, "microseconds": 1e-3, "nanoseconds": 1e-6}
@@ -63,8 +65,24 @@ REMEMBERED_BYTES = 2**16
 """Largest body whose request is kept to warm the next version, so that little memory is held."""
 
 
+class Waiting(NamedTuple):
+    """A request that waits to be ranked."""
+
+    call: HttpCall
+    request: Request
+    size: int
+    """Bytes of its body."""
+    user: FoundUser
+    arrived: float | None
+    """When it was here whole, by `time.perf_counter`; None if its time counts from its turn."""
+    ahead: QueryAhead | None = None
+    """Its query, which was encoded before its candidates came."""
+    funnel: Funnel | None = None
+    """Of the version that must rank it; None for the one that is live when its turn comes."""
+
+
 class RankEndpoints:
-    """Ranks requests, one at a time, in the order in which they came whole."""
+    """Ranks requests, those that wait together, in the order in which they came whole."""
 
     def __init__(
         self,
@@ -88,7 +106,7 @@ class RankEndpoints:
         self._users, self._request_log = users, request_log
         self.waiting = 0
         """Requests that wait or are ranked."""
-        self._turn = asyncio.Lock()
+        self._queue = RankQueue(self._rank)
         shadow = follower.rollout.shadow
         self.shadow = (
             ShadowQueue(shadow, lambda: bodies.is_idle, metrics.versions, request_log)
@@ -103,22 +121,12 @@ class RankEndpoints:
         with await self._bodies.read(call) as body:
             arrived = time.perf_counter()
             self._shed_if_full()
+            request, size = body.decode(Request), len(body.content)
             # before the request's turn, so that no other request waits for the store
-            user = await self._find_user(body.whole, body.codec)
+            user = await self._find_user(request)
             self._shed_if_full()
-            self.waiting += 1
-            try:
-                waits = self._turn.locked()
-                async with self._turn:
-                    if not waits:
-                        # a request that waited is woken by the loop, which first reads new arrivals: let it read here
-                        await asyncio.sleep(0)
-                    request = body.decode(Request)
-                    funnel, size = self._follower.funnel, len(body.content)
-                    answer = self._rank(call, funnel, request, size, arrived, user)
-                    return answer_to(call, answer)
-            finally:
-                self.waiting -= 1
+            with self._counting(1):
+                return answer_to(call, await self._run(Waiting(call, request, size, user, arrived)))
 
     async def rank_ahead(self, call: HttpCall) -> HttpReply:
         """POST /rank/ahead: rank a request whose query comes first, and whose candidates follow.
@@ -128,48 +136,34 @@ class RankEndpoints:
         """
         async with self._bodies.read_lines(call) as (first, read_second):
             self._shed_if_full()
-            user = await self._find_user(first, JSON_CODEC)
-            async with self._turn:
-                await asyncio.sleep(0)
-                request = _join(read_query(first), user)
-                check_clock(request, self._limits.clock_skew)
-                ahead = self._follower.funnel.prepare(request)
+            request = read_query(first)
+            user = await self._find_user(request)
+            check_clock(request, self._limits.clock_skew)
+            ahead = self._follower.funnel.prepare(_join(request, user))
             second = await read_second()
             arrived = time.perf_counter()
             self._shed_if_full()
-            self.waiting += 1
-            try:
-                async with self._turn:
-                    await asyncio.sleep(0)
-                    request = msgspec.structs.replace(request, candidates=read_candidates(second))
-                    funnel, size = self._follower.funnel, len(first) + len(second)
-                    answer = self._rank(call, funnel, request, size, arrived, user, ahead)
-                    return answer_to(call, answer)
-            finally:
-                self.waiting -= 1
+            request = msgspec.structs.replace(request, candidates=read_candidates(second))
+            with self._counting(1):
+                one = Waiting(call, request, len(first) + len(second), user, arrived, ahead)
+                return answer_to(call, await self._run(one))
 
     async def rank_batch(self, call: HttpCall) -> HttpReply:
-        """POST /rank/batch: rank several requests, one after the other, by one version.
+        """POST /rank/batch: rank several requests by one version.
 
-        Other requests have their turns between. What is wrong with one request is said in its place.
+        As many as fit into one batch of the service at once; other requests have their turns between. What is wrong
+        with one request is said in its place.
         """
         with await self._bodies.read(call) as body:
             parts, codec = body.decode(RequestBatch).requests, body.codec
             call.charge(len(parts) - 1)
             self._shed_if_full()
-            users = await asyncio.gather(*(self._find_user(part, codec) for part in parts))
-            self._shed_if_full()
-            funnel, answers, waiting = self._follower.funnel, list[dict[str, Any]](), len(parts)
-            self.waiting += waiting
-            try:
-                for part, user in zip(parts, users, strict=True):
-                    async with self._turn:
-                        await asyncio.sleep(0)
-                        answers.append(self._rank_part(call, funnel, part, codec, user))
-                    waiting -= 1
-                    self.waiting -= 1
-            finally:
-                self.waiting -= waiting
+            funnel, answers = self._follower.funnel, list[dict[str, Any]]()
+            with self._counting(len(parts)):
+                for first in range(0, len(parts), MOST_REQUESTS):
+                    some = parts[first : first + MOST_REQUESTS]
+                    ranked = (self._rank_part(call, funnel, part, codec) for part in some)
+                    answers += await asyncio.gather(*ranked)
             manifest = funnel.manifest
             answer = {
                 "model_version": manifest.model_version,
@@ -179,11 +173,34 @@ class RankEndpoints:
             }
             return answer_to(call, answer)
 
-    async def _find_user(self, body: bytes | msgspec.Raw, codec: Codec) -> FoundUser:
+    async def _rank_part(
+        self, call: HttpCall, funnel: Funnel, part: msgspec.Raw, codec: Codec
+    ) -> dict[str, Any]:
+        """The answer to a request of a batch, or its error. Its deadlines count from its own turn."""
+        try:
+            request = codec.decode(part, Request)
+            user = await self._find_user(request)
+            one = Waiting(call, request, len(bytes(part)), user, arrived=None, funnel=funnel)
+            return await self._run(one)
+        except RequestError as error:
+            return {"error": shorten_error(str(error)), "status": 400}
+        except RefusedError as refused:
+            return {"error": shorten_error(refused.error), "status": refused.status}
+
+    @contextmanager
+    def _counting(self, requests: int) -> Iterator[None]:
+        """Count requests as waiting within a block."""
+        self.waiting += requests
+        try:
+            yield
+        finally:
+            self.waiting -= requests
+
+    async def _find_user(self, request: Request) -> FoundUser:
         """The user of a request, looked up if the service looks users up."""
         if self._users is None:
             return GIVEN
-        user = await self._users.find(body, codec, lookup_seconds(self._follower.funnel.manifest))
+        user = await self._users.find(request.user, lookup_seconds(self._follower.funnel.manifest))
         if user is not GIVEN:
             self._metrics.count("user_lookups", user.outcome)
         return user
@@ -196,51 +213,53 @@ class RankEndpoints:
                 503, f"{self.waiting} requests are waiting; try again", {"Retry-After": RETRY_AFTER}, "queue"
             )
 
-    def _rank_part(
-        self, call: HttpCall, funnel: Funnel, part: msgspec.Raw, codec: Codec, user: FoundUser
-    ) -> dict[str, Any]:
-        """The answer to a request of a batch, or its error. Its deadlines count from its own turn."""
-        try:
-            request = codec.decode(part, Request)
-            return self._rank(call, funnel, request, len(bytes(part)), time.perf_counter(), user)
-        except RequestError as error:
-            return {"error": shorten_error(str(error)), "status": 400}
-        except RefusedError as refused:
-            return {"error": shorten_error(refused.error), "status": refused.status}
+    async def _run(self, one: Waiting) -> dict[str, Any]:
+        """The answer to a request, when its turn has come."""
+        check_clock(one.request, self._limits.clock_skew)
+        return await self._queue.run(one, self._follower.funnel.count_candidates(one.request))
 
-    def _rank(
-        self,
-        call: HttpCall,
-        funnel: Funnel,
-        request: Request,
-        size: int,
-        arrived: float,
-        user: FoundUser,
-        ahead: QueryAhead | None = None,
+    def _rank(self, batch: Sequence[Waiting]) -> list[dict[str, Any] | Exception]:
+        """The answers to a batch of requests."""
+        began, outcomes = time.perf_counter(), list[dict[str, Any] | Exception]()
+        self._metrics.batch_requests.observe(len(batch))
+        arrived = [began if one.arrived is None else one.arrived for one in batch]
+        joined = [_join(one.request, one.user) for one in batch]
+        requests = [
+            BatchRequest(request, moment, one.ahead)
+            for request, moment, one in zip(joined, arrived, batch, strict=True)
+        ]
+        funnels = [one.funnel or self._follower.funnel for one in batch]
+        ranked = rank_by_version(self._follower.rollout, self._metrics.versions, funnels, requests)
+        for one, request, moment, outcome in zip(batch, joined, arrived, ranked, strict=True):
+            try:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                outcomes.append(self._answer(one, request, moment, outcome))
+            except RUNTIME_ERRORS as error:
+                self._metrics.count("failed")
+                outcomes.append(RefusedError(500, f"the first stage cannot be computed: {error}"))
+            except Exception as error:
+                outcomes.append(error)
+        return outcomes
+
+    def _answer(
+        self, one: Waiting, request: Request, arrived: float, ranked: RankedRequest
     ) -> dict[str, Any]:
-        """The answer to a request whose body has `size` bytes, and whose query may have been encoded `ahead`."""
-        check_clock(request, self._limits.clock_skew)
-        request = _join(request, user)
-        try:
-            rollout, metrics = self._follower.rollout, self._metrics.versions
-            ranked = rank_by_version(rollout, metrics, funnel, request, arrived, ahead)
-        except RUNTIME_ERRORS as error:
-            self._metrics.count("failed")
-            raise RefusedError(500, f"the first stage cannot be computed: {error}") from None
+        """The answer to a request that was ranked, which is logged and counted."""
         result = ranked.result
-        if size <= REMEMBERED_BYTES:
+        if one.size <= REMEMBERED_BYTES:
             self._follower.recent.append(request)
         if result.encoded.unknown:
             self._follower.request_refresh()  # the store may know them by now
-        answer = result.to_answer(user.origin)
+        answer = result.to_answer(one.user.origin)
         done = time.perf_counter()
-        call.ranked.append((result, done, ranked.role))
+        one.call.ranked.append((result, done, ranked.role))
         self._metrics.observe(result, done - arrived, ranked.role)
         served_id = None
         if self._request_log is not None:
             served_id = self._request_log.add(ranked.funnel, result, ranked.role)
         if self.shadow is not None:
-            self.shadow.offer(request, result, served_id, size)
+            self.shadow.offer(request, result, served_id, one.size)
         named: dict[str, Any] = {"role": ranked.role} | (
             {} if served_id is None else {"served_id": served_id}
         )

@@ -4,18 +4,14 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import msgspec
-
 from corank.bundle.manifest import BundleManifest
-from corank.core.errors import RequestError
 from corank.core.reports import Report
-from corank.serving.http.body import Codec
 from corank.serving.http.circuit_breaker import BAD, WINDOW, CircuitBreaker, DaemonThreads
 from corank.serving.store.base import Store
 from corank.serving.store.users import UserStore
@@ -49,12 +45,6 @@ class FoundUser(NamedTuple):
 
 
 GIVEN = FoundUser("given")
-
-
-class _UserField(msgspec.Struct):
-    """Of a request's body, the user alone."""
-
-    user: dict[str, msgspec.Raw] = {}
 
 
 class UserLookup:
@@ -93,21 +83,16 @@ class UserLookup:
                 self._store.close()
             self._opening.release()
 
-    async def find(self, body: bytes | msgspec.Raw, codec: Codec, seconds: float) -> FoundUser:
-        """Find the user of a request whose body gives no more of the user than an `id`.
+    async def find(self, user: Mapping[str, Any], seconds: float) -> FoundUser:
+        """Find the user of a request, unless it gives more of the user than an `id`.
 
         Args:
-            body: of the request; one that cannot be decoded counts as `given`.
-            codec: of the body.
+            user: of the request.
             seconds: that the request can wait; `self.seconds` bounds it, too.
         """
-        try:
-            user = codec.decode(body, _UserField).user
-            id_ = codec.decode(user["id"], object) if "id" in user else None
-        except RequestError:
-            return GIVEN
         if user.keys() - {"id"}:
             return GIVEN
+        id_ = user.get("id")
         if type(id_) not in (int, str):
             return FoundUser("new")  # no store knows such an id
         admitted = self.breaker.admit()

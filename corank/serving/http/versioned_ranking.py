@@ -1,4 +1,4 @@
-"""A request ranked by the version that its user gets, and once more by the shadow.
+"""Requests ranked by the version that their users get, and once more by the shadow.
 
 The shadow ranks in idle time alone, on the thread of the event loop, one request at a time, when no request is
 received, waits or is ranked. So a request that comes at the wrong moment waits for one ranking at most. What does not
@@ -8,16 +8,15 @@ fit into the queue is dropped.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from corank.core.errors import RequestError
-from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.funnel import BatchRequest, Funnel
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.request_encoder import QueryAhead
 from corank.serving.http.body import check_quotas
 from corank.serving.http.prometheus import VersionMetrics
 from corank.serving.http.versions import Candidate, Rollout
@@ -34,49 +33,66 @@ class RankedRequest(NamedTuple):
 
 
 def rank_by_version(
-    rollout: Rollout,
-    metrics: VersionMetrics,
-    live: Funnel,
-    request: Request,
-    arrived: float,
-    ahead: QueryAhead | None = None,
-) -> RankedRequest:
-    """Rank by the live version, and for the canary's users by the canary. If that fails, the live version answers.
+    rollout: Rollout, metrics: VersionMetrics, live: Sequence[Funnel], batch: Sequence[BatchRequest]
+) -> list[RankedRequest | Exception]:
+    """Rank requests by the live version, and those of the canary's users by the canary. If it fails, the live one does.
 
     Args:
         rollout: the versions other than the live one.
         metrics: counts what the canary cannot rank.
-        live: the funnel of the live version.
-        request: of a user, by whom it is assigned.
-        arrived: when, by `time.perf_counter`.
-        ahead: the query, if one of the funnels has encoded it already.
+        live: the funnel of the live version for each request.
+        batch: requests of users, by whom they are assigned.
 
-    Raises what the live version raises.
+    Returns for each what ranked it, or what the live version raises.
     """
-    assigned, why = rollout.assign(request), "failed"
-    if assigned is not None:
-        canary, is_probe = assigned
-        try:
-            check_quotas(request, canary.manifest)
-            result = canary.run(request, arrived)
-        except RequestError:
-            why = "refused"
-        except Exception:
-            pass  # a broken graph or a plug-in's stage may raise anything, and the live version answers
-        else:
-            rollout.record(is_probe, True)
-            return RankedRequest(CANARY, canary, result)
-    try:
-        check_quotas(request, live.manifest)
-        result = live.run(request, arrived, ahead)
-    except Exception:
-        if assigned is not None:
-            rollout.record(is_probe, why == "refused")  # by both: not the canary is at fault
-        raise
-    if assigned is not None:
-        rollout.record(is_probe, False)
-        metrics.errors.labels(canary.manifest.model_version, CANARY, why).inc()
-    return RankedRequest(LIVE, live, result)
+    assigned = [rollout.assign(one.request) for one in batch]
+    ranked = _run_checked([None if one is None else one[0] for one in assigned], batch)
+    outcomes = _run_checked(
+        [
+            None if isinstance(result, RankingResult) else funnel
+            for funnel, result in zip(live, ranked, strict=True)
+        ],
+        batch,
+    )
+    results: list[RankedRequest | Exception] = []
+    for one, by_canary, funnel, by_live in zip(assigned, ranked, live, outcomes, strict=True):
+        if one is not None:
+            canary, is_probe = one
+            refused = isinstance(by_canary, RequestError)
+            # refused by both: not the canary is at fault
+            good = by_live is None or (isinstance(by_live, Exception) and refused)
+            rollout.record(is_probe, good)
+            if isinstance(by_canary, RankingResult):
+                results.append(RankedRequest(CANARY, canary, by_canary))
+                continue
+            if not isinstance(by_live, Exception):
+                why = "refused" if refused else "failed"
+                metrics.errors.labels(canary.manifest.model_version, CANARY, why).inc()
+        assert by_live is not None
+        results.append(by_live if isinstance(by_live, Exception) else RankedRequest(LIVE, funnel, by_live))
+    return results
+
+
+def _run_checked(
+    funnels: Sequence[Funnel | None], batch: Sequence[BatchRequest]
+) -> list[RankingResult | Exception | None]:
+    """Run each request by its funnel, those of one funnel at once: results and errors; None without a funnel."""
+    outcomes: list[RankingResult | Exception | None] = [None] * len(batch)
+    together: dict[int, list[int]] = {}
+    for n, (funnel, one) in enumerate(zip(funnels, batch, strict=True)):
+        if funnel is not None:
+            try:
+                check_quotas(one.request, funnel.manifest)
+                together.setdefault(id(funnel), []).append(n)
+            except RequestError as error:
+                outcomes[n] = error
+    for numbers in together.values():
+        funnel = funnels[numbers[0]]
+        assert funnel is not None
+        # a broken graph or a plug-in's stage may raise anything; `run_many` returns it for each request
+        for n, outcome in zip(numbers, funnel.run_many([batch[n] for n in numbers]), strict=True):
+            outcomes[n] = outcome
+    return outcomes
 
 
 QUEUE, QUEUE_BYTES = 64, 4 << 20
