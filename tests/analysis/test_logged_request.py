@@ -24,8 +24,8 @@ from tests.support.shared import shared_case
 
 def encoded(funnel: Funnel, request: dict[str, Any]) -> Rows:
     """The query row as the funnel encodes it, before any table is read."""
-    received = funnel.request_encoder.encode(Request.parse(json.loads(json.dumps(request))))
-    assert received.missing == []
+    received = funnel.encode(Request.parse(json.loads(json.dumps(request))))
+    assert received.requests[0].missing == []
     return received.query
 
 

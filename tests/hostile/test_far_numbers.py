@@ -42,7 +42,7 @@ def test_a_request_with_a_far_number_scores_as_with_the_nearest_and_is_counted()
 
     assert scores(-1e308) == scores(limits[0]) and scores(1e308) == scores(limits[1])
     changed = request | {"user": request["user"] | {"user_0": 1e308}}
-    encoded = funnel.request_encoder.encode(Request.parse(changed))
+    (encoded,) = funnel.encode(Request.parse(changed)).requests
     assert encoded.clipped["user.user_0"] == 1
 
 

@@ -34,6 +34,10 @@ class _Entry(Generic[T, R]):
             self.woken.set_result(leads)
 
     @property
+    def is_cancelled(self) -> bool:
+        return self.woken is not None and self.woken.cancelled()
+
+    @property
     def was_told_to_lead(self) -> bool:
         woken = self.woken
         return woken is not None and woken.done() and not woken.cancelled() and woken.result()
@@ -86,6 +90,8 @@ class RankQueue(Generic[T, R]):
 
     def _pass_on(self) -> None:
         """Let the first that waits lead the next batch."""
+        while self._waiting and self._waiting[0].is_cancelled:
+            self._waiting.popleft()
         if self._waiting:
             self._waiting[0].wake(leads=True)
         else:

@@ -276,7 +276,7 @@ def test_each_request_of_several_has_its_own_deadline(rich: Case, wide: dict[str
     stages = [first, last.model_copy(update={"deadline_ms": 1.0})]
     funnel.manifest = rich.funnel.manifest.model_copy(update={"stages": stages})
     funnel._timer, now = DeadlineTimer(), time.perf_counter()
-    late, in_time = funnel.run_many([BatchRequest(wide, now - 3600), BatchRequest(wide, now + 3600)])
+    late, in_time = funnel.run_many([BatchRequest(Request.parse(wide), now + late) for late in (-3600, 3600)])
     assert isinstance(late, RankingResult) and isinstance(in_time, RankingResult)
     assert late.fallback == {"stage": "rank", "why": "skipped"} and in_time.fallback is None
     assert in_time.to_answer() == rich.funnel.rank(wide)

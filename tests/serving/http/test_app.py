@@ -252,7 +252,7 @@ def test_late_and_failing_rankers_leave_the_order_to_the_first_stage(case: Case)
         answer = funnel.run(request).to_answer()
         assert answer["fallback"] == {"stage": "rank", "why": why} and answer["stage"] == "prerank"
         best = alone.alive[alone.kept][: last.keep].tolist()
-        received = funnel.request_encoder.encode(request)
+        (received,) = funnel.encode(request).requests
         assert [item["id"] for item in answer["items"]] == [received.ids[n] for n in best]
 
 

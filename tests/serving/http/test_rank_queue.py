@@ -1,0 +1,74 @@
+"""Requests that wait are ranked together, each with its own outcome, whoever of them is cancelled."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from corank.serving.http.rank_queue import MOST_CANDIDATES, MOST_REQUESTS, RankQueue
+
+
+class Ranker:
+    """Notes the batches; a negative request fails alone, 13 lets the whole batch fail."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.queue = RankQueue[int, int](self.rank)
+
+    def rank(self, batch: Sequence[int]) -> list[int | Exception]:
+        self.batches.append([*batch])
+        if 13 in batch:
+            raise RuntimeError("thirteen")
+        return [ValueError(str(one)) if one < 0 else one * 10 for one in batch]
+
+
+async def ask(ranker: Ranker, *requests: int, size: int = 1) -> list[Any]:
+    asked = (ranker.queue.run(one, size) for one in requests)
+    return await asyncio.gather(*asked, return_exceptions=True)
+
+
+def test_one_alone_is_ranked_at_once_and_those_that_wait_together() -> None:
+    ranker = Ranker()
+    assert asyncio.run(ask(ranker, 1)) == [10]
+    assert asyncio.run(ask(ranker, 2, 3, 4)) == [20, 30, 40]
+    assert ranker.batches == [[1], [2, 3, 4]]
+
+
+def test_a_batch_has_bounds() -> None:
+    ranker = Ranker()
+    many = range(1, 2 * MOST_REQUESTS)
+    assert asyncio.run(ask(ranker, *[n + 100 for n in many])) == [10 * (n + 100) for n in many]
+    assert [len(batch) for batch in ranker.batches] == [MOST_REQUESTS, MOST_REQUESTS - 1]
+    ranker.batches.clear()
+    asyncio.run(ask(ranker, 1, 2, 3, size=MOST_CANDIDATES // 2))
+    asyncio.run(ask(ranker, 4, 5, size=2 * MOST_CANDIDATES))
+    assert ranker.batches == [[1, 2], [3], [4], [5]]
+
+
+def test_each_has_its_own_error() -> None:
+    one, error, other = asyncio.run(ask(Ranker(), 1, -2, 3))
+    assert (one, str(error), other) == (10, "-2", 30) and isinstance(error, ValueError)
+    ranker = Ranker()
+    assert [str(error) for error in asyncio.run(ask(ranker, 12, 13))] == ["thirteen"] * 2
+    assert asyncio.run(ask(ranker, 14)) == [140]
+
+
+@pytest.mark.parametrize("gone", [[0], [1], [MOST_REQUESTS], [0, 1, MOST_REQUESTS, MOST_REQUESTS + 1]])
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_who_is_cancelled_keeps_nobody_from_a_turn(gone: list[int], turns: int) -> None:
+    ranker, count = Ranker(), 2 * MOST_REQUESTS + 3
+
+    async def run() -> list[Any]:
+        tasks = [asyncio.create_task(ranker.queue.run(n + 100, 1)) for n in range(count)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for n in gone:
+            tasks[n].cancel()
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
+
+    outcomes = asyncio.run(run())
+    for n, outcome in enumerate(outcomes):
+        assert outcome == (n + 100) * 10 or (n in gone and isinstance(outcome, asyncio.CancelledError))
+    asked = [one for batch in ranker.batches for one in batch]
+    assert len(asked) == len({*asked}) and asyncio.run(ask(ranker, 1)) == [10]
