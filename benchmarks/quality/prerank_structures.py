@@ -26,7 +26,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -163,7 +162,7 @@ class Timed:
 
     def score(self) -> np.ndarray:
         """The scorer that serves the structure."""
-        return self.scorer.score(replace(self.candidates, shared={}))
+        return self.scorer.score(Candidates(self.candidates.batch, self.candidates.alive, {}))
 
 
 def microseconds(arena: Arena) -> Figures:

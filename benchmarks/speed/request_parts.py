@@ -1,7 +1,8 @@
 """Microseconds of a request by part, in process, of the working tree and of an earlier checkout in turns.
 
 Each runs in a process of its own, on one core, with a bundle that its own code exported. A part's time is the least of
-all rounds, by request, then the median over requests: what else the machine does meets both alike.
+all rounds, by request, then the median over requests: what else the machine does meets both alike. `batch_of_8` is a
+request's share of eight that are ranked at once, read and answered.
 """
 
 import json
@@ -45,6 +46,13 @@ for line in sys.stdin:
         parts |= {name: result.seconds[name] for name in stages if name in result.seconds}
         parts["between"] = ranked - began - sum(parts.values())
         found.append(parts | {"answer": ended - ranked, "whole": ended - began})
+    for first in range(0, len(bodies), 8) if hasattr(funnel, "rank_many") else ():
+        began = time.perf_counter()
+        asked = [decode(body) for body in bodies[first : first + 8]]
+        answers = [msgspec.json.encode(answer) for answer in funnel.rank_many(asked)]
+        share = (time.perf_counter() - began) / len(answers)
+        for one in found[first : first + 8]:
+            one["batch_of_8"] = share
     print(json.dumps({name: [one.get(name, 0.0) for one in found] for name in found[0]}), flush=True)
 """
 
@@ -111,8 +119,8 @@ def part_figures(
     for part, seconds in taken["now"].items():
         key = f"{made.kind}.{candidates}.{part}"
         figures[f"{key}_us"] = float(np.median(seconds) * 1e6)
-        if "before" in taken:
-            before = taken["before"][part]
+        if "before" in taken:  # which may rank one request at a time alone
+            before = taken["before"].get(part, taken["before"]["whole"])
             figures[f"{key}_before_us"] = float(np.median(before) * 1e6)
             figures[f"{key}_times_before"] = float(np.median(seconds / before))
     return figures

@@ -324,7 +324,7 @@ def _pool(table: Floats, lists: Ragged, listed: ListColumn, out: Floats, few: bo
         return
     read, begin = table.take(code, axis=0), 0
     for n, length in enumerate(lists.length.tolist()):
-        np.matmul(weight[begin : begin + length], read[begin : begin + length], out=out[n])
+        out[n] = weight[begin : begin + length] @ read[begin : begin + length]
         begin += length
 
 

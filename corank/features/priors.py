@@ -99,11 +99,12 @@ class CumulativeCounts:
         """Return what counts at a cut of shown and positive of the `key`-th keys; 0 for key −1: (N,), (N,)."""
         if not len(self.periods):
             return np.zeros(len(key)), np.zeros(len(key))
-        since = memory.since(cut)
         if len(self.periods) == len(self.offsets) - 1:  # one entry a key, as in most bundles
             entry = np.maximum(key, 0)
             period = self.periods[entry]
-            known = (key >= 0) & (period < cut) & (period >= since)
+            known = (key >= 0) & (period < cut)
+            if memory.window is not None:
+                known &= period >= memory.since(cut)
             return self._at(entry, known, cut, memory)
         low = self.offsets[key]
         high = np.where(key < 0, low, self.offsets[key + 1])
@@ -111,7 +112,7 @@ class CumulativeCounts:
         shown, positive = self._at(np.maximum(end - 1, 0), end > low, cut, memory)
         if memory.single:
             return shown, positive
-        first = bisect_ranges(self.periods, low, high, since)
+        first = bisect_ranges(self.periods, low, high, memory.since(cut))
         old = self._at(np.maximum(first - 1, 0), first > low, cut, memory)
         return shown - old[0], positive - old[1]
 

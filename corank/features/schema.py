@@ -138,6 +138,13 @@ class Schema:
 
     def placement(self, name: str) -> Placement:
         """Whose rows a feature is stored with."""
+        return self._placements[name]
+
+    @cached_property
+    def _placements(self) -> dict[str, Placement]:
+        return {name: self._placement_of(name) for name in self.features}
+
+    def _placement_of(self, name: str) -> Placement:
         side, derived = self.side(name), self.features[name].as_derived
         if side == "item" and derived is not None and derived.snapshot_every is not None:
             return "snapshot"

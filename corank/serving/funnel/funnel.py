@@ -41,7 +41,6 @@ from corank.features.schema import Schema
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import EncodedBatch, QueryAhead, ReadRequest, RequestEncoder
-from corank.serving.funnel.request_history import join_arrays
 from corank.serving.funnel.scorer import Scorer, refuse_odd
 from corank.serving.funnel.stage_scorer import Candidates, Shared
 from corank.serving.store.base import CACHE, is_store, open_store
@@ -338,9 +337,7 @@ class Funnel:
         encoded_at = time.perf_counter()
         for result in results:
             result.seconds["receive"] = encoded_at - result.began
-        alive: dict[int, Longs] = {
-            r: np.arange(a, b) for r, (a, b) in enumerate(itertools.pairwise(batch.start))
-        }
+        alive: dict[int, Longs] = {r: np.arange(len(one.ids)) for r, one in enumerate(batch.requests)}
         shared: Shared = {}
         for stage in self.manifest.stages:
             since = time.perf_counter()
@@ -351,7 +348,7 @@ class Funnel:
             for r, candidates in alive.items():
                 score, begin = scores[begin : begin + len(candidates)], begin + len(candidates)
                 results[r].seconds[stage.name] = seconds
-                alive[r] = batch.start[r] + results[r].cut(stage, candidates - batch.start[r], score)
+                alive[r] = results[r].cut(stage, candidates, score)
         return results
 
     def _retriever(self, request: Request, query: Rows, r: int) -> Longs:
@@ -374,7 +371,7 @@ class Funnel:
         Args:
             stage: its facts.
             batch: the requests.
-            alive: the candidates of each request; requests that fall back are removed.
+            alive: the candidates of each request, counted from its first; requests that fall back are removed.
             shared: what the stages share.
             results: of all requests.
 
@@ -421,7 +418,7 @@ class Funnel:
 
         Raises RequestError if one is not finite. If the stage fails for a single request, it falls back.
         """
-        candidates = Candidates(batch, join_arrays([*alive.values()]), shared, options)
+        candidates = Candidates(batch, batch.among_all(alive), shared, options)
         try:
             return refuse_odd(stage, self.scorer.evaluate(stage, candidates)[1], candidates)
         except RUNTIME_ERRORS:

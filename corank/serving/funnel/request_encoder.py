@@ -40,7 +40,6 @@ from corank.serving.funnel.request import Request, RequestWarning, refuse_unknow
 from corank.serving.funnel.request_history import (
     AttendedEvents,
     HistoryEncoder,
-    RequestHistory,
     WantedItems,
     find_items,
     join_arrays,
@@ -96,6 +95,12 @@ class EncodedBatch:
     def everyone(self) -> Longs:
         """The indices of all candidates: (n,)."""
         return np.arange(len(self.positions))
+
+    def among_all(self, candidates: Mapping[int, Longs]) -> Longs:
+        """Indices among all candidates, from those that count from the first candidate of each request: (n,)."""
+        if len(self.requests) == 1:
+            return candidates[0]
+        return np.concatenate([self.start[r] + of for r, of in candidates.items()])
 
     def column(self, name: str, alive: Longs) -> Floats:
         """One of the data's `columns`, of the candidates `alive`."""
@@ -245,7 +250,7 @@ class RequestEncoder:
             operands,
             items,
             positions,
-            self.query.histories.attended_events(self.items, _by_history(parts), events),
+            self.query.histories.attended_events(self.items, parts, events),
             {},
             np.array([part.time for part in parts]),
         )
@@ -464,10 +469,6 @@ def _repeat(start: list[int]) -> Longs:
     if len(start) == 2:
         return np.zeros(start[1], dtype=np.int64)
     return np.repeat(np.arange(len(start) - 1), np.diff(start))
-
-
-def _by_history(parts: Sequence[QueryPart]) -> dict[str, list[RequestHistory]]:
-    return {name: [part.histories[name] for part in parts] for name in parts[0].histories}
 
 
 def _take(column: Encoded, index: Longs) -> Encoded:

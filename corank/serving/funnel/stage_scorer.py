@@ -11,7 +11,6 @@ Letters: R requests · n candidates of all of them · E events of a history of a
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,27 +40,25 @@ Shared = dict[str, Any]
 stages see of earlier ones, `STAGE.score` and `STAGE.rank`, of all candidates, NaN of those that a stage never saw."""
 
 
-@dataclass(frozen=True)
 class Candidates:
     """The candidates of R requests that a stage is to score, those of one request after those of another."""
 
-    batch: EncodedBatch
-    alive: Longs
-    """Their indices among all candidates of the requests: (n,)."""
-    shared: Shared
-    options: onnxruntime.RunOptions | None = None
-    """Lets a deadline stop a running graph."""
-
-    @cached_property
-    def rows(self) -> Longs:
+    def __init__(
+        self, batch: EncodedBatch, alive: Longs, shared: Shared, options: onnxruntime.RunOptions | None = None
+    ) -> None:
+        """
+        Args:
+            batch: the requests.
+            alive: indices of the candidates among all of the requests: (n,).
+            shared: what stages share.
+            options: let a deadline stop a running graph.
+        """
+        self.batch, self.alive, self.shared, self.options = batch, alive, shared, options
+        self.rows: Longs = batch.positions.take(alive)
         """Where each is among the items: (n,)."""
-        return self.batch.positions.take(self.alive)
-
-    @cached_property
-    def request_of(self) -> Longs:
+        several = len(batch.requests) > 1
+        self.request_of: Longs = batch.request_of.take(alive) if several else batch.request_of[: len(alive)]
         """The request of each, as an index of `batch.requests`, ascending: (n,)."""
-        request_of = self.batch.request_of
-        return request_of.take(self.alive) if len(self.batch.requests) > 1 else request_of[: len(self.alive)]
 
     @cached_property
     def bounds(self) -> Longs:
