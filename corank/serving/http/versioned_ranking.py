@@ -89,8 +89,12 @@ def _run_checked(
     for numbers in together.values():
         funnel = funnels[numbers[0]]
         assert funnel is not None
-        # a broken graph or a plug-in's stage may raise anything; `run_many` returns it for each request
-        for n, outcome in zip(numbers, funnel.run_many([batch[n] for n in numbers]), strict=True):
+        some: Sequence[RankingResult | Exception]
+        try:
+            some = funnel.run_many([batch[n] for n in numbers])
+        except Exception as error:  # a broken graph or a plug-in's stage may raise anything
+            some = [error] * len(numbers)
+        for n, outcome in zip(numbers, some, strict=True):
             outcomes[n] = outcome
     return outcomes
 

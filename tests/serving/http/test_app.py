@@ -240,7 +240,7 @@ class Broken:
 
 def test_late_and_failing_rankers_leave_the_order_to_the_first_stage(case: Case) -> None:
     funnel = Funnel.open(case.base / "bundle")
-    request = Request.parse(case.request("test", 0))
+    request, funnel._timer = Request.parse(case.request("test", 0)), DeadlineTimer()
     first, last = funnel.manifest.stages
     alone = funnel.run(request).cuts[0]
     for stage, why in ((last.model_copy(update={"deadline_ms": 1e-6}), "skipped"), (last, "failed")):

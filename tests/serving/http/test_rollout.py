@@ -203,7 +203,7 @@ def test_a_canary_that_fails_is_answered_for_by_the_live_version(
             raise RuntimeError("broken")
 
         monkeypatch.setattr(circuit_breaker, "PAUSE_SECONDS", 3600.0)
-        monkeypatch.setattr(canary.funnel, "run", fail)
+        monkeypatch.setattr(canary.funnel, "run_many", fail)
         for _ in range(8):
             assert service.rank(user)["role"] == "live"
         assert service.beside()[0]["failing"]
