@@ -299,7 +299,7 @@ class Funnel:
         for n, one in enumerate(requests):
             try:
                 pending.append((n, self._read(one)))
-            except RequestError as error:
+            except Exception as error:
                 outcomes[n] = error
         for first in range(0, len(pending), self._at_once):
             together = pending[first : first + self._at_once]
@@ -308,16 +308,10 @@ class Funnel:
             except Exception as error:
                 # of one of them: each alone tells of which, and keeps it from the others
                 alone = [requests[n] for n, _ in together]
-                results = [error] if len(alone) == 1 else [self._outcome(one) for one in alone]
+                results = [error] if len(alone) == 1 else [self.run_many([one])[0] for one in alone]
             for (n, _), result in zip(together, results, strict=True):
                 outcomes[n] = result
         return [one for one in outcomes if one is not None]
-
-    def _outcome(self, one: BatchRequest) -> RankingResult | Exception:
-        try:
-            return self._run([self._read(one)])[0]
-        except Exception as error:
-            return error
 
     def _read(self, one: BatchRequest) -> _Pending:
         """Read a request as far as it is its own. Raises RequestError."""

@@ -241,6 +241,7 @@ class RequestEncoder:
         if retrieves or any(columns) or positions.min(initial=0) < 0:
             items, positions = self._settle(requests, columns, positions, query, retrieve)
         start = [0, *accumulate(len(one.ids) for one in requests)]
+        attended = {n: [part.histories[n] for part in parts] for n in self.query.histories.attended}
         batch = EncodedBatch(
             self,
             requests,
@@ -250,7 +251,7 @@ class RequestEncoder:
             operands,
             items,
             positions,
-            self.query.histories.attended_events(self.items, parts, events),
+            self.query.histories.attended_events(self.items, attended, events),
             {},
             np.array([part.time for part in parts]),
         )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -111,14 +111,6 @@ class RequestHistory:
 
 Histories = Mapping[str, Sequence[RequestHistory]]
 """By history that of each of R requests."""
-
-
-class WithHistories(Protocol):
-    """What has the histories of a request."""
-
-    @property
-    def histories(self) -> Mapping[str, RequestHistory]:
-        """By name."""
 
 
 class AttendedEvents(NamedTuple):
@@ -333,12 +325,12 @@ class HistoryEncoder:
         return rows if gathered is None else add_histories(self.schema, rows, gathered.items, gathered.rows)
 
     def attended_events(
-        self, items: LayeredItems, parts: Sequence[WithHistories], positions: Mapping[str, Longs]
+        self, items: LayeredItems, histories: Histories, positions: Mapping[str, Longs]
     ) -> dict[str, AttendedEvents]:
         """By attended history the events of R requests, whose items are at some positions: (E,) by history."""
         attended = {}
         for name in self.attended:
-            of, beside = [part.histories[name] for part in parts], self.schema.parallels_of(name)
+            of, beside = histories[name], self.schema.parallels_of(name)
             codes = [one.codes for one in of]
             rows = self._item_rows(items, name, join_arrays(codes), positions[name])
             if beside:
