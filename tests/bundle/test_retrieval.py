@@ -69,6 +69,17 @@ def test_candidates_are_the_nearest_and_scored_as_if_given(case: Case) -> None:
         assert answer == expected
 
 
+@pytest.mark.slow
+def test_requests_that_retrieve_are_ranked_with_others_as_alone(case: Case) -> None:
+    requests = [asked(case, n, trace=True, **more) for n, more in enumerate(({}, {"retrieve": 3}))]
+    requests += [asked(case, where={"item_2": "w1"}), asked(case, where={"item_2": ["nothing"]})]
+    requests.insert(1, Request.parse(case.request("test", 0)))
+    together, alone = case.funnel.rank_many(requests), [case.funnel.rank(one) for one in requests]
+    assert together == alone
+    refused, _ = case.funnel.rank_many([asked(case, where={"item_9": 1}), requests[0]])
+    assert "where: the bundle knows no 'item_9' here" in str(refused)
+
+
 def test_a_request_may_say_how_many(case: Case) -> None:
     assert len(case.funnel.rank(asked(case, retrieve=3, trace=True))["trace"]) == 3
     assert len(case.funnel.rank(asked(case, retrieve=999, trace=True))["trace"]) == len(case.items)

@@ -349,8 +349,8 @@ class Funnel:
         """Retrieve the candidates of a request, the r-th of some queries."""
         assert self.retrieval is not None
         settings, where = self.retrieval.settings, self.request_encoder.filters.encode(request)
-        vectors = self.scorer.query_vectors(settings.stage, query)
-        return self.retrieval.search(vectors[r], request.retrieve or settings.keep, where)
+        (vector,) = self.scorer.query_vectors(settings.stage, query.take(np.array([r])))
+        return self.retrieval.search(vector, request.retrieve or settings.keep, where)
 
     def _score_in_time(
         self,

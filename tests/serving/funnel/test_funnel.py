@@ -30,7 +30,11 @@ def test_funnel_scores_as_the_training_model_does() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("drawn", [RICH, DERIVED], ids=["rich", "derived"])
+@pytest.mark.parametrize(
+    "drawn",
+    [RICH, DERIVED, pytest.param(RICH | {"text_ids": True}, marks=pytest.mark.thorough)],
+    ids=["rich", "derived", "texts"],
+)
 def test_answers_do_not_depend_on_what_else_is_ranked(drawn: Drawn) -> None:
     assert_ranked_as_alone(shared_case(drawn))
 
