@@ -197,15 +197,15 @@ class CutStep:
 
     def _backward(self, parts: dict[str, Part], around: Callable[[str, Callable[[], Any]], Any]) -> None:
         def back(name: str, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
-            found: list[Tensor | None] = around(
-                f"{name}, backward", lambda: parts[name].backward(gradients)
-            )
+            found: list[Tensor | None] = around(f"{name}, backward", lambda: parts[name].backward(gradients))
             return found
 
         preranked, ranked = back("losses", [None])
         of_rank = back("first layer", back("layers above", [ranked]))
         of_towers = [*back("towers", [preranked]), None, None]
-        both = [b if a is None else a if b is None else a + b for a, b in zip(of_towers, of_rank, strict=True)]
+        both = [
+            b if a is None else a if b is None else a + b for a, b in zip(of_towers, of_rank, strict=True)
+        ]
         back("look-ups", both)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from corank.batches.sampling import Population
+from corank.core.ordering import stable_order
 from corank.core.types import Ints
 from corank.distributed.ranks import Ranks
 from corank.features.input_layout import Attended, Bags
@@ -124,7 +125,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Copy the batch to a device."""
-        moved: Batch = _to_device(self, device)
+        moved: Batch = self if self.request_of.device == device else _to_device(self, device)
         return moved
 
     def label_weight(self, label: str) -> Tensor:
@@ -180,14 +181,12 @@ def group(keys: Ints) -> tuple[Ints, Ints, Ints]:
         The distinct keys, ascending: (U,); where the positions of each begin, and the end: (U + 1,); the positions, in
         order within each key: (V,).
     """
-    # one sort of numbers that hold key and position: twice as fast as two stable sorts of 16 bits
-    codes = keys.astype(np.int64) << 32 | np.arange(len(keys))
-    codes.sort()
-    key = (codes >> 32).astype(np.int32)
+    order = stable_order(keys)
+    key = keys.take(order)
     new = np.ones(len(key), dtype=np.bool_)
     np.not_equal(key[1:], key[:-1], out=new[1:])
     first = np.flatnonzero(new)
-    return key[first], np.append(first, len(keys)).astype(np.int32), (codes & 0xFFFFFFFF).astype(np.int32)
+    return key[first], np.append(first, len(keys)).astype(np.int32), order.astype(np.int32)
 
 
 def fill(bags: Bags, count: int) -> Bags:
