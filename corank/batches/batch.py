@@ -7,8 +7,10 @@ Letters: R requests · C candidates · I distinct items · B bags · V table row
 · C', E', K' the same, rounded up · K candidates that are chosen.
 """
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Self
+from functools import cached_property
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from corank.core.types import Ints
 from corank.distributed.ranks import Ranks
 from corank.features.input_layout import Attended, Bags
 from corank.features.schema import Placement
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -132,8 +136,22 @@ class Batch:
         """Return the weight of exposed candidates whose label is known, 0 for others: (C,)."""
         return self.weight * (self.labels[label] >= 0) * (self.level == self.exposed)
 
+    @cached_property
+    def _made(self) -> dict[Hashable, Any]:
+        return {}
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Make what several networks or losses read of the batch when it is first asked for by a key."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
+
     def in_population(self, population: Population) -> Tensor:
-        """Mark the candidates of a population: (C,) bool."""
+        """Mark the candidates of a population, not to be changed in place: (C,) bool."""
+        return self.once(("mask", *population.items()), lambda: self._mark(population))
+
+    def _mark(self, population: Population) -> Tensor:
         here = torch.zeros_like(self.level, dtype=torch.bool)
         for level, count in population.items():
             of_level = self.level == level
@@ -219,7 +237,14 @@ class CandidateSubset:
         return len(self.index)
 
     @classmethod
-    def of(cls, batch: Batch, chosen: Tensor) -> Self:
+    def of(cls, batch: Batch, population: Population) -> Self:
+        """Choose the candidates of a population, once for all networks that score the same."""
+        return batch.once(
+            ("subset", *population.items()), lambda: cls._of(batch, batch.in_population(population))
+        )
+
+    @classmethod
+    def _of(cls, batch: Batch, chosen: Tensor) -> Self:
         """Choose candidates: (C,) bool."""
         number = _before(chosen)
         index = torch.nonzero(chosen).squeeze(1).int()

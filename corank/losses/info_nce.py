@@ -123,7 +123,7 @@ class InfoNceLoss(Loss):
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
-        lists = PaddedLists.of(batch, batch.in_population(self.population(funnel)))
+        lists = PaddedLists.of_population(batch, self.population(funnel))
         z = lists(outputs[self.stage].logits[self.label] / self.temperature)
         grade, unknown = (lists(values) for values in self._grade_candidates(batch, funnel))
         top, margin = self.top_grade(funnel), self.margin / self.temperature

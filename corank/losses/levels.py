@@ -132,7 +132,7 @@ class LevelsLoss(Loss):
     ) -> tuple[Tensor, Tensor]:
         chosen = batch.in_population(self.population(funnel))
         z = outputs[self.stage].logits[self.label] / self.temperature
-        lists = PaddedLists.of(batch, chosen)
+        lists = PaddedLists.of_population(batch, self.population(funnel))
         weight = lists.mean(lists(batch.weight))
         if self.form == "softmax":
             positive = {funnel.levels.index(level): None for level in self.positive_levels(funnel)}

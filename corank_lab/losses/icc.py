@@ -53,7 +53,7 @@ class IccLoss(FunnelLoss):
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
         chosen = batch.in_population(self.population(funnel))
-        lists = PaddedLists.of(batch, chosen)
+        lists = PaddedLists.of_population(batch, self.population(funnel))
         true = batch.in_population({funnel.levels.index(level): None for level in self.positive})
         stages = [stage for stage in funnel.keep if stage in self.reads(funnel)]
         cutting = torch.zeros_like(lists.size, dtype=torch.bool)
