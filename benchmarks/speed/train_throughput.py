@@ -16,6 +16,7 @@ import polars as pl
 import torch
 
 from benchmarks import harness
+from corank.batches.ahead import move_batches
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.data.packed.dataset import PackedDataset
@@ -166,13 +167,12 @@ def stepper(
     on = device()
     model = JointModel(STAGES, Layout(packed.schema, packed.encoders.sizes)).to(on)
     model.dtype = precision(dtype, on)
-    steps = optimisers(model, TableOptimiser(), {})
+    steps, losses = optimisers(model, TableOptimiser(), {}), learn.of(None)
     for epoch in range(10**6):
-        for number, batch in enumerate(reader.read_shuffled(epoch)):
-            batch = batch.to(on)
-            total, _ = learn(forward(model, batch), batch, number)
-            for optimiser in steps.values():
-                optimiser.zero_grad(set_to_none=True)
+        for number, batch in enumerate(move_batches(reader.read_shuffled(epoch), on, losses.prepare)):
+            total, _ = losses(forward(model, batch), batch, number)
+            for parameter in model.parameters():
+                parameter.grad = None
             total.backward()
             for optimiser in steps.values():
                 optimiser.step()

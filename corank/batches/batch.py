@@ -128,8 +128,18 @@ class Batch:
         return len(self.request_of)
 
     def to(self, device: torch.device) -> "Batch":
-        """Copy the batch to a device."""
-        moved: Batch = self if self.request_of.device == device else _to_device(self, device)
+        """Copy the batch, and what was made of it `once`, to a device; from pinned memory the host does not wait."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True), device)
+
+    def pin(self) -> "Batch":
+        """The batch in pinned memory, from where a GPU copies it while the host goes on."""
+        return self._map(Tensor.pin_memory, None)
+
+    def _map(self, convert: Callable[[Tensor], Tensor], device: torch.device | None) -> "Batch":
+        if self.request_of.device == device:
+            return self
+        moved: Batch = _converted(self, convert)
+        moved._made.update(_converted(self._made, convert))
         return moved
 
     def label_weight(self, label: str) -> Tensor:
@@ -141,7 +151,10 @@ class Batch:
         return {}
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Make what several networks or losses read of the batch when it is first asked for by a key."""
+        """Make what several networks or losses read of the batch when it is first asked for by a key.
+
+        On the way to a GPU it is made on the host (`Loss.prepare`), and copied with the batch.
+        """
         if key not in self._made:
             self._made[key] = make()
         made: T = self._made[key]
@@ -161,15 +174,17 @@ class Batch:
         return here
 
 
-def _to_device(value: Any, device: torch.device) -> Any:
+def _converted(value: Any, convert: Callable[[Tensor], Tensor]) -> Any:
+    """A value with all its tensors converted."""
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        return convert(value)
     if isinstance(value, dict):
-        return {key: _to_device(part, device) for key, part in value.items()}
-    if isinstance(value, Ranks):
-        return value
-    if is_dataclass(value) and not isinstance(value, type):
-        return type(value)(**{f.name: _to_device(getattr(value, f.name), device) for f in fields(value)})
+        return {key: _converted(part, convert) for key, part in value.items()}
+    if isinstance(value, tuple):
+        parts = [_converted(part, convert) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if is_dataclass(value) and not isinstance(value, type | Ranks):
+        return type(value)(**{f.name: _converted(getattr(value, f.name), convert) for f in fields(value)})
     return value
 
 

@@ -128,6 +128,9 @@ class FunnelLoss(Loss):
         positives = counts.rows({code: population[code] for code in codes})
         return Targets(rows, positives, rows - positives)
 
+    def prepare(self, batch: Batch, funnel: FunnelSpec) -> None:
+        PaddedLists.of_population(batch, self.population(funnel))
+
     def sum_stages(
         self,
         outputs: Mapping[str, StageOutput],

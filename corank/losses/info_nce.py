@@ -120,6 +120,9 @@ class InfoNceLoss(Loss):
         sizes = [math.log1p(sum(each[:grade])) for grade in range(1, len(each)) if each[grade]]
         return sum(sizes) / len(sizes) if sizes else None
 
+    def prepare(self, batch: Batch, funnel: FunnelSpec) -> None:
+        PaddedLists.of_population(batch, self.population(funnel))
+
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:

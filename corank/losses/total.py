@@ -258,6 +258,11 @@ class StepLosses:
         self._trained = [total.trained_by(loss) for loss in self._losses]
         self._funnel = total.funnel
 
+    def prepare(self, batch: Batch) -> None:
+        """Make what the losses read of a batch alone, on the host, before it is copied to a GPU."""
+        for loss in self._losses:
+            loss.prepare(batch, self._funnel)
+
     def __call__(
         self, outputs: Mapping[str, StageOutput], batch: Batch, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:

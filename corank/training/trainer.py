@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from corank.batches.batch import Batch
+from corank.batches.batch import Batch, CandidateSubset
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population, merge
 from corank.core.errors import ConfigError
@@ -141,6 +141,12 @@ class Update:
     scored: Mapping[str, Population]
     """The candidates that networks score, by network (`scored_populations`)."""
 
+    def prepare(self, batch: Batch) -> None:
+        """Make what it reads of a batch alone, on the host, before the batch is copied to a GPU."""
+        self.losses.prepare(batch)
+        for population in self.scored.values():
+            CandidateSubset.of(batch, population)
+
 
 RANK_SEED = 0x9E3779B1
 """Between the seeds of two ranks; torch takes the lowest 32 bits of a seed."""
@@ -190,6 +196,11 @@ class Trainer:
             self.average.after()
         self.progress.step += 1
         return means
+
+    def prepare(self, batch: Batch) -> None:
+        """Make what a step reads of a batch alone, on the host, before the batch is copied to a GPU."""
+        for learner in self.learners():
+            self.updates[learner].prepare(batch)
 
     def _seed(self, seed: int) -> None:
         """Seed the generator that dropout draws from: `torch.manual_seed` seeds those of every kind of device.

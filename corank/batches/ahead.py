@@ -1,0 +1,40 @@
+"""Batches on the device that trains: for a GPU one thread reads, prepares and pins the next while a step computes."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from corank.batches.batch import Batch
+
+
+def move_batches(
+    batches: Iterator[Batch], device: torch.device, prepare: Callable[[Batch], None], ahead: bool = True
+) -> Iterator[Batch]:
+    """Yield batches on a device.
+
+    Args:
+        batches: on the host.
+        device: the CPU, where nothing is made ahead, since it would take from the step what it saves; or another.
+        prepare: makes what steps read of a batch alone (`Batch.once`), on the host.
+        ahead: whether a thread may read; not if reading is a collective, whose place is between those of steps.
+    """
+    if device.type == "cpu":
+        yield from batches
+        return
+
+    def read() -> Batch | None:
+        batch = next(batches, None)
+        if batch is None:
+            return None
+        prepare(batch)
+        return batch.pin() if device.type == "cuda" else batch
+
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(read)
+        while (batch := coming.result()) is not None:
+            if ahead:
+                coming = thread.submit(read)
+            yield batch.to(device)
+            if not ahead:
+                coming = thread.submit(read)
