@@ -91,12 +91,14 @@ class Part:
         self, inputs: Sequence[Tensor], weights: Sequence[Tensor], run: Callable[..., Sequence[Tensor]]
     ) -> None:
         self.inputs = [x.detach().requires_grad_(x.requires_grad or x.is_floating_point()) for x in inputs]
+        # copies, since a part may work in place
+        self._given = [x.clone() for x in self.inputs]
         self._weights, self._run = list(weights), run
         self.outputs: Sequence[Tensor] = ()
 
     def forward(self) -> None:
         """Compute the outputs."""
-        self.outputs = self._run(*self.inputs)
+        self.outputs = self._run(*self._given)
 
     def backward(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Compute the gradients of the inputs and of the weights, which are kept in these."""

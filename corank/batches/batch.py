@@ -9,7 +9,8 @@ Letters: R requests · C candidates · I distinct items · B bags · V table row
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import or_
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -165,13 +166,13 @@ class Batch:
         return self.once(("mask", *population.items()), lambda: self._mark(population))
 
     def _mark(self, population: Population) -> Tensor:
-        here = torch.zeros_like(self.level, dtype=torch.bool)
-        for level, count in population.items():
-            of_level = self.level == level
-            here |= (
-                of_level if count is None or self.draw_order is None else of_level & (self.draw_order < count)
-            )
-        return here
+        marks = [
+            self.level == level
+            if count is None or self.draw_order is None
+            else (self.level == level) & (self.draw_order < count)
+            for level, count in population.items()
+        ]
+        return reduce(or_, marks) if marks else torch.zeros_like(self.level, dtype=torch.bool)
 
 
 def _converted(value: Any, convert: Callable[[Tensor], Tensor]) -> Any:
