@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 
@@ -23,14 +24,18 @@ def move_batches(
         yield from batches
         return
 
+    on_gpu = device.type == "cuda"
+
     def read() -> Batch | None:
         batch = next(batches, None)
         if batch is None:
             return None
         prepare(batch)
-        return batch.pin() if device.type == "cuda" else batch
+        return batch.pin() if on_gpu else batch
 
-    with ThreadPoolExecutor(1) as thread:
+    # the current GPU is a thread's own: pinning would open the first one's in every rank
+    choose = partial(torch.cuda.set_device, torch.cuda.current_device()) if on_gpu else None
+    with ThreadPoolExecutor(1, initializer=choose) as thread:
         coming = thread.submit(read)
         while (batch := coming.result()) is not None:
             if ahead:

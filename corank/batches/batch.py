@@ -144,8 +144,11 @@ class Batch:
         return moved
 
     def label_weight(self, label: str) -> Tensor:
-        """Return the weight of exposed candidates whose label is known, 0 for others: (C,)."""
-        return self.weight * (self.labels[label] >= 0) * (self.level == self.exposed)
+        """Return the weight of exposed candidates whose label is known, 0 for others, made once: (C,)."""
+        return self.once(
+            ("label weight", label),
+            lambda: self.weight * (self.labels[label] >= 0) * (self.level == self.exposed),
+        )
 
     @cached_property
     def _made(self) -> dict[Hashable, Any]:
