@@ -57,9 +57,12 @@ def _with_interval(key: str, figures: Mapping[str, Figure]) -> str:
 
 
 def machine() -> str:
-    """Processor, cores that this process may use, and the versions that speed depends on."""
+    """Processor, cores that this process may use, the GPU if there is one, and the versions that speed depends on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {cores} cores, Python {platform.python_version()}, torch {torch.__version__}"
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return (
+        f"{_processor()}, {cores} cores{gpu}, Python {platform.python_version()}, torch {torch.__version__}"
+    )
 
 
 def _processor() -> str:

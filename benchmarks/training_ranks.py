@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.speed.train_throughput import DIM, PRERANK, RANK, TOTAL, packed_log
+from corank.batches.ahead import move_batches
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.data.packed.dataset import PackedDataset
@@ -236,7 +237,7 @@ def _trainer(mode: str, folder: Path, requests: int, ranks: TimedRanks) -> Train
 
 def _serve(mode: str, folder: Path, requests: int, ranks: TimedRanks) -> None:
     trainer = _trainer(mode, folder, requests, ranks)
-    batches = _batches(trainer.reader)
+    batches = move_batches(_batches(trainer.reader), trainer.device, trainer.prepare)
     layers = sum(w.numel() for network in trainer.model.networks.values() for w in network.parameters())
     for line in sys.stdin:
         ranks.sent.clear()
@@ -247,9 +248,11 @@ def _serve(mode: str, folder: Path, requests: int, ranks: TimedRanks) -> None:
             asked = time.perf_counter()
             batch = next(batches)
             reading += time.perf_counter() - asked
-            trainer.step(batch.to(trainer.device))
+            trainer.step(batch)
             candidates += len(batch)
             distinct += sum(len(lookup.touched) for lookup in batch.lookups.values())
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         waited = ranks.waited + Counter({"read": reading})
         _answer(time.perf_counter() - began, candidates, ranks.sent, waited, distinct, layers)
 

@@ -16,6 +16,7 @@ import polars as pl
 import torch
 
 from benchmarks import harness
+from corank.batches.ahead import move_batches
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.data.packed.dataset import PackedDataset
@@ -111,13 +112,15 @@ def tower(rows: int, width: int, widths: list[int]) -> list[Product]:
     return [(rows, a, b) for a, b in zip([width, *widths], widths, strict=False)]
 
 
-def products(requests: int, items: int, candidates: int) -> list[Product]:
-    """(rows, in, out) of the layers in a step where towers run `requests` and `items` times."""
+def products(requests: int, items: int, candidates: int) -> dict[str, list[Product]]:
+    """(rows, in, out) of the layers in a step where towers run `requests` and `items` times, by part of the step."""
     query, item, hidden = PRERANK.query, PRERANK.item, RANK.hidden
-    layers = tower(requests, QUERY * DIM, query) + tower(items, ITEM * DIM, item)
-    layers += [(requests, QUERY * DIM, hidden[0]), (items, ITEM * DIM, hidden[0])]
-    layers += [(candidates, CROSS * DIM, hidden[0])]
-    return layers + tower(candidates, hidden[0], [*hidden[1:], 1])
+    first = [(requests, QUERY * DIM, hidden[0]), (items, ITEM * DIM, hidden[0])]
+    return {
+        "towers": tower(requests, QUERY * DIM, query) + tower(items, ITEM * DIM, item),
+        "first layer": [*first, (candidates, CROSS * DIM, hidden[0])],
+        "layers above": tower(candidates, hidden[0], [*hidden[1:], 1]),
+    }
 
 
 def multiply_adds(layers: list[Product]) -> int:
@@ -125,8 +128,10 @@ def multiply_adds(layers: list[Product]) -> int:
     return sum(rows * a * b for rows, a, b in layers)
 
 
-def floor(layers: list[Product], dtype: torch.dtype, on: torch.device) -> Callable[[], None]:
-    """All products of a step: x W, g Wᵀ and gᵀ x of every layer."""
+def floor(
+    layers: list[Product], dtype: torch.dtype, on: torch.device, forward: bool = True, backward: bool = True
+) -> Callable[[], None]:
+    """All products of a step, x W, and g Wᵀ and gᵀ x of every layer; or those of one direction."""
     made = [
         (
             torch.randn(n, a, device=on).to(dtype),
@@ -138,9 +143,11 @@ def floor(layers: list[Product], dtype: torch.dtype, on: torch.device) -> Callab
 
     def run() -> None:
         for x, weight, gradient in made:
-            torch.mm(x, weight.t())
-            torch.mm(gradient, weight)
-            torch.mm(gradient.t(), x)
+            if forward:
+                torch.mm(x, weight.t())
+            if backward:
+                torch.mm(gradient, weight)
+                torch.mm(gradient.t(), x)
 
     return run
 
@@ -160,13 +167,12 @@ def stepper(
     on = device()
     model = JointModel(STAGES, Layout(packed.schema, packed.encoders.sizes)).to(on)
     model.dtype = precision(dtype, on)
-    steps = optimisers(model, TableOptimiser(), {})
+    steps, losses = optimisers(model, TableOptimiser(), {}), learn.of(None)
     for epoch in range(10**6):
-        for number, batch in enumerate(reader.read_shuffled(epoch)):
-            batch = batch.to(on)
-            total, _ = learn(forward(model, batch), batch, number)
-            for optimiser in steps.values():
-                optimiser.zero_grad(set_to_none=True)
+        for number, batch in enumerate(move_batches(reader.read_shuffled(epoch), on, losses.prepare)):
+            total, _ = losses(forward(model, batch), batch, number)
+            for parameter in model.parameters():
+                parameter.grad = None
             total.backward()
             for optimiser in steps.values():
                 optimiser.step()
@@ -195,7 +201,7 @@ def measure(packed: PackedDataset, requests: int, rounds: int, steps: int) -> di
     rows = stepper(packed, PerRowReader(packed, "train", requests), per_row)
     batch = next(iter(Reader(packed, "train", requests).read_ordered()))
     items, candidates = len(batch.numbers["item"]), len(batch)
-    ours = products(requests, items, candidates)
+    ours = [layer for part in products(requests, items, candidates).values() for layer in part]
     whole = tower(candidates, QUERY * DIM, PRERANK.query) + tower(candidates, ITEM * DIM, PRERANK.item)
     whole += tower(candidates, (QUERY + ITEM + CROSS) * DIM, [*RANK.hidden, 1])
     run_floor = floor(ours, precision("auto", device()), device())

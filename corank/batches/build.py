@@ -188,7 +188,7 @@ def _lookup(bags: dict[Placement | Attended, Bags], count: int, shards: RowShard
     return TableLookup(
         {placement: csr(part) for placement, part in bags.items()},
         torch.from_numpy(touched),
-        csr(Bags(bag[order], start, weight, len(touched))),
+        csr(Bags(bag.take(order), start, weight, len(touched))),
         owned,
     )
 

@@ -161,6 +161,11 @@ class Reader:
         """Return the batches of an epoch, which are the same on all ranks."""
         return len(self.streams)
 
+    @property
+    def gathers(self) -> bool:
+        """Whether reading a batch is a collective: negatives are drawn among the items of all ranks."""
+        return not self.ranks.alone and bool((self.population or {}).get(BATCH))
+
     def read_shuffled(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Read the batches of a training epoch in a drawn order, from the `skip`-th on."""
         # no thread reads ahead: on a CPU it takes from the step what it saves (LOG.md)

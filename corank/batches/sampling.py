@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from corank.core.ordering import stable_order
 from corank.core.types import Hashes, Ints, Mask
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.shard import Shard
@@ -50,18 +51,15 @@ def draw_order(request_of: Ints, level: NDArray[np.uint8], hashes: Hashes) -> In
 
     Args:
         request_of: request of every candidate: (C,).
-        level: (C,). Requests · levels · candidates are below 2⁴⁷.
+        level: (C,). Requests times levels are below 2³¹.
         hashes: a random number of every candidate, of which the first 16 bits count: (C,).
     """
-    group = request_of.astype(np.int64) * (int(level.max(initial=0)) + 1) + level
-    # one sort of numbers that hold group, random number and position is faster than a sort of positions
-    bits = len(group).bit_length()
-    keys = group << (16 + bits) | ((hashes >> np.uint64(48)).astype(np.int64) << bits)
-    keys |= np.arange(len(group))
-    keys.sort()
+    group = request_of * np.int32(int(level.max(initial=0)) + 1) + level
+    order = np.argsort((hashes >> np.uint64(48)).astype(np.uint16), kind="stable")
+    order = order.take(stable_order(group.take(order)))
     size = np.bincount(group)
     position = np.empty(len(group), dtype=np.int32)
-    position[keys & (1 << bits) - 1] = np.arange(len(group)) - np.repeat(np.cumsum(size) - size, size)
+    position[order] = np.arange(len(group)) - np.repeat(np.cumsum(size) - size, size)
     return position
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from corank.core.calibration import Platt
 from corank.core.settings import describe_unknown
-from corank.core.types import Doubles, Floats, Longs, Numbers
+from corank.core.types import Doubles, Floats, Ints, Longs, Numbers
 
 MAX_LENGTH = 500
 """Characters of an expression, at most."""
@@ -181,6 +181,20 @@ def top_k(scores: Numbers, k: int) -> Longs:
     (positions,) = (scores >= least).nonzero()
     best: Longs = positions.take((-scores.take(positions)).argsort(kind="stable"))
     return best[:k]  # the last of equal ones are cut
+
+
+def stable_order(keys: Ints) -> Longs:
+    """The positions of keys by rising key, those of equal keys in their order: (N,) → (N,).
+
+    Two sorts of 16 bits, which numpy does by counting. One sort of 64-bit numbers that hold key and position takes four
+    to six times as long on a processor whose AVX-512 compresses slowly, as AMD's Zen 4.
+
+    Example:
+        >>> stable_order(np.array([70_000, 3, 70_000, -1], np.int32))
+        array([3, 1, 0, 2])
+    """
+    order = np.argsort(keys.astype(np.uint16), kind="stable")
+    return order.take(np.argsort((keys >> 16).astype(np.int16).take(order), kind="stable"))
 
 
 def soft_ranks(scores: Floats, start: Longs, count: Floats | None = None) -> Floats:

@@ -290,6 +290,12 @@ class Loss(Settings):
             Losses and their weights, of candidates (C,), of some of them, or of requests (R,); weight 0 where masked.
         """
 
+    def prepare(self, batch: Batch, funnel: FunnelSpec) -> None:
+        """Make what the formula reads of the batch alone, by `Batch.once`, before the batch is copied to a GPU.
+
+        What takes a number or a size from tensors belongs here: in `values` the host would wait for the GPU there.
+        """
+
     def weight_at(self, step: int) -> float:
         """Its factor at an optimiser step: `weight`, or less while it warms up."""
         return self.weight * min(1.0, step / self.warm_up_steps if self.warm_up_steps else 1.0)

@@ -128,6 +128,9 @@ class FunnelLoss(Loss):
         positives = counts.rows({code: population[code] for code in codes})
         return Targets(rows, positives, rows - positives)
 
+    def prepare(self, batch: Batch, funnel: FunnelSpec) -> None:
+        PaddedLists.of_population(batch, self.population(funnel))
+
     def sum_stages(
         self,
         outputs: Mapping[str, StageOutput],
@@ -147,7 +150,7 @@ class FunnelLoss(Loss):
         Returns:
             Losses of requests, and their weights: (R,), (R,).
         """
-        lists = PaddedLists.of(batch, batch.in_population(self.population(funnel)))
+        lists = PaddedLists.of_population(batch, self.population(funnel))
         true = lists(batch.in_population({funnel.levels.index(level): None for level in self.positive}))
         value = torch.zeros(len(true), device=true.device)
         cutting = torch.zeros_like(lists.size, dtype=torch.bool)

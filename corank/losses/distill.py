@@ -122,11 +122,28 @@ class DistillLoss(Loss):
                 student, teacher.sigmoid(), reduction="none"
             )
             return values, batch.weight * known
-        lists = PaddedLists.of(batch, known)
+        lists = self._lists(batch, funnel)
         weight = lists.mean(lists(batch.weight)) * (lists.size > 1)
         if self.form == "listwise":
             return divergence(lists(student), lists(teacher), lists.mask), weight
-        return chunk_pairs(lists(student), lists(teacher), lists.mask, self.chunks, batch.draws), weight
+        shares = chunk_shares(batch, self.chunks)
+        return chunk_pairs(lists(student), lists(teacher), lists.mask, self.chunks, shares), weight
+
+    def prepare(self, batch: Batch, funnel: FunnelSpec) -> None:
+        if self.form != "pointwise":
+            self._lists(batch, funnel)
+        if self.form == "pairwise":
+            chunk_shares(batch, self.chunks)
+
+    def _lists(self, batch: Batch, funnel: FunnelSpec) -> PaddedLists:
+        """The candidates of which the teacher's logits are targets."""
+        population = self.population(funnel)
+        if self.teacher not in funnel.scores:
+            return PaddedLists.of_population(batch, population)
+        known = batch.in_population(population) & ~batch.scores[self.teacher].isnan()
+        return batch.once(
+            ("scored lists", self.teacher, *population.items()), lambda: PaddedLists.of(batch, known)
+        )
 
     def teacher_logits(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
@@ -152,16 +169,16 @@ def divergence(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     return (p.exp() * (p - q).masked_fill(~mask, 0)).sum(1)
 
 
-def chunk_pairs(student: Tensor, teacher: Tensor, mask: Tensor, chunks: int, draws: Tensor) -> Tensor:
+def chunk_pairs(student: Tensor, teacher: Tensor, mask: Tensor, chunks: int, shares: Tensor) -> Tensor:
     """Compute Σ w softplus(z_b − z_a) / Σ w over pairs drawn from chunks of the teacher's order: (R,).
 
     Args:
         student, teacher: logits: (R, n).
         mask: whether there is a candidate: (R, n) bool.
         chunks: how many; a list shorter than that has a chunk a candidate.
-        draws: the state from which each request draws: (R,) int64.
+        shares: which part of each chunk is drawn, as `chunk_shares` of the batch.
     """
-    chosen, drawn = draw_chunks(teacher, mask, chunks, draws)
+    chosen, drawn = draw_chunks(teacher, mask, chunks, shares)
     z = student.gather(1, chosen)
     gain = -torch.arange(z.shape[1], dtype=z.dtype, device=z.device)
     discount = 1 / torch.log2(2 - gain)
@@ -171,7 +188,18 @@ def chunk_pairs(student: Tensor, teacher: Tensor, mask: Tensor, chunks: int, dra
     return value.sum((1, 2)) / weight.sum((1, 2)).clamp_min(torch.finfo(z.dtype).tiny)
 
 
-def draw_chunks(teacher: Tensor, mask: Tensor, chunks: int, state: Tensor) -> tuple[Tensor, Tensor]:
+def chunk_shares(batch: Batch, chunks: int) -> Tensor:
+    """Draw for each request which part of each chunk is drawn, from 0 up to 1, on the host: (R, chunks) float64."""
+    return batch.once(("chunk shares", chunks), lambda: draw_shares(batch.draws, chunks))
+
+
+def draw_shares(state: Tensor, chunks: int) -> Tensor:
+    """As `chunk_shares`, from the state of each request: (R,) int64 → (R, chunks) float64."""
+    hashes = draws.draw(state.cpu().numpy().view(np.uint64)[:, None], np.arange(chunks))
+    return torch.from_numpy((hashes >> np.uint64(11)) * 2.0**-53).to(state.device)
+
+
+def draw_chunks(teacher: Tensor, mask: Tensor, chunks: int, shares: Tensor) -> tuple[Tensor, Tensor]:
     """Draw a position of the list from each chunk of the teacher's order, best chunk first.
 
     Chunks differ in size by one at most; of fewer candidates than chunks each is drawn.
@@ -184,8 +212,6 @@ def draw_chunks(teacher: Tensor, mask: Tensor, chunks: int, state: Tensor) -> tu
     chunk = torch.arange(min(chunks, teacher.shape[1]), device=teacher.device)
     parts = size.clamp(1, chunks)
     first, next_first = size * chunk // parts, size * (chunk + 1) // parts
-    hashes = draws.draw(state.cpu().numpy().view(np.uint64)[:, None], chunk.cpu().numpy())
-    share = torch.from_numpy((hashes >> np.uint64(11)) * 2.0**-53).to(teacher.device)  # from 0 up to 1
     drawn = chunk < size
-    within = (share * (next_first - first)).long()
+    within = (shares[:, : len(chunk)] * (next_first - first)).long()
     return order.gather(1, (first + within).where(drawn, 0)), drawn

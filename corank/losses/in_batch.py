@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from pydantic import PositiveFloat
 
@@ -90,19 +90,67 @@ class InBatchLoss(Loss):
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
-        clicked = torch.nonzero(batch.label_weight(self.label) * (batch.labels[self.label] > 0)).squeeze(1)
-        vectors = outputs[self.stage].vectors
+        clicks, vectors = self._clicks(batch), outputs[self.stage].vectors
         assert vectors is not None  # `check` has made sure
         items = BatchItems.of(batch, vectors.items()[: len(batch.share)])
-        request, item = batch.request_of[clicked], items.item[batch.item_of[clicked].long()]
+        item = items.item[clicks.item_of]
 
-        clicking, row = request.unique_consecutive(return_inverse=True)
-        query = vectors.scale / self.temperature * vectors.query.float()[clicking]
+        query = vectors.scale / self.temperature * vectors.query.float()[clicks.request]
         shift = (vectors.bias / self.temperature - items.log_p).masked_fill(items.hidden, -FAR)
         z = torch.addmm(shift, query, items.vectors.t())  # (requests with a click, J)
-        others = z.index_put_((row, item), z.new_tensor(-FAR)).logsumexp(1)
-        own = outputs[self.stage].logits[self.label][clicked] / self.temperature - items.log_p[item]
-        return torch.nn.functional.softplus(others[row] - own), batch.weight[clicked]
+        others = z.index_put_((clicks.row, item), z.new_full((), -FAR)).logsumexp(1)
+        own = outputs[self.stage].logits[self.label][clicks.candidate] / self.temperature - items.log_p[item]
+        return torch.nn.functional.softplus(others[clicks.row] - own), batch.weight[clicks.candidate]
+
+    def prepare(self, batch: Batch, funnel: FunnelSpec) -> None:
+        self._clicks(batch)
+        if batch.ranks.alone:
+            _own_items(batch)
+
+    def _clicks(self, batch: Batch) -> Clicks:
+        return batch.once(("clicks", self.label), lambda: Clicks.of(batch, self.label))
+
+
+class Clicks(NamedTuple):
+    """The clicked candidates of a batch."""
+
+    candidate: Tensor  # (P,)
+    item_of: Tensor
+    """The item row of each: (P,) int64."""
+    request: Tensor
+    """The requests that have some."""
+    row: Tensor
+    """Which of these requests each is of: (P,)."""
+
+    @classmethod
+    def of(cls, batch: Batch, label: str) -> Self:
+        """Find the candidates whose label is 1."""
+        candidate = torch.nonzero(batch.label_weight(label) * (batch.labels[label] > 0)).squeeze(1)
+        request, row = batch.request_of[candidate].unique_consecutive(return_inverse=True)
+        return cls(candidate, batch.item_of[candidate].long(), request, row)
+
+
+class OwnItems(NamedTuple):
+    """The items of this rank's part of a batch."""
+
+    first: Tensor
+    """The first row of the item of each item row: (I,)."""
+    logged: Tensor
+    """Of which rows the log has candidates: (I,) bool."""
+    candidates: Tensor
+    """How many candidates are of the log: ()."""
+
+    @classmethod
+    def of(cls, batch: Batch) -> Self:
+        """Find them."""
+        first = torch.searchsorted(batch.ordinal, batch.ordinal)
+        log = batch.level < min(SOURCES.values())
+        rows = first[batch.item_of[log].long()]
+        return cls(first, torch.zeros_like(first, dtype=torch.bool).index_fill(0, rows, 1), log.sum())
+
+
+def _own_items(batch: Batch) -> OwnItems:
+    return batch.once("items", lambda: OwnItems.of(batch))
 
 
 @dataclass(frozen=True)
@@ -127,12 +175,10 @@ class BatchItems:
             batch: this rank's part.
             vectors: of its item rows: (I, d). Those that other ranks take get their gradients from there.
         """
-        first = torch.searchsorted(batch.ordinal, batch.ordinal)
-        log = batch.level < min(SOURCES.values())
-        logged = torch.zeros_like(first, dtype=torch.bool).index_fill(0, first[batch.item_of[log].long()], 1)
+        first, logged, candidates = _own_items(batch)
         if batch.ranks.alone:
-            return cls(vectors.float(), log_inclusion(log.sum(), batch.share), ~logged, first)
-        return cls._of_ranks(batch, vectors, first, logged, log.sum())
+            return cls(vectors.float(), log_inclusion(candidates, batch.share), ~logged, first)
+        return cls._of_ranks(batch, vectors, first, logged, candidates)
 
     @classmethod
     def _of_ranks(cls, batch: Batch, vectors: Tensor, first: Tensor, logged: Tensor, count: Tensor) -> Self:

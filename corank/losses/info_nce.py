@@ -120,10 +120,13 @@ class InfoNceLoss(Loss):
         sizes = [math.log1p(sum(each[:grade])) for grade in range(1, len(each)) if each[grade]]
         return sum(sizes) / len(sizes) if sizes else None
 
+    def prepare(self, batch: Batch, funnel: FunnelSpec) -> None:
+        PaddedLists.of_population(batch, self.population(funnel))
+
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
-        lists = PaddedLists.of(batch, batch.in_population(self.population(funnel)))
+        lists = PaddedLists.of_population(batch, self.population(funnel))
         z = lists(outputs[self.stage].logits[self.label] / self.temperature)
         grade, unknown = (lists(values) for values in self._grade_candidates(batch, funnel))
         top, margin = self.top_grade(funnel), self.margin / self.temperature

@@ -130,25 +130,39 @@ class LevelsLoss(Loss):
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
-        chosen = batch.in_population(self.population(funnel))
         z = outputs[self.stage].logits[self.label] / self.temperature
-        lists = PaddedLists.of(batch, chosen)
+        lists = PaddedLists.of_population(batch, self.population(funnel))
         weight = lists.mean(lists(batch.weight))
         if self.form == "softmax":
             positive = {funnel.levels.index(level): None for level in self.positive_levels(funnel)}
             gain = lists(batch.in_population(positive).float())
             value, eligible = softmax(lists(z, -torch.inf), gain)
             return value, weight * eligible
-        by_level = [
-            PaddedLists.of(batch, chosen & (batch.level == code)) for code in sorted(self.population(funnel))
-        ]
+        by_level = self._by_level(batch, funnel)
         if self.form == "ranknet":
             value, number = pairs(z, by_level)
             return value / number.clamp_min(1), weight * (number > 0)
         gains = self.gains or [2.0**depth - 1 for depth in range(len(by_level))]
-        value, number = pairs(z, by_level, gains, rank_discounts(z, lists))
+        value, number = pairs(z, by_level, gains_of(batch, gains), rank_discounts(z, lists))
         best = best_dcg(by_level, gains, lists.mask.shape[1])
         return value / best.where(number > 0, 1), weight * (number > 0)
+
+    def prepare(self, batch: Batch, funnel: FunnelSpec) -> None:
+        PaddedLists.of_population(batch, self.population(funnel))
+        if self.form != "softmax":
+            gains_of(
+                batch, self.gains or [2.0**depth - 1 for depth in range(len(self._by_level(batch, funnel)))]
+            )
+
+    def _by_level(self, batch: Batch, funnel: FunnelSpec) -> list[PaddedLists]:
+        """The candidates of each level, the shallowest first."""
+        population = sorted(self.population(funnel).items())
+        return [PaddedLists.of_population(batch, {code: count}) for code, count in population]
+
+
+def gains_of(batch: Batch, gains: Sequence[float]) -> Tensor:
+    """Gains as a tensor where the batch is."""
+    return batch.once(("gains", *gains), lambda: torch.tensor(gains, device=batch.level.device))
 
 
 def softmax(z: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,7 +188,7 @@ def softmax(z: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
 def pairs(
     z: Tensor,
     by_level: Sequence[PaddedLists],
-    gains: Sequence[float] | None = None,
+    gains: Tensor | None = None,
     discount: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sum softplus(z_b − z_a) over pairs of a deeper than b, and the pairs' weights without discounts: (R,), (R,).
@@ -186,7 +200,7 @@ def pairs(
         discount: D by which pairs are weighted, too, as |D_a − D_b|: (C,).
     """
     n = [lists.mask.shape[1] for lists in by_level]
-    gain_of = None if gains is None else torch.tensor(gains, dtype=z.dtype, device=z.device)
+    gain_of = None if gains is None else gains.to(z.dtype)
     gain = None if gain_of is None else torch.cat([g.expand(k) for g, k in zip(gain_of, n, strict=True)])
     # padding has no loss: far above all as the deeper of a pair, far below all as the shallower
     shallower = torch.cat([lists(z, -FAR) for lists in by_level], dim=1)

@@ -14,7 +14,7 @@ from corank.batches.sampling import Population, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.core.lazy import lazy
 from corank.losses.base import LOSSES, FunnelSpec, Loss
-from corank.losses.levels import pairs, softmax
+from corank.losses.levels import gains_of, pairs, softmax
 from corank.losses.padded import PaddedLists
 
 if TYPE_CHECKING:
@@ -28,12 +28,15 @@ else:
 
 
 class Grades(NamedTuple):
-    """How good each candidate proved to be."""
+    """How good each candidate proved to be, and the lists of those of which it is known."""
 
     grade: Tensor
     """0 where no label is 1, else the number of its best label, the weakest 1: (C,) int64."""
     known: Tensor
     """Whether the candidate is in the list: exposed, and its grade known: (C,) bool."""
+    lists: PaddedLists
+    by_grade: Sequence[PaddedLists]
+    """Those of each grade, from 0."""
 
 
 class LabelListLoss(Loss):
@@ -126,13 +129,22 @@ class LabelListLoss(Loss):
         return z / self.temperature
 
     def grade_candidates(self, batch: Batch) -> Grades:
-        """Grade the candidates of a batch."""
+        """Grade the candidates of a batch, once for all losses of the same labels."""
+        return batch.once(("grades", *self.order), lambda: self._grade(batch))
+
+    def prepare(self, batch: Batch, funnel: FunnelSpec) -> None:
+        self.grade_candidates(batch)
+        gains_of(batch, self.gain_of_grade)
+
+    def _grade(self, batch: Batch) -> Grades:
         labels = torch.stack([batch.labels[label] for label in reversed(self.order)])  # (G, C)
         number = torch.arange(1, len(labels) + 1, device=labels.device).unsqueeze(1)
         grade = ((labels > 0) * number).amax(0)
         unknown = torch.nn.functional.pad(labels < 0, (0, 0, 0, 1))  # above the best label there is none
         above = unknown.gather(0, grade.unsqueeze(0)).squeeze(0)
-        return Grades(grade, (batch.level == batch.exposed) & ~above)
+        known = (batch.level == batch.exposed) & ~above
+        by_grade = [PaddedLists.of(batch, known & (grade == g)) for g in range(len(labels) + 1)]
+        return Grades(grade, known, PaddedLists.of(batch, known), tuple(by_grade))
 
 
 @LOSSES.register("listwise")
@@ -150,9 +162,8 @@ class ListwiseLoss(LabelListLoss):
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
         z = self.logits(outputs)
-        grade, known = self.grade_candidates(batch)
-        lists = PaddedLists.of(batch, known)
-        gain = torch.tensor(self.gain_of_grade, dtype=z.dtype, device=z.device)[grade]
+        grades = self.grade_candidates(batch)
+        lists, gain = grades.lists, gains_of(batch, self.gain_of_grade).to(z.dtype)[grades.grade]
         value, eligible = softmax(lists(z, -torch.inf), lists(gain))
         return value, lists.mean(lists(batch.weight)) * eligible
 
@@ -171,9 +182,7 @@ class PairwiseLoss(LabelListLoss):
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
-        grade, known = self.grade_candidates(batch)
-        gains = self.gain_of_grade
-        by_grade = [PaddedLists.of(batch, known & (grade == g)) for g in range(len(gains))]
-        value, mass = pairs(self.logits(outputs), by_grade, gains)
-        lists = PaddedLists.of(batch, known)
+        grades, gains = self.grade_candidates(batch), gains_of(batch, self.gain_of_grade)
+        value, mass = pairs(self.logits(outputs), grades.by_grade, gains)
+        lists = grades.lists
         return value / mass.where(mass > 0, 1), lists.mean(lists(batch.weight)) * (mass > 0)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from corank.batches.batch import Batch
+    from corank.batches.sampling import Population
 else:
     torch = lazy("torch")
 
@@ -34,6 +35,13 @@ class PaddedLists:
     """False for padding: (R, n) bool."""
     size: Tensor
     """Candidates of each list: (R,)."""
+
+    @classmethod
+    def of_population(cls, batch: Batch, population: Population) -> Self:
+        """Lay out the candidates of a population, once for all losses that take the same."""
+        return batch.once(
+            ("lists", *population.items()), lambda: cls.of(batch, batch.in_population(population))
+        )
 
     @classmethod
     def of(cls, batch: Batch, chosen: Tensor) -> Self:

@@ -31,6 +31,19 @@ RANGE = 300.0
 """The largest exponent of e for which products of two such powers are still doubles."""
 
 
+class Lists(NamedTuple):
+    """What the lists of sorted scores are, without gradient: found once for all sums."""
+
+    size: Tensor
+    """Scores of each list: (R, 1)."""
+    beyond: Tensor
+    """Which positions are padding: (R, n) bool."""
+    slope: Tensor
+    """n + 1 − 2t with each list's own n, 0 for padding: (R, n)."""
+    spread: Tensor
+    """Σ_k |s_i − s_k|, FAR for padding: (R, n)."""
+
+
 @dataclass(frozen=True)
 class NeuralSort:
     """The relaxed sorting of lists of scores; P̂ itself is never in memory."""
@@ -39,19 +52,20 @@ class NeuralSort:
     """Scores over the temperature, descending, 0 beyond the list: (R, n)."""
     order: Tensor
     """The position in the list of each of `scores`: (R, n)."""
-    size: Tensor
-    """Scores of each list: (R, 1)."""
+    lists: Lists
 
     @classmethod
     def of(cls, scores: Tensor, mask: Tensor, temperature: float) -> Self:
         """Sort the scores (R, n) where `mask` (R, n) bool."""
         order, size = falling_order(scores.masked_fill(~mask, -torch.inf)), mask.sum(1, keepdim=True)
-        listed = scores.gather(1, order).masked_fill(_padding(size, scores.shape[1]), 0)
-        return cls(listed / temperature, order, size)
+        beyond = _padding(size, scores.shape[1])
+        listed = scores.gather(1, order).masked_fill(beyond, 0) / temperature
+        slope = _slope(size, beyond).to(scores.dtype)
+        return cls(listed, order, Lists(size, beyond, slope, _spread(listed.detach(), slope, beyond)))
 
     def top(self, keep: int) -> Tensor:
         """Compute log Σ_{t ≤ keep} P̂[t, i], 0 for padding: (R, n)."""
-        top: Tensor = _top(self.scores, self.size, keep)
+        top: Tensor = _top(self.scores, self.lists, keep)
         return self._unsort(top)
 
     def survival(self, keep: int) -> tuple[Tensor, Tensor]:
@@ -59,17 +73,16 @@ class NeuralSort:
 
         raw_i = Σ_t P̂[t, i], without gradient. Where a list has no rows beyond `keep`, the second is −FAR.
         """
-        top: Tensor = _top(self.scores, self.size, keep)
-        below: Tensor = _below(self.scores, self.size, keep)
+        top: Tensor = _top(self.scores, self.lists, keep)
+        below: Tensor = _below(self.scores, self.lists, keep)
         raw = torch.logaddexp(top.detach(), below.detach())
         return self._unsort(top - raw), self._unsort(below - raw)
 
     def likelihood(self, relevance: Tensor) -> Tensor:
         """Compute log P̂[t, i_t], i_t the t-th by `relevance` (R, n), ties in the order of the scores: (R, n)."""
-        beyond = _padding(self.size, relevance.shape[1])
-        of_scores = relevance.gather(1, self.order).masked_fill(beyond, -torch.inf)
+        of_scores = relevance.gather(1, self.order).masked_fill(self.lists.beyond, -torch.inf)
         target = falling_order(of_scores)
-        log_probabilities: Tensor = _likelihood(self.scores, self.size, target)
+        log_probabilities: Tensor = _likelihood(self.scores, self.lists, target)
         return log_probabilities
 
     def _unsort(self, values: Tensor) -> Tensor:
@@ -99,17 +112,15 @@ def _padding(size: Tensor, n: int) -> Tensor:
     return torch.arange(n, device=size.device) >= size
 
 
-def _slope(size: Tensor, n: int) -> Tensor:
-    """n + 1 − 2t with each list's own n, 0 for padding: (R, n)."""
-    row = torch.arange(1, n + 1, device=size.device)
-    return (size + 1 - 2 * row).masked_fill(_padding(size, n), 0)
+def _slope(size: Tensor, beyond: Tensor) -> Tensor:
+    row = torch.arange(1, beyond.shape[1] + 1, device=size.device)
+    return (size + 1 - 2 * row).masked_fill(beyond, 0)
 
 
-def _spread(scores: Tensor, size: Tensor) -> Tensor:
-    """Σ_k |s_i − s_k| of descending scores, FAR for padding: (R, n)."""
+def _spread(scores: Tensor, slope: Tensor, beyond: Tensor) -> Tensor:
     upto = scores.cumsum(1)
-    spread = _slope(size, scores.shape[1]) * scores + 2 * upto - scores - upto[:, -1:]
-    return spread.masked_fill(_padding(size, scores.shape[1]), FAR)
+    spread = slope * scores + 2 * upto - scores - upto[:, -1:]
+    return spread.masked_fill(beyond, FAR)
 
 
 def _score_gradient(down: Tensor, spread: Tensor, slope: Tensor) -> Tensor:
@@ -138,23 +149,24 @@ class _Top:
     """
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, size: Tensor, keep: int) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, lists: Lists, keep: int) -> Tensor:
         rows = min(keep, scores.shape[1])
-        slope, spread = _slope(size, rows).to(scores.dtype), _spread(scores, size)
+        slope, beyond = lists.slope[:, :rows], lists.beyond[:, :rows]
         top, norm = torch.zeros_like(scores), torch.zeros_like(slope)
         for some in _blocks(scores, rows):
-            logits = _logits(scores[some], spread[some], slope[some])
+            logits = _logits(scores[some], lists.spread[some], slope[some])
             log = logits.log_softmax(2)
-            norm[some] = (logits[:, :, 0] - log[:, :, 0]).masked_fill(_padding(size[some], rows), FAR)
-            top[some] = log.masked_fill_(_padding(size[some], rows).unsqueeze(2), -FAR).logsumexp(1)
-        ctx.save_for_backward(scores, size, norm, top)
-        return top.masked_fill(_padding(size, scores.shape[1]), 0)
+            norm[some] = (logits[:, :, 0] - log[:, :, 0]).masked_fill(beyond[some], FAR)
+            top[some] = log.masked_fill_(beyond[some].unsqueeze(2), -FAR).logsumexp(1)
+        ctx.save_for_backward(scores, norm, top)
+        ctx.lists = lists
+        return top.masked_fill(lists.beyond, 0)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        scores, size, norm, top = ctx.saved_tensors
-        slope, spread = _slope(size, scores.shape[1]).to(scores.dtype), _spread(scores, size)
-        gradient = gradient.masked_fill(_padding(size, scores.shape[1]), 0)
+        (scores, norm, top), lists = ctx.saved_tensors, ctx.lists
+        slope, spread = lists.slope, lists.spread
+        gradient = gradient.masked_fill(lists.beyond, 0)
         down, through = torch.zeros_like(scores), torch.zeros_like(scores)
         for some in _blocks(scores, norm.shape[1]):
             a, g = slope[some, : norm.shape[1]], gradient[some]
@@ -190,15 +202,15 @@ class _LowerRows(NamedTuple):
     """n + 1 − 2t with each list's own n: (b, n/m, m)."""
 
     @classmethod
-    def of(cls, scores: Tensor, size: Tensor, keep: int) -> Iterator[tuple[slice, Self]]:
+    def of(cls, scores: Tensor, lists: Lists, keep: int) -> Iterator[tuple[slice, Self]]:
         """Slices of the lists, and their rows. Scores are descending."""
-        n = scores.shape[1]
+        n, size = scores.shape[1], lists.size
         if n <= keep:
             return
         low, high = scores.gather(1, (size - 1).clamp_min(0)), scores[:, :1]
         m = max(1, min(math.isqrt(n - keep), int(RANGE / max(1.0, float((high - low).max())))))
-        centred = (scores - (low + high) / 2).double().masked_fill(_padding(size, n), 0)
-        spread, within = _spread(centred, size), torch.arange(m, device=size.device)
+        centred = (scores - (low + high) / 2).double().masked_fill(lists.beyond, 0)
+        spread, within = _spread(centred, lists.slope, lists.beyond), torch.arange(m, device=size.device)
         first = torch.arange(keep, n, m, device=size.device).unsqueeze(1)
         for some in _blocks(scores, len(first)):
             s, many = centred[some, None], size[some, None]
@@ -223,26 +235,25 @@ class _Below:
     """log Σ_{t > keep} P̂[t, i], in logarithms, as `_Top`; −FAR where a list has no such rows."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, size: Tensor, keep: int) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, lists: Lists, keep: int) -> Tensor:
         below = torch.full_like(scores, -FAR)
         blocks, room = [], KEPT
-        for some, rows in _LowerRows.of(scores, size, keep):
+        for some, rows in _LowerRows.of(scores, lists, keep):
             total = rows.total()
             below[some] = torch.where(total > 0, total.log() + rows.scale, -FAR).to(scores.dtype)
             room -= rows.begun.numel()
             if room >= 0:
                 blocks.append((some, rows, total))
-        ctx.save_for_backward(scores, size)
-        ctx.keep, ctx.held = keep, blocks if room >= 0 else None
-        return below.masked_fill(_padding(size, scores.shape[1]), 0)
+        ctx.save_for_backward(scores)
+        ctx.lists, ctx.keep, ctx.held = lists, keep, blocks if room >= 0 else None
+        return below.masked_fill(lists.beyond, 0)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        scores, size = ctx.saved_tensors
-        n = scores.shape[1]
-        gradient = gradient.masked_fill(_padding(size, n) | (size <= ctx.keep), 0)
+        (scores,), lists = ctx.saved_tensors, ctx.lists
+        gradient = gradient.masked_fill(lists.beyond | (lists.size <= ctx.keep), 0)
         down, through = torch.zeros_like(scores), torch.zeros_like(scores)
-        again = ((some, rows, rows.total()) for some, rows in _LowerRows.of(scores, size, ctx.keep))
+        again = ((some, rows, rows.total()) for some, rows in _LowerRows.of(scores, lists, ctx.keep))
         blocks, ctx.held = ctx.held, None  # free before the gradients of networks are computed
         for some, rows, total in blocks or again:
             g = gradient[some].double() / total.masked_fill(total == 0, 1)
@@ -250,38 +261,35 @@ class _Below:
             own, others = rows.sum(rows.slope, rows.scaled), rows.sum(mean, rows.begun)
             down[some] = (g * own - rows.sum(rows.slope * mean, rows.begun)).to(scores.dtype)
             through[some] = (others - g * total).to(scores.dtype)
-        return _score_gradient(down, through, _slope(size, n).to(scores.dtype)), None, None
+        return _score_gradient(down, through, lists.slope), None, None
 
 
 class _Likelihood:
     """log P̂[t, i_t]. With g_t its gradient, that of the logits is g_t (1[i = i_t] − P̂[t, i])."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, size: Tensor, target: Tensor) -> Tensor:
-        ctx.save_for_backward(scores, size, target)
-        n = scores.shape[1]
-        slope, spread = _slope(size, n).to(scores.dtype), _spread(scores, size)
+    def forward(ctx: Any, scores: Tensor, lists: Lists, target: Tensor) -> Tensor:
+        ctx.save_for_backward(scores, target)
+        ctx.lists = lists
         log_probabilities = torch.zeros_like(scores)
-        for some in _blocks(scores, n):
-            log = _logits(scores[some], spread[some], slope[some]).log_softmax(2)
+        for some in _blocks(scores, scores.shape[1]):
+            log = _logits(scores[some], lists.spread[some], lists.slope[some]).log_softmax(2)
             log_probabilities[some] = log.gather(2, target[some].unsqueeze(2)).squeeze(2)
-        return log_probabilities.masked_fill(_padding(size, n), 0)
+        return log_probabilities.masked_fill(lists.beyond, 0)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        scores, size, target = ctx.saved_tensors
-        n = scores.shape[1]
-        slope, spread = _slope(size, n).to(scores.dtype), _spread(scores, size)
-        gradient = gradient.masked_fill(_padding(size, n), 0)
-        sloped = gradient * slope
+        (scores, target), lists = ctx.saved_tensors, ctx.lists
+        gradient = gradient.masked_fill(lists.beyond, 0)
+        sloped = gradient * lists.slope
         down = torch.zeros_like(scores).scatter_add_(1, target, sloped)
         through = torch.zeros_like(scores).scatter_add_(1, target, gradient).neg_()
-        for some in _blocks(scores, n):
-            relaxed = _logits(scores[some], spread[some], slope[some]).softmax(2)
+        for some in _blocks(scores, scores.shape[1]):
+            relaxed = _logits(scores[some], lists.spread[some], lists.slope[some]).softmax(2)
             sums = torch.bmm(torch.stack((sloped[some], gradient[some]), dim=1), relaxed)
             down[some] -= sums[:, 0]
             through[some] += sums[:, 1]
-        return _score_gradient(down, through, slope), None, None
+        return _score_gradient(down, through, lists.slope), None, None
 
 
 _top: Callable[..., Tensor] = autograd_function(_Top)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from corank.batches.sampling import Population, Reading, merge
@@ -228,31 +229,66 @@ class TotalLoss:
         read = {stage for _, loss in self.select(learner) for stage in loss.reads(self.funnel)}
         return [stage for stage in self.funnel.stages if stage in read]
 
+    def of(self, learner: str | None) -> StepLosses:
+        """The losses of one learner, or of all, made ready for its steps, once."""
+        if learner not in self._ready:
+            self._ready[learner] = StepLosses(self, learner)
+        return self._ready[learner]
+
+    @cached_property
+    def _ready(self) -> dict[str | None, StepLosses]:
+        return {}
+
     def __call__(
         self, outputs: Mapping[str, StageOutput], batch: Batch, step: int, learner: str | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the total of one learner's losses, or of all. A collective.
+        """Compute the total of one learner's losses, or of all, as `StepLosses` does. A collective."""
+        return self.of(learner)(outputs, batch, step)
+
+
+class StepLosses:
+    """The losses of one update: all that depends on the config alone is found when they are made."""
+
+    def __init__(self, total: TotalLoss, learner: str | None) -> None:
+        """`learner`: the stage or teacher that learns in the update; all of them if None."""
+        losses = total.select(learner)
+        self.reads = total.reads(learner)
+        """The stages and teachers whose outputs the losses take, in the order of the cascade."""
+        self._names, self._losses = [name for name, _ in losses], [loss for _, loss in losses]
+        self._trained = [total.trained_by(loss) for loss in self._losses]
+        self._funnel = total.funnel
+
+    def prepare(self, batch: Batch) -> None:
+        """Make what the losses read of a batch alone, on the host, before it is copied to a GPU."""
+        for loss in self._losses:
+            loss.prepare(batch, self._funnel)
+
+    def __call__(
+        self, outputs: Mapping[str, StageOutput], batch: Batch, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the total. A collective.
 
         Returns:
             The sum of each loss's mean times its weight, and the detached means by name. Means are over the requests of
             all ranks; the total is this rank's part of the sum over ranks.
         """
-        losses = self.select(learner)
-        sums = [self._sum_members(loss, outputs, batch) for _, loss in losses]
+        sums = [
+            self._sum_members(loss, trained, outputs, batch)
+            for loss, trained in zip(self._losses, self._trained, strict=True)
+        ]
         parts, means = average_losses(sums, batch.ranks)
-        total = sum_means([loss.weight_at(step) for _, loss in losses], parts)
-        return total, dict(zip([name for name, _ in losses], means, strict=True))
+        total = sum_means([loss.weight_at(step) for loss in self._losses], parts)
+        return total, dict(zip(self._names, means, strict=True))
 
     def _sum_members(
-        self, loss: Loss, outputs: Mapping[str, StageOutput], batch: Batch
+        self, loss: Loss, trained: Sequence[str], outputs: Mapping[str, StageOutput], batch: Batch
     ) -> tuple[Tensor, Tensor]:
         """Σ w·l and Σ w of a loss; with members of what it trains the mean over members, each with its own logits."""
-        learners = self.trained_by(loss)
-        counts = {outputs[name].member_count for name in learners} - {0}
+        counts = {outputs[name].member_count for name in trained} - {0}
         if not counts:
-            return weighted_sum(*loss.values(outputs, batch, self.funnel))
+            return weighted_sum(*loss.values(outputs, batch, self._funnel))
         parts = []
         for n in range(max(counts)):
-            own = {name: outputs[name].member(n) for name in learners}
-            parts.append(weighted_sum(*loss.values({**outputs, **own}, batch, self.funnel)))
+            own = {name: outputs[name].member(n) for name in trained}
+            parts.append(weighted_sum(*loss.values({**outputs, **own}, batch, self._funnel)))
         return sum_means([1 / len(parts)] * len(parts), [value for value, _ in parts]), parts[0][1]

@@ -5,6 +5,7 @@ Letters: R requests · C candidates · I', C', H' distinct items, candidates and
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import cast
 
@@ -107,14 +108,14 @@ class JointModel(nn.Module):
             scored: the candidates that networks score, by network; the logits of others are 0. One that is not named
                 scores all.
         """
-        stages, subsets = list(stages), _Subsets(batch)
+        stages = tuple(stages)
         dense: dict[str, DenseInputs] = {}
         outputs: dict[str, StageOutput] = {}
         for name in self.with_earlier(stages):
             tables = self.tables_of[name]
             if tables not in dense:
                 dense[tables] = self.inputs(batch, tables)
-            subset = subsets.of(scored.get(name))
+            subset = CandidateSubset.of(batch, scored[name]) if name in scored else None
             pairs = BatchPairs(batch if subset is None else subset)
             inputs = self._stage_inputs(name, dense[tables], pairs, outputs, batch)
             output: StageOutput = self.networks[name](inputs).cut(len(pairs))
@@ -124,7 +125,7 @@ class JointModel(nn.Module):
     def with_earlier(self, stages: Sequence[str]) -> list[str]:
         """The stages or teachers, and all that they see something of, in the order of the cascade."""
         wanted = set(stages)
-        for name in reversed(list(self.stages)):
+        for name in reversed(list(self.stages)) if self.earlier else ():
             if name in wanted:
                 wanted |= {stage for stage, _ in self.earlier.get(name, ())}
         return [name for name in self.networks if name in wanted]
@@ -182,7 +183,7 @@ class JointModel(nn.Module):
         parameters = getattr(self.networks[name], "loss_parameter", None)
         return {} if parameters is None else dict(zip(self.parameter_losses[name], parameters, strict=True))
 
-    @property
+    @cached_property
     def networks(self) -> dict[str, nn.Module]:
         """The stages, then the teachers."""
         return {**dict(self.stages.items()), **dict(self.teachers.items())}
@@ -255,23 +256,6 @@ class JointModel(nn.Module):
         sets = dict.fromkeys(self.tables_of[name] for name in names)
         networks = [self.networks[name] for name in names] + [self.projections[set_name] for set_name in sets]
         return [parameter for network in networks for parameter in network.parameters()]
-
-
-class _Subsets:
-    """Candidates of a batch, chosen once for all networks that score the same."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-        self._by_population: dict[frozenset[tuple[int, int | None]], CandidateSubset] = {}
-
-    def of(self, population: Population | None) -> CandidateSubset | None:
-        """The candidates of a population; None for all."""
-        if population is None:
-            return None
-        key = frozenset(population.items())
-        if key not in self._by_population:
-            self._by_population[key] = CandidateSubset.of(self._batch, self._batch.in_population(population))
-        return self._by_population[key]
 
 
 def _filled(parts: list[Tensor], dtype: torch.dtype, fill: bool) -> Tensor:

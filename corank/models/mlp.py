@@ -156,15 +156,19 @@ class Mlp(StageModel):
         return first.weight, first.bias
 
     def forward(self, inputs: StageInputs) -> StageOutput:
-        # autograd adds up an input's gradients in this order, and training must not change in the last bit
         """Score all candidates: logits (C',) by label."""
+        # autograd adds up an input's gradients in this order, and training must not change in the last bit
         products = self.pair_products(inputs)
         crossed = None if self.dcn is None else self.dcn(inputs)
+        return self.above(self.sum_first(inputs, products), crossed)
+
+    def sum_first(self, inputs: StageInputs, products: Sequence[Product]) -> Tensor:
+        """The first layer's sums, from the sides and from what belongs to the pair: (C', h)."""
         first = inputs.pairs.sum(*self.sides(inputs.query, inputs.item))
         for x, weight in products:
             # in place: a pass over (C', h) to add what a product of few columns gave takes longer than the product
             first.addmm_(x, weight.t())
-        return self.above(first, crossed)
+        return first
 
     def sides(self, query: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
         """The first layer's sums over the query, bias included, and over the item: (R, h), (I', h)."""
@@ -248,7 +252,9 @@ class Mlp(StageModel):
         """What comes of the first layer's sums: normalised, activated, with dropout."""
         if self.norm is not None:
             first = self.norm(first.float()).to(first.dtype)
-        return functional.dropout(ACTIVATIONS[self.activation](first), self.dropout, self.training)
+        # relu in place: nobody reads the sums again, and new memory for (C', h) takes longer than the pass
+        active = first.relu_() if self.activation == "relu" else ACTIVATIONS[self.activation](first)
+        return functional.dropout(active, self.dropout, self.training)
 
 
 def _adding(inputs: AxisNames, width: int) -> nn.Linear:

@@ -188,17 +188,19 @@ _pair_sum: Callable[..., Tensor] = _PairSum.apply
 class _PairDot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, item: Tensor, batch: Batch | CandidateSubset) -> Tensor:
-        left, right = gather(query, batch.request_of), gather(item, batch.item_of)
-        ctx.save_for_backward(left, right)
+        ctx.save_for_backward(query, item)
         ctx.batch = batch
-        dot: Tensor = torch.linalg.vecdot(left, right)
-        return dot
+        products = gather(item, batch.item_of).mul_(gather(query, batch.request_of))
+        return products.sum(1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        (left, right), batch = ctx.saved_tensors, ctx.batch
-        by_request, by_item = _weighted(batch.requests, gradient), _weighted(batch.items, gradient)
-        return sum_rows(right, by_request), sum_rows(left, by_item), None
+        (query, item), batch = ctx.saved_tensors, ctx.batch
+        return (
+            sum_rows(item, _weighted(batch.requests, gradient, batch.item_of)),
+            sum_rows(query, _weighted(batch.items, gradient, batch.request_of)),
+            None,
+        )
 
 
 _pair_dot: Callable[..., Tensor] = _PairDot.apply
@@ -223,6 +225,7 @@ class _OwnDot(torch.autograd.Function):
 _own_dot: Callable[..., Tensor] = _OwnDot.apply
 
 
-def _weighted(sums: Csr, weight: Tensor) -> Csr:
-    """Sums of weighted rows, given the weight of each row: (C,)."""
-    return Csr(sums.row, sums.start, weight.index_select(0, sums.row))
+def _weighted(sums: Csr, weight: Tensor, row_of: Tensor | None = None) -> Csr:
+    """Sums of weighted rows, given the weight of each row, (C,), and its row in the matrix, itself if None: (C,)."""
+    row = sums.row if row_of is None else row_of.index_select(0, sums.row)
+    return Csr(row, sums.start, weight.index_select(0, sums.row))

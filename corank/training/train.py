@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from corank.batches.ahead import move_batches
 from corank.batches.reader import Reader
 from corank.core.calibration import Platt, fit
 from corank.core.errors import DivergedError
@@ -188,9 +189,10 @@ def _run_steps(trainer: Trainer, reader: Reader) -> Iterator[tuple[dict[str, tor
     """Take the remaining steps of the epoch. Yields the losses of each, and the candidates per second so far."""
     began, candidates = time.perf_counter(), 0
     progress = trainer.progress
-    for batch in reader.read_shuffled(progress.epochs_before + progress.epoch, progress.batch):
+    read = reader.read_shuffled(progress.epochs_before + progress.epoch, progress.batch)
+    for batch in move_batches(read, trainer.device, trainer.prepare, ahead=not reader.gathers):
         trainer.ranks.log.step = trainer.progress.step
-        means = trainer.step(batch.to(trainer.device))
+        means = trainer.step(batch)
         # ranks have about as many candidates each
         candidates += len(batch) * trainer.ranks.world
         yield means, candidates / (time.perf_counter() - began)

@@ -9,20 +9,21 @@ Which candidates each network scores in the steps of a training, by what losses 
 
 import ctypes
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
 
 import torch
 
-from corank.batches.batch import Batch
+from corank.batches.batch import Batch, CandidateSubset
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population, merge
 from corank.core.errors import ConfigError
 from corank.core.version import corank_version
 from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
+from corank.losses.total import StepLosses
 from corank.models.joint import JointModel
 from corank.models.layers import has_fused_relu
 from corank.training.checkpoints.checkpoint import TrainingProgress, training_progress
@@ -130,6 +131,23 @@ def scored_populations(config: Config, learner: str | None = None) -> dict[str, 
     }
 
 
+@dataclass(frozen=True)
+class Update:
+    """What an update of one learner, or of all, runs: found once from the config."""
+
+    losses: StepLosses
+    computed: Sequence[str]
+    """The stages and teachers that are computed."""
+    scored: Mapping[str, Population]
+    """The candidates that networks score, by network (`scored_populations`)."""
+
+    def prepare(self, batch: Batch) -> None:
+        """Make what it reads of a batch alone, on the host, before the batch is copied to a GPU."""
+        self.losses.prepare(batch)
+        for population in self.scored.values():
+            CandidateSubset.of(batch, population)
+
+
 RANK_SEED = 0x9E3779B1
 """Between the seeds of two ranks; torch takes the lowest 32 bits of a seed."""
 
@@ -156,10 +174,15 @@ class Trainer:
         self.optimisers = optimisers(self.model, train.table, train.stages)
         self.average = Average(self.model, train.average) if train.average else None
         self.total = self.config.total
-        names = [None, *self.model.networks]
-        self.scored = {learner: scored_populations(self.config, learner) for learner in names}
+        self.updates = {learner: self._ready(learner) for learner in (None, *self.model.networks)}
+        """By learner, None for all, what an update of it runs."""
+        self._parameters = list(self.model.parameters())
         self.progress = TrainingProgress()
         self.writer = CheckpointWriter(self.ranks)
+
+    def _ready(self, learner: str | None) -> "Update":
+        losses = self.total.of(learner)
+        return Update(losses, self.model.with_earlier(losses.reads), scored_populations(self.config, learner))
 
     def step(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Take one optimiser step. Returns the mean of each loss, not yet read from the device."""
@@ -173,6 +196,11 @@ class Trainer:
             self.average.after()
         self.progress.step += 1
         return means
+
+    def prepare(self, batch: Batch) -> None:
+        """Make what a step reads of a batch alone, on the host, before the batch is copied to a GPU."""
+        for learner in self.learners():
+            self.updates[learner].prepare(batch)
 
     def _seed(self, seed: int) -> None:
         """Seed the generator that dropout draws from: `torch.manual_seed` seeds those of every kind of device.
@@ -197,15 +225,17 @@ class Trainer:
                 return [next(name for name, end in self._ends().items() if done < end)]
 
     def _update(self, batch: Batch, learner: str | None) -> dict[str, torch.Tensor]:
+        update = self.updates[learner]
         for name, stage in self.model.networks.items():
-            stage.train(learner in (None, name))  # no dropout in a stage that does not learn now
-        read = self.total.reads(learner)
-        outputs = self.model.outputs(batch, read, self.scored[learner])
-        loss, means = self.total(outputs, batch, self.progress.step, learner)
-        for optimiser in self.optimisers.values():
-            optimiser.zero_grad(set_to_none=True)
+            learns = learner in (None, name)  # no dropout in a stage that does not learn now
+            if stage.training != learns:
+                stage.train(learns)
+        outputs = self.model.outputs(batch, update.losses.reads, update.scored)
+        loss, means = update.losses(outputs, batch, self.progress.step)
+        for parameter in self._parameters:
+            parameter.grad = None
         loss.backward()
-        sum_gradients(self.model, self.model.with_earlier(read), self.ranks)
+        sum_gradients(self.model, update.computed, self.ranks)
         if self.average is not None:
             self.average.before()
         for optimiser in self.optimisers.values():

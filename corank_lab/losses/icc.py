@@ -13,7 +13,7 @@ from pydantic import PositiveFloat
 from corank.core.lazy import lazy
 from corank.losses.base import LOSSES, FunnelSpec
 from corank.losses.cascade import FunnelLoss
-from corank.losses.levels import best_dcg, pairs, rank_discounts
+from corank.losses.levels import best_dcg, gains_of, pairs, rank_discounts
 from corank.losses.padded import PaddedLists, falling_order
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class IccLoss(FunnelLoss):
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
         chosen = batch.in_population(self.population(funnel))
-        lists = PaddedLists.of(batch, chosen)
+        lists = PaddedLists.of_population(batch, self.population(funnel))
         true = batch.in_population({funnel.levels.index(level): None for level in self.positive})
         stages = [stage for stage in funnel.keep if stage in self.reads(funnel)]
         cutting = torch.zeros_like(lists.size, dtype=torch.bool)
@@ -66,7 +66,7 @@ class IccLoss(FunnelLoss):
             kept = torch.zeros_like(z) if last else self._kept(z.detach(), lists, keep, cuts, batch)
             result, reached = result + reached * (1 - kept) * z, reached * kept
         by_truth = [PaddedLists.of(batch, chosen & ~true), PaddedLists.of(batch, chosen & true)]
-        value, number = pairs(result, by_truth, GAINS, rank_discounts(result, lists))
+        value, number = pairs(result, by_truth, gains_of(batch, GAINS), rank_discounts(result, lists))
         best = best_dcg(by_truth, GAINS, lists.mask.shape[1])
         eligible = cutting & (number > 0)
         return value / best.where(eligible, 1), lists.mean(lists(batch.weight)) * eligible

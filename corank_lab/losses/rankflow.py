@@ -52,7 +52,7 @@ class RankFlowLoss(FunnelLoss):
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
-        lists = PaddedLists.of(batch, batch.in_population(self.population(funnel)))
+        lists = PaddedLists.of_population(batch, self.population(funnel))
         positive = batch.in_population({funnel.levels.index(level): None for level in self.positive})
         true = lists(positive.float())
         stages = [stage for stage in funnel.keep if stage in self.reads(funnel)]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corank.core.ordering import SOFT_WIDTH, soft_ranks, top_k
+from corank.core.ordering import SOFT_WIDTH, soft_ranks, stable_order, top_k
 from corank.core.types import Floats
 
 UNIT = math.sqrt(12)
@@ -65,3 +65,9 @@ def test_top_k_leaves_out_nan(k: int) -> None:
     scores = np.array([np.nan, 1.0, np.nan, 2.0])
     assert set(top_k(scores, k).tolist()) <= {1, 3}
     assert top_k(scores[:0], k).tolist() == []
+
+
+@given(st.lists(st.integers(-(2**31), 2**31 - 1)))
+def test_equal_keys_keep_their_order(values: list[int]) -> None:
+    keys = np.array(values * 2, np.int32)
+    assert stable_order(keys).tolist() == np.argsort(keys, kind="stable").tolist()

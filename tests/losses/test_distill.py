@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from corank.batches.sampling import BATCH, CATALOGUE
 from corank.core.errors import ConfigError
-from corank.losses.distill import DistillLoss, draw_chunks
+from corank.losses.distill import DistillLoss, draw_chunks, draw_shares
 from tests.support.loss_cases import (
     SCOPE,
     bce,
@@ -117,7 +117,7 @@ def test_each_chunk_of_the_teachers_order_gives_one_candidate() -> None:
     teacher = torch.randn(400, 11)
     size = torch.arange(400) % 12
     mask = torch.arange(11) < size.unsqueeze(1)
-    place, drawn = draw_chunks(teacher, mask, 4, torch.arange(400))
+    place, drawn = draw_chunks(teacher, mask, 4, draw_shares(torch.arange(400), 4))
     assert torch.equal(drawn.sum(1), size.clamp_max(4))
     ranked = teacher.masked_fill(~mask, -torch.inf).argsort(1, descending=True).argsort(1).gather(1, place)
     for r in range(400):

@@ -51,9 +51,9 @@ def test_likelihood_reads_the_places_that_relevance_asks_for_and_leaves_ties_as_
         assert likelihood[r].tolist() == pytest.approx(expected, rel=1e-9)
 
 
-def sorted_lists(scores: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def sorted_lists(scores: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, relaxation.Lists]:
     relaxed = NeuralSort.of(scores, mask, 0.7)
-    return relaxed.scores, relaxed.size
+    return relaxed.scores, relaxed.lists
 
 
 @pytest.mark.usefixtures("block")
