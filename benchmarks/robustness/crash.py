@@ -140,9 +140,9 @@ def exporting(run: Run, bundle: Path) -> tuple[subprocess.Popen[bytes], Began]:
 
 
 def answered(bundle: Path, request: Request) -> tuple[str, dict[str, Any]]:
-    """The bundle's model version and its answer, which tells the model's scores; items_seq counts exports."""
+    """The bundle's model version and its answer, which tells the model's scores, without what counts exports."""
     answer = Funnel.open(bundle).rank(request)
-    answer.pop("items_seq")
+    del answer["items_seq"], answer["items_id"]
     return answer["model_version"], answer
 
 

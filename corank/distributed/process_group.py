@@ -123,6 +123,7 @@ def _init_group(launch: LaunchEnvironment, log: CollectiveLog, timeout: float) -
             device_id=gpu,
         )
     except RuntimeError as error:
+        log.raise_reported()  # by a rank that had met the others, and ended before this one had
         absent = log.absent()
         if launch.rank != min(set(range(launch.world)) - {*absent}, default=launch.rank):
             raise OtherRankError(f"{name_ranks(absent)} did not start") from None

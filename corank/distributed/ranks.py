@@ -114,6 +114,12 @@ class CollectiveLog:
                 break
             time.sleep(POLL)
 
+    def raise_reported(self) -> None:
+        """Raise OtherRankError if another rank has reported an error."""
+        for rank in range(self._world):
+            if (post := self._read("failed", rank)) and "error" in post:
+                raise OtherRankError(post["error"]) from None
+
     def lead(self, function: Callable[[], Any], what: str) -> Any:
         """Run a function while the other ranks follow it. Returns its value, of JSON types."""
         with self.of(what), self._heartbeat():
@@ -157,11 +163,9 @@ class CollectiveLog:
             thread.join()
 
     def _raise_if_failed(self) -> None:
+        self.raise_reported()
         for rank in range(self._world):
-            post = self._read("failed", rank) or {}
-            if "error" in post:
-                raise OtherRankError(post["error"])
-            if post:
+            if self._read("failed", rank):
                 raise RuntimeError(f"rank {rank} has given up")
 
     def _diagnose(self, error: RuntimeError) -> CorankError:

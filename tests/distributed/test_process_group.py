@@ -4,7 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.distributed import HashStore
 
+from corank.core.errors import DataError, OtherRankError
+from corank.distributed import process_group
+from corank.distributed.launch_environment import LaunchEnvironment
+from corank.distributed.ranks import CollectiveLog
 from corank.evaluation.predict import predict_split
 from corank.training.run import Run
 from tests.support import joined_ranks as parts
@@ -82,3 +87,18 @@ def compare_predictions(run: Run, path: Path) -> None:
         np.testing.assert_array_equal(theirs["click"], alone.labels["click"])
         for stage, by_label in alone.logits.items():
             np.testing.assert_allclose(theirs[f"{stage}.click"], by_label["click"], atol=1e-6)
+
+
+def test_a_rank_that_joins_after_another_has_failed_tells_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = HashStore()
+    first, second = (CollectiveLog(store, "group", rank, 2, 5.0) for rank in range(2))
+    first.announce()
+    first.report(DataError("no data"))
+
+    def break_off(*_: object, **__: object) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(process_group.dist, "init_process_group", break_off)
+    launch = LaunchEnvironment(1, 2, 0, "127.0.0.1", 1)
+    with pytest.raises(OtherRankError, match="no data"):
+        process_group._init_group(launch, second, 5.0)

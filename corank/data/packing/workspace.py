@@ -21,9 +21,9 @@ import polars as pl
 import pyarrow as pa
 
 from corank.core.arrays import write_frame
-from corank.core.artifact import ArtifactWriter, measure_files, new_content
+from corank.core.artifact import ArtifactWriter, measure_and_sync, new_content
 from corank.core.errors import EngineError
-from corank.core.files import resumable_folder, retire_folder, sync_folder
+from corank.core.files import resumable_folder, retire_folder
 from corank.core.reports import Progress, Report
 from corank.core.types import Ints
 from corank.core.version import corank_version
@@ -106,8 +106,7 @@ class PackWorkspace:
         """Make the files the packed data. From then on nothing of the working folder is taken any more."""
         for left in self.packed.rglob(".*"):  # of tasks that were killed
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-        sync_folder(self.packed)
-        files = measure_files(self.packed)
+        files = measure_and_sync(self.packed)
         retired = retire_folder(self.folder)
 
         def move(content: Path) -> PackManifest:

@@ -111,10 +111,6 @@ def read_stored_manifest(
     (raw,) = store.get(f"parts/{version}", [MANIFEST])
     if raw is None or hashlib.sha256(raw).hexdigest() != facts.manifest:
         raise _damaged(store, version, "the manifest")
-    if len(raw) > BundleManifest.most_bytes:
-        raise StoreError(
-            f"{store.address}: {version}: a manifest of {len(raw):,} bytes; publish a bundle again"
-        )
     source, signatures = f"{store.address}: {version}", [one.model_dump() for one in facts.signatures]
     verify = require_signature(trust, store.address)
 

@@ -1,10 +1,7 @@
 """Checkpoints of one process: they come back bit by bit, or are refused by name."""
 
-import itertools
 import json
 import random
-import resource
-import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,12 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from corank.core.artifact import ArtifactWriter, new_content
 from corank.core.errors import CheckpointError
 from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.checkpoint_files import CheckpointManifest, load, save
-from tests.support import kills
-from tests.support.waiting import eventually
+from corank.training.checkpoints.checkpoint_files import load, save
 
 CHECKPOINT = Checkpoint(
     {
@@ -93,56 +87,3 @@ def test_every_truncation_and_every_flipped_bit_is_refused_by_the_name_of_the_fi
                 assert refused(path).startswith(f"{file}: ")
     file.write_bytes(whole + b"\0")
     refused(path)
-
-
-def test_what_a_killed_writer_left_makes_room_before_the_next_is_written(path: Path) -> None:
-    left = path / new_content()
-    left.mkdir()
-    ArtifactWriter.of(path, CheckpointManifest).begin(new_content())
-    assert not left.exists() and load(path).facts == CHECKPOINT.facts
-
-
-def _save_where_files_are_short(path: Path, said: Path) -> None:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-    try:
-        save(path, Checkpoint({"big": torch.zeros(100_000)}, {}))
-    except CheckpointError as error:
-        said.write_text(str(error))
-
-
-@pytest.mark.thorough
-@pytest.mark.slow
-def test_a_full_disk_leaves_the_old_checkpoint(path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A limit on the size of files stands for the disk's end; the process that has it is another one."""
-    said = tmp_path_factory.mktemp("full") / "said"
-    kills.run(_save_where_files_are_short, path, said)
-    assert "cannot be written" in said.read_text() and "free space" in said.read_text()
-    assert load(path).facts == CHECKPOINT.facts
-    assert sorted([*path.rglob("*.*")]) == sorted(files(path))
-
-
-def _save_for_ever(path: Path) -> None:
-    for n in itertools.count():
-        save(path, Checkpoint({"x": torch.full((200_000,), float(n))}, {"n": n}))
-
-
-@pytest.mark.thorough
-@pytest.mark.slow
-def test_a_reader_never_sees_half_a_checkpoint(path: Path) -> None:
-    writer = kills.start(_save_for_ever, path)
-    try:
-        seen: set[int] = set()
-
-        def read_often() -> bool:
-            checkpoint = load(path)
-            if "n" in checkpoint.facts:
-                seen.add(checkpoint.facts["n"])
-                assert (checkpoint.tensors["x"] == checkpoint.facts["n"]).all()
-            return len(seen) == 20
-
-        eventually(read_often)
-    finally:
-        writer.kill()
-    last = load(path)
-    assert last.facts["n"] >= max(seen) and (last.tensors["x"] == last.facts["n"]).all()
