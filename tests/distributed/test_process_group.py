@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from torch.distributed import HashStore
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from corank.core.errors import DataError, OtherRankError
 from corank.distributed import process_group
@@ -98,7 +98,7 @@ def test_a_rank_that_joins_after_another_has_failed_tells_why(monkeypatch: pytes
     def break_off(*_: object, **__: object) -> None:
         raise RuntimeError("Connection closed by peer")
 
-    monkeypatch.setattr(process_group.dist, "init_process_group", break_off)
+    monkeypatch.setattr("torch.distributed.init_process_group", break_off)
     launch = LaunchEnvironment(1, 2, 0, "127.0.0.1", 1)
     with pytest.raises(OtherRankError, match="no data"):
         process_group._init_group(launch, second, 5.0)

@@ -4,8 +4,8 @@ The bundle is fetched once. Items that were upserted since are a layer in memory
 journal, change by change, so that it always serves the state after one change, complete.
 
 While a service answers requests, a process of its own fetches the next version: decoding a million records takes
-seconds of a core. It rests a while after each block, and its priority is low, but not the lowest: that would be a 70th
-of a core that others want, and a swap would take minutes.
+seconds of a core. It rests as long as it has worked, block by block, and its priority is low, but not the lowest: that
+would be a 70th of a core that others want, and a swap would take minutes.
 """
 
 import json
@@ -317,7 +317,7 @@ def _decode_changes(funnel: Funnel, records: Mapping[bytes, bytes]) -> ItemLayer
 
 NICENESS = 10
 """A ninth of a core that a worker wants, too: a swap's time is bounded on a core that is never idle."""
-WORK = 0.8
+WORK = 0.5
 """Share of the time in which it works."""
 
 
