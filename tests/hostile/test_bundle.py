@@ -284,7 +284,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"model_version": "a/b"}, "model_version: expected the name of a folder"),
     ({"content": "0" * 16 + "-1-" + "0" * 8}, "has the manifest of another"),
     ({"kind": "packed data"}, "is of a 'packed data', and no bundle"),
-    ({"name": "x" * (1 << 24)}, "a manifest of 16,8"),
+    ({"name": "x" * (1 << 24)}, "bytes; at most 16,777,216 are read"),
 ]
 
 
