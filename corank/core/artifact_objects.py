@@ -23,7 +23,6 @@ from corank.core.artifact import (
     Inspect,
     M,
     Proofs,
-    Wanted,
     is_content,
     new_content,
     open_folder,
@@ -172,8 +171,6 @@ def open_artifact(
     location: Location,
     kind: type[M],
     inspect: Inspect | None = None,
-    checksums: bool = True,
-    wanted: Wanted = lambda name: True,
     proofs: Proofs | None = None,
 ) -> Artifact[M]:
     """Open an artifact: in its folder, or the copy of one publication of its URL, which is fetched first.
@@ -182,19 +179,17 @@ def open_artifact(
         location: the folder, or the URL.
         kind: what it must be.
         inspect: takes the JSON value of the manifest before it is read.
-        checksums: whether all files of a folder are read and compared with their checksums. Fetched ones are.
-        wanted: the files that are needed.
         proofs: as of `open_folder`.
 
     Raises the kind's error, StorageError, and what `inspect` raises.
     """
     if isinstance(location, Path):
-        return open_folder(location, kind, inspect, checksums, wanted, proofs)
+        return open_folder(location, kind, inspect, proofs=proofs)
     cache = ArtifactCache.of_environment()
     while True:
         published = Published.open(location, kind, inspect)
         try:
-            cached = cache.fetch(published, wanted)
+            cached = cache.fetch(published)
         except MissingObjectError:
             if published.is_current():
                 raise
