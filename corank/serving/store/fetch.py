@@ -21,6 +21,8 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
+
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.content import part_file
@@ -268,9 +270,9 @@ def holds_change(store: Store, state: StoreState, seq: int, id_: str) -> bool:
 
 def _apply(funnel: Funnel, seq: int, id_: str, records: Mapping[bytes, bytes]) -> Funnel:
     """Apply changed items to a funnel, at a change. Raises StoreError, which names an item that does not fit."""
-    layer = _decode_changes(funnel, records)
+    layer, gone = _decode_changes(funnel, records)
     try:
-        return funnel.with_changes(seq, id_, layer)
+        return funnel.with_changes(seq, id_, layer, gone)
     except StoreError as error:
         if len(records) == 1:
             raise StoreError(f"item {to_ids(records)[0]!r}: {error}") from None
@@ -280,15 +282,20 @@ def _apply(funnel: Funnel, seq: int, id_: str, records: Mapping[bytes, bytes]) -
         raise
 
 
-def _decode_changes(funnel: Funnel, records: Mapping[bytes, bytes]) -> ItemLayer | None:
-    """Decode records to a layer of a funnel's items; None if there are none. Raises StoreError."""
-    if not records:
-        return None
-    layer = RecordFormat.from_manifest(funnel.manifest).decode(records)
-    ids = funnel.request_encoder.items.layers[0].records.ids.values
-    if layer.records.ids.values.dtype != ids.dtype:
-        raise StoreError("the keys of changed items are of another type than the bundle's; publish again")
-    return layer
+def _decode_changes(
+    funnel: Funnel, records: Mapping[bytes, bytes]
+) -> tuple[ItemLayer | None, pl.Series | None]:
+    """Decode records to a layer of a funnel's items, and the ids of removed ones; None for none. Raises StoreError."""
+    form = RecordFormat.from_manifest(funnel.manifest)
+    gone = [key for key, record in records.items() if form.is_removal(key, record)]
+    kept = {key: records[key] for key in records.keys() - gone}
+    layer = form.decode(kept) if kept else None
+    dtype = funnel.request_encoder.items.layers[0].records.ids.values.dtype
+    removed = to_ids(gone) if gone else None
+    for ids in (removed, layer and layer.records.ids.values):
+        if ids is not None and ids.dtype != dtype:
+            raise StoreError("the keys of changed items are of another type than the bundle's; publish again")
+    return layer, removed
 
 
 NICENESS = 10

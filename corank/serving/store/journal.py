@@ -37,7 +37,7 @@ ID_DIGITS = 16
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """An entry of the journal: items that were upserted together, or another version that went live."""
+    """An entry of the journal: items that were upserted and removed together, or another version that went live."""
 
     version: str
     """The live version from then on."""
@@ -46,7 +46,9 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     items: list[dict[str, Any]] = []
     """Columns and `id`, as given."""
     records: list[tuple[bytes, bytes]] = []
-    """Key and record, in the format of that version."""
+    """Key and record, in the format of that version; of removed items, too."""
+    removed: list[int | str] = []
+    """Ids of items that were removed."""
     before: str
     """Id of the change before, empty if there is none."""
 
@@ -142,6 +144,8 @@ class LoggedChange(msgspec.Struct, frozen=True):
     """Versions that were removed."""
     beside: str = ""
     """The version that was staged or withdrawn, without a change of what is live."""
+    removed_items: int = 0
+    """Number of items that were removed."""
 
 
 def _log_entry(line: LoggedChange) -> dict[str, Pairs]:
@@ -152,7 +156,8 @@ def _log_entry(line: LoggedChange) -> dict[str, Pairs]:
 
 def record_change(seq: int, change: Change, what: str, by: str) -> dict[str, Pairs]:
     """Return the entries of a store that record and log a change."""
-    line = LoggedChange(what, by, change.at, seq, change.id, change.before, change.version, len(change.items))
+    counts = {"items": len(change.items), "removed_items": len(change.removed)}
+    line = LoggedChange(what, by, change.at, seq, change.id, change.before, change.version, **counts)
     return {JOURNAL: [(journal_key(seq), msgspec.msgpack.encode(change))]} | _log_entry(line)
 
 

@@ -1,0 +1,235 @@
+"""Items and users of a topic into a store: one change a batch, with the offsets that follow it.
+
+The head of the store has the offsets, and a swap of it decides: of two processes that have read the same messages, as
+after a partition was handed over, one applies them, and the other reads on from where the store is.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from corank.bundle.manifest import BundleManifest
+from corank.core.errors import DataError, RequestError
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.store.base import Store
+from corank.serving.store.fetch import fetch_bundle
+from corank.serving.store.journal import CHANGE_BYTES
+from corank.serving.store.live_version import OffsetMoves, StoreState
+from corank.serving.store.record_codec import to_keys
+from corank.serving.store.upsert import (
+    VersionChangedError,
+    change_items,
+    encode_records,
+    encode_removals,
+    known_columns,
+)
+from corank.serving.store.users import change_users, encode_user, user_columns
+from corank.streams.messages import DeadLetters, read_id, read_key, read_rows, require_row
+from corank.streams.metrics import FollowMetrics
+from corank.streams.topic import end_offsets
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+
+Id = int | str
+
+
+@dataclass(frozen=True)
+class RowChange:
+    """What a message says of an id."""
+
+    message: "Message"
+    row: dict[str, Any] | None
+    """Its columns; None for a tombstone."""
+
+
+class StoreSink:
+    """Applies messages to a store."""
+
+    kind: str
+    """`items` or `users`."""
+
+    def __init__(
+        self, store: Store, topic: str, cache: Path, letters: DeadLetters, metrics: FollowMetrics
+    ) -> None:
+        """
+        Args:
+            store: with a live version.
+            topic: the name of the topic.
+            cache: folder of fetched bundles.
+            letters: take bad rows.
+            metrics: counts.
+        """
+        self._store, self._cache, self._letters, self._metrics = store, cache, letters, metrics
+        self._prefix = f"{self.kind}/{topic}/"
+        self._begins: dict[int, int] = {}
+        self._funnel: Funnel | None = None
+        self._bad: list[tuple[Message, str, Any]] = []
+        """Of the batch: message, error, and the row, None if the message has none."""
+
+    def offsets(self) -> dict[int, int]:
+        """Read where the store is, by partition. Raises StoreError."""
+        _, state = StoreState.read(self._store)
+        length = len(self._prefix)
+        mine = {name[length:]: at for name, at in state.offsets.items() if name.startswith(self._prefix)}
+        self._begins = {int(partition): offset for partition, offset in mine.items() if partition.isdigit()}
+        return self._begins
+
+    def funnel(self) -> Funnel:
+        """The funnel of the live version's bundle, without changes of items. Raises StoreError, BundleError."""
+        _, state = StoreState.read(self._store)
+        live = state.require_live(self._store)
+        if self._funnel is None or self._funnel.manifest.content != live:
+            self._funnel = Funnel(fetch_bundle(self._store, live, self._cache))
+        return self._funnel
+
+    def apply(self, messages: "Sequence[Message]") -> None:
+        """As `Sink.apply`. Raises StreamError, StoreError, OffsetsMovedError."""
+        ends = end_offsets(messages)
+        moves = {
+            f"{self._prefix}{partition}": (self._begins.get(partition), end)
+            for partition, end in ends.items()
+        }
+        while True:
+            funnel, self._bad = self.funnel(), []
+            try:
+                changes = self._read(messages, funnel.manifest)
+                applied, removed = self._write(funnel, changes, moves)
+                break
+            except VersionChangedError:
+                continue
+            except RequestError as error:  # too much at once
+                if len(messages) > 1:
+                    half = len(messages) // 2
+                    self.apply(messages[:half])
+                    return self.apply(messages[half:])
+                self._bad, applied, removed = [(messages[0], str(error), None)], 0, 0
+                self._put_aside()
+                change_users(self._store, [], [], moves)
+                break
+        self._begins |= ends
+        self._metrics.commits.inc()
+        self._metrics.rows.labels("applied").inc(applied)
+        self._metrics.rows.labels("removed").inc(removed)
+        return None
+
+    def rest(self) -> None:
+        """As `Sink.rest`: nothing is kept."""
+
+    def finish(self) -> None:
+        """As `Sink.finish`: nothing is kept."""
+
+    def _read(self, messages: "Sequence[Message]", manifest: BundleManifest) -> dict[Id, RowChange]:
+        """Read the last change of each id; notes bad rows."""
+        raise NotImplementedError
+
+    def _write(self, funnel: Funnel, changes: Mapping[Id, RowChange], moves: OffsetMoves) -> tuple[int, int]:
+        """Write changes and offsets, and bad rows before.
+
+        Returns how many rows were put in, and how many removed. Raises RequestError if it is too much at once.
+        """
+        raise NotImplementedError
+
+    def _put_aside(self) -> None:
+        """Write the bad rows of the batch, before the offsets pass them."""
+        for message, error, row in self._bad:
+            self._letters.put(message, error, row)
+        self._letters.flush()
+
+    def _changes(
+        self, messages: "Sequence[Message]", column: str, text: bool
+    ) -> Iterator[tuple[Id, RowChange]]:
+        """The changes of messages by id; notes bad rows."""
+        for message in messages:
+            value = message.value()
+            try:
+                rows = [None] if value is None else read_rows(value)
+            except DataError as error:
+                self._bad.append((message, str(error), None))
+                continue
+            for row in rows:
+                try:
+                    if row is None and value is None:
+                        yield read_key(message, text), RowChange(message, None)
+                    else:
+                        yield read_id(require_row(row), column, text), RowChange(message, row)
+                except DataError as error:
+                    self._bad.append((message, str(error), row))
+
+
+class ItemSink(StoreSink):
+    """Puts items into the live version, and removes those of tombstones."""
+
+    kind = "items"
+
+    def _read(self, messages: "Sequence[Message]", manifest: BundleManifest) -> dict[Id, RowChange]:
+        text = self.funnel().request_encoder.items.text
+        changes: dict[Id, RowChange] = {}
+        for id_, change in self._changes(messages, manifest.item, text):
+            row = change.row and {"id": id_} | {c: v for c, v in change.row.items() if c != manifest.item}
+            changes[id_] = RowChange(change.message, row)
+        return changes
+
+    def _write(self, funnel: Funnel, changes: Mapping[Id, RowChange], moves: OffsetMoves) -> tuple[int, int]:
+        rows = [change.row for change in changes.values() if change.row is not None]
+        removed = [id_ for id_, change in changes.items() if change.row is None]
+        records, errors = encode_good(funnel, rows)
+        size = sum(len(record) for _, record in records)
+        if size + sum(len(change.message.value() or b"") for change in changes.values()) > CHANGE_BYTES:
+            raise RequestError(f"{size:,} bytes of records at once, {CHANGE_BYTES:,} at most are taken")
+        self._bad += [(changes[id_].message, error, changes[id_].row) for id_, error in errors.items()]
+        self._put_aside()
+        rows = [row for row in rows if row["id"] not in errors]
+        if rows or removed:
+            records += encode_removals(funnel, removed)
+            live = funnel.manifest.content
+            change_items(self._store, live, rows, records, removed=removed, moves=moves)
+        else:
+            change_users(self._store, [], [], moves)
+        return len(rows), len(removed)
+
+
+def encode_good(
+    funnel: Funnel, rows: Sequence[dict[str, Any]]
+) -> tuple[list[tuple[bytes, bytes]], dict[Id, str]]:
+    """Encode the rows that a bundle takes, and name the error of each of the others by its id."""
+    try:
+        return (encode_records(funnel, known_columns(funnel, rows)) if rows else []), {}
+    except RequestError as error:
+        if len(rows) == 1:
+            return [], {rows[0]["id"]: str(error)}
+    half = len(rows) // 2
+    records, errors = encode_good(funnel, rows[:half])
+    more, others = encode_good(funnel, rows[half:])
+    return records + more, errors | others
+
+
+class UserSink(StoreSink):
+    """Puts the columns of users that the live version reads, and removes users of tombstones."""
+
+    kind = "users"
+
+    def _read(self, messages: "Sequence[Message]", manifest: BundleManifest) -> dict[Id, RowChange]:
+        return dict(self._changes(messages, manifest.user, manifest.user_ids == "text"))
+
+    def _write(self, funnel: Funnel, changes: Mapping[Id, RowChange], moves: OffsetMoves) -> tuple[int, int]:
+        wanted = {*user_columns(funnel.manifest)}
+        values: dict[Id, bytes] = {}
+        for id_, change in changes.items():
+            if change.row is not None:
+                try:
+                    values[id_] = encode_user({c: v for c, v in change.row.items() if c in wanted})
+                except DataError as error:
+                    self._bad.append((change.message, str(error), change.row))
+        self._put_aside()
+        removed = [id_ for id_, change in changes.items() if change.row is None]
+        pairs = list(zip(_keys(list(values)), values.values(), strict=True))
+        change_users(self._store, pairs, _keys(removed), moves)
+        return len(pairs), len(removed)
+
+
+def _keys(ids: list[Id]) -> list[bytes]:
+    return to_keys(pl.Series(ids)) if ids else []
