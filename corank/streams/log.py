@@ -1,7 +1,7 @@
 """Joined candidates of a topic → Parquet files of the log, one a period of event time, whole requests only.
 
     FOLDER/follow-20260427T131000Z.parquet      a closed period, by its begin: complete when it has this name
-    FOLDER/.follow-20260427T132000Z-3.parquet   rows of an open one, in parts
+    FOLDER/.follow-20260427T132000Z-3.part      rows of an open one, in parts, which no pattern `*.parquet` finds
     FOLDER/.follow.json                         LogState: offsets, how far partitions are, parts; replaced at once
 
 All that was read before the offsets lies in the files that the state names. So a commit writes parts, then the state,
@@ -394,7 +394,7 @@ class LogSink:
         parts, count = {begin: [*names] for begin, names in self._state.parts.items()}, self._state.count
         for begin, tables in self._buffer.items():
             count += 1
-            name = f".{_file_name(begin).removesuffix('.parquet')}-{count}.parquet"
+            name = f".{Path(_file_name(begin)).stem}-{count}.part"
             table = pa.concat_tables(tables).sort_by(self._data.time)
             with atomic_file(self._folder / name) as partial:
                 pq.write_table(table, partial, compression="zstd")
@@ -428,7 +428,7 @@ class LogSink:
         """Write the parts of a period into one file, if they are several. Returns its name."""
         if len(parts) == 1:
             return parts[0]
-        name = f".{_file_name(begin)}"
+        name = f".{Path(_file_name(begin)).stem}.part"
         with (
             atomic_file(self._folder / name) as partial,
             pq.ParquetWriter(partial, pq.read_schema(self._folder / parts[0]), compression="zstd") as writer,
@@ -450,7 +450,7 @@ class LogSink:
     def _remove_unknown(self) -> None:
         """Remove parts that the state does not name: of a commit that was cut short, or of closed periods."""
         known = {name for names in self._state.parts.values() for name in names}
-        for path in self._folder.glob(".follow-*.parquet"):
+        for path in self._folder.glob(".follow-*.part"):
             if path.name not in known:
                 path.unlink()
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from corank.core.errors import StreamError
@@ -75,8 +76,8 @@ class KafkaTopic:
     def __str__(self) -> str:
         return f"kafka://{self.servers}/{self.name}"
 
-    def properties(self, **ours: Any) -> dict[str, Any]:
-        """The properties of a client: the file's, the environment's, and `ours`, whose _ are dots.
+    def properties(self, ours: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+        """The properties of a client: the file's, the environment's, and `ours`, which count most.
 
         Raises StreamError.
         """
@@ -85,13 +86,12 @@ class KafkaTopic:
             if name.startswith(VARIABLE) and name != FILE:
                 given[name.removeprefix(VARIABLE).lower().replace("_", ".")] = value
         quiet = {"log_level": 2, "client.id": "corank"}
-        fixed = {name.replace("_", "."): value for name, value in ours.items()}
-        return quiet | given | fixed | {"bootstrap.servers": self.servers}
+        return quiet | given | {**ours, "bootstrap.servers": self.servers}
 
     def open_producer(self, on_error: Callable[["KafkaError"], None]) -> "Producer":
         """A producer that loses and repeats nothing while it lives. Raises StreamError."""
         with _name_faults(self):
-            return kafka.Producer(self.properties(enable_idempotence=True, error_cb=on_error))
+            return kafka.Producer(self.properties({"enable.idempotence": True, "error_cb": on_error}))
 
     def check(self, client: Any) -> list[int]:
         """Return the partitions of the topic, as a client reads them. Raises StreamError."""
@@ -164,7 +164,7 @@ class TopicReader:
         ours = _OURS | {"group.id": group or "corank", "error_cb": self._on_error}
         defaults = {"auto.offset.reset": "error", "queued.max.messages.kbytes": 32768}
         with _name_faults(topic):
-            self._consumer: Consumer = kafka.Consumer(defaults | topic.properties(**ours))
+            self._consumer: Consumer = kafka.Consumer(defaults | topic.properties(ours))
         self.partitions = topic.check(self._consumer)
         self._grouped, self._checked = group is not None, time.monotonic()
         self.next: dict[int, int | None] = {}

@@ -11,7 +11,7 @@ from typing import Any
 from corank.api.streams import _follow_log, _follow_store
 from corank.core.reports import Report
 from corank.streams.store import StoreSink
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 
 
 @dataclass
@@ -26,6 +26,10 @@ class Following:
         """Raise what ended it."""
         if self.failed:
             raise self.failed[0]
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait until a condition holds. Raises what ended the follower before."""
+        eventually(lambda: self.check() or condition())
 
 
 @contextmanager
