@@ -247,14 +247,16 @@ class LogSink:
     def _read_fast(self, messages: "Sequence[Message]") -> pa.Table | None:
         """Parse messages of one JSON row each at once; None if one of them is another."""
         text = b"\n".join(message.value() or b"" for message in messages)
-        options = pyarrow.json.ParseOptions(
-            explicit_schema=self._schema, unexpected_field_behavior="ignore", newlines_in_values=True
-        )
+        options = pyarrow.json.ParseOptions(explicit_schema=self._schema, newlines_in_values=True)
         try:
             table = pyarrow.json.read_json(pa.BufferReader(text), parse_options=options)
         except (pa.ArrowException, OverflowError):
             return None
-        return table.combine_chunks() if len(table) == len(messages) and not _starts_list(messages) else None
+        if len(table) != len(messages) or _starts_list(messages):
+            return None
+        self._note_dropped(table.schema.names)
+        assert self._schema is not None
+        return table.select(self._schema.names).combine_chunks()
 
     def _read_slowly(self, messages: "Sequence[Message]", numbers: Sequence[int]) -> Iterable[LogRows]:
         """Parse messages one by one."""
@@ -372,10 +374,7 @@ class LogSink:
         files = sorted(self._folder.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
         if files:
             return pq.read_schema(files[-1]).remove_metadata()
-        try:
-            schema = known or pa.Table.from_pylist(rows).schema
-        except pa.ArrowException as error:
-            raise StreamError(f"the first rows mix types: {str(error).partition(chr(10))[0]}") from None
+        schema = known or _infer_schema(rows)
         if known is None and isinstance(rows[0].get(self._data.time), int):
             at = schema.get_field_index(self._data.time)
             schema = schema.set(at, pa.field(self._data.time, pa.timestamp("ms")))
@@ -475,6 +474,19 @@ class LogSink:
 def _file_name(begin: int) -> str:
     """The name of a period's file."""
     return f"follow-{datetime.fromtimestamp(begin / 1000, UTC):%Y%m%dT%H%M%SZ}.parquet"
+
+
+def _infer_schema(rows: Sequence[dict[str, Any]]) -> pa.Schema:
+    """The types of rows; of a column that mixes types, that of its first value."""
+    fields = []
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row[name] for row in rows if row.get(name) is not None]
+        try:
+            kind = pa.array(values).type
+        except (pa.ArrowException, OverflowError):
+            kind = pa.array(values[:1]).type
+        fields.append(pa.field(name, kind))
+    return pa.schema(fields)
 
 
 def _encode_schema(schema: pa.Schema | None) -> str:

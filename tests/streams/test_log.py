@@ -141,10 +141,12 @@ def test_bad_rows_are_put_aside(broker: Broker, folder: Path, tmp_path: Path) ->
     broker.send(
         "badlog", [one for bad in BAD for one in (request(2, 4, 1)[0] | {"time": "2026-03-03T10:04"}, bad)]
     )
-    broker.send("badlog", request(3, 12, new=1))
+    broker.send("badlog", request(3, 12))
     with following(source, folder, letters) as one:
         one.until(lambda: len(logged(folder)) == 1)
-    assert logged(folder) == {"1000": whole(1) + [(2, 0)] * len(BAD)}
+        broker.send("badlog", request(4, 22, new=1))
+        one.until(lambda: len(logged(folder)) == 2)
+    assert logged(folder) == {"1000": whole(1) + [(2, 0)] * len(BAD), "1010": whole(3)}
     offsets = {json.loads(line)["offset"] for line in letters.read_text().splitlines()}
     assert offsets == {2 * n + 4 for n in range(len(BAD))}
     assert "columns that the log's earlier files lack are left out: new" in one.said

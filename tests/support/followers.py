@@ -28,13 +28,14 @@ def follow_items(
         after: whether it is killed after the change rather than before.
     """
     from corank.api import streams
-    from corank.serving.store.backends.lmdb import LmdbStore
+    from corank.serving.store.base import STORES
     from corank.streams import topic
     from corank.streams.store import ItemSink
 
     os.environ["CORANK_KAFKA_PROPERTIES"] = str(properties)
     streams.CACHE, topic.BATCH_MESSAGES, topic.STEP_MESSAGES = cache, batch, batch  # type: ignore[attr-defined, misc]
-    swap: Callable[..., bool] = LmdbStore.swap
+    backend: Any = STORES["lmdb"]
+    swap: Callable[..., bool] = backend.swap
     done = 0
 
     def counted(*arguments: Any) -> bool:
@@ -47,7 +48,7 @@ def follow_items(
             os.kill(os.getpid(), signal.SIGKILL)
         return swapped
 
-    LmdbStore.swap = counted  # type: ignore[method-assign, assignment]
+    backend.swap = counted
     streams._follow_store(ItemSink, source, store, group, None, None, lambda line: None)
 
 
