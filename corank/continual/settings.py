@@ -76,7 +76,8 @@ class Period:
 
 def check_length(length: timedelta) -> timedelta:
     """Return the length of periods. Raises ValueError unless it is a day, or what divides a day or an hour."""
-    if length < MINUTE or length % MINUTE or DAY % length or (length < HOUR and HOUR % length):
+    unit, whole = (HOUR, DAY) if length >= HOUR else (MINUTE, HOUR)
+    if length < MINUTE or length % unit or whole % length:
         raise ValueError(
             "expected 1d, hours that divide a day, or minutes that divide an hour: 6h, 1h, 10m, 1m"
         )

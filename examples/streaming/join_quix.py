@@ -3,7 +3,8 @@
     pip install quixstreams
     python join_quix.py --broker HOST:9092 --minutes 5
 
-Topics, all of JSON, with the request's id as the key of each message, and as many partitions each:
+Topics, all of JSON, with the request's id as the key of each message and its time as the timestamp, and as many
+partitions each:
 
     requests    {"request_id": "r1", "user_id": 7, "time": 1772532000000, "candidates": [{"item_id": 3, "level": …}, …]}
     clicks      {"request_id": "r1", "item_id": 3, "time": 1772532042000}
@@ -64,10 +65,7 @@ def main() -> None:
         auto_create_topics=True,
         state_dir=options.state,
     )
-    requests, clicks = (
-        application.topic(name, timestamp_extractor=lambda value, headers, time, kind: value["time"])
-        for name in ("requests", "clicks")
-    )
+    requests, clicks = (application.topic(name) for name in ("requests", "clicks"))
     events = application.dataframe(requests).concat(application.dataframe(clicks))
     sessions = events.session_window(timedelta(minutes=options.minutes)).reduce(add, begin, merger=merge)
     joined = sessions.final(closing_strategy="partition").apply(lambda window: window["value"])

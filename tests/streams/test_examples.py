@@ -63,8 +63,8 @@ def test_requests_and_clicks_become_files_of_the_log(broker: Broker, tmp_path: P
         joining(broker, tmp_path),
         following_log(broker.url("log"), folder, tmp_path / "config.yaml", period, wait) as one,
     ):
-        broker.send("requests", requests)
-        broker.send("clicks", clicks)
+        broker.send("clicks", clicks, timed=True)
+        broker.send("requests", requests, timed=True)
         one.until(lambda: len([*folder.glob("*.parquet")]) >= 2)
     rows = pl.read_parquet(folder / "*.parquet").sort("request_id", "item_id").head(30)
     assert rows["request_id"].to_list() == [n for n in range(10) for _ in range(3)]

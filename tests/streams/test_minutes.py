@@ -17,10 +17,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 def test_daily_learns_from_a_topic_by_periods_of_minutes(broker: Broker, tmp_path: Path) -> None:
-    settings = write_daily_world(tmp_path / "world", 1, 8000)
+    settings = write_daily_world(tmp_path / "world", 3, 24000)
     log, source = settings.parent / "log", broker.make_topic("minutes")
     rows = pl.concat([pl.read_parquet(path) for path in log.glob("*.parquet")]).sort("time", "request_id")
-    begin = pl.lit("2026-03-01T20:00").str.to_datetime(
+    begin = pl.lit("2026-03-03T20:00").str.to_datetime(
         "%Y-%m-%dT%H:%M", time_zone=rows.schema["time"].time_zone
     )  # type: ignore[attr-defined]
     before, after = rows.filter(pl.col("time") < begin), rows.filter(pl.col("time") >= begin)
@@ -29,7 +29,7 @@ def test_daily_learns_from_a_topic_by_periods_of_minutes(broker: Broker, tmp_pat
         path.unlink()
     before.write_parquet(log / "before.parquet")
     document = json.loads(settings.read_text()) | {
-        "first": "2026-03-01T20:00", "period": "10m", "holdout": "4m", "users": None, "keep": 2
+        "first": "2026-03-03T20:00", "period": "10m", "holdout": "6m", "users": None, "keep": 2
     }  # fmt: skip
     settings.write_text(json.dumps(document))
     requests = after.filter(pl.col("time") < begin.dt.offset_by("31m"))
@@ -40,7 +40,7 @@ def test_daily_learns_from_a_topic_by_periods_of_minutes(broker: Broker, tmp_pat
         one.until(lambda: len([*log.glob("follow-*.parquet")]) == 3)
     corank.daily(settings)
     records = DailyHistory(settings.parent / "daily").records
-    names = ["2026-03-01T2000", "2026-03-01T2010", "2026-03-01T2020"]
+    names = ["2026-03-03T2000", "2026-03-03T2010", "2026-03-03T2020"]
     assert [(record.period, record.decision) for record in records] == [(name, "live") for name in names]
     state = corank.store_versions(f"lmdb:{settings.parent / 'store'}")
     assert [entry["version"] for entry in state if entry["live"]] == [records[-1].version]

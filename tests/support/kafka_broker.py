@@ -30,6 +30,10 @@ PROPERTIES = {
 }
 
 
+CONFIG = {"retention.ms": "604800000", "cleanup.policy": "delete"}
+"""Of topics: what a broker of Apache Kafka has by default, and Quix Streams reads."""
+
+
 @dataclass
 class Broker:
     """A broker on this machine."""
@@ -87,23 +91,37 @@ class Broker:
         from confluent_kafka.admin import AdminClient, NewTopic
 
         client = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
-        for future in client.create_topics([NewTopic(name, partitions, 1)]).values():
+        for future in client.create_topics([NewTopic(name, partitions, 1, config=CONFIG)]).values():
             future.result(PATIENCE)
         return self.url(name)
 
     def send(
-        self, topic: str, messages: Sequence[tuple[Any, Any] | Any], partition: int | None = None
+        self,
+        topic: str,
+        messages: Sequence[tuple[Any, Any] | Any],
+        partition: int | None = None,
+        timed: bool = False,
     ) -> None:
-        """Send messages, values or pairs of key and value; what are no bytes is sent as JSON, and None as none."""
+        """Send messages, values or pairs of key and value; what are no bytes is sent as JSON, and None as none.
+
+        Args:
+            topic: the name.
+            messages: in order.
+            partition: of them; by their keys unless given.
+            timed: whether the `time` of a value is the timestamp of its message.
+        """
         from confluent_kafka import Producer
 
         producer = Producer({"bootstrap.servers": self.servers, "linger.ms": 5, "log_level": 0})
         place = {} if partition is None else {"partition": partition}
+        stamp: dict[str, int] = {}
         for message in messages:
             key, value = message if isinstance(message, tuple) else (None, message)
+            if timed:
+                stamp = {"timestamp": value["time"]}
             while True:
                 try:
-                    producer.produce(topic, to_bytes(value), to_bytes(key), **place)
+                    producer.produce(topic, to_bytes(value), to_bytes(key), **place, **stamp)
                     break
                 except BufferError:
                     producer.poll(0.1)
