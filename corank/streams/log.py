@@ -247,16 +247,20 @@ class LogSink:
     def _read_fast(self, messages: "Sequence[Message]") -> pa.Table | None:
         """Parse messages of one JSON row each at once; None if one of them is another."""
         text = b"\n".join(message.value() or b"" for message in messages)
-        options = pyarrow.json.ParseOptions(explicit_schema=self._schema, newlines_in_values=True)
-        try:
-            table = pyarrow.json.read_json(pa.BufferReader(text), parse_options=options)
-        except (pa.ArrowException, OverflowError):
-            return None
-        if len(table) != len(messages) or _starts_list(messages):
-            return None
-        self._note_dropped(table.schema.names)
         assert self._schema is not None
-        return table.select(self._schema.names).combine_chunks()
+        try:
+            (first,) = read_rows(messages[0].value() or b"")
+            # times that are whole ms are no text of a time
+            whole = {name for name, value in require_row(first).items() if type(value) is int}
+            whole &= {field.name for field in self._schema if pa.types.is_timestamp(field.type)}
+            fields = [pa.field(f.name, pa.int64()) if f.name in whole else f for f in self._schema]
+            options = pyarrow.json.ParseOptions(explicit_schema=pa.schema(fields), newlines_in_values=True)
+            table = pyarrow.json.read_json(pa.BufferReader(text), parse_options=options)
+            if len(table) == len(messages) and not _starts_list(messages):
+                return self._fit(table.combine_chunks())
+        except (pa.ArrowException, OverflowError, ValueError, DataError):
+            pass
+        return None
 
     def _read_slowly(self, messages: "Sequence[Message]", numbers: Sequence[int]) -> Iterable[LogRows]:
         """Parse messages one by one."""

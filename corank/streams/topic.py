@@ -163,8 +163,10 @@ class TopicReader:
         self._fault: StreamError | None = None
         ours = _OURS | {"group.id": group or "corank", "error_cb": self._on_error}
         defaults = {"auto.offset.reset": "error", "queued.max.messages.kbytes": 32768}
+        properties = defaults | topic.properties(ours)
+        self._strict = properties["auto.offset.reset"] == "error"
         with _name_faults(topic):
-            self._consumer: Consumer = kafka.Consumer(defaults | topic.properties(ours))
+            self._consumer: Consumer = kafka.Consumer(properties)
         self.partitions = topic.check(self._consumer)
         self._grouped, self._checked = group is not None, time.monotonic()
         self.next: dict[int, int | None] = {}
@@ -213,16 +215,20 @@ class TopicReader:
         if error.code() == kafka.KafkaError._PARTITION_EOF:
             self.at_end.add(partition)
         elif error.code() == kafka.KafkaError._AUTO_OFFSET_RESET:
-            name = f"{self.topic}, partition {partition}"
-            self._fault = StreamError(
-                f"{name}: message {self.next.get(partition)}, the next one, is not there: the topic was made anew, or "
-                f"keeps too little; set auto.offset.reset=earliest among the properties to go on with what is there"
-            )
+            self._fault = self._lost(partition)
         elif error.code() in (kafka.KafkaError.UNKNOWN_TOPIC_OR_PART, kafka.KafkaError._UNKNOWN_TOPIC):
             self._fault = StreamError(f"{self.topic}: the topic was removed")
         else:
             self._on_error(error)
         return False
+
+    def _lost(self, partition: int) -> StreamError:
+        """The error for a message that is not there."""
+        return StreamError(
+            f"{self.topic}, partition {partition}: message {self.next.get(partition)}, the next one, is not there: the "
+            "topic was made anew, or keeps too little; set auto.offset.reset=earliest among the properties to go on "
+            "with what is there"
+        )
 
     def _on_error(self, error: "KafkaError") -> None:
         """Count an error that the client works around, and report it; remember one that ends everything."""
@@ -260,11 +266,13 @@ class TopicReader:
         self.is_astray = False
 
     def advance(self, ends: Mapping[int, int]) -> None:
-        """Note that messages before some offsets were applied, and measure the lag."""
+        """Note that messages before some offsets were applied, and measure the lag. Raises StreamError."""
         self.next |= ends
         for partition, offset in self.next.items():
             place = kafka.TopicPartition(self.topic.name, partition)
             low, high = self._consumer.get_watermark_offsets(place, cached=True) or (-1, -1)
+            if 0 <= high < (offset or 0) and self._strict:  # of which not every broker tells
+                raise self._lost(partition)
             if high >= 0:
                 self._metrics.lag.labels(str(partition)).set(max(high - max(offset or 0, low, 0), 0))
 
