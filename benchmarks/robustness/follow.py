@@ -219,7 +219,7 @@ def kill_log(broker: Broker, folder: Path, world: Path, kills: int, rng: random.
 
 def shift_world(folder: Path) -> pl.DataFrame:
     """A world with a day before this minute as its log, and `daily.yaml` of a minute. Returns requests to come."""
-    settings = write_daily_world(folder, 2, 4000)
+    settings = write_daily_world(folder, 3, 6000)
     log = pl.read_parquet(folder / "log" / "*.parquet").sort("time", "request_id")
     half = log.filter(pl.col("request_id") <= log["request_id"][len(log) // 2])
     coming = log.filter(pl.col("request_id") > log["request_id"][len(log) // 2])

@@ -14,6 +14,7 @@ from typing import Annotated
 
 from corank.api.config_source import OpenedConfig
 from corank.core.errors import ConfigError
+from corank.core.lazy import require
 from corank.core.locks import WriteLock
 from corank.core.machine_errors import name_write_errors
 from corank.core.objects import PathOrUrl, require_local
@@ -61,7 +62,7 @@ def follow_items(
     Example:
         >>> corank.follow_items("localhost/items", "lmdb:store")
         Traceback (most recent call last):
-        corank.core.errors.StreamError: expected kafka://HOST[:PORT]/TOPIC, …
+        corank.core.errors.StreamError: expected kafka://HOST[:PORT]/TOPIC; received 'localhost/items'
     """
     _follow_store(ItemSink, source, store, group, dead_letter, metrics, report)
 
@@ -92,7 +93,7 @@ def follow_users(
     Example:
         >>> corank.follow_users("kafka://localhost", "lmdb:store")
         Traceback (most recent call last):
-        corank.core.errors.StreamError: expected kafka://HOST[:PORT]/TOPIC, …
+        corank.core.errors.StreamError: expected kafka://HOST[:PORT]/TOPIC; received 'kafka://localhost'
     """
     _follow_store(UserSink, source, store, group, dead_letter, metrics, report)
 
@@ -131,7 +132,7 @@ def follow_log(
     Example:
         >>> corank.follow_log("kafka://localhost/a/b", "shop/log")
         Traceback (most recent call last):
-        corank.core.errors.StreamError: expected kafka://HOST[:PORT]/TOPIC, …
+        corank.core.errors.StreamError: expected kafka://HOST[:PORT]/TOPIC; received 'kafka://localhost/a/b'
     """
     _follow_log(source, folder, config, period, wait, dead_letter, metrics, report, threading.Event())
 
@@ -147,7 +148,7 @@ def _follow_log(
     report: Report,
     stop: threading.Event,
 ) -> None:
-    topic, into = KafkaTopic.parse(source), require_local(folder)
+    topic, into = _open_topic(source), require_local(folder)
     if not timedelta() < period <= DAY or DAY % period:
         raise ConfigError(f"--period: expected what divides a day, such as 10m; received {period}")
     data = OpenedConfig.open(config or into.absolute().parent / "config.yaml").settings.data
@@ -170,7 +171,7 @@ def _follow_store(
     report: Report,
     stop: threading.Event | None = None,
 ) -> None:
-    topic = KafkaTopic.parse(source)
+    topic = _open_topic(source)
     with closing(open_store(store)) as opened:
         counts = _open_metrics(metrics)
         letters = DeadLetters(dead_letter, topic, counts, report)
@@ -180,6 +181,13 @@ def _follow_store(
         stop = stop or threading.Event()
         with closing(letters), closing(reader), stopping_by_signal(stop):
             follow(reader, sink, counts, report, stop)
+
+
+def _open_topic(source: str) -> KafkaTopic:
+    """The topic, if its client is installed. Raises StreamError, MissingExtraError."""
+    topic = KafkaTopic.parse(source)
+    require("confluent_kafka", "corank follow")
+    return topic
 
 
 def _open_metrics(address: str | None) -> FollowMetrics:

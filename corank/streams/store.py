@@ -177,9 +177,11 @@ class ItemSink(StoreSink):
         rows = [change.row for change in changes.values() if change.row is not None]
         removed = [id_ for id_, change in changes.items() if change.row is None]
         records, errors = encode_good(funnel, rows)
+        sources = {id(change.message): change.message for change in changes.values()}.values()
         size = sum(len(record) for _, record in records)
-        if size + sum(len(change.message.value() or b"") for change in changes.values()) > CHANGE_BYTES:
-            raise RequestError(f"{size:,} bytes of records at once, {CHANGE_BYTES:,} at most are taken")
+        size += sum(len(message.value() or b"") for message in sources)
+        if size > CHANGE_BYTES:
+            raise RequestError(f"items: {size:,} bytes at once, {CHANGE_BYTES:,} at most are taken")
         self._bad += [(changes[id_].message, error, changes[id_].row) for id_, error in errors.items()]
         self._put_aside()
         rows = [row for row in rows if row["id"] not in errors]

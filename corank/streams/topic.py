@@ -66,11 +66,9 @@ class KafkaTopic:
         match = _ADDRESS.fullmatch(url)
         hosts = [_HOST.fullmatch(host) for host in match[1].split(",")] if match else []
         if match is None or not all(hosts):
-            hint = "; credentials are properties of the client" if "@" in url else ""
+            hint = f"; credentials are properties, such as {VARIABLE}SASL_USERNAME" if "@" in url else ""
             shown = re.sub(r"//.*@", "//…@", url)
-            raise StreamError(
-                f"expected kafka://HOST[:PORT]/TOPIC, a topic of letters, digits and ._-; received {shown!r}{hint}"
-            )
+            raise StreamError(f"expected kafka://HOST[:PORT]/TOPIC; received {shown!r}{hint}")
         return cls(",".join(f"{host[1]}{host[2] or f':{PORT}'}" for host in hosts if host), match[2])
 
     def __str__(self) -> str:

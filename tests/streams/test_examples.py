@@ -18,7 +18,7 @@ from tests.support.following import following_log
 from tests.support.kafka_broker import Broker
 from tests.support.waiting import PATIENCE
 
-pytestmark = [pytest.mark.slow, pytest.mark.thorough]
+pytestmark = pytest.mark.slow
 JOB = Path(__file__).parents[2] / "examples" / "streaming" / "join_quix.py"
 START, MINUTE = 1_772_532_000_000, 60_000
 

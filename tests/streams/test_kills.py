@@ -29,7 +29,7 @@ from tests.support.shared import derived
 from tests.support.stores import item
 from tests.support.waiting import PATIENCE, eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.thorough]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

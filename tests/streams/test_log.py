@@ -17,6 +17,7 @@ from tests.support.following import Following, following_log
 from tests.support.kafka_broker import Broker, to_arrow
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
 MINUTE = 60_000
 START = 1_772_532_000_000  # 2026-03-03T10:00 UTC
 

@@ -13,7 +13,7 @@ from tests.support.daily_world import write_daily_world
 from tests.support.following import following_log
 from tests.support.kafka_broker import Broker, to_arrow
 
-pytestmark = [pytest.mark.slow, pytest.mark.thorough]
+pytestmark = pytest.mark.slow
 
 
 def test_daily_learns_from_a_topic_by_periods_of_minutes(broker: Broker, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from corank.core.errors import StreamError
 from corank.streams.topic import KafkaTopic
+from tests.support.base_installation import run_without_extras
 from tests.support.command_line import run_corank
 from tests.support.ports import free_port
 
@@ -51,6 +52,12 @@ def test_properties_come_from_a_file_and_the_environment(
     monkeypatch.setenv("CORANK_KAFKA_PROPERTIES", str(tmp_path / "absent"))
     with pytest.raises(StreamError, match="absent: cannot be read"):
         KafkaTopic.parse("kafka://a/t").properties()
+
+
+def test_an_absent_extra_is_named() -> None:
+    (ended,) = run_without_extras([["follow", "items", "kafka://a/t", "lmdb:store"]])
+    message = "corank follow needs confluent_kafka; install it by pip install 'corank[kafka]'"
+    assert (ended.code, ended.err) == (1, f"error: {message}\n")
 
 
 def test_an_absent_broker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
