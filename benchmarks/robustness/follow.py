@@ -91,7 +91,7 @@ def floor(broker: Broker, topic: str, count: int, form: str) -> float:
     """Rows a second of a consumer that only decodes."""
     from confluent_kafka import Consumer, TopicPartition
 
-    consumer = Consumer({"bootstrap.servers": broker.servers, "group.id": "floor", "log_level": 0})
+    consumer: Any = Consumer({"bootstrap.servers": broker.servers, "group.id": "floor", "log_level": 0})
     consumer.assign([TopicPartition(topic, 0, 0)])
     rows, began = 0, time.perf_counter()
     while rows < count:

@@ -10,16 +10,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from corank.core.errors import StoreError
 from corank.core.reports import Report
 from corank.serving.store.live_version import OffsetsMovedError
 from corank.streams.metrics import FollowMetrics
-from corank.streams.topic import TopicReader, end_offsets
-
-if TYPE_CHECKING:
-    from confluent_kafka import Message
+from corank.streams.topic import Message, TopicReader, end_offsets
 
 RETRY_SECONDS = 1.0
 """After an error of the store."""
@@ -28,7 +25,7 @@ RETRY_SECONDS = 1.0
 class Sink(Protocol):
     """What messages are written into."""
 
-    def apply(self, messages: "Sequence[Message]") -> None:
+    def apply(self, messages: Sequence[Message]) -> None:
         """Write messages, and the offsets after them, in one step; or keep them until `rest` or `finish`."""
 
     def rest(self) -> None:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -37,10 +37,7 @@ from corank.features.log_schema import DataSettings
 from corank.serving.funnel.request import parse_time
 from corank.streams.messages import DeadLetters, is_arrow, read_arrow, read_rows, require_row
 from corank.streams.metrics import FollowMetrics
-from corank.streams.topic import TopicReader, end_offsets
-
-if TYPE_CHECKING:
-    from confluent_kafka import Message
+from corank.streams.topic import Message, TopicReader, end_offsets
 
 STATE = ".follow.json"
 BUFFER_BYTES = 64 << 20
@@ -136,7 +133,7 @@ class LogSink:
         self._offsets, self._passed = {**self._state.offsets}, {**self._state.passed}
         return self._offsets
 
-    def apply(self, messages: "Sequence[Message]") -> None:
+    def apply(self, messages: Sequence[Message]) -> None:
         """As `Sink.apply`: keeps rows in memory until a period is closed, or they are many. Raises StreamError."""
         self._last_message = time.monotonic()
         for rows in self._read(messages):
@@ -180,13 +177,13 @@ class LogSink:
         """The begins of the periods of some times: (N,)."""
         return floor_times(times, self._period, self._zone)
 
-    def _note_passed(self, messages: "Sequence[Message]", rows: LogRows) -> None:
+    def _note_passed(self, messages: Sequence[Message], rows: LogRows) -> None:
         partitions = np.array([message.partition() for message in messages])[rows.origin]
         for partition in np.unique(partitions).tolist():
             latest = int(rows.times[partitions == partition].max())
             self._passed[partition] = max(self._passed.get(partition, NEVER), latest)
 
-    def _keep(self, messages: "Sequence[Message]", rows: LogRows) -> None:
+    def _keep(self, messages: Sequence[Message], rows: LogRows) -> None:
         """Keep rows by period; late ones go into the next that is open, but parts of requests that were written."""
         begins = self._begins(rows.times)
         late = np.flatnonzero(begins < self._state.closed)
@@ -217,12 +214,12 @@ class LogSink:
         keys = self._data.request
         wanted = pl.from_arrow(rows.table.select(keys)).with_row_index("@n")  # type: ignore[union-attr]
         written = pl.scan_parquet(files, glob=False).select(keys).unique()
-        hits = wanted.lazy().join(written, on=keys, how="semi").collect()["@n"].to_numpy()  # type: ignore[union-attr]
+        hits = wanted.lazy().join(written, on=keys, how="semi").collect()["@n"].to_numpy()
         return np.isin(np.arange(len(rows.times)), hits)
 
     # Rows
 
-    def _read(self, messages: "Sequence[Message]") -> Iterable[LogRows]:
+    def _read(self, messages: Sequence[Message]) -> Iterable[LogRows]:
         """The rows of messages; bad ones go to the dead letters."""
         plain = [n for n, message in enumerate(messages) if not is_arrow(message.value() or b"")]
         if plain and self._schema is not None and (table := self._read_fast([messages[n] for n in plain])):
@@ -244,7 +241,7 @@ class LogSink:
                 if rows is not None:
                     yield rows
 
-    def _read_fast(self, messages: "Sequence[Message]") -> pa.Table | None:
+    def _read_fast(self, messages: Sequence[Message]) -> pa.Table | None:
         """Parse messages of one JSON row each at once; None if one of them is another."""
         text = b"\n".join(message.value() or b"" for message in messages)
         assert self._schema is not None
@@ -262,7 +259,7 @@ class LogSink:
             pass
         return None
 
-    def _read_slowly(self, messages: "Sequence[Message]", numbers: Sequence[int]) -> Iterable[LogRows]:
+    def _read_slowly(self, messages: Sequence[Message], numbers: Sequence[int]) -> Iterable[LogRows]:
         """Parse messages one by one."""
         rows: list[dict[str, Any]] = []
         origin: list[int] = []
@@ -342,7 +339,7 @@ class LogSink:
         return pa.Table.from_arrays(columns, schema=self._schema)
 
     def _check(
-        self, messages: "Sequence[Message]", table: pa.Table, origin: Longs, strict: bool = False
+        self, messages: Sequence[Message], table: pa.Table, origin: Longs, strict: bool = False
     ) -> LogRows | None:
         """Rows that have a request and a time; the others go to the dead letters.
 
@@ -501,6 +498,6 @@ def _decode_schema(text: str) -> pa.Schema | None:
     return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(text))) if text else None
 
 
-def _starts_list(messages: "Sequence[Message]") -> bool:
+def _starts_list(messages: Sequence[Message]) -> bool:
     """Whether a message is a list of rows."""
     return any((message.value() or b"").lstrip()[:1] == b"[" for message in messages)

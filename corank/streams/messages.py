@@ -12,10 +12,10 @@ import pyarrow as pa
 from corank.core.errors import DataError, StreamError
 from corank.core.reports import Report
 from corank.streams.metrics import FollowMetrics
-from corank.streams.topic import KafkaTopic
+from corank.streams.topic import KafkaTopic, Message
 
 if TYPE_CHECKING:
-    from confluent_kafka import KafkaError, Message
+    from confluent_kafka import KafkaError
 
 ARROW = b"\xff\xff\xff\xff"
 """The first bytes of a stream of Arrow's IPC."""
@@ -75,7 +75,7 @@ def read_id(row: Mapping[str, Any], column: str, text: bool) -> int | str:
     raise DataError(f"{column}: expected {'text' if text else 'a whole number'}; received {value!r:.80}")
 
 
-def read_key(message: "Message", text: bool) -> int | str:
+def read_key(message: Message, text: bool) -> int | str:
     """Return the id that a tombstone names by its key. Raises DataError."""
     try:
         key = (message.key() or b"").decode()
@@ -124,7 +124,7 @@ class DeadLetters:
                 raise StreamError(f"--dead-letter {address}: {error.strerror}; name another file") from None
             self._file = os.fdopen(handle, "ab")
 
-    def put(self, message: "Message", error: str, row: Any = None) -> None:
+    def put(self, message: Message, error: str, row: Any = None) -> None:
         """Put a message aside, or one row of it. Raises StreamError if bad rows end all."""
         place = {"topic": self._topic.name, "partition": message.partition(), "offset": message.offset()}
         where = f"{self._topic}, partition {message.partition()}, message {message.offset()}: {error}"
@@ -141,7 +141,9 @@ class DeadLetters:
         else:
             assert self._target is not None
             value = message.value() if row is None else msgspec.json.encode(row, enc_hook=repr)
-            headers = {name: str(text).encode() for name, text in (place | {"error": error}).items()}
+            headers: dict[str, str | bytes | None] = {
+                name: str(text).encode() for name, text in (place | {"error": error}).items()
+            }
             self._producer.produce(
                 self._target.name, value, message.key(), headers=headers, on_delivery=self._delivered
             )
@@ -163,7 +165,7 @@ class DeadLetters:
         if self._file is not None:
             self._file.close()
 
-    def _delivered(self, error: "KafkaError | None", message: "Message") -> None:
+    def _delivered(self, error: "KafkaError | None", message: object) -> None:
         if error is not None:
             self._fail(error)
 

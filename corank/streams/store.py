@@ -7,7 +7,7 @@ after a partition was handed over, one applies them, and the other reads on from
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -29,10 +29,7 @@ from corank.serving.store.upsert import (
 from corank.serving.store.users import change_users, encode_user, user_columns
 from corank.streams.messages import DeadLetters, read_id, read_key, read_rows, require_row
 from corank.streams.metrics import FollowMetrics
-from corank.streams.topic import end_offsets
-
-if TYPE_CHECKING:
-    from confluent_kafka import Message
+from corank.streams.topic import Message, end_offsets
 
 Id = int | str
 
@@ -41,7 +38,7 @@ Id = int | str
 class RowChange:
     """What a message says of an id."""
 
-    message: "Message"
+    message: Message
     row: dict[str, Any] | None
     """Its columns; None for a tombstone."""
 
@@ -86,7 +83,7 @@ class StoreSink:
             self._funnel = Funnel(fetch_bundle(self._store, live, self._cache))
         return self._funnel
 
-    def apply(self, messages: "Sequence[Message]") -> None:
+    def apply(self, messages: Sequence[Message]) -> None:
         """As `Sink.apply`. Raises StreamError, StoreError, OffsetsMovedError."""
         ends = end_offsets(messages)
         moves = {
@@ -122,7 +119,7 @@ class StoreSink:
     def finish(self) -> None:
         """As `Sink.finish`: nothing is kept."""
 
-    def _read(self, messages: "Sequence[Message]", manifest: BundleManifest) -> dict[Id, RowChange]:
+    def _read(self, messages: Sequence[Message], manifest: BundleManifest) -> dict[Id, RowChange]:
         """Read the last change of each id; notes bad rows."""
         raise NotImplementedError
 
@@ -140,7 +137,7 @@ class StoreSink:
         self._letters.flush()
 
     def _changes(
-        self, messages: "Sequence[Message]", column: str, text: bool
+        self, messages: Sequence[Message], column: str, text: bool
     ) -> Iterator[tuple[Id, RowChange]]:
         """The changes of messages by id; notes bad rows."""
         for message in messages:
@@ -165,7 +162,7 @@ class ItemSink(StoreSink):
 
     kind = "items"
 
-    def _read(self, messages: "Sequence[Message]", manifest: BundleManifest) -> dict[Id, RowChange]:
+    def _read(self, messages: Sequence[Message], manifest: BundleManifest) -> dict[Id, RowChange]:
         text = self.funnel().request_encoder.items.text
         changes: dict[Id, RowChange] = {}
         for id_, change in self._changes(messages, manifest.item, text):
@@ -214,7 +211,7 @@ class UserSink(StoreSink):
 
     kind = "users"
 
-    def _read(self, messages: "Sequence[Message]", manifest: BundleManifest) -> dict[Id, RowChange]:
+    def _read(self, messages: Sequence[Message], manifest: BundleManifest) -> dict[Id, RowChange]:
         return dict(self._changes(messages, manifest.user, manifest.user_ids == "text"))
 
     def _write(self, funnel: Funnel, changes: Mapping[Id, RowChange], moves: OffsetMoves) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from corank.core.errors import StreamError
 from corank.core.lazy import lazy
@@ -20,7 +20,7 @@ from corank.core.reports import Report
 from corank.streams.metrics import FollowMetrics
 
 if TYPE_CHECKING:
-    from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+    from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 kafka = lazy("confluent_kafka", "corank follow")
 
@@ -45,6 +45,28 @@ _OURS = {
     "partition.assignment.strategy": "range,roundrobin",  # eager: `assign` replaces all
 }
 """Properties that a user cannot change: what is done exactly once depends on them."""
+
+
+class Message(Protocol):
+    """A message that was read, as the client has it."""
+
+    def value(self) -> bytes | None:
+        """The content; None for a tombstone."""
+
+    def key(self) -> bytes | None:
+        """By which messages are spread over partitions."""
+
+    def partition(self) -> int:
+        """Its number."""
+
+    def offset(self) -> int:
+        """The place in the partition."""
+
+    def timestamp(self) -> tuple[int, int]:
+        """What kind it is, and ms UTC."""
+
+    def error(self) -> Any:
+        """An error of the client, which comes as a message; None for a message."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +111,10 @@ class KafkaTopic:
     def open_producer(self, on_error: Callable[["KafkaError"], None]) -> "Producer":
         """A producer that loses and repeats nothing while it lives. Raises StreamError."""
         with _name_faults(self):
-            return kafka.Producer(self.properties({"enable.idempotence": True, "error_cb": on_error}))
+            producer: Producer = kafka.Producer(
+                self.properties({"enable.idempotence": True, "error_cb": on_error})
+            )
+        return producer
 
     def check(self, client: Any) -> list[int]:
         """Return the partitions of the topic, as a client reads them. Raises StreamError."""
@@ -179,7 +204,7 @@ class TopicReader:
                 [topic.name], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._revoke
             )
 
-    def read(self, seconds: float = BATCH_SECONDS) -> "list[Message]":
+    def read(self, seconds: float = BATCH_SECONDS) -> list[Message]:
         """Read some messages, each partition's in their order; what came within some seconds.
 
         Raises StreamError if no more can be read, and what `offsets` raises.
@@ -190,10 +215,10 @@ class TopicReader:
             self.is_astray, self.partitions = self.is_astray or partitions != self.partitions, partitions
         if self.is_astray:
             self._return()
-        messages, size, end = list[Any](), 0, time.monotonic() + seconds
+        messages, size, end = list[Message](), 0, time.monotonic() + seconds
         while size < BATCH_BYTES and len(messages) < BATCH_MESSAGES and not self.is_astray:
             left = end - time.monotonic()
-            step = self._consumer.consume(STEP_MESSAGES, max(left, 0))
+            step: list[Any] = self._consumer.consume(STEP_MESSAGES, max(left, 0))
             for message in filter(self._is_next, step):
                 messages.append(message)
                 size += len(message.value() or b"") + len(message.key() or b"")
@@ -203,7 +228,7 @@ class TopicReader:
                 break
         return [] if self.is_astray else messages  # of partitions that others may have now
 
-    def _is_next(self, message: "Message") -> bool:
+    def _is_next(self, message: Message) -> bool:
         """Whether a message is to be applied; of an error it is counted, or the fault of which nothing follows."""
         error, partition = message.error(), message.partition()
         if error is None:
@@ -279,6 +304,6 @@ class TopicReader:
         self._consumer.close()
 
 
-def end_offsets(messages: "Sequence[Message]") -> dict[int, int]:
+def end_offsets(messages: Sequence[Message]) -> dict[int, int]:
     """The offset after the last message of each partition."""
     return {message.partition(): message.offset() + 1 for message in messages}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -80,6 +81,9 @@ def test_partitions_that_are_handed_over_and_raced_for_are_applied_once(
         offsets = StoreState.read(store)[1].offsets
         return sum(offsets.get(f"items/shared/{partition}", 0) for partition in range(4))
 
+    def all_of(part: int) -> bool:
+        return total() == 200 * (part + 1)
+
     for part in range(4):
         for partition in range(4):
             broker.send("shared", rows(1000 + 200 * part + 50 * partition, 50), partition)
@@ -87,7 +91,7 @@ def test_partitions_that_are_handed_over_and_raced_for_are_applied_once(
             followers += [start(follow_items, *options, group, 3, 0, False) for group in ("one", "two")]
         if part == 2:
             followers.pop(0).kill()
-        eventually(lambda wanted=200 * (part + 1): total() == wanted)
+        eventually(partial(all_of, part))
     for process in followers:
         process.terminate()
         process.join(PATIENCE)

@@ -33,7 +33,8 @@ def follow_items(
     from corank.streams.store import ItemSink
 
     os.environ["CORANK_KAFKA_PROPERTIES"] = str(properties)
-    streams.CACHE, topic.BATCH_MESSAGES, topic.STEP_MESSAGES = cache, batch, batch  # type: ignore[attr-defined, misc]
+    vars(streams)["CACHE"] = cache
+    topic.BATCH_MESSAGES = topic.STEP_MESSAGES = batch
     backend: Any = STORES["lmdb"]
     swap: Callable[..., bool] = backend.swap
     done = 0
@@ -58,7 +59,7 @@ def follow_log(source: str, folder: Path, properties: Path, files: int) -> None:
     from corank.streams import topic
 
     os.environ["CORANK_KAFKA_PROPERTIES"] = str(properties)
-    topic.BATCH_MESSAGES = topic.STEP_MESSAGES = 7  # type: ignore[misc]
+    topic.BATCH_MESSAGES = topic.STEP_MESSAGES = 7
     stop = threading.Event()
 
     def watch() -> None:

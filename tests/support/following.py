@@ -29,7 +29,12 @@ class Following:
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait until a condition holds. Raises what ended the follower before."""
-        eventually(lambda: self.check() or condition())
+
+        def holds() -> object:
+            self.check()
+            return condition()
+
+        eventually(holds)
 
 
 @contextmanager

@@ -88,7 +88,8 @@ class Broker:
 
     def make_topic(self, name: str, partitions: int = 1) -> str:
         """Make a topic. Returns its URL."""
-        from confluent_kafka.admin import AdminClient, NewTopic
+        from confluent_kafka.admin import AdminClient
+        from confluent_kafka.cimpl import NewTopic
 
         client = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
         for future in client.create_topics([NewTopic(name, partitions, 1, config=CONFIG)]).values():
@@ -112,7 +113,7 @@ class Broker:
         """
         from confluent_kafka import Producer
 
-        producer = Producer({"bootstrap.servers": self.servers, "linger.ms": 5, "log_level": 0})
+        producer: Any = Producer({"bootstrap.servers": self.servers, "linger.ms": 5, "log_level": 0})
         place = {} if partition is None else {"partition": partition}
         stamp: dict[str, int] = {}
         for message in messages:
@@ -134,7 +135,12 @@ class Broker:
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "test", "log_level": 0})
         consumer.assign([TopicPartition(topic, 0, 0)])
         received: list[Any] = []
-        eventually(lambda: received.extend(consumer.consume(100, 0.1)) or len(received) >= count)
+
+        def are_here() -> bool:
+            received.extend(consumer.consume(100, 0.1))
+            return len(received) >= count
+
+        eventually(are_here)
         consumer.close()
         return received
 

@@ -292,7 +292,8 @@ def _decode_changes(
     layer = form.decode(kept) if kept else None
     dtype = funnel.request_encoder.items.layers[0].records.ids.values.dtype
     removed = to_ids(gone) if gone else None
-    for ids in (removed, layer and layer.records.ids.values):
+    known = None if layer is None else layer.records.ids.values
+    for ids in (removed, known):
         if ids is not None and ids.dtype != dtype:
             raise StoreError("the keys of changed items are of another type than the bundle's; publish again")
     return layer, removed
