@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -188,10 +189,15 @@ def kill_items(broker: Broker, folder: Path, bundle: Path, kills: int, rng: rand
     return counts
 
 
-def wait_for_change(path: Path) -> None:
-    """Wait until a file has another content."""
-    before = path.read_bytes() if path.exists() else b""
-    eventually(lambda: path.exists() and path.read_bytes() != before)
+def read_state(log: Path) -> bytes:
+    """What a log's files hold."""
+    path = log / ".follow.json"
+    return path.read_bytes() if path.exists() else b""
+
+
+def has_changed(log: Path, before: bytes) -> bool:
+    """Whether more was written."""
+    return read_state(log) != before
 
 
 def kill_log(broker: Broker, folder: Path, world: Path, kills: int, rng: random.Random) -> Counter[str]:
@@ -201,9 +207,10 @@ def kill_log(broker: Broker, folder: Path, world: Path, kills: int, rng: random.
     options = source, log, broker.properties
     for n in range(kills):
         broker.send("kill-log", messages[n * 1000 : (n + 1) * 1000])
+        before = read_state(log)
         process = start(follow_log, *options, 10**6)
-        if (n + 1) * 10 // kills > n * 10 // kills:  # a period has ended
-            wait_for_change(log / ".follow.json")
+        if n and (n + 1) * 10 // kills > n * 10 // kills:  # a period has ended
+            eventually(partial(has_changed, log, before))
         time.sleep(rng.random() * 0.5)
         process.kill()
         process.join()

@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -184,6 +184,8 @@ class TopicReader:
         """
         self.topic, self._offsets, self._metrics, self._report = topic, offsets, metrics, report
         self._fault: StreamError | None = None
+        self._told: set[int] = set()
+        """Codes of errors that were reported since the last message."""
         ours = _OURS | {"group.id": group or "corank", "error_cb": self._on_error}
         defaults = {"auto.offset.reset": "error", "queued.max.messages.kbytes": 32768}
         properties = defaults | topic.properties(ours)
@@ -194,6 +196,8 @@ class TopicReader:
         self._grouped, self._checked = group is not None, time.monotonic()
         self.next: dict[int, int | None] = {}
         """By partition that is read: the offset of the next message; None before the first."""
+        self._beyond: dict[int, float] = {}
+        """By partition whose known end lies before the next message: since when."""
         self.at_end: set[int] = set()
         """Partitions that are read to their end."""
         self.is_astray = True
@@ -234,6 +238,7 @@ class TopicReader:
         if error is None:
             begin = self.next.get(partition, -1)
             self.at_end.discard(partition)
+            self._told.clear()
             return begin is None or 0 <= begin <= message.offset()
         if error.code() == kafka.KafkaError._PARTITION_EOF:
             self.at_end.add(partition)
@@ -243,6 +248,17 @@ class TopicReader:
             self._fault = StreamError(f"{self.topic}: the topic was removed")
         else:
             self._on_error(error)
+        return False
+
+    def _is_beyond(self, place: "TopicPartition", offset: int) -> bool:
+        """Whether a partition has ended before an offset for a while, of which not every broker tells.
+
+        Of one that was handed back the known end is old until the next answer of the broker.
+        """
+        if time.monotonic() - self._beyond.setdefault(place.partition, time.monotonic()) < CONNECT_SECONDS:
+            return False
+        with suppress(kafka.KafkaException):
+            return bool(self._consumer.get_watermark_offsets(place, timeout=CONNECT_SECONDS)[1] < offset)
         return False
 
     def _lost(self, partition: int) -> StreamError:
@@ -264,8 +280,9 @@ class TopicReader:
         )
         if error.fatal() or error.code() in refused:
             self._fault = StreamError(text)
-        else:
-            self._report(text)
+        elif error.code() not in self._told:
+            self._told.add(error.code())
+            self._report(f"{text}; trying again")
 
     def _assign(self, consumer: "Consumer", partitions: "Sequence[TopicPartition]") -> None:
         consumer.assign([])  # `read` assigns them, where an error of the destination can be raised
@@ -279,6 +296,7 @@ class TopicReader:
         offsets = self._offsets()
         self.next = {partition: offsets.get(partition) for partition in self.partitions}
         self.at_end.clear()
+        self._metrics.lag.clear()  # of partitions that others have now
         begin = kafka.OFFSET_BEGINNING
         self._consumer.assign(
             [
@@ -294,7 +312,9 @@ class TopicReader:
         for partition, offset in self.next.items():
             place = kafka.TopicPartition(self.topic.name, partition)
             low, high = self._consumer.get_watermark_offsets(place, cached=True) or (-1, -1)
-            if 0 <= high < (offset or 0) and self._strict:  # of which not every broker tells
+            if not 0 <= high < (offset or 0):
+                self._beyond.pop(partition, None)
+            elif self._strict and self._is_beyond(place, offset or 0):
                 raise self._lost(partition)
             if high >= 0:
                 self._metrics.lag.labels(str(partition)).set(max(high - max(offset or 0, low, 0), 0))
