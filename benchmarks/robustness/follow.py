@@ -238,7 +238,7 @@ def shift_world(folder: Path) -> pl.DataFrame:
     shift = now.replace(tzinfo=end.tzinfo) - end - timedelta(seconds=1)
     half.with_columns(pl.col("time") + shift).write_parquet(folder / "log" / "before.parquet")
     document = json.loads(settings.read_text()) | {
-        "first": (now - timedelta(minutes=1)).isoformat(timespec="minutes"), "period": "1m", "holdout": "10s",
+        "first": (now - timedelta(minutes=1)).isoformat(timespec="minutes"), "period": "1m", "holdout": "10s", "gate": ["rank.exposed.click.ece <= 1"],
     }  # fmt: skip
     settings.write_text(json.dumps({k: v for k, v in document.items() if k != "users"}))
     return coming

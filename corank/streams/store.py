@@ -4,7 +4,7 @@ The head of the store has the offsets, and a swap of it decides: of two processe
 after a partition was handed over, one applies them, and the other reads on from where the store is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class RowChange:
     """What a message says of an id."""
 
     message: Message
+    id: Id
     row: dict[str, Any] | None
     """Its columns; None for a tombstone."""
 
@@ -119,11 +120,11 @@ class StoreSink:
     def finish(self) -> None:
         """As `Sink.finish`: nothing is kept."""
 
-    def _read(self, messages: Sequence[Message], manifest: BundleManifest) -> dict[Id, RowChange]:
-        """Read the last change of each id; notes bad rows."""
+    def _read(self, messages: Sequence[Message], manifest: BundleManifest) -> list[RowChange]:
+        """Read the changes of messages, in order; notes bad rows."""
         raise NotImplementedError
 
-    def _write(self, funnel: Funnel, changes: Mapping[Id, RowChange], moves: OffsetMoves) -> tuple[int, int]:
+    def _write(self, funnel: Funnel, changes: Sequence[RowChange], moves: OffsetMoves) -> tuple[int, int]:
         """Write changes and offsets, and bad rows before.
 
         Returns how many rows were put in, and how many removed. Raises RequestError if it is too much at once.
@@ -136,10 +137,8 @@ class StoreSink:
             self._letters.put(message, error, row)
         self._letters.flush()
 
-    def _changes(
-        self, messages: Sequence[Message], column: str, text: bool
-    ) -> Iterator[tuple[Id, RowChange]]:
-        """The changes of messages by id; notes bad rows."""
+    def _changes(self, messages: Sequence[Message], column: str, text: bool) -> Iterator[RowChange]:
+        """The changes of messages, in order; notes bad rows."""
         for message in messages:
             value = message.value()
             try:
@@ -150,9 +149,9 @@ class StoreSink:
             for row in rows:
                 try:
                     if row is None and value is None:
-                        yield read_key(message, text), RowChange(message, None)
+                        yield RowChange(message, read_key(message, text), None)
                     else:
-                        yield read_id(require_row(row), column, text), RowChange(message, row)
+                        yield RowChange(message, read_id(require_row(row), column, text), row)
                 except DataError as error:
                     self._bad.append((message, str(error), row))
 
@@ -162,26 +161,35 @@ class ItemSink(StoreSink):
 
     kind = "items"
 
-    def _read(self, messages: Sequence[Message], manifest: BundleManifest) -> dict[Id, RowChange]:
+    def _read(self, messages: Sequence[Message], manifest: BundleManifest) -> list[RowChange]:
         text = self.funnel().request_encoder.items.text
-        changes: dict[Id, RowChange] = {}
-        for id_, change in self._changes(messages, manifest.item, text):
-            row = change.row and {"id": id_} | {c: v for c, v in change.row.items() if c != manifest.item}
-            changes[id_] = RowChange(change.message, row)
-        return changes
+        return [*self._changes(messages, manifest.item, text)]
 
-    def _write(self, funnel: Funnel, changes: Mapping[Id, RowChange], moves: OffsetMoves) -> tuple[int, int]:
-        rows = [change.row for change in changes.values() if change.row is not None]
-        removed = [id_ for id_, change in changes.items() if change.row is None]
-        records, errors = encode_good(funnel, rows)
-        sources = {id(change.message): change.message for change in changes.values()}.values()
+    def _write(self, funnel: Funnel, changes: Sequence[RowChange], moves: OffsetMoves) -> tuple[int, int]:
+        key = funnel.manifest.item
+        by_id: dict[Id, list[RowChange]] = {}
+        for change in changes:
+            by_id.setdefault(change.id, []).append(change)
+        rows, records, removed = list[dict[str, Any]](), list[tuple[bytes, bytes]](), list[Id]()
+        while by_id:  # the last good change of each id counts
+            last = {id_: changes[-1] for id_, changes in by_id.items()}
+            put = [
+                {"id": id_} | {name: value for name, value in change.row.items() if name != key}
+                for id_, change in last.items()
+                if change.row is not None
+            ]
+            encoded, errors = encode_good(funnel, put)
+            records += encoded
+            rows += [row for row in put if row["id"] not in errors]
+            removed += [id_ for id_, change in last.items() if change.row is None]
+            self._bad += [(last[id_].message, error, last[id_].row) for id_, error in errors.items()]
+            by_id = {id_: by_id[id_][:-1] for id_ in errors if len(by_id[id_]) > 1}
+        sources = {id(change.message): change.message for change in changes}.values()
         size = sum(len(record) for _, record in records)
         size += sum(len(message.value() or b"") for message in sources)
         if size > CHANGE_BYTES:
             raise RequestError(f"items: {size:,} bytes at once, {CHANGE_BYTES:,} at most are taken")
-        self._bad += [(changes[id_].message, error, changes[id_].row) for id_, error in errors.items()]
         self._put_aside()
-        rows = [row for row in rows if row["id"] not in errors]
         if rows or removed:
             records += encode_removals(funnel, removed)
             live = funnel.manifest.content
@@ -211,23 +219,24 @@ class UserSink(StoreSink):
 
     kind = "users"
 
-    def _read(self, messages: Sequence[Message], manifest: BundleManifest) -> dict[Id, RowChange]:
-        return dict(self._changes(messages, manifest.user, manifest.user_ids == "text"))
+    def _read(self, messages: Sequence[Message], manifest: BundleManifest) -> list[RowChange]:
+        return [*self._changes(messages, manifest.user, manifest.user_ids == "text")]
 
-    def _write(self, funnel: Funnel, changes: Mapping[Id, RowChange], moves: OffsetMoves) -> tuple[int, int]:
+    def _write(self, funnel: Funnel, changes: Sequence[RowChange], moves: OffsetMoves) -> tuple[int, int]:
         wanted = {*user_columns(funnel.manifest)}
-        values: dict[Id, bytes] = {}
-        for id_, change in changes.items():
-            if change.row is not None:
-                try:
-                    values[id_] = encode_user({c: v for c, v in change.row.items() if c in wanted})
-                except DataError as error:
-                    self._bad.append((change.message, str(error), change.row))
+        values: dict[Id, bytes | None] = {}
+        for change in changes:
+            row = change.row
+            try:
+                known = None if row is None else {c: v for c, v in row.items() if c in wanted}
+                values[change.id] = None if known is None else encode_user(known)
+            except DataError as error:
+                self._bad.append((change.message, str(error), row))
         self._put_aside()
-        removed = [id_ for id_, change in changes.items() if change.row is None]
-        pairs = list(zip(_keys(list(values)), values.values(), strict=True))
-        change_users(self._store, pairs, _keys(removed), moves)
-        return len(pairs), len(removed)
+        put = {id_: value for id_, value in values.items() if value is not None}
+        removed = [id_ for id_, value in values.items() if value is None]
+        change_users(self._store, [*zip(_keys([*put]), put.values(), strict=True)], _keys(removed), moves)
+        return len(put), len(removed)
 
 
 def _keys(ids: list[Id]) -> list[bytes]:

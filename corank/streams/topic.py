@@ -35,7 +35,7 @@ BATCH_BYTES, BATCH_MESSAGES, BATCH_SECONDS = 8 << 20, 5_000, 0.5
 STEP_MESSAGES = 200
 PARTITIONS_SECONDS = 60.0
 """How often a reader without a group looks for new partitions."""
-_ADDRESS = re.compile(r"kafka://([^/?#\s@]+)/([a-zA-Z0-9._-]{1,249})")
+_ADDRESS = re.compile(r"kafka://([^/?#\s@]+)/([a-zA-Z0-9._-]{1,200})")
 _HOST = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:\[\]]+)(:\d{1,5})?")
 _OURS = {
     "enable.auto.commit": False,

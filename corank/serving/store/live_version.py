@@ -128,6 +128,8 @@ OffsetMoves = Mapping[str, tuple[int | None, int]]
 """By partition of a stream: the offset that the store has, None for none, and the one after some more messages."""
 
 USERS = "users"
+MOST_PARTITIONS = 4096
+"""Of all streams that a store follows."""
 HEAD_BYTES = 1 << 22
 """Largest head."""
 
@@ -223,7 +225,7 @@ class StoreState(Settings):
     """What is live, signed; None if it was not published with --sign."""
     claims: Annotated[dict[Version, Claim], Field(max_length=4096)] = {}
     """Versions that are being written or removed (claims.py)."""
-    offsets: Annotated[dict[Line, Count], Field(max_length=4096)] = {}
+    offsets: Annotated[dict[Line, Count], Field(max_length=MOST_PARTITIONS)] = {}
     """By partition of a stream, `items/TOPIC/3`, the offset of the first message that is not applied."""
 
     @model_validator(mode="after")
@@ -336,11 +338,16 @@ class StoreState(Settings):
         return self.model_copy(update={"claims": claims})
 
     def with_offsets(self, moves: OffsetMoves, address: str) -> Self:
-        """Return the state with messages applied. Raises OffsetsMovedError unless it is where the moves begin."""
+        """Return the state with messages applied.
+
+        Raises OffsetsMovedError unless it is where the moves begin, StoreError if there are too many partitions.
+        """
         for name, (begin, _) in moves.items():
             if self.offsets.get(name) != begin:
                 raise OffsetsMovedError(f"{address}: another process has applied messages of {name}")
         offsets = self.offsets | {name: end for name, (_, end) in moves.items()}
+        if len(offsets) > MOST_PARTITIONS:
+            raise StoreError(f"{address}: follows {MOST_PARTITIONS:,} partitions, and no more; take fewer")
         return self.model_copy(update={"offsets": offsets})
 
     def with_change(self, id_: str) -> Self:
