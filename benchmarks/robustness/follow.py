@@ -238,7 +238,8 @@ def shift_world(folder: Path) -> pl.DataFrame:
     shift = now.replace(tzinfo=end.tzinfo) - end - timedelta(seconds=1)
     half.with_columns(pl.col("time") + shift).write_parquet(folder / "log" / "before.parquet")
     document = json.loads(settings.read_text()) | {
-        "first": (now - timedelta(minutes=1)).isoformat(timespec="minutes"), "period": "1m", "holdout": "10s", "gate": ["rank.exposed.click.ece <= 1"],
+        "first": (now - timedelta(minutes=1)).isoformat(timespec="minutes"), "period": "1m", "holdout": "10s",
+        "gate": ["rank.exposed.click.ece <= 1"],  # defined without a click, too
     }  # fmt: skip
     settings.write_text(json.dumps({k: v for k, v in document.items() if k != "users"}))
     return coming
@@ -248,8 +249,6 @@ def learn(broker: Broker, folder: Path, minutes: float) -> Figures:
     """Seconds from a click to the version that learnt it."""
     coming = shift_world(folder / "live")
     settings, log = folder / "live" / "daily.yaml", folder / "live" / "log"
-    say("the model of before …")
-    corank.daily(settings)
     source, clicks, stop = broker.make_topic("live"), list[int](), threading.Event()
 
     def produce() -> None:
@@ -268,6 +267,8 @@ def learn(broker: Broker, folder: Path, minutes: float) -> Figures:
     config = folder / "live" / "config.yaml"
     with following_log(source, log, config, timedelta(minutes=1), timedelta(seconds=2)) as one:
         producer.start()
+        say("the model of before …")
+        corank.daily(settings)
         end, known = time.monotonic() + minutes * 60, 0
         while time.monotonic() < end:
             one.check()
