@@ -55,7 +55,6 @@ ROWS_A_MESSAGE = 500
 AIMS = {"kills.lost": ("==", 0.0), "kills.twice": ("==", 0.0)}
 START = 1_772_532_000_000
 SECOND, MINUTE = 1_000, 60_000
-FOREVER = timedelta(days=9999)
 Figures = dict[str, float | int | str]
 
 
@@ -155,7 +154,7 @@ def time_log(broker: Broker, folder: Path, world: Path, rows: int, form: str) ->
     log = write_config(folder / topic, world)
     config, minutes = log.parent / "config.yaml", timedelta(minutes=10)
     broker.send(topic, pack(given, form) + last)
-    with following_log(source, log, config, minutes, FOREVER) as one:
+    with following_log(source, log, config, minutes, timedelta(minutes=1)) as one:
         one.until((log / ".lock").exists)
         began = time.perf_counter()
         one.until(lambda: len([*log.glob("*.parquet")]) == 10)

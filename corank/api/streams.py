@@ -111,9 +111,9 @@ def follow_log(
     """Write joined candidates of a topic as files of the log, one a period of event time, for `corank daily`.
 
     A message is a row as JSON, a list of rows, or Arrow record batches, with the columns of the log. A period's file
-    appears when all partitions have passed its end, with whole requests. Rows that come later are in the next file, and
-    counted; a row whose request was written without it is a bad one. Offsets are kept with the files: killed at any
-    moment, nothing is lost and nothing there twice. One process follows into a folder.
+    appears when all partitions have passed its end by `wait`, with whole requests. Rows that come later are in the next
+    file, and counted; a row whose request was written without it is a bad one. Offsets are kept with the files: killed
+    at any moment, nothing is lost and nothing there twice. One process follows into a folder.
 
     Args:
         source: `kafka://HOST[:PORT]/TOPIC`.
@@ -121,7 +121,7 @@ def follow_log(
         config: the config whose `data` names the columns of request and time, and the time zone; `config.yaml` next
             to the folder unless given.
         period: length of periods, such as that of `corank daily`; it divides a day.
-        wait: how long a partition without messages keeps a period open.
+        wait: how much later than its end a period closes, by the times of rows: longer than they are out of order.
         dead_letter: where bad rows go, with their errors: a file of JSON lines, or `kafka://HOST/TOPIC`. The first one
             ends the command unless given.
         metrics: `[HOST:]PORT` that serves /metrics.

@@ -6,8 +6,9 @@
 
 All that was read before the offsets lies in the files that the state names. So a commit writes parts, then the state,
 and then gives closed periods their names; a process that starts does the last step again, and removes parts that no
-state names. A period closes when all partitions have passed its end: a partition that was read to its end has passed
-what lies `wait` before the latest of the others.
+state names. A period closes when all partitions have passed its end by `wait`, since rows of a partition come in any
+order within that. A partition that was read to its end has passed what lies as long again before the latest of the
+others.
 
 Letters: N rows.
 """
@@ -105,7 +106,7 @@ class LogSink:
             topic: the name of the topic.
             data: names the columns of request and time, and the time zone of periods.
             period: length of periods.
-            wait: for how long a partition without messages is waited for.
+            wait: how much later than its end a period closes, by the times of rows.
             letters: take bad rows.
             metrics: counts.
             report: receives lines.
@@ -160,13 +161,13 @@ class LogSink:
     def _find_closed(self) -> int:
         """The time before which all periods can be closed, ms UTC."""
         assert self.reader is not None
-        latest = max(self._passed.values(), default=NEVER)
-        bound = latest - self._wait
+        bound = max(self._passed.values(), default=NEVER) - 2 * self._wait
         if time.monotonic() - self._last_message > self._wait / 1000:
             bound = max(bound, now_ms() - self._wait)
         ends = self.reader.at_end
         passed = min(
-            max(self._passed.get(p, NEVER), bound if p in ends else NEVER) for p in self.reader.partitions
+            max(self._passed.get(p, NEVER) - self._wait, bound if p in ends else NEVER)
+            for p in self.reader.partitions
         )
         return self._state.closed if passed <= NEVER else max(self._state.closed, self._begin(passed))
 

@@ -58,7 +58,7 @@ def test_requests_and_clicks_become_files_of_the_log(broker: Broker, tmp_path: P
     folder = tmp_path / "log"
     folder.mkdir()
     shop(tmp_path).rename(tmp_path / "config.yaml")
-    period, wait = timedelta(minutes=10), timedelta(days=9999)
+    period, wait = timedelta(minutes=10), timedelta(minutes=1)
     with (
         joining(broker, tmp_path),
         following_log(broker.url("log"), folder, tmp_path / "config.yaml", period, wait) as one,

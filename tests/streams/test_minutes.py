@@ -31,10 +31,10 @@ def test_daily_learns_from_a_topic_by_periods_of_minutes(broker: Broker, tmp_pat
         "first": "2026-03-03T20:00", "period": "10m", "holdout": "6m", "users": None, "keep": 2
     }  # fmt: skip
     settings.write_text(json.dumps(document))
-    requests = after.filter(pl.col("time") < begin.dt.offset_by("31m"))
+    requests = after.filter(pl.col("time") < begin.dt.offset_by("33m"))
     broker.send("minutes", [to_arrow(part.to_arrow()) for part in requests.iter_slices(100)])
     with following_log(
-        source, log, log.parent / "config.yaml", timedelta(minutes=10), timedelta(days=9)
+        source, log, log.parent / "config.yaml", timedelta(minutes=10), timedelta(minutes=1)
     ) as one:
         one.until(lambda: len([*log.glob("follow-*.parquet")]) == 3)
     corank.daily(settings)

@@ -68,5 +68,5 @@ def follow_log(source: str, folder: Path, properties: Path, files: int) -> None:
         stop.set()
 
     threading.Thread(target=watch, daemon=True).start()
-    period, wait = timedelta(minutes=10), timedelta(days=9999)
+    period, wait = timedelta(minutes=10), timedelta(minutes=1)
     streams._follow_log(source, folder, None, period, wait, None, None, lambda line: None, stop)
