@@ -33,7 +33,7 @@ from corank.core.errors import DataError, RequestError, StreamError
 from corank.core.files import atomic_file, sync
 from corank.core.reports import Report
 from corank.core.time import MILLISECOND, floor_times, now_ms
-from corank.core.types import Longs
+from corank.core.types import Longs, Mask
 from corank.features.log_schema import DataSettings
 from corank.serving.funnel.request import parse_time
 from corank.streams.messages import DeadLetters, is_arrow, read_arrow, read_rows, require_row
@@ -206,7 +206,7 @@ class LogSink:
         self._metrics.rows.labels("applied").inc(len(begins))
         self._metrics.open_rows.inc(len(begins))
 
-    def _find_written(self, rows: LogRows) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def _find_written(self, rows: LogRows) -> Mask:
         """Which rows are of requests that closed periods have: (N,)."""
         first = _file_name(self._begin(int(rows.times.min())))
         files = [path for path in sorted(self._folder.glob("follow-*.parquet")) if path.name >= first]
