@@ -287,11 +287,10 @@ def _decode_changes(
 ) -> tuple[ItemLayer | None, pl.Series | None]:
     """Decode records to a layer of a funnel's items, and the ids of removed ones; None for none. Raises StoreError."""
     form = RecordFormat.from_manifest(funnel.manifest)
-    gone = [key for key, record in records.items() if form.is_removal(key, record)]
-    kept = {key: records[key] for key in records.keys() - gone}
+    kept = {key: record for key, record in records.items() if not form.is_removal(key, record)}
     layer = form.decode(kept) if kept else None
     dtype = funnel.request_encoder.items.layers[0].records.ids.values.dtype
-    removed = to_ids(gone) if gone else None
+    removed = form.removed_ids(records)
     known = None if layer is None else layer.records.ids.values
     for ids in (removed, known):
         if ids is not None and ids.dtype != dtype:

@@ -9,9 +9,10 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from corank.bundle.signatures import is_content_name
 from corank.core.errors import StoreError
@@ -47,7 +48,7 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Columns and `id`, as given."""
     records: list[tuple[bytes, bytes]] = []
     """Key and record, in the format of that version; of removed items, too."""
-    removed: list[int | str] = []
+    removed: list[Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | str] = []
     """Ids of items that were removed."""
     before: str
     """Id of the change before, empty if there is none."""
@@ -156,8 +157,17 @@ def _log_entry(line: LoggedChange) -> dict[str, Pairs]:
 
 def record_change(seq: int, change: Change, what: str, by: str) -> dict[str, Pairs]:
     """Return the entries of a store that record and log a change."""
-    counts = {"items": len(change.items), "removed_items": len(change.removed)}
-    line = LoggedChange(what, by, change.at, seq, change.id, change.before, change.version, **counts)
+    line = LoggedChange(
+        what,
+        by,
+        change.at,
+        seq,
+        change.id,
+        change.before,
+        change.version,
+        items=len(change.items),
+        removed_items=len(change.removed),
+    )
     return {JOURNAL: [(journal_key(seq), msgspec.msgpack.encode(change))]} | _log_entry(line)
 
 

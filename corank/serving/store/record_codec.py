@@ -154,6 +154,14 @@ class RecordFormat:
         """Whether an undamaged record of this model version says that an item was removed."""
         return record == self.removal(key)
 
+    def removed_ids(self, records: Mapping[bytes, bytes]) -> pl.Series | None:
+        """The ids of records that say that an item was removed; None if there are none. Raises StoreError."""
+        keys = sorted(key for key, record in records.items() if self.is_removal(key, record))
+        if not keys:
+            return None
+        _check_keys(keys)
+        return to_ids(keys)
+
     def decode(self, records: Mapping[bytes, bytes]) -> ItemLayer:
         """Decode N records by key to a layer, in the order of the keys.
 

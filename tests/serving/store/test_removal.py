@@ -4,18 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
 from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import ItemsAsOf
+from corank.core.errors import StoreError
+from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.fetch import catch_up
-from corank.serving.store.journal import read_log
+from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
+from corank.serving.store.journal import JOURNAL, journal_key, read_journal, read_log
 from corank.serving.store.live_version import USERS, OffsetsMovedError, StoreState
 from corank.serving.store.publish import publish_bundle
-from corank.serving.store.record_codec import to_keys
+from corank.serving.store.record_codec import RecordFormat, to_keys
 from corank.serving.store.retention import list_versions
 from corank.serving.store.upsert import change_items, encode_records, encode_removals, upsert
 from corank.serving.store.users import UserStore, change_users, encode_user
@@ -118,3 +121,28 @@ def test_offsets_change_with_items_and_users_alone(first: Path, store: Store) ->
     assert StoreState.read(store)[1].offsets == {"items/shop/0": 7, "items/shop/1": 2, "users/shop/0": 6}
     publish_bundle(first, store)
     assert StoreState.read(store)[1].offsets["items/shop/0"] == 7
+
+
+@pytest.mark.parametrize("key", [b"x", b"i123", b"s\xff", b"stext"])
+def test_an_odd_key_of_a_removed_item_is_refused(
+    first: Path, local: Store, tmp_path: Path, key: bytes
+) -> None:
+    version = publish_bundle(first, local)
+    change(local, item(4, 98), removed=[3])
+    form = RecordFormat.from_manifest(derived().funnel.manifest)
+    bare = Funnel(fetch_bundle(local, version, tmp_path / "cache"))
+    local.put({f"changed/{version}": [(key, form.removal(key))]})
+    with pytest.raises(StoreError, match=r"no key of an item|mix whole numbers and text"):
+        load_latest(local, version, bare)
+
+
+def test_an_odd_id_of_a_removed_item_is_refused(first: Path, local: Store) -> None:
+    publish_bundle(first, local)
+    seq = change(local, removed=[3])
+    (raw,) = local.get(JOURNAL, [journal_key(seq)])
+    assert raw is not None
+    plain = msgspec.msgpack.decode(raw)
+    for odd in ([2**64 - 1], [None], [1.5], "text", 5):
+        local.put({JOURNAL: [(journal_key(seq), msgspec.msgpack.encode(plain | {"removed": odd}))]})
+        with pytest.raises(StoreError, match="journal entry 2 is damaged"):
+            list(read_journal(local, 0, seq))
