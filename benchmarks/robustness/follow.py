@@ -260,7 +260,7 @@ def learn(broker: Broker, folder: Path, minutes: float) -> Figures:
             if rows["is_click"].sum():
                 clicks.append(now)
 
-    producer = threading.Thread(target=produce)
+    producer = threading.Thread(target=produce, daemon=True)
     figures: Figures = {}
     learnt: list[float] = []
     config = folder / "live" / "config.yaml"

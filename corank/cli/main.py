@@ -57,7 +57,7 @@ def build_app() -> App:
     for name, help_text, group in (
         ("import", "Turn public logs into tables and a config.", "Data"),
         ("store", "List a store's versions and its log; promote, withdraw, roll back, prune.", "Ship"),
-        ("follow", "Follow a topic of Kafka: items and users into a store, candidates into the log.", "Every day"),
+        ("follow", "Follow a topic of Kafka: items or users into a store, or the log.", "Every day"),
     ):
         app.command(f"corank.cli.commands:{name}", name=name, group=groups[group], help=help_text)
     app.register_install_completion_command(
