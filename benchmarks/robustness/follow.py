@@ -188,6 +188,11 @@ def kill_items(broker: Broker, folder: Path, bundle: Path, kills: int, rng: rand
     return counts
 
 
+def closed_periods(share: float) -> int:
+    """How many periods of `log_rows` are closed by a share of the rows, with a margin of a minute."""
+    return max(0, int(share * 100 - 1.1) // 10)
+
+
 def read_state(log: Path) -> bytes:
     """What a log's files hold."""
     path = log / ".follow.json"
@@ -208,7 +213,7 @@ def kill_log(broker: Broker, folder: Path, world: Path, kills: int, rng: random.
         broker.send("kill-log", messages[n * 1000 : (n + 1) * 1000])
         before = read_state(log)
         process = start(follow_log, *options, 10**6)
-        if n and (n + 1) * 10 // kills > n * 10 // kills:  # a period has ended
+        if closed_periods((n + 1) / kills) > closed_periods(n / kills):
             eventually(partial(has_changed, log, before))
         time.sleep(rng.random() * 0.5)
         process.kill()
