@@ -222,40 +222,38 @@ class LogSink:
 
     def _read(self, messages: Sequence[Message]) -> Iterable[LogRows]:
         """The rows of messages; bad ones go to the dead letters."""
-        plain = [n for n, message in enumerate(messages) if not is_arrow(message.value() or b"")]
-        if plain and self._schema is not None and (table := self._read_fast([messages[n] for n in plain])):
-            rows, plain = self._check(messages, table, np.array(plain), True), []
+        arrow = [n for n, message in enumerate(messages) if is_arrow(message.value() or b"")]
+        plain = sorted({*range(len(messages))} - {*arrow})
+        fast = self._read_fast(messages, plain) if plain and self._schema is not None else None
+        if fast is not None:
+            yield fast
+        elif plain:
+            yield from self._read_slowly(messages, plain)
+        for n in arrow:
+            try:
+                table = self._fit(read_arrow(messages[n].value() or b""))
+                rows = self._check(messages, table, np.full(len(table), n))
+            except DataError as error:
+                self._letters.put(messages[n], str(error))
+                continue
             if rows is not None:
                 yield rows
-            else:
-                plain = [n for n, message in enumerate(messages) if not is_arrow(message.value() or b"")]
-        if plain:
-            yield from self._read_slowly(messages, plain)
-        for n, message in enumerate(messages):
-            if is_arrow(message.value() or b""):
-                try:
-                    table = self._fit(read_arrow(message.value() or b""))
-                    rows = self._check(messages, table, np.full(len(table), n))
-                except DataError as error:
-                    self._letters.put(message, str(error))
-                    continue
-                if rows is not None:
-                    yield rows
 
-    def _read_fast(self, messages: Sequence[Message]) -> pa.Table | None:
-        """Parse messages of one JSON row each at once; None if one of them is another."""
-        text = b"\n".join(message.value() or b"" for message in messages)
+    def _read_fast(self, messages: Sequence[Message], numbers: Sequence[int]) -> LogRows | None:
+        """Parse messages of one JSON row each at once; None if one of them is another, or bad."""
+        values = [messages[n].value() or b"" for n in numbers]
         assert self._schema is not None
         try:
-            (first,) = read_rows(messages[0].value() or b"")
+            (first,) = read_rows(values[0])
             # times that are whole ms are no text of a time
             whole = {name for name, value in require_row(first).items() if type(value) is int}
             whole &= {field.name for field in self._schema if pa.types.is_timestamp(field.type)}
             fields = [pa.field(f.name, pa.int64()) if f.name in whole else f for f in self._schema]
             options = pyarrow.json.ParseOptions(explicit_schema=pa.schema(fields), newlines_in_values=True)
-            table = pyarrow.json.read_json(pa.BufferReader(text), parse_options=options)
-            if len(table) == len(messages) and not _starts_list(messages):
-                return self._fit(table.combine_chunks())
+            table = pyarrow.json.read_json(pa.BufferReader(b"\n".join(values)), parse_options=options)
+            if len(table) == len(values) and not any(value.lstrip()[:1] == b"[" for value in values):
+                fitting = self._fit(table.combine_chunks())
+                return self._check(messages, fitting, np.array(numbers), strict=True)
         except (pa.ArrowException, OverflowError, ValueError, DataError):
             pass
         return None
@@ -497,8 +495,3 @@ def _encode_schema(schema: pa.Schema | None) -> str:
 
 def _decode_schema(text: str) -> pa.Schema | None:
     return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(text))) if text else None
-
-
-def _starts_list(messages: Sequence[Message]) -> bool:
-    """Whether a message is a list of rows."""
-    return any((message.value() or b"").lstrip()[:1] == b"[" for message in messages)
