@@ -11,9 +11,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-MOST_REQUESTS, MOST_CANDIDATES = 16, 16_000
-"""Of a batch: beyond them a request costs no less, and the first waits for the last. See docs/results/serving.md."""
-
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -46,9 +43,16 @@ class _Entry(Generic[T, R]):
 class RankQueue(Generic[T, R]):
     """Requests in the order in which they came. The coroutine of the first ranks; there is no task of its own."""
 
-    def __init__(self, rank: Callable[[Sequence[T]], Sequence[R | Exception]]) -> None:
-        """`rank` ranks a batch: for each request its outcome, or the error that it gets."""
-        self._rank = rank
+    def __init__(
+        self, rank: Callable[[Sequence[T]], Sequence[R | Exception]], requests: int, candidates: int
+    ) -> None:
+        """
+        Args:
+            rank: ranks a batch: for each request its outcome, or the error that it gets.
+            requests: of a batch, at most.
+            candidates: of a batch of several requests, at most.
+        """
+        self._rank, self._most_requests, self._most_candidates = rank, requests, candidates
         self._waiting: deque[_Entry[T, R]] = deque()
         self._busy = False
 
@@ -75,9 +79,9 @@ class RankQueue(Generic[T, R]):
         return entry.outcome
 
     def _rank_waiting(self) -> None:
-        batch, left = [self._waiting.popleft()], MOST_CANDIDATES
+        batch, left = [self._waiting.popleft()], self._most_candidates
         left -= batch[0].size
-        while self._waiting and len(batch) < MOST_REQUESTS and self._waiting[0].size <= left:
+        while self._waiting and len(batch) < self._most_requests and self._waiting[0].size <= left:
             batch.append(self._waiting.popleft())
             left -= batch[-1].size
         try:

@@ -18,7 +18,7 @@ import msgspec
 from corank.bundle.graph_files import RUNTIME_ERRORS
 from corank.core.errors import RequestError
 from corank.core.time import MILLISECOND, now_ms
-from corank.serving.funnel.funnel import BatchRequest, Funnel
+from corank.serving.funnel.funnel import AT_ONCE, BatchRequest, Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import QueryAhead
 from corank.serving.http.asgi import HttpCall, HttpReply, RefusedError, shorten_error
@@ -33,7 +33,7 @@ from corank.serving.http.body import (
 )
 from corank.serving.http.follower import Follower
 from corank.serving.http.prometheus import ServiceMetrics
-from corank.serving.http.rank_queue import MOST_REQUESTS, RankQueue
+from corank.serving.http.rank_queue import RankQueue
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.user_lookup import GIVEN, FoundUser, UserLookup, lookup_seconds
 from corank.serving.http.versioned_ranking import RankedRequest, ShadowQueue, rank_by_version
@@ -63,6 +63,10 @@ def check_clock(request: Request, skew: timedelta | None) -> None:
 
 REMEMBERED_BYTES = 2**16
 """Largest body whose request is kept to warm the next version, so that little memory is held."""
+
+
+MOST_CANDIDATES = 16_000
+"""Of requests that are ranked together: beyond them the first would wait long for the last."""
 
 
 class Waiting(NamedTuple):
@@ -106,7 +110,7 @@ class RankEndpoints:
         self._users, self._request_log = users, request_log
         self.waiting = 0
         """Requests that wait or are ranked."""
-        self._queue = RankQueue(self._rank)
+        self._queue = RankQueue(self._rank, AT_ONCE, MOST_CANDIDATES)
         shadow = follower.rollout.shadow
         self.shadow = (
             ShadowQueue(shadow, lambda: bodies.is_idle, metrics.versions, request_log)
@@ -160,8 +164,8 @@ class RankEndpoints:
             self._shed_if_full()
             funnel, answers = self._follower.funnel, list[dict[str, Any]]()
             with self._counting(len(parts)):
-                for first in range(0, len(parts), MOST_REQUESTS):
-                    some = parts[first : first + MOST_REQUESTS]
+                for first in range(0, len(parts), AT_ONCE):
+                    some = parts[first : first + AT_ONCE]
                     ranked = (self._rank_part(call, funnel, part, codec) for part in some)
                     answers += await asyncio.gather(*ranked)
             manifest = funnel.manifest

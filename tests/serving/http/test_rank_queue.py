@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from corank.serving.http.rank_queue import MOST_CANDIDATES, MOST_REQUESTS, RankQueue
+from corank.serving.http.rank_queue import RankQueue
+
+MOST_REQUESTS, MOST_CANDIDATES = 4, 100
 
 
 class Ranker:
@@ -14,7 +16,7 @@ class Ranker:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
-        self.queue = RankQueue[int, int](self.rank)
+        self.queue = RankQueue[int, int](self.rank, MOST_REQUESTS, MOST_CANDIDATES)
 
     def rank(self, batch: Sequence[int]) -> list[int | Exception]:
         self.batches.append([*batch])
