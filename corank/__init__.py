@@ -60,6 +60,9 @@ if TYPE_CHECKING:
     from corank.api.stores import users as users
     from corank.api.stores import vectors as vectors
     from corank.api.stores import withdraw as withdraw
+    from corank.api.streams import follow_items as follow_items
+    from corank.api.streams import follow_log as follow_log
+    from corank.api.streams import follow_users as follow_users
     from corank.api.training import TrainResult as TrainResult
     from corank.api.training import train as train
     from corank.continual.daily import daily as daily
@@ -84,6 +87,7 @@ _NAMES = {
     "corank.api.serving": "serve token",
     "corank.api.stores": "predict promote prune publish replay roll_back store_log store_versions users "
     "vectors withdraw",
+    "corank.api.streams": "follow_items follow_log follow_users",
     "corank.api.training": "TrainResult train",
     "corank.continual.daily": "daily",
     "corank.continual.daily_result": "DailyResult",

@@ -31,7 +31,7 @@ from corank.serving.funnel.random_requests import draw_requests
 from corank.serving.funnel.request import Request
 from corank.serving.store.upsert import MergedItems
 
-_MERGED = ("kept", "overridden", "lacking")
+_MERGED = ("kept", "overridden", "lacking", "removed")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -155,7 +155,7 @@ class PublishResult(DocumentResult):
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`items`: what became of each item that was upserted before: `kept` on top, `overridden` by the table, or
-        `lacking` in it."""
+        `lacking` in it, or that was `removed`."""
         rows = ({"item": str(item), "became": name} for name in _MERGED for item in self.get(name, ()))
         return {"items": frame(rows, ["item", "became"])}
 

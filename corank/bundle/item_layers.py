@@ -4,7 +4,7 @@ Letters: N items of a layer · P positions · d width of an item part.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self, TypeVar
 
@@ -48,6 +48,12 @@ class ItemLayer:
         }
         return type(self)(self.records.merge(newer.records), parts)
 
+    def without(self, ids: pl.Series) -> Self:
+        """Leave some items out."""
+        gone = self.records.ids.find(ids)
+        kept = np.setdiff1d(np.arange(len(self.records.ids)), gone)
+        return type(self)(self.records.select(kept), {n: p.select(kept) for n, p in self.parts.items()})
+
 
 @dataclass(frozen=True)
 class LayeredItems:
@@ -57,6 +63,8 @@ class LayeredItems:
     """
 
     layers: tuple[ItemLayer, ...]
+    removed: Longs = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Positions of items of the first layer that are not known any more, ascending."""
 
     @cached_property
     def bounds(self) -> Longs:
@@ -65,14 +73,22 @@ class LayeredItems:
 
     def with_layer(self, layer: ItemLayer) -> Self:
         """Add a newer layer."""
-        return type(self)((*self.layers, layer))
+        return replace(self, layers=(*self.layers, layer))
 
-    def with_items(self, newer: ItemLayer) -> Self:
-        """Merge newer items with those that came since the bundle."""
+    def with_items(self, newer: ItemLayer | None, gone: pl.Series | None = None) -> Self:
+        """Merge newer items with those that came since the bundle, and remove others by their ids."""
         first, *later = self.layers
-        for layer in reversed(later):
-            newer = layer.merge(newer)
-        return type(self)((first, newer))
+        removed, find = self.removed, first.records.ids.find
+        if gone is not None:
+            later = [layer.without(gone) for layer in later]
+            removed = np.union1d(removed, find(gone))
+        if newer is not None:
+            for layer in reversed(later):
+                newer = layer.merge(newer)
+            later = [newer]
+            removed = np.setdiff1d(removed, find(newer.records.ids.values))
+        later = [layer for layer in later if len(layer.records.ids)]
+        return type(self)((first, *later), removed[removed >= 0])
 
     @cached_property
     def text(self) -> bool:
@@ -94,6 +110,9 @@ class LayeredItems:
     def _newest(self, positions: list[Longs]) -> Longs:
         """Choose among the positions in each layer those in the newest one that has the item."""
         position = positions[0]
+        if len(self.removed):
+            near = np.searchsorted(self.removed, position).clip(max=len(self.removed) - 1)
+            position = np.where(self.removed[near] == position, -1, position)
         for newer, first in zip(positions[1:], self.bounds[1:], strict=False):
             position = np.where(newer < 0, position, newer + first)
         return position

@@ -200,6 +200,14 @@ class ItemRecords:
             {name: np.concatenate((values, other.columns[name])) for name, values in self.columns.items()},
         )
 
+    def select(self, at: Longs) -> Self:
+        """Take some records, in their order: (N)."""
+        columns = {name: values[at] for name, values in self.columns.items()}
+        ids = Keys(self.ids.values.gather(at))
+        return replace(
+            self, ids=ids, rows=self.rows.take(at), operands=self.operands.take(at), columns=columns
+        )
+
     def merge(self, newer: Self) -> Self:
         """Add newer records, which replace those of the same items."""
         older, order = self.order_with(newer)

@@ -165,12 +165,12 @@ class Retrieval:
         base, *newer = items.layers
         assert len(newer) < 2
         self._newer: ItemLayer | None = newer[0] if newer else None
-        stale: Longs = np.empty(0, dtype=np.int64)
+        stale: Longs = items.removed
         newer_operands = None
         if self._newer is not None:
             newer_operands = self._newer.records.operands
             position = base.records.ids.find(self._newer.records.ids.values)
-            stale = position[position >= 0]
+            stale = np.union1d(stale, position[position >= 0])
         cached = max(1, min(FILTERS, FILTER_BYTES // max(1, int(items.bounds[-1]))))
         self._older = lru_cache(maxsize=cached)(partial(_allowed, base.records.operands, stale))
         self._among = lru_cache(maxsize=cached)(partial(_allowed, newer_operands, stale[:0]))

@@ -36,6 +36,8 @@ REFUSED = 3
 """The exit status if new rows break a threshold of the config, or the newest period did not go live."""
 STORE = ("ls", "log", "promote", "withdraw", "rollback", "prune")
 """The commands of `corank store`."""
+FOLLOW = ("items", "users", "log")
+"""The commands of `corank follow`."""
 FUNCTIONS = {"ls": "store_versions", "log": "store_log", "rollback": "roll_back"}
 """Their functions that have another name."""
 SUPPLIED = ("report", "progress", "callbacks", "tables")
@@ -46,7 +48,7 @@ Show = Callable[[Any, Mapping[str, Any]], object]
 
 
 def __getattr__(target: str) -> App:
-    """The command of a function by its dotted name; `import` and `store` are groups of commands."""
+    """The command of a function by its dotted name; `import`, `store` and `follow` are groups of commands."""
     if target == "import":
         return _import_group()
     if target == "store":
@@ -54,6 +56,11 @@ def __getattr__(target: str) -> App:
         for name in STORE:
             function = _load(f"corank.api.stores.{FUNCTIONS.get(name, name)}")
             group.command(_command_of(function, name))
+        return group
+    if target == "follow":
+        group = App(name="follow", help_epilogue="")
+        for name in FOLLOW:
+            group.command(_command_of(_load(f"corank.api.streams.follow_{name}"), name))
         return group
     if not target.startswith("corank."):
         raise AttributeError(target)

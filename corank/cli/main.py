@@ -32,7 +32,7 @@ COMMANDS = {
 """By what a user does: commands, of which each is the function of `corank` of that name."""
 MODULES = MODULE_OF | {"serve": "corank.cli.serve"}
 """Where the function of each command is defined."""
-NAMES = ["import", "store", *(name for commands in COMMANDS.values() for name in commands)]
+NAMES = ["import", "store", "follow", *(name for commands in COMMANDS.values() for name in commands)]
 """The commands of the first level."""
 
 
@@ -57,6 +57,7 @@ def build_app() -> App:
     for name, help_text, group in (
         ("import", "Turn public logs into tables and a config.", "Data"),
         ("store", "List a store's versions and its log; promote, withdraw, roll back, prune.", "Ship"),
+        ("follow", "Follow a topic of Kafka: items or users into a store, or the log.", "Every day"),
     ):
         app.command(f"corank.cli.commands:{name}", name=name, group=groups[group], help=help_text)
     app.register_install_completion_command(
@@ -74,7 +75,7 @@ def run(words: Sequence[str]) -> int:
         # so that processes started by the command load them, too
         os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *plugins])
     _require_known(words)
-    if words in ([], ["import"], ["store"]):  # a group without a command
+    if words in ([], ["import"], ["store"], ["follow"]):  # a group without a command
         build_app()([*words, "--help"])
         return WRONG_USAGE
     status = build_app()(words, exit_on_error=False, error_console=Console(stderr=True))

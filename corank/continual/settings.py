@@ -1,6 +1,6 @@
 """The settings of `corank daily`, a YAML file next to the config that it trains; and the periods of a log.
 
-A period is a day or some hours, with a name, bounds, and what of it trains, validates and compares.
+A period is a day, some hours or some minutes, with a name, bounds, and what of it trains, validates and compares.
 """
 
 from collections.abc import Iterator
@@ -19,20 +19,20 @@ from corank.core.settings import Duration, Moment, Settings, validate
 from corank.core.time import floor_times, now_ms
 from corank.training.config.yaml_values import read_yaml_file
 
-DAY = timedelta(days=1)
+DAY, HOUR, MINUTE, ZERO = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1), timedelta()
 MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True)
 class Period:
-    """A day or some hours of a time zone."""
+    """A day, some hours or some minutes of a time zone."""
 
     begin: int
     """ms UTC."""
     end: int
     """ms UTC; not in it."""
     name: str
-    """`2026-04-25`, or `2026-04-25T13` of periods shorter than a day: in the time zone."""
+    """`2026-04-25`, `2026-04-25T13` of hours, `2026-04-25T1310` of minutes: in the time zone."""
 
     @classmethod
     def at(cls, time: int, length: timedelta, timezone: str) -> Self:
@@ -47,7 +47,8 @@ class Period:
         midnight = _floor(_floor(begin, DAY, timezone) + 36 * 3_600_000, DAY, timezone)
         end = midnight if length == DAY else min(begin + length // MILLISECOND, midnight)
         local = datetime.fromtimestamp(begin / 1000, UTC).astimezone(ZoneInfo(timezone))
-        name = local.strftime("%Y-%m-%d" if length == DAY else "%Y-%m-%dT%H")
+        form = "%Y-%m-%d" if length == DAY else "%Y-%m-%dT%H" if length % HOUR == ZERO else "%Y-%m-%dT%H%M"
+        name = local.strftime(form)
         # the hour that clocks repeat in autumn has a name of its own
         return cls(begin, end, name + ("+" if local.fold and length != DAY else ""))
 
@@ -74,9 +75,12 @@ class Period:
 
 
 def check_length(length: timedelta) -> timedelta:
-    """Return the length of periods. Raises ValueError unless it is a day or hours that divide one."""
-    if length < timedelta(hours=1) or DAY % length or length % timedelta(hours=1):
-        raise ValueError("expected 1d, or hours that divide a day: 1h, 2h, 3h, 4h, 6h, 8h, 12h")
+    """Return the length of periods. Raises ValueError unless it is a day, or what divides a day or an hour."""
+    unit, whole = (HOUR, DAY) if length >= HOUR else (MINUTE, HOUR)
+    if length < MINUTE or length % unit or whole % length:
+        raise ValueError(
+            "expected 1d, hours that divide a day, or minutes that divide an hour: 6h, 1h, 10m, 1m"
+        )
     return length
 
 
@@ -132,7 +136,7 @@ class DailySettings(Settings):
     folder: str = "daily"
     """Of packed data, runs, bundles, the history and its page, relative to this file."""
     period: Annotated[Duration, AfterValidator(check_length)] = timedelta(days=1)
-    """How often: `1d`, or hours that divide a day, such as `1h`."""
+    """How often: `1d`, or what divides a day or an hour, such as `1h` and `10m`."""
     holdout: Duration = timedelta(hours=2)
     """At the end of a period: half validates, half compares the candidate with the live run; on the next it trains."""
     delay: Duration = timedelta()

@@ -69,6 +69,10 @@ class StoreError(CorankError):
     """A store cannot be reached, is full, or holds what is not corank's; the message names its address."""
 
 
+class StreamError(CorankError):
+    """A topic of a stream cannot be read, or holds what nobody can use."""
+
+
 class StorageError(CorankError):
     """An object store refuses, cannot be reached, or holds what is not corank's; the message names the URL."""
 

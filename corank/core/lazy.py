@@ -68,6 +68,7 @@ def autograd_function(steps: type[Any]) -> Callable[..., Any]:
 
 
 EXTRA_OF = {
+    "confluent_kafka": "kafka",
     "cryptography": "sign",
     "faiss": "retrieval",
     "fsspec": "objects",

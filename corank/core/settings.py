@@ -109,6 +109,15 @@ def _duration(value: Any) -> Any:
     raise PydanticCustomError("duration", "expected a duration such as 30m, 1h or 3d")
 
 
+def read_duration(text: str) -> timedelta:
+    """Read a length of time, such as 10m. Raises ConfigError."""
+    try:
+        length: timedelta = _duration(text)
+        return length
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
 def format_duration(value: timedelta) -> str:
     """Write a length of time as `Duration` reads it, in the longest unit that is whole."""
     seconds = int(value.total_seconds())

@@ -55,6 +55,7 @@ def log_view(changes: Sequence[Mapping[str, Any]]) -> View:
 
 def _describe_change(change: Mapping[str, Any]) -> str:
     what = change["what"] + (f" of {change['items']:,} items" if change["items"] else "")
+    what += f", {change['removed_items']:,} removed" if change["removed_items"] else ""
     about = (
         ", ".join(change["removed"]) if change["what"] == "prune" else change["beside"] or change["version"]
     )

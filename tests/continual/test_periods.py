@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from corank.continual.settings import DAY, Period, due_periods
+from corank.continual.settings import DAY, DailySettings, Period, due_periods
 from corank.core.errors import ConfigError
+from corank.core.settings import validate
 from corank.core.time import moment_to_ms
 from corank.features.split import RangeSplit
 
@@ -25,7 +26,7 @@ def test_days_are_as_long_as_the_clocks_make_them(day: str, hours: int) -> None:
 
 
 @pytest.mark.parametrize("day", ["2026-03-29", "2026-07-01", "2026-10-25"])
-@pytest.mark.parametrize("length", [HOUR, 6 * HOUR])
+@pytest.mark.parametrize("length", [HOUR, 6 * HOUR, HOUR / 6])
 def test_hours_follow_one_another_and_have_names_of_their_own(day: str, length: timedelta) -> None:
     whole = Period.at(moment_to_ms(f"{day}T10:00"), DAY, "Europe/Berlin")
     names, begin = [], whole.begin
@@ -35,6 +36,18 @@ def test_hours_follow_one_another_and_have_names_of_their_own(day: str, length: 
         names.append(period.name)
         begin = period.end
     assert begin == whole.end and len(set(names)) == len(names)
+
+
+def test_minutes_have_names_of_their_own() -> None:
+    period = Period.at(moment_to_ms("2026-04-26T12:59:59"), HOUR / 6, "Asia/Shanghai")
+    assert (period.name, period.end - period.begin) == ("2026-04-26T2050", 600_000)
+
+
+@pytest.mark.parametrize("length", ["7m", "25m", "90m", "5h", "2d", "30s"])
+def test_a_period_divides_a_day_or_an_hour(length: str) -> None:
+    settings = {"config": "c.yaml", "first": "2026-04-25", "gate": ["rank.auc >= 0"], "holdout": "1s"}
+    with pytest.raises(ConfigError, match="period: expected 1d, hours that divide a day, or minutes"):
+        validate(DailySettings, settings | {"period": length}, "daily.yaml")
 
 
 def test_a_period_is_due_when_it_is_over_and_its_labels_are_known() -> None:

@@ -4,7 +4,7 @@ The users and items of a packing, and when each was seen last.
 
 Past numbers of candidates by time, against which the number of new rows is judged.
 
-They are counted by quarters of an hour, since periods begin at one in every time zone, and later packings keep them.
+They are counted by minutes, since periods begin at one in every time zone, and later packings keep them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -99,25 +99,25 @@ def join_ids(new: pl.DataFrame, earlier: pl.DataFrame, since: int, column: str) 
     return both.group_by("value").agg(pl.col("seen").max()).sort("value")
 
 
-FILE = "rows.npy"
+FILE = "minutes.npy"
 """Within STATE."""
-QUARTER = 900_000
+MINUTE = 60_000
 """ms."""
-KEPT = 8 * (DAY // MILLISECOND) // QUARTER
-"""Quarters that packed data keep: of the same hours of seven days before one that follows."""
+KEPT = 8 * (DAY // MILLISECOND) // MINUTE
+"""Minutes that packed data keep: of the same hours of seven days before one that follows."""
 LONGEST = 2**16
-"""Quarters before the log's last row that are counted, at most: its first may be of 1970."""
+"""Minutes before the log's last row that are counted, at most: its first may be of 1970."""
 WHOLE = 7 / 8
-"""Share of the quarters of a period that are known at least, if it is compared with: the log may begin or end within
+"""Share of the minutes of a period that are known at least, if it is compared with: the log may begin or end within
 the others, but has few rows there."""
 
 
 @dataclass(frozen=True)
 class KnownRows:
-    """Candidates by quarter of an hour."""
+    """Candidates by minute."""
 
     counts: Mapping[int, int]
-    """By the number of the quarter since 1970 UTC; missing ones are unknown."""
+    """By the number of the minute since 1970 UTC; missing ones are unknown."""
 
     @classmethod
     def count(
@@ -132,26 +132,26 @@ class KnownRows:
         """
         counted: dict[int, int] = {}
         for times, sizes in shards:
-            quarters, place = np.unique(times // QUARTER, return_inverse=True)
-            candidates = np.bincount(place, sizes, len(quarters)).astype(np.int64)
-            for quarter, count in zip(quarters.tolist(), candidates.tolist(), strict=True):
-                counted[quarter] = counted.get(quarter, 0) + count
+            minutes, place = np.unique(times // MINUTE, return_inverse=True)
+            candidates = np.bincount(place, sizes, len(minutes)).astype(np.int64)
+            for minute, count in zip(minutes.tolist(), candidates.tolist(), strict=True):
+                counted[minute] = counted.get(minute, 0) + count
         known: dict[int, int] = {}
         for begin, end in bounds:
-            first = max(begin // QUARTER, min(counted, default=0), last // QUARTER - LONGEST)
-            for quarter in range(first, min(-(-end // QUARTER), last // QUARTER + 1)):
-                known[quarter] = counted.get(quarter, 0)
+            first = max(begin // MINUTE, min(counted, default=0), last // MINUTE - LONGEST)
+            for minute in range(first, min(-(-end // MINUTE), last // MINUTE + 1)):
+                known[minute] = counted.get(minute, 0)
         return cls(known)
 
     def after(self, earlier: Self) -> Self:
-        """Add the counts of an earlier packing, which win: it read all rows; these may begin within a quarter."""
+        """Add the counts of an earlier packing, which win: it read all rows; these may begin within a minute."""
         return type(self)({**self.counts, **earlier.counts})
 
     def between(self, begin: int, end: int) -> int | None:
-        """The candidates of a period, ms UTC, to the next quarter of an hour; None unless nearly all of it is known."""
-        quarters = range(round(begin / QUARTER), round(end / QUARTER))
-        counts = [self.counts[quarter] for quarter in quarters if quarter in self.counts]
-        return sum(counts) if counts and len(counts) >= WHOLE * len(quarters) else None
+        """The candidates of a period, ms UTC, to the next minute; None unless nearly all of it is known."""
+        minutes = range(round(begin / MINUTE), round(end / MINUTE))
+        counts = [self.counts[minute] for minute in minutes if minute in self.counts]
+        return sum(counts) if counts and len(counts) >= WHOLE * len(minutes) else None
 
     def write(self, packed: Path) -> None:
         """Write the newest into packed data."""

@@ -219,19 +219,23 @@ class Funnel:
                 return load_first(StoreSource(store, folder, trust=keys))[0]
         return cls(Bundle.open(parse_location(source), trust=keys))
 
-    def with_changes(self, items_seq: int, items_id: str, newer: ItemLayer | None = None) -> Self:
+    def with_changes(
+        self, items_seq: int, items_id: str, newer: ItemLayer | None = None, gone: pl.Series | None = None
+    ) -> Self:
         """Return the funnel after a change of items; this one stays as it is.
 
         Args:
             items_seq: number of the change.
             items_id: its id.
             newer: items that were added or changed; none if None.
+            gone: ids of items that were removed, others than those; none if None.
         """
         other = copy(self)
         other.manifest = self.manifest.model_copy(update={"items_seq": items_seq, "items_id": items_id})
         if newer is not None:
             check_changed_items(newer, self.manifest, self.request_encoder.encoders)
-            items = self.request_encoder.items.with_items(newer)
+        if newer is not None or gone is not None:
+            items = self.request_encoder.items.with_items(newer, gone)
             other.request_encoder = self.request_encoder.with_items(items)
             other.retrieval = self.retrieval and self.retrieval.with_items(items)
         return other

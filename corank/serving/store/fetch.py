@@ -21,6 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from corank.bundle.bundle import Bundle, BundleWriter, lock_bundle
 from corank.bundle.content import part_file
 from corank.bundle.item_layers import ItemLayer, LayeredItems
@@ -292,9 +294,9 @@ def holds_change(store: Store, state: StoreState, seq: int, id_: str) -> bool:
 
 def _apply(funnel: Funnel, seq: int, id_: str, records: Mapping[bytes, bytes]) -> Funnel:
     """Apply changed items to a funnel, at a change. Raises StoreError, which names an item that does not fit."""
-    layer = _decode_changes(funnel, records)
+    layer, gone = _decode_changes(funnel, records)
     try:
-        return funnel.with_changes(seq, id_, layer)
+        return funnel.with_changes(seq, id_, layer, gone)
     except StoreError as error:
         if len(records) == 1:
             raise StoreError(f"item {to_ids(records)[0]!r}: {error}") from None
@@ -304,15 +306,20 @@ def _apply(funnel: Funnel, seq: int, id_: str, records: Mapping[bytes, bytes]) -
         raise
 
 
-def _decode_changes(funnel: Funnel, records: Mapping[bytes, bytes]) -> ItemLayer | None:
-    """Decode records to a layer of a funnel's items; None if there are none. Raises StoreError."""
-    if not records:
-        return None
-    layer = RecordFormat.from_manifest(funnel.manifest).decode(records)
-    ids = funnel.request_encoder.items.layers[0].records.ids.values
-    if layer.records.ids.values.dtype != ids.dtype:
-        raise StoreError("the keys of changed items are of another type than the bundle's; publish again")
-    return layer
+def _decode_changes(
+    funnel: Funnel, records: Mapping[bytes, bytes]
+) -> tuple[ItemLayer | None, pl.Series | None]:
+    """Decode records to a layer of a funnel's items, and the ids of removed ones; None for none. Raises StoreError."""
+    form = RecordFormat.from_manifest(funnel.manifest)
+    kept = {key: record for key, record in records.items() if not form.is_removal(key, record)}
+    layer = form.decode(kept) if kept else None
+    dtype = funnel.request_encoder.items.layers[0].records.ids.values.dtype
+    removed = form.removed_ids(records)
+    known = None if layer is None else layer.records.ids.values
+    for ids in (removed, known):
+        if ids is not None and ids.dtype != dtype:
+            raise StoreError("the keys of changed items are of another type than the bundle's; publish again")
+    return layer, removed
 
 
 NICENESS = 10

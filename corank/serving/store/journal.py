@@ -9,9 +9,10 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from corank.bundle.signatures import is_content_name
 from corank.core.errors import StoreError
@@ -37,7 +38,7 @@ ID_DIGITS = 16
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """An entry of the journal: items that were upserted together, or another version that went live."""
+    """An entry of the journal: items that were upserted and removed together, or another version that went live."""
 
     version: str
     """The live version from then on."""
@@ -46,7 +47,9 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     items: list[dict[str, Any]] = []
     """Columns and `id`, as given."""
     records: list[tuple[bytes, bytes]] = []
-    """Key and record, in the format of that version."""
+    """Key and record, in the format of that version; of removed items, too."""
+    removed: list[Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | str] = []
+    """Ids of items that were removed."""
     before: str
     """Id of the change before, empty if there is none."""
 
@@ -142,6 +145,8 @@ class LoggedChange(msgspec.Struct, frozen=True):
     """Versions that were removed."""
     beside: str = ""
     """The version that was staged or withdrawn, without a change of what is live."""
+    removed_items: int = 0
+    """Number of items that were removed."""
 
 
 def _log_entry(line: LoggedChange) -> dict[str, Pairs]:
@@ -152,7 +157,17 @@ def _log_entry(line: LoggedChange) -> dict[str, Pairs]:
 
 def record_change(seq: int, change: Change, what: str, by: str) -> dict[str, Pairs]:
     """Return the entries of a store that record and log a change."""
-    line = LoggedChange(what, by, change.at, seq, change.id, change.before, change.version, len(change.items))
+    line = LoggedChange(
+        what,
+        by,
+        change.at,
+        seq,
+        change.id,
+        change.before,
+        change.version,
+        items=len(change.items),
+        removed_items=len(change.removed),
+    )
     return {JOURNAL: [(journal_key(seq), msgspec.msgpack.encode(change))]} | _log_entry(line)
 
 

@@ -19,6 +19,7 @@ before, and a service that has accepted a statement refuses those before it.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Self
@@ -26,7 +27,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from corank.bundle.signatures import Signatures, SigningKeys, TrustedKeys, is_content_name
-from corank.core.errors import StoreError, TrustError
+from corank.core.errors import CorankError, StoreError, TrustError
 from corank.core.files import write_text
 from corank.core.settings import Settings
 from corank.core.time import EARLIEST, LATEST, format_time, now_ms
@@ -119,7 +120,16 @@ class TrustedLive:
         return None
 
 
+class OffsetsMovedError(CorankError):
+    """Messages of a stream were applied by another process; read on from the store's offsets."""
+
+
+OffsetMoves = Mapping[str, tuple[int | None, int]]
+"""By partition of a stream: the offset that the store has, None for none, and the one after some more messages."""
+
 USERS = "users"
+MOST_PARTITIONS = 4096
+"""Of all streams that a store follows."""
 HEAD_BYTES = 1 << 22
 """Largest head."""
 
@@ -215,6 +225,8 @@ class StoreState(Settings):
     """What is live, signed; None if it was not published with --sign."""
     claims: Annotated[dict[Version, Claim], Field(max_length=4096)] = {}
     """Versions that are being written or removed (claims.py)."""
+    offsets: Annotated[dict[Line, Count], Field(max_length=MOST_PARTITIONS)] = {}
+    """By partition of a stream, `items/TOPIC/3`, the offset of the first message that is not applied."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -324,6 +336,19 @@ class StoreState(Settings):
         """Return the state without the claim of a version."""
         claims = {name: claim for name, claim in self.claims.items() if name != version}
         return self.model_copy(update={"claims": claims})
+
+    def with_offsets(self, moves: OffsetMoves, address: str) -> Self:
+        """Return the state with messages applied.
+
+        Raises OffsetsMovedError unless it is where the moves begin, StoreError if there are too many partitions.
+        """
+        for name, (begin, _) in moves.items():
+            if self.offsets.get(name) != begin:
+                raise OffsetsMovedError(f"{address}: another process has applied messages of {name}")
+        offsets = self.offsets | {name: end for name, (_, end) in moves.items()}
+        if len(offsets) > MOST_PARTITIONS:
+            raise StoreError(f"{address}: follows {MOST_PARTITIONS:,} partitions, and no more; take fewer")
+        return self.model_copy(update={"offsets": offsets})
 
     def with_change(self, id_: str) -> Self:
         """Return the state after one more change, which has the id."""

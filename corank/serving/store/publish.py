@@ -33,7 +33,15 @@ from corank.serving.store.journal import (
 )
 from corank.serving.store.live_version import StoreState, VersionFacts
 from corank.serving.store.record_codec import RecordFormat, to_ids
-from corank.serving.store.upsert import MergedItems, count_new, encode_records, find_base, list_merged
+from corank.serving.store.upsert import (
+    MergedItems,
+    count_new,
+    encode_records,
+    encode_removals,
+    find_base,
+    known_columns,
+    list_merged,
+)
 from corank.serving.store.version_parts import (
     DamagedError,
     encode_manifest,
@@ -163,12 +171,11 @@ def changed_records(
 
 def _encode_again(funnel: Funnel, change: Change, report: Report) -> dict[bytes, bytes]:
     """Encode items that came under another version; those that this one refuses are reported and left out."""
-    known = {*funnel.request_encoder.item_columns, "id"}
-    rows = [{name: value for name, value in row.items() if name in known} for row in change.items]
+    rows, gone = known_columns(funnel, change.items), encode_removals(funnel, change.removed)
     try:
-        return dict(encode_records(funnel, rows)) if rows else {}
+        return dict(gone + encode_records(funnel, rows)) if rows else dict(gone)
     except RequestError:
-        return dict(pair for row in rows for pair in _encode_alone(funnel, row, report))
+        return dict(gone) | dict(pair for row in rows for pair in _encode_alone(funnel, row, report))
 
 
 def _encode_alone(funnel: Funnel, row: dict[str, Any], report: Report) -> Iterable[tuple[bytes, bytes]]:
@@ -360,7 +367,8 @@ def _find_damage(store: Store, version: str, funnel: Funnel, state: StoreState) 
     form, count, damaged = RecordFormat.from_manifest(funnel.manifest), 0, list[bytes]()
     for pairs in store.scan(f"changed/{version}"):
         count += len(pairs)
-        damaged += [key for key, record in pairs if not form.is_intact(key, record)]
+        intact = (key for key, record in pairs if form.is_intact(key, record) or form.is_removal(key, record))
+        damaged += {key for key, _ in pairs} - {*intact}
     facts = state.versions.get(version)
     missing = facts is not None and count < facts.changed
     return damaged if damaged or missing else None

@@ -1,7 +1,8 @@
 """Item records as bytes: an item's parts and its encoded row, as a store holds them under the item's key.
 
 A record is a fixed part, packed little-endian, then the values of its lists, 8 bytes each. The fixed part begins with
-a CRC-32 of the model version, of the key and of all that follows. `RecordFormat.fields` tells what lies where, so that
+a CRC-32 of the model version, of the key and of all that follows. A checksum that nothing follows is the record of an
+item that was removed. `RecordFormat.fields` tells what lies where, so that
 other programs can read a vector out.
 
 Letters: N items · d width of an item part, or dimension of a vector feature.
@@ -144,6 +145,22 @@ class RecordFormat:
     def is_intact(self, key: bytes, record: bytes) -> bool:
         """Whether a record is undamaged, belongs to its key, and is of this model version."""
         return len(record) >= self.dtype.itemsize and record[:CRC] == self._checksum(key, record[CRC:])
+
+    def removal(self, key: bytes) -> bytes:
+        """The record that says that an item was removed: a checksum of nothing."""
+        return self._checksum(key, b"")
+
+    def is_removal(self, key: bytes, record: bytes) -> bool:
+        """Whether an undamaged record of this model version says that an item was removed."""
+        return record == self.removal(key)
+
+    def removed_ids(self, records: Mapping[bytes, bytes]) -> pl.Series | None:
+        """The ids of records that say that an item was removed; None if there are none. Raises StoreError."""
+        keys = sorted(key for key, record in records.items() if self.is_removal(key, record))
+        if not keys:
+            return None
+        _check_keys(keys)
+        return to_ids(keys)
 
     def decode(self, records: Mapping[bytes, bytes], verify: bool = True) -> ItemLayer:
         """Decode N records by key to a layer, in the order of the keys.

@@ -40,7 +40,7 @@ class LastLive(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 def write_last_live(cache: Path, url: str, version: str) -> None:
     """Note which version of a store is served. Raises BundleError if the cache cannot be written."""
-    note = LastLive(_identity(url), version)
+    note = LastLive(identify_store(url), version)
     path = _note_path(cache, url)
     try:
         with atomic_file(path) as partial:
@@ -53,14 +53,14 @@ def open_last_live(cache: Path, url: str, proofs: Proofs | None = None) -> Bundl
     """Open and verify the bundle of a store that was served last; None if the cache does not have it whole."""
     try:
         note = msgspec.json.decode(_note_path(cache, url).read_bytes(), type=LastLive)
-        if note.store != _identity(url) or not is_content_name(note.version):
+        if note.store != identify_store(url) or not is_content_name(note.version):
             return None
         return open_cached(cache, note.version, proofs=proofs)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, BundleError):
         return None
 
 
-def _identity(url: str) -> str:
+def identify_store(url: str) -> str:
     """What tells a store from others: its address without password, with an absolute path if it is a folder."""
     if "://" in url:
         return hide_password(url)
@@ -69,7 +69,7 @@ def _identity(url: str) -> str:
 
 
 def _note_path(cache: Path, url: str) -> Path:
-    return cache / f"live-{hashlib.sha256(_identity(url).encode()).hexdigest()[:16]}.json"
+    return cache / f"live-{hashlib.sha256(identify_store(url).encode()).hexdigest()[:16]}.json"
 
 
 Prefetch = Callable[[str], bytes | None]

@@ -6,7 +6,8 @@ it; without an as-of no upsert is taken to be in the table.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Pairs, Store
 from corank.serving.store.claims import store_time
 from corank.serving.store.journal import CHANGE_BYTES, Change, local_operator, read_journal, record_change
-from corank.serving.store.live_version import StoreState, VersionFacts
+from corank.serving.store.live_version import OffsetMoves, StoreState, VersionFacts
 from corank.serving.store.record_codec import RecordFormat, to_ids, to_keys
+
+Id = int | str
 
 
 class VersionChangedError(CorankError):
@@ -49,14 +52,47 @@ def upsert(
         raise VersionChangedError(
             f"{store.address}: {version} is live, items were read as of {funnel.manifest.content}"
         )
-    table, records = f"changed/{version}", encode_records(funnel, items)
+    return change_items(store, version, items, encode_records(funnel, items), by)
+
+
+def change_items(
+    store: Store,
+    version: str,
+    items: list[dict[str, Any]],
+    records: Pairs,
+    by: str | None = None,
+    removed: Sequence[Id] = (),
+    moves: OffsetMoves = MappingProxyType({}),
+) -> int:
+    """Put items into the live version, and remove others.
+
+    Args:
+        store: the store.
+        version: the live version.
+        items: `id` and columns of each; they may have more than the version knows, for later ones.
+        records: theirs, and of removed items.
+        by: as of `upsert`.
+        removed: ids of items that are not known any more.
+        moves: offsets of the stream that all this comes from, which change with it.
+
+    Returns:
+        The number of the change.
+
+    Raises RequestError if it is too much at once, VersionChangedError if `version` is not live any more,
+    OffsetsMovedError if it was applied already, StoreError.
+    """
+    table = f"changed/{version}"
     while True:
         raw, state = StoreState.read(store)
         if state.live != version:
             raise VersionChangedError(
                 f"{store.address}: {state.live} is live, {version} was when the items were read"
             )
-        change = Change(version=version, at=store_time(store), items=items, records=records, before=state.id)
+        state = state.with_offsets(moves, store.address)
+        at, gone = store_time(store), list(removed)
+        change = Change(
+            version=version, at=at, items=items, records=[*records], removed=gone, before=state.id
+        )
         facts = state.versions[version]
         changed = facts.changed + count_new(store, table, dict(records))
         after = state.with_facts(version, facts, changed=changed).with_change(change.id)
@@ -91,13 +127,25 @@ def encode_records(funnel: Funnel, items: Sequence[Mapping[str, Any]]) -> list[t
     return RecordFormat.from_manifest(funnel.manifest).encode(layer, np.arange(len(items)))
 
 
+def encode_removals(funnel: Funnel, ids: Sequence[Id]) -> list[tuple[bytes, bytes]]:
+    """Encode ids of removed items as keys and records; ids of another type than the bundle's were never known."""
+    form, text = RecordFormat.from_manifest(funnel.manifest), funnel.request_encoder.items.text
+    keys = to_keys(pl.Series([id_ for id_ in ids if isinstance(id_, str) == text], dtype=_ID_TYPES[text]))
+    return [(key, form.removal(key)) for key in keys]
+
+
+def known_columns(funnel: Funnel, items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Leave of items `id` and the columns that a bundle knows."""
+    known = {*funnel.request_encoder.item_columns, "id"}
+    return [{name: value for name, value in row.items() if name in known} for row in items]
+
+
+_ID_TYPES = (pl.Int64, pl.String)
 AS_OF_MARGIN = 600_000
 """ms by which the clocks of upserts and of a table's as-of may differ: upserts of so long before it stay on top."""
 NAMED = 5
 """Items that a line names."""
 GIVE = "`corank export` and `corank refresh` take --items-as-of"
-
-Id = int | str
 
 
 @dataclass(frozen=True)
@@ -113,12 +161,17 @@ class MergedItems:
     """The table contains them: its rows count."""
     lacking: list[Id]
     """They came before the table's as-of, and it lacks them: they are not known any more."""
+    removed: list[Id] = field(default_factory=list)
+    """They were removed later than the table, or it is not known whether it has them still."""
 
     def lines(self) -> Iterator[str]:
         """The lists in words, a line each; the first few items are named."""
         if self.kept:
             hint = "" if self.known else f"; as of when its table is was not given: {GIVE}"
             yield f"{_count(self.kept)} since {self.version} was read: put on top{_name(self.kept)}{hint}"
+        if self.removed:
+            count = _count(self.removed).replace("came", "were removed")
+            yield f"{count} since {self.version} was read: removed again{_name(self.removed)}"
         if self.overridden:
             yield f"{_count(self.overridden)} before the table was read: its rows count{_name(self.overridden)}"
         if self.lacking:
@@ -195,11 +248,16 @@ def list_merged(
         records: by key, what was put on top of it.
         new: whether the store did not have the version.
     """
-    kept = to_ids(records).to_list()
+    form = RecordFormat.from_manifest(funnel.manifest)
+    gone = [key for key, record in records.items() if form.is_removal(key, record)]
+    kept = to_ids([key for key in records if key not in {*gone}]).to_list()
     dropped: list[Id] = []
     if new:
         changes = read_journal(store, state.journal_from - 1, facts.base)
-        ids = {row["id"]: None for _, change in changes for row in change.items}
+        ids: dict[Id, None] = {}
+        for _, change in changes:
+            ids |= {row["id"]: None for row in change.items}
+            ids = {id_: None for id_ in ids if id_ not in change.removed}
         dropped = [id_ for id_ in ids if to_keys(pl.Series([id_]))[0] not in records]
     present = _find(funnel, dropped)
     return MergedItems(
@@ -208,6 +266,7 @@ def list_merged(
         kept,
         [id_ for id_ in dropped if id_ in present],
         [id_ for id_ in dropped if id_ not in present],
+        to_ids(gone).to_list(),
     )
 
 

@@ -1,5 +1,6 @@
 """Users in a store: their columns, for requests that give only a user's id."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +17,8 @@ from corank.data.tables import Table
 from corank.data.validate import check_rows, whole_checks
 from corank.features.log_schema import FROM, ID
 from corank.serving.funnel.request import MAX_VALUES, Columns
-from corank.serving.store.base import Store
-from corank.serving.store.live_version import USERS
+from corank.serving.store.base import Pairs, Store
+from corank.serving.store.live_version import USERS, OffsetMoves, StoreState
 from corank.serving.store.publish import BLOCK
 from corank.serving.store.record_codec import to_keys
 
@@ -66,6 +67,36 @@ def put_users(
         store.put({USERS: list(zip(to_keys(some[ID]), values, strict=True))})
         progress(min(first + BLOCK, len(frame)), len(frame))
     return len(frame)
+
+
+def change_users(store: Store, users: Pairs, removed: Sequence[bytes], moves: OffsetMoves) -> None:
+    """Put users of a stream into a store, and remove others, with the offsets of their messages.
+
+    Args:
+        store: the store.
+        users: key and columns.
+        removed: keys, others than those.
+        moves: offsets, which change with the users.
+
+    Raises OffsetsMovedError if the users were applied already, StoreError.
+    """
+    while True:
+        raw, state = StoreState.read(store)
+        after = state.with_offsets(moves, store.address).to_bytes()
+        if store.swap(raw, after, {USERS: users} if users else {}, {USERS: removed} if removed else {}):
+            return
+
+
+def encode_user(columns: Mapping[str, Any]) -> bytes:
+    """Encode a user's columns as a store has them. Raises DataError if a request could not have them."""
+    try:
+        value = msgspec.json.encode(columns)
+        _decoder.decode(value)
+    except (msgspec.MsgspecError, TypeError, UnicodeEncodeError) as error:
+        raise DataError(str(error)) from None
+    if len(value) > USER_BYTES:
+        raise DataError(f"the columns take {len(value):,} bytes, {USER_BYTES:,} at most are taken")
+    return value
 
 
 def _check_sizes(source: str, ids: pl.Series, values: list[bytes]) -> None:

@@ -137,6 +137,7 @@ def test_the_command_prints_what_became_of_upserts(
         "kept": [91],
         "overridden": [4],
         "lacking": [90],
+        "removed": [],
     }
     code, out, _ = run_corank(capsys, "publish", path, local.address, "--json")
     assert code == 0 and json.loads(out) == {"version": report["version"]}

@@ -1,0 +1,329 @@
+"""A topic of Kafka: its address, the options of the client, and who reads which partition from where.
+
+Offsets belong to what the messages are written into, and change with it in one step; the broker keeps none. A group
+shares partitions among processes: whoever gets a partition reads on where the destination says.
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from corank.core.errors import StreamError
+from corank.core.lazy import lazy
+from corank.core.reports import Report
+from corank.streams.metrics import FollowMetrics
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+kafka = lazy("confluent_kafka", "corank follow")
+
+PORT = 9092
+VARIABLE = "CORANK_KAFKA_"
+"""Prefix of variables of the environment that set a property: `CORANK_KAFKA_SASL_PASSWORD` is `sasl.password`."""
+FILE = f"{VARIABLE}PROPERTIES"
+"""The variable that names a file of properties, `sasl.mechanism=PLAIN` a line."""
+CONNECT_SECONDS = 10.0
+BATCH_BYTES, BATCH_MESSAGES, BATCH_SECONDS = 8 << 20, 5_000, 0.5
+"""What is read at once, at most; a batch ends with the message that goes beyond."""
+STEP_MESSAGES = 200
+PARTITIONS_SECONDS = 60.0
+"""How often a reader without a group looks for new partitions."""
+_ADDRESS = re.compile(r"kafka://([^/?#\s@]+)/([a-zA-Z0-9._-]{1,200})")
+_HOST = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:\[\]]+)(:\d{1,5})?")
+_OURS = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "enable.partition.eof": True,
+    "allow.auto.create.topics": False,
+    "partition.assignment.strategy": "range,roundrobin",  # eager: `assign` replaces all
+}
+"""Properties that a user cannot change: what is done exactly once depends on them."""
+
+
+class Message(Protocol):
+    """A message that was read, as the client has it."""
+
+    def value(self) -> bytes | None:
+        """The content; None for a tombstone."""
+
+    def key(self) -> bytes | None:
+        """By which messages are spread over partitions."""
+
+    def partition(self) -> int:
+        """Its number."""
+
+    def offset(self) -> int:
+        """The place in the partition."""
+
+    def timestamp(self) -> tuple[int, int]:
+        """What kind it is, and ms UTC."""
+
+    def error(self) -> Any:
+        """An error of the client, which comes as a message; None for a message."""
+
+
+@dataclass(frozen=True)
+class KafkaTopic:
+    """A topic at brokers."""
+
+    servers: str
+    """`HOST:PORT`, with commas."""
+    name: str
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Parse `kafka://HOST[:PORT][,HOST…]/TOPIC`. Raises StreamError.
+
+        Example:
+            >>> KafkaTopic.parse("kafka://broker/items").servers
+            'broker:9092'
+        """
+        match = _ADDRESS.fullmatch(url)
+        hosts = [_HOST.fullmatch(host) for host in match[1].split(",")] if match else []
+        if match is None or not all(hosts):
+            hint = f"; credentials are properties, such as {VARIABLE}SASL_USERNAME" if "@" in url else ""
+            shown = re.sub(r"//.*@", "//…@", url)
+            raise StreamError(f"expected kafka://HOST[:PORT]/TOPIC; received {shown!r}{hint}")
+        return cls(",".join(f"{host[1]}{host[2] or f':{PORT}'}" for host in hosts if host), match[2])
+
+    def __str__(self) -> str:
+        return f"kafka://{self.servers}/{self.name}"
+
+    def properties(self, ours: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+        """The properties of a client: the file's, the environment's, and `ours`, which count most.
+
+        Raises StreamError.
+        """
+        given = _read_properties(Path(os.environ[FILE])) if os.environ.get(FILE) else {}
+        for name, value in os.environ.items():
+            if name.startswith(VARIABLE) and name != FILE:
+                given[name.removeprefix(VARIABLE).lower().replace("_", ".")] = value
+        quiet = {"log_level": 2, "client.id": "corank"}
+        return quiet | given | {**ours, "bootstrap.servers": self.servers}
+
+    def open_producer(self, on_error: Callable[["KafkaError"], None]) -> "Producer":
+        """A producer that loses and repeats nothing while it lives. Raises StreamError."""
+        with _name_faults(self):
+            producer: Producer = kafka.Producer(
+                self.properties({"enable.idempotence": True, "error_cb": on_error})
+            )
+        return producer
+
+    def check(self, client: Any) -> list[int]:
+        """Return the partitions of the topic, as a client reads them. Raises StreamError."""
+        try:
+            topic = client.list_topics(self.name, timeout=CONNECT_SECONDS).topics[self.name]
+        except kafka.KafkaException as error:
+            raise StreamError(
+                f"{self}: no broker answers within {CONNECT_SECONDS:g} s ({_text(error.args[0])}); check host and "
+                "port, and security.protocol among the properties"
+            ) from None
+        if topic.error is not None or not topic.partitions:
+            why = "" if topic.error is None else f" ({_text(topic.error)})"
+            raise StreamError(f"{self}: no topic '{self.name}' there{why}; make it first")
+        return sorted(topic.partitions)
+
+
+def _read_properties(path: Path) -> dict[str, str]:
+    """Read a file of properties. Raises StreamError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StreamError(f"{FILE}: {path}: cannot be read: {error}") from None
+    properties = {}
+    for number, line in enumerate(lines, 1):
+        name, equals, value = line.strip().partition("=")
+        if not name or name.startswith("#"):
+            continue
+        if not equals:
+            raise StreamError(f"{path}: line {number}: expected NAME=VALUE, as librdkafka has them")
+        properties[name.strip()] = value.strip()
+    return properties
+
+
+@contextmanager
+def _name_faults(topic: KafkaTopic) -> Iterator[None]:
+    """Raise StreamError for a property that the client refuses."""
+    try:
+        yield
+    except kafka.KafkaException as error:
+        raise StreamError(f"{topic}: {_text(error.args[0])}; check {FILE} and {VARIABLE}…") from None
+
+
+def _text(error: Any) -> str:
+    return str(error.str()) if hasattr(error, "str") else str(error)
+
+
+class TopicReader:
+    """Reads messages of a topic from the offsets that their destination has."""
+
+    def __init__(
+        self,
+        topic: KafkaTopic,
+        group: str | None,
+        offsets: Callable[[], Mapping[int, int]],
+        metrics: FollowMetrics,
+        report: Report,
+    ) -> None:
+        """
+        Args:
+            topic: to read.
+            group: of processes that share the partitions; None to read all of them.
+            offsets: reads where the destination is: partition → the first offset that it lacks.
+            metrics: counts.
+            report: receives a line when the brokers are away.
+
+        Raises StreamError, MissingExtraError.
+        """
+        self.topic, self._offsets, self._metrics, self._report = topic, offsets, metrics, report
+        self._fault: StreamError | None = None
+        self._told: set[int] = set()
+        """Codes of errors that were reported since the last message."""
+        ours = _OURS | {"group.id": group or "corank", "error_cb": self._on_error}
+        defaults = {"auto.offset.reset": "error", "queued.max.messages.kbytes": 32768}
+        properties = defaults | topic.properties(ours)
+        self._strict = properties["auto.offset.reset"] == "error"
+        with _name_faults(topic):
+            self._consumer: Consumer = kafka.Consumer(properties)
+        self.partitions = topic.check(self._consumer)
+        self._grouped, self._checked = group is not None, time.monotonic()
+        self.next: dict[int, int | None] = {}
+        """By partition that is read: the offset of the next message; None before the first."""
+        self._beyond: dict[int, float] = {}
+        """By partition whose known end lies before the next message: since when."""
+        self.at_end: set[int] = set()
+        """Partitions that are read to their end."""
+        self.is_astray = True
+        """Whether to begin again where the destination is."""
+        if self._grouped:
+            self.partitions = []
+            self._consumer.subscribe(
+                [topic.name], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._revoke
+            )
+
+    def read(self, seconds: float = BATCH_SECONDS) -> list[Message]:
+        """Read some messages, each partition's in their order; what came within some seconds.
+
+        Raises StreamError if no more can be read, and what `offsets` raises.
+        """
+        if not self._grouped and time.monotonic() - self._checked > PARTITIONS_SECONDS:
+            self._checked = time.monotonic()
+            partitions = self.topic.check(self._consumer)
+            self.is_astray, self.partitions = self.is_astray or partitions != self.partitions, partitions
+        if self.is_astray:
+            self._return()
+        messages, size, end = list[Message](), 0, time.monotonic() + seconds
+        while size < BATCH_BYTES and len(messages) < BATCH_MESSAGES and not self.is_astray:
+            left = end - time.monotonic()
+            step: list[Any] = self._consumer.consume(STEP_MESSAGES, max(left, 0))
+            for message in filter(self._is_next, step):
+                messages.append(message)
+                size += len(message.value() or b"") + len(message.key() or b"")
+            if self._fault is not None:
+                raise self._fault
+            if left <= 0:
+                break
+        return [] if self.is_astray else messages  # of partitions that others may have now
+
+    def _is_next(self, message: Message) -> bool:
+        """Whether a message is to be applied; of an error it is counted, or the fault of which nothing follows."""
+        error, partition = message.error(), message.partition()
+        if error is None:
+            begin = self.next.get(partition, -1)
+            self.at_end.discard(partition)
+            self._told.clear()
+            return begin is None or 0 <= begin <= message.offset()
+        if error.code() == kafka.KafkaError._PARTITION_EOF:
+            self.at_end.add(partition)
+        elif error.code() == kafka.KafkaError._AUTO_OFFSET_RESET:
+            self._fault = self._lost(partition)
+        elif error.code() in (kafka.KafkaError.UNKNOWN_TOPIC_OR_PART, kafka.KafkaError._UNKNOWN_TOPIC):
+            self._fault = StreamError(f"{self.topic}: the topic was removed")
+        else:
+            self._on_error(error)
+        return False
+
+    def _is_beyond(self, place: "TopicPartition", offset: int) -> bool:
+        """Whether a partition has ended before an offset for a while, of which not every broker tells.
+
+        Of one that was handed back the known end is old until the next answer of the broker.
+        """
+        if time.monotonic() - self._beyond.setdefault(place.partition, time.monotonic()) < CONNECT_SECONDS:
+            return False
+        with suppress(kafka.KafkaException):
+            return bool(self._consumer.get_watermark_offsets(place, timeout=CONNECT_SECONDS)[1] < offset)
+        return False
+
+    def _lost(self, partition: int) -> StreamError:
+        """The error for a message that is not there."""
+        return StreamError(
+            f"{self.topic}, partition {partition}: message {self.next.get(partition)}, the next one, is not there: the "
+            "topic was made anew, or keeps too little; set auto.offset.reset=earliest among the properties to go on "
+            "with what is there"
+        )
+
+    def _on_error(self, error: "KafkaError") -> None:
+        """Count an error that the client works around, and report it; remember one that ends everything."""
+        self._metrics.errors.labels("broker").inc()
+        text = f"{self.topic}: {_text(error)}"
+        refused = (
+            kafka.KafkaError.TOPIC_AUTHORIZATION_FAILED,
+            kafka.KafkaError.GROUP_AUTHORIZATION_FAILED,
+            kafka.KafkaError._AUTHENTICATION,
+        )
+        if error.fatal() or error.code() in refused:
+            self._fault = StreamError(text)
+        elif error.code() not in self._told:
+            self._told.add(error.code())
+            self._report(f"{text}; trying again")
+
+    def _assign(self, consumer: "Consumer", partitions: "Sequence[TopicPartition]") -> None:
+        consumer.assign([])  # `read` assigns them, where an error of the destination can be raised
+        self.partitions, self.is_astray = [one.partition for one in partitions], True
+
+    def _revoke(self, consumer: "Consumer", partitions: "Sequence[TopicPartition]") -> None:
+        self.partitions, self.is_astray = [], True
+
+    def _return(self) -> None:
+        """Begin again where the destination is."""
+        offsets = self._offsets()
+        self.next = {partition: offsets.get(partition) for partition in self.partitions}
+        self.at_end.clear()
+        self._metrics.lag.clear()  # of partitions that others have now
+        begin = kafka.OFFSET_BEGINNING
+        self._consumer.assign(
+            [
+                kafka.TopicPartition(self.topic.name, partition, begin if offset is None else offset)
+                for partition, offset in self.next.items()
+            ]
+        )
+        self.is_astray = False
+
+    def advance(self, ends: Mapping[int, int]) -> None:
+        """Note that messages before some offsets were applied, and measure the lag. Raises StreamError."""
+        self.next |= ends
+        for partition, offset in self.next.items():
+            place = kafka.TopicPartition(self.topic.name, partition)
+            low, high = self._consumer.get_watermark_offsets(place, cached=True) or (-1, -1)
+            if not 0 <= high < (offset or 0):
+                self._beyond.pop(partition, None)
+            elif self._strict and self._is_beyond(place, offset or 0):
+                raise self._lost(partition)
+            if high >= 0:
+                self._metrics.lag.labels(str(partition)).set(max(high - max(offset or 0, low, 0), 0))
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._consumer.close()
+
+
+def end_offsets(messages: Sequence[Message]) -> dict[int, int]:
+    """The offset after the last message of each partition."""
+    return {message.partition(): message.offset() + 1 for message in messages}

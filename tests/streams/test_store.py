@@ -1,0 +1,165 @@
+"""Items and users of a topic reach a store, each once, whoever else writes, and bad rows do not stop the others."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corank.core.errors import StreamError
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.store.base import Store, open_store
+from corank.serving.store.journal import read_journal, read_log
+from corank.serving.store.live_version import StoreState
+from corank.serving.store.publish import publish_bundle
+from corank.serving.store.users import UserStore
+from corank.streams.store import ItemSink, UserSink
+from tests.support.bundle_versions import variant
+from tests.support.following import following_store
+from tests.support.kafka_broker import Broker, to_arrow
+from tests.support.shared import derived
+from tests.support.stores import item, served
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store with a live version."""
+    monkeypatch.setattr("corank.api.streams.CACHE", tmp_path / "cache")
+    with closing(open_store(f"lmdb:{tmp_path / 'store'}", create=True)) as opened:
+        publish_bundle(derived().base / "bundle", opened)
+        yield opened
+
+
+def row(like: int, id_: int, **columns: Any) -> dict[str, Any]:
+    """A row of the table of items."""
+    given = item(like, id_, **columns)
+    return {"item_id": given.pop("id")} | given
+
+
+def offset(store: Store, name: str) -> int:
+    """Where the store is."""
+    return StoreState.read(store)[1].offsets.get(name, 0)
+
+
+def is_known(funnel: Funnel, id_: int) -> bool:
+    return funnel.describe_item(str(id_)) is not None
+
+
+def test_rows_of_either_form_reach_the_store_and_tombstones_remove(
+    broker: Broker, store: Store, tmp_path: Path
+) -> None:
+    source = broker.make_topic("forms")
+    broker.send("forms", [("98", row(4, 98)), json.dumps([row(5, 99), row(5, 97)]), ("3", None)])
+    broker.send("forms", [to_arrow([row(6, 96, worth=2.5), row(6, 95)]), ("97", None), row(4, 98, worth=3.5)])
+    with following_store(ItemSink, source, store.address) as one:
+        one.until(lambda: offset(store, "items/forms/0") == 6)
+    live = served(store, tmp_path / "fetched")
+    assert {id_: is_known(live, id_) for id_ in (98, 99, 97, 3, 96, 95, 4)} == {
+        98: True, 99: True, 97: False, 3: False, 96: True, 95: True, 4: True
+    }  # fmt: skip
+    assert live.describe_item("98")["columns"]["worth"] == 3.5  # type: ignore[index]
+    assert live.describe_item("96")["columns"]["worth"] == 2.5  # type: ignore[index]
+    # a second follower has nothing to do
+    before = store.head()
+    broker.send("forms", [row(4, 94)])
+    with following_store(ItemSink, source, store.address, "another group") as one:
+        one.until(lambda: offset(store, "items/forms/0") == 7)
+    (change,) = (change for seq, change in read_journal(store, read_log(store)[-2].change, 10**6))
+    assert [one["id"] for one in change.items] == [94] and store.head() != before
+
+
+def test_columns_that_a_version_does_not_know_wait_for_one_that_does(
+    broker: Broker, store: Store, tmp_path: Path
+) -> None:
+    source = broker.make_topic("columns")
+    broker.send("columns", [row(4, 98, later="x")])
+    with following_store(ItemSink, source, store.address) as one:
+        one.until(lambda: offset(store, "items/columns/0") == 1)
+    assert is_known(served(store, tmp_path / "fetched"), 98)
+    (change,) = (change for _, change in read_journal(store, 1, 2))
+    assert change.items[0]["later"] == "x"
+
+
+BAD = (
+    b"{",
+    b'"text"',
+    b"\xff\xff\xff\xffnothing",
+    {"item_id": "text"},
+    {"other": 1},
+    {"item_id": 2**63},
+    row(4, 90, worth="high"),
+    ("text", None),
+)
+
+
+def test_bad_rows_are_put_aside_with_their_errors_and_the_rest_goes_on(
+    broker: Broker, store: Store, tmp_path: Path
+) -> None:
+    source = broker.make_topic("bad")
+    good = [row(4, 100 + n) for n in range(len(BAD))]
+    good[0]["item_id"] = 90  # of which a bad row follows
+    broker.send("bad", [one for pair in zip(good, BAD, strict=True) for one in pair])
+    letters = tmp_path / "letters.jsonl"
+    with following_store(ItemSink, source, store.address, dead_letter=letters) as one:
+        one.until(lambda: offset(store, "items/bad/0") == 2 * len(BAD))
+    live = served(store, tmp_path / "fetched")
+    assert all(is_known(live, one["item_id"]) for one in good)
+    assert live.describe_item("90")["columns"]["worth"] == pytest.approx(good[0]["worth"])  # type: ignore[index]
+    lines = sorted(map(json.loads, letters.read_text().splitlines()), key=lambda line: line["offset"])
+    assert [line["offset"] for line in lines] == [2 * n + 1 for n in range(len(BAD))]
+    assert all(line["error"] and (line.get("row") or line["value"] or line["key"]) for line in lines)
+    assert letters.stat().st_mode & 0o077 == 0
+    assert len(one.said) == 5
+
+
+def test_a_bad_row_ends_all_unless_it_can_be_put_aside(broker: Broker, store: Store) -> None:
+    source = broker.make_topic("strict")
+    broker.send("strict", [row(4, 100), b"{"])
+    with following_store(ItemSink, source, store.address) as one:
+        eventually(lambda: one.failed)
+    with pytest.raises(StreamError, match=r"partition 0, message 1: neither JSON .* --dead-letter FILE"):
+        one.check()
+    assert offset(store, "items/strict/0") == 0
+
+
+def test_a_topic_takes_dead_letters(broker: Broker, store: Store) -> None:
+    source, letters = broker.make_topic("poison"), broker.make_topic("letters")
+    broker.send("poison", [("k", b"{"), row(4, 100), {"item_id": None, "a": 1}])
+    with following_store(ItemSink, source, store.address, dead_letter=letters):
+        first, second = broker.receive("letters", 2)
+    assert (first.key(), first.value()) == (b"k", b"{")
+    assert json.loads(second.value()) == {"item_id": None, "a": 1}
+    assert dict(second.headers())["offset"] == b"2" and b"whole number" in dict(second.headers())["error"]
+
+
+def test_items_go_to_the_version_that_is_live(broker: Broker, store: Store, tmp_path: Path) -> None:
+    source = broker.make_topic("versions")
+    second = variant(derived().base / "bundle", tmp_path / "second", 2)
+    with following_store(ItemSink, source, store.address) as one:
+        broker.send("versions", [row(4, 98)])
+        one.until(lambda: offset(store, "items/versions/0") == 1)
+        version = publish_bundle(second, store)
+        broker.send("versions", [row(4, 99)])
+        one.until(lambda: offset(store, "items/versions/0") == 2)
+    live = served(store, tmp_path / "fetched")
+    assert live.manifest.content == version and is_known(live, 98) and is_known(live, 99)
+
+
+def test_users_come_change_and_go(broker: Broker, store: Store, tmp_path: Path) -> None:
+    manifest = derived().funnel.manifest
+    source, key = broker.make_topic("users"), manifest.user
+    column = sorted(manifest.request_columns.user)[0]
+    long = {key: 4, column: {"deep": {"er": 1}}}
+    rows = [{key: 1, column: 1}, {key: 2, column: 2, "unread": 1}, {key: 1, column: 3}, long, {key: 5}]
+    broker.send("users", [*rows, ("2", None)])
+    letters = tmp_path / "letters.jsonl"
+    with following_store(UserSink, source, store.address, dead_letter=letters) as one:
+        one.until(lambda: offset(store, "users/users/0") == 6)
+    users = UserStore(store)
+    assert [users.find(n) for n in (1, 2, 4, 5)] == [{column: 3}, None, None, {}]
+    assert json.loads(letters.read_text())["offset"] == 3
