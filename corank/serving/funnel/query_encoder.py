@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import copysign
 from types import NoneType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
+import msgspec
 import numpy as np
 
 from corank.bundle.item_layers import LayeredItems
@@ -28,7 +29,7 @@ from corank.features.operands import OperandNames, OperandRows, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import Schema, plain_columns
 from corank.serving.funnel.request import Request, refuse_unknown_column, to_series
-from corank.serving.funnel.request_history import HistoryEncoder, RequestHistory, join_arrays
+from corank.serving.funnel.request_history import HistoryEncoder, RequestHistory
 
 CACHED_VALUES = 2**16
 """Single values that are cached, of all features."""
@@ -42,13 +43,20 @@ SINGLE = {int, bool, NoneType}
 LISTED = {int, str, NoneType}
 
 
-class EncodedValue(NamedTuple):
-    """A value of one feature, encoded."""
+class EncodedValue(msgspec.Struct, frozen=True, gc=False):
+    """A value of one feature, encoded, and what derived features take of it.
+
+    Tens of thousands are cached. The collector of cycles would visit each of them, for 100 ms: they are not part of
+    one, and are not its.
+    """
 
     row: Any
     """What the row holds of it: a code, the numbers of its columns (width,), or a list or a vector of 1 row."""
-    operands: Operands
-    """What derived features take of it: (1)."""
+    key: int | None
+    """Its hash; None, as the other two, if none is taken."""
+    hashes: Any
+    """Those of a list: a `Ragged` of 1 row."""
+    number: float | None
 
 
 class QueryValues:
@@ -91,7 +99,14 @@ class QueryValues:
         row: Any = encoders.encode(name, values)
         if isinstance(row, np.ndarray):
             row = int(row[0]) if encoders.schema.features[name].storage == "id" else row.ravel()
-        return EncodedValue(row, Operands.of(encoders, self._wanted[name], lambda _: values, 1))
+        taken = Operands.of(encoders, self._wanted[name], lambda _: values, 1)
+        key, number = taken.keys.get(name), taken.numbers.get(name)
+        return EncodedValue(
+            row,
+            None if key is None else int(key[0]),
+            taken.lists.get(name),
+            None if number is None else float(number[0]),
+        )
 
 
 def _is_short(values: list[Any]) -> bool:
@@ -263,12 +278,9 @@ class QueryEncoder:
         vectors = {name: concat_vectors([of[n].row for of in values]) for name, n in self._vectors}
         return Operands(
             len(parts),
-            {name: join_arrays([of[n].operands.keys[name] for of in values]) for name, n in keys},
-            {
-                **{name: join_lists([of[n].operands.lists[name] for of in values]) for name, n in lists},
-                **listed,
-            },
-            {name: join_arrays([of[n].operands.numbers[name] for of in values]) for name, n in numbers},
+            {name: np.array([of[n].key for of in values], dtype=np.uint64) for name, n in keys},
+            {**{name: join_lists([of[n].hashes for of in values]) for name, n in lists}, **listed},
+            {name: np.array([of[n].number for of in values], dtype=np.float64) for name, n in numbers},
             {**vectors, **means},
         )
 
