@@ -4,6 +4,7 @@ The server runs on the first of this process's cores, the sender on the last; Li
 """
 
 import asyncio
+import gc
 import os
 import re
 import selectors
@@ -133,6 +134,8 @@ class Sent:
     failed: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     """Of those that failed; 0 for no answer."""
+    late: list[float] = field(default_factory=list)
+    """Seconds by which the sender itself was late, of all: a burst that it then sends is not the server's doing."""
 
     def percentile(self, share: float) -> float:
         """Of the waits, ms."""
@@ -207,6 +210,7 @@ async def arriving(
     async with asyncio.TaskGroup() as asked:
         for number, moment in enumerate(due):
             await asyncio.sleep(began + moment - time.perf_counter())
+            sent.late.append(time.perf_counter() - began - moment)
             asked.create_task(ask(number))
     while not free.empty():
         free.get_nowait().close()
@@ -219,7 +223,12 @@ def arrivals(rate: float, seconds: float, seed: int = 0) -> NDArray[np.float64]:
 
 
 def run(sending: Coroutine[Any, Any, T]) -> T:
-    """On the last core. By select(), whose time-outs, unlike epoll's, are not rounded up to a millisecond."""
+    """On the last core. By select(), whose time-outs, unlike epoll's, are not rounded up to a millisecond.
+
+    A collection of cycles in the sender would make all that is due meanwhile one burst.
+    """
+    gc.collect()
+    gc.freeze()
     with (
         on_core(-1),
         asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -74,7 +75,7 @@ def bits(value: Any) -> Any:
 def told(encode: Any) -> Any:
     """The bits of what a call gives, or the error that it raises."""
     try:
-        return tuple(map(bits, encode()))
+        return tuple(map(bits, msgspec.structs.astuple(encode())))
     except (DataError, RequestError) as error:
         return str(error)
 
