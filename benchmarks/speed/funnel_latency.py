@@ -3,11 +3,11 @@
 In process, `prerank` is the time from the query's input and the candidates' rows to the kept ones. `floor` is its query
 tower, gather, product and partition alone, on a matrix in memory, without calibration and order. `funnel` is the whole
 request; `parsed` includes reading it. Over HTTP, `corank serve` on one core takes turns with two services written for
-this one model (rivals.py), which must give the same scores: requests a second of each when saturated, and latency at
-70 % of that. `http_tail` is p99 / p50 there, `queue_tail` that of the same arrivals at a queue whose requests all take
-the same time, than which no worker that answers one at a time can be expected to do better. `packed` is the same
-service asked in MessagePack, `batch` in batches of 16 (requests a second); `after_candidates` is the time from when a
-caller knows its candidates to the answer, with the query sent along, and with it sent ahead (`/rank/ahead`).
+this one model (rivals.py), which must give the same scores: requests a second of each when saturated by 32 clients, and
+latency at 70 % of that. `http_tail` is p99 / p50 there, `queue_tail` that of the same arrivals at a queue whose requests
+all take the same time, than which no worker that answers one at a time can be expected to do better. `packed` is the
+same service asked in MessagePack, `batch` in batches of 16 (requests a second); `after_candidates` is the time from when
+a caller knows its candidates to the answer, with the query sent along, and with it sent ahead (`/rank/ahead`).
 
 `--before DIR`, a checkout of an earlier commit, adds ratios to that: `before_` figures over HTTP, in which its service
 takes turns with the others, and `plain.1000` ones in process. `--parts` prints the parts of a request alone, in
@@ -52,6 +52,8 @@ from corank.serving.funnel.stage_scorer import Candidates, ScorerInputs, open_gr
 from tests.support.service import ANY_TIME
 
 REQUESTS, CHECKED = 300, 20
+CLIENTS = 32
+"""That ask at once when a server is saturated; those of batches are few, since its queue holds 64 requests."""
 SHARE = 0.7
 """Of the saturated rate, at which waits are measured."""
 TOLERANCE = 1e-5
@@ -181,14 +183,14 @@ def over_http(made: Million, rounds: int, seconds: float, before: Checkout | Non
             servers.enter_context(serving([*command, "--port", ports[name]], ports[name]))
         check_alike(ports, messages[:CHECKED])
         # of the one server in other forms, each in its turn
-        sent = {name: (port, messages, 1) for name, port in ports.items()} | {
-            "packed": (ports["http"], [packed(one) for one in asked], 1),
-            "batch": (ports["http"], batches(asked), BATCH),
+        sent = {name: (port, messages, 1, CLIENTS) for name, port in ports.items()} | {
+            "packed": (ports["http"], [packed(one) for one in asked], 1, CLIENTS),
+            "batch": (ports["http"], batches(asked), BATCH, 2),
         }
         taken = [
             {
-                name: many * run(saturated(port, payloads, seconds))
-                for name, (port, payloads, many) in sent.items()
+                name: many * run(saturated(port, payloads, seconds, clients))
+                for name, (port, payloads, many, clients) in sent.items()
             }
             for _ in range(rounds)
         ]
