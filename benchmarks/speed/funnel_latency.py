@@ -4,10 +4,10 @@ In process, `prerank` is the time from the query's input and the candidates' row
 tower, gather, product and partition alone, on a matrix in memory, without calibration and order. `funnel` is the whole
 request; `parsed` includes reading it. Over HTTP, `corank serve` on one core takes turns with two services written for
 this one model (rivals.py), which must give the same scores: requests a second of each when saturated by 32 clients, and
-latency at 70 % of that. `http_tail` is p99 / p50 there, `queue_tail` that of the same arrivals at a queue whose requests
-all take the same time, than which no worker that answers one at a time can be expected to do better. `packed` is the
-same service asked in MessagePack, `batch` in batches of 16 (requests a second); `after_candidates` is the time from when
-a caller knows its candidates to the answer, with the query sent along, and with it sent ahead (`/rank/ahead`).
+latency at 70 % of that. `http_tail` is p99 / p50 there, `queue_tail` that of the same arrivals at a queue whose
+requests all take the same time, than which no worker that answers one at a time can be expected to do better. `packed`
+is the same service asked in MessagePack, `batch` in batches of 16 (requests a second); `after_candidates` is the time
+from when a caller knows its candidates to the answer, with the query sent along, and with it sent ahead (`/rank/ahead`).
 
 `--before DIR`, a checkout of an earlier commit, adds ratios to that: `before_` figures over HTTP, in which its service
 takes turns with the others, and `plain.1000` ones in process. `--parts` prints the parts of a request alone, in

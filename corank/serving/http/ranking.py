@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from typing import Any, NamedTuple
 
 import msgspec
@@ -61,9 +62,9 @@ def check_clock(request: Request, skew: timedelta | None) -> None:
     )
 
 
-REMEMBERED_BYTES = 2**16
-"""Largest body whose request is kept to warm the next version, so that little memory is held."""
-
+REMEMBERED_BYTES, REMEMBERED_EVERY = 2**16, 8
+"""Largest body whose request is kept to warm the next version, so that little memory is held; and of how many requests
+one is: the memory of the others is used again while the processor's caches have it."""
 
 MOST_CANDIDATES = 16_000
 """Of requests that are ranked together: beyond them the first would wait long for the last."""
@@ -111,6 +112,7 @@ class RankEndpoints:
         self.waiting = 0
         """Requests that wait or are ranked."""
         self._queue = RankQueue(self._rank, AT_ONCE, MOST_CANDIDATES)
+        self._answered = count()
         shadow = follower.rollout.shadow
         self.shadow = (
             ShadowQueue(shadow, lambda: bodies.is_idle, metrics.versions, request_log)
@@ -251,7 +253,7 @@ class RankEndpoints:
     ) -> dict[str, Any]:
         """The answer to a request that was ranked, which is logged and counted."""
         result = ranked.result
-        if one.size <= REMEMBERED_BYTES:
+        if next(self._answered) % REMEMBERED_EVERY == 0 and one.size <= REMEMBERED_BYTES:
             self._follower.recent.append(request)
         if result.encoded.unknown:
             self._follower.request_refresh()  # the store may know them by now
