@@ -7,7 +7,7 @@ this one model (rivals.py), which must give the same scores: requests a second o
 latency at 70 % of that. `http_tail` is p99 / p50 there, `queue_tail` that of the same arrivals at a queue whose
 requests all take the same time, than which no worker that answers one at a time can be expected to do better. `packed`
 is the same service asked in MessagePack, `batch` in batches of 16 (requests a second); `after_candidates` is the time
-from when a caller knows its candidates to the answer, with the query sent along, and with it sent ahead (`/rank/ahead`).
+from when a caller knows its candidates to the answer, with the query sent along, or sent ahead (`/rank/ahead`).
 
 `--before DIR`, a checkout of an earlier commit, adds ratios to that: `before_` figures over HTTP, in which its service
 takes turns with the others, and `plain.1000` ones in process. `--parts` prints the parts of a request alone, in

@@ -1,5 +1,7 @@
 """What a request's encoded rows hold, against packing and against the same code without a cache."""
 
+import gc
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -88,6 +90,20 @@ def test_a_value_is_encoded_as_without_a_cache(case: Case, cached: QueryValues, 
             alone = told(lambda name=name, value=value: cached._encode(name, value))
             for _ in range(2):
                 assert told(lambda name=name, value=value: cached.encode(name, value)) == alone, (name, value)
+
+
+def test_the_collector_of_cycles_visits_no_single_value(case: Case, cached: QueryValues) -> None:
+    def count_visited() -> int:
+        gc.collect()
+        return len(gc.get_objects())
+
+    placed, before = case.funnel.request_encoder.schema.row_features("query"), count_visited()
+    for number in range(1000):
+        for name in cached._columns.keys() - set(placed.lists):
+            with suppress(DataError, RequestError):
+                cached.encode(name, number)
+    assert cached._single.cache_info().currsize >= 1000
+    assert count_visited() - before < 500
 
 
 def test_a_late_stage_compares_with_candidates_that_an_early_one_dropped(case: Case) -> None:
