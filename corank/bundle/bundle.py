@@ -15,7 +15,7 @@ from typing import Self
 from corank.bundle.manifest import BundleManifest, load_manifest, require_signature, signed_content
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.artifact import Artifact, ArtifactWriter, Proofs, prove
-from corank.core.artifact_objects import open_artifact, writable_copy
+from corank.core.artifact_cache import open_artifact, writable_copy
 from corank.core.errors import BundleError
 from corank.core.objects import Location
 

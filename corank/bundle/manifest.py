@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from corank.bundle.signatures import Signatures, TrustedKeys, read_signatures
 from corank.bundle.stage_facts import PrecisionLoss, StageFacts
 from corank.core.artifact import File, FolderName, Inspect, Manifest, canonical
-from corank.core.artifact_objects import read_facts
+from corank.core.artifact_cache import read_facts
 from corank.core.errors import BundleError, CorankError, DataError
 from corank.core.files import is_relative_name
 from corank.core.objects import Location

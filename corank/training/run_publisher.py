@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from corank.core.artifact import Manifest, measure_files, new_content
-from corank.core.artifact_cache import ArtifactCache, working_folder
-from corank.core.artifact_objects import Publisher, open_artifact
+from corank.core.artifact_cache import ArtifactCache, open_artifact, working_folder
+from corank.core.artifact_objects import Publisher
 from corank.core.errors import BusyError, CorankError, StorageError
 from corank.core.files import PARTIAL
 from corank.core.locks import FolderLease
@@ -123,7 +123,7 @@ def open_remote_run(url: ObjectUrl, report: Report) -> Iterator[RunPublisher]:
     with working_folder() as working:
         folder = working / url.split()[1]
         if publisher.before is not None:
-            shutil.copytree(cache.fetch(publisher.before).path, folder)
+            shutil.copytree(cache.fetch(publisher.before).folder, folder)
         else:
             folder.mkdir()
         run = RunPublisher(folder, publisher, report)

@@ -1,24 +1,18 @@
-"""The manifest of packed data: what a folder holds, and from which config and files it was packed.
-
-Of packed data in object storage what all read is fetched at once, a shard when it is read first or ahead.
-"""
+"""The manifest of packed data: what a folder holds, and from which config and files it was packed."""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import polars as pl
 
 from corank.core.artifact import FolderName, Manifest, read_manifest, remove_artifact
-from corank.core.artifact_cache import ArtifactCache, CachedFolder, RemoteParts
-from corank.core.artifact_objects import Published
 from corank.core.errors import CorankError, DataError, DiskError
-from corank.core.objects import Location, ObjectUrl, is_url
+from corank.core.objects import Location, is_url
 from corank.core.settings import Settings
 from corank.data.column_sources import Source
 from corank.data.tables import VALID_FROM, Table, find_source_files
@@ -253,44 +247,3 @@ def naming_damage(folder: Path) -> Iterator[None]:
         yield
     except (LookupError, ValueError, TypeError, OverflowError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{folder}: damaged ({type(error).__name__}: {error}): {PACK_AGAIN}") from error
-
-
-Shard = TypeVar("Shard")
-
-
-@dataclass(frozen=True)
-class RemotePack:
-    """One publication of packed data."""
-
-    published: Published[PackManifest]
-    cache: ArtifactCache
-
-    @classmethod
-    def open(cls, url: ObjectUrl, expect: str | None = None) -> Self:
-        """Read the manifest of packed data.
-
-        Args:
-            url: their location.
-            expect: the fingerprint that they should have.
-
-        Raises DataError, StorageError.
-        """
-        published = Published.open(url, PackManifest)
-        require_fingerprint(published.manifest, expect, url)
-        return cls(published, ArtifactCache.of_environment())
-
-    @property
-    def manifest(self) -> PackManifest:
-        """Of the publication."""
-        return self.published.manifest
-
-    def fetch_shared(self) -> CachedFolder:
-        """Fetch all that is no shard: items, users, events, encoders, priors. Raises StorageError."""
-        return self.cache.fetch(
-            self.published, lambda name: name.partition("/")[0] not in self.manifest.splits
-        )
-
-    def shards(self, split: str, open_shard: Callable[[Path], Shard]) -> Sequence[Shard]:
-        """Return the shards of a split, none of which is fetched yet."""
-        folders = [f"{split}/{shard.name}" for shard in self.manifest.splits[split]]
-        return RemoteParts(self.published, self.cache, folders, open_shard)
