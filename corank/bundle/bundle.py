@@ -111,17 +111,6 @@ def write_content(
     return Bundle.of(writer.write(content, lambda folder: fill(folder) or manifest, seal))
 
 
-def write_bundle(
-    path: Path,
-    manifest: BundleManifest,
-    fill: Callable[[Path], BundleManifest | None],
-    sign: SigningKeys | None = None,
-) -> Bundle:
-    """Write a bundle, whatever bundle was there before. Raises as `lock_bundle` and `write_content`."""
-    with lock_bundle(path, "export") as writer:
-        return write_content(writer, manifest, fill, sign)
-
-
 def replace_bundle(location: Location, write: Callable[[Path], Bundle], reads: bool) -> Bundle:
     """Replace a bundle by what a function writes.
 

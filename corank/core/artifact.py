@@ -46,6 +46,7 @@ from corank.core.files import (
     parse_json,
     read_regular_file,
     remove_folder,
+    run_in_threads,
     sync,
     sync_folder,
 )
@@ -370,8 +371,7 @@ def measure_files(folder: Path) -> dict[str, File]:
             return File.measure(file)
 
     names = sorted(list_files(folder, MOST_FILES))
-    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
-        return dict(zip(names, pool.map(measure, names), strict=True))
+    return dict(zip(names, run_in_threads(measure, names, HASHED_AT_ONCE), strict=True))
 
 
 def measure_and_sync(folder: Path) -> dict[str, File]:
@@ -487,21 +487,29 @@ class ArtifactWriter(Generic[M]):
         with self._writing(content) as folder:
             return self.commit(folder, fill(folder), files, seal)
 
-    def restore(self, manifest: M, plain: Mapping[str, Any], fill: Callable[[Path], None]) -> Artifact[M]:
+    def restore(
+        self,
+        manifest: M,
+        plain: Mapping[str, Any],
+        fill: Callable[[Path], None],
+        explain: Callable[[], None] = lambda: None,
+    ) -> Artifact[M]:
         """Replace the artifact by one that lies at another place. One of that content stays until all files are there.
 
         Args:
             manifest: of it.
             plain: its JSON value as published, which its signatures are of.
             fill: writes the files of the manifest into a folder.
+            explain: raises what is wrong there, if it can tell, when a file is not what the manifest says.
 
-        Raises the kind's error if a file is not what the manifest says, or as `write`.
+        Raises the kind's error for such a file, or as `write`; what the functions raise.
         """
         with self._writing(new_content()) as folder:
             fill(folder)
             files, content = measure_and_sync(folder), self.path / manifest.content
             odd = {name for name in files | manifest.files if files.get(name) != manifest.files.get(name)}
             if odd:
+                explain()
                 raise self.kind.error(f"{content / min(odd)}: is not as published; publish it again")
             with suppress(FileNotFoundError):  # it is damaged; who reads it keeps it by another name
                 content.rename(self.path / new_content())

@@ -38,7 +38,7 @@ from corank.core.artifact import (
 )
 from corank.core.artifact_objects import TRANSFERS, Published, Publisher, read_published
 from corank.core.errors import MissingObjectError, StorageError
-from corank.core.files import PARTIAL, link_file, remove_abandoned, scratch_folder
+from corank.core.files import PARTIAL, link_file, remove_abandoned, run_in_threads, scratch_folder
 from corank.core.locks import FolderLease, hold_lock, remove_unread
 from corank.core.objects import Location, ObjectFolder
 
@@ -133,11 +133,9 @@ class ArtifactCache:
             partial.mkdir()
             lease = FolderLease(partial)
         try:
-            with ThreadPoolExecutor(TRANSFERS) as pool:
-                for name in files:
-                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                for _ in pool.map(lambda name: source.fetch(name, partial / name), files):
-                    pass
+            for name in files:
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            run_in_threads(lambda name: source.fetch(name, partial / name), files, TRANSFERS)
             partial.rename(path)
         finally:
             del lease

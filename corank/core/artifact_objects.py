@@ -9,7 +9,6 @@ read: of two publishers one wins. Files that did not change are not sent again. 
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import msgspec
 
 from corank.core.artifact import MANIFEST, File, Inspect, M, is_content, new_content, parse_manifest
 from corank.core.errors import BusyError, MissingObjectError, StorageError
+from corank.core.files import run_in_threads
 from corank.core.objects import ObjectFolder, ObjectUrl, Revision
 
 TRANSFERS = 8
@@ -146,8 +146,8 @@ class Publisher(Generic[M]):
             objects.upload(f"{publication}/{name}", folder / name)
             return publication
 
-        with ThreadPoolExecutor(TRANSFERS) as pool:
-            places = dict(zip(manifest.files, pool.map(send, manifest.files.items()), strict=True))
+        sent = run_in_threads(send, manifest.files.items(), TRANSFERS)
+        places = dict(zip(manifest.files, sent, strict=True))
         whole = manifest.model_copy(update={"places": places})
         # what was sent before now, and is not named now, belongs to nobody: a publisher that began before this switch
         # will be refused, and one that begins after it sends later

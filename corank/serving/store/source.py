@@ -24,8 +24,9 @@ from corank.core.objects import Location
 from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store, hide_password
-from corank.serving.store.fetch import catch_up, fetch_bundle, holds_change, load_latest, locked, open_cached
+from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest, locked, open_cached
 from corank.serving.store.isolated_store import open_isolated
+from corank.serving.store.journal import holds_change
 from corank.serving.store.live_version import StoreState, TrustedLive
 
 

@@ -128,18 +128,12 @@ def shard_file(rank: int, ranks: int) -> str:
 
 
 def exists(folder: Path) -> bool:
-    """Whether there is a checkpoint, written to its end, be it one of an earlier version, which `load` refuses."""
-    return (folder / MANIFEST).is_file() or _earlier(folder).is_file()
-
-
-def _earlier(folder: Path) -> Path:
-    """The file that an earlier version wrote in the place of the folder."""
-    return folder.with_name(f"{folder.name}.safetensors")
+    """Whether there is a checkpoint, written to its end."""
+    return (folder / MANIFEST).is_file()
 
 
 def remove(folder: Path) -> None:
     """Remove a checkpoint if there is one. Raises OSError if its manifest cannot be removed."""
-    _earlier(folder).unlink(missing_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -155,10 +149,6 @@ def load(folder: Path, buckets: range = ALL_BUCKETS) -> Checkpoint:
         own = _buckets(rank, ranks)
         return rank == 0 or (own.start < buckets.stop and buckets.start < own.stop)
 
-    if not (folder / MANIFEST).exists() and (earlier := _earlier(folder)).is_file():
-        raise CheckpointError(
-            f"{earlier}: a checkpoint of an earlier version of corank; train anew with --overwrite"
-        )
     opened = open_folder(folder, CheckpointManifest, wanted=wanted)
     manifest, tensors = opened.manifest, dict[str, Tensor]()
     parts: dict[str, list[TablePart]] = {name: [] for name, t in manifest.tensors.items() if t.table}
