@@ -105,12 +105,12 @@ def pair_view(one: Run, other: Run, split: str, progress: Progress = lambda done
         BundleError: if a model cannot be exported.
         RequestError: if a logged request cannot be ranked.
     """
-    evaluated = [evaluate_run(run, split, bootstrap=False, progress=progress) for run in (one, other)]
-    document = compare_predicted(*evaluated)
+    a, b = (evaluate_run(run, split, bootstrap=False, progress=progress) for run in (one, other))
+    document = compare_predicted(a, b)
     names = Names.of(document)
 
     def beside(blocks: Callable[[EvaluatedRun], list[Block]]) -> Beside:
-        return Beside([[Heading(n), *blocks(e)] for n, e in zip(names.headings, evaluated, strict=True)])
+        return Beside([[Heading(n), *blocks(e)] for n, e in zip(names.headings, (a, b), strict=True)])
 
     runs = zip(names.headings, (one, other), strict=True)
     return View(

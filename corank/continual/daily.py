@@ -294,6 +294,6 @@ def _is_older(page: Path, *sources: Path) -> bool:
 def _lock(folder: Path) -> WriteLock:
     """Take the lock of a daily funnel. Raises BusyError, DataError if the folder cannot be written."""
     try:
-        return WriteLock.of_folder(folder, "daily")
+        return WriteLock(folder, "daily")
     except OSError as error:
         raise DataError(f"{folder}: cannot be written: {error}; name another with `folder`") from None

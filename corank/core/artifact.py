@@ -429,7 +429,7 @@ class ArtifactWriter(Generic[M]):
         with ExitStack() as stack:
             try:
                 _refuse_foreign(path, kind)
-                stack.enter_context(WriteLock.of_folder(path, command))
+                stack.enter_context(WriteLock(path, command))
                 writer = cls.of(path, kind)
             except OSError as error:
                 raise _unwritable(path, kind, error) from None
@@ -578,7 +578,7 @@ def _read_raw(path: Path, kind: type[Manifest]) -> bytes | None:
         raise
 
 
-def _parse_raw(raw: bytes | None) -> dict[str, Any]:
+def parse_damaged(raw: bytes | None) -> dict[str, Any]:
     """The JSON value of a manifest, whatever is wrong with it; empty if there is none."""
     with suppress(ValueError):
         plain = parse_json(raw or b"")
@@ -588,7 +588,7 @@ def _parse_raw(raw: bytes | None) -> dict[str, Any]:
 
 def _named(raw: bytes | None) -> str | None:
     """The content that a manifest names, whatever else is wrong with it."""
-    name = _parse_raw(raw).get("content")
+    name = parse_damaged(raw).get("content")
     return name if isinstance(name, str) else None
 
 
@@ -609,12 +609,10 @@ def _refuse_foreign(path: Path, kind: type[Manifest]) -> None:
         read_manifest(path, kind)
         return
     names = {inner.name for inner in path.iterdir() if not inner.name.startswith(".")}
-    ours, facts, name = set(filter(is_content, names)), _parse_raw(_read_raw(path, kind)), kind.kind_name()
+    ours, facts, name = set(filter(is_content, names)), parse_damaged(_read_raw(path, kind)), kind.kind_name()
     if ours and facts.get("kind") in (None, name):
         ours |= kind.beside | {MANIFEST}
     if foreign := names - ours:
-        if facts.get("kind") is None and facts.get("format") in range(kind.written_format()):
-            raise kind.error(f"{path}: was written by an earlier corank; remove it, or name another folder")
         raise kind.error(f"{path}: holds other files ({min(foreign)}) and no {name}; name another folder")
 
 

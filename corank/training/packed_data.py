@@ -114,7 +114,7 @@ def pack_config(
     publisher = Publisher.open(location, PackManifest)
     working = _working_folder(location)
     try:
-        lock = WriteLock.of_folder(working, "pack")
+        lock = WriteLock(working, "pack")
     except OSError as error:
         raise DataError(f"{working}: cannot be written: {error}; name another by CORANK_CACHE") from None
     with lock:

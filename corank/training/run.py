@@ -121,7 +121,7 @@ class Run:
     def lock(cls, folder: Path) -> WriteLock:
         """Take the lock of a run's folder, which is made. Raises BusyError, CheckpointError if it cannot be written."""
         try:
-            return WriteLock.of_folder(folder, "train")
+            return WriteLock(folder, "train")
         except OSError as error:
             raise _unwritable(folder, error) from None
 
@@ -309,7 +309,7 @@ def prune_packed(config: Config, base: Path, report: Report = lambda line: None)
             if folders[-1] == root:
                 used.append(packed_settings(run.config.declared.features))
     try:
-        with WriteLock.of_folder(root, "pack"):
+        with WriteLock(root, "pack"):
             remove_abandoned(root / SETS, "*")
             sets = list_packs(root)[1:]
             for folder in sets:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 import corank
-from corank.core.errors import DataError
 from corank.data.packed.dataset import PackedDataset
 from corank.training.checkpoints.checkpoint_files import exists, load
 from corank.training.run import Run
@@ -17,28 +16,6 @@ from tests.support.simulated_runs import make_world
 
 def pack(config: Path, *overrides: str) -> None:
     corank.pack(config, overrides)
-
-
-def fingerprint(packed: Path) -> str:
-    return PackedDataset.open(packed).manifest.fingerprint
-
-
-@pytest.mark.slow
-def test_packed_data_are_the_old_or_the_new_wherever_packing_is_killed(tmp_path: Path) -> None:
-    config = make_world(tmp_path / "world", requests=60, candidates=10, users=10, items=20)
-    packed = tmp_path / "world" / "packed" / "simulated-medium"
-    other, fingerprints = "data.timezone=Asia/Shanghai", [fingerprint(packed)]
-    changes = count_changes(pack, config, other)
-    fingerprints.append(fingerprint(packed))
-    seen = set()
-    for change in range(changes, 0, -(changes // 4)):
-        run(pack, config)
-        kill_at(change, pack, config, other)
-        seen.add(current := fingerprint(packed))
-        with pytest.raises(DataError):
-            corank.pack(config, ["data.log=none/*.parquet"])
-        assert fingerprint(packed) == current, change
-    assert seen == set(fingerprints)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """Cases: a random world that is packed, with a model of random weights and its bundle."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from pydantic import TypeAdapter
 
 from corank.analysis.logged_request import logged_request
-from corank.bundle.bundle import write_bundle
+from corank.bundle.bundle import Bundle, lock_bundle, write_content
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
 from corank.core.calibration import Platt
@@ -31,6 +32,14 @@ from tests.support.random_tables import write_tables
 from tests.support.random_worlds import Drawn
 
 _CALIBRATORS: TypeAdapter[Calibrators] = TypeAdapter(Calibrators)
+
+
+def write_bundle(
+    path: Path, manifest: BundleManifest, fill: Callable[[Path], BundleManifest | None]
+) -> Bundle:
+    """Write a bundle, whatever bundle was there before."""
+    with lock_bundle(path, "export") as writer:
+        return write_content(writer, manifest, fill)
 
 
 @dataclass(frozen=True)

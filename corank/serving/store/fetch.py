@@ -120,7 +120,6 @@ def locked(file: Path) -> Iterator[None]:
     """Wait for a lock, whose folder is made. Raises BundleError."""
     with ExitStack() as stack:
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(hold_lock(file))
         except OSError as error:
             raise BundleError(f"{file.parent}: bundles cannot be kept there: {error}") from None
