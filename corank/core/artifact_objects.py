@@ -98,6 +98,7 @@ def read_published(
                 raise
 
 
+@dataclass
 class Publisher(Generic[M]):
     """Publishes into one URL, as long as nobody else does.
 
@@ -106,14 +107,10 @@ class Publisher(Generic[M]):
         publisher.publish(artifact.folder, artifact.manifest)
     """
 
-    def __init__(self, url: ObjectUrl, kind: type[M], before: Published[M] | None) -> None:
-        """
-        Args:
-            url: where to publish.
-            kind: of artifact.
-            before: what is published there now; None if nothing is.
-        """
-        self.url, self.kind, self.before = url, kind, before
+    url: ObjectUrl
+    kind: type[M]
+    before: Published[M] | None
+    """What is published there now; None if nothing is."""
 
     @classmethod
     def open(cls, url: ObjectUrl, kind: type[M]) -> Self:

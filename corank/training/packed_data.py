@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from corank.core.artifact import MANIFEST, open_folder
+from corank.core.artifact import MANIFEST, open_folder, read_manifest
 from corank.core.artifact_cache import ArtifactCache
 from corank.core.artifact_objects import Publisher
 from corank.core.errors import CheckpointError, ConfigError, DataError, MissingObjectError
@@ -20,7 +20,6 @@ from corank.data.packed.manifest import (
     PackManifest,
     fingerprint,
     packed_settings,
-    read_pack_manifest,
 )
 from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.pack import pack_log
@@ -188,7 +187,10 @@ def open_or_pack(
         if find_continued(location, config.data, config.declared) is not None:
             return open_packed(config, base)
         if (location / MANIFEST).is_file():
-            if find_staleness(read_pack_manifest(location), config.data, config.declared, base) is None:
+            if (
+                find_staleness(read_manifest(location, PackManifest), config.data, config.declared, base)
+                is None
+            ):
                 return pack_config(config, base, report, engine)
             earlier, end = find_earlier(), config.data.training_end()
             if earlier is not None and end != FOREVER and end > earlier.through:

@@ -13,9 +13,10 @@ import torch
 from pydantic import TypeAdapter
 
 from corank.analysis.logged_request import logged_request
-from corank.bundle.bundle import Bundle, lock_bundle, write_content
+from corank.bundle.bundle import Bundle, write_content
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
+from corank.core.artifact import ArtifactWriter
 from corank.core.calibration import Platt
 from corank.data.packed.dataset import PackedDataset, prior_folder
 from corank.distributed.ranks import Ranks
@@ -38,7 +39,7 @@ def write_bundle(
     path: Path, manifest: BundleManifest, fill: Callable[[Path], BundleManifest | None]
 ) -> Bundle:
     """Write a bundle, whatever bundle was there before."""
-    with lock_bundle(path, "export") as writer:
+    with ArtifactWriter.lock(path, BundleManifest, "export") as writer:
         return write_content(writer, manifest, fill)
 
 

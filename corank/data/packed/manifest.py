@@ -15,7 +15,7 @@ from corank.core.errors import CorankError, DataError, DiskError
 from corank.core.objects import Location, is_url
 from corank.core.settings import Settings
 from corank.data.column_sources import Source
-from corank.data.tables import VALID_FROM, Table, find_source_files
+from corank.data.tables import VALID_FROM, SourceFile, Table, find_source_files
 from corank.data.validate import SERVED_ID
 from corank.features.feature_kind import Feature, FeatureKind
 from corank.features.log_schema import DataSettings
@@ -36,12 +36,15 @@ def list_inputs(data: DataSettings, features: Mapping[str, FeatureKind]) -> dict
 def find_versions(data: DataSettings, features: Mapping[str, FeatureKind], base: Path) -> dict[str, Versions]:
     """Find the versions of all input files, by table. Raises DataError, StorageError if a file is missing."""
     return {
-        key: {
-            file.path if is_url(file.path) else os.path.relpath(file.path, base): file.version
-            for file in find_source_files(source, base)
-        }
+        key: {name: file.version for name, file in name_files(source, base).items()}
         for key, source in list_inputs(data, features).items()
     }
+
+
+def name_files(source: str | list[str], base: Path) -> dict[str, SourceFile]:
+    """Find the files of a source, by the names of `Versions`. Raises DataError, StorageError if one is missing."""
+    files = find_source_files(source, base)
+    return {f.path if is_url(f.path) else os.path.relpath(f.path, base): f for f in files}
 
 
 def hash_versions(versions: Mapping[str, Versions]) -> dict[str, str]:
@@ -210,11 +213,6 @@ def fingerprint(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_pack_manifest(folder: Path) -> PackManifest:
-    """Read the manifest of packed data. Raises DataError if it is absent, damaged or of another format."""
-    return read_manifest(folder, PackManifest)
-
-
 def list_packs(root: Path) -> list[Path]:
     """List the folders of packed data of one log: the first, then those of other features."""
     return [root, *sorted(path for path in (root / SETS).glob("[!.]*") if path.is_dir())]
@@ -222,10 +220,10 @@ def list_packs(root: Path) -> list[Path]:
 
 def remove_old_sets(root: Path) -> None:
     """Remove the sets of features of a log that was packed anew, unless they are read. The caller holds its lock."""
-    first = read_pack_manifest(root)
+    first = read_manifest(root, PackManifest)
     for folder in list_packs(root)[1:]:
         with suppress(DataError):
-            if read_pack_manifest(folder).is_of_log(first):
+            if read_manifest(folder, PackManifest).is_of_log(first):
                 continue
         with suppress(OSError):
             remove_artifact(folder)

@@ -22,14 +22,14 @@ from pathlib import Path
 
 import polars as pl
 
-from corank.bundle.bundle import Bundle, lock_bundle
+from corank.bundle.bundle import Bundle
 from corank.bundle.content import part_file
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import KEYS
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.signatures import TrustedKeys, is_content_name
 from corank.core.arrays import read_identifiers
-from corank.core.artifact import Proofs, prove
+from corank.core.artifact import ArtifactWriter, Proofs, prove
 from corank.core.errors import BundleError, DataError, StoreError, TrustError
 from corank.core.locks import hold_lock
 from corank.core.registry import load_environment_plugins
@@ -90,7 +90,7 @@ def fetch_bundle(
             bundle = open_cached(cache, version, trust, proofs)
         except (BundleError, TrustError):
             manifest, plain = read_stored_manifest(store, version, trust)
-            with lock_bundle(path, "serve") as writer:
+            with ArtifactWriter.lock(path, BundleManifest, "serve") as writer:
                 bundle = Bundle.of(
                     writer.restore(
                         manifest,

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import msgspec
 
-from corank.bundle.bundle import Bundle, current_content, is_proven
+from corank.bundle.bundle import Bundle, find_manifest, is_proven
 from corank.bundle.signatures import TrustedKeys, is_content_name
 from corank.core.artifact import Proofs
 from corank.core.errors import BundleError, StoreError, TrustError
@@ -139,7 +139,8 @@ class BundleSource(Source):
 
     def load_newer(self, held: Funnel | None) -> Funnel | None:
         """As `Source.load_newer`."""
-        if held is not None and held.manifest.content == current_content(self.location):
+        now = None if held is None else find_manifest(self.location)
+        if held is not None and now is not None and now.content == held.manifest.content:
             return None
         with self.loading.turn():
             funnel = Funnel(Bundle.open(self.location, self._trust, self.loading.proofs))
