@@ -37,7 +37,7 @@ from corank.data.packing.packs import (
 from corank.engine.base import Engine
 from corank.features.log_schema import DataSettings
 from corank.training.config.config import Config
-from corank.training.config.config_file import from_saved
+from corank.training.config.config_file import from_plain
 from corank.training.run_file import RUN_FILE, RunFile
 
 
@@ -285,5 +285,5 @@ def _open_of_run(folder: Path) -> PackedDataset:
     except CheckpointError as error:
         raise DataError(f"{error}; or name its packed data instead") from None
     base = run_file.base_of(folder)
-    config = from_saved(run_file.config, str(folder / RUN_FILE), base)
+    config = from_plain(run_file.config, str(folder / RUN_FILE), base)
     return open_packed(config, base, lambda folder: True, run_file.packed)

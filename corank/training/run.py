@@ -54,7 +54,7 @@ from corank.training.checkpoints.checkpoint_files import (
 )
 from corank.training.checkpoints.training_state import model_state, restore_model
 from corank.training.config.config import Config
-from corank.training.config.config_file import from_plain, from_saved, plain
+from corank.training.config.config_file import from_plain, plain
 from corank.training.config.yaml_values import change_values
 from corank.training.packed_data import local_root, open_packed, packed_location
 from corank.training.run_file import RUN_FILE, TRACKING, Origin, RunFile
@@ -138,7 +138,7 @@ class Run:
             folder, leases = copy.folder, copy.leases
         run_file = RunFile.read(folder)
         base, source = run_file.base_of(folder), str(folder / RUN_FILE)
-        config = from_saved(run_file.config, source, base)
+        config = from_plain(run_file.config, source, base)
         return cls(folder, config, base, leases=leases, origin=run_file.origin)
 
     def with_export(self, overrides: Sequence[str]) -> Self:

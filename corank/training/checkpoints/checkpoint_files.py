@@ -48,7 +48,7 @@ from corank.training.checkpoints.checkpoint import (
     map_tensors,
 )
 from corank.training.config.config import Config
-from corank.training.config.config_file import complete_saved, flatten, plain
+from corank.training.config.config_file import flatten, plain
 
 Number = Literal[
     "float64", "float32", "bfloat16", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"
@@ -430,8 +430,8 @@ def _refuse_other_config(checkpoint: Checkpoint, config: Config, path: Path) -> 
 
 
 def _with_defaults(settings: Any) -> Any:
-    """A checkpoint's config with what keys added since meant then; unchanged if it is not valid now."""
+    """A checkpoint's config with the defaults of keys that it lacks; unchanged if it is not valid now."""
     try:
-        return plain(validate(Config, complete_saved(settings), "checkpoint"))
+        return plain(validate(Config, settings, "checkpoint"))
     except ConfigError:
         return settings
