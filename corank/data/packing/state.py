@@ -156,9 +156,5 @@ class KnownRows:
 
     @classmethod
     def read(cls, packed: Path) -> Self:
-        """Read what `write` wrote; nothing is known of packed data of before it was written. Raises DataError."""
-        path = packed / STATE / FILE
-        if not path.exists():
-            return cls({})
-        rows = read_array(path, np.int64, (None, 2))
-        return cls(dict(rows.tolist()))
+        """Read what `write` wrote. Raises DataError."""
+        return cls(dict(read_array(packed / STATE / FILE, np.int64, (None, 2)).tolist()))
