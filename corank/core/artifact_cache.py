@@ -216,11 +216,11 @@ def open_artifact(
     return read_published(location, kind, ArtifactCache.of_environment().fetch, inspect)
 
 
-def read_facts(location: Location, kind: type[M], inspect: Inspect | None = None) -> M:
+def read_facts(location: Location, kind: type[M]) -> M:
     """Read the manifest of an artifact alone. Raises as `open_artifact`."""
     if isinstance(location, Path):
-        return read_manifest(location, kind, inspect)
-    return Published.open(location, kind, inspect).manifest
+        return read_manifest(location, kind)
+    return Published.open(location, kind).manifest
 
 
 @contextmanager

@@ -247,15 +247,16 @@ def list_merged(
         new: whether the store did not have the version.
     """
     form = RecordFormat.from_manifest(funnel.manifest)
-    gone = [key for key, record in records.items() if form.is_removal(key, record)]
-    kept = to_ids([key for key in records if key not in {*gone}]).to_list()
+    gone = dict.fromkeys(key for key, record in records.items() if form.is_removal(key, record))
+    kept = to_ids(key for key in records if key not in gone).to_list()
     dropped: list[Id] = []
     if new:
         changes = read_journal(store, state.journal_from - 1, facts.base)
         ids: dict[Id, None] = {}
         for _, change in changes:
-            ids |= {row["id"]: None for row in change.items}
-            ids = {id_: None for id_ in ids if id_ not in change.removed}
+            ids |= dict.fromkeys(row["id"] for row in change.items)
+            for id_ in change.removed:
+                ids.pop(id_, None)
         dropped = [id_ for id_ in ids if to_keys(pl.Series([id_]))[0] not in records]
     present = _find(funnel, dropped)
     return MergedItems(
