@@ -203,7 +203,10 @@ def parse_manifest(
         _refuse_other(plain, kind, source)
     if inspect is not None:
         inspect(plain)
-    manifest = validate_manifest(plain, kind, source)
+    try:
+        manifest = validate(kind, plain, source)
+    except ConfigError as error:
+        raise kind.error(f"{error}; {kind.explain(plain)}") from None
     if sealed and manifest.digest != digest(plain):
         raise kind.error(f"{source}: altered since it was written; {kind.remedy}")
     if not manifest.content:
@@ -220,14 +223,6 @@ def _refuse_other(plain: dict[str, Any], kind: type[Manifest], source: str) -> N
         raise kind.error(
             f"{source}: format {plain['format']!r:.40}; this corank reads format {form}; {kind.remedy}"
         )
-
-
-def validate_manifest(plain: Any, kind: type[M], source: str) -> M:
-    """Build a manifest of its JSON value. Raises the kind's error."""
-    try:
-        return validate(kind, plain, source)
-    except ConfigError as error:
-        raise kind.error(f"{error}; {kind.explain(plain)}") from None
 
 
 def read_manifest(folder: Path, kind: type[M], inspect: Inspect | None = None) -> M:
@@ -319,7 +314,8 @@ def open_folder(
 def _open_content(
     path: Path, manifest: M, checksums: bool, wanted: Wanted, proofs: Proofs | None
 ) -> Artifact[M]:
-    content, proof = path / manifest.content, b""
+    shown = content = path / manifest.content
+    proof = b""
     try:
         if content.is_symlink():
             raise NotADirectoryError("a link, or no folder")
@@ -327,11 +323,13 @@ def _open_content(
         if proofs is not None and (proof := prove(content, manifest)) in proofs:
             return opened
         for name in filter(wanted, manifest.files):
+            shown = content / name
             _check(path, name, manifest, checksums)
+        shown = content
         _refuse_others(content, manifest)
     except OSError as error:
         raise manifest.error(
-            f"{content}: cannot be read ({error.strerror or error}); {manifest.remedy}"
+            f"{shown}: cannot be read ({error.strerror or error}); {manifest.remedy}"
         ) from None
     if proofs is not None:
         proofs.add(proof)
@@ -339,19 +337,16 @@ def _open_content(
 
 
 def _check(path: Path, name: str, manifest: Manifest, checksums: bool) -> None:
-    """Raise the kind's error unless a file is a regular one with the size, and the checksum, of the manifest."""
-    file, shown = manifest.files[name], path / manifest.content / name
-    try:
-        with open_regular_file(path, f"{manifest.content}/{name}") as opened:
-            size = os.fstat(opened.fileno()).st_size
-            if size == file.bytes and (not checksums or File.measure(opened) == file):
-                return
-    except OSError as error:
-        raise manifest.error(
-            f"{shown}: cannot be read ({error.strerror or error}); {manifest.remedy}"
-        ) from None
+    """Raise the kind's error unless a file has the size, and the checksum, of the manifest; OSError if it is none."""
+    file = manifest.files[name]
+    with open_regular_file(path, f"{manifest.content}/{name}") as opened:
+        size = os.fstat(opened.fileno()).st_size
+        if size == file.bytes and (not checksums or File.measure(opened) == file):
+            return
     difference = f"{size} bytes in place of {file.bytes}" if size != file.bytes else "its checksum differs"
-    raise manifest.error(f"{shown}: damaged, or of another version ({difference}); {manifest.remedy}")
+    raise manifest.error(
+        f"{path / manifest.content / name}: damaged, or of another version ({difference}); {manifest.remedy}"
+    )
 
 
 def _refuse_others(content: Path, manifest: Manifest) -> None:
