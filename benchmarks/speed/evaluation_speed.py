@@ -23,8 +23,7 @@ import corank
 from benchmarks import harness
 from corank.analysis.evaluated_run import predict_run
 from corank.datasets.feed.simulate import simulate_world
-from corank.evaluation.measures import Evaluation, evaluate_predictions
-from corank.evaluation.predict import read_truth
+from corank.evaluation.measures import Evaluation
 from corank.metrics.intervals import draw_counts
 from corank.metrics.measure import Measure
 from corank.training.run import Run
@@ -85,17 +84,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         run = small_run(Path(temporary), arguments.requests)
         opened = Run.open(run)
-        packed, _, calibrators, predictions, _ = predict_run(opened, "test")
-        figures["exposed_rows"] = int(predictions.exposed.sum())
-        figures["rows"] = len(predictions.exposed)
+        predicted = predict_run(opened, "test")
+        figures["exposed_rows"] = int(predicted.predictions.exposed.sum())
+        figures["rows"] = len(predicted.predictions.exposed)
         for command in AIMS:
             options = ["--split", "test"] if command == "explain" else []
             figures[command] = cpu_seconds(command, run, *options)
             say(f"{command}: {figures[command]:.2f} CPU s")
-        truth, config = read_truth(packed, "test"), opened.config
-        evaluation = evaluate_predictions(
-            predictions, config.stages, config.data.levels, calibrators, truth, "test"
-        )
+        evaluation = predicted.evaluation
         began = time.process_time()
         for measure in measures(evaluation):
             one_by_one(measure)

@@ -26,7 +26,7 @@ from rich.console import Console
 import corank
 from benchmarks import harness
 from corank.analysis.logged_request import logged_request
-from corank.bundle.bundle import Bundle, write_bundle
+from corank.bundle.bundle import Bundle
 from corank.bundle.content import part_file
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
@@ -36,6 +36,7 @@ from corank.core.stored_matrix import DTYPES, Precision, StoredMatrix, append_ro
 from corank.datasets.feed.simulate import simulate_world
 from corank.features.encoders import Encoders
 from corank.training.run import Run
+from tests.support.cases import write_bundle
 from tests.support.service import running_service, workers_of
 
 LOGGED, CANDIDATES, AT_ONCE = 2_000, 1_000, 1 << 16

@@ -25,8 +25,8 @@ from obstore.store import from_url
 
 from benchmarks import harness
 from corank.core.artifact import File, measure_files, new_content
-from corank.core.artifact_cache import TRANSFERS, ArtifactCache
-from corank.core.artifact_objects import Published, Publisher
+from corank.core.artifact_cache import ArtifactCache
+from corank.core.artifact_objects import TRANSFERS, Published, Publisher
 from corank.core.objects import ObjectUrl
 from corank.training.run_publisher import RunManifest
 

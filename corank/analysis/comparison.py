@@ -14,8 +14,7 @@ from corank.core.errors import DataError
 from corank.core.objects import Location
 from corank.core.reports import Progress
 from corank.core.types import Doubles
-from corank.evaluation.measures import Evaluation, Measures, evaluate_predictions
-from corank.evaluation.predict import read_truth
+from corank.evaluation.measures import Evaluation, Measures
 from corank.metrics.inputs import Population
 from corank.metrics.intervals import replicates
 from corank.metrics.metric import Direction, metric_direction
@@ -65,43 +64,18 @@ class Margins:
                 raise DataError(f"--margin: no metric '{metric}' was compared; there are {', '.join(names)}")
 
 
-@dataclass(frozen=True)
-class MeasuredRun:
-    """A run with its predictions on one split and their metrics, without intervals."""
-
-    evaluated: EvaluatedRun
-    """Its document holds the split alone."""
-    measured: Evaluation
-
-    @classmethod
-    def of(
-        cls,
-        run: Run,
-        split: str,
-        progress: Progress = lambda done, total: None,
-        on: Location | None = None,
-    ) -> Self:
-        """Predict and measure, on the run's packed data or those at `on`. Raises CheckpointError, DataError."""
-        packed, model, calibrators, predictions, lost = predict_run(run, split, progress, on)
-        truth, config = read_truth(packed, split), run.config
-        measured = evaluate_predictions(
-            predictions, config.stages, config.data.levels, calibrators, truth, split
-        )
-        document = {"split": split, "lost": lost}
-        return cls(EvaluatedRun(run, packed, model, calibrators, predictions, truth, document), measured)
-
-    def digest(self) -> bytes:
-        """A hash of the split's candidates: requests, users, items, levels and labels."""
-        packed, predictions = self.evaluated.packed, self.evaluated.predictions
-        digest = hashlib.sha256(predictions.requests.start.tobytes())
-        digest.update(np.ascontiguousarray(predictions.requests.user).tobytes())
-        digest.update(predictions.level.tobytes())
-        for name, label in sorted(predictions.labels.items()):
-            digest.update(name.encode() + label.tobytes())
-        for shard in packed.splits[self.evaluated.document["split"]]:
-            digest.update(shard.keys.hash_rows(0).to_numpy().tobytes())
-            digest.update(packed.item_keys["item"].gather(shard.item).hash(0).to_numpy().tobytes())
-        return digest.digest()
+def hash_candidates(evaluated: EvaluatedRun) -> bytes:
+    """Hash the candidates of a split: requests, users, items, levels and labels."""
+    packed, predictions = evaluated.packed, evaluated.predictions
+    digest = hashlib.sha256(predictions.requests.start.tobytes())
+    digest.update(np.ascontiguousarray(predictions.requests.user).tobytes())
+    digest.update(predictions.level.tobytes())
+    for name, label in sorted(predictions.labels.items()):
+        digest.update(name.encode() + label.tobytes())
+    for shard in packed.splits[evaluated.split]:
+        digest.update(shard.keys.hash_rows(0).to_numpy().tobytes())
+        digest.update(packed.item_keys["item"].gather(shard.item).hash(0).to_numpy().tobytes())
+    return digest.digest()
 
 
 def compare_runs(
@@ -128,27 +102,25 @@ def compare_runs(
     """
     if on is None and one.config.data != other.config.data:
         on = other.packed().location
-    return compare_measured(
-        MeasuredRun.of(one, split, progress, on), MeasuredRun.of(other, split, progress, on), margins, on
-    )
+    ours, theirs = (predict_run(run, split, progress, on) for run in (one, other))
+    return compare_predicted(ours, theirs, margins, on)
 
 
-def compare_measured(
-    one: MeasuredRun,
-    other: MeasuredRun,
+def compare_predicted(
+    one: EvaluatedRun,
+    other: EvaluatedRun,
     margins: Margins = Margins(),
     on: Location | None = None,
 ) -> dict[str, Any]:
     """Compare two runs as `compare_runs` does. Raises DataError if the candidates differ."""
-    folders = [side.evaluated.run.folder for side in (one, other)]
-    split = one.evaluated.document["split"]
-    if one.digest() != other.digest():
+    folders, split = [side.run.folder for side in (one, other)], one.split
+    if hash_candidates(one) != hash_candidates(other):
         raise DataError(
             f"{folders[1]}: its candidates of '{split}' are others than those of {folders[0]}; compare runs of one "
             "log and one data.split, or name the packed data to judge both on by --on"
         )
     head = {"split": split, "a": str(folders[0]), "b": str(folders[1])}
-    ours, theirs = (flatten(plain(side.evaluated.run.config)) for side in (one, other))
+    ours, theirs = (flatten(plain(side.run.config)) for side in (one, other))
     changes = {
         key: {"a": ours.get(key), "b": theirs.get(key)}
         for key in ours | theirs
@@ -156,9 +128,10 @@ def compare_measured(
     }
     judged = {}
     if on is not None:
-        lost = {"a": one.evaluated.document["lost"], "b": other.evaluated.document["lost"]}
-        judged = {"on": str(on), "lost": lost}
-    return compare_evaluations({**head, "changes": changes, **judged}, one.measured, other.measured, margins)
+        judged = {"on": str(on), "lost": {"a": dict(one.lost), "b": dict(other.lost)}}
+    return compare_evaluations(
+        {**head, "changes": changes, **judged}, one.evaluation, other.evaluation, margins
+    )
 
 
 def compare_evaluations(

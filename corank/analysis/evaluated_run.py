@@ -3,8 +3,10 @@
 Letters: C candidates.
 """
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from corank.core.types import Floats
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation import predict
 from corank.evaluation.groups import group_candidates, select_candidates
-from corank.evaluation.measures import evaluate_predictions, render
+from corank.evaluation.measures import Evaluation, evaluate_predictions, render
 from corank.evaluation.predict import Calibrators, Predictions, Truth
 from corank.models.joint import JointModel
 from corank.models.settings.stage import StageSettings
@@ -26,16 +28,47 @@ from corank.training.weight_transfer import JudgedRun
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """A run with its predictions on one split."""
+    """A run with its predictions on one split. What they are measured by is computed when it is read first."""
 
     run: Run
+    split: str
     packed: PackedDataset
     model: JointModel
     calibrators: Calibrators
     predictions: Predictions
-    truth: Truth
-    document: dict[str, Any]
-    """As printed by `corank evaluate --json`."""
+    on: Location | None = None
+    """Packed data that it is judged on, if they are not its own."""
+    lost: Mapping[str, int] = field(default_factory=dict)
+    """Of a run on another packing: feature → values that the run knows and the packing does not."""
+    unbiased: Predictions | None = None
+    """Those of a run without selection bias, for `bias_regret`."""
+    bootstrap: bool = True
+    """Whether the document has intervals."""
+
+    @cached_property
+    def truth(self) -> Truth:
+        """The true probabilities of the split, as far as they are known. Raises DataError."""
+        return predict.read_truth(self.packed, self.split)
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The metrics. Raises DataError if the run without selection bias has other rows."""
+        config = self.run.config
+        return evaluate_predictions(
+            self.predictions,
+            config.stages,
+            config.data.levels,
+            self.calibrators,
+            self.truth,
+            self.split,
+            self.unbiased,
+        )
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """As printed by `corank evaluate --json`."""
+        document = render(self.evaluation, bootstrap=self.bootstrap)
+        return document if self.on is None else document | {"on": str(self.on), "lost": dict(self.lost)}
 
     def ranks(self, stage: StageSettings) -> NDArray[np.int64]:
         """Rank of each candidate within its request, 0 the best: (C,)."""
@@ -69,26 +102,9 @@ def evaluate_run(
         CheckpointError: if a run is not finished or damaged.
         DataError: if the split does not exist or is empty, or the reference has other rows.
     """
-    packed, model, calibrators, predictions, lost = predict_run(run, split, progress, on)
+    predicted = predict_run(run, split, progress, on)
     unbiased = None if reference is None else predict_run(reference, split, progress, on).predictions
-    truth = predict.read_truth(packed, split)
-    stages, levels = run.config.stages, run.config.data.levels
-    evaluation = evaluate_predictions(predictions, stages, levels, calibrators, truth, split, unbiased)
-    document = render(evaluation, bootstrap=bootstrap)
-    if on is not None:
-        document |= {"on": str(on), "lost": lost}
-    return EvaluatedRun(run, packed, model, calibrators, predictions, truth, document)
-
-
-class PredictedRun(NamedTuple):
-    """A run with its predictions on a split."""
-
-    packed: PackedDataset
-    model: JointModel
-    calibrators: Calibrators
-    predictions: Predictions
-    lost: dict[str, int]
-    """Of a run on another packing: feature → values that the run knows and the packing does not."""
+    return replace(predicted, unbiased=unbiased, bootstrap=bootstrap)
 
 
 def predict_run(
@@ -96,7 +112,7 @@ def predict_run(
     split: str,
     progress: Progress = lambda done, total: None,
     on: Location | None = None,
-) -> PredictedRun:
+) -> EvaluatedRun:
     """Open a run, and predict a split of its packed data, or of those at `on`.
 
     Raises CheckpointError, StorageError, and DataError if there is no such split, or the run cannot be judged there.
@@ -110,7 +126,7 @@ def predict_run(
         packed, model, calibrators, lost = judged.packed, judged.model, judged.calibrators, judged.lost
         _require_split(packed, split)
     predictions = predict.predict_split(model, packed, split, progress=progress)
-    return PredictedRun(packed, model, calibrators, predictions, lost)
+    return EvaluatedRun(run, split, packed, model, calibrators, predictions, on, lost)
 
 
 def _require_split(packed: PackedDataset, split: str) -> None:
@@ -138,15 +154,15 @@ def evaluate_groups(
     Returns `{"split", "by", "whole_requests", "groups"}`: each group is an evaluation with its `name`. Without whole
     requests in a group there is no cascade. Raises CheckpointError, DataError.
     """
-    packed, _, calibrators, predictions, _ = predict_run(run, split, progress)
-    truth = predict.read_truth(packed, split)
-    groups = group_candidates(packed, run.base, split, predictions, by)
+    predicted = predict_run(run, split, progress)
+    predictions = predicted.predictions
+    groups = group_candidates(predicted.packed, run.base, split, predictions, by)
     stages, levels = run.config.stages, run.config.data.levels
     documents = []
     for n, name in enumerate(groups.names):
-        rows, true = select_candidates(predictions, truth, groups.of == n)
+        rows, true = select_candidates(predictions, predicted.truth, groups.of == n)
         evaluation = evaluate_predictions(
-            rows, stages, levels, calibrators, true, split, whole_requests=groups.of_requests
+            rows, stages, levels, predicted.calibrators, true, split, whole_requests=groups.of_requests
         )
         documents.append({"name": name} | render(evaluation, bootstrap=bootstrap))
     return {"split": split, "by": by, "whole_requests": groups.of_requests, "groups": documents}

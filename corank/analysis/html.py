@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from corank.analysis import colours
 from corank.core import view as parts
-from corank.core.artifact_objects import write_file
+from corank.core.artifact_cache import write_file
 from corank.core.files import write_bytes
 from corank.core.lazy import lazy
 from corank.core.objects import Location

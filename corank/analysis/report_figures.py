@@ -87,7 +87,7 @@ def sample_logged_requests(evaluated: EvaluatedRun) -> list[Request]:
     size = evaluated.predictions.requests.size
     usual = np.flatnonzero(size >= np.median(size))
     chosen = np.unique(usual[np.linspace(0, len(usual) - 1, TIMED_REQUESTS).astype(int)])
-    run, packed, split = evaluated.run, evaluated.packed, evaluated.document["split"]
+    run, packed, split = evaluated.run, evaluated.packed, evaluated.split
     return [Request.parse(logged_request(run, split, int(n), packed)) for n in chosen]
 
 

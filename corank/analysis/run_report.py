@@ -1,21 +1,19 @@
 """The report of a run, or of two runs side by side: one HTML page on stages, cascade, calibration and training."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import yaml
 
 from corank.analysis import report_figures as figures
-from corank.analysis.comparison import MeasuredRun, compare_measured
+from corank.analysis.comparison import compare_predicted
 from corank.analysis.comparison_page import Names, comparison_sections, describe_document
-from corank.analysis.evaluated_run import EvaluatedRun
+from corank.analysis.evaluated_run import EvaluatedRun, evaluate_run
 from corank.analysis.evaluation_view import calibration_blocks, cascade_blocks, stage_blocks
 from corank.core.formatting import format_interval, format_metric
 from corank.core.reports import Progress
 from corank.core.version import corank_version
 from corank.core.view import Beside, Block, Folded, Heading, Section, View
-from corank.evaluation.measures import render
 from corank.training.config.config_file import plain
 from corank.training.run import Run
 
@@ -107,14 +105,12 @@ def pair_view(one: Run, other: Run, split: str, progress: Progress = lambda done
         BundleError: if a model cannot be exported.
         RequestError: if a logged request cannot be ranked.
     """
-    a, b = (MeasuredRun.of(run, split, progress) for run in (one, other))
-    document = compare_measured(a, b)
+    a, b = (evaluate_run(run, split, bootstrap=False, progress=progress) for run in (one, other))
+    document = compare_predicted(a, b)
     names = Names.of(document)
-    renders = [run.evaluated.document | render(run.measured, bootstrap=False) for run in (a, b)]
-    evaluated = [replace(run.evaluated, document=one) for run, one in zip((a, b), renders, strict=True)]
 
     def beside(blocks: Callable[[EvaluatedRun], list[Block]]) -> Beside:
-        return Beside([[Heading(n), *blocks(e)] for n, e in zip(names.headings, evaluated, strict=True)])
+        return Beside([[Heading(n), *blocks(e)] for n, e in zip(names.headings, (a, b), strict=True)])
 
     runs = zip(names.headings, (one, other), strict=True)
     return View(

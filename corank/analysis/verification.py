@@ -158,7 +158,8 @@ def verify_bundle(run: Run, bundle: Funnel, requests: int, split: str = "test") 
 
     Raises DataError, CheckpointError, RequestError.
     """
-    packed, _, calibrators, predictions, _ = predict_run(run, split)
+    predicted = predict_run(run, split)
+    packed, calibrators, predictions = predicted.packed, predicted.calibrators, predicted.predictions
     expected = {
         stage.name: stage_values(predictions, stage, calibrators[stage.name]) for stage in run.config.stages
     }

@@ -11,7 +11,7 @@ from corank.analysis.html import render
 from corank.analysis.sequential import SequentialTest
 from corank.api.progress import show_progress
 from corank.api.results import ComparisonResult, EvaluationResult, GroupsResult, ServedComparisonResult
-from corank.core.artifact_objects import write_file
+from corank.core.artifact_cache import write_file
 from corank.core.errors import DataError
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
 from corank.core.options import EVENTS, PYTHON_ONLY, Option

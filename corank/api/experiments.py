@@ -186,7 +186,7 @@ def _open_data(
     Raises BusyError, DataError, and CorankError if the folder cannot be written.
     """
     try:
-        lock = WriteLock.of_folder(folder, kind)
+        lock = WriteLock(folder, kind)
     except OSError as error:
         raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
     with lock, opened_config.frames.named():

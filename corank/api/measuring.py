@@ -14,7 +14,7 @@ from annotated_types import Ge
 from corank.analysis.html import render, write_drawings
 from corank.api.progress import show_progress
 from corank.api.results import ExplanationResult, Result, frame
-from corank.core.artifact_objects import write_file
+from corank.core.artifact_cache import write_file
 from corank.core.errors import TrackingError
 from corank.core.files import write_text
 from corank.core.lazy import lazy

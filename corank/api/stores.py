@@ -26,7 +26,7 @@ from corank.bundle.catalogue_vectors import write_catalogue
 from corank.bundle.manifest import load_manifest
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.bundle.stage_facts import TOLERANCE
-from corank.core.artifact_objects import read_facts, write_file
+from corank.core.artifact_cache import read_facts, write_file
 from corank.core.errors import ConfigError, DataError, StorageError
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
 from corank.core.options import EVENTS, Option

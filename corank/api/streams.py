@@ -153,7 +153,7 @@ def _follow_log(
         raise ConfigError(f"--period: expected what divides a day, such as 10m; received {period}")
     data = OpenedConfig.open(config or into.absolute().parent / "config.yaml").settings.data
     counts = _open_metrics(metrics)
-    with name_write_errors(into), WriteLock.of_folder(into, "follow"):
+    with name_write_errors(into), WriteLock(into, "follow"):
         letters = DeadLetters(dead_letter, topic, counts, report)
         sink = LogSink(into, topic.name, data, period, wait, letters, counts, report)
         reader = sink.reader = TopicReader(topic, None, sink.offsets, counts, report)

@@ -8,19 +8,16 @@ BUNDLE/<model_version>-<items_seq>-<tag>/
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from corank.bundle.manifest import BundleManifest, load_manifest, require_signature, signed_content
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.artifact import Artifact, ArtifactWriter, Proofs, prove
-from corank.core.artifact_objects import open_artifact, writable_copy
+from corank.core.artifact_cache import open_artifact, writable_copy
 from corank.core.errors import BundleError
 from corank.core.objects import Location
-
-BundleWriter = ArtifactWriter[BundleManifest]
-"""The right to replace a bundle."""
 
 
 class Bundle(Artifact[BundleManifest]):
@@ -56,37 +53,27 @@ class Bundle(Artifact[BundleManifest]):
 
 def is_proven(path: Path, proofs: Proofs) -> bool:
     """Whether a bundle's content is such as it was when it was verified."""
-    try:
-        manifest = load_manifest(path)
-        return prove(path / manifest.content, manifest) in proofs
-    except (BundleError, OSError):
-        return False
+    manifest = find_manifest(path)
+    with suppress(OSError):
+        return manifest is not None and prove(path / manifest.content, manifest) in proofs
+    return False
 
 
-def current_content(location: Location) -> str | None:
-    """Return the name of a bundle's content, None if there is no sound bundle. Raises StorageError."""
-    try:
-        return load_manifest(location).content
-    except BundleError:
-        return None
+def find_manifest(location: Location) -> BundleManifest | None:
+    """Read the manifest of a bundle; None if there is no sound one. Raises StorageError."""
+    with suppress(BundleError):
+        return load_manifest(location)
+    return None
 
 
 def next_items_seq(path: Path, model_version: str) -> int:
     """Return the `items_seq` to write next: 1 for a new model version, otherwise one more than the bundle has."""
-    try:
-        manifest = load_manifest(path)
-    except BundleError:
-        return 1
-    return manifest.items_seq + 1 if manifest.model_version == model_version else 1
-
-
-def lock_bundle(path: Path, command: str) -> AbstractContextManager[BundleWriter]:
-    """Lock a bundle's folder for a command. Raises as `ArtifactWriter.lock`."""
-    return ArtifactWriter.lock(path, BundleManifest, command)
+    before = find_manifest(path)
+    return before.items_seq + 1 if before is not None and before.model_version == model_version else 1
 
 
 def write_content(
-    writer: BundleWriter,
+    writer: ArtifactWriter[BundleManifest],
     manifest: BundleManifest,
     fill: Callable[[Path], BundleManifest | None],
     sign: SigningKeys | None = None,
@@ -109,17 +96,6 @@ def write_content(
 
     content = f"{manifest.model_version}-{manifest.items_seq}-{os.urandom(4).hex()}"
     return Bundle.of(writer.write(content, lambda folder: fill(folder) or manifest, seal))
-
-
-def write_bundle(
-    path: Path,
-    manifest: BundleManifest,
-    fill: Callable[[Path], BundleManifest | None],
-    sign: SigningKeys | None = None,
-) -> Bundle:
-    """Write a bundle, whatever bundle was there before. Raises as `lock_bundle` and `write_content`."""
-    with lock_bundle(path, "export") as writer:
-        return write_content(writer, manifest, fill, sign)
 
 
 def replace_bundle(location: Location, write: Callable[[Path], Bundle], reads: bool) -> Bundle:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -37,7 +36,7 @@ from corank.data.point_in_time import newest_rows
 from corank.data.tables import VALID_FROM, RowRange, Table, cut_table
 from corank.data.validate import check_rows, whole_checks
 from corank.data.vector_files import with_vector_files
-from corank.engine.base import Engine
+from corank.engine.base import Engine, SentByFields
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.log_schema import FROM, ID, ROW
@@ -45,7 +44,7 @@ from corank.features.priors import PriorSnapshots
 
 
 @dataclass(frozen=True)
-class CatalogueEncoder:
+class CatalogueEncoder(SentByFields):
     """Encodes items outside a bundle. A worker gets where the files are, and opens them once."""
 
     folder: Path
@@ -75,10 +74,6 @@ class CatalogueEncoder:
                 raise ConfigError(f"--part: {describe_unknown(name, known, 'item part')}")
         chosen = tuple(part for name, part in known.items() if name in wanted)
         return cls(bundle.folder, manifest, chosen, threads)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Leave out what was opened."""
-        return type(self), (self.folder, self.manifest, self.parts, self.threads)
 
     @cached_property
     def _encoders(self) -> Encoders:

@@ -201,8 +201,7 @@ def _check_cumulative(counts: CumulativeCounts, keys: int, single: bool, where: 
         raise DataError(f"{where}.offsets.npy: expected one entry of each key")
     if offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] != entries:
         raise DataError(f"{where}.offsets.npy: expected the entries of each key, one after another")
-    # older refreshes wrote times as 32 bits where they fit
-    check_form(periods.astype(np.int64), np.int64, (entries,), f"{where}.periods.npy")
+    check_form(periods, np.int64, (entries,), f"{where}.periods.npy")
     begins = np.zeros(entries + 1, dtype=bool)
     begins[offsets] = True
     if not (begins[1:-1] | (periods[1:] > periods[:-1])).all():

@@ -42,17 +42,16 @@ class ItemLayer:
     def merge(self, newer: Self) -> Self:
         """Add newer items, which replace older ones of the same id."""
         older, order = self.records.order_with(newer.records)
-        parts = {
-            name: part.select(older).concat(newer.parts[name]).select(order)
-            for name, part in self.parts.items()
-        }
-        return type(self)(self.records.merge(newer.records), parts)
+        merged = self._select(older)._append(newer)._select(order)
+        return replace(merged, records=merged.records.compact())
 
     def without(self, ids: pl.Series) -> Self:
         """Leave some items out."""
         gone = self.records.ids.find(ids)
-        kept = np.setdiff1d(np.arange(len(self.records.ids)), gone)
-        return type(self)(self.records.select(kept), {n: p.select(kept) for n, p in self.parts.items()})
+        return self._select(np.setdiff1d(np.arange(len(self.records.ids)), gone))
+
+    def _select(self, at: Longs) -> Self:
+        return type(self)(self.records.select(at), {n: part.select(at) for n, part in self.parts.items()})
 
 
 @dataclass(frozen=True)

@@ -211,16 +211,11 @@ class ItemRecords:
     def merge(self, newer: Self) -> Self:
         """Add newer records, which replace those of the same items."""
         older, order = self.order_with(newer)
-        ids = pl.concat([self.ids.values.gather(older), newer.ids.values])
-        columns = {n: np.concatenate((c[older], newer.columns[n]))[order] for n, c in self.columns.items()}
-        return replace(
-            self,
-            ids=Keys(ids.gather(order)),
-            # without the lists and vectors of records that were replaced
-            rows=self.rows.take(older).concat(newer.rows).take(order).compact(),
-            operands=self.operands.take(older).concat(newer.operands).take(order),
-            columns=columns,
-        )
+        return self.select(older).concat(newer).select(order).compact()
+
+    def compact(self) -> Self:
+        """Drop the lists and vectors that no record has any more."""
+        return replace(self, rows=self.rows.compact())
 
     def order_with(self, newer: Self) -> tuple[Longs, Longs]:
         """Find how to merge newer records.

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from corank.bundle.signatures import Signatures, TrustedKeys, read_signatures
 from corank.bundle.stage_facts import PrecisionLoss, StageFacts
 from corank.core.artifact import File, FolderName, Inspect, Manifest, canonical
-from corank.core.artifact_objects import read_facts
+from corank.core.artifact_cache import read_facts
 from corank.core.errors import BundleError, CorankError, DataError
 from corank.core.files import is_relative_name
 from corank.core.objects import Location
@@ -249,16 +249,12 @@ class BundleManifest(Manifest):
         return (plugin_hint(plain.get("plugins")) if isinstance(plain, dict) else "") or cls.remedy
 
 
-def load_manifest(location: Location, trust: TrustedKeys | None = None) -> BundleManifest:
-    """Read the manifest of a bundle.
+def load_manifest(location: Location) -> BundleManifest:
+    """Read the manifest of a bundle, by its folder or its URL.
 
-    Args:
-        location: its folder, or its URL.
-        trust: keys, one of which must have signed it; None if it need not be signed.
-
-    Raises BundleError if it is absent, damaged or of another format; TrustError; StorageError.
+    Raises BundleError if it is absent, damaged or of another format; StorageError.
     """
-    return read_facts(location, BundleManifest, require_signature(trust, str(location)))
+    return read_facts(location, BundleManifest)
 
 
 def require_signature(trust: TrustedKeys | None, source: str) -> Inspect | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from corank.bundle.bundle import Bundle, BundleWriter, lock_bundle, next_items_seq, write_content
+from corank.bundle.bundle import Bundle, next_items_seq, write_content
 from corank.bundle.content import ItemGraphs, read_snapshots, read_tables, save_parts, store_parts
 from corank.bundle.incremental_priors import (
     NewerReader,
@@ -28,6 +28,7 @@ from corank.bundle.layout_file import FILE, write_layout
 from corank.bundle.manifest import BundleManifest, load_manifest
 from corank.bundle.retrieval import refresh_retrieval
 from corank.bundle.signatures import SigningKeys
+from corank.core.artifact import ArtifactWriter
 from corank.core.files import link_file
 from corank.core.reports import Report
 from corank.core.time import MILLISECOND, floor_times, format_time
@@ -63,11 +64,13 @@ def refresh_bundle(
         DataError: the tables cannot be read.
     """
     load_manifest(path)  # a folder that is no bundle is not locked
-    with lock_bundle(path, "refresh") as writer:
+    with ArtifactWriter.lock(path, BundleManifest, "refresh") as writer:
         return _refresh(writer, newer, report, sign)
 
 
-def _refresh(writer: BundleWriter, newer: RefreshSources, report: Report, sign: SigningKeys | None) -> Bundle:
+def _refresh(
+    writer: ArtifactWriter[BundleManifest], newer: RefreshSources, report: Report, sign: SigningKeys | None
+) -> Bundle:
     bundle = Bundle.open(writer.path)
     manifest, folder = bundle.manifest, bundle.folder
     if manifest.signatures and sign is None:

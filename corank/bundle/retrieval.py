@@ -84,9 +84,7 @@ class RetrievalFacts(Settings):
             raise BundleError(f"{path}: cannot be read ({error}); export the bundle again") from None
 
 
-def sample_queries(
-    packed: PackedDataset, layout: Layout, tables: TableSet, graph: Path, seed: int = 0
-) -> Floats:
+def sample_queries(packed: PackedDataset, layout: Layout, tables: TableSet, graph: Path) -> Floats:
     """Compute query vectors of some logged requests, those of validation if there are any: (Q, d).
 
     Args:
@@ -94,7 +92,6 @@ def sample_queries(
         layout: of dense inputs.
         tables: those of the query tower.
         graph: the query tower.
-        seed: of the choice.
 
     Raises:
         BundleError: there are no requests.
@@ -104,7 +101,7 @@ def sample_queries(
     if shard is None:
         raise BundleError("retrieval is tuned by logged requests, and there are none")
     session = open_session(graph, {"query": (None, layout.width("query"))})
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(shard))[:MANY])
+    chosen = np.sort(np.random.default_rng(0).permutation(len(shard))[:MANY])
     histories = read_history_items(packed, shard, chosen, HistoryNeeds.of(packed.schema).for_rows)
     inputs = dense_input(read_query_rows(packed, shard, chosen, histories), layout, "query", tables)
     vectors: Floats = session.run(None, {"query": inputs})[0]
@@ -112,7 +109,7 @@ def sample_queries(
 
 
 def write_retrieval(
-    folder: Path, settings: RetrievalSettings, vectors: StoredMatrix, queries: Floats, seed: int = 0
+    folder: Path, settings: RetrievalSettings, vectors: StoredMatrix, queries: Floats
 ) -> None:
     """Build and tune an index, and write the parts of a bundle's content.
 
@@ -121,14 +118,13 @@ def write_retrieval(
         settings: of retrieval.
         vectors: item vectors, as they are stored: (N, d).
         queries: (Q, d).
-        seed: of the index.
 
     Raises:
         BundleError: the index cannot be written.
     """
     (folder / "retrieval").mkdir(exist_ok=True)
     write_array(folder / QUERIES, queries)
-    index = build(vectors, settings, seed)
+    index = build(vectors, settings, 0)
     recall = tune_effort(index, vectors, queries, settings)
     if index is not None:
         write_index(index, folder / INDEX)

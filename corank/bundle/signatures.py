@@ -219,5 +219,5 @@ CONTENT = re.compile(r"[0-9a-f]{16}-[0-9]{1,19}-[0-9a-f]{8}")
 
 
 def is_content_name(name: str) -> bool:
-    """Whether a name is one that `write_bundle` gives: model version, `items_seq`, and a tag of its own."""
+    """Whether a name is one that `write_content` gives: model version, `items_seq`, and a tag of its own."""
     return CONTENT.fullmatch(name) is not None

@@ -17,12 +17,13 @@ from corank.continual.history import DailyHistory, PeriodRecord, find_live
 from corank.continual.settings import Period, due_periods, read_settings
 from corank.continual.setup import BUNDLE, RUN, DailySetup, PeriodSteps, remove_old
 from corank.continual.tracking import DailyTracking
+from corank.core.artifact import read_manifest
 from corank.core.errors import ConfigError, DataError, StoreError
 from corank.core.locks import WriteLock
 from corank.core.objects import PathOrUrl, is_url, require_local
 from corank.core.reports import Report
 from corank.data.log_rows import scan_log
-from corank.data.packed.manifest import InputFile, read_pack_manifest
+from corank.data.packed.manifest import InputFile, PackManifest
 from corank.data.tables import SourceFile, find_source_files
 from corank.serving.store.base import hide_password
 from corank.serving.store.live_version import StoreState
@@ -63,7 +64,7 @@ def _read_known(packed: Path | None) -> Mapping[str, InputFile]:
     """The files of the log that packed data list; none if the data were removed."""
     if packed is not None:
         with suppress(DataError):
-            return read_pack_manifest(packed).input_files.get("log", {})
+            return read_manifest(packed, PackManifest).input_files.get("log", {})
     return {}
 
 
@@ -294,6 +295,6 @@ def _is_older(page: Path, *sources: Path) -> bool:
 def _lock(folder: Path) -> WriteLock:
     """Take the lock of a daily funnel. Raises BusyError, DataError if the folder cannot be written."""
     try:
-        return WriteLock.of_folder(folder, "daily")
+        return WriteLock(folder, "daily")
     except OSError as error:
         raise DataError(f"{folder}: cannot be written: {error}; name another with `folder`") from None

@@ -46,6 +46,7 @@ from corank.core.files import (
     parse_json,
     read_regular_file,
     remove_folder,
+    run_in_threads,
     sync,
     sync_folder,
 )
@@ -202,7 +203,10 @@ def parse_manifest(
         _refuse_other(plain, kind, source)
     if inspect is not None:
         inspect(plain)
-    manifest = validate_manifest(plain, kind, source)
+    try:
+        manifest = validate(kind, plain, source)
+    except ConfigError as error:
+        raise kind.error(f"{error}; {kind.explain(plain)}") from None
     if sealed and manifest.digest != digest(plain):
         raise kind.error(f"{source}: altered since it was written; {kind.remedy}")
     if not manifest.content:
@@ -219,14 +223,6 @@ def _refuse_other(plain: dict[str, Any], kind: type[Manifest], source: str) -> N
         raise kind.error(
             f"{source}: format {plain['format']!r:.40}; this corank reads format {form}; {kind.remedy}"
         )
-
-
-def validate_manifest(plain: Any, kind: type[M], source: str) -> M:
-    """Build a manifest of its JSON value. Raises the kind's error."""
-    try:
-        return validate(kind, plain, source)
-    except ConfigError as error:
-        raise kind.error(f"{error}; {kind.explain(plain)}") from None
 
 
 def read_manifest(folder: Path, kind: type[M], inspect: Inspect | None = None) -> M:
@@ -318,7 +314,8 @@ def open_folder(
 def _open_content(
     path: Path, manifest: M, checksums: bool, wanted: Wanted, proofs: Proofs | None
 ) -> Artifact[M]:
-    content, proof = path / manifest.content, b""
+    shown = content = path / manifest.content
+    proof = b""
     try:
         if content.is_symlink():
             raise NotADirectoryError("a link, or no folder")
@@ -326,11 +323,13 @@ def _open_content(
         if proofs is not None and (proof := prove(content, manifest)) in proofs:
             return opened
         for name in filter(wanted, manifest.files):
+            shown = content / name
             _check(path, name, manifest, checksums)
+        shown = content
         _refuse_others(content, manifest)
     except OSError as error:
         raise manifest.error(
-            f"{content}: cannot be read ({error.strerror or error}); {manifest.remedy}"
+            f"{shown}: cannot be read ({error.strerror or error}); {manifest.remedy}"
         ) from None
     if proofs is not None:
         proofs.add(proof)
@@ -338,19 +337,16 @@ def _open_content(
 
 
 def _check(path: Path, name: str, manifest: Manifest, checksums: bool) -> None:
-    """Raise the kind's error unless a file is a regular one with the size, and the checksum, of the manifest."""
-    file, shown = manifest.files[name], path / manifest.content / name
-    try:
-        with open_regular_file(path, f"{manifest.content}/{name}") as opened:
-            size = os.fstat(opened.fileno()).st_size
-            if size == file.bytes and (not checksums or File.measure(opened) == file):
-                return
-    except OSError as error:
-        raise manifest.error(
-            f"{shown}: cannot be read ({error.strerror or error}); {manifest.remedy}"
-        ) from None
+    """Raise the kind's error unless a file has the size, and the checksum, of the manifest; OSError if it is none."""
+    file = manifest.files[name]
+    with open_regular_file(path, f"{manifest.content}/{name}") as opened:
+        size = os.fstat(opened.fileno()).st_size
+        if size == file.bytes and (not checksums or File.measure(opened) == file):
+            return
     difference = f"{size} bytes in place of {file.bytes}" if size != file.bytes else "its checksum differs"
-    raise manifest.error(f"{shown}: damaged, or of another version ({difference}); {manifest.remedy}")
+    raise manifest.error(
+        f"{path / manifest.content / name}: damaged, or of another version ({difference}); {manifest.remedy}"
+    )
 
 
 def _refuse_others(content: Path, manifest: Manifest) -> None:
@@ -370,8 +366,7 @@ def measure_files(folder: Path) -> dict[str, File]:
             return File.measure(file)
 
     names = sorted(list_files(folder, MOST_FILES))
-    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
-        return dict(zip(names, pool.map(measure, names), strict=True))
+    return dict(zip(names, run_in_threads(measure, names, HASHED_AT_ONCE), strict=True))
 
 
 def measure_and_sync(folder: Path) -> dict[str, File]:
@@ -429,7 +424,7 @@ class ArtifactWriter(Generic[M]):
         with ExitStack() as stack:
             try:
                 _refuse_foreign(path, kind)
-                stack.enter_context(WriteLock.of_folder(path, command))
+                stack.enter_context(WriteLock(path, command))
                 writer = cls.of(path, kind)
             except OSError as error:
                 raise _unwritable(path, kind, error) from None
@@ -487,21 +482,29 @@ class ArtifactWriter(Generic[M]):
         with self._writing(content) as folder:
             return self.commit(folder, fill(folder), files, seal)
 
-    def restore(self, manifest: M, plain: Mapping[str, Any], fill: Callable[[Path], None]) -> Artifact[M]:
+    def restore(
+        self,
+        manifest: M,
+        plain: Mapping[str, Any],
+        fill: Callable[[Path], None],
+        explain: Callable[[], None] = lambda: None,
+    ) -> Artifact[M]:
         """Replace the artifact by one that lies at another place. One of that content stays until all files are there.
 
         Args:
             manifest: of it.
             plain: its JSON value as published, which its signatures are of.
             fill: writes the files of the manifest into a folder.
+            explain: raises what is wrong there, if it can tell, when a file is not what the manifest says.
 
-        Raises the kind's error if a file is not what the manifest says, or as `write`.
+        Raises the kind's error for such a file, or as `write`; what the functions raise.
         """
         with self._writing(new_content()) as folder:
             fill(folder)
             files, content = measure_and_sync(folder), self.path / manifest.content
             odd = {name for name in files | manifest.files if files.get(name) != manifest.files.get(name)}
             if odd:
+                explain()
                 raise self.kind.error(f"{content / min(odd)}: is not as published; publish it again")
             with suppress(FileNotFoundError):  # it is damaged; who reads it keeps it by another name
                 content.rename(self.path / new_content())
@@ -570,7 +573,7 @@ def _read_raw(path: Path, kind: type[Manifest]) -> bytes | None:
         raise
 
 
-def _parse_raw(raw: bytes | None) -> dict[str, Any]:
+def parse_damaged(raw: bytes | None) -> dict[str, Any]:
     """The JSON value of a manifest, whatever is wrong with it; empty if there is none."""
     with suppress(ValueError):
         plain = parse_json(raw or b"")
@@ -580,7 +583,7 @@ def _parse_raw(raw: bytes | None) -> dict[str, Any]:
 
 def _named(raw: bytes | None) -> str | None:
     """The content that a manifest names, whatever else is wrong with it."""
-    name = _parse_raw(raw).get("content")
+    name = parse_damaged(raw).get("content")
     return name if isinstance(name, str) else None
 
 
@@ -601,12 +604,10 @@ def _refuse_foreign(path: Path, kind: type[Manifest]) -> None:
         read_manifest(path, kind)
         return
     names = {inner.name for inner in path.iterdir() if not inner.name.startswith(".")}
-    ours, facts, name = set(filter(is_content, names)), _parse_raw(_read_raw(path, kind)), kind.kind_name()
+    ours, facts, name = set(filter(is_content, names)), parse_damaged(_read_raw(path, kind)), kind.kind_name()
     if ours and facts.get("kind") in (None, name):
         ours |= kind.beside | {MANIFEST}
     if foreign := names - ours:
-        if facts.get("kind") is None and facts.get("format") in range(kind.written_format()):
-            raise kind.error(f"{path}: was written by an earlier corank; remove it, or name another folder")
         raise kind.error(f"{path}: holds other files ({min(foreign)}) and no {name}; name another folder")
 
 

@@ -1,4 +1,6 @@
-"""A cache of files of published artifacts on this machine's disk: bounded, shared by processes, least used first out.
+"""Artifacts by path or URL. What is read of a URL lies in a cache on this machine's disk.
+
+The cache is bounded, shared by processes, and what was used least lately leaves it first.
 
     CACHE/<digest>-<bytes>/…    some files of an artifact, by their names; the digest is of names and contents
 
@@ -18,47 +20,33 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, Self, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
-from corank.core.artifact import File, Manifest
+import msgspec
+
+from corank.core.artifact import (
+    MANIFEST,
+    Artifact,
+    File,
+    Inspect,
+    M,
+    Manifest,
+    Proofs,
+    Wanted,
+    open_folder,
+    read_manifest,
+)
+from corank.core.artifact_objects import TRANSFERS, Published, Publisher, read_published
 from corank.core.errors import MissingObjectError, StorageError
-from corank.core.files import PARTIAL, remove_abandoned, scratch_folder
+from corank.core.files import PARTIAL, link_file, remove_abandoned, run_in_threads, scratch_folder
 from corank.core.locks import FolderLease, hold_lock, remove_unread
-from corank.core.objects import ObjectUrl
+from corank.core.objects import Location, ObjectFolder
 
 CACHE, CACHE_GIB = "CORANK_CACHE", "CORANK_CACHE_GIB"
 """Variables of the environment: folder and size of the cache."""
 DEFAULT_GIB = 32.0
-TRANSFERS = 8
-"""Files that are sent or fetched at once."""
 _ENTRY = re.compile(r"[0-9a-f]{32}-([0-9]{1,18})")
 _PARTIAL_ENTRY = re.compile(re.escape(PARTIAL) + r"[0-9a-f]{32}-([0-9]{1,18})-[0-9a-f]{8}")
-
-
-class Source(Protocol):
-    """A published artifact, of which files are fetched."""
-
-    @property
-    def url(self) -> ObjectUrl:
-        """Where it lies."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """Of its files."""
-
-    def fetch(self, name: str, path: Path) -> None:
-        """Fetch a file, and check it. Raises StorageError, OSError."""
-
-    def is_current(self) -> bool:
-        """Whether nothing was published there since."""
-
-
-@dataclass(frozen=True)
-class CachedFolder:
-    """Files of an artifact on this machine; they stay as long as this object lives."""
-
-    path: Path
-    lease: FolderLease
 
 
 @dataclass(frozen=True)
@@ -67,7 +55,7 @@ class ArtifactCache:
 
     Example:
         cache = ArtifactCache.of_environment()
-        cache.fetch(Published.open(ObjectUrl.parse("s3://shop/bundle"), BundleManifest)).path
+        cache.fetch(Published.open(ObjectUrl.parse("s3://shop/bundle"), BundleManifest)).folder
     """
 
     folder: Path
@@ -87,7 +75,7 @@ class ArtifactCache:
         folder = os.environ.get(CACHE)
         return cls(Path(folder) if folder else Path.home() / ".cache" / "corank" / "objects", bound)
 
-    def fetch(self, source: Source, wanted: Callable[[str], bool] = lambda name: True) -> CachedFolder:
+    def fetch(self, source: Published[M], wanted: Wanted = lambda name: True) -> Artifact[M]:
         """Fetch files of an artifact, unless they are here. Processes that want the same fetch them once.
 
         Args:
@@ -101,8 +89,8 @@ class ArtifactCache:
         files = {name: file for name, file in source.manifest.files.items() if wanted(name)}
         size = sum(file.bytes for file in files.values())
         path = self.folder / f"{_digest(files)}-{size}"
-        if (cached := _open_entry(path, files)) is not None:
-            return cached
+        if (lease := _open_entry(path, files)) is not None:
+            return Artifact(path, source.manifest, (lease,))
         if size > self.bound:
             raise StorageError(
                 f"{source.url}: {size:,} bytes are needed at once, and the cache {self.folder} has room for "
@@ -111,16 +99,16 @@ class ArtifactCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with hold_lock(self.folder / f".{path.name}.lock", remove=True):
-                if (cached := _open_entry(path, files)) is None:
+                if (lease := _open_entry(path, files)) is None:
                     self._fetch(source, files, size, path)
-                    cached = _open_entry(path, files)
+                    lease = _open_entry(path, files)
         except OSError as error:
             raise StorageError(
                 f"{self.folder}: files cannot be kept there: {error}; free space, or name another by {CACHE}"
             ) from None
-        if cached is None:
+        if lease is None:
             raise StorageError(f"{path}: was removed by another program; run the command again")
-        return cached
+        return Artifact(path, source.manifest, (lease,))
 
     def keep(self, manifest: Manifest, folder: Path) -> None:
         """Take over the files of an artifact that was just published, for its next reader.
@@ -133,7 +121,7 @@ class ArtifactCache:
             self._make_room(size)
             folder.rename(path)
 
-    def _fetch(self, source: Source, files: Mapping[str, File], size: int, path: Path) -> None:
+    def _fetch(self, source: Published[M], files: Mapping[str, File], size: int, path: Path) -> None:
         """Fetch files under other names, and rename. Raises StorageError, OSError."""
         partial, damaged = (path.with_name(f"{PARTIAL}{path.name}-{os.urandom(4).hex()}") for _ in range(2))
         with hold_lock(self.folder / ".room.lock"):
@@ -145,11 +133,9 @@ class ArtifactCache:
             partial.mkdir()
             lease = FolderLease(partial)
         try:
-            with ThreadPoolExecutor(TRANSFERS) as pool:
-                for name in files:
-                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                for _ in pool.map(lambda name: source.fetch(name, partial / name), files):
-                    pass
+            for name in files:
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            run_in_threads(lambda name: source.fetch(name, partial / name), files, TRANSFERS)
             partial.rename(path)
         finally:
             del lease
@@ -184,8 +170,8 @@ def _digest(files: Mapping[str, File]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _open_entry(path: Path, files: Mapping[str, File]) -> CachedFolder | None:
-    """Open a folder of the cache, and note its use; None if it is absent, or a file has not its size."""
+def _open_entry(path: Path, files: Mapping[str, File]) -> FolderLease | None:
+    """Lease a folder of the cache, and note its use; None if it is absent, or a file has not its size."""
     try:
         lease = FolderLease(path)
         if any((path / name).lstat().st_size != file.bytes for name, file in files.items()):
@@ -193,7 +179,7 @@ def _open_entry(path: Path, files: Mapping[str, File]) -> CachedFolder | None:
         os.utime(path)
     except OSError:
         return None
-    return CachedFolder(path, lease)
+    return lease
 
 
 @contextmanager
@@ -209,20 +195,123 @@ def working_folder() -> Iterator[Path]:
         yield folder
 
 
+def open_artifact(
+    location: Location,
+    kind: type[M],
+    inspect: Inspect | None = None,
+    proofs: Proofs | None = None,
+) -> Artifact[M]:
+    """Open an artifact: in its folder, or the copy of one publication of its URL, which is fetched first.
+
+    Args:
+        location: the folder, or the URL.
+        kind: what it must be.
+        inspect: takes the JSON value of the manifest before it is read.
+        proofs: as of `open_folder`.
+
+    Raises the kind's error, StorageError, and what `inspect` raises.
+    """
+    if isinstance(location, Path):
+        return open_folder(location, kind, inspect, proofs=proofs)
+    return read_published(location, kind, ArtifactCache.of_environment().fetch, inspect)
+
+
+def read_facts(location: Location, kind: type[M]) -> M:
+    """Read the manifest of an artifact alone. Raises as `open_artifact`."""
+    if isinstance(location, Path):
+        return read_manifest(location, kind)
+    return Published.open(location, kind).manifest
+
+
+@contextmanager
+def writable_copy(location: Location, kind: type[M], reads: bool) -> Iterator[Path]:
+    """Get the folder of an artifact to replace. Of a URL it is a working folder, which is published at the end.
+
+    Args:
+        location: of the artifact.
+        kind: of it.
+        reads: whether the block reads the files of the present one; otherwise there is its manifest alone.
+
+    Raises:
+        BusyError: another process has published there since the block began; what it published is there.
+        StorageError: the store refuses; what was there before is there.
+    """
+    if isinstance(location, Path):
+        yield location
+        return
+    publisher, cache = Publisher.open(location, kind), ArtifactCache.of_environment()
+    with working_folder() as working:
+        folder = working / location.split()[1]
+        folder.mkdir()
+        if (before := publisher.before) is not None:
+            local = before.manifest.model_copy(update={"places": {}})
+            (folder / MANIFEST).write_bytes(msgspec.json.encode(local.plain()))
+            if reads:
+                cached = cache.fetch(before)
+                for name in local.files:
+                    link_file(cached.folder / name, folder / local.content / name)
+        yield folder
+        artifact = open_folder(folder, kind, checksums=False)
+        published = publisher.publish(artifact.folder, artifact.manifest)
+        cache.keep(published.manifest, artifact.folder)
+
+
+@contextmanager
+def write_file(location: Location) -> Iterator[Path]:
+    """Get a file to write. Of a URL it is a working file, which is sent as one object when the block ends.
+
+    Raises StorageError; what was there before is there.
+
+    Example:
+        with write_file(parse_location("s3://shop/vectors.parquet")) as path:
+            frame.write_parquet(path)
+    """
+    if isinstance(location, Path):
+        yield location
+        return
+    folder, name = location.split()
+    with working_folder() as working:
+        yield working / name
+        ObjectFolder(folder).upload(name, working / name)
+
+
 Part = TypeVar("Part")
 OPEN, AHEAD = 0.5, 0.25
 """Shares of the cache: what parts that stay open may take, and parts that were fetched ahead."""
 
 
-class RemoteParts(Sequence[Part], Generic[Part]):
-    """Parts that are opened by number. The ones used last stay open, in memory that is mapped.
+class LazyParts(Sequence[Part], Generic[Part]):
+    """Parts that are opened by number, when they are read."""
 
-    What was evicted from the cache while it is open stays readable on Linux.
+    def __init__(self, count: int, open_part: Callable[[int], Part]) -> None:
+        self._count, self._open_number = count, open_part
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, n: int) -> Part: ...
+
+    @overload
+    def __getitem__(self, n: slice) -> Sequence[Part]: ...
+
+    def __getitem__(self, n: int | slice) -> Part | Sequence[Part]:
+        """Open parts. Raises IndexError, and what opening one raises."""
+        if isinstance(n, slice):
+            return [self[one] for one in range(len(self))[n]]
+        return self._open_number(range(len(self))[n])
+
+
+class RemoteParts(LazyParts[Part]):
+    """Parts in object storage. The ones used last stay open, in memory that is mapped.
+
+    What was evicted from the cache while it is open stays readable on Linux. Opening one raises StorageError, also if
+    the folder was published anew since.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: Published[Any],
         cache: ArtifactCache,
         folders: Sequence[str],
         open_part: Callable[[Path], Part],
@@ -234,27 +323,15 @@ class RemoteParts(Sequence[Part], Generic[Part]):
             folders: the parts' relative names.
             open_part: maps all files of a part.
         """
+        super().__init__(len(folders), self._get)
         self.source, self.cache, self.folders, self._open_part = source, cache, folders, open_part
         self._bytes = _measure(source, folders)
         self._open: OrderedDict[int, Part] = OrderedDict()
-        self._ahead: dict[int, Future[CachedFolder]] = {}
+        self._ahead: dict[int, Future[Artifact[Any]]] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.RLock()
 
-    def __len__(self) -> int:
-        return len(self.folders)
-
-    @overload
-    def __getitem__(self, n: int) -> Part: ...
-
-    @overload
-    def __getitem__(self, n: slice) -> Sequence[Part]: ...
-
-    def __getitem__(self, n: int | slice) -> Part | Sequence[Part]:
-        """Open parts. Raises StorageError, also if the folder was published anew since."""
-        if isinstance(n, slice):
-            return [self[one] for one in range(len(self))[n]]
-        n = range(len(self))[n]
+    def _get(self, n: int) -> Part:
         with self._lock:
             if n not in self._open:
                 self._open[n] = self._fetch_and_open(n)
@@ -278,7 +355,7 @@ class RemoteParts(Sequence[Part], Generic[Part]):
             self._pool = self._pool or ThreadPoolExecutor(1, "fetch ahead")
             self._ahead[n] = self._pool.submit(self._fetch, n)
 
-    def _fetch(self, n: int) -> CachedFolder:
+    def _fetch(self, n: int) -> Artifact[Any]:
         begin = f"{self.folders[n]}/"
         return self.cache.fetch(self.source, lambda name: name.startswith(begin))
 
@@ -292,7 +369,7 @@ class RemoteParts(Sequence[Part], Generic[Part]):
             raise StorageError(
                 f"{self.source.url}: was published anew since this command began; run it again"
             ) from None
-        return self._open_part(cached.path / self.folders[n])
+        return self._open_part(cached.folder / self.folders[n])
 
     def _close_oldest(self) -> None:
         """Drop the parts that were not used for longest, but the last one; their readers keep them."""
@@ -302,7 +379,7 @@ class RemoteParts(Sequence[Part], Generic[Part]):
             total -= self._bytes[n]
 
 
-def _measure(source: Source, folders: Sequence[str]) -> list[int]:
+def _measure(source: Published[Any], folders: Sequence[str]) -> list[int]:
     """Sum the bytes of each folder's files."""
     sizes: dict[str, int] = defaultdict(int)
     depth = {folder.count("/") + 1 for folder in folders}

@@ -1,38 +1,29 @@
-"""An artifact in object storage, and the one that a path or a URL names.
+"""An artifact in object storage.
 
     URL/manifest.json          as on a disk, with the folder of every file: replaced in one request
     URL/<publication>/<name>   the files; a publication has a name of its own, as a content has
 
 Object storage renames nothing. The manifest is written last, on condition that it is still the one that the publisher
-read: of two publishers one wins. Files that did not change are not sent again. A reader gets files of the cache.
+read: of two publishers one wins. Files that did not change are not sent again. A reader gets files of the cache
+(artifact_cache.py).
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Self
+from typing import Generic, Self, TypeVar
 
 import msgspec
 
-from corank.core.artifact import (
-    MANIFEST,
-    Artifact,
-    File,
-    Inspect,
-    M,
-    Proofs,
-    is_content,
-    new_content,
-    open_folder,
-    parse_manifest,
-    read_manifest,
-)
-from corank.core.artifact_cache import TRANSFERS, ArtifactCache, working_folder
+from corank.core.artifact import MANIFEST, File, Inspect, M, is_content, new_content, parse_manifest
 from corank.core.errors import BusyError, MissingObjectError, StorageError
-from corank.core.files import link_file
-from corank.core.objects import Location, ObjectFolder, ObjectUrl, Revision
+from corank.core.files import run_in_threads
+from corank.core.objects import ObjectFolder, ObjectUrl, Revision
+
+TRANSFERS = 8
+"""Files that are sent or fetched at once."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -91,6 +82,23 @@ class Published(Generic[M]):
             raise StorageError(f"{self.url}/{key}: altered since it was published ({reason}); publish again")
 
 
+def read_published(
+    url: ObjectUrl, kind: type[M], read: Callable[[Published[M]], T], inspect: Inspect | None = None
+) -> T:
+    """Read what is published at a URL by a function, again if it was replaced meanwhile.
+
+    Raises as `Published.open`, and what the function raises.
+    """
+    while True:
+        published = Published.open(url, kind, inspect)
+        try:
+            return read(published)
+        except MissingObjectError:
+            if published.is_current():
+                raise
+
+
+@dataclass
 class Publisher(Generic[M]):
     """Publishes into one URL, as long as nobody else does.
 
@@ -99,14 +107,10 @@ class Publisher(Generic[M]):
         publisher.publish(artifact.folder, artifact.manifest)
     """
 
-    def __init__(self, url: ObjectUrl, kind: type[M], before: Published[M] | None) -> None:
-        """
-        Args:
-            url: where to publish.
-            kind: of artifact.
-            before: what is published there now; None if nothing is.
-        """
-        self.url, self.kind, self.before = url, kind, before
+    url: ObjectUrl
+    kind: type[M]
+    before: Published[M] | None
+    """What is published there now; None if nothing is."""
 
     @classmethod
     def open(cls, url: ObjectUrl, kind: type[M]) -> Self:
@@ -139,8 +143,8 @@ class Publisher(Generic[M]):
             objects.upload(f"{publication}/{name}", folder / name)
             return publication
 
-        with ThreadPoolExecutor(TRANSFERS) as pool:
-            places = dict(zip(manifest.files, pool.map(send, manifest.files.items()), strict=True))
+        sent = run_in_threads(send, manifest.files.items(), TRANSFERS)
+        places = dict(zip(manifest.files, sent, strict=True))
         whole = manifest.model_copy(update={"places": places})
         # what was sent before now, and is not named now, belongs to nobody: a publisher that began before this switch
         # will be refused, and one that begins after it sends later
@@ -165,92 +169,3 @@ class Publisher(Generic[M]):
             if published.manifest != manifest.model_copy(update={"digest": published.manifest.digest}):
                 raise
             return published.revision
-
-
-def open_artifact(
-    location: Location,
-    kind: type[M],
-    inspect: Inspect | None = None,
-    proofs: Proofs | None = None,
-) -> Artifact[M]:
-    """Open an artifact: in its folder, or the copy of one publication of its URL, which is fetched first.
-
-    Args:
-        location: the folder, or the URL.
-        kind: what it must be.
-        inspect: takes the JSON value of the manifest before it is read.
-        proofs: as of `open_folder`.
-
-    Raises the kind's error, StorageError, and what `inspect` raises.
-    """
-    if isinstance(location, Path):
-        return open_folder(location, kind, inspect, proofs=proofs)
-    cache = ArtifactCache.of_environment()
-    while True:
-        published = Published.open(location, kind, inspect)
-        try:
-            cached = cache.fetch(published)
-        except MissingObjectError:
-            if published.is_current():
-                raise
-        else:
-            return Artifact(cached.path, published.manifest, (cached.lease,))
-
-
-def read_facts(location: Location, kind: type[M], inspect: Inspect | None = None) -> M:
-    """Read the manifest of an artifact alone. Raises as `open_artifact`."""
-    if isinstance(location, Path):
-        return read_manifest(location, kind, inspect)
-    return Published.open(location, kind, inspect).manifest
-
-
-@contextmanager
-def writable_copy(location: Location, kind: type[M], reads: bool) -> Iterator[Path]:
-    """Get the folder of an artifact to replace. Of a URL it is a working folder, which is published at the end.
-
-    Args:
-        location: of the artifact.
-        kind: of it.
-        reads: whether the block reads the files of the present one; otherwise there is its manifest alone.
-
-    Raises:
-        BusyError: another process has published there since the block began; what it published is there.
-        StorageError: the store refuses; what was there before is there.
-    """
-    if isinstance(location, Path):
-        yield location
-        return
-    publisher, cache = Publisher.open(location, kind), ArtifactCache.of_environment()
-    with working_folder() as working:
-        folder = working / location.split()[1]
-        folder.mkdir()
-        if (before := publisher.before) is not None:
-            local = before.manifest.model_copy(update={"places": {}})
-            (folder / MANIFEST).write_bytes(msgspec.json.encode(local.plain()))
-            if reads:
-                cached = cache.fetch(before)
-                for name in local.files:
-                    link_file(cached.path / name, folder / local.content / name)
-        yield folder
-        artifact = open_folder(folder, kind, checksums=False)
-        published = publisher.publish(artifact.folder, artifact.manifest)
-        cache.keep(published.manifest, artifact.folder)
-
-
-@contextmanager
-def write_file(location: Location) -> Iterator[Path]:
-    """Get a file to write. Of a URL it is a working file, which is sent as one object when the block ends.
-
-    Raises StorageError; what was there before is there.
-
-    Example:
-        with write_file(parse_location("s3://shop/vectors.parquet")) as path:
-            frame.write_parquet(path)
-    """
-    if isinstance(location, Path):
-        yield location
-        return
-    folder, name = location.split()
-    with working_folder() as working:
-        yield working / name
-        ObjectFolder(folder).upload(name, working / name)

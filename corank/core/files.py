@@ -14,18 +14,34 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from corank.core.errors import CorankError, DataError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 PARTIAL = ".partial-"
 """Prefix of the name of a file or folder that is not written to the end, or is replaced already."""
 SYNCED_AT_ONCE = 8
 """Files that are forced to disk at once."""
+
+
+def run_in_threads(function: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:
+    """Call a function on every item, and return the results in order. After a call has failed, none begins."""
+    with ThreadPoolExecutor(threads) as pool:
+        calls = [pool.submit(function, item) for item in items]
+        try:
+            for call in as_completed(calls):
+                call.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [call.result() for call in calls]
 
 
 def sync(path: Path) -> None:
@@ -39,9 +55,7 @@ def sync(path: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Force a folder and all that is in it to disk, several files at once: a file system commits them together."""
-    with ThreadPoolExecutor(SYNCED_AT_ONCE) as pool:
-        for _ in pool.map(sync, folder.rglob("*")):
-            pass
+    run_in_threads(sync, folder.rglob("*"), SYNCED_AT_ONCE)
     sync(folder)
 
 
@@ -104,7 +118,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def resumable_folder(path: Path, mark: str, keep: tuple[type[Exception], ...] = ()) -> Iterator[Path]:
+def resumable_folder(path: Path, mark: str, keep: tuple[type[Exception], ...]) -> Iterator[Path]:
     """Make a folder next to `path` to work in, which the next call with the same mark finds again after a kill.
 
     It is removed when the block ends or raises, unless what it raises is of `keep` or is an interrupt. Those of other
@@ -220,9 +234,9 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str, option: str = "--out") -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, as `write_bytes` does."""
-    write_bytes(path, text.encode(), option)
+    write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes, option: str = "--out") -> None:

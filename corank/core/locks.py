@@ -83,40 +83,34 @@ class LockHolder(msgspec.Struct, frozen=True):
 
 
 class WriteLock:
-    """The right to write a target, which one process at a time has.
+    """The right to write a folder, which one process at a time has.
 
     The file of the lock lies within the folder. It is removed at the end, by its holder alone.
 
     Example:
-        with WriteLock.of_folder(Path("runs/shop"), "train"):
+        with WriteLock(Path("runs/shop"), "train"):
             ...
     """
 
-    def __init__(self, file: Path, target: Path, command: str) -> None:
+    def __init__(self, folder: Path, command: str) -> None:
         """Take the lock.
 
         Args:
-            file: of the lock; its folder is made.
-            target: what is to be written, for the message.
+            folder: is made.
             command: of corank, which writes.
 
         Raises:
             BusyError: another process, or another part of this one, has the lock; the message names it.
-            OSError: the file cannot be written, or its file system has no locks.
+            OSError: the file of the lock cannot be written, or its file system has no locks.
         """
-        self.file = file
-        self._made = not file.parent.is_dir()
-        self._handle = handle = _lock_or_refuse(file, target)
+        self.folder = folder
+        self._made = not folder.is_dir()
+        self._handle = handle = _lock_or_refuse(folder)
         _held.add(handle)
         holder = LockHolder(command, os.getpid(), socket.gethostname(), now_ms())
         with suppress(OSError):  # on a full disk, or in a file of another user
             os.ftruncate(handle, 0)
             os.write(handle, msgspec.json.encode(holder))
-
-    @classmethod
-    def of_folder(cls, folder: Path, command: str) -> Self:
-        """Lock a folder; it is made. Raises BusyError, OSError."""
-        return cls(folder / LOCK, folder, command)
 
     def __enter__(self) -> Self:
         return self
@@ -127,27 +121,27 @@ class WriteLock:
         if self._handle in _held:  # not in a forked child
             _held.remove(self._handle)
             with suppress(OSError):
-                self.file.unlink()
+                (self.folder / LOCK).unlink()
                 if self._made:
-                    self.file.parent.rmdir()  # unless something was written
+                    self.folder.rmdir()  # unless something was written
             os.close(self._handle)
 
 
-def _lock_or_refuse(file: Path, target: Path) -> int:
-    """Open and lock a file. Raises BusyError, which names the holder; OSError."""
+def _lock_or_refuse(folder: Path) -> int:
+    """Lock a folder. Raises BusyError, which names the holder; OSError."""
     for _ in range(NOTE_TRIES):
-        if (handle := _lock(file)) is not None:
+        if (handle := _lock(folder / LOCK, fcntl.LOCK_NB)) is not None:
             return handle
         # without a note of a live process the holder has just begun, or was killed before it wrote one
-        if (holder := LockHolder.read(file)) is not None:
+        if (holder := LockHolder.read(folder / LOCK)) is not None:
             break
         time.sleep(0.01)
     name = holder or "another process"
-    raise BusyError(f"{target}: {name} is writing it; wait until it has ended, or end that process")
+    raise BusyError(f"{folder}: {name} is writing it; wait until it has ended, or end that process")
 
 
-def _lock(file: Path) -> int | None:
-    """Open and lock a file, which is made; None if another has its lock. Raises OSError."""
+def _lock(file: Path, waiting: int = 0) -> int | None:
+    """Open and lock a file, which is made; None if another has its lock and `waiting` is LOCK_NB. Raises OSError."""
     while True:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -155,7 +149,7 @@ def _lock(file: Path) -> int | None:
         except FileNotFoundError:
             continue  # an earlier holder removed the folder, which was empty
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | waiting)
             # an earlier holder may have removed the file after it was opened here
             if _names(file, handle):
                 return handle
@@ -188,12 +182,8 @@ def _names(path: Path, handle: int) -> bool:
 @contextmanager
 def hold_lock(file: Path, remove: bool = False) -> Iterator[None]:
     """Wait for a lock, which is made; `remove` its file at the end. A killed holder releases it. Raises OSError."""
-    while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        if _names(file, handle):
-            break
-        os.close(handle)  # an earlier holder removed the file after it was opened here
+    handle = _lock(file)
+    assert handle is not None
     try:
         yield
     finally:

@@ -77,7 +77,7 @@ class SimulatedWorld(Settings):
         if out.exists() and not out.is_dir():
             raise DataError(f"{out}: is a file; name a folder to write the simulated world into")
         try:
-            lock = WriteLock.of_folder(out, "simulate")
+            lock = WriteLock(out, "simulate")
         except OSError as error:
             raise DataError(f"{out}: cannot be written: {error}") from None
         with lock:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from corank.bundle.bundle import Bundle, BundleWriter, lock_bundle, next_items_seq, write_content
+from corank.bundle.bundle import Bundle, next_items_seq, write_content
 from corank.bundle.content import ItemGraphs, part_file, projection_file, save_parts, store_parts
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.layout_file import write_layout
@@ -20,6 +20,7 @@ from corank.bundle.retrieval import sample_queries, write_retrieval
 from corank.bundle.signatures import SigningKeys
 from corank.bundle.stage_facts import VECTOR, Attention, Calibration, PrecisionLoss, StageFacts
 from corank.core.arrays import append_array, read_array, write_array
+from corank.core.artifact import ArtifactWriter
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError
 from corank.core.files import link_file, list_files, scratch_folder
@@ -73,7 +74,7 @@ def export_bundle(
     `until` and may not, or a number is too large for its precision. What was at `path` before is untouched then.
     """
     until = until if later and until is not None else _check_until(packed, until)
-    with lock_bundle(path, "export") as writer:
+    with ArtifactWriter.lock(path, BundleManifest, "export") as writer:
         weights = weights or model_state(model.cpu(), {})
         return _export(writer, config, packed, model, calibrators, weights, sign, items_as_of, until, measure)
 
@@ -90,7 +91,7 @@ def _check_until(packed: PackedDataset, until: int | None) -> int:
 
 
 def _export(
-    writer: BundleWriter,
+    writer: ArtifactWriter[BundleManifest],
     config: Config,
     packed: PackedDataset,
     model: JointModel,

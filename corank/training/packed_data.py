@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from corank.core.artifact import MANIFEST, open_folder
+from corank.core.artifact import MANIFEST, open_folder, read_manifest
 from corank.core.artifact_cache import ArtifactCache
 from corank.core.artifact_objects import Publisher
 from corank.core.errors import CheckpointError, ConfigError, DataError, MissingObjectError
@@ -20,7 +20,6 @@ from corank.data.packed.manifest import (
     PackManifest,
     fingerprint,
     packed_settings,
-    read_pack_manifest,
 )
 from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.pack import pack_log
@@ -38,7 +37,7 @@ from corank.data.packing.packs import (
 from corank.engine.base import Engine
 from corank.features.log_schema import DataSettings
 from corank.training.config.config import Config
-from corank.training.config.config_file import from_saved
+from corank.training.config.config_file import from_plain
 from corank.training.run_file import RUN_FILE, RunFile
 
 
@@ -114,7 +113,7 @@ def pack_config(
     publisher = Publisher.open(location, PackManifest)
     working = _working_folder(location)
     try:
-        lock = WriteLock.of_folder(working, "pack")
+        lock = WriteLock(working, "pack")
     except OSError as error:
         raise DataError(f"{working}: cannot be written: {error}; name another by CORANK_CACHE") from None
     with lock:
@@ -188,7 +187,10 @@ def open_or_pack(
         if find_continued(location, config.data, config.declared) is not None:
             return open_packed(config, base)
         if (location / MANIFEST).is_file():
-            if find_staleness(read_pack_manifest(location), config.data, config.declared, base) is None:
+            if (
+                find_staleness(read_manifest(location, PackManifest), config.data, config.declared, base)
+                is None
+            ):
                 return pack_config(config, base, report, engine)
             earlier, end = find_earlier(), config.data.training_end()
             if earlier is not None and end != FOREVER and end > earlier.through:
@@ -283,5 +285,5 @@ def _open_of_run(folder: Path) -> PackedDataset:
     except CheckpointError as error:
         raise DataError(f"{error}; or name its packed data instead") from None
     base = run_file.base_of(folder)
-    config = from_saved(run_file.config, str(folder / RUN_FILE), base)
+    config = from_plain(run_file.config, str(folder / RUN_FILE), base)
     return open_packed(config, base, lambda folder: True, run_file.packed)

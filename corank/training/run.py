@@ -24,7 +24,8 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter
 
-from corank.core.artifact import remove_artifact
+from corank.core.artifact import read_manifest, remove_artifact
+from corank.core.artifact_cache import open_artifact
 from corank.core.errors import BusyError, CheckpointError, ConfigError, CorankError, DataError
 from corank.core.files import remove_abandoned
 from corank.core.formatting import shorten
@@ -33,7 +34,7 @@ from corank.core.objects import Location
 from corank.core.reports import Report
 from corank.data.log_rows import LAST_POSITION
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import SETS, list_packs, packed_settings, read_pack_manifest
+from corank.data.packed.manifest import SETS, PackManifest, list_packs, packed_settings
 from corank.data.packing.packs import is_past
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import Calibrators
@@ -53,11 +54,11 @@ from corank.training.checkpoints.checkpoint_files import (
 )
 from corank.training.checkpoints.training_state import model_state, restore_model
 from corank.training.config.config import Config
-from corank.training.config.config_file import from_plain, from_saved, plain
+from corank.training.config.config_file import from_plain, plain
 from corank.training.config.yaml_values import change_values
 from corank.training.packed_data import local_root, open_packed, packed_location
 from corank.training.run_file import RUN_FILE, TRACKING, Origin, RunFile
-from corank.training.run_publisher import open_run_folder
+from corank.training.run_publisher import RunManifest
 
 _CALIBRATORS: TypeAdapter[Calibrators] = TypeAdapter(Calibrators)
 CHECKPOINTS = ("model", "latest", "best")
@@ -121,7 +122,7 @@ class Run:
     def lock(cls, folder: Path) -> WriteLock:
         """Take the lock of a run's folder, which is made. Raises BusyError, CheckpointError if it cannot be written."""
         try:
-            return WriteLock.of_folder(folder, "train")
+            return WriteLock(folder, "train")
         except OSError as error:
             raise _unwritable(folder, error) from None
 
@@ -131,10 +132,13 @@ class Run:
 
         Raises CheckpointError if there is no run, ConfigError, StorageError.
         """
-        folder, leases = open_run_folder(location)
+        folder, leases = location, tuple[FolderLease, ...]()
+        if not isinstance(folder, Path):
+            copy = open_artifact(folder, RunManifest)
+            folder, leases = copy.folder, copy.leases
         run_file = RunFile.read(folder)
         base, source = run_file.base_of(folder), str(folder / RUN_FILE)
-        config = from_saved(run_file.config, source, base)
+        config = from_plain(run_file.config, source, base)
         return cls(folder, config, base, leases=leases, origin=run_file.origin)
 
     def with_export(self, overrides: Sequence[str]) -> Self:
@@ -309,7 +313,7 @@ def prune_packed(config: Config, base: Path, report: Report = lambda line: None)
             if folders[-1] == root:
                 used.append(packed_settings(run.config.declared.features))
     try:
-        with WriteLock.of_folder(root, "pack"):
+        with WriteLock(root, "pack"):
             remove_abandoned(root / SETS, "*")
             sets = list_packs(root)[1:]
             for folder in sets:
@@ -330,7 +334,7 @@ def prune_packed(config: Config, base: Path, report: Report = lambda line: None)
 def _read_settings(folder: Path) -> dict[str, object] | None:
     """The features of a set; None of one that cannot be opened."""
     try:
-        return packed_settings(read_pack_manifest(folder).features)
+        return packed_settings(read_manifest(folder, PackManifest).features)
     except DataError:
         return None
 

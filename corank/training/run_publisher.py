@@ -2,8 +2,8 @@
 
 import os
 import shutil
-import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +11,10 @@ from typing import ClassVar
 
 from corank.core.artifact import Manifest, measure_files, new_content
 from corank.core.artifact_cache import ArtifactCache, working_folder
-from corank.core.artifact_objects import Publisher, open_artifact
+from corank.core.artifact_objects import Publisher
 from corank.core.errors import BusyError, CorankError, StorageError
 from corank.core.files import PARTIAL
-from corank.core.locks import FolderLease
-from corank.core.objects import Location, ObjectUrl
+from corank.core.objects import ObjectUrl
 from corank.core.reports import Report
 
 
@@ -30,17 +29,6 @@ class RunManifest(Manifest):
     format: int = 1
 
 
-def open_run_folder(location: Location) -> tuple[Path, tuple[FolderLease, ...]]:
-    """Return the folder of a run: its own, or a copy of one in object storage, and what keeps the copy.
-
-    Raises StorageError.
-    """
-    if isinstance(location, Path):
-        return location, ()
-    copy = open_artifact(location, RunManifest)
-    return copy.folder, copy.leases
-
-
 @dataclass
 class RunPublisher:
     """Publishes the working folder of a training, in the background while it trains."""
@@ -49,9 +37,8 @@ class RunPublisher:
     """Of the run; files in it are replaced, or appended to below `events`."""
     publisher: Publisher[RunManifest]
     report: Report
-    _thread: threading.Thread | None = field(default=None, init=False)
-    error: StorageError | BusyError | None = field(default=None, init=False)
-    """Why the last publication failed; None if it did not."""
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "publish"), init=False)
+    _last: Future[None] | None = field(default=None, init=False)
 
     def publish(self) -> None:
         """Begin to publish the folder as it is now.
@@ -60,35 +47,29 @@ class RunPublisher:
 
         Raises BusyError if another process has published there.
         """
-        self.wait()
-        if isinstance(self.error, BusyError):
-            raise self.error
-        if self.error is not None:
-            self.report(f"training on: the checkpoint was not published: {self.error}")
-        snapshot = self._take_snapshot()
-        self._thread = threading.Thread(target=self._publish, args=(snapshot,), name="publish", daemon=True)
-        self._thread.start()
+        error = self.wait()
+        if isinstance(error, StorageError):
+            self.report(f"training on: the checkpoint was not published: {error}")
+        elif error is not None:
+            raise error
+        self._last = self._pool.submit(self._publish, self._take_snapshot())
 
     def finish(self) -> None:
         """Publish the folder as it is now, and wait. Raises BusyError, StorageError."""
         self.publish()
-        self.wait()
-        if self.error is not None:
-            raise self.error
+        if (error := self.wait()) is not None:
+            raise error
 
-    def wait(self) -> None:
-        """Wait until a publication in progress has ended or failed."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+    def wait(self) -> BaseException | None:
+        """Wait until the last publication has ended, and return why it failed; None if it did not."""
+        return None if self._last is None else self._last.exception()
 
     def _publish(self, snapshot: Path) -> None:
         try:
-            self.error = None
             manifest = RunManifest(content=new_content(), files=measure_files(snapshot))
             self.publisher.publish(snapshot, manifest)
-        except (StorageError, BusyError) as error:
-            self.error = error
+        except OSError as error:
+            raise StorageError(f"{self.folder}: cannot be read: {error}") from None
         finally:
             shutil.rmtree(snapshot, ignore_errors=True)
 
@@ -123,7 +104,7 @@ def open_remote_run(url: ObjectUrl, report: Report) -> Iterator[RunPublisher]:
     with working_folder() as working:
         folder = working / url.split()[1]
         if publisher.before is not None:
-            shutil.copytree(cache.fetch(publisher.before).path, folder)
+            shutil.copytree(cache.fetch(publisher.before).folder, folder)
         else:
             folder.mkdir()
         run = RunPublisher(folder, publisher, report)
@@ -133,7 +114,7 @@ def open_remote_run(url: ObjectUrl, report: Report) -> Iterator[RunPublisher]:
             if publisher.before is not None:
                 cache.keep(publisher.before.manifest, folder)
         except (BusyError, StorageError) as error:
-            if error is not run.error:
+            if error is not run.wait():
                 raise
             kept = cache.folder / f"run-{os.urandom(4).hex()}"
             folder.rename(kept)

@@ -23,7 +23,8 @@ def run() -> Run:
 
 
 def test_a_group_has_the_metrics_of_its_rows(run: Run) -> None:
-    packed, _, _, predictions, _ = predict_run(run, "test")
+    predicted = predict_run(run, "test")
+    packed, predictions = predicted.packed, predicted.predictions
     document = corank.evaluate(run.folder, by="tab", bootstrap=False)
     codes = np.concatenate([shard.query.ids for shard in packed.splits["test"]])
     column = packed.schema.row_features("query").ids.index("tab")

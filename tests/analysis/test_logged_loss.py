@@ -13,7 +13,7 @@ import pytest
 import corank
 from corank.analysis.logged_request import logged_request
 from corank.analysis.verification import LoggedLoss, verify_bundle
-from corank.bundle.bundle import Bundle, write_bundle
+from corank.bundle.bundle import Bundle
 from corank.bundle.content import part_file, read_parts
 from corank.core.arrays import read_array, write_array
 from corank.core.errors import BundleError, ConfigError
@@ -27,6 +27,7 @@ from corank.serving.store.upsert import upsert
 from corank.training.config.settings import ExportSettings
 from corank.training.export import export_bundle
 from corank.training.run import Run
+from tests.support.cases import write_bundle
 from tests.support.command_line import run_corank
 from tests.support.shared import finished_bundle, finished_run, shared
 from tests.support.stores import opened

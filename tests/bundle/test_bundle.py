@@ -1,17 +1,12 @@
 """A bundle is whole, of one model version, or refused by the name of the part that is wrong."""
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from corank.bundle.bundle import Bundle, next_items_seq, write_bundle
-from corank.core.errors import BundleError
-from corank.serving.funnel.funnel import Funnel
-from corank.training.export import export_bundle
-from tests.support.cases import Case
+from corank.bundle.bundle import Bundle, next_items_seq
+from tests.support.cases import Case, write_bundle
 from tests.support.random_worlds import RICH
 from tests.support.shared import shared_case
 
@@ -34,17 +29,6 @@ def bundle(written: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(written, tmp_path / "bundle"))
 
 
-def content(bundle: Path) -> Path:
-    manifest = json.loads((bundle / "manifest.json").read_bytes())
-    return bundle / str(manifest["content"])
-
-
-def refused(bundle: Path) -> str:
-    with pytest.raises(BundleError) as error:
-        Funnel.open(bundle)
-    return str(error.value)
-
-
 def test_every_file_is_a_part_with_its_size_and_checksum(written: Path) -> None:
     opened = Bundle.open(written)
     files = {str(p.relative_to(opened.folder)): p for p in opened.folder.rglob("*") if p.is_file()}
@@ -54,44 +38,6 @@ def test_every_file_is_a_part_with_its_size_and_checksum(written: Path) -> None:
     }
     assert set(PARTS) <= set(files)
     assert sorted(p.name for p in written.iterdir()) == sorted([opened.folder.name, "manifest.json"])
-
-
-def _edit(**changes: object) -> Callable[[Path], None]:
-    def edit(path: Path) -> None:
-        manifest = json.loads(path.read_bytes())
-        path.write_text(json.dumps(manifest | changes))
-
-    return edit
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: path.unlink(), "not a bundle (it has no manifest.json); `corank export` makes one"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-10]), "manifest.json: damaged ("),
-        (_edit(format=8), "manifest.json: format 8; this corank reads format 9; export the bundle again"),
-        (_edit(items_seq=7), "manifest.json: altered since it was written; export the bundle again"),
-    ],
-)
-def test_unsound_manifest_is_refused(bundle: Path, damage: Callable[[Path], None], message: str) -> None:
-    damage(bundle / "manifest.json")
-    error = refused(bundle)
-    assert error.startswith(str(bundle))
-    assert message in error
-
-
-# What may be written over
-
-
-def test_export_refuses_a_folder_of_other_files(case: Case, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(BundleError, match=r"holds other files \(notes.txt\) and no bundle"):
-        export_bundle(tmp_path, case.config, case.packed, case.model, case.calibrators)
-    with pytest.raises(BundleError, match="exists and is no folder"):
-        export_bundle(tmp_path / "notes.txt", case.config, case.packed, case.model, case.calibrators)
-    with pytest.raises(BundleError, match=r"holds other files \(.*\) and no bundle"):
-        export_bundle(case.packed.folder, case.config, case.packed, case.model, case.calibrators)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_items_are_numbered_from_one_of_each_model(bundle: Path) -> None:

@@ -14,10 +14,10 @@ import torch
 import corank
 from corank.bundle.bundle import Bundle
 from corank.bundle.signatures import TrustedKeys
-from corank.core.artifact import MANIFEST, measure_files, new_content
+from corank.core.artifact import measure_files, new_content
 from corank.core.artifact_cache import ArtifactCache
 from corank.core.artifact_objects import Publisher
-from corank.core.errors import BusyError, CheckpointError, MissingObjectError, StorageError
+from corank.core.errors import BusyError, CheckpointError
 from corank.core.objects import ObjectUrl, parse_location
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import PackManifest
@@ -205,18 +205,6 @@ def test_data_that_could_not_be_published_are_published_by_the_next_packing(remo
     assert corank.pack(remote.config, [f"packed={url}"], lines.append).packed.location == url
     assert lines == [f"publishing to {url}"]
     assert not list(remote.cache.glob("packing-*"))
-
-
-def test_what_is_there_is_not_taken_for_something_else(remote: RemoteWorld) -> None:
-    url = remote.store.url
-    with pytest.raises(StorageError, match=f"{url}/bundle/{MANIFEST}: is of a 'bundle', and no run; name"):
-        corank.evaluate(f"{url}/bundle")
-    with pytest.raises(StorageError, match=f"{url}/run/{MANIFEST}: is of a 'run', and no bundle; name"):
-        corank.export(f"{url}/run", f"{url}/run")
-    with pytest.raises(StorageError, match="is of a 'run', and no packed data"):
-        corank.pack(remote.config, [f"packed={url}/run"])
-    with pytest.raises(MissingObjectError, match=f"{url}/nowhere: no run here"):
-        corank.evaluate(f"{url}/nowhere")
 
 
 @pytest.mark.parametrize(

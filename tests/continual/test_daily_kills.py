@@ -75,7 +75,7 @@ def test_a_second_process_ends_with_one_line_that_names_the_first_and_writes_not
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = write_daily_world(tmp_path / "world", 3, 60)
-    with WriteLock.of_folder(settings.parent / "daily", "daily"):
+    with WriteLock(settings.parent / "daily", "daily"):
         code, out, said = run_corank(capsys, "daily", settings)
         assert (code, out) == (1, "")
         (line,) = said.splitlines()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from corank.core.artifact import MANIFEST, Artifact, ArtifactWriter, new_content, open_folder, read_manifest
-from corank.core.artifact_objects import open_artifact
+from corank.core.artifact_cache import open_artifact
 from corank.core.errors import BusyError
 from tests.support.artifact_conformance import (
     ExclusiveConformance,

@@ -1,12 +1,15 @@
 """Files that are written whole or not at all."""
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 
 from corank.core.errors import CorankError, DataError
-from corank.core.files import atomic_file, atomic_folder, write_text
+from corank.core.files import atomic_file, atomic_folder, run_in_threads, write_text
 
 
 def test_a_file_replaces_what_was_there_and_its_folder_is_made(tmp_path: Path) -> None:
@@ -71,3 +74,25 @@ def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tm
         first.write_text("first")
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_after_a_call_in_threads_has_failed_none_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, over, end = set[int](), Event(), ThreadPoolExecutor.shutdown
+
+    def call(n: int) -> int:
+        begun.add(n)
+        if n == 1:
+            raise ValueError("the second")
+        over.wait()
+        return n
+
+    def end_and_release(pool: ThreadPoolExecutor, *arguments: Any, **named: Any) -> None:
+        end(pool, *arguments, **named)
+        over.set()
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", end_and_release)
+    with pytest.raises(ValueError, match="the second"):
+        run_in_threads(call, range(100), threads=2)
+    assert begun <= {0, 1, 2}
+    monkeypatch.undo()
+    assert run_in_threads(str, range(3), threads=2) == ["0", "1", "2"]

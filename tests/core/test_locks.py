@@ -24,14 +24,14 @@ NOTES = [
 
 def hold(folder: Path, ready: Path, command: str = "train") -> None:
     """Lock a folder until the process is killed."""
-    with WriteLock.of_folder(folder, command):
+    with WriteLock(folder, command):
         ready.touch()
         signal.pause()
 
 
 def hold_and_fork(folder: Path, ready: Path) -> None:
     """Lock a folder, with a child that outlives this process, until there is no file `ready` any more."""
-    with WriteLock.of_folder(folder, "pack"):
+    with WriteLock(folder, "pack"):
         ready.touch()
         if not os.fork():
             eventually(lambda: not ready.exists())
@@ -46,7 +46,7 @@ def test_a_second_writer_is_told_who_writes_since_when_and_what_to_do(tmp_path: 
     holder = start(hold, folder, ready)
     eventually(ready.exists)
     with pytest.raises(BusyError) as error:
-        WriteLock.of_folder(folder, "export")
+        WriteLock(folder, "export")
     holder.kill()
     holder.join()
     assert re.fullmatch(
@@ -65,7 +65,7 @@ def test_the_lock_of_a_killed_process_is_none_and_its_file_is_taken_over(tmp_pat
     holder.join()
     assert holder.exitcode == -signal.SIGKILL
     assert (folder / LOCK).exists()
-    with WriteLock.of_folder(folder, "export"):
+    with WriteLock(folder, "export"):
         assert LockHolder.read(folder / LOCK) is not None
     assert not (folder / LOCK).exists()
 
@@ -75,11 +75,11 @@ def test_a_forked_child_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Pa
     holder = start(hold_and_fork, folder, ready)
     eventually(ready.with_suffix(".forked").exists)
     with pytest.raises(BusyError, match="corank pack"):
-        WriteLock.of_folder(folder, "train")
+        WriteLock(folder, "train")
     assert holder.pid
     os.kill(holder.pid, signal.SIGKILL)
     eventually(lambda: LockHolder.read(folder / LOCK) is None)
-    with WriteLock.of_folder(folder, "train"):
+    with WriteLock(folder, "train"):
         pass
     ready.unlink()
 
@@ -89,19 +89,19 @@ def test_one_folder_by_two_names_has_one_lock(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "link").symlink_to(tmp_path / "real")
-    with WriteLock.of_folder(tmp_path / "link", "pack"), pytest.raises(BusyError):
-        WriteLock.of_folder(tmp_path / "elsewhere" / "link", "pack")
+    with WriteLock(tmp_path / "link", "pack"), pytest.raises(BusyError):
+        WriteLock(tmp_path / "elsewhere" / "link", "pack")
 
 
 def test_two_parts_of_one_process_exclude_each_other(tmp_path: Path) -> None:
-    with WriteLock.of_folder(tmp_path, "export"), pytest.raises(BusyError, match=f"process {os.getpid()} on"):
-        WriteLock.of_folder(tmp_path, "refresh")
+    with WriteLock(tmp_path, "export"), pytest.raises(BusyError, match=f"process {os.getpid()} on"):
+        WriteLock(tmp_path, "refresh")
 
 
 def test_nothing_is_left_of_a_lock_and_a_folder_that_it_made_goes_if_it_is_empty(tmp_path: Path) -> None:
-    with WriteLock.of_folder(tmp_path / "empty", "train"):
+    with WriteLock(tmp_path / "empty", "train"):
         pass
-    with WriteLock.of_folder(tmp_path / "full", "train"):
+    with WriteLock(tmp_path / "full", "train"):
         (tmp_path / "full" / "run.json").touch()
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["full", "full/run.json"]
 
@@ -110,17 +110,17 @@ def test_nothing_is_left_of_a_lock_and_a_folder_that_it_made_goes_if_it_is_empty
 @pytest.mark.parametrize("note", NOTES)
 def test_a_note_that_cannot_be_read_stops_nobody(tmp_path: Path, note: bytes) -> None:
     (tmp_path / LOCK).write_bytes(note)
-    with WriteLock.of_folder(tmp_path, "train"):
+    with WriteLock(tmp_path, "train"):
         (tmp_path / LOCK).write_bytes(note)
         with pytest.raises(BusyError, match="another process is writing it"):
-            WriteLock.of_folder(tmp_path, "train")
+            WriteLock(tmp_path, "train")
 
 
 def test_a_lock_is_not_followed_through_a_symbolic_link(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("mine")
     (tmp_path / LOCK).symlink_to(tmp_path / "victim")
     with pytest.raises(OSError, match="symbolic links"):
-        WriteLock.of_folder(tmp_path, "train")
+        WriteLock(tmp_path, "train")
     assert (tmp_path / "victim").read_text() == "mine"
 
 

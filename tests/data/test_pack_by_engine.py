@@ -8,9 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from corank.core.artifact import MANIFEST
+from corank.core.artifact import MANIFEST, read_manifest
 from corank.core.errors import DataError
-from corank.data.packed.manifest import read_pack_manifest
+from corank.data.packed.manifest import PackManifest
 from corank.data.packing import fit_encoders as measure
 from corank.engine.base import Engine, open_engine
 from tests.support import kills
@@ -76,7 +76,9 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on(
     said: list[str] = []
     assert pack_world(world, out, pool, said.append) == in_line
     assert said[0].startswith("going on with a packing that was interrupted after ")
-    assert sorted(path.name for path in out.iterdir()) == sorted([read_pack_manifest(out).content, MANIFEST])
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [read_manifest(out, PackManifest).content, MANIFEST]
+    )
 
 
 def test_an_error_of_the_user_in_a_worker_is_that_error_and_leaves_nothing(

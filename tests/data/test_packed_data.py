@@ -16,41 +16,7 @@ from corank.data.packed.manifest import SETS, fingerprint, list_packs
 from corank.data.packing.packs import mark_continued, open_features, open_with_features, pack_features
 from corank.features.kinds.id import IdFeature
 from corank.features.schema import Schema
-from tests.support.packing import DAY, FEATURES, LOG, World, only
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        (
-            "thesis.txt",
-            "years of work",
-            r"holds other files \(thesis.txt\) and no packed data; name another folder",
-        ),
-        (
-            "sets/thesis.txt",
-            "years of work",
-            r"holds other files \(sets\) and no packed data; name another folder",
-        ),
-        (
-            "manifest.json",
-            "{}",
-            r"holds other files \(manifest.json\) and no packed data; name another folder",
-        ),
-        (
-            "manifest.json",
-            '{"format": 7}',
-            "was written by an earlier corank; remove it, or name another folder",
-        ),
-    ],
-)
-def test_folder_of_something_else_is_not_replaced(world: World, name: str, text: str, message: str) -> None:
-    path = world.folder / "packed" / name
-    path.parent.mkdir(parents=True)
-    path.write_text(text)
-    with pytest.raises(DataError, match=f"packed: {message}"):
-        world.pack()
-    assert path.read_text() == text and len(list((world.folder / "packed").rglob("*"))) <= 2
+from tests.support.packing import DAY, FEATURES, LOG, World
 
 
 def test_packing_again_replaces_and_a_failure_leaves_the_old(world: World) -> None:
@@ -117,38 +83,6 @@ def test_fingerprint_is_of_settings_and_files(world: World) -> None:
     assert fingerprint(data, fewer, world.folder) != fingerprint(data, schema, world.folder)
     with pytest.raises(DataError, match="packed from another config or other files: run `corank pack` again"):
         PackedDataset.open(packed.location, expect=fingerprint(data, schema, world.folder))
-
-
-def test_missing_and_damaged_manifests_are_refused(world: World) -> None:
-    with pytest.raises(DataError, match="no packed data here; run `corank pack`"):
-        PackedDataset.open(world.folder)
-    world.pack()
-    manifest = world.folder / "packed" / MANIFEST
-    for content, message in (
-        ("", "damaged"),
-        ("[]", ".*received \\[\\]; run `corank pack` again"),
-        ('{"format": 0}', "format 0; this corank reads format 8; run `corank pack` again"),
-        ('{"kind": "bundle"}', "is of a 'bundle', and no packed data; name another folder"),
-        ('{"format": 8}', "fingerprint: "),
-    ):
-        manifest.write_text(content)
-        with pytest.raises(DataError, match=rf"manifest\.json: {message}"):
-            PackedDataset.open(manifest.parent)
-
-
-def test_array_of_another_size_is_refused(world: World) -> None:
-    packed = world.pack()
-    path = only(packed, "train").folder / "item.npy"
-    path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(
-        DataError, match=r"item\.npy: damaged.* \(\d+ bytes in place of \d+\); run `corank pack` again"
-    ):
-        PackedDataset.open(packed.location)
-    path.unlink()
-    with pytest.raises(
-        DataError, match=r"item\.npy: cannot be read \(No such file or directory\); run `corank pack`"
-    ):
-        PackedDataset.open(packed.location)
 
 
 def pack(world: World, **changes: IdFeature | None) -> PackedDataset:

@@ -1,6 +1,5 @@
 """The working folder of a packing keeps finished tasks, for the same packing alone."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from corank.core.artifact import MANIFEST, ArtifactWriter, open_folder
-from corank.core.errors import DataError, DiskError, EngineError
+from corank.core.errors import DataError, EngineError
 from corank.core.files import PARTIAL
 from corank.data.packed.manifest import PackManifest
 from corank.data.packing.workspace import PackWorkspace, open_workspace
@@ -106,22 +105,6 @@ def test_what_is_published_is_not_taken_again(tmp_path: Path, manifest: PackMani
         assert not list(workspace.folder.glob("done/*"))
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == sorted([packed.folder.name, MANIFEST])
-
-
-def test_a_failure_to_publish_leaves_nothing(
-    tmp_path: Path, manifest: PackManifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(ArtifactWriter, "commit", fail)
-    with (
-        pytest.raises(DiskError, match=r"out: cannot be written: .* what was there before is untouched"),
-        ArtifactWriter.lock(tmp_path / "out", PackManifest, "pack") as writer,
-        opened(tmp_path) as workspace,
-    ):
-        workspace.publish(writer, manifest)
-    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_half_removed_is_not_taken(tmp_path: Path) -> None:

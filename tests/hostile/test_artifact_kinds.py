@@ -1,4 +1,4 @@
-"""The contract of an artifact, of its real kinds: bundles and checkpoints in folders, and versions in stores."""
+"""The contract of an artifact, of its real kinds: bundles, packed data, checkpoints, and versions in stores."""
 
 import os
 import shutil
@@ -14,8 +14,9 @@ import torch
 
 from corank.bundle.bundle import Bundle, write_content
 from corank.bundle.manifest import BundleManifest
-from corank.core.artifact import MANIFEST, ArtifactWriter, Manifest, is_content, new_content
-from corank.core.errors import BundleError, CheckpointError, StoreError
+from corank.core.artifact import MANIFEST, ArtifactWriter, Manifest, is_content, new_content, open_folder
+from corank.core.errors import BundleError, CheckpointError, DataError, StoreError
+from corank.data.packed.manifest import PackManifest
 from corank.serving.store import fetch
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.fetch import fetch_bundle
@@ -72,6 +73,40 @@ class TestBundle(ExclusiveConformance):
     @pytest.fixture
     def place(self, tmp_path: Path) -> BundlePlace:
         return BundlePlace(tmp_path)
+
+
+class PackPlace(FolderPlace):
+    """Packed data, whose contents are numbered by the time of the last candidate."""
+
+    error = DataError
+    kind: ClassVar[type[Manifest]] = PackManifest
+
+    def __init__(self, root: Path, name: str = "packed") -> None:
+        super().__init__(root, name)
+        self.source = derived().packed.location
+
+    def put(self, writer: ArtifactWriter[Any], n: int) -> None:
+        assert isinstance(self.source, Path)
+        before = open_folder(self.source, PackManifest)
+
+        def fill(folder: Path) -> PackManifest:
+            _copy(before.folder, folder)
+            return before.manifest.model_copy(update={"last": n})
+
+        writer.write(new_content(), fill)
+
+    def read(self) -> int:
+        return open_folder(self.path, PackManifest).manifest.last
+
+
+class TestPack(ExclusiveConformance):
+    """The contract, of packed data."""
+
+    steps = 90
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> PackPlace:
+        return PackPlace(tmp_path)
 
 
 class CheckpointPlace(FolderPlace):

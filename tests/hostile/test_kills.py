@@ -1,71 +1,14 @@
 """Commands killed at changes of folders: what they were to replace can be used, and the next one goes on."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 import corank
-from corank.core.errors import DataError
-from corank.data.packed.dataset import PackedDataset
 from corank.training.checkpoints.checkpoint_files import exists, load
 from corank.training.run import Run
-from tests.support.kills import count_changes, kill_at, run
+from tests.support.kills import count_changes, kill_at
 from tests.support.shared import copy_run, finished_run
-from tests.support.simulated_runs import make_world
-
-
-def pack(config: Path, *overrides: str) -> None:
-    corank.pack(config, overrides)
-
-
-def fingerprint(packed: Path) -> str:
-    return PackedDataset.open(packed).manifest.fingerprint
-
-
-@pytest.mark.slow
-def test_packed_data_are_the_old_or_the_new_wherever_packing_is_killed(tmp_path: Path) -> None:
-    config = make_world(tmp_path / "world", requests=60, candidates=10, users=10, items=20)
-    packed = tmp_path / "world" / "packed" / "simulated-medium"
-    other, fingerprints = "data.timezone=Asia/Shanghai", [fingerprint(packed)]
-    changes = count_changes(pack, config, other)
-    fingerprints.append(fingerprint(packed))
-    seen = set()
-    for change in range(changes, 0, -(changes // 4)):
-        run(pack, config)
-        kill_at(change, pack, config, other)
-        seen.add(current := fingerprint(packed))
-        with pytest.raises(DataError):
-            corank.pack(config, ["data.log=none/*.parquet"])
-        assert fingerprint(packed) == current, change
-    assert seen == set(fingerprints)
-
-
-def read_files(folder: Path) -> dict[str, bytes]:
-    """Contents of the files of packed data."""
-    content = PackedDataset.open(folder).folder
-    return {str(p.relative_to(content)): p.read_bytes() for p in content.rglob("*") if p.is_file()}
-
-
-@pytest.mark.slow
-def test_added_features_are_packed_the_same_wherever_packing_is_killed(tmp_path: Path) -> None:
-    config = make_world(tmp_path / "world", requests=60, candidates=10, users=10, items=20)
-    packed = tmp_path / "world" / "packed" / "simulated-medium"
-    added = ("features.ctr={kind: prior, by: [brand], label: click}", "features.price.scale=standard")
-    earlier = corank.pack(config, ["features.tab=null"]).packed.location
-    assert isinstance(earlier, Path)
-    before = read_files(packed), read_files(earlier)
-    changes = count_changes(pack, config, *added)
-    (folder,) = (path for path in (packed / "sets").glob("[!.]*") if path != earlier)
-    whole = read_files(folder)
-    for change in [*range(5, changes, changes // 4), changes - 3]:
-        shutil.rmtree(folder)
-        kill_at(change, pack, config, *added)
-        assert (read_files(packed), read_files(earlier)) == before, change
-        run(pack, config, *added)
-        assert read_files(folder) == whole, change
-        assert set((packed / "sets").glob("[!.]*")) == {earlier, folder}
-    assert (read_files(packed), read_files(earlier)) == before
 
 
 def begin_anew(folder: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_second_writer_is_told_of_the_first_and_changes_nothing(
     ]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     for target, command, others in cases:
-        with Run.lock(run) if command == "train" else WriteLock.of_folder(target, command):
+        with Run.lock(run) if command == "train" else WriteLock(target, command):
             for other in others:
                 message = refusal(capsys, *other)
                 assert message.startswith(told(target, command))

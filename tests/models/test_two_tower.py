@@ -17,7 +17,7 @@ from corank.models.settings.two_tower import TowersSettings
 from corank.models.two_tower import FeatureDropout, Sum, Tower, Towers
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.scorer import MatchTerms, PartsScorer
-from corank.training.config.config_file import complete_saved, read
+from corank.training.config.config_file import read
 from tests.support.cases import Case
 from tests.support.configs import refused, shop
 from tests.support.encoded_batches import LAYOUT, SCHEMA, random_batch
@@ -102,16 +102,6 @@ def test_each_side_adds_a_bias_within_the_vectors(some: dict[str, Any]) -> None:
     expected = stage.scale.exp() * (product + of_item[:, 6]) + of_query[:, 6] + stage.bias
     torch.testing.assert_close(output.logits["click"], expected)
     torch.testing.assert_close(expected, built(by_row)["prerank"].logits["click"], rtol=1e-4, atol=1e-5)
-
-
-def test_a_config_of_an_earlier_run_has_no_biases_unless_it_says_so() -> None:
-    plain = of(bias=True).model_dump()
-    del plain["bias"]
-    assert TowersSettings.model_validate(plain).bias
-    assert complete_saved({"stages": [plain]})["stages"] == [plain | {"bias": False}]
-    assert complete_saved({"stages": [plain | {"bias": True}]})["stages"] == [plain | {"bias": True}]
-    for odd in ({"stages": [{"model": "towerz"}, 3]}, {"stages": 1}, None):
-        assert complete_saved(odd) == odd
 
 
 @pytest.mark.parametrize(

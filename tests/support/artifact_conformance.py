@@ -32,7 +32,8 @@ from corank.core.artifact import (
     new_content,
     open_folder,
 )
-from corank.core.artifact_objects import Published, Publisher, open_artifact
+from corank.core.artifact_cache import open_artifact
+from corank.core.artifact_objects import Published, Publisher
 from corank.core.errors import BusyError, CorankError, StorageError
 from corank.core.objects import ObjectFolder, ObjectUrl
 from tests.support.kills import REQUEST, count_changes, fail_at, kill_at

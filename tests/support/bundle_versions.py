@@ -13,7 +13,7 @@ import polars as pl
 from rich.console import Console
 
 import corank
-from corank.bundle.bundle import Bundle, write_bundle
+from corank.bundle.bundle import Bundle
 from corank.bundle.content import ItemGraphs, read_tables, save_parts, store_parts
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import ItemsAsOf
@@ -21,6 +21,7 @@ from corank.datasets.feed.simulate import simulate_world
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.training.run import Run
+from tests.support.cases import write_bundle
 
 NARROW = (
     "stages.0.query=[32, 16]",

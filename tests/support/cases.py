@@ -1,6 +1,7 @@
 """Cases: a random world that is packed, with a model of random weights and its bundle."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 from pydantic import TypeAdapter
 
 from corank.analysis.logged_request import logged_request
-from corank.bundle.bundle import write_bundle
+from corank.bundle.bundle import Bundle, write_content
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
+from corank.core.artifact import ArtifactWriter
 from corank.core.calibration import Platt
 from corank.data.packed.dataset import PackedDataset, prior_folder
 from corank.distributed.ranks import Ranks
@@ -31,6 +33,14 @@ from tests.support.random_tables import write_tables
 from tests.support.random_worlds import Drawn
 
 _CALIBRATORS: TypeAdapter[Calibrators] = TypeAdapter(Calibrators)
+
+
+def write_bundle(
+    path: Path, manifest: BundleManifest, fill: Callable[[Path], BundleManifest | None]
+) -> Bundle:
+    """Write a bundle, whatever bundle was there before."""
+    with ArtifactWriter.lock(path, BundleManifest, "export") as writer:
+        return write_content(writer, manifest, fill)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import corank
 from corank.analysis.logged_request import logged_request
-from corank.bundle.bundle import current_content
+from corank.bundle.manifest import load_manifest
 from corank.continual.history import DailyHistory
 from corank.datasets.feed.simulate import simulate_world
 from corank.serving.funnel.funnel import Funnel
@@ -75,12 +75,10 @@ def bundles_of(settings: Path) -> dict[str, str]:
     """A hash of each file of all periods' bundles, but of the manifest, which has a random name in it."""
     digests = {}
     for bundle in sorted(settings.parent.glob("daily/periods/*/bundle")):
-        content = current_content(bundle)
+        content = load_manifest(bundle).content
         for path in sorted(bundle.rglob("*")):
             if path.is_file() and path.name != "manifest.json":
-                assert content is not None and path.is_relative_to(bundle / content), (
-                    f"{path} was left behind"
-                )
+                assert path.is_relative_to(bundle / content), f"{path} was left behind"
                 name = f"{bundle.parent.name}/{path.relative_to(bundle / content)}"
                 digests[name] = sha256(path.read_bytes()).hexdigest()
     return digests

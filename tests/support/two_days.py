@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import corank
-from corank.core.artifact import ArtifactWriter, new_content
+from corank.core.artifact import ArtifactWriter, new_content, read_manifest
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import PackManifest, read_pack_manifest
+from corank.data.packed.manifest import PackManifest
 from corank.distributed.ranks import Ranks
 from corank.training.run import Run
 from corank.training.trainer import Trainer
@@ -27,7 +27,7 @@ def second_day() -> Path:
 
 def _swap_splits(folder: Path) -> None:
     first = small_world() / "packed" / "simulated-medium"
-    manifest, other = read_pack_manifest(first), {"train": "valid", "valid": "train"}
+    manifest, other = read_manifest(first, PackManifest), {"train": "valid", "valid": "train"}
 
     def fill(content: Path) -> PackManifest:
         shutil.copytree(first / manifest.content, content, dirs_exist_ok=True)

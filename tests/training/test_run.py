@@ -112,26 +112,3 @@ def test_best_alone_is_no_training_state(world: Path, trained: Run, tmp_path: Pa
     ours, theirs = (load(r.folder / "model").tensors for r in (run, trained))
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     assert read(world / "config.yaml") == Run.open(tmp_path).config
-
-
-def test_a_run_of_an_earlier_version_is_refused_and_not_lost(world: Path, copied: Run) -> None:
-    """Its checkpoints are files."""
-    config, latest = world / "config.yaml", copied.folder / "latest.safetensors"
-    for folder in (copied.latest, copied.best, copied.checkpoint):
-        remove(folder)
-        folder.with_name(f"{folder.name}.safetensors").write_bytes(b"earlier")
-    with pytest.raises(CheckpointError, match="holds a training; go on with --resume, or begin anew with"):
-        trained_run(config, copied.folder)
-    anew = "a checkpoint of an earlier version of corank; train anew with --overwrite"
-    for act in (
-        lambda: corank.evaluate(copied.folder),
-        lambda: trained_run(config, copied.folder, resume=True),
-    ):
-        with pytest.raises(CheckpointError, match=f"model.safetensors: {anew}"):
-            act()
-    (copied.folder / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=f"latest.safetensors: {anew}"):
-        trained_run(config, copied.folder, resume=True)
-    assert latest.read_bytes() == b"earlier"
-    trained_run(config, copied.folder, overwrite=True)
-    assert not latest.exists() and copied.finished

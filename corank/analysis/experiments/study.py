@@ -24,7 +24,7 @@ from corank.analysis.report_figures import quota_cpu_ms, quota_grid, sample_logg
 from corank.core.files import write_text
 from corank.core.reports import Progress
 from corank.data.packed.dataset import PackedDataset
-from corank.evaluation.predict import predict_split, read_truth
+from corank.evaluation.predict import predict_split
 from corank.metrics.metric import METRICS
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain
@@ -48,7 +48,8 @@ class TestFigures(engine.Measurement):
         """The trial with its figures."""
         model, calibrators = run.model(packed)
         valid, test = (predict_split(model, packed, split) for split in ("valid", "test"))
-        truth = read_truth(packed, "test")
+        evaluated = EvaluatedRun(run, "test", packed, model, calibrators, test)
+        truth = evaluated.truth
         trial = replace(
             trial,
             score=measuring.validation_score(valid, run.config, calibrators),
@@ -60,7 +61,6 @@ class TestFigures(engine.Measurement):
         first, last = run.config.stages
         swapped = test.logits | {first.name: {first.main: test.logits[last.name][last.main]}}
         reordered = replace(test, logits=swapped)
-        evaluated = EvaluatedRun(run, packed, model, calibrators, test, truth, {"split": "test"})
         return replace(
             trial,
             ranker_first=measuring.measure_figures(reordered, run.config, truth, calibrators),

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from corank.analysis.comparison import Margins, MeasuredRun, compare_measured
+from corank.analysis.comparison import Margins, compare_predicted
+from corank.analysis.evaluated_run import predict_run
 from corank.analysis.experiments.engine import train_trial
 from corank.core.errors import ConfigError
 from corank.core.reports import Progress
@@ -30,10 +31,10 @@ def compare_with_trees(run: Run, split: str, progress: Progress, margins: Margin
     MissingExtraError without LightGBM.
     """
     packed, config = run.packed(), tree_baseline(run)
-    ours = MeasuredRun.of(run, split, progress)
+    ours = predict_run(run, split, progress)
 
     def measure(trees: Run) -> dict[str, Any]:
-        return compare_measured(ours, MeasuredRun.of(trees, split, progress, packed.location), margins)
+        return compare_predicted(ours, predict_run(trees, split, progress, packed.location), margins)
 
     document, diverged, _ = train_trial(config, packed, run.base, measure)
     if document is None:

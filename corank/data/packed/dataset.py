@@ -12,27 +12,15 @@ import numpy as np
 import polars as pl
 
 from corank.core.arrays import read_array, read_frame, read_ragged
-from corank.core.artifact import open_folder
-from corank.core.artifact_cache import RemoteParts
-from corank.core.errors import MissingObjectError
+from corank.core.artifact import Artifact, open_folder
+from corank.core.artifact_cache import ArtifactCache, RemoteParts
+from corank.core.artifact_objects import Published, read_published
 from corank.core.locks import FolderLease
 from corank.core.objects import Location, ObjectUrl
 from corank.core.ragged import Rows
 from corank.core.types import Floats, Ints, Longs
-from corank.data.packed.manifest import (
-    PackManifest,
-    RemotePack,
-    naming_damage,
-    require_fingerprint,
-)
-from corank.data.packed.shard import (
-    FeatureSelection,
-    SelectedShards,
-    Shard,
-    list_features,
-    map_rows,
-    row_features,
-)
+from corank.data.packed.manifest import PackManifest, naming_damage, require_fingerprint
+from corank.data.packed.shard import FeatureSelection, Shard, list_features, map_rows, row_features
 from corank.data.packed.split_counts import COUNTS, ORDINALS, ItemCounts, RequestContents
 from corank.data.point_in_time import VersionedRows, newest_rows
 from corank.features.encoders import Encoders, read_encoder_files
@@ -42,6 +30,8 @@ from corank.features.operands import OperandNames, Operands
 from corank.features.priors import PriorCounts, PriorSnapshots
 from corank.features.schema import Schema
 
+OpenShards = Callable[[str, Callable[[Path], Shard]], Sequence[Shard]]
+"""Opens a split's shards with a function that opens one."""
 ENCODERS = "encoders"
 """The folder within packed data that holds the encoders."""
 _MAPPED = (
@@ -86,6 +76,8 @@ class PackedDataset:
     def open(cls, location: Location, expect: str | None = None) -> Self:
         """Open packed data; only manifest and encoders are read.
 
+        Of data in object storage all that is no shard is fetched: items, users, events, encoders, priors.
+
         Args:
             location: the folder of the packed data, or its URL.
             expect: the fingerprint of the config and the files that it should be packed from.
@@ -95,39 +87,38 @@ class PackedDataset:
             StorageError: the object store refuses, or there are none.
         """
         if isinstance(location, ObjectUrl):
-            return cls._open_remote(location, expect)
+            return read_published(location, PackManifest, lambda published: cls._fetch(published, expect))
         opened = open_folder(location, PackManifest, checksums=False)
         require_fingerprint(opened.manifest, expect, location)
         with naming_damage(opened.folder):
-            encoders = Encoders.load(opened.folder / ENCODERS, Schema(opened.manifest.features))
-            loaded = cls.load(opened.folder, opened.manifest, encoders)
-            return replace(loaded, location=location, leases=opened.leases)._map_all()
+            return cls._load_encoded(opened, location)
 
     @classmethod
-    def _open_remote(cls, url: ObjectUrl, expect: str | None) -> Self:
-        while True:
-            remote = RemotePack.open(url, expect)
-            try:
-                return cls._load_remote(remote)
-            except MissingObjectError:
-                if remote.published.is_current():
-                    raise
+    def _fetch(cls, published: Published[PackManifest], expect: str | None) -> Self:
+        manifest, cache = published.manifest, ArtifactCache.of_environment()
+        require_fingerprint(manifest, expect, published.url)
+
+        def open_parts(split: str, open_shard: Callable[[Path], Shard]) -> Sequence[Shard]:
+            folders = [f"{split}/{shard.name}" for shard in manifest.splits[split]]
+            return RemoteParts(published, cache, folders, open_shard)
+
+        shared = cache.fetch(published, lambda name: name.partition("/")[0] not in manifest.splits)
+        return cls._load_encoded(shared, published.url, open_parts)
 
     @classmethod
-    def _load_remote(cls, remote: RemotePack) -> Self:
-        shared_folder = remote.fetch_shared()
-        encoders = Encoders.load(shared_folder.path / ENCODERS, Schema(remote.manifest.features))
-        loaded = cls.load(shared_folder.path, remote.manifest, encoders, remote.shards)
-        return replace(loaded, location=remote.published.url, leases=(shared_folder.lease,))._map_all()
+    def _load_encoded(
+        cls, opened: Artifact[PackManifest], location: Location, open_shards: OpenShards | None = None
+    ) -> Self:
+        encoders = Encoders.load(opened.folder / ENCODERS, Schema(opened.manifest.features))
+        loaded = cls.load(opened.folder, opened.manifest, encoders, open_shards)
+        loaded = replace(loaded, location=location, leases=opened.leases)
+        for name in _MAPPED:
+            getattr(loaded, name)
+        return loaded
 
     def naming_damage(self) -> AbstractContextManager[None]:
         """As `naming_damage`, of their folder."""
         return naming_damage(self.folder)
-
-    def _map_all(self) -> Self:
-        for name in _MAPPED:
-            getattr(self, name)
-        return self
 
     @classmethod
     def load(
@@ -135,7 +126,7 @@ class PackedDataset:
         folder: Path,
         manifest: PackManifest,
         encoders: Encoders,
-        open_shards: Callable[[str, Callable[[Path], Shard]], Sequence[Shard]] | None = None,
+        open_shards: OpenShards | None = None,
         derived: bool = True,
     ) -> Self:
         """Memory-map packed data whose manifest and encoders are read.
@@ -184,7 +175,7 @@ class PackedDataset:
         seen = Schema(features)
         select, splits = FeatureSelection(self.schema, seen), self.splits
         if not select.is_whole:
-            splits = {split: SelectedShards(shards, select) for split, shards in splits.items()}
+            splits = {split: select.shards(shards) for split, shards in splits.items()}
         view = replace(
             self,
             manifest=self.manifest.model_copy(update={"features": features}),

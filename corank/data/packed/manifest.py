@@ -1,27 +1,21 @@
-"""The manifest of packed data: what a folder holds, and from which config and files it was packed.
-
-Of packed data in object storage what all read is fetched at once, a shard when it is read first or ahead.
-"""
+"""The manifest of packed data: what a folder holds, and from which config and files it was packed."""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import polars as pl
 
 from corank.core.artifact import FolderName, Manifest, read_manifest, remove_artifact
-from corank.core.artifact_cache import ArtifactCache, CachedFolder, RemoteParts
-from corank.core.artifact_objects import Published
 from corank.core.errors import CorankError, DataError, DiskError
-from corank.core.objects import Location, ObjectUrl, is_url
+from corank.core.objects import Location, is_url
 from corank.core.settings import Settings
 from corank.data.column_sources import Source
-from corank.data.tables import VALID_FROM, Table, find_source_files
+from corank.data.tables import VALID_FROM, SourceFile, Table, find_source_files
 from corank.data.validate import SERVED_ID
 from corank.features.feature_kind import Feature, FeatureKind
 from corank.features.log_schema import DataSettings
@@ -42,12 +36,15 @@ def list_inputs(data: DataSettings, features: Mapping[str, FeatureKind]) -> dict
 def find_versions(data: DataSettings, features: Mapping[str, FeatureKind], base: Path) -> dict[str, Versions]:
     """Find the versions of all input files, by table. Raises DataError, StorageError if a file is missing."""
     return {
-        key: {
-            file.path if is_url(file.path) else os.path.relpath(file.path, base): file.version
-            for file in find_source_files(source, base)
-        }
+        key: {name: file.version for name, file in name_files(source, base).items()}
         for key, source in list_inputs(data, features).items()
     }
+
+
+def name_files(source: str | list[str], base: Path) -> dict[str, SourceFile]:
+    """Find the files of a source, by the names of `Versions`. Raises DataError, StorageError if one is missing."""
+    files = find_source_files(source, base)
+    return {f.path if is_url(f.path) else os.path.relpath(f.path, base): f for f in files}
 
 
 def hash_versions(versions: Mapping[str, Versions]) -> dict[str, str]:
@@ -216,11 +213,6 @@ def fingerprint(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_pack_manifest(folder: Path) -> PackManifest:
-    """Read the manifest of packed data. Raises DataError if it is absent, damaged or of another format."""
-    return read_manifest(folder, PackManifest)
-
-
 def list_packs(root: Path) -> list[Path]:
     """List the folders of packed data of one log: the first, then those of other features."""
     return [root, *sorted(path for path in (root / SETS).glob("[!.]*") if path.is_dir())]
@@ -228,10 +220,10 @@ def list_packs(root: Path) -> list[Path]:
 
 def remove_old_sets(root: Path) -> None:
     """Remove the sets of features of a log that was packed anew, unless they are read. The caller holds its lock."""
-    first = read_pack_manifest(root)
+    first = read_manifest(root, PackManifest)
     for folder in list_packs(root)[1:]:
         with suppress(DataError):
-            if read_pack_manifest(folder).is_of_log(first):
+            if read_manifest(folder, PackManifest).is_of_log(first):
                 continue
         with suppress(OSError):
             remove_artifact(folder)
@@ -253,44 +245,3 @@ def naming_damage(folder: Path) -> Iterator[None]:
         yield
     except (LookupError, ValueError, TypeError, OverflowError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{folder}: damaged ({type(error).__name__}: {error}): {PACK_AGAIN}") from error
-
-
-Shard = TypeVar("Shard")
-
-
-@dataclass(frozen=True)
-class RemotePack:
-    """One publication of packed data."""
-
-    published: Published[PackManifest]
-    cache: ArtifactCache
-
-    @classmethod
-    def open(cls, url: ObjectUrl, expect: str | None = None) -> Self:
-        """Read the manifest of packed data.
-
-        Args:
-            url: their location.
-            expect: the fingerprint that they should have.
-
-        Raises DataError, StorageError.
-        """
-        published = Published.open(url, PackManifest)
-        require_fingerprint(published.manifest, expect, url)
-        return cls(published, ArtifactCache.of_environment())
-
-    @property
-    def manifest(self) -> PackManifest:
-        """Of the publication."""
-        return self.published.manifest
-
-    def fetch_shared(self) -> CachedFolder:
-        """Fetch all that is no shard: items, users, events, encoders, priors. Raises StorageError."""
-        return self.cache.fetch(
-            self.published, lambda name: name.partition("/")[0] not in self.manifest.splits
-        )
-
-    def shards(self, split: str, open_shard: Callable[[Path], Shard]) -> Sequence[Shard]:
-        """Return the shards of a split, none of which is fetched yet."""
-        folders = [f"{split}/{shard.name}" for shard in self.manifest.splits[split]]
-        return RemoteParts(self.published, self.cache, folders, open_shard)

@@ -7,9 +7,9 @@ Letters: R requests · C candidates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from corank.core.arrays import map_table, read_array, read_ragged, read_row_vectors
+from corank.core.artifact_cache import LazyParts
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged, Rows, concat_ranges, concat_vectors
 from corank.core.types import Floats, Ints, Longs
@@ -263,27 +264,6 @@ class FeatureSelection:
             cross=self.rows("cross", shard.cross),
         )
 
-
-class SelectedShards(Sequence[Shard]):
-    """Shards with some of their features, selected when they are read first."""
-
-    def __init__(self, shards: Sequence[Shard], select: FeatureSelection) -> None:
-        self._shards, self._select, self._selected = shards, select, dict[int, Shard]()
-
-    def __len__(self) -> int:
-        return len(self._shards)
-
-    @overload
-    def __getitem__(self, n: int) -> Shard: ...
-
-    @overload
-    def __getitem__(self, n: slice) -> Sequence[Shard]: ...
-
-    def __getitem__(self, n: int | slice) -> Shard | Sequence[Shard]:
-        """Select of a shard, or of several. Raises IndexError, StorageError."""
-        if isinstance(n, slice):
-            return [self[one] for one in range(len(self))[n]]
-        n = range(len(self))[n]
-        if n not in self._selected:
-            self._selected[n] = self._select.shard(self._shards[n])
-        return self._selected[n]
+    def shards(self, shards: Sequence[Shard]) -> Sequence[Shard]:
+        """Select the features of shards, of each when it is read first."""
+        return LazyParts(len(shards), cache(lambda n: self.shard(shards[n])))

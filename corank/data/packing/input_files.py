@@ -1,6 +1,5 @@
 """The files of the log and of events, and the rows of each day in them: which are read, and which came late."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +8,12 @@ from typing import Any
 import polars as pl
 
 from corank.core.errors import DataError
-from corank.core.objects import is_url
 from corank.core.time import NEVER
 from corank.data.event_tables import EventColumns
-from corank.data.packed.manifest import InputFile, InputFiles
+from corank.data.packed.manifest import InputFile, InputFiles, name_files
 from corank.data.packing.earlier_pack import PackStart
 from corank.data.packing.workspace import PackWorkspace
-from corank.data.tables import SourceFile, Table, find_source_files, scan_files
+from corank.data.tables import SourceFile, Table, scan_files
 from corank.features.log_schema import DataSettings
 
 UNKNOWN: dict[str, Any] = {"rows": 0, "first": None, "last": None, "days": {}, "known": {}}
@@ -90,10 +88,7 @@ def survey_files(
         column = EventColumns.of(events, data).time
         tables[f"events.{name}"] = (events.table, column, start.tables_from.get(name, NEVER))
     for name, (source, column, since) in tables.items():
-        files = {
-            file.path if is_url(file.path) else os.path.relpath(file.path, base): file
-            for file in find_source_files(source, base)
-        }
+        files = name_files(source, base)
         input_files[name] = _survey(workspace, data, start, name, column, files, known.get(name, {}))
         kept = [
             files[path].path

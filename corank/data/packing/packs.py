@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corank.core.artifact import MANIFEST, Artifact, ArtifactWriter, open_folder
+from corank.core.artifact import MANIFEST, Artifact, ArtifactWriter, open_folder, read_manifest
 from corank.core.errors import DataError
 from corank.core.files import atomic_file
 from corank.core.objects import Location
@@ -32,7 +32,6 @@ from corank.data.packed.manifest import (
     hash_versions,
     list_packs,
     packed_settings,
-    read_pack_manifest,
 )
 from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.pack import pack_log
@@ -124,7 +123,7 @@ def _read_manifests(folders: Iterable[Path]) -> Iterator[tuple[Path, PackManifes
     """Read the manifests of folders, of those that can be read."""
     for folder in folders:
         with suppress(DataError):
-            yield folder, read_pack_manifest(folder)
+            yield folder, read_manifest(folder, PackManifest)
 
 
 def find_staleness(manifest: PackManifest, data: DataSettings, schema: Schema, base: Path) -> str | None:
@@ -158,7 +157,7 @@ def open_features(
     Raises DataError if there are none, they are damaged, or they are of other settings, features or files.
     """
     wanted, reason = packed_settings(schema.features), None
-    first = read_pack_manifest(root)
+    first = read_manifest(root, PackManifest)
     for folder, manifest in _read_manifests(list_packs(root)):
         if packed_settings(manifest.features) == wanted:
             known = manifest.data == data and past(folder)
@@ -243,10 +242,11 @@ def open_encoders(location: Location, schema: Schema, codes: str) -> Encoders:
 
     Raises DataError if they were removed, StorageError.
     """
-    if not isinstance(location, Path):
-        return _open_remote(location, codes).encoders
-    for opened in _open_encoded(location, codes):
-        return Encoders.load(opened.folder / ENCODERS, schema)
+    if isinstance(location, Path):
+        for opened in _open_encoded(location, codes):
+            return Encoders.load(opened.folder / ENCODERS, schema)
+    elif (packed := PackedDataset.open(location)).codes == codes:
+        return packed.encoders
     raise _gone(location)
 
 
@@ -260,22 +260,15 @@ def open_trained(location: Location, data: DataSettings, codes: str) -> PackedDa
 
     Raises DataError if they were removed, StorageError.
     """
-    if not isinstance(location, Path):
-        packed = _open_remote(location, codes)
-        if packed.data != data:
-            raise _gone(location)
-        return packed
-    for opened in _open_encoded(location, codes):
-        if opened.manifest.data == data:
-            return PackedDataset.open(opened.folder.parent, expect=opened.manifest.fingerprint)
+    if isinstance(location, Path):
+        for opened in _open_encoded(location, codes):
+            if opened.manifest.data == data:
+                return PackedDataset.open(opened.folder.parent, expect=opened.manifest.fingerprint)
+    else:
+        packed = PackedDataset.open(location)
+        if (packed.codes, packed.data) == (codes, data):
+            return packed
     raise _gone(location)
-
-
-def _open_remote(location: Location, codes: str) -> PackedDataset:
-    packed = PackedDataset.open(location)
-    if packed.codes != codes:
-        raise _gone(location)
-    return packed
 
 
 def _open_encoded(root: Path, codes: str) -> Iterator[Artifact[PackManifest]]:

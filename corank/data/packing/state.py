@@ -43,15 +43,15 @@ def write_counts_of_values(packed: Path, schema: Schema, tallies: Mapping[str, p
 def read_counts_of_values(packed: Path, schema: Schema, name: str) -> pl.DataFrame | None:
     """Map the counts of a feature's values; None if it has no vocabulary. Raises DataError if they are damaged."""
     path = counts_file(packed, schema, name)
-    if not path.is_file():
-        return None
+    return _read(path, "value", "count", "seen") if path.is_file() else None
+
+
+def _read(path: Path, *columns: str) -> pl.DataFrame:
+    """Map columns of a file. Raises DataError if it is damaged, or lacks one."""
     try:
-        frame = read_frame(path)
-    except (OSError, ValueError) as error:
+        return read_frame(path).select(columns)
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{path}: damaged: {error}") from None
-    if frame.columns != ["value", "count", "seen"]:
-        raise DataError(f"{path}: expected columns value, count, seen; found {', '.join(frame.columns)}")
-    return frame
 
 
 def write_ids(packed: Path, part: str, ids: pl.DataFrame) -> None:
@@ -62,11 +62,7 @@ def write_ids(packed: Path, part: str, ids: pl.DataFrame) -> None:
 
 def read_ids(packed: Path, part: str) -> pl.DataFrame:
     """Map what `write_ids` wrote. Raises DataError if it is damaged."""
-    path = packed / STATE / f"{part}.arrow"
-    try:
-        return read_frame(path).select("value", "seen")
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path}: damaged: {error}") from None
+    return _read(packed / STATE / f"{part}.arrow", "value", "seen")
 
 
 def keep_from(schema: Schema, column: str, until: int) -> int:
@@ -160,9 +156,5 @@ class KnownRows:
 
     @classmethod
     def read(cls, packed: Path) -> Self:
-        """Read what `write` wrote; nothing is known of packed data of before it was written. Raises DataError."""
-        path = packed / STATE / FILE
-        if not path.exists():
-            return cls({})
-        rows = read_array(path, np.int64, (None, 2))
-        return cls(dict(rows.tolist()))
+        """Read what `write` wrote. Raises DataError."""
+        return cls(dict(read_array(packed / STATE / FILE, np.int64, (None, 2)).tolist()))

@@ -5,7 +5,7 @@
 
 import inspect
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -34,8 +34,6 @@ Earlier = Literal["score", "rank"]
 class StageSettings(NetworkSettings):
     """Settings that every stage of the cascade has. A stage model adds its own, and says how it is built."""
 
-    saved_defaults: ClassVar[Mapping[str, Any]] = {}
-    """What a key means that the config of an earlier run lacks, if the default of new configs is another."""
     model: str
     cuts: list[str] = []
     """Levels of the log whose candidates this stage cut."""

@@ -1,7 +1,7 @@
 """Stage model `towers`: settings of a query tower and an item tower."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Gt, Lt
 from pydantic import Field, model_validator
@@ -57,7 +57,6 @@ class TowersSettings(SingleLabelSettings):
     matches: list[str] = []
     """Features of kind count or contains of the query and the item, which add a term of their own to the logit: a
     request counts them for all candidates. No vector knows them, so that retrieval and in-batch losses need none."""
-    saved_defaults: ClassVar[Mapping[str, Any]] = {"bias": False}
     gone: ClassVar[Mapping[str, str]] = {
         "generated": "moved to stage model `towers_generated` of the lab; write model: towers_generated, or drop it"
     }

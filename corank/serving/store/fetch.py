@@ -19,18 +19,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from corank.bundle.bundle import Bundle, BundleWriter, lock_bundle
+from corank.bundle.bundle import Bundle
 from corank.bundle.content import part_file
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import KEYS
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.signatures import TrustedKeys, is_content_name
 from corank.core.arrays import read_identifiers
-from corank.core.artifact import Proofs, prove
+from corank.core.artifact import ArtifactWriter, Proofs, prove
 from corank.core.errors import BundleError, DataError, StoreError, TrustError
 from corank.core.locks import hold_lock
 from corank.core.registry import load_environment_plugins
@@ -91,8 +90,15 @@ def fetch_bundle(
             bundle = open_cached(cache, version, trust, proofs)
         except (BundleError, TrustError):
             manifest, plain = read_stored_manifest(store, version, trust)
-            with lock_bundle(path, "serve") as writer:
-                bundle = _restore(writer, manifest, plain, store, pause)
+            with ArtifactWriter.lock(path, BundleManifest, "serve") as writer:
+                bundle = Bundle.of(
+                    writer.restore(
+                        manifest,
+                        plain,
+                        lambda folder: _fill(folder, store, manifest, pause),
+                        lambda: _refuse_damage(store, manifest),
+                    )
+                )
                 with suppress(OSError):
                     proofs.add(prove(bundle.folder, bundle.manifest))
         _remove_old(path)
@@ -109,25 +115,11 @@ def open_cached(
     return bundle
 
 
-def _restore(
-    writer: BundleWriter, manifest: BundleManifest, plain: dict[str, Any], store: Store, pause: Pause
-) -> Bundle:
-    """Write the bundle of a manifest, and compare its files' checksums. Raises StoreError, BundleError."""
-    try:
-        restored = writer.restore(manifest, plain, lambda folder: _fill(folder, store, manifest, pause))
-    except BundleError:  # some record is not as published: say which
-        restored = writer.restore(
-            manifest, plain, lambda folder: _fill(folder, store, manifest, pause, verify=True)
-        )
-    return Bundle.of(restored)
-
-
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
     """Wait for a lock, whose folder is made. Raises BundleError."""
     with ExitStack() as stack:
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(hold_lock(file))
         except OSError as error:
             raise BundleError(f"{file.parent}: bundles cannot be kept there: {error}") from None
@@ -152,26 +144,23 @@ def _require_space(folder: Path, version: str, manifest: BundleManifest) -> None
         )
 
 
-def _fill(folder: Path, store: Store, manifest: BundleManifest, pause: Pause, verify: bool = False) -> None:
+def _fill(folder: Path, store: Store, manifest: BundleManifest, pause: Pause) -> None:
+    """Write the files of a version, whose checksums are then compared. Raises StoreError, BundleError, OSError."""
     version = manifest.content
     _require_space(folder, version, manifest)
     if not any(part.startswith(ITEM_KEYS) for part in manifest.files):
         raise DamagedError(f"{store.address}: {version} has no {ITEM_KEYS}npy; publish it again")
     for part in filter(is_stored_part, manifest.files):
-        _write_part(folder, store, version, manifest, part)
-    _write_items(folder, store, manifest, pause, verify)
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        with (folder / part).open("wb") as file:
+            file.writelines(read_chunks(store, version, part, manifest.files[part]))
+    _write_items(folder, store, manifest, pause)
 
 
-def _write_part(folder: Path, store: Store, version: str, manifest: BundleManifest, part: str) -> None:
-    (folder / part).parent.mkdir(parents=True, exist_ok=True)
-    with (folder / part).open("wb") as file:
-        file.writelines(read_chunks(store, version, part, manifest.files[part]))
-
-
-def _write_items(folder: Path, store: Store, manifest: BundleManifest, pause: Pause, verify: bool) -> None:
+def _write_items(folder: Path, store: Store, manifest: BundleManifest, pause: Pause) -> None:
     """Write the records of the bundle's items in their order, block by block; parts, which are most of them, at once.
 
-    Raises StoreError if a record is missing, or is damaged and its checksum is to be compared (`verify`).
+    Raises StoreError if a record is missing.
     """
     version, form = manifest.content, RecordFormat.from_manifest(manifest)
     try:
@@ -185,7 +174,8 @@ def _write_items(folder: Path, store: Store, manifest: BundleManifest, pause: Pa
             for part, width, precision in form.parts
         }
         for first in range(0, len(keys), BLOCK):
-            layer = form.decode(_read_records(store, version, keys[first : first + BLOCK]), verify)
+            records = _read_records(store, version, keys[first : first + BLOCK])
+            layer = form.decode(records, verify=False)
             for part, matrix in layer.parts.items():
                 append[part](matrix)
             layers.append(replace(layer, parts={}))
@@ -202,6 +192,13 @@ def _read_records(store: Store, version: str, keys: list[bytes]) -> dict[bytes, 
             f"{store.address}: {len(keys) - len(records)} records of {version} are missing; publish it again"
         )
     return records
+
+
+def _refuse_damage(store: Store, manifest: BundleManifest) -> None:
+    """Raise StoreError, which names the item, if a record of a version is damaged."""
+    form = RecordFormat.from_manifest(manifest)
+    for pairs in store.scan(f"items/{manifest.content}"):
+        form.decode(dict(pairs))
 
 
 def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:
@@ -280,16 +277,6 @@ def _catch_up(store: Store, version: str, funnel: Funnel) -> Funnel | None:
     for _, change in changes:
         records |= changed_records(funnel, version, change)
     return _apply(funnel, until, last, records)
-
-
-def holds_change(store: Store, state: StoreState, seq: int, id_: str) -> bool:
-    """Whether a change is of a store's history, as far as its journal tells. Raises StoreError.
-
-    It is not if the store lost that change, and counted on or not, or was made anew.
-    """
-    if seq >= state.seq:
-        return (seq, id_) == (state.seq, state.id)
-    return all(change.before == id_ for _, change in read_journal(store, seq, seq + 1))
 
 
 def _apply(funnel: Funnel, seq: int, id_: str, records: Mapping[bytes, bytes]) -> Funnel:

@@ -8,7 +8,7 @@ import getpass
 import hashlib
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -69,30 +69,16 @@ def read_journal(store: Store, after: int, until: int) -> Iterator[tuple[int, Ch
 
     The work is bounded by what the journal holds, whatever numbers a head claims. Raises StoreError.
     """
-    if until - after <= store.count(JOURNAL):
-        numbers: Iterable[int] = range(after + 1, until + 1)
-    else:
-        numbers = _find_numbers(store, after, until)
-    batch: list[int] = []
-    for seq in numbers:
-        batch.append(seq)
-        if len(batch) == JOURNAL_BATCH:
-            yield from _read_batch(store, batch)
-            batch = []
-    yield from _read_batch(store, batch)
-
-
-def _find_numbers(store: Store, after: int, until: int) -> list[int]:
-    """The numbers of the changes that the store has."""
-    keys = (key for pairs in store.scan(JOURNAL) for key, _ in pairs if len(key) == KEY_BYTES)
-    numbers = {int.from_bytes(key, "big") for key in keys}
-    return sorted(seq for seq in numbers if after < seq <= until)
-
-
-def _read_batch(store: Store, numbers: list[int]) -> Iterator[tuple[int, Change]]:
-    for seq, raw in zip(numbers, store.get(JOURNAL, [*map(journal_key, numbers)]), strict=True):
-        if raw is not None:
-            yield seq, _decode_change(store, seq, raw)
+    numbers: Sequence[int] = range(after + 1, until + 1)
+    if until - after > store.count(JOURNAL):
+        keys = (key for pairs in store.scan(JOURNAL) for key, _ in pairs if len(key) == KEY_BYTES)
+        there = {int.from_bytes(key, "big") for key in keys}
+        numbers = sorted(seq for seq in there if after < seq <= until)
+    for first in range(0, len(numbers), JOURNAL_BATCH):
+        batch = numbers[first : first + JOURNAL_BATCH]
+        for seq, raw in zip(batch, store.get(JOURNAL, [*map(journal_key, batch)]), strict=True):
+            if raw is not None:
+                yield seq, _decode_change(store, seq, raw)
 
 
 def _decode_change(store: Store, seq: int, raw: bytes) -> Change:
@@ -111,6 +97,18 @@ def _decode_change(store: Store, seq: int, raw: bytes) -> Change:
     if not all(type(row.get("id")) in (int, str) for row in change.items):
         raise StoreError(f"{where}: an item has no id")
     return change
+
+
+def holds_change(store: Store, state: StoreState, seq: int, id_: str | None) -> bool:
+    """Whether a change is of a store's history, as far as its journal tells. Raises StoreError.
+
+    It is not if the store lost that change, and counted on or not, or was made anew. Without its id the number decides.
+    """
+    if id_ is None or seq > state.seq:
+        return seq <= state.seq
+    if seq == state.seq:
+        return id_ == state.id
+    return all(change.before == id_ for _, change in read_journal(store, seq, seq + 1))
 
 
 def follows(changes: Iterable[tuple[int, Change]], seq: int, id_: str, last: int, last_id: str) -> bool:

@@ -91,7 +91,7 @@ def make_live(
             update={"base": find_base(store, state, funnel.manifest.items_as_of, report)}
         )
     first = applied = facts.applied if not new and damaged is None else facts.base
-    records: dict[bytes, bytes] = {}
+    records, table = dict[bytes, bytes](), f"changed/{version}"
     while True:
         raw, state = StoreState.read(store)
         check_claim(store, state, version, claim)
@@ -100,8 +100,12 @@ def make_live(
         for _, change in read_journal(store, max(applied, state.journal_from - 1), state.seq):
             records |= changed_records(funnel, version, change, report)
         applied = state.seq
-        entered = _enter(store, state, version, facts, records, damaged or (), new)
-        if _swap(store, raw, state, version, entered, what, records, damaged or (), sign, stage):
+        changed = store.count(table) + count_new(store, table, records, damaged or ())
+        # what the journal has no more is not on top of a new version, whatever its table contains
+        base = max(facts.base, state.journal_from - 1) if new else facts.base
+        entered = facts.model_copy(update={"changed": changed, "base": base})
+        after, logged = _enter(store, state, version, entered, what, sign, stage)
+        if store.swap(raw, after.to_bytes(), {table: [*records.items()], **logged}, {table: damaged or ()}):
             break
     if first < state.journal_from - 1:
         report(
@@ -119,47 +123,22 @@ def _enter(
     state: StoreState,
     version: str,
     facts: VersionFacts,
-    records: dict[bytes, bytes],
-    damaged: Sequence[bytes],
-    new: bool,
-) -> VersionFacts:
-    """The facts of a version with the records that come on top of it."""
-    table = f"changed/{version}"
-    now = {"changed": store.count(table) + count_new(store, table, records, damaged)}
-    if new:
-        # what the journal has no more is not on top, whatever the table contains
-        now["base"] = max(facts.base, state.journal_from - 1)
-    return facts.model_copy(update=now)
-
-
-def _swap(
-    store: Store,
-    raw: bytes | None,
-    state: StoreState,
-    version: str,
-    facts: VersionFacts,
     what: str,
-    records: dict[bytes, bytes],
-    damaged: Sequence[bytes],
     sign: SigningKeys | None,
     stage: bool,
-) -> bool:
-    """Swap the head, if it has not changed."""
+) -> tuple[StoreState, dict[str, Pairs]]:
+    """The head with a version that is complete, and live unless it is staged; and the entries that log it."""
     after = state.without_claim(version)
     if stage:
-        after = after.with_complete(version, facts)
         logged = record_unchanged(store, state, what, beside=version)
-    else:
-        change = Change(version=version, at=store_time(store), before=state.id)
-        after = after.with_live(version, facts).with_change(change.id)
-        if what == "roll back" and state.live is not None:
-            after = after.with_withdrawn(state.live)
-        if sign is not None:
-            after = after.with_statement(sign, state.statement)
-        logged = record_change(after.seq, change, what, local_operator())
-    table = f"changed/{version}"
-    entries: dict[str, Pairs] = {table: [*records.items()]} | logged
-    return store.swap(raw, after.to_bytes(), entries, {table: damaged})
+        return after.with_complete(version, facts), logged
+    change = Change(version=version, at=store_time(store), before=state.id)
+    after = after.with_live(version, facts).with_change(change.id)
+    if what == "roll back" and state.live is not None:
+        after = after.with_withdrawn(state.live)
+    if sign is not None:
+        after = after.with_statement(sign, state.statement)
+    return after, record_change(after.seq, change, what, local_operator())
 
 
 def changed_records(
@@ -247,15 +226,10 @@ def _is_entered(state: StoreState, version: str, sign: SigningKeys | None, stage
     """Whether a version is live, or staged, already, and signed by all keys."""
     if stage:
         return sign is None and not state.versions[version].withdrawn
-    return state.live == version and _is_signed(state, sign)
-
-
-def _is_signed(state: StoreState, sign: SigningKeys | None) -> bool:
-    """Whether all keys have signed what is live."""
+    if state.live != version or sign is None:
+        return state.live == version
     statement = state.statement
-    return sign is None or (
-        statement is not None and sign.have_signed(statement.content, statement.signatures)
-    )
+    return statement is not None and sign.have_signed(statement.content, statement.signatures)
 
 
 def _sign_manifest(

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import msgspec
 
-from corank.bundle.bundle import Bundle, current_content, is_proven
+from corank.bundle.bundle import Bundle, find_manifest, is_proven
 from corank.bundle.signatures import TrustedKeys, is_content_name
 from corank.core.artifact import Proofs
 from corank.core.errors import BundleError, StoreError, TrustError
@@ -24,8 +24,9 @@ from corank.core.objects import Location
 from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store, hide_password
-from corank.serving.store.fetch import catch_up, fetch_bundle, holds_change, load_latest, locked, open_cached
+from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest, locked, open_cached
 from corank.serving.store.isolated_store import open_isolated
+from corank.serving.store.journal import holds_change
 from corank.serving.store.live_version import StoreState, TrustedLive
 
 
@@ -138,7 +139,8 @@ class BundleSource(Source):
 
     def load_newer(self, held: Funnel | None) -> Funnel | None:
         """As `Source.load_newer`."""
-        if held is not None and held.manifest.content == current_content(self.location):
+        now = None if held is None else find_manifest(self.location)
+        if held is not None and now is not None and now.content == held.manifest.content:
             return None
         with self.loading.turn():
             funnel = Funnel(Bundle.open(self.location, self._trust, self.loading.proofs))

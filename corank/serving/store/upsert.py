@@ -19,7 +19,14 @@ from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Pairs, Store
 from corank.serving.store.claims import store_time
-from corank.serving.store.journal import CHANGE_BYTES, Change, local_operator, read_journal, record_change
+from corank.serving.store.journal import (
+    CHANGE_BYTES,
+    Change,
+    holds_change,
+    local_operator,
+    read_journal,
+    record_change,
+)
 from corank.serving.store.live_version import OffsetMoves, StoreState, VersionFacts
 from corank.serving.store.record_codec import RecordFormat, to_ids, to_keys
 
@@ -204,7 +211,7 @@ def find_base(store: Store, state: StoreState, as_of: ItemsAsOf | None, report: 
     if as_of is None:
         return 0
     if as_of.change is not None:
-        if not _has_change(store, state, as_of):
+        if not holds_change(store, state, as_of.change, as_of.id):
             report(
                 f"{store.address} has no {as_of}: it is another store, or lost writes; all upserts stay on top"
             )
@@ -217,15 +224,6 @@ def find_base(store: Store, state: StoreState, as_of: ItemsAsOf | None, report: 
             break
         base = seq
     return base
-
-
-def _has_change(store: Store, state: StoreState, as_of: ItemsAsOf) -> bool:
-    """Whether a change is of a store's history, as far as its journal tells."""
-    assert as_of.change is not None
-    if as_of.change >= state.seq or as_of.id is None:
-        return as_of.change <= state.seq and as_of.id in (None, state.id)
-    changes = read_journal(store, as_of.change - 1, as_of.change)
-    return as_of.change < state.journal_from or [change.id for _, change in changes] == [as_of.id]
 
 
 def list_merged(
@@ -249,15 +247,16 @@ def list_merged(
         new: whether the store did not have the version.
     """
     form = RecordFormat.from_manifest(funnel.manifest)
-    gone = [key for key, record in records.items() if form.is_removal(key, record)]
-    kept = to_ids([key for key in records if key not in {*gone}]).to_list()
+    gone = dict.fromkeys(key for key, record in records.items() if form.is_removal(key, record))
+    kept = to_ids(key for key in records if key not in gone).to_list()
     dropped: list[Id] = []
     if new:
         changes = read_journal(store, state.journal_from - 1, facts.base)
         ids: dict[Id, None] = {}
         for _, change in changes:
-            ids |= {row["id"]: None for row in change.items}
-            ids = {id_: None for id_ in ids if id_ not in change.removed}
+            ids |= dict.fromkeys(row["id"] for row in change.items)
+            for id_ in change.removed:
+                ids.pop(id_, None)
         dropped = [id_ for id_ in ids if to_keys(pl.Series([id_]))[0] not in records]
     present = _find(funnel, dropped)
     return MergedItems(

@@ -11,7 +11,6 @@ from msgspec import Meta
 from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, StoreError
-from corank.core.reports import Progress
 from corank.data.point_in_time import newest_rows
 from corank.data.tables import Table
 from corank.data.validate import check_rows, whole_checks
@@ -33,16 +32,13 @@ def user_columns(manifest: BundleManifest) -> list[str]:
     return [*columns.user, *(name for name in columns.histories if name not in columns.user)]
 
 
-def put_users(
-    source: str, bundle: Bundle, store: Store, progress: Progress = lambda done, total: None
-) -> int:
+def put_users(source: str, bundle: Bundle, store: Store) -> int:
     """Put the newest row of every user of a table into a store, for all its versions.
 
     Args:
         source: the table: a file or a glob.
         bundle: tells which columns are needed.
         store: the store.
-        progress: receives how many users are written.
 
     Returns:
         The number of users.
@@ -62,10 +58,13 @@ def put_users(
     frame = newest_rows(table.collect(rows.drop_nulls(ID)))
     for first in range(0, len(frame), BLOCK):
         some = frame[first : first + BLOCK]
-        values = [msgspec.json.encode(row) for row in some.select(columns).iter_rows(named=True)]
-        _check_sizes(source, some[ID], values)
+        values = []
+        for id_, row in zip(some[ID], some.select(columns).iter_rows(named=True), strict=True):
+            try:
+                values.append(encode_user(row))
+            except DataError as error:
+                raise DataError(f"{source}: user {id_!r}: {error}") from None
         store.put({USERS: list(zip(to_keys(some[ID]), values, strict=True))})
-        progress(min(first + BLOCK, len(frame)), len(frame))
     return len(frame)
 
 
@@ -95,18 +94,10 @@ def encode_user(columns: Mapping[str, Any]) -> bytes:
     except (msgspec.MsgspecError, TypeError, UnicodeEncodeError) as error:
         raise DataError(str(error)) from None
     if len(value) > USER_BYTES:
-        raise DataError(f"the columns take {len(value):,} bytes, {USER_BYTES:,} at most are taken")
+        raise DataError(
+            f"the columns take {len(value):,} bytes, {USER_BYTES:,} at most are taken; shorten the histories"
+        )
     return value
-
-
-def _check_sizes(source: str, ids: pl.Series, values: list[bytes]) -> None:
-    """Raise DataError if a user's columns are more than what is read back."""
-    for id_, value in zip(ids, values, strict=True):
-        if len(value) > USER_BYTES:
-            raise DataError(
-                f"{source}: the columns of user {id_!r} take {len(value):,} bytes, {USER_BYTES:,} at most are taken; "
-                "shorten the histories"
-            )
 
 
 class UserStore:

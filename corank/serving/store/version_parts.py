@@ -16,7 +16,7 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.item_records import KEYS
 from corank.bundle.manifest import BundleManifest, require_signature
 from corank.bundle.signatures import TrustedKeys
-from corank.core.artifact import CHUNK, File, parse_manifest
+from corank.core.artifact import CHUNK, File, parse_damaged, parse_manifest
 from corank.core.errors import BundleError, StoreError
 from corank.core.files import parse_json
 from corank.core.time import now_ms
@@ -133,14 +133,8 @@ def read_stored_digest(store: Store, version: str, facts: VersionFacts | None) -
     (raw,) = store.get(f"parts/{version}", [MANIFEST])
     if raw is None or (facts is not None and hashlib.sha256(raw).hexdigest() != facts.manifest):
         return None
-    try:
-        return msgspec.json.decode(raw, type=_Digest).digest
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-
-
-class _Digest(msgspec.Struct):
-    digest: str
+    digest = parse_damaged(raw).get("digest")
+    return digest if isinstance(digest, str) else None
 
 
 def progress_entry(version: str, done: int) -> dict[str, list[tuple[bytes, bytes]]]:

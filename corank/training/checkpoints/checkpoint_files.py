@@ -48,7 +48,7 @@ from corank.training.checkpoints.checkpoint import (
     map_tensors,
 )
 from corank.training.config.config import Config
-from corank.training.config.config_file import complete_saved, flatten, plain
+from corank.training.config.config_file import flatten, plain
 
 Number = Literal[
     "float64", "float32", "bfloat16", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"
@@ -128,18 +128,12 @@ def shard_file(rank: int, ranks: int) -> str:
 
 
 def exists(folder: Path) -> bool:
-    """Whether there is a checkpoint, written to its end, be it one of an earlier version, which `load` refuses."""
-    return (folder / MANIFEST).is_file() or _earlier(folder).is_file()
-
-
-def _earlier(folder: Path) -> Path:
-    """The file that an earlier version wrote in the place of the folder."""
-    return folder.with_name(f"{folder.name}.safetensors")
+    """Whether there is a checkpoint, written to its end."""
+    return (folder / MANIFEST).is_file()
 
 
 def remove(folder: Path) -> None:
     """Remove a checkpoint if there is one. Raises OSError if its manifest cannot be removed."""
-    _earlier(folder).unlink(missing_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -155,10 +149,6 @@ def load(folder: Path, buckets: range = ALL_BUCKETS) -> Checkpoint:
         own = _buckets(rank, ranks)
         return rank == 0 or (own.start < buckets.stop and buckets.start < own.stop)
 
-    if not (folder / MANIFEST).exists() and (earlier := _earlier(folder)).is_file():
-        raise CheckpointError(
-            f"{earlier}: a checkpoint of an earlier version of corank; train anew with --overwrite"
-        )
     opened = open_folder(folder, CheckpointManifest, wanted=wanted)
     manifest, tensors = opened.manifest, dict[str, Tensor]()
     parts: dict[str, list[TablePart]] = {name: [] for name, t in manifest.tensors.items() if t.table}
@@ -440,8 +430,8 @@ def _refuse_other_config(checkpoint: Checkpoint, config: Config, path: Path) -> 
 
 
 def _with_defaults(settings: Any) -> Any:
-    """A checkpoint's config with what keys added since meant then; unchanged if it is not valid now."""
+    """A checkpoint's config with the defaults of keys that it lacks; unchanged if it is not valid now."""
     try:
-        return plain(validate(Config, complete_saved(settings), "checkpoint"))
+        return plain(validate(Config, settings, "checkpoint"))
     except ConfigError:
         return settings

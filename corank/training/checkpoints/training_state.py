@@ -166,10 +166,8 @@ class RowwiseAdagrad(torch.optim.Optimizer):
     Takes sparse, coalesced gradients. Source: row-wise Adagrad of DLRM (arXiv 1906.00091, §4).
     """
 
-    def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, eps: float = 1e-8, decay: float = 1.0
-    ) -> None:
-        super().__init__(parameters, {"lr": lr, "eps": eps, "decay": decay})
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, decay: float = 1.0) -> None:
+        super().__init__(parameters, {"lr": lr, "eps": 1e-8, "decay": decay})
         for group in self.param_groups:
             for table in group["params"]:
                 self.state[table]["sum"] = table.new_zeros(len(table))

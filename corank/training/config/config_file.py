@@ -144,28 +144,6 @@ def from_plain(value: Any, source: str, folder: Path) -> Config:
     return validate(Config, value, source)
 
 
-def from_saved(value: Any, source: str, folder: Path) -> Config:
-    """The config of an earlier run from plain values, as `from_plain`: a key that it lacks means what it meant then."""
-    load_named_plugins(value, source, folder)
-    return validate(Config, complete_saved(value), source)
-
-
-def complete_saved(value: Any) -> Any:
-    """Plain values of an earlier run's config with the keys of stages that it lacks and whose defaults have changed."""
-    match value:
-        case {"stages": [*stages]}:
-            return {**value, "stages": [_complete_stage(stage) for stage in stages]}
-    return value
-
-
-def _complete_stage(stage: Any) -> Any:
-    """A stage's plain values; the same if they name no stage model that is known."""
-    match stage:
-        case {"model": str(model)} if model in STAGE_MODELS:
-            return {**STAGE_MODELS[model].saved_defaults, **stage}
-    return stage
-
-
 def plain(config: Config) -> dict[str, Any]:
     """The config as YAML or JSON values, every default written out."""
     plain: dict[str, Any] = config.model_dump(mode="json", by_alias=True)

@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 import pytest
 
 from corank.core.artifact import MANIFEST, new_content
-from corank.core.artifact_cache import ArtifactCache
-from corank.core.artifact_objects import Published, Publisher, open_artifact, write_file
+from corank.core.artifact_cache import ArtifactCache, open_artifact, write_file
+from corank.core.artifact_objects import Published, Publisher
 from corank.core.errors import StorageError
 from corank.core.objects import ObjectFolder, ObjectUrl
 from tests.support.artifact_conformance import (
@@ -119,7 +119,7 @@ def test_the_cache_stays_within_its_bound_and_what_was_used_last_stays(
     cache = ArtifactCache(tmp_path / "small", first + second)
 
     def fetch(*names: str) -> Path:
-        cached = cache.fetch(published, lambda name: name in names).path
+        cached = cache.fetch(published, lambda name: name in names).folder
         assert all((cached / name).read_bytes() == files[name] for name in names)
         assert sum(path.stat().st_size for path in cache.folder.rglob("*") if path.is_file()) <= cache.bound
         return cached
@@ -132,7 +132,7 @@ def test_the_cache_stays_within_its_bound_and_what_was_used_last_stays(
     assert other.exists() and not kept.exists()
     with pytest.raises(StorageError, match=rf"{SIZE:,} bytes are needed at once.*CORANK_CACHE_GIB"):
         cache.fetch(published)
-    lease = cache.fetch(published, lambda name: name == "items/second").lease
+    lease = cache.fetch(published, lambda name: name == "items/second")
     with pytest.raises(StorageError, match=r"bytes are needed beside .* that are in use"):
         fetch("first", "same")
     del lease

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import corank
-from corank.bundle.bundle import Bundle, write_bundle
+from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import ItemsAsOf
 from corank.core.errors import DataError
 from corank.core.time import now_ms
@@ -19,6 +19,7 @@ from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.upsert import AS_OF_MARGIN, MergedItems, upsert
 from tests.support.bundle_versions import variant
+from tests.support.cases import write_bundle
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
 from tests.support.stores import item

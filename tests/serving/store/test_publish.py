@@ -31,9 +31,7 @@ from tests.support.stores import (
     answers,
     item,
     opened,
-    read_plain,
     records,
-    replace_manifest,
     requests,
     served,
     worths,
@@ -274,17 +272,6 @@ def test_another_bundle_of_the_same_name_is_refused(first: Path, local: Store) -
         StoreError, match=f"has another bundle of the name {version}; export or refresh yours again"
     ):
         _refuse_another(forged, local, version, StoreState.read(local)[1].versions[version])
-
-
-def test_a_version_of_another_format_is_refused(first: Path, local: Store, tmp_path: Path) -> None:
-    version = publish_bundle(first, local)
-    plain = read_plain(local, version)
-    # as an earlier release wrote it
-    plain |= {"format": plain["format"] - 1, "parts": plain.pop("files")}
-    replace_manifest(local, version, {k: v for k, v in plain.items() if k not in ("kind", "places")})
-    message = rf"{version}: format \d+; this corank reads format \d+; export the bundle again, and publish it"
-    with pytest.raises(StoreError, match=message):
-        fetch_bundle(local, version, tmp_path / "cache")
 
 
 def test_a_bundle_is_one_version_wherever_it_lies(first: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import corank
-from corank.analysis.evaluated_run import PredictedRun, predict_run
+from corank.analysis.evaluated_run import EvaluatedRun, predict_run
 from corank.core.errors import DataError
 from corank.training.run import Run
 from tests.support.command_line import run_corank
@@ -39,7 +39,7 @@ def folder() -> Path:
     return shared("judged", _make)
 
 
-def differing(one: PredictedRun, other: PredictedRun) -> set[int]:
+def differing(one: EvaluatedRun, other: EvaluatedRun) -> set[int]:
     """The users whose candidates score otherwise."""
     requests, users = one.predictions.requests, set[int]()
     assert np.array_equal(requests.start, other.predictions.requests.start)
