@@ -5,7 +5,6 @@ Of packed data in object storage what all read is fetched at once, a shard when 
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,13 +17,14 @@ from corank.core.artifact import FolderName, Manifest, read_manifest, remove_art
 from corank.core.artifact_cache import ArtifactCache, CachedFolder, RemoteParts
 from corank.core.artifact_objects import Published
 from corank.core.errors import CorankError, DataError, DiskError
-from corank.core.objects import Location, ObjectUrl, is_url
+from corank.core.objects import Location, ObjectUrl
 from corank.core.settings import Settings
 from corank.data.column_sources import Source
+from corank.data.lake_tables import is_lake_table, pin_table
 from corank.data.tables import VALID_FROM, Table, find_source_files
 from corank.data.validate import SERVED_ID
 from corank.features.feature_kind import Feature, FeatureKind
-from corank.features.log_schema import DataSettings
+from corank.features.log_schema import DataSettings, ListLog
 from corank.features.schema import Schema
 
 Versions = dict[str, Any]
@@ -42,12 +42,36 @@ def list_inputs(data: DataSettings, features: Mapping[str, FeatureKind]) -> dict
 def find_versions(data: DataSettings, features: Mapping[str, FeatureKind], base: Path) -> dict[str, Versions]:
     """Find the versions of all input files, by table. Raises DataError, StorageError if a file is missing."""
     return {
-        key: {
-            file.path if is_url(file.path) else os.path.relpath(file.path, base): file.version
-            for file in find_source_files(source, base)
-        }
+        key: {file.name(base): file.version for file in find_source_files(source, base)}
         for key, source in list_inputs(data, features).items()
     }
+
+
+def pin_tables(data: DataSettings, base: Path) -> tuple[DataSettings, dict[str, list[str]]]:
+    """Name the snapshot of each table of a lakehouse: all steps of a packing read the same one.
+
+    Returns the settings with these, and by table those that there are, such as `delta:///lake/log?version=3`.
+    Raises DataError, StorageError.
+    """
+    snapshots: dict[str, list[str]] = {}
+
+    def pin(key: str, source: Any) -> Any:
+        if source is None:
+            return None
+        parts = [source] if isinstance(source, str) else source
+        pinned = [pin_table(part, base) if is_lake_table(part) else part for part in parts]
+        if lakes := list(filter(is_lake_table, pinned)):
+            snapshots[f"data.{key}"] = lakes
+        return pinned if lakes else source
+
+    log = pin("log", data.log_files)
+    changed = {name: pin(name, getattr(data, name)) for name in ("items", "users", "truth")}
+    changed["log"] = data.log.model_copy(update={"files": log}) if isinstance(data.log, ListLog) else log
+    changed["events"] = {
+        name: events.model_copy(update={"table": pin(f"events.{name}", events.table)})
+        for name, events in data.events.items()
+    }
+    return data.model_copy(update=changed), snapshots
 
 
 def hash_versions(versions: Mapping[str, Versions]) -> dict[str, str]:
@@ -177,6 +201,8 @@ class PackManifest(Manifest):
     """The packed data that they continue, if any."""
     input_files: InputFiles = {}
     """The files of the log and of events, from which later packings see what is old and what came late."""
+    snapshots: dict[str, list[str]] = {}
+    """By table, such as `data.log`, the snapshots of a lakehouse that were read: in a config they give these data."""
     grown: dict[str, GrownRows] = {}
     """By feature whose vocabulary continued, how it grew and shrank."""
 
@@ -195,7 +221,11 @@ def packed_settings(features: Mapping[str, Feature]) -> dict[str, Any]:
 
 
 def fingerprint(
-    data: DataSettings, schema: Schema, base: Path, continued: ContinuedFrom | None = None
+    data: DataSettings,
+    schema: Schema,
+    base: Path,
+    continued: ContinuedFrom | None = None,
+    versions: Mapping[str, Versions] | None = None,
 ) -> str:
     """Hash what packing reads: the settings of tables and features, and what identifies the version of each input file.
 
@@ -203,7 +233,7 @@ def fingerprint(
     Of data that continue others, `continued`, it is a hash of those, too.
     Of a URL that is not of an object store there is only its name. Raises DataError, StorageError if a file is missing.
     """
-    inputs = find_versions(data, schema.features, base)
+    inputs = find_versions(data, schema.features, base) if versions is None else versions
     parts = [
         PackManifest.written_format(),
         data.model_dump(mode="json"),
