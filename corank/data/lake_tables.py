@@ -34,6 +34,7 @@ from corank.core.objects import ObjectUrl
 
 _PINS = {"delta": "version", "iceberg": "snapshot"}
 _URI = re.compile(r"(delta|iceberg)(?:\+(\w+))?://([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
+_ACCESS = ("s3.", "gcs.", "adls.")
 _METADATA_NAME = re.compile(r"[\w.-]{1,200}")
 FileVersion = tuple[int, str]
 """Bytes of a data file, and a hash of what else of the metadata its rows depend on."""
@@ -234,6 +235,7 @@ def _open_iceberg(table: LakeTable) -> Snapshot:
     _check_stores(table, root, [snapshot.manifest_list, *tasks, *chain.from_iterable(deletes.values())])
     schema = opened.schemas()[snapshot.schema_id].model_dump_json()
     identity = opened.metadata.table_uuid
+    access = {key: value for key, value in opened.io.properties.items() if key.startswith(_ACCESS)}
     versions = {
         path: (tasks[path].file.file_size_in_bytes, _hash(identity, schema, deletes[path]))
         for path in sorted(tasks)
@@ -245,7 +247,12 @@ def _open_iceberg(table: LakeTable) -> Snapshot:
         # a class of its own, for what narrows a scan makes another of its class
         planned = type("DataScan", (data_scan,), {"plan_files": lambda self: [tasks[file] for file in files]})
         vars(chosen)["scan"] = lambda **given: planned(table_metadata=opened.metadata, io=opened.io, **given)
-        return pl.scan_iceberg(chosen, snapshot_id=snapshot.snapshot_id, use_metadata_statistics=False)
+        return pl.scan_iceberg(
+            chosen,
+            snapshot_id=snapshot.snapshot_id,
+            storage_options=access or None,
+            use_metadata_statistics=False,
+        )
 
     return Snapshot(snapshot.snapshot_id, versions, scan)
 
@@ -255,7 +262,12 @@ def _load_iceberg(table: LakeTable) -> Any:
     if "/" not in table.location:
         catalog, _, name = table.location.partition(".")
         return require("pyiceberg.catalog").load_catalog(catalog).load_table(name)
-    io = require("pyiceberg.io").load_file_io({}, table.location)
+    variables = {
+        "s3.endpoint": "AWS_ENDPOINT_URL",
+        "s3.region": "AWS_REGION",
+    }  # Arrow reads the others itself
+    given = {key: os.environ[name] for key, name in variables.items() if name in os.environ}
+    io = require("pyiceberg.io").load_file_io(given, table.location)
     location = table.location
     if not location.endswith(".metadata.json"):
         with io.new_input(f"{location}/metadata/version-hint.text").open() as file:
