@@ -111,8 +111,9 @@ _open_pinned = lru_cache(maxsize=16)(LakeTable.open)
 
 def pin_table(text: str, base: Path) -> str:
     """Add its newest snapshot to the address of a table, if it names none. Raises DataError, StorageError."""
-    table = LakeTable.parse(text, base)
-    return str(table if table.snapshot is not None else replace(table, snapshot=table.open().number))
+    table, (_, separator, file) = LakeTable.parse(text, base), text.partition("#")
+    table = table if table.snapshot is not None else replace(table, snapshot=table.open().number)
+    return f"{table}{separator}{file}"
 
 
 def list_lake_files(text: str, base: Path) -> dict[str, FileVersion]:
@@ -120,9 +121,8 @@ def list_lake_files(text: str, base: Path) -> dict[str, FileVersion]:
 
     Raises DataError, StorageError.
     """
-    pinned = pin_table(text, base)
+    pinned, separator, chosen = pin_table(text, base).partition("#")
     versions = _open_pinned(LakeTable.parse(pinned, base)).versions
-    _, separator, chosen = text.partition("#")
     if separator and chosen not in versions:
         raise DataError(f"{pinned}: the table has no file {shorten(chosen, 200)}")
     return {f"{pinned}#{file}": versions[file] for file in ([chosen] if separator else versions)}

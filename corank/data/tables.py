@@ -342,6 +342,10 @@ class Table:
             fault = (
                 f"column '{large[1]}' holds {large[2]}, which does not fit into 64 bits; write ids as text"
             )
+        if fault is None and self.format == LAKE and "No such file" in str(error):
+            fault = (
+                f"{_first_line(error)}; VACUUM, or what expires snapshots, removes the files of older ones"
+            )
         return DataError(f"data.{self.name}: {fault or _first_line(error)}")
 
     def example(self, column: str) -> str:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 import corank
-from corank.core.errors import DataError, MissingExtraError, StorageError
+from corank.core.errors import CorankError, DataError
 from corank.data.packing.input_files import SurveyFile
 from corank.data.tables import Table, cut_table, find_source_files
 from tests.support.daily_log import ROWS, config_of, day_of, write_day
@@ -251,3 +252,149 @@ def test_rewritten_files_bring_no_rows_late_and_lost_rows_are_reported(lake: Lak
     gone = f"log: 2 rows of {day_of(0)} to {day_of(0)} are gone from the table"
     assert any(line.startswith(gone) for line in notices)
     assert len(notices) == 2
+
+
+def test_items_users_and_events_are_tables_of_a_lakehouse_too(lake: Lake, tmp_path: Path) -> None:
+    lake.folder.parent.mkdir()
+    write_days(lake, tmp_path, 0, 1)
+    ids = {"items": "item", "users": "user"}
+    log = pl.read_parquet(tmp_path / "log" / "*.parquet")
+    settings = config(0, tmp_path, lake)
+    for name, column in ids.items():
+        table = type(lake)(tmp_path / name / name)
+        table.folder.parent.mkdir()
+        table.append(log.select(pl.col(column).unique(), kind=pl.lit("a")))
+        settings["data"][name] = table.uri
+    settings["data"]["events"] = {"views": {"table": lake.uri}}
+    settings["features"]["viewed"] = {"side": "user", "kind": "ids", "of": "item", "events": "views"}
+    settings["features"]["kind"] = {"side": "item", "kind": "id"}
+    checked = corank.check(settings)
+    packed = corank.pack(settings).packed
+    assert sorted(packed.manifest.snapshots) == ["data.events.views", "data.items", "data.log", "data.users"]
+    assert packed.manifest.sources["kind"] == "items"
+    assert checked.document
+
+
+# What is wrong with a table
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("{lake}?{pin}=99", r"has no such (version|snapshot), or no more; the newest is [0-9]+$"),
+        ("{lake}?{pin}=new", r"expected (delta|iceberg)://PATH .* nothing or \?(version|snapshot)=NUMBER"),
+        ("{lake}?at=3", "nothing or"),
+        ("{lake}#nothing.parquet", "the table has no file nothing.parquet"),
+        ("{kind}://./nowhere", "nowhere: cannot be read: "),
+        ("{kind}://", "expected "),
+        ("{kind}+ftp://shop/log", r"expected s3://BUCKET/KEY"),
+        ("{kind}+s3://me:word@shop/log", r"a URL holds no credentials"),
+    ],
+)
+def test_a_table_that_is_not_there_is_named_in_a_line(
+    lake: Lake, tmp_path: Path, uri: str, told: str
+) -> None:
+    lake.folder.parent.mkdir()
+    lake.append(FRAME)
+    given = uri.format(lake=lake.uri, pin=lake.pin, kind=lake.kind)
+    settings = config_of(0, tmp_path)
+    settings["data"]["log"] = given
+    with pytest.raises(CorankError, match=told) as caught:
+        corank.pack(settings)
+    assert "\n" not in str(caught.value)
+    assert "word" not in str(caught.value)
+    assert not (tmp_path / "packed").exists()
+
+
+def test_a_folder_of_other_files_and_a_table_among_files_are_no_table(lake: Lake, tmp_path: Path) -> None:
+    lake.folder.parent.mkdir()
+    lake.append(FRAME)
+    FRAME.write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"/: cannot be read|: cannot be read"):
+        Table.scan("log", f"{lake.kind}://{tmp_path}/", tmp_path)
+    with pytest.raises(DataError, match=r"expected files of one format, .* or tables of a lakehouse alone"):
+        Table.scan("log", ["a.parquet", lake.uri], tmp_path)
+    with pytest.raises(DataError, match=r"iceberg://log: expected CATALOG\.NAMESPACE\.TABLE, or \./log"):
+        Table.scan("log", "iceberg://log", tmp_path)
+
+
+def test_a_data_file_that_is_gone_is_named(lake: Lake, tmp_path: Path) -> None:
+    lake.folder.parent.mkdir()
+    lake.append(FRAME)
+    table = Table.scan("log", lake.uri, tmp_path)
+    for path in lake.folder.rglob("*.parquet"):
+        if "_delta_log" not in path.parts:
+            path.unlink()
+    with pytest.raises(DataError, match=r"data\.log: .*No such file .* VACUUM"):
+        table.collect(table.frame)
+
+
+def test_damaged_metadata_is_told_in_a_line(lake: Lake, tmp_path: Path) -> None:
+    lake.folder.parent.mkdir()
+    lake.append(FRAME)
+    (name,) = {"delta": ("_delta_log/*0.json",), "iceberg": ("metadata/*.avro",)}[lake.kind]
+    for path in lake.folder.glob(name):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=r": cannot be read: ") as caught:
+        Table.scan("log", lake.uri, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_in_another_store_is_not_read(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path / "log")
+    lake.append(FRAME)
+    (commit,) = (lake.folder / "_delta_log").glob("*.json")
+    lines = [json.loads(line) for line in commit.read_text().splitlines()]
+    for action in lines:
+        if "add" in action:
+            action["add"]["path"] = "s3://other/secret.parquet"
+    commit.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(DataError, match=r"names a file in another store: s3://other/secret\.parquet"):
+        Table.scan("log", lake.uri, tmp_path)
+
+
+def test_settings_of_access_in_metadata_are_not_used(tmp_path: Path) -> None:
+    lake = Iceberg(tmp_path / "log")
+    lake.append(FRAME)
+    (hint,) = (lake.folder / "metadata").glob("version-hint.text")
+    path = hint.with_name(hint.read_text())
+    metadata = json.loads(path.read_text())
+    metadata["properties"] |= {"py-io-impl": "tests.support.no_such_module.FileIO"}
+    path.write_text(json.dumps(metadata))
+    assert rows_of(Table.scan("log", lake.uri, tmp_path)).equals(FRAME.sort("item"))
+    assert (
+        Table.scan("log", f"iceberg://{path}", tmp_path).types == Table.scan("log", lake.uri, tmp_path).types
+    )
+    hint.write_text("../../elsewhere")
+    with pytest.raises(
+        DataError, match=r"version-hint\.text holds '\.\./\.\./elsewhere', no name of metadata"
+    ):
+        Table.scan("log", lake.uri, tmp_path)
+
+
+def test_row_counts_and_statistics_of_metadata_lose_no_rows(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path / "log")
+    lake.append(FRAME)
+    (commit,) = (lake.folder / "_delta_log").glob("*.json")
+    text = commit.read_text().replace('\\"numRecords\\":4', '\\"numRecords\\":1')
+    commit.write_text(text.replace("2026-04-04", "2026-04-01"))
+    assert text != commit.read_text()
+    table = Table.scan("log", lake.uri, tmp_path)
+    assert table.row_counts == (4,)
+    late = table.collect(table.frame.filter(pl.col("time") >= datetime(2026, 4, 4)))
+    assert late["item"].to_list() == [4]
+
+
+# Files of Hugging Face
+
+
+def test_a_folder_of_hugging_face_datasets_is_read_by_a_glob(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "README.md").write_text("---\nconfigs: []\n---\n")
+    for n in range(2):
+        table = shifted(10 * n).to_arrow(compat_level=pl.CompatLevel.oldest())
+        features = {"info": {"features": {"item": {"dtype": "int64", "_type": "Value"}}}}
+        written = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+        pq.write_table(written, tmp_path / "data" / f"train-{n:05}-of-00002.parquet")
+    table = Table.scan("log", "data/train-*.parquet", tmp_path)
+    assert rows_of(table)["item"].to_list() == [1, 2, 3, 4, 11, 12, 13, 14]
