@@ -90,8 +90,12 @@ class LakeTable:
         """Read what a snapshot consists of. Raises DataError, MissingExtraError."""
         with _faults(self):
             opened = _open_delta(self) if self.kind == "delta" else _open_iceberg(self)
-        if not opened.versions:
-            raise DataError(f"{self}: the table has no rows yet")
+            if not opened.versions:
+                raise DataError(f"{self}: the table has no rows yet")
+            if opened.scan([]).select(pl.len()).collect().item():
+                raise DataError(
+                    f"{self}: polars {pl.__version__} reads other files of a table than it is given"
+                )
         return opened
 
 
@@ -180,7 +184,8 @@ def _open_delta(table: LakeTable) -> Snapshot:
         raise DataError(
             f"{table}: the table has no such version, or no more; the newest is {newest}"
         ) from None
-    actions = pl.DataFrame(opened.get_add_actions()).sort("path")
+    columns = ["path", "size_bytes", "modification_time"]
+    actions = pl.DataFrame(opened.get_add_actions().select(columns)).sort("path")
     # not `file_uris`, which are encoded: a file of this machine is not found by such a name
     paths = [_plain_path(path, table.location) for path in actions["path"]]
     _check_stores(table, table.location, paths)

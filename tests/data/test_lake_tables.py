@@ -117,6 +117,21 @@ def test_a_renamed_column_has_its_rows_of_before(tmp_path: Path) -> None:
     assert rows_of(Table.scan("items", f"{lake.uri}?snapshot={old}", tmp_path)).equals(FRAME.sort("item"))
 
 
+def test_rows_that_the_library_of_the_table_must_read_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Iceberg(tmp_path / "log")
+    for n in range(3):
+        lake.append(shifted(10 * n))
+    expected = rows_of(Table.scan("log", lake.uri, tmp_path))
+    monkeypatch.setenv("POLARS_ICEBERG_READER_OVERRIDE", "pyiceberg")
+    table = Table.scan("log", lake.uri, tmp_path)
+    assert rows_of(table).equals(expected)
+    assert table.row_counts == (4, 4, 4)
+    read = [batch for one in cut_table(table, 3) for batch in one.read(table, [pl.col("item")])]
+    assert sorted(pl.concat(read)["item"]) == expected["item"].to_list()
+
+
 def test_a_table_of_a_catalog_is_named(tmp_path: Path) -> None:
     lake = Iceberg(tmp_path / "log")
     lake.append(FRAME)
@@ -279,7 +294,7 @@ def test_items_users_and_events_are_tables_of_a_lakehouse_too(lake: Lake, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("uri", "told"),
+    ("uri", "message"),
     [
         ("{lake}?{pin}=99", r"has no such (version|snapshot), or no more; the newest is [0-9]+$"),
         ("{lake}?{pin}=new", r"expected (delta|iceberg)://PATH .* nothing or \?(version|snapshot)=NUMBER"),
@@ -292,14 +307,14 @@ def test_items_users_and_events_are_tables_of_a_lakehouse_too(lake: Lake, tmp_pa
     ],
 )
 def test_a_table_that_is_not_there_is_named_in_a_line(
-    lake: Lake, tmp_path: Path, uri: str, told: str
+    lake: Lake, tmp_path: Path, uri: str, message: str
 ) -> None:
     lake.folder.parent.mkdir()
     lake.append(FRAME)
     given = uri.format(lake=lake.uri, pin=lake.pin, kind=lake.kind)
     settings = config_of(0, tmp_path)
     settings["data"]["log"] = given
-    with pytest.raises(CorankError, match=told) as caught:
+    with pytest.raises(CorankError, match=message) as caught:
         corank.pack(settings)
     assert "\n" not in str(caught.value)
     assert "word" not in str(caught.value)
@@ -318,6 +333,14 @@ def test_a_folder_of_other_files_and_a_table_among_files_are_no_table(lake: Lake
         Table.scan("log", "iceberg://log", tmp_path)
 
 
+def test_a_table_without_rows_is_named(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path / "log")
+    lake.append(FRAME)
+    lake.delete("item > 0")
+    with pytest.raises(DataError, match=r"delta://.*/log: the table has no rows yet"):
+        Table.scan("log", lake.uri, tmp_path)
+
+
 def test_a_data_file_that_is_gone_is_named(lake: Lake, tmp_path: Path) -> None:
     lake.folder.parent.mkdir()
     lake.append(FRAME)
@@ -329,7 +352,7 @@ def test_a_data_file_that_is_gone_is_named(lake: Lake, tmp_path: Path) -> None:
         table.collect(table.frame)
 
 
-def test_damaged_metadata_is_told_in_a_line(lake: Lake, tmp_path: Path) -> None:
+def test_damaged_metadata_is_reported_in_a_line(lake: Lake, tmp_path: Path) -> None:
     lake.folder.parent.mkdir()
     lake.append(FRAME)
     (name,) = {"delta": ("_delta_log/*0.json",), "iceberg": ("metadata/*.avro",)}[lake.kind]
