@@ -287,7 +287,7 @@ def test_items_users_and_events_are_tables_of_a_lakehouse_too(lake: Lake, tmp_pa
     packed = corank.pack(settings).packed
     assert sorted(packed.manifest.snapshots) == ["data.events.views", "data.items", "data.log", "data.users"]
     assert packed.manifest.sources["kind"] == "items"
-    assert checked.document
+    assert checked.document()
 
 
 # What is wrong with a table
