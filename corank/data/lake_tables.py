@@ -18,7 +18,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from hashlib import sha256
 from itertools import chain, groupby
 from pathlib import Path
@@ -110,13 +109,29 @@ class Snapshot:
     """Scans some of them, in order."""
 
 
-_open_pinned = lru_cache(maxsize=16)(LakeTable.open)
+_opened: dict[LakeTable, Snapshot] = {}
+"""The last ones that were opened, so that not every range of rows reads the metadata."""
+_MOST_OPENED = 16
+
+
+def _open_pinned(table: LakeTable) -> Snapshot:
+    return _opened.get(table) or _keep(table, table.open())
+
+
+def _keep(table: LakeTable, opened: Snapshot) -> Snapshot:
+    for old in list(_opened)[: 1 - _MOST_OPENED]:
+        _opened.pop(old, None)
+    _opened[table] = opened
+    return opened
 
 
 def pin_table(text: str, base: Path) -> str:
     """Add its newest snapshot to the address of a table, if it names none. Raises DataError, StorageError."""
     table, (_, separator, file) = LakeTable.parse(text, base), text.partition("#")
-    table = table if table.snapshot is not None else replace(table, snapshot=table.open().number)
+    if table.snapshot is None:
+        newest = table.open()
+        table = replace(table, snapshot=newest.number)
+        _keep(table, newest)
     return f"{table}{separator}{file}"
 
 
@@ -194,7 +209,7 @@ def _open_delta(table: LakeTable) -> Snapshot:
         vectors = pl.DataFrame(opened.deletion_vectors()).select(masks.columns)
         uris = [_plain_path(uri, table.location) for uri in vectors["filepath"]]
         masks = vectors.with_columns(filepath=pl.Series(uris, dtype=pl.String))
-    kept = {path: _hash(mask) for path, mask in masks.iter_rows()}
+    kept = {path: sha256(mask.to_numpy()).hexdigest() for path, mask in zip(*masks, strict=True)}
     schema, identity = opened.schema().to_json(), opened.metadata().id
     versions = {
         path: (size, _hash(identity, time, schema, kept.get(path)))
@@ -267,10 +282,8 @@ def _load_iceberg(table: LakeTable) -> Any:
     if "/" not in table.location:
         catalog, _, name = table.location.partition(".")
         return require("pyiceberg.catalog").load_catalog(catalog).load_table(name)
-    variables = {
-        "s3.endpoint": "AWS_ENDPOINT_URL",
-        "s3.region": "AWS_REGION",
-    }  # Arrow reads the others itself
+    # Arrow reads the other variables itself
+    variables = {"s3.endpoint": "AWS_ENDPOINT_URL", "s3.region": "AWS_REGION"}
     given = {key: os.environ[name] for key, name in variables.items() if name in os.environ}
     io = require("pyiceberg.io").load_file_io(given, table.location)
     location = table.location

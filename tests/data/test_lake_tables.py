@@ -212,7 +212,7 @@ def test_a_pack_records_its_snapshot_and_is_repeated_by_it(lake: Lake, tmp_path:
     with pytest.raises(DataError, match=r"data\.log: other files, or changed since"):
         corank.train(config(1, tmp_path, lake), folder=tmp_path / "run")
     pinned = config(1, tmp_path, lake, pin) | {"packed": str(tmp_path / "again")}
-    again = corank.pack(pinned).packed
+    again = corank.pack(pinned, workers=2).packed
     assert shards_of(again) == shards_of(first)
     assert again.manifest.snapshots == first.manifest.snapshots
     corank.train(pinned, folder=tmp_path / "run")

@@ -105,10 +105,8 @@ def _pack(
     pinned, snapshots = pin_tables(data, base)
     for key, tables in snapshots.items():
         report(f"{key}: {', '.join(tables)}")
-    versions, columns = (
-        find_versions(pinned, schema.features, base),
-        find_columns(pinned, schema.features, base),
-    )
+    versions = find_versions(pinned, schema.features, base)
+    columns = find_columns(pinned, schema.features, base)
     mark = fingerprint(data, schema, base, continued, versions)
     with open_workspace(out, mark, (PARTITION, PARTITIONS), engine, report) as workspace:
         files, read = survey_files(workspace, pinned, base, start)
@@ -120,12 +118,8 @@ def _pack(
         )
         with _disk_errors(out, inputs):
             manifest = _write_all(inputs, workspace, mark, data)
-            known = {
-                "input_files": files,
-                "inputs": hash_versions(versions),
-                "columns": columns,
-                "snapshots": snapshots,
-            }
+            known = {"input_files": files, "inputs": hash_versions(versions), "columns": columns}
+            known |= {"snapshots": snapshots}
             workspace.publish(writer, manifest.model_copy(update=known))
             remove_old_sets(out)
     report(describe_memory(engine))
