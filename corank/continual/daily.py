@@ -4,7 +4,6 @@ It finds the end of the log without reading files that are older than the live r
 live, and checks that the store serves what the history takes as live.
 """
 
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from corank.continual.tracking import DailyTracking
 from corank.core.artifact import read_manifest
 from corank.core.errors import ConfigError, DataError, StoreError
 from corank.core.locks import WriteLock
-from corank.core.objects import PathOrUrl, is_url, require_local
+from corank.core.objects import PathOrUrl, require_local
 from corank.core.reports import Report
 from corank.data.log_rows import scan_log
 from corank.data.packed.manifest import InputFile, PackManifest
@@ -69,7 +68,7 @@ def _read_known(packed: Path | None) -> Mapping[str, InputFile]:
 
 
 def _is_old(file: SourceFile, base: Path, known: Mapping[str, InputFile], until: int) -> bool:
-    known_file = known.get(file.path if is_url(file.path) else os.path.relpath(file.path, base))
+    known_file = known.get(file.name(base))
     same = known_file is not None and file.version is not None and known_file.version == file.version
     return same and known_file is not None and known_file.last is not None and known_file.last < until
 

@@ -70,6 +70,7 @@ def autograd_function(steps: type[Any]) -> Callable[..., Any]:
 EXTRA_OF = {
     "confluent_kafka": "kafka",
     "cryptography": "sign",
+    "deltalake": "delta",
     "faiss": "retrieval",
     "fsspec": "objects",
     "httpx2": "client",
@@ -81,6 +82,7 @@ EXTRA_OF = {
     "onnxscript": "train",
     "opentelemetry": "otel",
     "optuna": "tune",
+    "pyiceberg": "iceberg",
     "ray": "ray",
     "redis": "redis",
     "safetensors": "train",

@@ -6,6 +6,7 @@ are, and says neither file nor line of a row that it cannot read. Compressed fil
 
 import csv
 import difflib
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import polars as pl
 
@@ -23,6 +24,7 @@ from corank.core.errors import DataError
 from corank.core.formatting import shorten
 from corank.core.objects import ObjectUrl, find_objects, is_object_url, is_url
 from corank.core.time import NEVER
+from corank.data.lake_tables import is_lake_table, list_lake_files, plain_name, scan_lake_files
 from corank.features.log_schema import ROW
 
 
@@ -31,13 +33,20 @@ class SourceFile:
     """A file of a table."""
 
     path: str
-    """Absolute, or a URL."""
+    """Absolute, or a URL; of a table of a lakehouse with the snapshot."""
     version: tuple[int, int | str] | None
     """Bytes, and the time of change in ns or an object's etag; None if it is not known."""
 
+    def name(self, base: Path) -> str:
+        """Its path, relative to a folder, so that a project's folder may move, or its URL; without a snapshot."""
+        path = plain_name(self.path)
+        return path if is_url(path) else os.path.relpath(path, base)
+
 
 def find_source_files(source: str | list[str], base: Path) -> list[SourceFile]:
-    """List the files of a table. Globs of paths and of object stores are expanded; other URLs stay as they are.
+    """List the files of a table. Globs of paths and of object stores, and tables of a lakehouse, are expanded.
+
+    Other URLs stay as they are.
 
     Args:
         source: paths, relative to `base`, or URLs.
@@ -47,7 +56,9 @@ def find_source_files(source: str | list[str], base: Path) -> list[SourceFile]:
     """
     files: list[SourceFile] = []
     for part in [source] if isinstance(source, str) else source:
-        if is_object_url(part):
+        if is_lake_table(part):
+            files += [SourceFile(path, version) for path, version in list_lake_files(part, base).items()]
+        elif is_object_url(part):
             objects = find_objects(ObjectUrl.parse(part))
             files += [
                 SourceFile(str(url), (entry.size, entry.revision.etag or entry.revision.version or ""))
@@ -160,11 +171,15 @@ def _is_plain(path: str) -> bool:
         return not file.read(4).startswith(_COMPRESSED)
 
 
+LAKE = "lakehouse"
+"""The format of a table's data files that only its metadata explain."""
 _ENDINGS = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "feather": (".feather", ".arrow", ".ipc")}
 
 
 def scan_files(form: str, paths: list[str]) -> pl.LazyFrame:
     """Scan files of one format that `Table.scan` supports."""
+    if form == LAKE:
+        return scan_lake_files(paths)
     remote = any(is_url(path) and not is_object_url(path) for path in paths)  # not expanded yet
     if form == "csv":
         return pl.scan_csv(paths, glob=remote, try_parse_dates=True, infer_schema_length=10_000)
@@ -221,10 +236,13 @@ class Table:
         paths = [file.path for file in find_source_files(source, base)]
         lower = [path.lower() for path in paths]
         form = next((f for f, ends in _ENDINGS.items() if all(path.endswith(ends) for path in lower)), None)
+        if any(map(is_lake_table, paths)):
+            form = LAKE if all(map(is_lake_table, paths)) else None
         if form is None:
             endings = ", ".join(end for ends in _ENDINGS.values() for end in ends)
             raise DataError(
-                f"data.{name}: expected files of one format, ending in {endings}; received {', '.join(paths[:3])}"
+                f"data.{name}: expected files of one format, ending in {endings}, or tables of a lakehouse alone; "
+                f"received {', '.join(paths[:3])}"
             )
         frame = scan_files(form, paths)
         try:
@@ -240,6 +258,22 @@ class Table:
         files = tuple(map(str, paths))
         frame = scan_files("feather", list(files))
         return cls(name, frame, frame.collect_schema(), "feather", files)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent to a worker: not the frame, as polars sends no choice of a lakehouse's files with it."""
+        return {name: value for name, value in vars(self).items() if name != "frame"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Scan the files again."""
+        vars(self).update(state)
+        frame = self.apply(scan_files(self.format, list(self.paths)))
+        object.__setattr__(self, "frame", frame)
+
+    def apply(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """Make the rows of the table of those of its files."""
+        for step in [*([self.explode] if self.explode else []), *self.steps]:
+            frame = step(frame)
+        return frame
 
     def keep(self, step: RowStep) -> Self:
         """Keep some rows."""
@@ -308,6 +342,10 @@ class Table:
             fault = (
                 f"column '{large[1]}' holds {large[2]}, which does not fit into 64 bits; write ids as text"
             )
+        if fault is None and self.format == LAKE and "No such file" in str(error):
+            fault = (
+                f"{_first_line(error)}; VACUUM, or what expires snapshots, removes the files of older ones"
+            )
         return DataError(f"data.{self.name}: {fault or _first_line(error)}")
 
     def example(self, column: str) -> str:
@@ -319,7 +357,7 @@ class Table:
         """Run a query over this table, streamed. Raises DataError for values that cannot be read."""
         try:
             return frame.collect(engine="streaming")
-        except pl.exceptions.PolarsError as error:
+        except (pl.exceptions.PolarsError, FileNotFoundError) as error:
             raise self.unreadable(error) from None
 
     @cached_property
@@ -395,9 +433,7 @@ class RowRange:
         if table.format != "csv":
             frame = frame.slice(self.skip, self.rows)
         frame = frame.with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64) + self.first)
-        for step in [*([table.explode] if table.explode else []), *table.steps]:
-            frame = step(frame)
-        chosen = frame.select(ROW, *columns)
+        chosen = table.apply(frame).select(ROW, *columns)
         if self.rows * table.per_row <= BATCH:
             yield table.collect(chosen)
         else:

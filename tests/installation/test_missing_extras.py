@@ -49,6 +49,14 @@ def test_a_log_is_checked_and_packed_without_extras(world: Path, tmp_path: Path)
     assert (packed / "manifest.json").is_file()
 
 
+def test_a_table_of_a_lakehouse_names_its_extra(world: Path, tmp_path: Path) -> None:
+    tables = {"delta": f"delta://{tmp_path}/log", "iceberg": "iceberg://shop.lake.log"}
+    commands = [["check", str(world / "config.yaml"), "--set", f"data.log={uri}"] for uri in tables.values()]
+    for extra, ended in zip(tables, run_without_extras(commands), strict=True):
+        assert ended.code == 1
+        assert ended.err.endswith(f"pip install 'corank[{extra}]'\n"), ended
+
+
 def test_a_store_an_object_and_a_signature_name_their_extra(trained_bundle: Path, tmp_path: Path) -> None:
     bundle, key = str(trained_bundle), tmp_path / "public.pem"
     key.write_text("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,13 +11,14 @@ import polars as pl
 
 from corank.core.artifact import FolderName, Manifest, read_manifest, remove_artifact
 from corank.core.errors import CorankError, DataError, DiskError
-from corank.core.objects import Location, is_url
+from corank.core.objects import Location
 from corank.core.settings import Settings
 from corank.data.column_sources import Source
+from corank.data.lake_tables import is_lake_table, pin_table
 from corank.data.tables import VALID_FROM, SourceFile, Table, find_source_files
 from corank.data.validate import SERVED_ID
 from corank.features.feature_kind import Feature, FeatureKind
-from corank.features.log_schema import DataSettings
+from corank.features.log_schema import DataSettings, ListLog
 from corank.features.schema import Schema
 
 Versions = dict[str, Any]
@@ -43,8 +43,34 @@ def find_versions(data: DataSettings, features: Mapping[str, FeatureKind], base:
 
 def name_files(source: str | list[str], base: Path) -> dict[str, SourceFile]:
     """Find the files of a source, by the names of `Versions`. Raises DataError, StorageError if one is missing."""
-    files = find_source_files(source, base)
-    return {f.path if is_url(f.path) else os.path.relpath(f.path, base): f for f in files}
+    return {file.name(base): file for file in find_source_files(source, base)}
+
+
+def pin_tables(data: DataSettings, base: Path) -> tuple[DataSettings, dict[str, list[str]]]:
+    """Name the snapshot of each table of a lakehouse: all steps of a packing read the same one.
+
+    Returns the settings with these, and by table those that there are, such as `delta:///lake/log?version=3`.
+    Raises DataError, StorageError.
+    """
+    snapshots: dict[str, list[str]] = {}
+
+    def pin(key: str, source: Any) -> Any:
+        if source is None:
+            return None
+        parts = [source] if isinstance(source, str) else source
+        pinned = [pin_table(part, base) if is_lake_table(part) else part for part in parts]
+        if lakes := list(filter(is_lake_table, pinned)):
+            snapshots[f"data.{key}"] = lakes
+        return pinned if lakes else source
+
+    log = pin("log", data.log_files)
+    changed = {name: pin(name, getattr(data, name)) for name in ("items", "users", "truth")}
+    changed["log"] = data.log.model_copy(update={"files": log}) if isinstance(data.log, ListLog) else log
+    changed["events"] = {
+        name: events.model_copy(update={"table": pin(f"events.{name}", events.table)})
+        for name, events in data.events.items()
+    }
+    return data.model_copy(update=changed), snapshots
 
 
 def hash_versions(versions: Mapping[str, Versions]) -> dict[str, str]:
@@ -174,6 +200,8 @@ class PackManifest(Manifest):
     """The packed data that they continue, if any."""
     input_files: InputFiles = {}
     """The files of the log and of events, from which later packings see what is old and what came late."""
+    snapshots: dict[str, list[str]] = {}
+    """By table, such as `data.log`, the snapshots of a lakehouse that were read: in a config they give these data."""
     grown: dict[str, GrownRows] = {}
     """By feature whose vocabulary continued, how it grew and shrank."""
 
@@ -192,7 +220,11 @@ def packed_settings(features: Mapping[str, Feature]) -> dict[str, Any]:
 
 
 def fingerprint(
-    data: DataSettings, schema: Schema, base: Path, continued: ContinuedFrom | None = None
+    data: DataSettings,
+    schema: Schema,
+    base: Path,
+    continued: ContinuedFrom | None = None,
+    versions: Mapping[str, Versions] | None = None,
 ) -> str:
     """Hash what packing reads: the settings of tables and features, and what identifies the version of each input file.
 
@@ -200,7 +232,7 @@ def fingerprint(
     Of data that continue others, `continued`, it is a hash of those, too.
     Of a URL that is not of an object store there is only its name. Raises DataError, StorageError if a file is missing.
     """
-    inputs = find_versions(data, schema.features, base)
+    inputs = find_versions(data, schema.features, base) if versions is None else versions
     parts = [
         PackManifest.written_format(),
         data.model_dump(mode="json"),

@@ -1,6 +1,7 @@
 """The files of the log and of events, and the rows of each day in them: which are read, and which came late."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.core.time import NEVER
 from corank.data.event_tables import EventColumns
+from corank.data.lake_tables import is_lake_table
 from corank.data.packed.manifest import InputFile, InputFiles, name_files
 from corank.data.packing.earlier_pack import PackStart
 from corank.data.packing.workspace import PackWorkspace
@@ -127,13 +129,26 @@ def _survey(
         except DataError:  # reported when all files are opened
             surveyed = [UNKNOWN] * len(paths)
     input_files = {path: known[path].model_copy(update={"late": {}}) for path in files if path not in opened}
+    # of a table of a lakehouse, whose rows are moved from file to file
+    moved = _count_days(known[path] for path in known if path not in input_files)
+    shared = moved if any(is_lake_table(file.path) for file in files.values()) else None
     for path, result in zip(opened, surveyed, strict=True):
-        before = known[path].days if path in known else {}
-        seen = {day: rows - before.get(day, 0) for day, rows in result["known"].items()}
-        late = {day: rows for day, rows in seen.items() if rows > 0} if start.earlier else {}
+        before = _count_days([known[path]] if path in known else []) if shared is None else shared
+        late = Counter(result["known"]) - before if start.earlier else Counter[str]()
+        before -= Counter(result["known"])
         counts = {key: value for key, value in result.items() if key != "known"}
-        input_files[path] = InputFile(version=files[path].version, late=late, **counts)
+        input_files[path] = InputFile(version=files[path].version, late=dict(late), **counts)
+    if start.earlier and shared:
+        workspace.report(
+            f"{name}: {shared.total():,} rows of {min(shared)} to {max(shared)} are gone from the table since that was "
+            "packed; what was learnt and counted of them stays, until all is packed anew without --from"
+        )
     return {path: input_files[path] for path in files}
+
+
+def _count_days(files: Iterable[InputFile]) -> Counter[str]:
+    """Count the rows of files by day, those before training ended."""
+    return sum((Counter(file.days) for file in files), Counter())
 
 
 def _is_open(file: SourceFile, known: InputFile | None, since: int) -> bool:

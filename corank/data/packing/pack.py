@@ -25,6 +25,7 @@ from corank.data.packed.manifest import (
     find_versions,
     fingerprint,
     hash_versions,
+    pin_tables,
     remove_old_sets,
 )
 from corank.data.packing.derive import count_items, derive_columns
@@ -101,19 +102,24 @@ def _pack(
 ) -> PackedDataset:
     out = writer.path
     continued = None if start.earlier is None else start.earlier.origin
-    mark, features = fingerprint(data, schema, base, continued), schema.features
-    versions, columns = hash_versions(find_versions(data, features, base)), find_columns(data, features, base)
+    pinned, snapshots = pin_tables(data, base)
+    for key, tables in snapshots.items():
+        report(f"{key}: {', '.join(tables)}")
+    versions = find_versions(pinned, schema.features, base)
+    columns = find_columns(pinned, schema.features, base)
+    mark = fingerprint(data, schema, base, continued, versions)
     with open_workspace(out, mark, (PARTITION, PARTITIONS), engine, report) as workspace:
-        files, read = survey_files(workspace, data, base, start)
+        files, read = survey_files(workspace, pinned, base, start)
         start = replace(start, files=read if start.earlier else {})
-        inputs = PackSources.open(data, schema, base, engine, report, start)
+        inputs = PackSources.open(pinned, schema, base, engine, report, start)
         summary = inputs.summary
         report(
             f"log: {summary.rows:,} candidates, {format_time(summary.first)} to {format_time(summary.last)}"
         )
         with _disk_errors(out, inputs):
             manifest = _write_all(inputs, workspace, mark, data)
-            known = {"input_files": files, "inputs": versions, "columns": columns}
+            known = {"input_files": files, "inputs": hash_versions(versions), "columns": columns}
+            known |= {"snapshots": snapshots}
             workspace.publish(writer, manifest.model_copy(update=known))
             remove_old_sets(out)
     report(describe_memory(engine))

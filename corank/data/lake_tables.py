@@ -1,0 +1,301 @@
+"""Tables of a lakehouse, Delta Lake and Apache Iceberg: the data files of one snapshot, and the rows of some of them.
+
+A config names the newest snapshot of a table, or one:
+
+    delta://PATH  delta+s3://BUCKET/KEY  …?version=3
+    iceberg://PATH  iceberg+s3://BUCKET/KEY  iceberg://CATALOG.NAMESPACE.TABLE  …?snapshot=4539101404912027376
+
+`gs` and `az` stand for `s3` as well. A path is of a table's folder, or of one of Iceberg's metadata files; to tell it
+from a name in a catalog, Iceberg's has a `/`.
+Here a data file has the name SNAPSHOT#FILE, so that each worker reads the same rows, in the same order, whatever is
+committed meanwhile. polars reads it, with what the snapshot says of its columns, partition and deleted rows. Of the
+metadata, neither row counts and statistics are trusted, nor where a table says it is to be read from.
+"""
+
+import copy
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from itertools import chain, groupby
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import unquote
+
+import polars as pl
+
+from corank.core.errors import CorankError, DataError
+from corank.core.formatting import shorten
+from corank.core.lazy import require
+from corank.core.objects import ObjectUrl
+
+_PINS = {"delta": "version", "iceberg": "snapshot"}
+_URI = re.compile(r"(delta|iceberg)(?:\+(\w+))?://([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
+_ACCESS = ("s3.", "gcs.", "adls.")
+_METADATA_NAME = re.compile(r"[\w.-]{1,200}")
+FileVersion = tuple[int, str]
+"""Bytes of a data file, and a hash of what else of the metadata its rows depend on."""
+
+
+def is_lake_table(text: str) -> bool:
+    """Whether a text names a table of a lakehouse, or a data file of one."""
+    return _URI.fullmatch(text) is not None
+
+
+def plain_name(path: str) -> str:
+    """The path or URL of a data file itself; of any other text the text."""
+    match = _URI.fullmatch(path)
+    return path if match is None or match[5] is None else match[5].removeprefix("file://")
+
+
+@dataclass(frozen=True)
+class LakeTable:
+    """The address of a table."""
+
+    kind: str
+    location: str
+    """An absolute path, the URL of an object, or a name in a catalog."""
+    snapshot: int | None
+    """The newest if None."""
+
+    @classmethod
+    def parse(cls, text: str, base: Path) -> Self:
+        """Read the address of a table; a path is relative to a folder. Raises DataError, StorageError."""
+        match = _URI.fullmatch(text)
+        assert match is not None
+        kind, scheme, location, query, _ = match.groups()
+        pin = re.fullmatch(rf"{_PINS[kind]}=([0-9]{{1,19}})", query or "")
+        if (query is not None and pin is None) or not location:
+            raise DataError(
+                f"{shorten(text, 300)}: expected {kind}://PATH or {kind}+s3://BUCKET/KEY, and after it nothing or "
+                f"?{_PINS[kind]}=NUMBER"
+            )
+        if scheme is not None:
+            location = str(ObjectUrl.parse(f"{scheme}://{location}"))
+        elif kind == "delta" or "/" in location:
+            location = os.path.normpath(base.absolute() / location)
+        elif location.count(".") < 2:
+            raise DataError(f"{text}: expected CATALOG.NAMESPACE.TABLE, or ./{location} for a folder")
+        return cls(kind, location, None if pin is None else int(pin[1]))
+
+    def __str__(self) -> str:
+        scheme, separator, rest = self.location.rpartition("://")
+        pin = "" if self.snapshot is None else f"?{_PINS[self.kind]}={self.snapshot}"
+        return f"{self.kind}{'+' if separator else ''}{scheme}://{rest}{pin}"
+
+    def open(self) -> "Snapshot":
+        """Read what a snapshot consists of. Raises DataError, MissingExtraError."""
+        with _faults(self):
+            opened = _open_delta(self) if self.kind == "delta" else _open_iceberg(self)
+            if not opened.versions:
+                raise DataError(f"{self}: the table has no rows yet")
+            if opened.scan([]).select(pl.len()).collect().item():
+                raise DataError(
+                    f"{self}: polars {pl.__version__} reads other files of a table than it is given"
+                )
+        return opened
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot of a table."""
+
+    number: int
+    versions: Mapping[str, FileVersion]
+    """Its data files, ascending."""
+    scan: Callable[[list[str]], pl.LazyFrame]
+    """Scans some of them, in order."""
+
+
+_opened: dict[LakeTable, Snapshot] = {}
+"""The last ones that were opened, so that not every range of rows reads the metadata."""
+_MOST_OPENED = 16
+
+
+def _open_pinned(table: LakeTable) -> Snapshot:
+    return _opened.get(table) or _keep(table, table.open())
+
+
+def _keep(table: LakeTable, opened: Snapshot) -> Snapshot:
+    for old in list(_opened)[: 1 - _MOST_OPENED]:
+        _opened.pop(old, None)
+    _opened[table] = opened
+    return opened
+
+
+def pin_table(text: str, base: Path) -> str:
+    """Add its newest snapshot to the address of a table, if it names none. Raises DataError, StorageError."""
+    table, (_, separator, file) = LakeTable.parse(text, base), text.partition("#")
+    if table.snapshot is None:
+        newest = table.open()
+        table = replace(table, snapshot=newest.number)
+        _keep(table, newest)
+    return f"{table}{separator}{file}"
+
+
+def list_lake_files(text: str, base: Path) -> dict[str, FileVersion]:
+    """List the data files of a table, or one of them, by the name under which it is read.
+
+    Raises DataError, StorageError.
+    """
+    pinned, separator, chosen = pin_table(text, base).partition("#")
+    versions = _open_pinned(LakeTable.parse(pinned, base)).versions
+    if separator and chosen not in versions:
+        raise DataError(f"{pinned}: the table has no file {shorten(chosen, 200)}")
+    return {f"{pinned}#{file}": versions[file] for file in ([chosen] if separator else versions)}
+
+
+def scan_lake_files(paths: Sequence[str]) -> pl.LazyFrame:
+    """Scan data files that `list_lake_files` lists. Raises DataError if their snapshot is gone."""
+    frames = []
+    for uri, files in groupby(paths, lambda path: path.partition("#")[0]):
+        table = LakeTable.parse(uri, Path())
+        with _faults(table):
+            frame = _open_pinned(table).scan([file.partition("#")[2] for file in files])
+            frame.collect_schema()
+        frames.append(frame)
+    return frames[0] if len(frames) == 1 else pl.concat(frames)
+
+
+@contextmanager
+def _faults(table: LakeTable) -> Iterator[None]:
+    """Raise DataError, of one line, for whatever the libraries raise of a table that is damaged or not there."""
+    try:
+        yield
+    except CorankError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{table}: cannot be read: {shorten(reason, 300)}") from None
+
+
+def _check_stores(table: LakeTable, root: str, paths: Sequence[str]) -> None:
+    """Raise DataError if a file is in another store than its table: on this machine or not, or in another bucket."""
+    for path in paths:
+        if _store(path) != _store(root):
+            raise DataError(f"{table}: names a file in another store: {shorten(path, 200)}")
+
+
+def _store(path: str) -> str:
+    scheme, separator, rest = path.partition("://")
+    local = not separator or scheme == "file"
+    return "" if local else f"{re.sub('^s3[an]$', 's3', scheme)}://{rest.partition('/')[0]}"
+
+
+def _hash(*parts: object) -> str:
+    return sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _open_delta(table: LakeTable) -> Snapshot:
+    deltalake = require("deltalake", f"{table.kind}://")
+    try:
+        opened = deltalake.DeltaTable(table.location, version=table.snapshot)
+    except Exception:
+        if table.snapshot is None:
+            raise
+        newest = deltalake.DeltaTable(table.location).version()
+        raise DataError(
+            f"{table}: the table has no such version, or no more; the newest is {newest}"
+        ) from None
+    columns = ["path", "size_bytes", "modification_time"]
+    actions = pl.DataFrame(opened.get_add_actions().select(columns)).sort("path")
+    # not `file_uris`, which are encoded: a file of this machine is not found by such a name
+    paths = [_plain_path(path, table.location) for path in actions["path"]]
+    _check_stores(table, table.location, paths)
+    masks = pl.DataFrame(schema={"filepath": pl.String, "selection_vector": pl.List(pl.Boolean)})
+    if "deletionVectors" in (opened.protocol().reader_features or ()):
+        vectors = pl.DataFrame(opened.deletion_vectors()).select(masks.columns)
+        uris = [_plain_path(uri, table.location) for uri in vectors["filepath"]]
+        masks = vectors.with_columns(filepath=pl.Series(uris, dtype=pl.String))
+    kept = {path: sha256(mask.to_numpy()).hexdigest() for path, mask in zip(*masks, strict=True)}
+    schema, identity = opened.schema().to_json(), opened.metadata().id
+    versions = {
+        path: (size, _hash(identity, time, schema, kept.get(path)))
+        for path, size, time in zip(paths, actions["size_bytes"], actions["modification_time"], strict=True)
+    }
+
+    def scan(files: list[str]) -> pl.LazyFrame:
+        chosen = copy.copy(opened)
+        # what polars asks a table for
+        answers = {
+            "file_uris": files,
+            "get_add_actions": pl.DataFrame({"path": files}),
+            "deletion_vectors": masks.filter(pl.col("filepath").is_in(files)),
+        }
+        vars(chosen).update({name: lambda answer=answer: answer for name, answer in answers.items()})
+        return pl.scan_delta(chosen)
+
+    return Snapshot(opened.version(), versions, scan)
+
+
+def _plain_path(uri: str, root: str) -> str:
+    """Decode the path of a file, which may be relative to the folder of its table."""
+    path = unquote(uri).removeprefix("file://")
+    return path if path.startswith("/") or "://" in path else f"{root}/{path}"
+
+
+def _open_iceberg(table: LakeTable) -> Snapshot:
+    require("pyiceberg.table", f"{table.kind}://")
+    # a planner of polars' own, a package apart, would not ask the table for its files
+    os.environ["POLARS_ICEBERG_PLANNER"] = "pyiceberg"
+    opened = _load_iceberg(table)
+    snapshot = opened.current_snapshot() if table.snapshot is None else opened.snapshot_by_id(table.snapshot)
+    if snapshot is None and table.snapshot is None:
+        return Snapshot(0, {}, lambda files: pl.LazyFrame())
+    if snapshot is None:
+        newest = opened.current_snapshot()
+        raise DataError(
+            f"{table}: the table has no such snapshot, or no more; the newest is {newest and newest.snapshot_id}"
+        )
+    root = table.location if "/" in table.location else opened.location()
+    tasks = {task.file.file_path: task for task in opened.scan(snapshot_id=snapshot.snapshot_id).plan_files()}
+    deletes = {path: sorted(file.file_path for file in task.delete_files) for path, task in tasks.items()}
+    _check_stores(table, root, [snapshot.manifest_list, *tasks, *chain.from_iterable(deletes.values())])
+    schema = opened.schemas()[snapshot.schema_id].model_dump_json()
+    identity = opened.metadata.table_uuid
+    access = {key: value for key, value in opened.io.properties.items() if key.startswith(_ACCESS)}
+    versions = {
+        path: (tasks[path].file.file_size_in_bytes, _hash(identity, schema, deletes[path]))
+        for path in sorted(tasks)
+    }
+
+    def scan(files: list[str]) -> pl.LazyFrame:
+        data_scan = require("pyiceberg.table").DataScan
+        chosen = copy.copy(opened)
+        # a class of its own, for what narrows a scan makes another of its class
+        planned = type("DataScan", (data_scan,), {"plan_files": lambda self: [tasks[file] for file in files]})
+        vars(chosen)["scan"] = lambda **given: planned(table_metadata=opened.metadata, io=opened.io, **given)
+        return pl.scan_iceberg(
+            chosen,
+            snapshot_id=snapshot.snapshot_id,
+            storage_options=access or None,
+            use_metadata_statistics=False,
+        )
+
+    return Snapshot(snapshot.snapshot_id, versions, scan)
+
+
+def _load_iceberg(table: LakeTable) -> Any:
+    """Load the metadata of a table: from its catalog, or from a file, whose own settings of access are not used."""
+    if "/" not in table.location:
+        catalog, _, name = table.location.partition(".")
+        return require("pyiceberg.catalog").load_catalog(catalog).load_table(name)
+    # Arrow reads the other variables itself
+    variables = {"s3.endpoint": "AWS_ENDPOINT_URL", "s3.region": "AWS_REGION"}
+    given = {key: os.environ[name] for key, name in variables.items() if name in os.environ}
+    io = require("pyiceberg.io").load_file_io(given, table.location)
+    location = table.location
+    if not location.endswith(".metadata.json"):
+        with io.new_input(f"{location}/metadata/version-hint.text").open() as file:
+            hint = file.read(300).decode("utf-8", "replace").strip()
+        if _METADATA_NAME.fullmatch(hint) is None:
+            raise DataError(
+                f"{table}: metadata/version-hint.text holds {shorten(hint)!r}, no name of metadata"
+            )
+        name = hint.removesuffix(".metadata.json")
+        location = f"{location}/metadata/{'v' if name.isdecimal() else ''}{name}.metadata.json"
+    metadata = require("pyiceberg.serializers").FromInputFile.table_metadata(io.new_input(location))
+    noop = require("pyiceberg.catalog.noop").NoopCatalog("files")
+    return require("pyiceberg.table").StaticTable(("files", location), metadata, location, io, noop)
