@@ -15,6 +15,7 @@ from corank.bundle.bundle import Bundle
 from corank.training.run import Run
 from examples.operations.triton_repository import TYPES, write_repository
 from tests.support.ports import free_port
+from tests.support.ray_start import start_ray
 from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
@@ -55,20 +56,16 @@ def address(trained_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     """Of Ray Serve with the example."""
     pytest.importorskip("grpc_reflection", reason="ray[serve]")
     monkeypatch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", str(PATIENCE))
-    import ray
     from ray import serve
 
     from examples.operations.ray_serve import app
 
     port = free_port()
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
+    with start_ray():
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         serve.run(app({"source": str(trained_bundle)}))
         yield f"http://127.0.0.1:{port}"
-    finally:
         serve.shutdown()
-        ray.shutdown()
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own
