@@ -45,4 +45,4 @@ def raise_others(outcome: dict[str, Any] | Exception) -> dict[str, Any] | Reques
 
 def app(arguments: dict[str, str]) -> Any:
     """The application, of `source=…`."""
-    return Ranker.bind(arguments["source"])
+    return Ranker.bind(arguments["source"])  # type: ignore[attr-defined]

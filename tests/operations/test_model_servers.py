@@ -65,7 +65,7 @@ def address(trained_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         serve.run(app({"source": str(trained_bundle)}))
         yield f"http://127.0.0.1:{port}"
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own

@@ -123,7 +123,7 @@ def exposed(
         served = httpx2.get(f"{url}/metrics").text
     store, port, topic = f"lmdb:{folder / 'store'}", free_port(), broker.make_topic("items")
     corank.publish(trained_bundle, store)
-    command = [PROGRAM, "follow", "items", topic, store, "--metrics", str(port)]
+    command = [str(PROGRAM), "follow", "items", topic, store, "--metrics", str(port)]
     process = subprocess.Popen(command)
     try:
 
@@ -162,7 +162,7 @@ def series(exposed: Mapping[str, Metric]) -> dict[str, set[str]]:
 
 
 def test_every_expression_names_series_and_labels_that_exist(series: Mapping[str, set[str]]) -> None:
-    known = series | {"up": set()}
+    known = {**series, "up": set[str]()}
     for place, expression in expressions():
         selectors, named = selectors_of(expression)
         assert {one.name for one in selectors} <= known.keys(), f"{place}: {expression}"
@@ -174,7 +174,7 @@ def test_every_expression_names_series_and_labels_that_exist(series: Mapping[str
 
 def test_every_series_is_shown(series: Mapping[str, set[str]]) -> None:
     """Or in an alert; of a histogram one of its series."""
-    used = {one.name for _, expression in expressions() for one in selectors_of(expression)[0]}
+    used = {one.name or "" for _, expression in expressions() for one in selectors_of(expression)[0]}
     assert {re.sub("_(bucket|sum|count)$", "", name) for name in series.keys() - used} <= {
         re.sub("_(bucket|sum|count)$", "", name) for name in used
     }
