@@ -88,14 +88,15 @@ def fill_template(query: str) -> str:
     return filled
 
 
-def selectors_of(expression: str) -> tuple[list[VectorSelector], list[str]]:
-    """The selectors of an expression, and the labels that its aggregations and matchings name. Raises ValueError."""
-    selectors: list[VectorSelector] = []
+def selectors_of(expression: str) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
+    """What an expression selects by, names and matchers, and the labels that it groups and joins by."""
+    selectors: list[tuple[str, dict[str, str]]] = []
     labels: list[str] = []
 
     def visit(node: Expr) -> bool:
         if isinstance(node, VectorSelector):
-            selectors.append(node)
+            matchers = {matcher.name: matcher.value for matcher in node.matchers.matchers}
+            selectors.append((node.name or "", matchers))
         elif isinstance(node, AggregateExpr) and node.modifier:
             labels.extend(node.modifier.labels)
         elif isinstance(node, BinaryExpr) and node.modifier and node.modifier.matching:
@@ -165,16 +166,17 @@ def test_every_expression_names_series_and_labels_that_exist(series: Mapping[str
     known = {**series, "up": set[str]()}
     for place, expression in expressions():
         selectors, named = selectors_of(expression)
-        assert {one.name for one in selectors} <= known.keys(), f"{place}: {expression}"
-        labels = {label for one in selectors for label in known[one.name]} | SCRAPED
-        matched = [(one.name, m.name) for one in selectors for m in one.matchers.matchers]
-        assert [(n, m) for n, m in matched if m not in known[n] | SCRAPED] == [], f"{place}: {expression}"
+        assert {name for name, _ in selectors} <= known.keys(), f"{place}: {expression}"
+        assert all(matchers.keys() <= known[name] | SCRAPED for name, matchers in selectors), (
+            f"{place}: {expression}"
+        )
+        labels = {label for name, _ in selectors for label in known[name]} | SCRAPED
         assert {*named} <= labels, f"{place}: {expression}"
 
 
 def test_every_series_is_shown(series: Mapping[str, set[str]]) -> None:
     """Or in an alert; of a histogram one of its series."""
-    used = {one.name or "" for _, expression in expressions() for one in selectors_of(expression)[0]}
+    used = {name for _, expression in expressions() for name, _ in selectors_of(expression)[0]}
     assert {re.sub("_(bucket|sum|count)$", "", name) for name in series.keys() - used} <= {
         re.sub("_(bucket|sum|count)$", "", name) for name in used
     }
@@ -236,4 +238,4 @@ def test_the_dashboard_is_one_of_grafana() -> None:
         assert len({target["refId"] for target in targets}) == len(targets)
         for target in targets:
             selectors, _ = selectors_of(target["expr"].replace("$__rate_interval", "1m"))
-            assert all(("job", "$job") in [(m.name, m.value) for m in s.matchers.matchers] for s in selectors)
+            assert all(matchers["job"] == "$job" for _, matchers in selectors)
