@@ -36,7 +36,7 @@ _SPELLINGS = {
     r".*nvidia.*": "NVIDIA",
 }
 
-KNOWN: dict[str, str] = {"axe-playwright-python": "MIT AND MPL-2.0"}
+KNOWN: dict[str, str] = {"axe-playwright-python": "MIT AND MPL-2.0", "promql-parser": "MIT"}
 """Package → its licence, where its metadata do not say: read by hand in its source."""
 
 

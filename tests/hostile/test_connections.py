@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -361,3 +363,17 @@ def test_connections_that_wait_are_kept_and_no_more_come() -> None:
                 listener.setblocking(False)
                 with pytest.raises(BlockingIOError):
                     listener.accept()
+
+
+def test_a_service_of_another_user_than_root_ends_as_well() -> None:
+    """Some kernels let only root attach the filter of packets."""
+    ending = """
+import os
+from corank.serving.http.process.listener import bind_listener, refuse_connections
+with bind_listener("127.0.0.1", 0) as listener:
+    listener.listen()
+    if os.getuid() == 0:
+        os.setuid(65534)
+    refuse_connections(listener)
+"""
+    subprocess.run([sys.executable, "-c", ending], check=True)

@@ -6,6 +6,7 @@ import resource
 import socket
 import struct
 import sys
+from contextlib import suppress
 
 from corank.core.errors import ConfigError, CorankError
 
@@ -64,12 +65,13 @@ def refuse_connections(listener: socket.socket) -> None:
     Closing a listening socket resets the connections that nobody has accepted yet. After this call none are added, so
     that a process which then accepts all that wait can close the socket without a loss. A client that connects
     meanwhile sends its first packet again a second later, and learns that nobody listens. On systems other than Linux
-    nothing is done.
+    nothing is done, nor where the kernel lets only root attach a filter.
     """
     if sys.platform == "linux":
         instructions = ctypes.create_string_buffer(DROP_ALL, len(DROP_ALL))
         program = struct.pack("HP", 1, ctypes.addressof(instructions))
-        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+        with suppress(PermissionError):
+            listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 
 OTHER_FILES = 256

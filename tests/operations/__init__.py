@@ -1,0 +1,1 @@
+"""Tests of what examples/operations has for operators."""
