@@ -143,6 +143,9 @@ def test_an_old_head_that_is_put_back_is_refused_also_after_a_restart(scene: Sce
         scene.follower(scene.keys)
     # without a cache there is nothing to compare with: docs/guides/serving.md says so
     assert scene.follower(scene.keys, cache="new").funnel.manifest.content == first
+    # a restored store: what is live is signed anew
+    roll_back_store(scene.store, first, sign=SigningKeys.load([scene.keys.private]))
+    assert followed(follower) == first
 
 
 def test_a_signed_roll_back_to_a_signed_version_is_followed(scene: Scene) -> None:

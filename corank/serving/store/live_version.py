@@ -104,7 +104,7 @@ class TrustedLive:
         if signed.at < newest.at:
             raise TrustError(
                 f"{what} was signed at {format_time(signed.at)}; {newest.version} went live after it, at "
-                f"{format_time(newest.at)}: an old head was put back; publish or roll back with --sign"
+                f"{format_time(newest.at)}: an old head was put back; publish, or roll back to {version}, with --sign"
             )
         self._newest = signed
         if kept is None or kept.at < signed.at:

@@ -126,10 +126,13 @@ def withdraw_version(store: Store, version: str) -> None:
 def _switch_to(
     store: Store, version: str, command: str, what: str, report: Report, sign: SigningKeys | None
 ) -> None:
-    """Make a complete version live. Raises StoreError if it is not there, or live already; TrustError."""
+    """Make a complete version live; one that is live already is signed anew, as after a store was restored.
+
+    Raises StoreError if it is not there, or is live already and keys are missing; TrustError.
+    """
     _, state = StoreState.read(store)
     state.require_version(store, version)
-    if version == state.live:
+    if version == state.live and sign is None:
         raise StoreError(f"{store.address}: {version} is live already")
     with (
         claim_version(store, version, command, report) as claim,
