@@ -235,7 +235,7 @@ class Trainer:
         for parameter in self._parameters:
             parameter.grad = None
         loss.backward()
-        sum_gradients(self.model, update.computed, self.ranks)
+        means = sum_gradients(self.model, update.computed, self.ranks, means)
         if self.average is not None:
             self.average.before()
         for optimiser in self.optimisers.values():
@@ -308,7 +308,9 @@ class Trainer:
             self.average.step = self.progress.step
 
 
-def sum_gradients(model: JointModel, names: Iterable[str], ranks: Ranks) -> None:
+def sum_gradients(
+    model: JointModel, names: Iterable[str], ranks: Ranks, means: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """Sum the gradients of an update over all ranks: of layers as one buffer, then of tables, row by row.
 
     A collective. What has a gradient on some rank has one on all of them afterwards, and what has none on any keeps
@@ -318,9 +320,12 @@ def sum_gradients(model: JointModel, names: Iterable[str], ranks: Ranks) -> None
         model: with the gradients of this rank.
         names: the stages and teachers that were computed, the same on all ranks.
         ranks: all of them.
+        means: this rank's part of the mean of each loss.
+
+    Returns the means, which are summed along with the gradients of layers.
     """
     if ranks.alone:
-        return
+        return means
     names = list(names)
     layers = model.layers(names)
     tables = [
@@ -331,9 +336,10 @@ def sum_gradients(model: JointModel, names: Iterable[str], ranks: Ranks) -> None
     ]
     gradients = [torch.zeros_like(layer) if layer.grad is None else layer.grad for layer in layers]
     flags = torch.tensor(reached, dtype=gradients[0].dtype, device=gradients[0].device)
-    buffer = torch.cat([*(gradient.reshape(-1) for gradient in gradients), flags])
+    parts = torch.stack(list(means.values())).to(flags.dtype)
+    buffer = torch.cat([*(gradient.reshape(-1) for gradient in gradients), flags, parts])
     ranks.sum(buffer, "gradients of layers")
-    *summed, flags = buffer.split([*(layer.numel() for layer in layers), len(flags)])
+    *summed, flags, parts = buffer.split([*(layer.numel() for layer in layers), len(flags), len(parts)])
     some_rank = [count > 0 for count in flags.tolist()]
     for layer, gradient, some in zip(layers, summed, some_rank, strict=False):
         layer.grad = gradient.view_as(layer) if some else None
@@ -342,3 +348,4 @@ def sum_gradients(model: JointModel, names: Iterable[str], ranks: Ranks) -> None
         by_dim = [next(of_tables) for _ in table_set.reached]
         if any(by_dim):
             table_set.sum_gradients(by_dim)
+    return dict(zip(means, parts.unbind(), strict=True))
