@@ -19,7 +19,7 @@ from typing import IO, Literal
 import torch
 
 from benchmarks.speed.train_throughput import DIM, PRERANK, RANK, TOTAL, packed_log
-from corank.batches.ahead import move_batches
+from corank.batches.ahead import move_batches, pair_batches
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.data.packed.dataset import PackedDataset
@@ -211,7 +211,8 @@ def _trainer(mode: str, folder: Path, requests: int, ranks: Ranks) -> Trainer:
 
 def _serve(mode: str, folder: Path, requests: int, ranks: Ranks) -> None:
     trainer = _trainer(mode, folder, requests, ranks)
-    batches = move_batches(_batches(trainer.reader), trainer.device, trainer.prepare)
+    moved = move_batches(_batches(trainer.reader), trainer.device, trainer.prepare)
+    batches = pair_batches(moved, ahead=mode in ("sharded", "replicated"))
     layers = sum(w.numel() for network in trainer.model.networks.values() for w in network.parameters())
     for line in sys.stdin:
         ranks.sent.clear()
@@ -220,9 +221,9 @@ def _serve(mode: str, folder: Path, requests: int, ranks: Ranks) -> None:
         began = time.perf_counter()
         for _ in range(int(line)):
             asked = time.perf_counter()
-            batch = next(batches)
+            batch, following = next(batches)
             reading += time.perf_counter() - asked
-            trainer.step(batch)
+            trainer.step(batch, following)
             candidates += len(batch)
             distinct += sum(len(lookup.touched) for lookup in batch.lookups.values())
         if torch.cuda.is_available():

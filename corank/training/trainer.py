@@ -26,6 +26,7 @@ from corank.distributed.ranks import Ranks
 from corank.losses.total import StepLosses
 from corank.models.joint import JointModel
 from corank.models.layers import has_fused_relu
+from corank.models.tables.row_exchange import GradientSum
 from corank.training.checkpoints.checkpoint import TrainingProgress, training_progress
 from corank.training.checkpoints.checkpoint_files import CheckpointWriter, config_facts, load_matching
 from corank.training.checkpoints.training_state import (
@@ -184,14 +185,22 @@ class Trainer:
         losses = self.total.of(learner)
         return Update(losses, self.model.with_earlier(losses.reads), scored_populations(self.config, learner))
 
-    def step(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Take one optimiser step. Returns the mean of each loss, not yet read from the device."""
+    def step(self, batch: Batch, following: Batch | None = None) -> dict[str, torch.Tensor]:
+        """Take one optimiser step.
+
+        Args:
+            batch: this rank's part of the batch.
+            following: that of the batch after it, which the ranks begin to agree on meanwhile; all give it, or none.
+
+        Returns the mean of each loss, not yet read from the device.
+        """
         # dropout draws from the step's own seed, so that a resumed run draws the same; each rank draws others
         seed = self.config.train.seed * 1_000_003 + self.progress.step + self.ranks.rank * RANK_SEED
         self._seed(seed)
+        rows = None if following is None else self._announce(following)
         means: dict[str, torch.Tensor] = {}
         for learner in self.learners():
-            means |= self._update(batch, learner)
+            means |= self._update(batch, learner, rows)
         if self.average is not None:
             self.average.after()
         self.progress.step += 1
@@ -201,6 +210,12 @@ class Trainer:
         """Make what a step reads of a batch alone, on the host, before the batch is copied to a GPU."""
         for learner in self.learners():
             self.updates[learner].prepare(batch)
+
+    def _announce(self, batch: Batch) -> GradientSum | None:
+        """Begin to agree with the other ranks on a batch. Returns what they agree on of table rows."""
+        for learner in self.learners():
+            self.updates[learner].losses.announce(batch)
+        return self.model.agree(batch)
 
     def _seed(self, seed: int) -> None:
         """Seed the generator that dropout draws from: `torch.manual_seed` seeds those of every kind of device.
@@ -224,7 +239,9 @@ class Trainer:
                 done = self.progress.epoch
                 return [next(name for name, end in self._ends().items() if done < end)]
 
-    def _update(self, batch: Batch, learner: str | None) -> dict[str, torch.Tensor]:
+    def _update(
+        self, batch: Batch, learner: str | None, following: GradientSum | None
+    ) -> dict[str, torch.Tensor]:
         update = self.updates[learner]
         for name, stage in self.model.networks.items():
             learns = learner in (None, name)  # no dropout in a stage that does not learn now
@@ -235,6 +252,8 @@ class Trainer:
         for parameter in self._parameters:
             parameter.grad = None
         loss.backward()
+        if following is not None:  # the counts have arrived while this rank computed
+            following.send_numbers()
         means = sum_gradients(self.model, update.computed, self.ranks, means)
         if self.average is not None:
             self.average.before()

@@ -23,26 +23,34 @@ SCALE = 0.02
 """Standard deviation of the rows' numbers."""
 
 
-class LatestBatch(Generic[G]):
-    """What the ranks have agreed on for the latest batch; all sets of tables share it."""
+class LatestBatches(Generic[G]):
+    """What the ranks agree on for a batch and the one after it; all sets of tables share it."""
 
     def __init__(self, agree: Callable[[Mapping[int, TableLookup], Ranks], G], ranks: Ranks) -> None:
         self._agree, self._ranks = agree, ranks
-        self._latest: tuple[Mapping[int, TableLookup], G] | None = None
+        self._latest: list[tuple[Mapping[int, TableLookup], G]] = []
 
     def __call__(self, lookups: Mapping[int, TableLookup]) -> G:
-        """Agree on a batch, unless that is done. A collective."""
-        if self._latest is None or self._latest[0] is not lookups:
-            self._latest = lookups, self._agree(lookups, self._ranks)
-        return self._latest[1]
+        """Begin to agree on a batch, unless that is begun. A collective."""
+        for known, agreement in self._latest:
+            if known is lookups:
+                return agreement
+        agreement = self._agree(lookups, self._ranks)
+        self._latest = [*self._latest[-1:], (lookups, agreement)]
+        return agreement
 
 
-class ReplicatedTables(Tables):
+class RankTables(Tables, Generic[G]):
+    """A set of tables whose rows, or gradients, several ranks exchange."""
+
+    def __init__(self, weights: Mapping[int, Tensor], buckets: range, agree: LatestBatches[G]) -> None:
+        super().__init__(weights, buckets)
+        self.agree = agree
+        self._lookups = dict[int, TableLookup]()
+
+
+class ReplicatedTables(RankTables[RowUnion]):
     """A set of tables that every rank has whole, and updates alike."""
-
-    def __init__(self, weights: Mapping[int, Tensor], union: LatestBatch[RowUnion]) -> None:
-        super().__init__(weights)
-        self._union, self._lookups = union, dict[int, TableLookup]()
 
     def forward(self, lookups: dict[int, TableLookup]) -> dict[int, tuple[Tensor, ...]]:
         """Bag sums by table dimension, one (B, d) for each placement of `lookup.reads`, in that order."""
@@ -57,7 +65,7 @@ class ReplicatedTables(Tables):
             if some:
                 zeros = weight.new_zeros(len(lookup.touched), dim)
                 gradients[dim] = zeros if weight.grad is None else weight.grad._values()
-        self._set_gradients(self._union(self._lookups).sum(gradients))
+        self._set_gradients(self.agree(self._lookups).sum(gradients))
 
 
 class _LookUpFetched(torch.autograd.Function):
@@ -74,7 +82,7 @@ class _LookUpFetched(torch.autograd.Function):
 _look_up_fetched: Callable[..., tuple[Tensor, ...]] = _LookUpFetched.apply
 
 
-class ShardedTables(Tables):
+class ShardedTables(RankTables[RowExchange]):
     """This rank's shard of a set of tables. What a batch reads is fetched from its owners.
 
     The rows fetched are a leaf of the backward pass: its collectives follow it, in an order that is the same on all
@@ -82,18 +90,17 @@ class ShardedTables(Tables):
     """
 
     def __init__(
-        self, weights: Mapping[int, Tensor], buckets: range, exchange: LatestBatch[RowExchange]
+        self, weights: Mapping[int, Tensor], buckets: range, agree: LatestBatches[RowExchange]
     ) -> None:
-        super().__init__(weights, buckets)
-        self._exchange, self._fetched = exchange, dict[int, Tensor]()
-        self._lookups = dict[int, TableLookup]()
+        super().__init__(weights, buckets, agree)
+        self._fetched = dict[int, Tensor]()
 
     def forward(self, lookups: dict[int, TableLookup]) -> dict[int, tuple[Tensor, ...]]:
         """Bag sums by table dimension, one (B, d) for each placement of `lookup.reads`, in that order."""
         if not lookups:
             return {}
         weights = {int(dim): weight.detach() for dim, weight in self.weights.items()}
-        fetched = self._exchange(lookups).fetch(weights)
+        fetched = self.agree(lookups).fetch(weights)
         if torch.is_grad_enabled():
             self._lookups = lookups
             self._fetched = {dim: rows.requires_grad_() for dim, rows in fetched.items()}
@@ -111,7 +118,7 @@ class ShardedTables(Tables):
             for (dim, rows), some in zip(self._fetched.items(), reached, strict=True)
             if some
         }
-        self._set_gradients(self._exchange(self._lookups).sum(gradients))
+        self._set_gradients(self.agree(self._lookups).sum(gradients))
         self._fetched = {}
 
 
@@ -160,9 +167,11 @@ class TableBuilder:
         if self.ranks.alone:
             return {name: Tables(self._whole(layout, name)) for name in names}
         if not self.sharded:
-            union = LatestBatch(RowUnion, self.ranks)
-            return {name: ReplicatedTables(self._whole(layout, name), union) for name in names}
-        exchange = LatestBatch(RowExchange, self.ranks)
+            union = LatestBatches(RowUnion, self.ranks)
+            return {
+                name: ReplicatedTables(self._whole(layout, name), range(BUCKETS), union) for name in names
+            }
+        exchange = LatestBatches(RowExchange, self.ranks)
         shards = {dim: RowShards(rows, self.ranks.world) for dim, rows in layout.table_rows.items()}
         buckets = RowShards(0, self.ranks.world).buckets(self.ranks.rank)
         return {
