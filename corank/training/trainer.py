@@ -330,7 +330,7 @@ class Trainer:
 def sum_gradients(
     model: JointModel, names: Iterable[str], ranks: Ranks, means: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Sum the gradients of an update over all ranks: of layers as one buffer, then of tables, row by row.
+    """Sum the gradients of an update over all ranks: of layers as one buffer, of tables row by row, at the same time.
 
     A collective. What has a gradient on some rank has one on all of them afterwards, and what has none on any keeps
     none, so that optimisers do on every rank what they would do alone.
@@ -348,23 +348,26 @@ def sum_gradients(
     names = list(names)
     layers = model.layers(names)
     tables = [
-        model.table_sets[set_name] for set_name in dict.fromkeys(model.tables_of[name] for name in names)
+        model.table_sets[set_name]
+        for set_name in dict.fromkeys(
+            model.tables_of[name] for name in names if name not in model.frozen_tables
+        )
     ]
-    reached = [layer.grad is not None for layer in layers] + [
-        some for table_set in tables for some in table_set.reached
-    ]
+    by_table = [table_set.reached for table_set in tables]
+    reached = [layer.grad is not None for layer in layers] + [some for by_dim in by_table for some in by_dim]
     gradients = [torch.zeros_like(layer) if layer.grad is None else layer.grad for layer in layers]
     flags = torch.tensor(reached, dtype=gradients[0].dtype, device=gradients[0].device)
     parts = torch.stack(list(means.values())).to(flags.dtype)
     buffer = torch.cat([*(gradient.reshape(-1) for gradient in gradients), flags, parts])
-    ranks.sum(buffer, "gradients of layers")
+    pending = ranks.start_sum(buffer, "gradients of layers")
+    for table_set in tables:
+        table_set.send_gradients()
+    pending.wait()
     *summed, flags, parts = buffer.split([*(layer.numel() for layer in layers), len(flags), len(parts)])
     some_rank = [count > 0 for count in flags.tolist()]
     for layer, gradient, some in zip(layers, summed, some_rank, strict=False):
         layer.grad = gradient.view_as(layer) if some else None
     of_tables = iter(some_rank[len(layers) :])
-    for table_set in tables:
-        by_dim = [next(of_tables) for _ in table_set.reached]
-        if any(by_dim):
-            table_set.sum_gradients(by_dim)
+    for table_set, by_dim in zip(tables, by_table, strict=True):
+        table_set.sum_gradients([next(of_tables) for _ in by_dim])
     return dict(zip(means, parts.unbind(), strict=True))

@@ -3,6 +3,7 @@
 Letters: U distinct table rows of this rank's part of a batch · d dimension.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from corank.batches.batch import TableLookup
 from corank.core.types import Ints
-from corank.distributed.ranks import BUCKETS, Ranks, RowShards
+from corank.distributed.ranks import BUCKETS, Pending, Ranks, RowShards
 from corank.features.input_layout import Layout
-from corank.models.tables.embedding import Tables, sum_rows
+from corank.models.tables.embedding import Tables, row_gradient, sum_rows
 from corank.models.tables.row_exchange import GradientSum, RowExchange, RowUnion
 
 G = TypeVar("G", bound=GradientSum)
@@ -47,6 +48,24 @@ class RankTables(Tables, Generic[G]):
         super().__init__(weights, buckets)
         self.agree = agree
         self._lookups = dict[int, TableLookup]()
+        self._sent = Pending(torch.empty(0))
+
+    @abstractmethod
+    def gradients(self) -> dict[int, Tensor]:
+        """By dimension the gradients of the latest batch's distinct rows, zeros where it did not reach: (U, d) each."""
+
+    def send_gradients(self) -> None:
+        """Begin to send the gradients of this rank to others. A collective."""
+        agreement = self.agree(self._lookups)
+        self._sent = agreement.send(self.gradients())
+        _ = agreement.sums  # made while gradients travel
+
+    def sum_gradients(self, reached: Sequence[bool]) -> None:
+        """Sum the gradients of all ranks, each row's in rank order; none of dimensions that no rank reached."""
+        summed = self.agree(self._lookups).sum(self._sent)
+        for (dim, (rows, values)), some in zip(summed.items(), reached, strict=True):
+            weight = self.weights[str(dim)]
+            weight.grad = row_gradient(rows, values, weight.shape) if some else None
 
 
 class ReplicatedTables(RankTables[RowUnion]):
@@ -57,15 +76,14 @@ class ReplicatedTables(RankTables[RowUnion]):
         self._lookups = lookups
         return super().forward(lookups)
 
-    def sum_gradients(self, reached: Sequence[bool]) -> None:
-        """Gather the gradients of all ranks and sum them."""
+    def gradients(self) -> dict[int, Tensor]:
+        """By dimension the gradients of the latest batch's distinct rows, zeros where it did not reach: (U, d) each."""
         gradients = {}
-        for (dim, lookup), some in zip(self._lookups.items(), reached, strict=True):
+        for dim, lookup in self._lookups.items():
             weight = self.weights[str(dim)]
-            if some:
-                zeros = weight.new_zeros(len(lookup.touched), dim)
-                gradients[dim] = zeros if weight.grad is None else weight.grad._values()
-        self._set_gradients(self.agree(self._lookups).sum(gradients))
+            zeros = weight.new_zeros(len(lookup.touched), dim)
+            gradients[dim] = zeros if weight.grad is None else weight.grad._values()
+        return gradients
 
 
 class _LookUpFetched(torch.autograd.Function):
@@ -111,15 +129,12 @@ class ShardedTables(RankTables[RowExchange]):
         """By dimension, whether the latest backward pass reached the table on this rank."""
         return [rows.grad is not None for rows in self._fetched.values()]
 
-    def sum_gradients(self, reached: Sequence[bool]) -> None:
-        """Send the gradients to the owners of the rows, and sum those of this rank's rows."""
-        gradients = {
-            dim: torch.zeros_like(rows) if rows.grad is None else rows.grad
-            for (dim, rows), some in zip(self._fetched.items(), reached, strict=True)
-            if some
+    def gradients(self) -> dict[int, Tensor]:
+        """By dimension the gradients of the latest batch's distinct rows, zeros where it did not reach: (U, d) each."""
+        fetched, self._fetched = self._fetched, {}
+        return {
+            dim: torch.zeros_like(rows) if rows.grad is None else rows.grad for dim, rows in fetched.items()
         }
-        self._set_gradients(self.agree(self._lookups).sum(gradients))
-        self._fetched = {}
 
 
 def draw_rows(shards: RowShards, rank: int, dim: int, untrained: Ints, seed: int, name: str) -> Tensor:

@@ -46,15 +46,20 @@ class GradientSum(ABC):
         self._counts = ranks.start_exchange(counts, each, each, "counts of table rows")
 
     @abstractmethod
-    def sum(self, gradients: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
-        """Sum gradients over the ranks, each row's in rank order. A collective.
+    def send(self, gradients: Mapping[int, Tensor]) -> Pending:
+        """Begin to send the gradients of this rank's distinct rows, of every dimension: (U, d) each. A collective."""
 
-        Args:
-            gradients: of this rank's distinct rows, of some dimensions, the same on all ranks: (U, d) each.
+    def sum(self, sent: Pending) -> dict[int, tuple[Tensor, Tensor]]:
+        """Sum the gradients that all ranks send, each row's in rank order.
 
         Returns:
             For each dimension the rows to update here, ascending, and their gradients: (N,), (N, d).
         """
+        arrived = _by_dim(sent.wait(), self._sizes(self._wanted))
+        return {
+            dim: (rows, sum_rows(flat.view(-1, dim), csr))
+            for (dim, (rows, csr)), flat in zip(self.sums.items(), arrived, strict=True)
+        }
 
     def send_numbers(self) -> None:
         """Begin to send every rank the numbers of the rows, unless that is begun. A collective."""
@@ -79,7 +84,7 @@ class GradientSum(ABC):
         return dict(zip(self.dims, _by_dim(self._numbers.wait(), self._wanted), strict=True))
 
     @cached_property
-    def _updated(self) -> dict[int, tuple[Tensor, Csr]]:
+    def sums(self) -> dict[int, tuple[Tensor, Csr]]:
         """By dimension the distinct rows that gradients arrive for, and the sums over what arrives."""
         sums = {}
         for dim, rows in self._received.items():
@@ -88,11 +93,9 @@ class GradientSum(ABC):
             sums[dim] = (here[0], Csr(here[1], here[2], None))
         return sums
 
-    def _summed(self, arrived: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
-        return {
-            dim: (self._updated[dim][0], sum_rows(values, self._updated[dim][1]))
-            for dim, values in arrived.items()
-        }
+    def _sizes(self, counts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """How many numbers so many rows have, by rank and dimension."""
+        return [[n * dim for n, dim in zip(of_rank, self.dims, strict=True)] for of_rank in counts]
 
 
 class RowExchange(GradientSum):
@@ -112,23 +115,23 @@ class RowExchange(GradientSum):
         Returns:
             Rows in the order of `TableLookup.touched`, by dimension: (U, d) each.
         """
-        out = {dim: gather(weights[dim], self._received[dim]) for dim in self.dims}
-        return self._send(out, self._wanted, self._needed, "table rows")
+        rows = [gather(weights[dim], self._received[dim]) for dim in self.dims]
+        came = self._send(rows, self._wanted, self._needed, "table rows").wait()
+        parts = zip(self.dims, _by_dim(came, self._sizes(self._needed)), strict=True)
+        return {dim: part.view(-1, dim) for dim, part in parts}
 
-    def sum(self, gradients: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
-        """Send each owner the gradients of its rows, which it sums."""
-        return self._summed(self._send(gradients, self._needed, self._wanted, "gradients of table rows"))
+    def send(self, gradients: Mapping[int, Tensor]) -> Pending:
+        """Begin to send each owner the gradients of its rows."""
+        parts = [gradients[dim] for dim in self.dims]
+        return self._send(parts, self._needed, self._wanted, "gradients of table rows")
 
     def _send(
-        self, rows: Mapping[int, Tensor], to: Sequence[Sequence[int]], by: Sequence[Sequence[int]], what: str
-    ) -> dict[int, Tensor]:
-        """Send rows of some dimensions, `to` and received `by` rank and dimension."""
-        at = [self.dims.index(dim) for dim in rows]
-        sent = [[counts[n] * dim for n, dim in zip(at, rows, strict=True)] for counts in to]
-        received = [[counts[n] * dim for n, dim in zip(at, rows, strict=True)] for counts in by]
-        flat = _by_rank([part.reshape(-1) for part in rows.values()], sent)
-        came = self.ranks.exchange(flat, _totals(sent), _totals(received), what)
-        return {dim: part.view(-1, dim) for dim, part in zip(rows, _by_dim(came, received), strict=True)}
+        self, rows: Sequence[Tensor], to: Sequence[Sequence[int]], by: Sequence[Sequence[int]], what: str
+    ) -> Pending:
+        """Begin to send rows of each dimension, `to` and received `by` rank and dimension."""
+        sent, received = self._sizes(to), self._sizes(by)
+        flat = _by_rank([part.reshape(-1) for part in rows], sent)
+        return self.ranks.start_exchange(flat, _totals(sent), _totals(received), what)
 
 
 class RowUnion(GradientSum):
@@ -140,14 +143,11 @@ class RowUnion(GradientSum):
         needed = [[len(rows) for rows in touched]] * ranks.world
         super().__init__(lookups, ranks, needed, [rows.repeat(ranks.world) for rows in touched])
 
-    def sum(self, gradients: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
-        """Gather the gradients of all ranks and sum them."""
-        at = [self.dims.index(dim) for dim in gradients]
-        sizes = [[counts[n] * dim for n, dim in zip(at, gradients, strict=True)] for counts in self._wanted]
-        flat = torch.cat([part.reshape(-1) for part in gradients.values()])
-        came = torch.cat(self.ranks.gather(flat, "gradients of table rows", _totals(sizes)))
-        parts = zip(gradients, _by_dim(came, sizes), strict=True)
-        return self._summed({dim: part.view(-1, dim) for dim, part in parts})
+    def send(self, gradients: Mapping[int, Tensor]) -> Pending:
+        """Gather the gradients of all ranks."""
+        flat = torch.cat([gradients[dim].reshape(-1) for dim in self.dims])
+        sizes = _totals(self._sizes(self._wanted))
+        return Pending(torch.cat(self.ranks.gather(flat, "gradients of table rows", sizes)))
 
 
 def _totals(counts: Sequence[Sequence[int]]) -> list[int]:
