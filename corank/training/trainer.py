@@ -197,7 +197,10 @@ class Trainer:
         # dropout draws from the step's own seed, so that a resumed run draws the same; each rank draws others
         seed = self.config.train.seed * 1_000_003 + self.progress.step + self.ranks.rank * RANK_SEED
         self._seed(seed)
-        rows = None if following is None else self._announce(following)
+        rows = None
+        if following is not None:
+            self._announce(batch)  # of an epoch's first batch
+            rows = self._announce(following)
         means: dict[str, torch.Tensor] = {}
         for learner in self.learners():
             means |= self._update(batch, learner, rows)
@@ -212,7 +215,7 @@ class Trainer:
             self.updates[learner].prepare(batch)
 
     def _announce(self, batch: Batch) -> GradientSum | None:
-        """Begin to agree with the other ranks on a batch. Returns what they agree on of table rows."""
+        """Begin to agree with the other ranks on a batch, unless that is begun. Returns what they agree on of rows."""
         for learner in self.learners():
             self.updates[learner].losses.announce(batch)
         return self.model.agree(batch)

@@ -155,11 +155,14 @@ def require_equal_ahead(folder: Path) -> None:
     with join_ranks() as ranks:
         packed = PackedDataset.open(folder / "packed")
         for case, tables in runs(ranks.world)[:-1]:
-            trainings = [
-                train_case(folder, packed, case, tables, ranks, STEPS, ahead) for ahead in (False, True)
-            ]
+            trainings, sent = [], []
+            for ahead in (False, True):
+                ranks.sent.clear()
+                trainings.append(train_case(folder, packed, case, tables, ranks, STEPS, ahead))
+                sent.append(dict(ranks.sent))
             for name, tensor in trainings[0].items():
                 assert torch.equal(tensor, trainings[1][name]), (case, tables, name)
+            assert sent[0] == sent[1], (case, tables)
 
 
 def train_case(
