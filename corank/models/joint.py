@@ -206,6 +206,11 @@ class JointModel(nn.Module):
         tables = next(iter(self.table_sets.values()))
         return tables.agree(batch.lookups) if isinstance(tables, RankTables) and batch.lookups else None
 
+    def fetch(self, batch: Batch, names: Iterable[str]) -> None:
+        """Begin to get the table rows of the batch that some stages or teachers compute next, of other ranks."""
+        for tables in dict.fromkeys(self.tables_of[name] for name in names) if batch.lookups else ():
+            self.table_sets[tables].fetch(batch.lookups)
+
     @property
     def attended(self) -> tuple[Attended, ...]:
         """The histories that some stage or teacher attends to."""

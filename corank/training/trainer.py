@@ -9,7 +9,7 @@ Which candidates each network scores in the steps of a training, by what losses 
 
 import ctypes
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
@@ -139,6 +139,8 @@ class Update:
     losses: StepLosses
     computed: Sequence[str]
     """The stages and teachers that are computed."""
+    layers: Sequence[torch.nn.Parameter]
+    """Their weights outside of tables."""
     scored: Mapping[str, Population]
     """The candidates that networks score, by network (`scored_populations`)."""
 
@@ -183,7 +185,9 @@ class Trainer:
 
     def _ready(self, learner: str | None) -> "Update":
         losses = self.total.of(learner)
-        return Update(losses, self.model.with_earlier(losses.reads), scored_populations(self.config, learner))
+        computed = self.model.with_earlier(losses.reads)
+        scored = scored_populations(self.config, learner)
+        return Update(losses, computed, self.model.layers(computed), scored)
 
     def step(self, batch: Batch, following: Batch | None = None) -> dict[str, torch.Tensor]:
         """Take one optimiser step.
@@ -204,6 +208,8 @@ class Trainer:
         means: dict[str, torch.Tensor] = {}
         for learner in self.learners():
             means |= self._update(batch, learner, rows)
+        if following is not None:  # rows travel while the batch after it is read
+            self.model.fetch(following, self.updates[self.learners()[0]].computed)
         if self.average is not None:
             self.average.after()
         self.progress.step += 1
@@ -257,7 +263,7 @@ class Trainer:
         loss.backward()
         if following is not None:  # the counts have arrived while this rank computed
             following.send_numbers()
-        means = sum_gradients(self.model, update.computed, self.ranks, means)
+        means = sum_gradients(self.model, update, self.ranks, means)
         if self.average is not None:
             self.average.before()
         for optimiser in self.optimisers.values():
@@ -331,7 +337,7 @@ class Trainer:
 
 
 def sum_gradients(
-    model: JointModel, names: Iterable[str], ranks: Ranks, means: dict[str, torch.Tensor]
+    model: JointModel, update: Update, ranks: Ranks, means: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Sum the gradients of an update over all ranks: of layers as one buffer, of tables row by row, at the same time.
 
@@ -340,7 +346,7 @@ def sum_gradients(
 
     Args:
         model: with the gradients of this rank.
-        names: the stages and teachers that were computed, the same on all ranks.
+        update: what was computed, the same on all ranks.
         ranks: all of them.
         means: this rank's part of the mean of each loss.
 
@@ -348,14 +354,9 @@ def sum_gradients(
     """
     if ranks.alone:
         return means
-    names = list(names)
-    layers = model.layers(names)
-    tables = [
-        model.table_sets[set_name]
-        for set_name in dict.fromkeys(
-            model.tables_of[name] for name in names if name not in model.frozen_tables
-        )
-    ]
+    layers = update.layers
+    reading = [name for name in update.computed if name not in model.frozen_tables]
+    tables = [model.table_sets[name] for name in dict.fromkeys(model.tables_of[name] for name in reading)]
     by_table = [table_set.reached for table_set in tables]
     reached = [layer.grad is not None for layer in layers] + [some for by_dim in by_table for some in by_dim]
     gradients = [torch.zeros_like(layer) if layer.grad is None else layer.grad for layer in layers]

@@ -112,13 +112,21 @@ class ShardedTables(RankTables[RowExchange]):
     ) -> None:
         super().__init__(weights, buckets, agree)
         self._fetched = dict[int, Tensor]()
+        self._coming: tuple[dict[int, TableLookup], Pending] | None = None
+
+    def fetch(self, lookups: dict[int, TableLookup]) -> None:
+        """Begin to get the rows that the next forward pass reads. A collective."""
+        weights = {int(dim): weight.detach() for dim, weight in self.weights.items()}
+        self._coming = lookups, self.agree(lookups).fetch(weights)
 
     def forward(self, lookups: dict[int, TableLookup]) -> dict[int, tuple[Tensor, ...]]:
         """Bag sums by table dimension, one (B, d) for each placement of `lookup.reads`, in that order."""
         if not lookups:
             return {}
-        weights = {int(dim): weight.detach() for dim, weight in self.weights.items()}
-        fetched = self.agree(lookups).fetch(weights)
+        if self._coming is None or self._coming[0] is not lookups:
+            self.fetch(lookups)
+        assert self._coming is not None
+        fetched, self._coming = self.agree(lookups).take(self._coming[1]), None
         if torch.is_grad_enabled():
             self._lookups = lookups
             self._fetched = {dim: rows.requires_grad_() for dim, rows in fetched.items()}

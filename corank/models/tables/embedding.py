@@ -88,6 +88,12 @@ class Tables(nn.Module):
         """By dimension, whether the latest backward pass reached the table on this rank."""
         return [weight.grad is not None for weight in self.weights.values()]
 
+    def fetch(self, lookups: dict[int, TableLookup]) -> None:
+        """Begin to get the rows that the next forward pass reads. A collective; one rank has nothing to do.
+
+        The rows are as they are now: until then no update may change them.
+        """
+
     def send_gradients(self) -> None:
         """Begin to send the gradients of this rank to others. A collective; one rank has nothing to do."""
 

@@ -106,18 +106,18 @@ class RowExchange(GradientSum):
         needed = _by_part([lookup.owned for lookup in lookups.values()])
         super().__init__(lookups, ranks, needed, [lookup.touched for lookup in lookups.values()])
 
-    def fetch(self, weights: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Get this rank's distinct rows from their owners. A collective.
+    def fetch(self, weights: Mapping[int, Tensor]) -> Pending:
+        """Begin to get this rank's distinct rows from their owners. A collective.
 
         Args:
             weights: this rank's shard of each dimension's table.
-
-        Returns:
-            Rows in the order of `TableLookup.touched`, by dimension: (U, d) each.
         """
         rows = [gather(weights[dim], self._received[dim]) for dim in self.dims]
-        came = self._send(rows, self._wanted, self._needed, "table rows").wait()
-        parts = zip(self.dims, _by_dim(came, self._sizes(self._needed)), strict=True)
+        return self._send(rows, self._wanted, self._needed, "table rows")
+
+    def take(self, fetched: Pending) -> dict[int, Tensor]:
+        """Take the rows that are fetched, in the order of `TableLookup.touched`, by dimension: (U, d) each."""
+        parts = zip(self.dims, _by_dim(fetched.wait(), self._sizes(self._needed)), strict=True)
         return {dim: part.view(-1, dim) for dim, part in parts}
 
     def send(self, gradients: Mapping[int, Tensor]) -> Pending:
