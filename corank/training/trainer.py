@@ -139,10 +139,10 @@ class Update:
     losses: StepLosses
     computed: Sequence[str]
     """The stages and teachers that are computed."""
-    layers: Sequence[torch.nn.Parameter]
-    """Their weights outside of tables."""
     scored: Mapping[str, Population]
     """The candidates that networks score, by network (`scored_populations`)."""
+    layers: Sequence[torch.nn.Parameter]
+    """The weights outside of tables of what is computed."""
 
     def prepare(self, batch: Batch) -> None:
         """Make what it reads of a batch alone, on the host, before the batch is copied to a GPU."""
@@ -187,7 +187,7 @@ class Trainer:
         losses = self.total.of(learner)
         computed = self.model.with_earlier(losses.reads)
         scored = scored_populations(self.config, learner)
-        return Update(losses, computed, self.model.layers(computed), scored)
+        return Update(losses, computed, scored, self.model.layers(computed))
 
     def step(self, batch: Batch, following: Batch | None = None) -> dict[str, torch.Tensor]:
         """Take one optimiser step.
