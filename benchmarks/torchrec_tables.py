@@ -111,6 +111,9 @@ class TorchRecTables(nn.Module):
         """No table is left to sum: the backward pass has updated them."""
         return []
 
+    def send_gradients(self) -> None:
+        """Do nothing, for the same reason."""
+
     def sum_gradients(self, reached: Sequence[bool]) -> None:
         """Do nothing, for the same reason."""
 

@@ -12,16 +12,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Literal
 
 import torch
-from torch import Tensor
 
 from benchmarks.speed.train_throughput import DIM, PRERANK, RANK, TOTAL, packed_log
-from corank.batches.ahead import move_batches
+from corank.batches.ahead import move_batches, pair_batches
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.data.packed.dataset import PackedDataset
@@ -52,6 +50,8 @@ class Steps:
     """Bytes a candidate that a rank sent, by collective."""
     waited: dict[str, float]
     """Seconds a step, by collective; and `read`, those of reading."""
+    collectives: float
+    """Of a step."""
     distinct: float
     """Distinct table rows a candidate, of a rank's batch."""
     layer_weights: int
@@ -135,6 +135,7 @@ class TrainingGroup:
             candidates=candidates,
             sent=mean("sent", max(1, candidates)),
             waited=mean("waited", world * steps),
+            collectives=answers[0]["collectives"] / steps,
             distinct=sum(part["distinct"] for part in answers) / max(1, candidates),
             layer_weights=answers[0]["layer_weights"],
             candidates_a_step=candidates / steps,
@@ -172,43 +173,16 @@ def prepare(folder: Path, requests: int) -> None:
     Run.create(folder / "run", config, folder)
 
 
-@dataclass(frozen=True)
-class TimedRanks(Ranks):
-    """Ranks whose collectives are timed, by name."""
-
-    waited: Counter[str] = field(default_factory=Counter, compare=False)
-    """Seconds."""
-
-    def sum(self, tensor: Tensor, what: str) -> Tensor:
-        with self._timed(what):
-            return super().sum(tensor, what)
-
-    def exchange(self, rows: Tensor, counts: Sequence[int], received: Sequence[int], what: str) -> Tensor:
-        with self._timed(what):
-            return super().exchange(rows, counts, received, what)
-
-    def gather(self, rows: Tensor, what: str, counts: Sequence[int] | None = None) -> list[Tensor]:
-        with self._timed(what):
-            return super().gather(rows, what, counts)
-
-    @contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.waited[what] += time.perf_counter() - began  # type: ignore[assignment]
-
-
 def main() -> None:
     """Run one process of a group."""
     mode, folder, requests = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     keep_freed_memory()
-    with join_ranks() as joined:
-        ranks = TimedRanks(joined.rank, joined.world, joined.sent, joined.log)
+    with join_ranks() as ranks:
         _hold(requests, ranks) if mode == "memory" else _serve(mode, folder, requests, ranks)
 
 
-def _hold(rows: int, ranks: TimedRanks) -> None:
+def _hold(rows: int, ranks: Ranks) -> None:
     """Hold this rank's part of one table and of its optimiser's state."""
     feature = IdFeature(side="item", kind="id", dim=DIM)
     layout = Layout(Schema({"item": feature}), {"item": rows})
@@ -216,10 +190,10 @@ def _hold(rows: int, ranks: TimedRanks) -> None:
     optimiser = table_optimiser(built["shared"].parameters(), TableOptimiser())
     for _ in sys.stdin:
         tensors = [*built["shared"].parameters(), *(s["sum"] for s in optimiser.state.values())]
-        _answer(0.0, 0, Counter(), Counter(), 0, sum(tensor.numel() for tensor in tensors))
+        _answer(0.0, 0, Counter(), Counter(), 0, 0, sum(tensor.numel() for tensor in tensors))
 
 
-def _trainer(mode: str, folder: Path, requests: int, ranks: TimedRanks) -> Trainer:
+def _trainer(mode: str, folder: Path, requests: int, ranks: Ranks) -> Trainer:
     packed, run = PackedDataset.open(folder / "packed"), Run.open(folder / "run")
     together = mode in ("sharded", "replicated", "torchrec")
     settings = TrainSettings(
@@ -227,7 +201,7 @@ def _trainer(mode: str, folder: Path, requests: int, ranks: TimedRanks) -> Train
         tables="sharded" if mode == "sharded" else "replicated",
     )
     run = replace(run, config=run.config.model_copy(update={"train": settings}))
-    trainer = Trainer(run, packed, ranks if together else TimedRanks())
+    trainer = Trainer(run, packed, ranks if together else Ranks())
     if mode == "torchrec":
         from benchmarks.torchrec_tables import use_torchrec
 
@@ -235,36 +209,45 @@ def _trainer(mode: str, folder: Path, requests: int, ranks: TimedRanks) -> Train
     return trainer
 
 
-def _serve(mode: str, folder: Path, requests: int, ranks: TimedRanks) -> None:
+def _serve(mode: str, folder: Path, requests: int, ranks: Ranks) -> None:
     trainer = _trainer(mode, folder, requests, ranks)
-    batches = move_batches(_batches(trainer.reader), trainer.device, trainer.prepare)
+    moved = move_batches(_batches(trainer.reader), trainer.device, trainer.prepare)
+    batches = pair_batches(moved, ahead=mode in ("sharded", "replicated"))
     layers = sum(w.numel() for network in trainer.model.networks.values() for w in network.parameters())
     for line in sys.stdin:
         ranks.sent.clear()
-        ranks.waited.clear()
-        candidates, distinct, reading = 0, 0, 0.0
+        ranks.log.waited.clear()
+        candidates, distinct, reading, before = 0, 0, 0.0, ranks.log.number
         began = time.perf_counter()
         for _ in range(int(line)):
             asked = time.perf_counter()
-            batch = next(batches)
+            batch, following = next(batches)
             reading += time.perf_counter() - asked
-            trainer.step(batch)
+            trainer.step(batch, following)
             candidates += len(batch)
             distinct += sum(len(lookup.touched) for lookup in batch.lookups.values())
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        waited = ranks.waited + Counter({"read": reading})
-        _answer(time.perf_counter() - began, candidates, ranks.sent, waited, distinct, layers)
+        waited = ranks.log.waited + Counter({"read": reading})
+        collectives = ranks.log.number - before
+        _answer(time.perf_counter() - began, candidates, ranks.sent, waited, collectives, distinct, layers)
 
 
 def _answer(
-    seconds: float, candidates: int, sent: Counter[str], waited: Counter[str], distinct: int, weights: int
+    seconds: float,
+    candidates: int,
+    sent: Counter[str],
+    waited: Counter[str],
+    collectives: int,
+    distinct: int,
+    weights: int,
 ) -> None:
     answer = {
         "seconds": seconds,
         "candidates": candidates,
         "sent": dict(sent),
         "waited": dict(waited),
+        "collectives": collectives,
         "distinct": distinct,
         "layer_weights": weights,
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -83,6 +83,7 @@ def compare(
     for part, seconds in sorted(last.waited.items()):
         figures[f"ms.{part.replace(' ', '_')}"] = 1000 * seconds
     figures["ms.step"] = 1000 * last.seconds / steps
+    figures["collectives"] = last.collectives
     return figures
 
 

@@ -1,4 +1,7 @@
-"""Batches on the device that trains: for a GPU one thread reads, prepares and pins the next while a step computes."""
+"""Batches on the device that trains: for a GPU one thread reads, prepares and pins the next while a step computes.
+
+Ranks know the next batch before they compute one, to ask each other for what it needs.
+"""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,3 +46,17 @@ def move_batches(
             yield batch.to(device)
             if not ahead:
                 coming = thread.submit(read)
+
+
+def pair_batches(batches: Iterator[Batch], ahead: bool) -> Iterator[tuple[Batch, Batch | None]]:
+    """Yield each batch and the one after it, None after the last.
+
+    Args:
+        batches: of an epoch.
+        ahead: whether to read the following one before a batch is yielded; else it is always None.
+    """
+    batch = next(batches, None)
+    while batch is not None:
+        following = next(batches, None) if ahead else None
+        yield batch, following
+        batch = following if ahead else next(batches, None)

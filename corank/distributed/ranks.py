@@ -67,18 +67,27 @@ class CollectiveLog:
         # the agent's store still has what processes that died have left: their addresses, too
         self.store = None if launch is None else PrefixStore(group, launch)
         self.rank, self._world, self._timeout = rank, world, timeout
-        self._began = 0.0
+        self._began = self._entered = 0.0
+        self.waited = Counter[str]()
+        """Seconds that this rank spent in collectives, by name."""
 
     def of(self, what: str) -> Self:
         """Begin a collective; a context manager."""
-        self.what, self.number, self._began = what, self.number + 1, time.monotonic()
+        self.number += 1
+        return self.wait_for(what, time.monotonic())
+
+    def wait_for(self, what: str, began: float) -> Self:
+        """Wait for a collective that began earlier, at a time of the monotonic clock; a context manager."""
+        self.what, self._began = what, began
         return self
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> None:
+        self._entered = time.monotonic()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.waited[self.what] += time.monotonic() - self._entered  # type: ignore[assignment]
         # gloo and NCCL raise RuntimeError, or an error derived from it
         if isinstance(error, RuntimeError):
             raise self._diagnose(error) from None
@@ -283,11 +292,31 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Pending:
+    """A collective under way."""
+
+    tensor: Tensor
+    """What the ranks send, in place, or what arrives; not to be read or changed before `wait`."""
+    work: dist.Work | None = None
+    """None if this process is alone."""
+    log: CollectiveLog = field(default_factory=CollectiveLog)
+    what: str = ""
+    began: float = 0.0
+
+    def wait(self) -> Tensor:
+        """Wait for the other ranks. Returns the tensor; also if it is called again."""
+        if self.work is not None:
+            with self.log.wait_for(self.what, self.began):
+                self.work.wait()
+        return self.tensor
+
+
+@dataclass(frozen=True)
 class Ranks:
     """This process among W that train one model; alone, all that it would send stays here.
 
     Every method with a `what` is a collective: all ranks call it, in the same order. `what` names it in errors and in
-    `sent`.
+    `sent`. What `start_…` returns may be waited for in any order.
 
     Example:
         ranks = Ranks()
@@ -315,22 +344,37 @@ class Ranks:
 
     def sum(self, tensor: Tensor, what: str) -> Tensor:
         """Sum a tensor over all ranks, in place; the sum is the same, bit for bit, on all of them."""
-        if not self.alone:
-            with self.log.of(what):
-                dist.all_reduce(tensor)
-            self.sent[what] += 2 * tensor.nbytes * (self.world - 1) // self.world
-        return tensor
+        return self.start_sum(tensor, what).wait()
+
+    def start_sum(self, tensor: Tensor, what: str) -> Pending:
+        """Begin a `sum`."""
+        if self.alone:
+            return Pending(tensor)
+        self.sent[what] += 2 * tensor.nbytes * (self.world - 1) // self.world
+        return self._start(tensor, lambda: dist.all_reduce(tensor, async_op=True), what)
 
     def exchange(self, rows: Tensor, counts: Sequence[int], received: Sequence[int], what: str) -> Tensor:
         """Send rows to each rank, the first `counts[0]` to rank 0 and so on. Returns those received, in rank order."""
+        return self.start_exchange(rows, counts, received, what).wait()
+
+    def start_exchange(
+        self, rows: Tensor, counts: Sequence[int], received: Sequence[int], what: str
+    ) -> Pending:
+        """Begin an `exchange`."""
         if self.alone:
-            return rows
-        out = rows.new_empty(sum(received), *rows.shape[1:])
+            return Pending(rows)
+        out, rows = rows.new_empty(sum(received), *rows.shape[1:]), rows.contiguous()
+        self.sent[what] += rows.nbytes // max(1, len(rows)) * (len(rows) - counts[self.rank])
+        return self._start(
+            out,
+            lambda: dist.all_to_all_single(out, rows, list(received), list(counts), async_op=True),
+            what,
+        )
+
+    def _start(self, tensor: Tensor, start: Callable[[], dist.Work | None], what: str) -> Pending:
+        began = time.monotonic()
         with self.log.of(what):
-            dist.all_to_all_single(out, rows.contiguous(), list(received), list(counts))
-        here = counts[self.rank]
-        self.sent[what] += rows.nbytes // max(1, len(rows)) * (len(rows) - here)
-        return out
+            return Pending(tensor, start(), self.log, what, began)
 
     def gather(self, rows: Tensor, what: str, counts: Sequence[int] | None = None) -> list[Tensor]:
         """Gather N rows of every rank, each its own number, in rank order: on all ranks.

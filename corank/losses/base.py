@@ -290,6 +290,14 @@ class Loss(Settings):
             Losses and their weights, of candidates (C,), of some of them, or of requests (R,); weight 0 where masked.
         """
 
+    def weights(self, batch: Batch, funnel: FunnelSpec) -> Tensor | None:
+        """The weights that `values` returns, if the batch alone decides them; None if outputs do.
+
+        Several ranks sum them before the outputs are known, so that none waits for others in the middle of a step. A
+        class that inherits this and returns other weights from its `values` overrides it.
+        """
+        return None
+
     def prepare(self, batch: Batch, funnel: FunnelSpec) -> None:
         """Make what the formula reads of the batch alone, by `Batch.once`, before the batch is copied to a GPU.
 

@@ -131,6 +131,16 @@ class FunnelLoss(Loss):
     def prepare(self, batch: Batch, funnel: FunnelSpec) -> None:
         PaddedLists.of_population(batch, self.population(funnel))
 
+    def weights(self, batch: Batch, funnel: FunnelSpec) -> Tensor:
+        """Those of `sum_stages`: lists that some stage cuts, and that have a candidate that should survive."""
+        lists = PaddedLists.of_population(batch, self.population(funnel))
+        cutting = lists.size > min(self.top or funnel.keep[stage] for stage in self.reads(funnel))
+        return lists.mean(lists(batch.weight)) * cutting * self._true(batch, funnel, lists).any(1)
+
+    def _true(self, batch: Batch, funnel: FunnelSpec, lists: PaddedLists) -> Tensor:
+        """Which candidates should survive: (R, n) bool."""
+        return lists(batch.in_population({funnel.levels.index(level): None for level in self.positive}))
+
     def sum_stages(
         self,
         outputs: Mapping[str, StageOutput],
@@ -151,7 +161,7 @@ class FunnelLoss(Loss):
             Losses of requests, and their weights: (R,), (R,).
         """
         lists = PaddedLists.of_population(batch, self.population(funnel))
-        true = lists(batch.in_population({funnel.levels.index(level): None for level in self.positive}))
+        true = self._true(batch, funnel, lists)
         value = torch.zeros(len(true), device=true.device)
         cutting = torch.zeros_like(lists.size, dtype=torch.bool)
         funnelled: Survival | None = None
@@ -166,7 +176,7 @@ class FunnelLoss(Loss):
                 funnelled = funnelled.then(survival, cut) if funnelled else Survival.first(survival, cut)
         if funnelled:
             value = value + funnelled.cross_entropy(true, lists).masked_fill(~cutting, 0)
-        return value, lists.mean(lists(batch.weight)) * cutting * true.any(1)
+        return value, self.weights(batch, funnel)
 
 
 @LOSSES.register("cascade")

@@ -73,4 +73,7 @@ class ClickLoss(Loss):
         if self.label in output.positions:
             z = z + output.positions[self.label]
         values = torch.nn.functional.binary_cross_entropy_with_logits(z, target, reduction="none")
-        return values, batch.label_weight(self.label)
+        return values, self.weights(batch, funnel)
+
+    def weights(self, batch: Batch, funnel: FunnelSpec) -> Tensor:
+        return batch.label_weight(self.label)

@@ -114,20 +114,25 @@ class DistillLoss(Loss):
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
-        teacher, known = self.teacher_logits(outputs, batch, funnel)
+        teacher, weights = self.teacher_logits(outputs, batch, funnel), self.weights(batch, funnel)
         student = outputs[self.student].logits[self.label] / self.temperature
         teacher = teacher / self.temperature
         if self.form == "pointwise":
             values = torch.nn.functional.binary_cross_entropy_with_logits(
                 student, teacher.sigmoid(), reduction="none"
             )
-            return values, batch.weight * known
+            return values, weights
         lists = self._lists(batch, funnel)
-        weight = lists.mean(lists(batch.weight)) * (lists.size > 1)
         if self.form == "listwise":
-            return divergence(lists(student), lists(teacher), lists.mask), weight
+            return divergence(lists(student), lists(teacher), lists.mask), weights
         shares = chunk_shares(batch, self.chunks)
-        return chunk_pairs(lists(student), lists(teacher), lists.mask, self.chunks, shares), weight
+        return chunk_pairs(lists(student), lists(teacher), lists.mask, self.chunks, shares), weights
+
+    def weights(self, batch: Batch, funnel: FunnelSpec) -> Tensor:
+        if self.form == "pointwise":
+            return batch.weight * self._known(batch, funnel)
+        lists = self._lists(batch, funnel)
+        return lists.mean(lists(batch.weight)) * (lists.size > 1)
 
     def prepare(self, batch: Batch, funnel: FunnelSpec) -> None:
         if self.form != "pointwise":
@@ -140,20 +145,21 @@ class DistillLoss(Loss):
         population = self.population(funnel)
         if self.teacher not in funnel.scores:
             return PaddedLists.of_population(batch, population)
-        known = batch.in_population(population) & ~batch.scores[self.teacher].isnan()
+        known = self._known(batch, funnel)
         return batch.once(
             ("scored lists", self.teacher, *population.items()), lambda: PaddedLists.of(batch, known)
         )
 
-    def teacher_logits(
-        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
-    ) -> tuple[Tensor, Tensor]:
-        """Return the teacher's detached logits, and for which candidates they are targets: (C,), (C,) bool."""
+    def _known(self, batch: Batch, funnel: FunnelSpec) -> Tensor:
+        """For which candidates the teacher's logits are targets: (C,) bool."""
         chosen = batch.in_population(self.population(funnel))
+        return chosen & ~batch.scores[self.teacher].isnan() if self.teacher in funnel.scores else chosen
+
+    def teacher_logits(self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec) -> Tensor:
+        """Return the teacher's detached logits, 0 where a score is unknown: (C,)."""
         if self.teacher in funnel.scores:
-            scores = batch.scores[self.teacher]
-            return scores.nan_to_num(), chosen & ~scores.isnan()
-        return outputs[self.teacher].logits[self.label].detach(), chosen
+            return batch.scores[self.teacher].nan_to_num()
+        return outputs[self.teacher].logits[self.label].detach()
 
 
 def divergence(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

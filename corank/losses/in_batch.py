@@ -100,7 +100,10 @@ class InBatchLoss(Loss):
         z = torch.addmm(shift, query, items.vectors.t())  # (requests with a click, J)
         others = z.index_put_((clicks.row, item), z.new_full((), -FAR)).logsumexp(1)
         own = outputs[self.stage].logits[self.label][clicks.candidate] / self.temperature - items.log_p[item]
-        return torch.nn.functional.softplus(others[clicks.row] - own), batch.weight[clicks.candidate]
+        return torch.nn.functional.softplus(others[clicks.row] - own), self.weights(batch, funnel)
+
+    def weights(self, batch: Batch, funnel: FunnelSpec) -> Tensor:
+        return batch.weight[self._clicks(batch).candidate]
 
     def prepare(self, batch: Batch, funnel: FunnelSpec) -> None:
         self._clicks(batch)

@@ -6,7 +6,7 @@ Letters: R requests · C candidates · n the longest list.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -128,21 +128,38 @@ class InfoNceLoss(Loss):
     ) -> tuple[Tensor, Tensor]:
         lists = PaddedLists.of_population(batch, self.population(funnel))
         z = lists(outputs[self.stage].logits[self.label] / self.temperature)
-        grade, unknown = (lists(values) for values in self._grade_candidates(batch, funnel))
-        top, margin = self.top_grade(funnel), self.margin / self.temperature
+        grade, margin = lists(self._grade_candidates(batch, funnel)[0]), self.margin / self.temperature
         value, count = torch.zeros_like(z[:, :1].sum(1)), torch.zeros_like(lists.size)
-        for g in range(1, top + 1):
-            lower = lists.mask & (grade < g)
-            if g == top:
-                lower &= unknown == 0
+        for g, (higher, lower) in enumerate(self._compared(batch, funnel), start=1):
             # a finite floor, so that a request without lower candidates has gradients that are numbers
             against = (z + margin * (g - grade)).masked_fill(~lower, -FAR).logsumexp(1)
-            higher = lists.mask & (grade == g) & lower.any(1, keepdim=True)
             mine = higher.sum(1)
             losses = torch.where(higher, torch.nn.functional.softplus(against.unsqueeze(1) - z), 0)
             value = value + losses.sum(1) / mine.clamp_min(1)
             count = count + (mine > 0)
-        return value / count.clamp_min(1), lists.mean(lists(batch.weight)) * (count > 0)
+        return value / count.clamp_min(1), self.weights(batch, funnel)
+
+    def weights(self, batch: Batch, funnel: FunnelSpec) -> Tensor:
+        lists = PaddedLists.of_population(batch, self.population(funnel))
+        some = torch.stack([higher.any(1) for higher, _ in self._compared(batch, funnel)]).any(0)
+        return lists.mean(lists(batch.weight)) * some
+
+    def _compared(self, batch: Batch, funnel: FunnelSpec) -> Sequence[tuple[Tensor, Tensor]]:
+        """The candidates of each grade, from 1, that have some below them, and those below: (R, n) bool each."""
+        population = self.population(funnel)
+
+        def compare() -> Sequence[tuple[Tensor, Tensor]]:
+            lists = PaddedLists.of_population(batch, population)
+            grade, unknown = (lists(values) for values in self._grade_candidates(batch, funnel))
+            top, compared = self.top_grade(funnel), []
+            for g in range(1, top + 1):
+                lower = lists.mask & (grade < g)
+                if g == top:
+                    lower &= unknown == 0
+                compared.append((lists.mask & (grade == g) & lower.any(1, keepdim=True), lower))
+            return tuple(compared)
+
+        return batch.once(("compared", self.label, *population.items()), compare)
 
     def _grade_candidates(self, batch: Batch, funnel: FunnelSpec) -> tuple[Tensor, Tensor]:
         """The grade of each candidate, and whether it may be of the highest, as its label is unknown: (C,), (C,)."""

@@ -131,28 +131,41 @@ class LevelsLoss(Loss):
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
         z = outputs[self.stage].logits[self.label] / self.temperature
-        lists = PaddedLists.of_population(batch, self.population(funnel))
-        weight = lists.mean(lists(batch.weight))
+        lists, weights = self._lists(batch, funnel), self.weights(batch, funnel)
         if self.form == "softmax":
-            positive = {funnel.levels.index(level): None for level in self.positive_levels(funnel)}
-            gain = lists(batch.in_population(positive).float())
-            value, eligible = softmax(lists(z, -torch.inf), gain)
-            return value, weight * eligible
+            return softmax(lists(z, -torch.inf), self._positive(batch, funnel), weights > 0), weights
         by_level = self._by_level(batch, funnel)
         if self.form == "ranknet":
-            value, number = pairs(z, by_level)
-            return value / number.clamp_min(1), weight * (number > 0)
-        gains = self.gains or [2.0**depth - 1 for depth in range(len(by_level))]
-        value, number = pairs(z, by_level, gains_of(batch, gains), rank_discounts(z, lists))
+            return pairs(z, by_level) / pair_mass(by_level).clamp_min(1), weights
+        gains = self._gains(by_level)
+        value = pairs(z, by_level, gains_of(batch, gains), rank_discounts(z, lists))
         best = best_dcg(by_level, gains, lists.mask.shape[1])
-        return value / best.where(number > 0, 1), weight * (number > 0)
+        return value / best.where(weights > 0, 1), weights
+
+    def weights(self, batch: Batch, funnel: FunnelSpec) -> Tensor:
+        lists = self._lists(batch, funnel)
+        weight = lists.mean(lists(batch.weight))
+        if self.form == "softmax":
+            return weight * differ(self._positive(batch, funnel), lists.mask)
+        by_level = self._by_level(batch, funnel)
+        gains = None if self.form == "ranknet" else gains_of(batch, self._gains(by_level))
+        return weight * (pair_mass(by_level, gains) > 0)
 
     def prepare(self, batch: Batch, funnel: FunnelSpec) -> None:
-        PaddedLists.of_population(batch, self.population(funnel))
+        self._lists(batch, funnel)
         if self.form != "softmax":
-            gains_of(
-                batch, self.gains or [2.0**depth - 1 for depth in range(len(self._by_level(batch, funnel)))]
-            )
+            gains_of(batch, self._gains(self._by_level(batch, funnel)))
+
+    def _lists(self, batch: Batch, funnel: FunnelSpec) -> PaddedLists:
+        return PaddedLists.of_population(batch, self.population(funnel))
+
+    def _positive(self, batch: Batch, funnel: FunnelSpec) -> Tensor:
+        """1 for the positives of `softmax`, 0 for others: (R, n)."""
+        positive = {funnel.levels.index(level): None for level in self.positive_levels(funnel)}
+        return self._lists(batch, funnel)(batch.in_population(positive).float())
+
+    def _gains(self, by_level: Sequence[PaddedLists]) -> Sequence[float]:
+        return self.gains or [2.0**depth - 1 for depth in range(len(by_level))]
 
     def _by_level(self, batch: Batch, funnel: FunnelSpec) -> list[PaddedLists]:
         """The candidates of each level, the shallowest first."""
@@ -165,24 +178,24 @@ def gains_of(batch: Batch, gains: Sequence[float]) -> Tensor:
     return batch.once(("gains", *gains), lambda: torch.tensor(gains, device=batch.level.device))
 
 
-def softmax(z: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the mean of −log softmax(z) of each list, weighted by gains, and which lists count.
+def differ(gain: Tensor, mask: Tensor) -> Tensor:
+    """Whether two gains of a list differ: (R, n), and whether there is a candidate, (R, n) bool → (R,) bool."""
+    if not gain.shape[1]:
+        return gain.sum(1) > 0
+    return gain.amax(1) > gain.masked_fill(~mask, torch.inf).amin(1)
+
+
+def softmax(z: Tensor, gain: Tensor, eligible: Tensor) -> Tensor:
+    """Compute the mean of −log softmax(z) of each list, weighted by gains: (R,).
 
     Args:
         z: logits, −∞ beyond the list: (R, n).
         gain: 1 for positives, or what each is worth; 0 for others and beyond the list: (R, n).
-
-    Returns:
-        Losses: (R,), and whether two gains of a list differ: (R,).
+        eligible: which lists count; two gains of each must `differ`: (R,) bool.
     """
-    total = gain.sum(1)
-    if not z.shape[1]:
-        return z.sum(1), total
-    lowest = gain.masked_fill(z == -torch.inf, torch.inf).amin(1)
-    eligible = gain.amax(1) > lowest
     # an empty list has no softmax; its zeros keep the others' gradients numbers
     log = torch.where(eligible.unsqueeze(1), z, 0).log_softmax(1)
-    return -(torch.where(gain > 0, log, 0) * gain).sum(1) / total.where(eligible, 1), eligible
+    return -(torch.where(gain > 0, log, 0) * gain).sum(1) / gain.sum(1).where(eligible, 1)
 
 
 def pairs(
@@ -190,8 +203,8 @@ def pairs(
     by_level: Sequence[PaddedLists],
     gains: Tensor | None = None,
     discount: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Sum softplus(z_b − z_a) over pairs of a deeper than b, and the pairs' weights without discounts: (R,), (R,).
+) -> Tensor:
+    """Sum softplus(z_b − z_a) over pairs of a deeper than b: (R,).
 
     Args:
         z: (C,).
@@ -205,23 +218,30 @@ def pairs(
     # padding has no loss: far above all as the deeper of a pair, far below all as the shallower
     shallower = torch.cat([lists(z, -FAR) for lists in by_level], dim=1)
     discounts_of = None if discount is None else torch.cat([lists(discount) for lists in by_level], dim=1)
-    value, mass = torch.zeros_like(by_level[0].size, dtype=z.dtype), torch.zeros_like(by_level[0].size)
-    first, under = n[0], by_level[0].size
-    worth = under * (0 if gain_of is None else gain_of[0])  # Σ G over the candidates under a level
+    value, first = torch.zeros_like(by_level[0].size, dtype=z.dtype), n[0]
     for depth, lists in enumerate(by_level[1:], start=1):
         last = first + n[depth]
         loss = torch.nn.functional.softplus(shallower[:, None, :first] - lists(z, FAR).unsqueeze(2))
         if discounts_of is not None:
             loss = loss * (discounts_of[:, first:last, None] - discounts_of[:, None, :first]).abs_()
-        if gain_of is None or gain is None:
+        if gain_of is not None and gain is not None:
+            loss = loss * (gain_of[depth] - gain[:first])
+        value, first = value + loss.sum((1, 2)), last
+    return value
+
+
+def pair_mass(by_level: Sequence[PaddedLists], gains: Tensor | None = None) -> Tensor:
+    """Sum the weights of `pairs` without discounts: (R,)."""
+    mass, under = torch.zeros_like(by_level[0].size), by_level[0].size
+    worth = under * (0 if gains is None else gains[0])  # Σ G over the candidates under a level
+    for depth, lists in enumerate(by_level[1:], start=1):
+        if gains is None:
             mass = mass + lists.size * under
         else:
-            loss = loss * (gain_of[depth] - gain[:first])
-            mass = mass + lists.size * (gain_of[depth] * under - worth)
-            worth = worth + lists.size * gain_of[depth]
-        value = value + loss.sum((1, 2))
-        first, under = last, under + lists.size
-    return value, mass
+            mass = mass + lists.size * (gains[depth] * under - worth)
+            worth = worth + lists.size * gains[depth]
+        under = under + lists.size
+    return mass
 
 
 def discounts(n: int, device: torch.device) -> Tensor:

@@ -14,7 +14,7 @@ from corank.batches.sampling import Population, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.core.lazy import lazy
 from corank.losses.base import LOSSES, FunnelSpec, Loss
-from corank.losses.levels import gains_of, pairs, softmax
+from corank.losses.levels import differ, gains_of, pair_mass, pairs, softmax
 from corank.losses.padded import PaddedLists
 
 if TYPE_CHECKING:
@@ -161,11 +161,17 @@ class ListwiseLoss(LabelListLoss):
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
-        z = self.logits(outputs)
-        grades = self.grade_candidates(batch)
-        lists, gain = grades.lists, gains_of(batch, self.gain_of_grade).to(z.dtype)[grades.grade]
-        value, eligible = softmax(lists(z, -torch.inf), lists(gain))
-        return value, lists.mean(lists(batch.weight)) * eligible
+        lists, weights = self.grade_candidates(batch).lists, self.weights(batch, funnel)
+        return softmax(lists(self.logits(outputs), -torch.inf), self._gains(batch), weights > 0), weights
+
+    def weights(self, batch: Batch, funnel: FunnelSpec) -> Tensor:
+        lists = self.grade_candidates(batch).lists
+        return lists.mean(lists(batch.weight)) * differ(self._gains(batch), lists.mask)
+
+    def _gains(self, batch: Batch) -> Tensor:
+        """The gain of each candidate of the lists: (R, n)."""
+        grades, gains = self.grade_candidates(batch), gains_of(batch, self.gain_of_grade)
+        return grades.lists(gains.to(batch.weight.dtype)[grades.grade])
 
 
 @LOSSES.register("pairwise")
@@ -183,6 +189,9 @@ class PairwiseLoss(LabelListLoss):
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
         grades, gains = self.grade_candidates(batch), gains_of(batch, self.gain_of_grade)
-        value, mass = pairs(self.logits(outputs), grades.by_grade, gains)
-        lists = grades.lists
-        return value / mass.where(mass > 0, 1), lists.mean(lists(batch.weight)) * (mass > 0)
+        mass, value = pair_mass(grades.by_grade, gains), pairs(self.logits(outputs), grades.by_grade, gains)
+        return value / mass.where(mass > 0, 1), self.weights(batch, funnel)
+
+    def weights(self, batch: Batch, funnel: FunnelSpec) -> Tensor:
+        grades, gains = self.grade_candidates(batch), gains_of(batch, self.gain_of_grade)
+        return grades.lists.mean(grades.lists(batch.weight)) * (pair_mass(grades.by_grade, gains) > 0)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from corank.batches.batch import Batch
-    from corank.distributed.ranks import Ranks
+    from corank.distributed.ranks import Pending
     from corank.models.stage_io import StageOutput
 else:
     torch = lazy("torch")
@@ -31,25 +31,6 @@ def weighted_sum(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 def divide(value: Tensor, weight: Tensor) -> Tensor:
     """A mean from Σ w·l and Σ w; 0 if there is nothing to average."""
     return value / weight.clamp_min(torch.finfo(weight.dtype).tiny)
-
-
-def average_losses(sums: Sequence[tuple[Tensor, Tensor]], ranks: Ranks) -> tuple[list[Tensor], list[Tensor]]:
-    """Divide sums by the weights of all ranks, in one collective.
-
-    Args:
-        sums: of each loss Σ w·l and Σ w of this rank.
-        ranks: all of them.
-
-    Returns:
-        This rank's part of each mean, and each mean without gradient; the parts of all ranks add up to it.
-    """
-    if ranks.alone:
-        means = [divide(value, weight) for value, weight in sums]
-        return means, [mean.detach() for mean in means]
-    of_ranks = ranks.sum(torch.stack([part.detach().double() for pair in sums for part in pair]), "losses")
-    weights = of_ranks[1::2].unbind()
-    parts = [divide(value, weight.to(value.dtype)) for (value, _), weight in zip(sums, weights, strict=True)]
-    return parts, [divide(value, weight) for value, weight in zip(of_ranks[::2], weights, strict=True)]
 
 
 def sum_means(weights: Sequence[float], means: Sequence[Tensor]) -> Tensor:
@@ -242,7 +223,7 @@ class TotalLoss:
     def __call__(
         self, outputs: Mapping[str, StageOutput], batch: Batch, step: int, learner: str | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the total of one learner's losses, or of all, as `StepLosses` does. A collective."""
+        """Compute the total of one learner's losses, or of all, as `StepLosses` does."""
         return self.of(learner)(outputs, batch, step)
 
 
@@ -256,29 +237,62 @@ class StepLosses:
         """The stages and teachers whose outputs the losses take, in the order of the cascade."""
         self._names, self._losses = [name for name, _ in losses], [loss for _, loss in losses]
         self._trained = [total.trained_by(loss) for loss in self._losses]
-        self._funnel = total.funnel
+        self._funnel, self._learner = total.funnel, learner
 
     def prepare(self, batch: Batch) -> None:
         """Make what the losses read of a batch alone, on the host, before it is copied to a GPU."""
         for loss in self._losses:
             loss.prepare(batch, self._funnel)
+        if not batch.ranks.alone:
+            self._own_weights(batch)
+
+    def announce(self, batch: Batch) -> Pending:
+        """Begin to sum the weights that a batch alone decides, over all ranks, unless that is begun. A collective."""
+        return batch.once(
+            ("summed weights", self._learner),
+            lambda: batch.ranks.start_sum(self._own_weights(batch)[0].clone(), "weights of losses"),
+        )
+
+    def _own_weights(self, batch: Batch) -> tuple[Tensor, Sequence[int]]:
+        """Σ w of each loss on this rank, in fp64: (L,), 0 where outputs decide it; and the numbers of those losses."""
+
+        def make() -> tuple[Tensor, Sequence[int]]:
+            weights = [loss.weights(batch, self._funnel) for loss in self._losses]
+            sums = [batch.weight.new_zeros(()) if w is None else w.sum() for w in weights]
+            undecided = tuple(n for n, w in enumerate(weights) if w is None)
+            return torch.stack([part.double() for part in sums]), undecided
+
+        return batch.once(("weights", self._learner), make)
 
     def __call__(
         self, outputs: Mapping[str, StageOutput], batch: Batch, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the total. A collective.
+        """Compute the total. A collective if outputs decide the weights of some loss.
 
         Returns:
-            The sum of each loss's mean times its weight, and the detached means by name. Means are over the requests of
-            all ranks; the total is this rank's part of the sum over ranks.
+            This rank's part of the total, the sum of each loss's mean times its weight, and the detached parts of the
+            means by name. Means are over the requests of all ranks: the parts of all ranks add up to them.
         """
         sums = [
             self._sum_members(loss, trained, outputs, batch)
             for loss, trained in zip(self._losses, self._trained, strict=True)
         ]
-        parts, means = average_losses(sums, batch.ranks)
+        if not batch.ranks.alone:
+            weights = self._summed_weights([weight for _, weight in sums], batch)
+            sums = [(value, w.to(value.dtype)) for (value, _), w in zip(sums, weights, strict=True)]
+        parts = [divide(value, weight) for value, weight in sums]
         total = sum_means([loss.weight_at(step) for loss in self._losses], parts)
-        return total, dict(zip(self._names, means, strict=True))
+        return total, {name: part.detach() for name, part in zip(self._names, parts, strict=True)}
+
+    def _summed_weights(self, own: Sequence[Tensor], batch: Batch) -> Sequence[Tensor]:
+        """Σ w of each loss over the candidates of all ranks."""
+        summed = list(self.announce(batch).wait().unbind())
+        undecided = self._own_weights(batch)[1]
+        if undecided:
+            late = torch.stack([own[n].detach().double() for n in undecided])
+            for n, weight in zip(undecided, batch.ranks.sum(late, "weights of losses").unbind(), strict=True):
+                summed[n] = weight
+        return summed
 
     def _sum_members(
         self, loss: Loss, trained: Sequence[str], outputs: Mapping[str, StageOutput], batch: Batch

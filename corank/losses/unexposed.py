@@ -66,4 +66,7 @@ class UnexposedLoss(Loss):
     ) -> tuple[Tensor, Tensor]:
         z = outputs[self.stage].logits[self.label]
         values = torch.nn.functional.softplus(z)
-        return values, batch.weight * batch.in_population(self.population(funnel))
+        return values, self.weights(batch, funnel)
+
+    def weights(self, batch: Batch, funnel: FunnelSpec) -> Tensor:
+        return batch.weight * batch.in_population(self.population(funnel))

@@ -27,8 +27,9 @@ from corank.models.settings.mlp import TeacherSettings
 from corank.models.settings.stage import StageSettings
 from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.stage_model import StageModel, check_graphs
-from corank.models.tables.builder import TableBuilder
+from corank.models.tables.builder import RankTables, TableBuilder
 from corank.models.tables.embedding import Tables
+from corank.models.tables.row_exchange import GradientSum
 
 DenseInputs = dict[Placement | Attended, Tensor]
 """Dense inputs by placement: query (R, ·), item (I', ·), snapshot and cross (C', ·); and (H', ·) of the items of each
@@ -196,6 +197,19 @@ class JointModel(nn.Module):
     def table_sets(self) -> dict[str, Tables]:
         """The sets of tables, by name; `tables_of` says which a stage or teacher has."""
         return cast(dict[str, Tables], dict(self.tables.items()))
+
+    def agree(self, batch: Batch) -> GradientSum | None:
+        """Begin to agree with the other ranks on a batch's table rows, unless that is begun. A collective.
+
+        Returns what they agree on; None if there is nothing, or nobody to agree with.
+        """
+        tables = next(iter(self.table_sets.values()))
+        return tables.agree(batch.lookups) if isinstance(tables, RankTables) and batch.lookups else None
+
+    def fetch(self, batch: Batch, names: Iterable[str]) -> None:
+        """Begin to get the table rows of the batch that some stages or teachers compute next, of other ranks."""
+        for tables in dict.fromkeys(self.tables_of[name] for name in names) if batch.lookups else ():
+            self.table_sets[tables].fetch(batch.lookups)
 
     @property
     def attended(self) -> tuple[Attended, ...]:

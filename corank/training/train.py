@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from corank.batches.ahead import move_batches
+from corank.batches.ahead import move_batches, pair_batches
 from corank.batches.reader import Reader
 from corank.core.calibration import Platt, fit
 from corank.core.errors import DivergedError
@@ -190,9 +190,10 @@ def _run_steps(trainer: Trainer, reader: Reader) -> Iterator[tuple[dict[str, tor
     began, candidates = time.perf_counter(), 0
     progress = trainer.progress
     read = reader.read_shuffled(progress.epochs_before + progress.epoch, progress.batch)
-    for batch in move_batches(read, trainer.device, trainer.prepare, ahead=not reader.gathers):
+    moved = move_batches(read, trainer.device, trainer.prepare, ahead=not reader.gathers)
+    for batch, following in pair_batches(moved, ahead=not trainer.ranks.alone):
         trainer.ranks.log.step = trainer.progress.step
-        means = trainer.step(batch)
+        means = trainer.step(batch, following)
         # ranks have about as many candidates each
         candidates += len(batch) * trainer.ranks.world
         yield means, candidates / (time.perf_counter() - began)

@@ -9,7 +9,7 @@ Which candidates each network scores in the steps of a training, by what losses 
 
 import ctypes
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
@@ -26,6 +26,7 @@ from corank.distributed.ranks import Ranks
 from corank.losses.total import StepLosses
 from corank.models.joint import JointModel
 from corank.models.layers import has_fused_relu
+from corank.models.tables.row_exchange import GradientSum
 from corank.training.checkpoints.checkpoint import TrainingProgress, training_progress
 from corank.training.checkpoints.checkpoint_files import CheckpointWriter, config_facts, load_matching
 from corank.training.checkpoints.training_state import (
@@ -140,6 +141,8 @@ class Update:
     """The stages and teachers that are computed."""
     scored: Mapping[str, Population]
     """The candidates that networks score, by network (`scored_populations`)."""
+    layers: Sequence[torch.nn.Parameter]
+    """The weights outside of tables of what is computed."""
 
     def prepare(self, batch: Batch) -> None:
         """Make what it reads of a batch alone, on the host, before the batch is copied to a GPU."""
@@ -182,16 +185,31 @@ class Trainer:
 
     def _ready(self, learner: str | None) -> "Update":
         losses = self.total.of(learner)
-        return Update(losses, self.model.with_earlier(losses.reads), scored_populations(self.config, learner))
+        computed = self.model.with_earlier(losses.reads)
+        scored = scored_populations(self.config, learner)
+        return Update(losses, computed, scored, self.model.layers(computed))
 
-    def step(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Take one optimiser step. Returns the mean of each loss, not yet read from the device."""
+    def step(self, batch: Batch, following: Batch | None = None) -> dict[str, torch.Tensor]:
+        """Take one optimiser step.
+
+        Args:
+            batch: this rank's part of the batch.
+            following: that of the batch after it, which the ranks begin to agree on meanwhile; all give it, or none.
+
+        Returns the mean of each loss, not yet read from the device.
+        """
         # dropout draws from the step's own seed, so that a resumed run draws the same; each rank draws others
         seed = self.config.train.seed * 1_000_003 + self.progress.step + self.ranks.rank * RANK_SEED
         self._seed(seed)
+        rows = None
+        if following is not None:
+            self._announce(batch)  # of an epoch's first batch
+            rows = self._announce(following)
         means: dict[str, torch.Tensor] = {}
         for learner in self.learners():
-            means |= self._update(batch, learner)
+            means |= self._update(batch, learner, rows)
+        if following is not None:  # rows travel while the batch after it is read
+            self.model.fetch(following, self.updates[self.learners()[0]].computed)
         if self.average is not None:
             self.average.after()
         self.progress.step += 1
@@ -201,6 +219,12 @@ class Trainer:
         """Make what a step reads of a batch alone, on the host, before the batch is copied to a GPU."""
         for learner in self.learners():
             self.updates[learner].prepare(batch)
+
+    def _announce(self, batch: Batch) -> GradientSum | None:
+        """Begin to agree with the other ranks on a batch, unless that is begun. Returns what they agree on of rows."""
+        for learner in self.learners():
+            self.updates[learner].losses.announce(batch)
+        return self.model.agree(batch)
 
     def _seed(self, seed: int) -> None:
         """Seed the generator that dropout draws from: `torch.manual_seed` seeds those of every kind of device.
@@ -224,7 +248,9 @@ class Trainer:
                 done = self.progress.epoch
                 return [next(name for name, end in self._ends().items() if done < end)]
 
-    def _update(self, batch: Batch, learner: str | None) -> dict[str, torch.Tensor]:
+    def _update(
+        self, batch: Batch, learner: str | None, following: GradientSum | None
+    ) -> dict[str, torch.Tensor]:
         update = self.updates[learner]
         for name, stage in self.model.networks.items():
             learns = learner in (None, name)  # no dropout in a stage that does not learn now
@@ -235,7 +261,9 @@ class Trainer:
         for parameter in self._parameters:
             parameter.grad = None
         loss.backward()
-        sum_gradients(self.model, update.computed, self.ranks)
+        if following is not None:  # the counts have arrived while this rank computed
+            following.send_numbers()
+        means = sum_gradients(self.model, update, self.ranks, means)
         if self.average is not None:
             self.average.before()
         for optimiser in self.optimisers.values():
@@ -308,37 +336,42 @@ class Trainer:
             self.average.step = self.progress.step
 
 
-def sum_gradients(model: JointModel, names: Iterable[str], ranks: Ranks) -> None:
-    """Sum the gradients of an update over all ranks: of layers as one buffer, then of tables, row by row.
+def sum_gradients(
+    model: JointModel, update: Update, ranks: Ranks, means: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Sum the gradients of an update over all ranks: of layers as one buffer, of tables row by row, at the same time.
 
     A collective. What has a gradient on some rank has one on all of them afterwards, and what has none on any keeps
     none, so that optimisers do on every rank what they would do alone.
 
     Args:
         model: with the gradients of this rank.
-        names: the stages and teachers that were computed, the same on all ranks.
+        update: what was computed, the same on all ranks.
         ranks: all of them.
+        means: this rank's part of the mean of each loss.
+
+    Returns the means, which are summed along with the gradients of layers.
     """
     if ranks.alone:
-        return
-    names = list(names)
-    layers = model.layers(names)
-    tables = [
-        model.table_sets[set_name] for set_name in dict.fromkeys(model.tables_of[name] for name in names)
-    ]
-    reached = [layer.grad is not None for layer in layers] + [
-        some for table_set in tables for some in table_set.reached
-    ]
+        return means
+    layers = update.layers
+    reading = [name for name in update.computed if name not in model.frozen_tables]
+    tables = [model.table_sets[name] for name in dict.fromkeys(model.tables_of[name] for name in reading)]
+    by_table = [table_set.reached for table_set in tables]
+    reached = [layer.grad is not None for layer in layers] + [some for by_dim in by_table for some in by_dim]
     gradients = [torch.zeros_like(layer) if layer.grad is None else layer.grad for layer in layers]
     flags = torch.tensor(reached, dtype=gradients[0].dtype, device=gradients[0].device)
-    buffer = torch.cat([*(gradient.reshape(-1) for gradient in gradients), flags])
-    ranks.sum(buffer, "gradients of layers")
-    *summed, flags = buffer.split([*(layer.numel() for layer in layers), len(flags)])
+    parts = torch.stack(list(means.values())).to(flags.dtype)
+    buffer = torch.cat([*(gradient.reshape(-1) for gradient in gradients), flags, parts])
+    pending = ranks.start_sum(buffer, "gradients of layers")
+    for table_set in tables:
+        table_set.send_gradients()
+    pending.wait()
+    *summed, flags, parts = buffer.split([*(layer.numel() for layer in layers), len(flags), len(parts)])
     some_rank = [count > 0 for count in flags.tolist()]
     for layer, gradient, some in zip(layers, summed, some_rank, strict=False):
         layer.grad = gradient.view_as(layer) if some else None
     of_tables = iter(some_rank[len(layers) :])
-    for table_set in tables:
-        by_dim = [next(of_tables) for _ in table_set.reached]
-        if any(by_dim):
-            table_set.sum_gradients(by_dim)
+    for table_set, by_dim in zip(tables, by_table, strict=True):
+        table_set.sum_gradients([next(of_tables) for _ in by_dim])
+    return dict(zip(means, parts.unbind(), strict=True))

@@ -5,7 +5,7 @@ Letters: R requests · C candidates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat
@@ -13,7 +13,7 @@ from pydantic import PositiveFloat
 from corank.core.lazy import lazy
 from corank.losses.base import LOSSES, FunnelSpec
 from corank.losses.cascade import FunnelLoss
-from corank.losses.levels import best_dcg, gains_of, pairs, rank_discounts
+from corank.losses.levels import best_dcg, gains_of, pair_mass, pairs, rank_discounts
 from corank.losses.padded import PaddedLists, falling_order
 
 if TYPE_CHECKING:
@@ -52,24 +52,33 @@ class IccLoss(FunnelLoss):
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
-        chosen = batch.in_population(self.population(funnel))
         lists = PaddedLists.of_population(batch, self.population(funnel))
-        true = batch.in_population({funnel.levels.index(level): None for level in self.positive})
         stages = [stage for stage in funnel.keep if stage in self.reads(funnel)]
-        cutting = torch.zeros_like(lists.size, dtype=torch.bool)
         reached, result = torch.ones_like(batch.weight), torch.zeros_like(batch.weight)
         for stage in stages:
             z, keep = outputs[stage].logits[self.label], self.top or funnel.keep[stage]
             cuts = lists.size > keep
-            cutting |= cuts
             last = stage == stages[-1]
             kept = torch.zeros_like(z) if last else self._kept(z.detach(), lists, keep, cuts, batch)
             result, reached = result + reached * (1 - kept) * z, reached * kept
-        by_truth = [PaddedLists.of(batch, chosen & ~true), PaddedLists.of(batch, chosen & true)]
-        value, number = pairs(result, by_truth, gains_of(batch, GAINS), rank_discounts(result, lists))
+        by_truth, weights = self._by_truth(batch, funnel), self.weights(batch, funnel)
+        value = pairs(result, by_truth, gains_of(batch, GAINS), rank_discounts(result, lists))
         best = best_dcg(by_truth, GAINS, lists.mask.shape[1])
-        eligible = cutting & (number > 0)
-        return value / best.where(eligible, 1), lists.mean(lists(batch.weight)) * eligible
+        return value / best.where(weights > 0, 1), weights
+
+    def weights(self, batch: Batch, funnel: FunnelSpec) -> Tensor:
+        return super().weights(batch, funnel) * (pair_mass(self._by_truth(batch, funnel)) > 0)
+
+    def _by_truth(self, batch: Batch, funnel: FunnelSpec) -> Sequence[PaddedLists]:
+        """The candidates that need not survive, and those that should."""
+        population = self.population(funnel)
+        chosen = batch.in_population(population)
+        true = batch.in_population({funnel.levels.index(level): None for level in self.positive})
+        parts = (chosen & ~true, chosen & true)
+        return batch.once(
+            ("by truth", *self.positive, *population.items()),
+            lambda: tuple(PaddedLists.of(batch, part) for part in parts),
+        )
 
     def _kept(self, z: Tensor, lists: PaddedLists, keep: int, cuts: Tensor, batch: Batch) -> Tensor:
         """How far a stage keeps each candidate, by its distance from the last that it keeps: (C,)."""

@@ -83,4 +83,7 @@ class LevelsBceLoss(Loss):
         z = outputs[self.stage].logits[self.label] / self.temperature
         positive = batch.in_population(self._positives(funnel)).float()
         values = torch.nn.functional.binary_cross_entropy_with_logits(z, positive, reduction="none")
-        return values, batch.weight * batch.in_population(self.population(funnel))
+        return values, self.weights(batch, funnel)
+
+    def weights(self, batch: Batch, funnel: FunnelSpec) -> Tensor:
+        return batch.weight * batch.in_population(self.population(funnel))

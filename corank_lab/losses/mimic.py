@@ -71,11 +71,19 @@ class MimicLoss(Loss):
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
-        clicked = torch.nonzero(batch.label_weight(self.label) * (batch.labels[self.label] > 0)).squeeze(1)
+        clicked = self._clicked(batch)
         mimics = outputs[self.stage].extras["mimics"]
         request, item = batch.request_of[clicked].long(), batch.item_of[clicked].long()
         # not by an index, whose gradient adds up in no fixed order
         embedding, normalize = torch.nn.functional.embedding, torch.nn.functional.normalize
         of_item, of_query = embedding(request, mimics.of_item()), embedding(item, mimics.of_query())
         query, item_vector = normalize(mimics.query[request], dim=1), normalize(mimics.item[item], dim=1)
-        return 2 - (of_item * item_vector).sum(1) - (of_query * query).sum(1), batch.weight[clicked]
+        return 2 - (of_item * item_vector).sum(1) - (of_query * query).sum(1), self.weights(batch, funnel)
+
+    def weights(self, batch: Batch, funnel: FunnelSpec) -> Tensor:
+        return batch.weight[self._clicked(batch)]
+
+    def _clicked(self, batch: Batch) -> Tensor:
+        """The clicked candidates: (P,)."""
+        clicked = batch.label_weight(self.label) * (batch.labels[self.label] > 0)
+        return batch.once(("clicked", self.label), lambda: torch.nonzero(clicked).squeeze(1))

@@ -68,7 +68,11 @@ class RankFlowLoss(FunnelLoss):
                 value = value + self.alpha * _choice(z, best, candidates & ~best)
                 value = value + (1 - self.alpha) * _mean((z - teacher) ** 2, candidates)
                 candidates = _first(z.detach(), candidates, quotas[n])
-        return value, lists.mean(lists(batch.weight)) * (lists.size > 0)
+        return value, self.weights(batch, funnel)
+
+    def weights(self, batch: Batch, funnel: FunnelSpec) -> Tensor:
+        lists = PaddedLists.of_population(batch, self.population(funnel))
+        return lists.mean(lists(batch.weight)) * (lists.size > 0)
 
 
 def _first(scores: Tensor, among: Tensor, count: int) -> Tensor:

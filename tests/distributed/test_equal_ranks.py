@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.support.equal_ranks import WORLDS, make_base, runs, train_cases
+from tests.support.equal_ranks import WORLDS, make_base, require_equal_ahead, runs, train_cases
 from tests.support.network import Hosts, can_make_hosts, hosts_with_loss
 from tests.support.ranks import fork_ranks
 
@@ -61,6 +61,11 @@ def test_a_repeated_training_ends_with_the_same_bits(results: Path) -> None:
     assert len(repeats) == 2
     for name, tensor in repeats[0].items():
         assert torch.equal(tensor, repeats[1][name]), name
+
+
+def test_batches_agreed_on_ahead_change_no_bit(results: Path) -> None:
+    ends = fork_ranks(require_equal_ahead, 2, results)
+    assert [code for code, _ in ends] == [0, 0], "\n".join(text for _, text in ends)
 
 
 @pytest.mark.skipif(

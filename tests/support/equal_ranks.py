@@ -5,6 +5,7 @@ In float64 rounding cannot hide an error.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
+from corank.batches.ahead import pair_batches
 from corank.batches.batch import Batch
 from corank.core.settings import validate
 from corank.data.packed.dataset import PackedDataset
@@ -147,16 +149,36 @@ def train_cases(folder: Path, out: Path, last: int | None = None, steps: int = S
                 save_file(tensors, out / f"{ranks.world}.{number}.safetensors")
 
 
+def require_equal_ahead(folder: Path) -> None:
+    """Fail unless batches that the ranks agree on ahead change no bit of any case, as the rank of the environment."""
+    torch.set_num_threads(1)
+    with join_ranks() as ranks:
+        packed = PackedDataset.open(folder / "packed")
+        for case, tables in runs(ranks.world)[:-1]:
+            trainings, sent = [], []
+            for ahead in (False, True):
+                ranks.sent.clear()
+                trainings.append(train_case(folder, packed, case, tables, ranks, STEPS, ahead))
+                sent.append(dict(ranks.sent))
+            for name, tensor in trainings[0].items():
+                assert torch.equal(tensor, trainings[1][name]), (case, tables, name)
+            assert sent[0] == sent[1], (case, tables)
+
+
 def train_case(
-    folder: Path, packed: PackedDataset, case: str, tables: str, ranks: Ranks, steps: int
+    folder: Path, packed: PackedDataset, case: str, tables: str, ranks: Ranks, steps: int, ahead: bool = False
 ) -> dict[str, Tensor]:
-    """Take some steps. Returns all weights, of tables whole, and the sums of the losses of all steps."""
+    """Take some steps. Returns all weights, of tables whole, and the sums of the losses of all steps.
+
+    `ahead`: whether a step agrees on the batch after it.
+    """
     trainer = Trainer(Run(folder, _config(folder, case, tables), folder), packed, ranks)
     trainer.model.dtype = torch.get_default_dtype()
     sums: dict[str, Tensor] = {}
-    for batch in _batches(trainer, steps):
-        for name, mean in trainer.step(batch).items():
-            sums[name] = sums[name] + mean if name in sums else mean
+    for batches in _epochs(trainer, steps):
+        for batch, following in pair_batches(batches, ahead):
+            for name, mean in trainer.step(batch, following).items():
+                sums[name] = sums[name] + mean if name in sums else mean
     tensors = {f"loss.{name}": total for name, total in sums.items()}
     rows = [trainer.model.layout.table_rows[table.shape[1]] for table in trainer.model.tables.parameters()]
     for sort, model in (("model", trainer.model), ("average", trainer.shipped())):
@@ -191,14 +213,12 @@ def _require_equal(tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
             assert torch.equal(other, tensor.reshape(-1)), f"rank {ranks.rank}: {name}"
 
 
-def _batches(trainer: Trainer, steps: int) -> Iterator[Batch]:
+def _epochs(trainer: Trainer, steps: int) -> Iterator[Iterator[Batch]]:
     """So many batches in all, of one epoch or, in mode separate, of one for each stage."""
     epochs = trainer.epochs
     for _ in range(epochs):
-        batches = trainer.reader.read_shuffled(trainer.progress.epoch)
-        for _ in range(steps // epochs):
-            batch = next(batches)
-            yield in_double(batch) if torch.get_default_dtype() == torch.float64 else batch
+        batches = islice(trainer.reader.read_shuffled(trainer.progress.epoch), steps // epochs)
+        yield map(in_double, batches) if torch.get_default_dtype() == torch.float64 else batches
         trainer.progress.epoch += 1
         trainer.settle()
 

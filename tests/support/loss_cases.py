@@ -71,9 +71,12 @@ def gradient_of(z: Mapping[str, StageOutput], stage: str = "prerank") -> torch.T
 
 
 def loss(term: Loss, z: Mapping[str, StageOutput], made: Batch, scope: FunnelSpec = SCOPE) -> float:
-    """The term's mean, its gradients left in `z`."""
+    """The term's mean, its gradients left in `z`. Fails unless its weights are those that it announces."""
     term.check(scope, "losses.0")
-    total = divide(*weighted_sum(*term.values(z, made, scope)))
+    values, weights = term.values(z, made, scope)
+    announced = term.weights(made, scope)
+    assert announced is None or torch.equal(announced, weights)
+    total = divide(*weighted_sum(values, weights))
     total.backward()
     return total.item()
 

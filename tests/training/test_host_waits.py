@@ -57,7 +57,7 @@ def take_step(
     """Take a step on the meta device, reading ahead; layers, which torch's own optimiser updates, stay as they are."""
     model = model.to(META)
     losses = total.of(None)
-    update = Update(losses, model.with_earlier(losses.reads), scored or {})
+    update = Update(losses, model.with_earlier(losses.reads), scored or {}, [])
     tables, average = table_optimiser(model.tables.parameters(), TableOptimiser()), Average(model, 0.9)
     for made in move_batches(iter([batch]), META, update.prepare):
         with HostCopies() as copies:

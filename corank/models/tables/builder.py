@@ -3,6 +3,7 @@
 Letters: U distinct table rows of this rank's part of a batch · d dimension.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from corank.batches.batch import TableLookup
 from corank.core.types import Ints
-from corank.distributed.ranks import BUCKETS, Ranks, RowShards
+from corank.distributed.ranks import BUCKETS, Pending, Ranks, RowShards
 from corank.features.input_layout import Layout
-from corank.models.tables.embedding import Tables, sum_rows
+from corank.models.tables.embedding import Tables, row_gradient, sum_rows
 from corank.models.tables.row_exchange import GradientSum, RowExchange, RowUnion
 
 G = TypeVar("G", bound=GradientSum)
@@ -23,41 +24,66 @@ SCALE = 0.02
 """Standard deviation of the rows' numbers."""
 
 
-class LatestBatch(Generic[G]):
-    """What the ranks have agreed on for the latest batch; all sets of tables share it."""
+class LatestBatches(Generic[G]):
+    """What the ranks agree on for a batch and the one after it; all sets of tables share it."""
 
     def __init__(self, agree: Callable[[Mapping[int, TableLookup], Ranks], G], ranks: Ranks) -> None:
         self._agree, self._ranks = agree, ranks
-        self._latest: tuple[Mapping[int, TableLookup], G] | None = None
+        self._latest: list[tuple[Mapping[int, TableLookup], G]] = []
 
     def __call__(self, lookups: Mapping[int, TableLookup]) -> G:
-        """Agree on a batch, unless that is done. A collective."""
-        if self._latest is None or self._latest[0] is not lookups:
-            self._latest = lookups, self._agree(lookups, self._ranks)
-        return self._latest[1]
+        """Begin to agree on a batch, unless that is begun. A collective."""
+        for known, agreement in self._latest:
+            if known is lookups:
+                return agreement
+        agreement = self._agree(lookups, self._ranks)
+        self._latest = [*self._latest[-1:], (lookups, agreement)]
+        return agreement
 
 
-class ReplicatedTables(Tables):
+class RankTables(Tables, Generic[G]):
+    """A set of tables whose rows, or gradients, several ranks exchange."""
+
+    def __init__(self, weights: Mapping[int, Tensor], buckets: range, agree: LatestBatches[G]) -> None:
+        super().__init__(weights, buckets)
+        self.agree = agree
+        self._lookups = dict[int, TableLookup]()
+        self._sent = Pending(torch.empty(0))
+
+    @abstractmethod
+    def gradients(self) -> dict[int, Tensor]:
+        """By dimension the gradients of the latest batch's distinct rows, zeros where it did not reach: (U, d) each."""
+
+    def send_gradients(self) -> None:
+        """Begin to send the gradients of this rank to others. A collective."""
+        agreement = self.agree(self._lookups)
+        self._sent = agreement.send(self.gradients())
+        _ = agreement.sums  # made while gradients travel
+
+    def sum_gradients(self, reached: Sequence[bool]) -> None:
+        """Sum the gradients of all ranks, each row's in rank order; none of dimensions that no rank reached."""
+        summed = self.agree(self._lookups).sum(self._sent)
+        for (dim, (rows, values)), some in zip(summed.items(), reached, strict=True):
+            weight = self.weights[str(dim)]
+            weight.grad = row_gradient(rows, values, weight.shape) if some else None
+
+
+class ReplicatedTables(RankTables[RowUnion]):
     """A set of tables that every rank has whole, and updates alike."""
-
-    def __init__(self, weights: Mapping[int, Tensor], union: LatestBatch[RowUnion]) -> None:
-        super().__init__(weights)
-        self._union, self._lookups = union, dict[int, TableLookup]()
 
     def forward(self, lookups: dict[int, TableLookup]) -> dict[int, tuple[Tensor, ...]]:
         """Bag sums by table dimension, one (B, d) for each placement of `lookup.reads`, in that order."""
         self._lookups = lookups
         return super().forward(lookups)
 
-    def sum_gradients(self, reached: Sequence[bool]) -> None:
-        """Gather the gradients of all ranks and sum them."""
+    def gradients(self) -> dict[int, Tensor]:
+        """By dimension the gradients of the latest batch's distinct rows, zeros where it did not reach: (U, d) each."""
         gradients = {}
-        for (dim, lookup), some in zip(self._lookups.items(), reached, strict=True):
+        for dim, lookup in self._lookups.items():
             weight = self.weights[str(dim)]
-            if some:
-                zeros = weight.new_zeros(len(lookup.touched), dim)
-                gradients[dim] = zeros if weight.grad is None else weight.grad._values()
-        self._set_gradients(self._union(self._lookups).sum(gradients))
+            zeros = weight.new_zeros(len(lookup.touched), dim)
+            gradients[dim] = zeros if weight.grad is None else weight.grad._values()
+        return gradients
 
 
 class _LookUpFetched(torch.autograd.Function):
@@ -74,7 +100,7 @@ class _LookUpFetched(torch.autograd.Function):
 _look_up_fetched: Callable[..., tuple[Tensor, ...]] = _LookUpFetched.apply
 
 
-class ShardedTables(Tables):
+class ShardedTables(RankTables[RowExchange]):
     """This rank's shard of a set of tables. What a batch reads is fetched from its owners.
 
     The rows fetched are a leaf of the backward pass: its collectives follow it, in an order that is the same on all
@@ -82,18 +108,25 @@ class ShardedTables(Tables):
     """
 
     def __init__(
-        self, weights: Mapping[int, Tensor], buckets: range, exchange: LatestBatch[RowExchange]
+        self, weights: Mapping[int, Tensor], buckets: range, agree: LatestBatches[RowExchange]
     ) -> None:
-        super().__init__(weights, buckets)
-        self._exchange, self._fetched = exchange, dict[int, Tensor]()
-        self._lookups = dict[int, TableLookup]()
+        super().__init__(weights, buckets, agree)
+        self._fetched = dict[int, Tensor]()
+        self._coming: tuple[dict[int, TableLookup], Pending] | None = None
+
+    def fetch(self, lookups: dict[int, TableLookup]) -> None:
+        """Begin to get the rows that the next forward pass reads. A collective."""
+        weights = {int(dim): weight.detach() for dim, weight in self.weights.items()}
+        self._coming = lookups, self.agree(lookups).fetch(weights)
 
     def forward(self, lookups: dict[int, TableLookup]) -> dict[int, tuple[Tensor, ...]]:
         """Bag sums by table dimension, one (B, d) for each placement of `lookup.reads`, in that order."""
         if not lookups:
             return {}
-        weights = {int(dim): weight.detach() for dim, weight in self.weights.items()}
-        fetched = self._exchange(lookups).fetch(weights)
+        if self._coming is None or self._coming[0] is not lookups:
+            self.fetch(lookups)
+        assert self._coming is not None
+        fetched, self._coming = self.agree(lookups).take(self._coming[1]), None
         if torch.is_grad_enabled():
             self._lookups = lookups
             self._fetched = {dim: rows.requires_grad_() for dim, rows in fetched.items()}
@@ -104,15 +137,12 @@ class ShardedTables(Tables):
         """By dimension, whether the latest backward pass reached the table on this rank."""
         return [rows.grad is not None for rows in self._fetched.values()]
 
-    def sum_gradients(self, reached: Sequence[bool]) -> None:
-        """Send the gradients to the owners of the rows, and sum those of this rank's rows."""
-        gradients = {
-            dim: torch.zeros_like(rows) if rows.grad is None else rows.grad
-            for (dim, rows), some in zip(self._fetched.items(), reached, strict=True)
-            if some
+    def gradients(self) -> dict[int, Tensor]:
+        """By dimension the gradients of the latest batch's distinct rows, zeros where it did not reach: (U, d) each."""
+        fetched, self._fetched = self._fetched, {}
+        return {
+            dim: torch.zeros_like(rows) if rows.grad is None else rows.grad for dim, rows in fetched.items()
         }
-        self._set_gradients(self._exchange(self._lookups).sum(gradients))
-        self._fetched = {}
 
 
 def draw_rows(shards: RowShards, rank: int, dim: int, untrained: Ints, seed: int, name: str) -> Tensor:
@@ -160,9 +190,11 @@ class TableBuilder:
         if self.ranks.alone:
             return {name: Tables(self._whole(layout, name)) for name in names}
         if not self.sharded:
-            union = LatestBatch(RowUnion, self.ranks)
-            return {name: ReplicatedTables(self._whole(layout, name), union) for name in names}
-        exchange = LatestBatch(RowExchange, self.ranks)
+            union = LatestBatches(RowUnion, self.ranks)
+            return {
+                name: ReplicatedTables(self._whole(layout, name), range(BUCKETS), union) for name in names
+            }
+        exchange = LatestBatches(RowExchange, self.ranks)
         shards = {dim: RowShards(rows, self.ranks.world) for dim, rows in layout.table_rows.items()}
         buckets = RowShards(0, self.ranks.world).buckets(self.ranks.rank)
         return {

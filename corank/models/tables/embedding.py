@@ -88,15 +88,18 @@ class Tables(nn.Module):
         """By dimension, whether the latest backward pass reached the table on this rank."""
         return [weight.grad is not None for weight in self.weights.values()]
 
+    def fetch(self, lookups: dict[int, TableLookup]) -> None:
+        """Begin to get the rows that the next forward pass reads. A collective; one rank has nothing to do.
+
+        The rows are as they are now: until then no update may change them.
+        """
+
+    def send_gradients(self) -> None:
+        """Begin to send the gradients of this rank to others. A collective; one rank has nothing to do."""
+
     def sum_gradients(self, reached: Sequence[bool]) -> None:
-        """Sum the gradients of all ranks, each row's in rank order. A collective; one rank has nothing to do.
+        """Sum the gradients of all ranks, each row's in rank order, once they are sent.
 
         Args:
             reached: by dimension, whether some rank has a gradient; one without counts as zeros then.
         """
-
-    def _set_gradients(self, summed: Mapping[int, tuple[Tensor, Tensor]]) -> None:
-        """Set the gradients of tables: by dimension, rows and values."""
-        for dim, (rows, values) in summed.items():
-            weight = self.weights[str(dim)]
-            weight.grad = row_gradient(rows, values, weight.shape)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from corank.batches.batch import Csr, TableLookup, group
-from corank.distributed.ranks import Ranks
+from corank.distributed.ranks import Pending, Ranks
 from corank.models.tables.embedding import gather, sum_rows
 
 Lookups = Mapping[int, TableLookup]
@@ -22,116 +22,132 @@ Lookups = Mapping[int, TableLookup]
 
 
 class GradientSum(ABC):
-    """Sums the gradients of a batch's table rows over all ranks; made for each batch."""
+    """Sums the gradients of a batch's table rows over all ranks; made for each batch.
 
-    def __init__(self, lookups: Lookups, ranks: Ranks) -> None:
-        self.ranks, self.dims = ranks, list(lookups)
+    The ranks agree on the rows by two messages, counts and numbers, both of which they can send while the batch before
+    is computed: all in the same order, and nobody waits until what arrived is read.
+    """
 
-    @abstractmethod
-    def sum(self, gradients: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
-        """Sum gradients over the ranks, each row's in rank order. A collective.
+    def __init__(
+        self, lookups: Lookups, ranks: Ranks, needed: Sequence[Sequence[int]], rows: Sequence[Tensor]
+    ) -> None:
+        """Begin to send every rank how many rows follow. A collective.
 
         Args:
-            gradients: of this rank's distinct rows, of some dimensions, the same on all ranks: (U, d) each.
+            lookups: of this rank's part of the batch.
+            ranks: all of them.
+            needed: by rank and dimension, how many rows this one sends numbers of.
+            rows: their numbers, by dimension and then rank.
+        """
+        self.ranks, self.dims, self._needed = ranks, list(lookups), needed
+        self._rows = rows
+        each = [len(self.dims)] * ranks.world
+        counts = torch.tensor(needed).reshape(-1)
+        self._counts = ranks.start_exchange(counts, each, each, "counts of table rows")
+
+    @abstractmethod
+    def send(self, gradients: Mapping[int, Tensor]) -> Pending:
+        """Begin to send the gradients of this rank's distinct rows, of every dimension: (U, d) each. A collective."""
+
+    def sum(self, sent: Pending) -> dict[int, tuple[Tensor, Tensor]]:
+        """Sum the gradients that all ranks send, each row's in rank order.
 
         Returns:
             For each dimension the rows to update here, ascending, and their gradients: (N,), (N, d).
         """
+        arrived = _by_dim(sent.wait(), self._sizes(self._wanted))
+        return {
+            dim: (rows, sum_rows(flat.view(-1, dim), csr))
+            for (dim, (rows, csr)), flat in zip(self.sums.items(), arrived, strict=True)
+        }
 
-    @abstractmethod
-    def _rows(self) -> dict[int, Tensor]:
-        """By dimension the rows that gradients arrive for, in rank order: (Q,) each."""
+    def send_numbers(self) -> None:
+        """Begin to send every rank the numbers of the rows, unless that is begun. A collective."""
+        _ = self._numbers
 
     @cached_property
-    def _updated(self) -> dict[int, tuple[Tensor, Csr]]:
+    def _wanted(self) -> list[list[int]]:
+        """By rank and dimension, how many rows this one receives numbers of."""
+        wanted: list[list[int]] = self._counts.wait().reshape(self.ranks.world, -1).tolist()
+        return wanted
+
+    @cached_property
+    def _numbers(self) -> Pending:
+        rows = _by_rank(self._rows, self._needed)
+        return self.ranks.start_exchange(
+            rows, _totals(self._needed), _totals(self._wanted), "numbers of table rows"
+        )
+
+    @cached_property
+    def _received(self) -> dict[int, Tensor]:
+        """By dimension the rows whose numbers were received, in rank order: (Q,) each."""
+        return dict(zip(self.dims, _by_dim(self._numbers.wait(), self._wanted), strict=True))
+
+    @cached_property
+    def sums(self) -> dict[int, tuple[Tensor, Csr]]:
         """By dimension the distinct rows that gradients arrive for, and the sums over what arrives."""
         sums = {}
-        for dim, rows in self._rows().items():
+        for dim, rows in self._received.items():
             distinct, start, order = group(rows.cpu().numpy())
             here = [torch.from_numpy(a).to(rows.device) for a in (distinct, order, start)]
             sums[dim] = (here[0], Csr(here[1], here[2], None))
         return sums
 
-    def _summed(self, arrived: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
-        return {
-            dim: (self._updated[dim][0], sum_rows(values, self._updated[dim][1]))
-            for dim, values in arrived.items()
-        }
+    def _sizes(self, counts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """How many numbers so many rows have, by rank and dimension."""
+        return [[n * dim for n, dim in zip(of_rank, self.dims, strict=True)] for of_rank in counts]
 
 
 class RowExchange(GradientSum):
     """Rows of sharded tables, sent by their owners to the ranks that need them, and gradients the other way."""
 
     def __init__(self, lookups: Lookups, ranks: Ranks) -> None:
-        """A collective: each rank sends every other which of its rows it needs."""
-        super().__init__(lookups, ranks)
-        self._needed = _by_part([lookup.owned for lookup in lookups.values()])
-        """By rank and dimension, how many of its rows this one needs."""
-        each = [len(self.dims)] * ranks.world
-        counts = torch.tensor(self._needed).reshape(-1)
-        wanted = ranks.exchange(counts, each, each, "counts of table rows").reshape(ranks.world, -1)
-        self._wanted: list[list[int]] = wanted.tolist()
-        """By rank and dimension, how many rows of this one it needs."""
-        rows = _by_rank([lookup.touched for lookup in lookups.values()], self._needed)
-        came = ranks.exchange(rows, _totals(self._needed), _totals(self._wanted), "numbers of table rows")
-        self._local = dict(zip(self.dims, _by_dim(came, self._wanted), strict=True))
+        """Begin to ask every rank for those of its rows that this one needs. A collective."""
+        needed = _by_part([lookup.owned for lookup in lookups.values()])
+        super().__init__(lookups, ranks, needed, [lookup.touched for lookup in lookups.values()])
 
-    def fetch(self, weights: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Get this rank's distinct rows from their owners. A collective.
+    def fetch(self, weights: Mapping[int, Tensor]) -> Pending:
+        """Begin to get this rank's distinct rows from their owners. A collective.
 
         Args:
             weights: this rank's shard of each dimension's table.
-
-        Returns:
-            Rows in the order of `TableLookup.touched`, by dimension: (U, d) each.
         """
-        out = {dim: gather(weights[dim], self._local[dim]) for dim in self.dims}
-        return self._send(out, self._wanted, self._needed, "table rows")
+        rows = [gather(weights[dim], self._received[dim]) for dim in self.dims]
+        return self._send(rows, self._wanted, self._needed, "table rows")
 
-    def sum(self, gradients: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
-        """Send each owner the gradients of its rows, which it sums."""
-        return self._summed(self._send(gradients, self._needed, self._wanted, "gradients of table rows"))
+    def take(self, fetched: Pending) -> dict[int, Tensor]:
+        """Take the rows that are fetched, in the order of `TableLookup.touched`, by dimension: (U, d) each."""
+        parts = zip(self.dims, _by_dim(fetched.wait(), self._sizes(self._needed)), strict=True)
+        return {dim: part.view(-1, dim) for dim, part in parts}
 
-    def _rows(self) -> dict[int, Tensor]:
-        return self._local
+    def send(self, gradients: Mapping[int, Tensor]) -> Pending:
+        """Begin to send each owner the gradients of its rows."""
+        parts = [gradients[dim] for dim in self.dims]
+        return self._send(parts, self._needed, self._wanted, "gradients of table rows")
 
     def _send(
-        self, rows: Mapping[int, Tensor], to: Sequence[Sequence[int]], by: Sequence[Sequence[int]], what: str
-    ) -> dict[int, Tensor]:
-        """Send rows of some dimensions, `to` and received `by` rank and dimension."""
-        at = [self.dims.index(dim) for dim in rows]
-        sent = [[counts[n] * dim for n, dim in zip(at, rows, strict=True)] for counts in to]
-        received = [[counts[n] * dim for n, dim in zip(at, rows, strict=True)] for counts in by]
-        flat = _by_rank([part.reshape(-1) for part in rows.values()], sent)
-        came = self.ranks.exchange(flat, _totals(sent), _totals(received), what)
-        return {dim: part.view(-1, dim) for dim, part in zip(rows, _by_dim(came, received), strict=True)}
+        self, rows: Sequence[Tensor], to: Sequence[Sequence[int]], by: Sequence[Sequence[int]], what: str
+    ) -> Pending:
+        """Begin to send rows of each dimension, `to` and received `by` rank and dimension."""
+        sent, received = self._sizes(to), self._sizes(by)
+        flat = _by_rank([part.reshape(-1) for part in rows], sent)
+        return self.ranks.start_exchange(flat, _totals(sent), _totals(received), what)
 
 
 class RowUnion(GradientSum):
     """Rows of replicated tables: every rank gets all gradients, and sums them alike."""
 
     def __init__(self, lookups: Lookups, ranks: Ranks) -> None:
-        """A collective: each rank sends every other which rows it has gradients of."""
-        super().__init__(lookups, ranks)
+        """Begin to tell every rank which rows this one has gradients of. A collective."""
         touched = [lookup.touched for lookup in lookups.values()]
-        counts = torch.tensor([len(rows) for rows in touched])
-        each = [len(self.dims)] * ranks.world
-        self._counts = [part.tolist() for part in ranks.gather(counts, "counts of table rows", each)]
-        """By rank and dimension."""
-        came = ranks.gather(torch.cat(touched), "numbers of table rows", _totals(self._counts))
-        self._touched = dict(zip(self.dims, _by_dim(torch.cat(came), self._counts), strict=True))
+        needed = [[len(rows) for rows in touched]] * ranks.world
+        super().__init__(lookups, ranks, needed, [rows.repeat(ranks.world) for rows in touched])
 
-    def sum(self, gradients: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
-        """Gather the gradients of all ranks and sum them."""
-        at = [self.dims.index(dim) for dim in gradients]
-        sizes = [[counts[n] * dim for n, dim in zip(at, gradients, strict=True)] for counts in self._counts]
-        flat = torch.cat([part.reshape(-1) for part in gradients.values()])
-        came = torch.cat(self.ranks.gather(flat, "gradients of table rows", _totals(sizes)))
-        parts = zip(gradients, _by_dim(came, sizes), strict=True)
-        return self._summed({dim: part.view(-1, dim) for dim, part in parts})
-
-    def _rows(self) -> dict[int, Tensor]:
-        return self._touched
+    def send(self, gradients: Mapping[int, Tensor]) -> Pending:
+        """Gather the gradients of all ranks."""
+        flat = torch.cat([gradients[dim].reshape(-1) for dim in self.dims])
+        sizes = _totals(self._sizes(self._wanted))
+        return Pending(torch.cat(self.ranks.gather(flat, "gradients of table rows", sizes)))
 
 
 def _totals(counts: Sequence[Sequence[int]]) -> list[int]:
