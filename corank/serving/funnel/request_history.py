@@ -283,8 +283,10 @@ class HistoryEncoder:
         """Gather the records of the items of R requests' histories, which are at some positions: (E,) by history."""
         looked_up = [positions[name] for name in self._needs.records if name in histories]
         at = np.concatenate([_NO_TIMES, *looked_up])
-        known = at >= 0
-        row, end = np.where(known, np.cumsum(known) - 1, -1), np.cumsum([*map(len, looked_up)])
+        row, known = np.arange(len(at)), at >= 0
+        if not known.all():
+            row, at = np.where(known, np.cumsum(known) - 1, -1), at[known]
+        end = np.cumsum([*map(len, looked_up)])
         rows = dict(zip(self._needs.records, np.split(row, end[:-1]), strict=False)) if looked_up else {}
         listed = {}
         for name, of in histories.items():
@@ -294,7 +296,6 @@ class HistoryEncoder:
             listed[name] = _lists(
                 codes, rows[name] if name in rows else np.full(sum(map(len, codes)), -1), weight
             )
-        at = at[known]
         return HistoryItems(listed, items.rows(at), items.operands(at, self._item_operands))
 
     def operands(
