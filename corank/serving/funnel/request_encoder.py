@@ -171,7 +171,7 @@ class RequestEncoder:
         columns = manifest.request_columns
         self._value_columns, self._cross_columns = columns.values, sorted(columns.cross)
         crosses = self.schema.derived("cross")
-        self._crossed = OperandNames.of(self.schema, "item", crosses.values()).names
+        self._crossed = frozenset(OperandNames.of(self.schema, "item", crosses.values()).names)
         self._logged = OperandNames.of(self.schema, "cross", crosses.values())
         self._comparing = [name for name, feature in crosses.items() if feature.compares_candidates]
         self._derived_crosses, self._histories = crosses.keys(), tuple(self.schema.histories())

@@ -165,7 +165,8 @@ class HistoryEncoder:
         attributes = {name: history for name, (history, _) in self.schema.attributes().items()}
         self._owners = {n: n for n in self.schema.histories()} | attributes | self.schema.parallels()
         """By list of the query that is of a history, this one."""
-        self._item_operands = {self.schema.of_items(name) or name for name in self._needs.for_attributes}
+        items = (self.schema.of_items(name) or name for name in self._needs.for_attributes)
+        self._item_operands = frozenset(items)
         self.looked_up = tuple(dict.fromkeys((*self._needs.records, *self.attended)))
         """Histories whose items are looked up."""
         self.needs_items = bool(self._needs.records or self._needs.weighted)

@@ -62,7 +62,7 @@ class MatchTerms:
                 f"{inputs.folder}: stage '{stage.name}': its facts lack the weights of matches; export the bundle again"
             )
         weight = np.array([stage.constants[f"match_{n}"] for n in range(len(columns))], dtype=np.float32)
-        self._operands = {operand for name in stage.matches for operand in crosses[name].operands}
+        self._operands = frozenset(operand for name in stage.matches for operand in crosses[name].operands)
         self._worth: dict[str, Floats] = {}
         """What a number counts, (1,), or what each code of buckets adds, (codes,)."""
         for name in stage.matches:

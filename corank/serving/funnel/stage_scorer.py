@@ -66,19 +66,19 @@ class Candidates:
         return np.searchsorted(self.request_of, np.arange(len(self.batch.requests) + 1))
 
     @cached_property
-    def slot_of(self) -> Longs:
-        """The slot of each, where every request has as many slots as one has candidates at most: (n,)."""
-        first, widest = self.bounds[:-1], np.diff(self.bounds).max()
-        shift = np.arange(len(first)) * widest - first
-        slots: Longs = np.arange(len(self.alive)) + shift.take(self.request_of)
-        return slots
+    def slots(self) -> tuple[Longs, Longs]:
+        """The candidate in each slot, 0 in those that fill up, and the slot of each: (R, S), (n,).
 
-    @property
-    def slots(self) -> Longs:
-        """The candidate in each slot, 0 in those that fill up: (R, S)."""
-        slots = np.zeros((len(self.batch.requests), int(np.diff(self.bounds).max())), dtype=np.int64)
-        slots.reshape(-1)[self.slot_of] = np.arange(len(self.alive))
-        return slots
+        Every request has as many slots as one has candidates at most.
+        """
+        index = np.arange(len(self.alive))
+        if len(self.batch.requests) == 1:
+            return index[None], index
+        size = np.diff(self.bounds)
+        filled = np.arange(size.max()) < size[:, None]
+        slots = np.zeros(filled.shape, dtype=np.int64)
+        slots[filled] = index
+        return slots, np.flatnonzero(filled)
 
     @cached_property
     def records(self) -> tuple[Rows, ...]:
@@ -158,8 +158,8 @@ class ScorerInputs:
             "event": self._read_events,
             "mask": lambda c: self._fill(c, lambda events: np.ones(len(events.rows), dtype=np.float32)),
             "ages": lambda c: self._fill(c, lambda events: events.ages),
-            "slots": lambda c: c.slots,
-            "slot_of": lambda c: c.slot_of,
+            "slots": lambda c: c.slots[0],
+            "slot_of": lambda c: c.slots[1],
             "earlier": lambda c: np.stack(
                 [c.shared[f"{name}.{what}"][c.alive] for name, what in stage.from_stages], axis=1
             ),
