@@ -10,9 +10,10 @@ Letters: R requests · n candidates of all of them · N items · d width of an i
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,9 +31,11 @@ from corank.core.types import Floats, Numbers
 from corank.data.packed.derived_columns import derive_features
 from corank.features.input_layout import Layout
 from corank.features.operands import OperandRows
+from corank.serving.funnel.request_history import join_arrays
 from corank.serving.funnel.stage_scorer import (
     MATCHES,
     PART,
+    REQUEST_OF,
     SCORERS,
     Candidates,
     Reader,
@@ -231,6 +234,9 @@ def refuse_odd(stage: StageFacts, value: Numbers, candidates: Candidates) -> Num
 
 
 OUTPUTS = ["logits", "value"]
+OF_EVENTS = {"event", "mask", "ages"}
+Feeds = dict[str, Any]
+"""The inputs of a graph, by name."""
 
 
 class _ValueGraph(StageScorer):
@@ -265,8 +271,41 @@ class _ValueGraph(StageScorer):
     def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
         """As `StageScorer.evaluate`."""
         feeds = {name: read(candidates) for name, read in self._readers}
-        logits, value = self.session.run(OUTPUTS, feeds, candidates.options)
-        return logits, value
+        if self.inputs.stage.attended is None:
+            logits, value = self.session.run(OUTPUTS, feeds, candidates.options)
+            return logits, value
+        # one run a request: what attention makes of all its events and candidates just fits into a cache
+        lengths = self.inputs.attended(candidates).lengths
+        runs = [
+            self.session.run(OUTPUTS, one, candidates.options)
+            for one in _split(feeds, candidates.bounds.tolist(), lengths)
+        ]
+        return join_arrays([logits for logits, _ in runs]), join_arrays([value for _, value in runs])
+
+
+def _split(feeds: Feeds, bounds: Sequence[int], lengths: Sequence[int]) -> Iterator[Feeds]:
+    """The inputs of a graph by request, of which each has some candidates and attends to some events.
+
+    Args:
+        feeds: by name what is of candidates (n, …), of events (E, …), or of queries (R, …).
+        bounds: where the candidates of each request begin, and the end: (R + 1,).
+        lengths: how many events each has: (R,).
+    """
+    end = 0
+    for r, ((a, b), length) in enumerate(zip(pairwise(bounds), lengths, strict=True)):
+        first, end = end, end + length
+        if a == b:
+            continue
+        one = {}
+        for name, values in feeds.items():
+            if name in OF_EVENTS:  # at least one, which does not count
+                own = values[first:end] if length else np.zeros((1, *values.shape[1:]), dtype=np.float32)
+                one[name] = own[None]
+            elif name == "slots":
+                one[name] = values[None, a:b]
+            else:
+                one[name] = values[r : r + 1] if name == "query" else values[a:b]
+        yield one
 
 
 @SCORERS.register("parts")
