@@ -5,7 +5,6 @@ Letters: n candidates.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,18 +22,12 @@ LARGEST = float(np.finfo(np.float32).max)
 """Values are 32-bit floats, in training as here."""
 
 
-@dataclass(frozen=True)
-class CandidateList:
-    """The candidates of a request, in the order given."""
-
-    ids: Sequence[Any]
-    numbers: Longs | None
-    """The ids if all are whole numbers, else None."""
-    columns: list[dict[str, Any]]
-    """The columns given with each candidate; empty if no candidate has any."""
+Candidates = tuple[Sequence[Any], Longs | None, list[dict[str, Any]]]
+"""The candidates of a request, in the order given: their ids, these as an array if all are whole numbers, and the
+columns given with each; none if no candidate has any."""
 
 
-def parse_candidates(request: Request) -> CandidateList:
+def parse_candidates(request: Request) -> Candidates:
     """Read the candidates of a request that has some. Raises RequestError for one that has no id or is given twice."""
     ids: Any = request.candidates
     columns: list[dict[str, Any]] = []
@@ -48,7 +41,7 @@ def parse_candidates(request: Request) -> CandidateList:
     if _repeats(ids, numbers):
         ((twice, _),) = Counter(ids).most_common(1)
         raise RequestError(f"candidates: {twice!r} is there twice; give each candidate once")
-    return CandidateList(ids, numbers, columns)
+    return ids, numbers, columns
 
 
 def _repeats(ids: Sequence[Any], numbers: Longs | None) -> bool:

@@ -27,7 +27,7 @@ from corank.features.operands import OperandNames, OperandRows, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import Schema
 from corank.serving.funnel.candidates import (
-    CandidateList,
+    Candidates,
     FilterEncoder,
     NumberLimits,
     parse_candidates,
@@ -51,17 +51,26 @@ class EncodedRequest:
     """What a request has of its own; its candidates are those known or described, in the order given."""
 
     request: Request
+    part: QueryPart
     ids: Sequence[Any]
     """Of its candidates."""
-    time: int
-    """Of the request, ms since 1970 UTC."""
-    unknown: list[Any]
-    """Ids of candidates that are left out: neither known nor described."""
+    numbers: Longs | None
+    """The ids given, if all are whole numbers."""
+    columns: list[dict[str, Any]]
+    """The columns given with each candidate; empty if no candidate has any."""
+    ahead: "QueryAhead | None"
     missing: list[str]
     """Columns that the request lacks."""
     clipped: Mapping[str, int]
     """By `SIDE.COLUMN`, how many numbers lie outside the range of training; they are clipped to it."""
     warnings: list[RequestWarning]
+    unknown: list[Any] = field(default_factory=list)
+    """Ids of candidates that are left out: neither known nor described."""
+
+    @property
+    def time(self) -> int:
+        """Of the request, ms since 1970 UTC."""
+        return self.part.time
 
 
 @dataclass
@@ -107,16 +116,6 @@ class EncodedBatch:
         return (
             self.given[name][alive] if name in self.given else self.items.column(name, self.positions[alive])
         )
-
-
-@dataclass(slots=True)
-class ReadRequest:
-    """A request, read as far as no item is looked up."""
-
-    request: Request
-    part: QueryPart
-    candidates: CandidateList
-    ahead: "QueryAhead | None" = None
 
 
 @dataclass(frozen=True)
@@ -191,55 +190,50 @@ class RequestEncoder:
         other.priors, other.query = priors, self.query.with_priors(priors)
         return other
 
-    def read(self, request: Request, retrieves: bool = False, ahead: QueryAhead | None = None) -> ReadRequest:
-        """Read a request, whose candidates can be retrieved or not, and whose query may have been encoded ahead.
+    def read(
+        self, request: Request, retrieves: bool = False, ahead: QueryAhead | None = None
+    ) -> EncodedRequest:
+        """Read a request as far as no item is looked up.
+
+        Its candidates can be retrieved or not, and its query may have been encoded ahead.
 
         Raises RequestError, which names the field.
         """
         try:
-            if ahead is None or ahead.encoder is not self:
-                part, ahead = self.read_query(request), None
-            else:
-                part = ahead.part
-            return ReadRequest(request, part, self._read_candidates(request, retrieves), ahead)
+            if ahead is not None and ahead.encoder is not self:
+                ahead = None
+            part = self.read_query(request) if ahead is None else ahead.part
+            given = self._read_candidates(request, retrieves)
+            warnings = [warning for history in part.histories.values() for warning in history.warnings]
+            return EncodedRequest(request, part, *given, ahead, [*part.missing], part.clipped, warnings)
         except DataError as error:
             raise RequestError(str(error)) from None
 
-    def encode(self, reads: Sequence[ReadRequest], retrieve: Retrieve | None = None) -> EncodedBatch:
-        """Encode requests, with candidates from `retrieve` for those that bring none. Raises RequestError."""
+    def encode(self, requests: Sequence[EncodedRequest], retrieve: Retrieve | None = None) -> EncodedBatch:
+        """Encode requests that were read, each once, with candidates from `retrieve` for those that bring none.
+
+        Raises RequestError.
+        """
         try:
-            return self._encode(reads, retrieve)
+            return self._encode(requests, retrieve)
         except DataError as error:
             raise RequestError(str(error)) from None
 
-    def _encode(self, reads: Sequence[ReadRequest], retrieve: Retrieve | None) -> EncodedBatch:
-        parts, lists = [one.part for one in reads], [one.candidates for one in reads]
-        candidates = [WantedItems("candidates", one.ids, one.numbers) for one in lists]
-        if len(reads) == 1 and (ahead := reads[0].ahead) is not None:
-            positions, events = find_items(self.items, candidates), ahead.events
-            encoded = ahead.encoded
+    def _encode(self, requests: Sequence[EncodedRequest], retrieve: Retrieve | None) -> EncodedBatch:
+        parts, items = [one.part for one in requests], self.items
+        candidates = [WantedItems("candidates", one.ids, one.numbers) for one in requests]
+        ahead = requests[0].ahead if len(requests) == 1 else None
+        if ahead is not None:
+            positions, events = find_items(items, candidates), ahead.events
         else:
             positions, events = self._look_up(parts, candidates)
-            encoded = None
-        query, operands = encoded or self.query.encode(
-            parts, events, self.items, [self._count(one) for one in reads]
+        query, operands = (ahead and ahead.encoded) or self.query.encode(
+            parts, events, items, [self.count_candidates(one.request) for one in requests]
         )
-        requests = [
-            EncodedRequest(
-                one.request,
-                one.candidates.ids,
-                one.part.time,
-                [],
-                [*one.part.missing],
-                one.part.clipped,
-                [warning for history in one.part.histories.values() for warning in history.warnings],
-            )
-            for one in reads
-        ]
-        items, columns = self.items, [one.columns for one in lists]
-        retrieves = any(one.request.candidates is None for one in reads)
-        if retrieves or any(columns) or positions.min(initial=0) < 0:
-            items, positions = self._settle(requests, columns, positions, query, retrieve)
+        if positions.min(initial=0) < 0 or any(
+            one.columns or one.request.candidates is None for one in requests
+        ):
+            items, positions = self._settle(requests, positions, query, retrieve)
         start = [0, *accumulate(len(one.ids) for one in requests)]
         attended = {n: [part.histories[n] for part in parts] for n in self.query.histories.attended}
         batch = EncodedBatch(
@@ -256,7 +250,7 @@ class RequestEncoder:
             np.array([part.time for part in parts]),
         )
         if self._value_columns or self._cross_columns or self._comparing:
-            self._add_given(batch, columns)
+            self._add_given(batch)
         return batch
 
     def _look_up(
@@ -276,15 +270,14 @@ class RequestEncoder:
         events = {name: positions[a:b] for name, a, b in zip(names, ends, ends[1:], strict=False)}
         return positions[: ends[0]], events
 
-    def _count(self, one: ReadRequest) -> int:
+    def count_candidates(self, request: Request) -> int:
         """How many candidates a request gives, or asks to retrieve."""
-        given = one.request.candidates
-        return len(given) if given is not None else one.request.retrieve or self._retrieved
+        given = request.candidates
+        return len(given) if given is not None else request.retrieve or self._retrieved
 
     def _settle(
         self,
         requests: Sequence[EncodedRequest],
-        columns: list[list[dict[str, Any]]],
         positions: Longs,
         query: Rows,
         retrieve: Retrieve | None,
@@ -292,8 +285,7 @@ class RequestEncoder:
         """Retrieve candidates, encode those that are described, and leave unknown ones out.
 
         Args:
-            requests: R, which are changed; so are the columns of their candidates.
-            columns: those given with the candidates of each request: (R,).
+            requests: R, which are changed.
             positions: of all candidates, −1 for those that are not known.
             query: the queries' rows: (R).
             retrieve: finds candidates.
@@ -305,18 +297,18 @@ class RequestEncoder:
             if one.request.candidates is None and retrieve is not None:
                 own = retrieve(one.request, query, r)
                 one.ids = items.ids(own)
-            elif columns[r]:
-                items, own = self._add_described(one.ids, columns[r], own, items)
+            elif one.columns:
+                items, own = self._add_described(one.ids, one.columns, own, items)
             if own.min(initial=0) < 0:
                 one.unknown = [*select_ids(one.ids, np.flatnonzero(own < 0))]
                 known = np.flatnonzero(own >= 0)
                 one.ids, own = select_ids(one.ids, known), own[known]
-                columns[r] = [columns[r][n] for n in known] if columns[r] else columns[r]
+                one.columns = [one.columns[n] for n in known] if one.columns else []
             if not len(own):
                 one.warnings += self.filters.warn(one.request)
-            if columns[r]:
+            if one.columns:
                 one.clipped = {**one.clipped}
-                self._limits.count(CANDIDATE_SIDES, columns[r], one.clipped)
+                self._limits.count(CANDIDATE_SIDES, one.columns, one.clipped)
             settled.append(own)
         return items, join_arrays(settled)
 
@@ -352,17 +344,18 @@ class RequestEncoder:
             columns |= self.derive(batch, alive, others)
         return assemble_rows(self._cross_row, columns, len(alive))
 
-    def _add_given(self, batch: EncodedBatch, columns: list[list[dict[str, Any]]]) -> None:
+    def _add_given(self, batch: EncodedBatch) -> None:
         """Add what came with the candidates, and crosses that compare all, before stages drop some.
 
         Each request's is read by itself, since the type of a column is that of its values.
         """
         given, crosses, logged = [], [], []
-        for one, own in zip(batch.requests, columns, strict=True):
-            count, rows = len(one.ids), own or _NOTHING * len(one.ids)
-            given.append(
-                {name: read_numbers(name, one.ids, own, name in self._named) for name in self._value_columns}
-            )
+        for one in batch.requests:
+            count, rows = len(one.ids), one.columns or _NOTHING * len(one.ids)
+            numbers = {
+                n: read_numbers(n, one.ids, one.columns, n in self._named) for n in self._value_columns
+            }
+            given.append(numbers)
             if self._cross_columns:
                 crosses.append(self._encode_crosses(rows, one.missing))
             if self._comparing:
@@ -412,14 +405,14 @@ class RequestEncoder:
         except DataError as error:
             raise RequestError(str(error)) from None
 
-    def _read_candidates(self, request: Request, retrieves: bool) -> CandidateList:
+    def _read_candidates(self, request: Request, retrieves: bool) -> Candidates:
         """Read the candidates of a request; none if they are to be retrieved. Raises RequestError."""
         if request.candidates is None:
             if not retrieves:
                 raise RequestError(
                     "candidates: none are given, and the bundle has no `retrieval` to find some"
                 )
-            return CandidateList([], None, [])
+            return [], None, []
         if request.where or request.retrieve:
             raise RequestError(
                 "candidates: where candidates are given, nothing is retrieved; drop one of both"

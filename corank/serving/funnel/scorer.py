@@ -35,7 +35,6 @@ from corank.serving.funnel.request_history import join_arrays
 from corank.serving.funnel.stage_scorer import (
     MATCHES,
     PART,
-    REQUEST_OF,
     SCORERS,
     Candidates,
     Reader,
