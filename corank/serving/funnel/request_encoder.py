@@ -6,6 +6,7 @@ Letters: R requests · n candidates of all of them · E events of a history of a
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cache, partial
 from itertools import accumulate
 from typing import Any, Self
 
@@ -19,9 +20,9 @@ from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.stored_matrix import StoredMatrix
 from corank.core.types import Floats, Longs
-from corank.data.packed.derived_columns import derive_features, encode_columns
+from corank.data.packed.derived_columns import Plan, encode_features, plan_features
 from corank.features.encoders import Encoders, assemble_rows
-from corank.features.encoding import Encoded, to_identifiers
+from corank.features.encoding import Column, Encoded, to_identifiers
 from corank.features.feature_kind import Side
 from corank.features.operands import OperandNames, OperandRows, Operands
 from corank.features.priors import PriorSnapshots
@@ -170,11 +171,12 @@ class RequestEncoder:
         columns = manifest.request_columns
         self._value_columns, self._cross_columns = columns.values, sorted(columns.cross)
         crosses = self.schema.derived("cross")
-        self._crossed = frozenset(OperandNames.of(self.schema, "item", crosses.values()).names)
         self._logged = OperandNames.of(self.schema, "cross", crosses.values())
-        self._comparing = [name for name, feature in crosses.items() if feature.compares_candidates]
-        self._derived_crosses, self._histories = crosses.keys(), tuple(self.schema.histories())
-        self._cross_row = self.schema.row_features("cross")
+        self._comparing = frozenset(name for name, feature in crosses.items() if feature.compares_candidates)
+        self._late_crosses = frozenset(crosses.keys() - self._comparing)
+        self._plan = cache(partial(_plan_crosses, encoders))
+        self._histories = tuple(self.schema.histories())
+        self._cross_row, self._item_row = map(self.schema.row_features, ("cross", "item"))
         self.item_columns = frozenset(columns.item)
         self._allowed_columns = self.item_columns.union(columns.cross, columns.values)
 
@@ -340,8 +342,8 @@ class RequestEncoder:
     def cross(self, batch: EncodedBatch, alive: Longs) -> Rows:
         """The crosses of the candidates `alive`: those encoded with the requests, and the others, derived."""
         columns = {name: _take(column, alive) for name, column in batch.crosses.items()}
-        if others := self._derived_crosses - columns.keys():
-            columns |= self.derive(batch, alive, others)
+        if self._late_crosses:
+            columns |= self.derive(batch, alive, self._late_crosses)
         return assemble_rows(self._cross_row, columns, len(alive))
 
     def _add_given(self, batch: EncodedBatch) -> None:
@@ -373,19 +375,16 @@ class RequestEncoder:
             batch.crosses |= self.derive(batch, batch.everyone, self._comparing, operands)
 
     def derive(
-        self, batch: EncodedBatch, alive: Longs, names: Collection[str], logged: Operands | None = None
-    ) -> dict[str, Encoded]:
+        self, batch: EncodedBatch, alive: Longs, names: frozenset[str], logged: Operands | None = None
+    ) -> dict[str, Column]:
         """Some derived crosses of the candidates `alive`, encoded."""
+        plan, taken = self._plan(names)
         positions, request_of = batch.positions.take(alive), batch.request_of.take(alive)
-        items = batch.items.operands(positions, self._crossed)
-        placed = self.schema.row_features("item")
-        if placed.vectors:
-            items = items.with_vectors(placed, batch.items.rows(positions))
+        items = batch.items.operands(positions, taken)
+        if self._item_row.vectors:
+            items = items.with_vectors(self._item_row, batch.items.rows(positions))
         sides = OperandRows.pairs(self.schema, batch.operands, items, request_of, None, logged)
-        times = batch.times.take(request_of)
-        return encode_columns(
-            self.encoders, derive_features(self.schema, "cross", sides, self.priors, times, names)
-        )
+        return encode_features(plan, sides, self.priors, batch.times.take(request_of))
 
     def encode_items(self, ids: list[Any], columns: list[dict[str, Any]]) -> ItemLayer:
         """Encode items of the given columns, each once, as a catalogue layer. Raises RequestError."""
@@ -453,6 +452,13 @@ class RequestEncoder:
             return self.encoders.encode_frame("cross", pl.DataFrame(series))
         except DataError as error:
             raise RequestError(f"candidates: {error}") from None
+
+
+def _plan_crosses(encoders: Encoders, names: frozenset[str]) -> tuple[Plan, frozenset[str]]:
+    """Some derived crosses, and the operands that they take of items."""
+    plan = plan_features(encoders, "cross", names)
+    operands = OperandNames.of(encoders.schema, "item", (feature for _, feature, _ in plan))
+    return plan, frozenset(operands.names)
 
 
 _NOTHING: list[dict[str, Any]] = [{}]

@@ -28,9 +28,7 @@ from corank.core.ragged import Rows
 from corank.core.registry import plugin_hint
 from corank.core.stored_matrix import StoredMatrix
 from corank.core.types import Floats, Numbers
-from corank.data.packed.derived_columns import derive_features
 from corank.features.input_layout import Layout
-from corank.features.operands import OperandRows
 from corank.serving.funnel.request_history import join_arrays
 from corank.serving.funnel.stage_scorer import (
     MATCHES,
@@ -64,7 +62,6 @@ class MatchTerms:
                 f"{inputs.folder}: stage '{stage.name}': its facts lack the weights of matches; export the bundle again"
             )
         weight = np.array([stage.constants[f"match_{n}"] for n in range(len(columns))], dtype=np.float32)
-        self._operands = frozenset(operand for name in stage.matches for operand in crosses[name].operands)
         self._worth: dict[str, Floats] = {}
         """What a number counts, (1,), or what each code of buckets adds, (codes,)."""
         for name in stage.matches:
@@ -76,14 +73,9 @@ class MatchTerms:
 
     def read(self, candidates: Candidates) -> Floats:
         """What is added to logits: (n,)."""
-        batch, alive, request_of = candidates.batch, candidates.alive, candidates.request_of
-        encoder, items = batch.encoder, batch.items.operands(candidates.rows, self._operands)
-        sides = OperandRows.pairs(encoder.schema, batch.operands, items, request_of, None)
-        names = self._worth.keys() - batch.crosses.keys()
-        times = batch.times.take(request_of)
-        values = derive_features(encoder.schema, "cross", sides, encoder.priors, times, names)
-        columns = {n: column[alive] for n, column in batch.crosses.items() if isinstance(column, np.ndarray)}
-        columns |= {name: encoder.encoders.encode_derived(name, value) for name, value in values.items()}
+        batch, alive = candidates.batch, candidates.alive
+        columns = batch.encoder.derive(batch, alive, frozenset(self._worth.keys() - batch.crosses.keys()))
+        columns |= {n: column[alive] for n, column in batch.crosses.items() if isinstance(column, np.ndarray)}
         added = np.zeros(len(alive), dtype=np.float32)
         for name, worth in self._worth.items():
             column = columns[name]
