@@ -28,6 +28,7 @@ def derive_features(
     priors: PriorSnapshots,
     times: Longs,
     names: Collection[str] | None = None,
+    sizes: Longs | None = None,
 ) -> Derived:
     """Compute the derived features of N rows of a placement, all or some.
 
@@ -38,13 +39,14 @@ def derive_features(
         priors: what was counted.
         times: of the rows, ms UTC: (N,).
         names: the features; all if None.
+        sizes: how many candidates each row's request has: (N,), for rows of the query.
     """
     columns = {}
     for name, feature in schema.derived(placement).items():
         if names is None or name in names:
             every = feature.snapshot_every if placement == "snapshot" else None
             at = times if every is None else priors.cuts(name, every, times)
-            columns[name] = feature.derive(sides, PointInTime(name, at, priors))
+            columns[name] = feature.derive(sides, PointInTime(name, at, priors, sizes))
     return columns
 
 
@@ -63,12 +65,7 @@ def encode_features(
 ) -> dict[str, Column]:
     """Compute and encode derived features of N rows of a request's query or pairs, by name.
 
-    Args:
-        plan: the features.
-        sides: the operands.
-        priors: what was counted.
-        times: of the rows, ms UTC: (N,).
-        sizes: how many candidates each row's request has: (N,), for rows of the query.
+    `plan` is of `plan_features`, the others are as in `derive_features`.
     """
     return {
         name: feature.encode(encoder, feature.derive(sides, PointInTime(name, times, priors, sizes)))
