@@ -345,7 +345,7 @@ class OperandRows:
         return np.arange(self.count) if of is None else of
 
     def _side(self, operand: str) -> tuple[Operands, Index | None]:
-        placement = self.schema.placement(self.schema.history_of(operand))
+        placement = self.schema.operand_placements[operand]
         return self.rows[placement], self.of[placement]
 
     def key(self, operand: str) -> Hashes:
@@ -355,7 +355,7 @@ class OperandRows:
 
     def number(self, operand: str) -> Doubles:
         """Return the numbers of an operand, NaN where missing, as for a number of pairs that were not logged: (N,)."""
-        if self.schema.placement(operand) == "cross" and "cross" not in self.rows:
+        if self.schema.operand_placements[operand] == "cross" and "cross" not in self.rows:
             return np.full(self.count, np.nan)
         rows, of = self._side(operand)
         return rows.numbers[operand] if of is None else rows.numbers[operand].take(of)
@@ -399,8 +399,8 @@ class OperandRows:
         """The values of an operand, 0 for none, and the result that each belongs to; None: value n to result n."""
         if not self.is_list(operand):
             return self.key(operand), None
-        lists, of = self.lists(operand)
-        lists = lists.take(of)
+        rows, of = self._side(operand)
+        lists = rows.lists[operand] if of is None else rows.lists[operand].take(of)
         return lists.flat(), lists.row_of()
 
 

@@ -292,8 +292,6 @@ def _split(feeds: Feeds, bounds: Sequence[int], lengths: Sequence[int]) -> Itera
             if name in OF_EVENTS:  # at least one, which does not count
                 own = values[first:end] if length else np.zeros((1, *values.shape[1:]), dtype=np.float32)
                 one[name] = own[None]
-            elif name == "slots":
-                one[name] = values[None, a:b]
             else:
                 one[name] = values[r : r + 1] if name == "query" else values[a:b]
         yield one

@@ -62,11 +62,6 @@ class Candidates:
         """Where those of each request begin, and the end: (R + 1,)."""
         return np.searchsorted(self.request_of, np.arange(len(self.batch.requests) + 1))
 
-    @property
-    def place(self) -> Longs:
-        """Where each is among those of its request: (n,)."""
-        return np.arange(len(self.alive)) - self.bounds.take(self.request_of)
-
     @cached_property
     def records(self) -> tuple[Rows, ...]:
         """The rows of their items, and of snapshots of these: (n), (n)."""
@@ -115,9 +110,8 @@ class ScorerInputs:
             shapes["cross"] = (None, layout.width("cross"))
         if stage.attended:
             width = event_width(layout, stage.attended.history, stage.attended.features)
-            shapes |= {"event": (None, None, width), "mask": (None, None)}
-            shapes |= {"slots": ("int64", None, None), "slot_of": ("int64", None)}
-            shapes |= {"ages": (None, None)} if stage.attended.ages else {}
+            shapes |= {"event": (1, None, width), "mask": (1, None)}
+            shapes |= {"ages": (1, None)} if stage.attended.ages else {}
         if stage.from_stages:
             shapes["earlier"] = (None, len(stage.from_stages))
         return shapes | {COLUMN + name: (None,) for name in self._columns}
@@ -145,8 +139,6 @@ class ScorerInputs:
             "event": lambda c: embed_rows(self.attended(c).rows, self._events, self._event_vectors, tables),
             "mask": lambda c: np.ones(len(self.attended(c).rows), dtype=np.float32),
             "ages": lambda c: self.attended(c).ages,
-            "slots": lambda c: c.place,
-            "slot_of": lambda c: c.place,
             "earlier": lambda c: np.stack(
                 [c.shared[f"{name}.{what}"][c.alive] for name, what in stage.from_stages], axis=1
             ),
