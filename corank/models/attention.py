@@ -169,5 +169,5 @@ class Din(nn.Module):
         of_event = (self.target.weight + self.product.weight * shared).flatten(0, 1)
         alone = (self.event(event) + self.target.bias).flatten().unsqueeze(1)
         units = ACTIVATIONS[self.activation](torch.addmm(alone, of_event, target.t()))
-        weight = self.weight.weight @ units.unflatten(0, (event.shape[0], -1))
+        weight: Tensor = self.weight.weight @ units.unflatten(0, (event.shape[0], -1))
         return weight.squeeze(1).t() + self.weight.bias
