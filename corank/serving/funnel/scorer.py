@@ -10,7 +10,7 @@ Letters: R requests · n candidates of all of them · N items · d width of an i
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -235,16 +235,18 @@ class _ValueGraph(StageScorer):
 
     def __init__(self, inputs: ScorerInputs) -> None:
         self.inputs, shapes = inputs, self._shapes(inputs)
-        self.session = open_graph(
+        session = open_graph(
             inputs.folder / f"{inputs.stage.name}.value.onnx",
             shapes,
             [(None, len(inputs.stage.labels)), inputs.value_shape],
             self._optional(inputs),
         )
+        # the same without checks of names, which were made when it was opened: 2 % of a request
+        self._run: Callable[..., Sequence[Any]] = session._sess.run
         matches = MatchTerms(inputs) if MATCHES in shapes else None
         self._readers: list[tuple[str, Reader]] = [
             (node.name, matches.read if matches and node.name == MATCHES else inputs.reader(node.name))
-            for node in self.session.get_inputs()
+            for node in session.get_inputs()
         ]
 
     @abstractmethod
@@ -262,16 +264,13 @@ class _ValueGraph(StageScorer):
     def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
         """As `StageScorer.evaluate`."""
         feeds = {name: read(candidates) for name, read in self._readers}
-        if self.inputs.stage.attended is None:
-            logits, value = self.session.run(OUTPUTS, feeds, candidates.options)
-            return logits, value
-        # one run a request: what attention makes of all its events and candidates just fits into a cache
-        lengths = self.inputs.attended(candidates).lengths
-        runs = [
-            self.session.run(OUTPUTS, one, candidates.options)
-            for one in _split(feeds, candidates.bounds.tolist(), lengths)
-        ]
-        return join_arrays([logits for logits, _ in runs]), join_arrays([value for _, value in runs])
+        runs: Iterable[Feeds] = [feeds]
+        if self.inputs.stage.attended is not None:
+            # one run a request: what attention makes of all its events and candidates just fits into a cache
+            runs = _split(feeds, candidates.bounds.tolist(), self.inputs.attended(candidates).lengths)
+        outputs = [self._run(OUTPUTS, one, candidates.options) for one in runs]
+        logits, value = map(join_arrays, zip(*outputs, strict=True))
+        return logits, value
 
 
 def _split(feeds: Feeds, bounds: Sequence[int], lengths: Sequence[int]) -> Iterator[Feeds]:
