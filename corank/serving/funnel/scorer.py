@@ -10,7 +10,7 @@ Letters: R requests · n candidates of all of them · N items · d width of an i
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -241,8 +241,8 @@ class _ValueGraph(StageScorer):
             [(None, len(inputs.stage.labels)), inputs.value_shape],
             self._optional(inputs),
         )
-        # the same without checks of names, which were made when it was opened: 2 % of a request
-        self._run: Callable[..., Sequence[Any]] = session._sess.run
+        self.session: Any = session._sess
+        """Its `run` does without checks of names, which were made when it was opened: 2 % of a request."""
         matches = MatchTerms(inputs) if MATCHES in shapes else None
         self._readers: list[tuple[str, Reader]] = [
             (node.name, matches.read if matches and node.name == MATCHES else inputs.reader(node.name))
@@ -268,7 +268,7 @@ class _ValueGraph(StageScorer):
         if self.inputs.stage.attended is not None:
             # one run a request: what attention makes of all its events and candidates just fits into a cache
             runs = _split(feeds, candidates.bounds.tolist(), self.inputs.attended(candidates).lengths)
-        outputs = [self._run(OUTPUTS, one, candidates.options) for one in runs]
+        outputs = [self.session.run(OUTPUTS, one, candidates.options) for one in runs]
         logits, value = map(join_arrays, zip(*outputs, strict=True))
         return logits, value
 
