@@ -255,7 +255,7 @@ class EncodedBatch:
     """R requests as the stages read them: n candidates, those of one request after those of another."""
 
     encoder: "RequestEncoder"
-    requests: list[EncodedRequest]
+    requests: Sequence[EncodedRequest]
     start: list[int]
     """Where the candidates of each request begin, and the end: (R + 1,)."""
     request_of: Longs
@@ -352,7 +352,7 @@ class RequestEncoder:
         self._late_crosses = frozenset(crosses.keys() - self._comparing)
         self._plan = cache(partial(_plan_crosses, encoders))
         self._histories = tuple(self.schema.histories())
-        self._cross_row, self._item_row = map(self.schema.row_features, ("cross", "item"))
+        self._cross_row, self._item_row = self.schema.row_features("cross"), self.schema.row_features("item")
         self.item_columns = frozenset(columns.item)
         self._allowed_columns = self.item_columns.union(columns.cross, columns.values)
 

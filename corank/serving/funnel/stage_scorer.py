@@ -68,7 +68,7 @@ class Candidates:
         return split_record(self.batch.encoder.schema, self.batch.items.rows(self.rows))
 
 
-Reader = Callable[[Candidates], Numbers | Longs]
+Reader = Callable[[Candidates], Any]
 """Gives an input of a graph."""
 
 
