@@ -136,10 +136,8 @@ struct Ranker {
       if (input == "event") return {none ? Floats(width) : dense(columns, rows, set).data, {1, length, width}};
       return {none ? Floats{0} : input == "ages" ? history.ages : Floats(rows.size(), 1), {1, length}};
     }
-    if (input == "request_of" || input == "slots" || input == "slot_of") {  // of one request
+    if (input == "request_of") {  // of one request
       found.whole.resize(count);
-      if (input != "request_of") std::iota(found.whole.begin(), found.whole.end(), 0);
-      if (input == "slots") found.shape = {1, count};
       return found;
     }
     for (const Candidate* candidate : candidates) rows.push_back(input == "cross" || input == "matches" ? &candidate->cross : &candidate->row);

@@ -81,7 +81,7 @@ export class Ranker {
       query: () => dense(inputs.query, [request.query], tables), cross,
       item: () => dense(inputs.item, rows, tables), snapshot: () => dense(inputs.snapshot, rows, tables),
       matches: ({data} = cross()) => tensor(candidates.map((_, n) => match(data, n)), count),
-      request_of: () => whole(Array(count).fill(0), count), slots: () => whole(rows.keys(), 1, count), slot_of: () => whole(rows.keys(), count),
+      request_of: () => whole(Array(count).fill(0), count),
       event: () => tensor(none ? Array(total(events[name])).fill(0) : dense(events[name], event, tables).data, 1, length, total(events[name])),
       mask: () => tensor(Array(length).fill(none ? 0 : 1), 1, length), ages: () => tensor(none ? [0] : ages, 1, length),
       earlier: () => tensor(candidates.flatMap((c) => from.map(([stage, what]) => seen[`${stage}.${what}`].get(c))), count, from.length),

@@ -28,7 +28,7 @@ from corank.bundle.item_records import ItemRecords
 from corank.core.ragged import Rows
 from corank.core.types import Floats, Longs
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.derived_columns import derive_features
+from corank.data.packed.derived_columns import encode_features, plan_features
 from corank.data.packed.history import attribute_codes
 from corank.evaluation.predict import Calibrators
 from corank.features.encoders import split_record
@@ -137,12 +137,12 @@ class _OnlineRequest:
     def _derive(self, name: str, n: int) -> None:
         receiver, received, schema = self.receiver, self.received, self.schema
         if schema.placement(name) == "cross":
-            receiver.derive(received, np.arange(n), [name])
+            receiver.derive(received, np.arange(n), frozenset([name]))
             return
         sides = OperandRows.alone(schema, "query", received.operands)
         size = np.array([len(received.positions)])
-        values = derive_features(schema, "query", sides, receiver.priors, received.times, [name], size)
-        receiver.encoders.encode_derived(name, values[name])
+        plan = plan_features(receiver.encoders, "query", [name])
+        encode_features(plan, sides, receiver.priors, received.times, size)
 
     def _given(self, name: str, n: int) -> list[Any]:
         """Raw values of a feature's column in the request."""

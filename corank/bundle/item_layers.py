@@ -3,7 +3,7 @@
 Letters: N items of a layer · P positions · d width of an item part.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self, TypeVar
@@ -26,6 +26,13 @@ class ItemLayer:
 
     records: ItemRecords
     parts: Mapping[str, StoredMatrix]
+    _operands: dict[frozenset[str], Operands] = field(default_factory=dict, init=False, compare=False)
+
+    def operands(self, names: frozenset[str]) -> Operands:
+        """The operands of some features, selected once."""
+        if names not in self._operands:
+            self._operands[names] = self.records.operands.among(names)
+        return self._operands[names]
 
     @classmethod
     def concat(cls, layers: Sequence[Self]) -> Self:
@@ -129,14 +136,9 @@ class LayeredItems:
         """Take encoded rows: (P)."""
         return self._gather(position, lambda layer, at: layer.records.rows.take(at))
 
-    def operands(self, position: Longs, names: Collection[str] | None = None) -> Operands:
-        """Take operands, of all features or some: (P)."""
-
-        def take(layer: ItemLayer, at: Longs) -> Operands:
-            operands = layer.records.operands
-            return (operands if names is None else operands.among(names)).take(at)
-
-        return self._gather(position, take)
+    def operands(self, position: Longs, names: frozenset[str]) -> Operands:
+        """Take the operands of some features: (P)."""
+        return self._gather(position, lambda layer, at: layer.operands(names).take(at))
 
     def column(self, name: str, position: Longs) -> Floats:
         """Take one of the data's `columns`: (P,)."""

@@ -18,6 +18,11 @@ import polars as pl
 from corank.core.types import Hashes, Ints, Longs, Mask
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: Knuth, The Art of Computer Programming 3, 6.4
+_ROUNDS = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+)
+_LAST = np.uint64(31)
 BLOCK = 32_768
 """Keys inserted at once: numpy holds the interpreter lock meanwhile, and another thread may be serving."""
 FEW = 16_384
@@ -185,10 +190,9 @@ class Keys:
 
 def splitmix64(x: Hashes) -> Hashes:
     """Scramble 64 bits: SplitMix64's finaliser (Steele, Lea, Flood: Fast Splittable Pseudorandom …, OOPSLA 2014)."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x ^= x >> np.uint64(30)
-    x *= np.uint64(0xBF58476D1CE4E5B9)
-    x ^= x >> np.uint64(27)
-    x *= np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
+    x = x + _GOLDEN
+    for shift, factor in _ROUNDS:
+        x ^= x >> shift
+        x *= factor
+    x ^= x >> _LAST
     return x

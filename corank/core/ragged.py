@@ -21,6 +21,16 @@ _FIRST = np.zeros(1, dtype=np.int64)
 _FIRST.flags.writeable = False  # lists share it
 
 
+def take_known(values: NDArray[Any], row: Index, missing: int = 0) -> NDArray[Any]:
+    """Take the values of some rows, `missing` for row −1: (N,)."""
+    if not len(values):
+        return np.full(len(row), missing, dtype=values.dtype)
+    taken = values.take(row)
+    if row.min(initial=0) < 0:
+        taken[row < 0] = missing
+    return taken
+
+
 def concat_ranges(start: Longs, length: Index) -> Longs:
     """Concatenate the ranges start[n], …, start[n] + length[n] − 1."""
     ends = np.cumsum(length, dtype=np.int64)
@@ -52,7 +62,7 @@ class Ragged:
 
     def take(self, index: Index) -> Self:
         """Select rows by position; their values stay shared."""
-        return type(self)(self.start[index], self.length[index], self.values, self.weight)
+        return type(self)(self.start.take(index), self.length.take(index), self.values, self.weight)
 
     def first(self, most: int) -> Self:
         """Cut each list after its first `most` values."""
@@ -106,7 +116,7 @@ class Ragged:
     @classmethod
     def from_lengths(cls, length: Index, values: NDArray[Any], weight: Floats | None = None) -> Self:
         """Make lists of values that lie one after another."""
-        start = np.cumsum(length, dtype=np.int64) - length
+        start = _FIRST if len(length) == 1 else np.cumsum(length, dtype=np.int64) - length
         return cls(start, length.astype(np.int32), values, weight)
 
     @classmethod

@@ -291,13 +291,13 @@ class Vocabulary(Encoder):
 
     def codes_of_numbers(self, values: Longs) -> Ints:
         """Codes of whole numbers, if the vocabulary holds those: (N,)."""
-        codes: Ints = self._codes[self._keys.find_numbers(values)]
+        codes: Ints = self._codes.take(self._keys.find_numbers(values))
         return codes
 
     def codes_of(self, hashed: Hashes) -> Ints:
         """Codes of hashes that were learnt as whole numbers, 0 for missing: (N,)."""
-        codes: Ints = self._codes[self._keys.find_numbers(hashed.view(np.int64))]
-        codes[hashed == 0] = MISSING
+        codes = self.codes_of_numbers(hashed.view(np.int64))
+        codes *= hashed != 0  # else MISSING
         return codes
 
 
@@ -345,7 +345,7 @@ class Hash(Encoder):
     def codes_of(self, hashed: Hashes) -> Ints:
         """Codes of hashes, 0 for missing: (N,)."""
         codes = self._codes(splitmix64(hashed))
-        codes[hashed == 0] = MISSING
+        codes *= hashed != 0  # else MISSING
         return codes
 
     def _codes(self, hashed: Hashes) -> Ints:
@@ -377,7 +377,7 @@ def hash_values(values: pl.Series, name: str) -> Hashes:
 def hash_numbers(values: Longs) -> Hashes:
     """Hash whole numbers as `hash_values` does: (N,)."""
     hashed = splitmix64(values.view(np.uint64))
-    hashed[hashed == 0] = 1
+    hashed += hashed == 0
     return hashed
 
 
@@ -391,8 +391,8 @@ def mix_hashes(columns: Sequence[Hashes]) -> Hashes:
         hashed = splitmix64(hashed) ^ other
         known &= other != 0
     hashed = splitmix64(hashed)
-    hashed[hashed == 0] = 1
-    hashed[~known] = 0
+    hashed += hashed == 0
+    hashed *= known
     return hashed
 
 

@@ -48,7 +48,8 @@ def sum_weighted_rows(table: Floats, row: Ints, weight: Floats, length: Index) -
     Returns:
         (N, d); zeros for an empty list.
     """
-    ends = np.append(np.int32(0), np.cumsum(length, dtype=np.int32))
+    ends = np.zeros(len(length) + 1, dtype=np.int32)
+    np.cumsum(length, dtype=np.int32, out=ends[1:])
     sparse = _sparse_array() if len(length) > MANY else None
     if sparse is not None:
         product: Floats = sparse((weight, row, ends), (len(length), len(table))) @ table

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from corank.core.arrays import read_array, read_ragged, write_array, write_ragged
 from corank.core.hash_index import splitmix64
-from corank.core.ragged import Ragged, Rows, Vectors
+from corank.core.ragged import Ragged, Rows, Vectors, take_known
 from corank.core.types import Doubles, Hashes, Longs
 from corank.features.encoders import Encoders
 from corank.features.encoding import RowFeatures, mix_hashes
@@ -125,9 +125,9 @@ class Operands:
         """Select rows by index."""
         return type(self)(
             len(index),
-            {name: keys[index] for name, keys in self.keys.items()},
+            {name: keys.take(index) for name, keys in self.keys.items()},
             {name: lists.take(index) for name, lists in self.lists.items()},
-            {name: values[index] for name, values in self.numbers.items()},
+            {name: values.take(index) for name, values in self.numbers.items()},
             {name: vectors.take(index) for name, vectors in self.vectors.items()},
         )
 
@@ -273,30 +273,25 @@ def gather_attribute(items: Ragged, feature: str, operands: Operands) -> Ragged:
     """Gather what the items of R lists have of a feature, as R lists of hashes. Item −1 is missing."""
     row = items.flat()
     if feature in operands.keys:
-        keys = np.zeros(len(row), dtype=np.uint64)
-        keys[row >= 0] = operands.keys[feature][row[row >= 0]]
-        return Ragged.from_lengths(items.length, keys)
+        return Ragged.from_lengths(items.length, take_known(operands.keys[feature], row))
     return flatten_lists(items, select_lists(operands.lists[feature], row))
 
 
 def select_lists(lists: Ragged, row: NDArray[np.integer]) -> Ragged:
     """Select the lists of some rows; that of row −1 is empty."""
-    start, length = np.zeros(len(row), dtype=np.int64), np.zeros(len(row), dtype=np.int32)
-    known = row >= 0
-    start[known], length[known] = lists.start[row[known]], lists.length[row[known]]
-    return Ragged(start, length, lists.values)
+    return Ragged(take_known(lists.start, row), take_known(lists.length, row), lists.values)
 
 
 def flatten_lists(outer: Ragged, inner: Ragged) -> Ragged:
     """Flatten lists of lists by one level: `inner` has a list for every value of `outer.flat()`."""
-    ends = np.append(0, np.cumsum(inner.length, dtype=np.int64))
-    last = np.cumsum(outer.length, dtype=np.int64)
-    weight = outer.flat_weight()
-    return Ragged.from_lengths(
-        ends[last] - ends[last - outer.length],
-        inner.flat(),
-        None if weight is None else np.repeat(weight, inner.length),
-    )
+    weight, flat = outer.flat_weight(), inner.flat()
+    if len(outer.length) == 1:  # of a request
+        length = np.array([len(flat)])
+    else:
+        ends = np.append(0, np.cumsum(inner.length, dtype=np.int64))
+        last = np.cumsum(outer.length, dtype=np.int64)
+        length = ends[last] - ends[last - outer.length]
+    return Ragged.from_lengths(length, flat, None if weight is None else np.repeat(weight, inner.length))
 
 
 Index = NDArray[np.integer]
@@ -350,20 +345,20 @@ class OperandRows:
         return np.arange(self.count) if of is None else of
 
     def _side(self, operand: str) -> tuple[Operands, Index | None]:
-        placement = self.schema.placement(self.schema.history_of(operand))
+        placement = self.schema.operand_placements[operand]
         return self.rows[placement], self.of[placement]
 
     def key(self, operand: str) -> Hashes:
         """Return the hashes of an operand, 0 where missing: (N,)."""
         rows, of = self._side(operand)
-        return rows.keys[operand] if of is None else rows.keys[operand][of]
+        return rows.keys[operand] if of is None else rows.keys[operand].take(of)
 
     def number(self, operand: str) -> Doubles:
         """Return the numbers of an operand, NaN where missing, as for a number of pairs that were not logged: (N,)."""
-        if self.schema.placement(operand) == "cross" and "cross" not in self.rows:
+        if self.schema.operand_placements[operand] == "cross" and "cross" not in self.rows:
             return np.full(self.count, np.nan)
         rows, of = self._side(operand)
-        return rows.numbers[operand] if of is None else rows.numbers[operand][of]
+        return rows.numbers[operand] if of is None else rows.numbers[operand].take(of)
 
     def lists(self, operand: str) -> tuple[Ragged, Index]:
         """Return the lists of the rows that have the operand, and the row of each result: A lists, (N,)."""
@@ -404,8 +399,8 @@ class OperandRows:
         """The values of an operand, 0 for none, and the result that each belongs to; None: value n to result n."""
         if not self.is_list(operand):
             return self.key(operand), None
-        lists, of = self.lists(operand)
-        lists = lists.take(of)
+        rows, of = self._side(operand)
+        lists = rows.lists[operand] if of is None else rows.lists[operand].take(of)
         return lists.flat(), lists.row_of()
 
 

@@ -100,12 +100,11 @@ class CumulativeCounts:
         if not len(self.periods):
             return np.zeros(len(key)), np.zeros(len(key))
         if len(self.periods) == len(self.offsets) - 1:  # one entry a key, as in most bundles
-            entry = np.maximum(key, 0)
-            period = self.periods[entry]
+            period = self.periods.take(key)
             known = (key >= 0) & (period < cut)
             if memory.window is not None:
                 known &= period >= memory.since(cut)
-            return self._at(entry, known, cut, memory)
+            return self._at(key, known, cut, memory)
         low = self.offsets[key]
         high = np.where(key < 0, low, self.offsets[key + 1])
         end = bisect_ranges(self.periods, low, high, cut)
@@ -117,7 +116,7 @@ class CumulativeCounts:
         return shown - old[0], positive - old[1]
 
     def _at(self, entry: Longs, known: Mask, cut: Longs, memory: Memory) -> tuple[Doubles, Doubles]:
-        shown, positive = (np.where(known, part[entry], 0) for part in (self.shown, self.positive))
+        shown, positive = self.shown.take(entry) * known, self.positive.take(entry) * known
         if memory.half_life is None:
             return shown, positive
         # cuts before all would overflow, and nothing is known then
@@ -375,8 +374,9 @@ class PriorCounts:
     def _find(self, keys: Hashes) -> Longs:
         if not len(self.keys):
             return np.full(len(keys), -1)
-        index = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[index] == keys, index, -1)
+        index = self.keys.searchsorted(keys)
+        index[self.keys.take(index, mode="clip") != keys] = -1
+        return index
 
     def as_of(self, cut: int, memory: Memory = ALL_TIME, dated: bool = False) -> Self:
         """Keep what counts at a cut, and what `extend` needs; keys of which nothing does are left out.

@@ -95,6 +95,12 @@ class Schema:
         """The history that an operand such as `HISTORY` or `HISTORY.FEATURE` is of; the operand where it is of none."""
         return operand.rpartition(".")[0] or operand
 
+    @cached_property
+    def operand_placements(self) -> dict[str, Placement]:
+        """Whose rows have each operand of derived features; one of a history is of the query's."""
+        operands = (operand for feature in self.derived().values() for operand in feature.operands)
+        return {operand: self.placement(self.history_of(operand)) for operand in operands}
+
     def history_operands(self) -> list[str]:
         """The operands of derived features that are of histories."""
         operands = (operand for feature in self.derived().values() for operand in feature.operands)

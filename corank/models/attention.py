@@ -1,10 +1,9 @@
-"""The events of histories that a stage attends to: those of a batch's requests, or of requests in an exported graph.
+"""The events of histories that a stage attends to: those of a batch's requests, or of the request of an exported graph.
 
-Letters: R requests · I distinct items · C, n candidates · H distinct items of histories · L events of each request,
-filled up
-· E events, of each request · P pairs of a candidate and an event of its request · w width · S slots
-for the candidates of each request. I', C', H' and E' are
-these rounded up (`corank.batches.batch.padded`); rows beyond belong to no candidate and no event.
+Letters: I distinct items · C candidates · H distinct items of histories · E events, of each request · P pairs of a
+candidate and an event of its request · w width. I', C', H' and E' are these rounded up
+(`corank.batches.batch.padded`); rows beyond belong to no candidate and no event. In a graph: n candidates and L events
+of one request.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from corank.batches.batch import AttendedEvents, Batch, CandidateSubset, Csr
 from corank.models.layers import ACTIVATIONS, Columns, linear
@@ -31,7 +29,7 @@ class AttendedHistory(ABC):
     """The events of a history that a stage attends to, and how they meet the candidates."""
 
     items: Tensor
-    """What is attended to of the events and their items: (H', w) of a batch, (R, L, w) of an exported graph."""
+    """What is attended to of the events and their items: (H', w) of a batch, (1, L, w) of an exported graph."""
 
     @abstractmethod
     def attend(self, target: Sequence[Tensor], event: Sequence[Tensor], weigh: Weigh) -> Tensor:
@@ -39,9 +37,9 @@ class AttendedHistory(ABC):
 
         Args:
             target: by item, parts of any widths: (I', ·) each.
-            event: by row of `items`, parts of any widths, the last of which is summed: (H', ·) or (R, L, ·) each.
+            event: by row of `items`, parts of any widths, the last of which is summed: (H', ·) or (1, L, ·) each.
             weigh: what an event counts for a candidate, from the parts of both: (P, ·), (P, ·) → (P,) of a batch;
-                (R, S, 1, ·), (R, 1, L, ·) → (R, S, L) of an exported graph.
+                (n, 1, ·), (1, L, ·) → (n, L) of an exported graph.
         """
 
 
@@ -72,35 +70,22 @@ class BatchHistory(AttendedHistory):
 
 
 @dataclass(frozen=True)
-class FilledHistory(AttendedHistory):
-    """The events of R requests in an exported graph, filled up to L; their candidates are filled up to S slots."""
+class GraphHistory(AttendedHistory):
+    """The events of an exported graph, which scores the n candidates of one request."""
 
     items: Tensor
     mask: Tensor
-    """1 for an event, 0 for a row that fills up: (R, L)."""
-    slots: Tensor
-    """The candidate in each slot of each request, any in those that fill up: (R, S) int64."""
-    slot_of: Tensor
-    """The slot of each candidate, counted over all requests: (n,) int64."""
+    """1 for an event, 0 for a row that stands in for one or fills up: (1, L)."""
     ages: Tensor | None = None
-    """Of the events: (R, L)."""
+    """Of the events: (1, L)."""
 
     def attend(self, target: Sequence[Tensor], event: Sequence[Tensor], weigh: Weigh) -> Tensor:
-        """Weigh each slot of each request with each of its events."""
-        weight = weigh(
-            [self.spread(part).unsqueeze(2) for part in target], [part.unsqueeze(1) for part in event]
-        )
-        return self.sum(weight, event[-1])
-
-    def spread(self, x: Tensor) -> Tensor:
-        """Bring what candidates have to the slots: (n, ·) → (R, S, ·)."""
-        requests, slots = self.slots.shape
-        return x.index_select(0, self.slots.flatten()).view(requests, slots, x.shape[1])
+        """Weigh each candidate with each event."""
+        return self.sum(weigh([part.unsqueeze(1) for part in target], event), event[-1])
 
     def sum(self, weight: Tensor, event: Tensor) -> Tensor:
-        """Sum the weighted events of each candidate: (R, S, L), (R, L, w) → (n, w)."""
-        summed = (weight * self.mask.unsqueeze(1)) @ event
-        return summed.flatten(0, 1).index_select(0, self.slot_of)
+        """Sum the weighted events of each candidate: (n, L), (1, L, w) → (n, w)."""
+        return (weight * self.mask) @ event.squeeze(0)
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -157,13 +142,13 @@ class Din(nn.Module):
         self.weight = nn.Linear(settings.hidden, 1)
 
     def forward(self, target: Tensor, history: AttendedHistory, order: Columns | None = None) -> Tensor:
-        """Attend from each candidate: targets (I', w) and events (H', v), or (R, L, v) of a graph → (C, v).
+        """Attend from each candidate: targets (I', w) and events (H', v), or (1, L, v) of a graph → (C, v).
 
         `order` brings the columns of events in order: those that items have, too, then their own.
         """
         event = history.items if order is None else order(history.items)
-        if isinstance(history, FilledHistory):
-            return history.sum(self._weigh_slots(history.spread(target), event), event)
+        if isinstance(history, GraphHistory):
+            return history.sum(self._weigh_all(target, event.squeeze(0)), event)
         return history.attend(
             (linear(target, self.target), target), (linear(event, self.event), event), self._weigh
         )
@@ -174,17 +159,15 @@ class Din(nn.Module):
         hidden = ACTIVATIONS[self.activation](first + linear(product, self.product))
         return linear(hidden, self.weight).squeeze(-1)
 
-    def _weigh_slots(self, target: Tensor, event: Tensor) -> Tensor:
-        """a(e, t) in an exported graph, in less time: (R, S, w), (R, L, v) → (R, S, L).
+    def _weigh_all(self, target: Tensor, event: Tensor) -> Tensor:
+        """a(e, t) of all pairs, in less time, in an exported graph: (n, w), (L, v) → (n, L).
 
-        W_t t + W_p (t ∘ e) + W_e e is one product of a matrix that each event has, W_t + W_p diag(e) and a column more,
-        with (t, 1): nothing but hidden units is made for each pair.
+        W_t t + W_p (t ∘ e) is the product of a matrix that each event has, W_t + W_p diag(e), with t: nothing but
+        hidden units is made for each pair.
         """
-        shared = event[:, :, : target.shape[2]].unsqueeze(2)
-        of_event = self.target.weight + self.product.weight * shared
-        alone = self.event(event) + self.target.bias
-        of_event = torch.cat((of_event, alone.unsqueeze(3)), 3)
-        with_one = functional.pad(target, (0, 1), value=1.0)
-        units = (of_event.flatten(1, 2) @ with_one.transpose(1, 2)).unflatten(1, (event.shape[1], -1))
-        weight = (self.weight.weight @ ACTIVATIONS[self.activation](units)).squeeze(2)
-        return weight.transpose(1, 2) + self.weight.bias.squeeze(0)
+        shared = event[:, : target.shape[1]].unsqueeze(1)
+        of_event = (self.target.weight + self.product.weight * shared).flatten(0, 1)
+        alone = (self.event(event) + self.target.bias).flatten().unsqueeze(1)
+        units = ACTIVATIONS[self.activation](torch.addmm(alone, of_event, target.t()))
+        weight: Tensor = self.weight.weight @ units.unflatten(0, (event.shape[0], -1))
+        return weight.squeeze(1).t() + self.weight.bias

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from corank.features.input_layout import Attended, Layout, event_columns
 from corank.features.schema import PLACEMENTS, Placement
-from corank.models.attention import Din, FilledHistory
+from corank.models.attention import Din, GraphHistory
 from corank.models.layers import ACTIVATIONS, Columns, activated_layers, linear
 from corank.models.named_axes import AxisNames, join, name_axes, name_event_columns, name_inputs, number
 from corank.models.settings.mlp import ITEM, TARGET, DcnSettings, LayerSettings, MlpSettings, TeacherSettings
@@ -230,7 +230,7 @@ class Mlp(StageModel):
             _, of_cross = torch.split(of_pair, self.pair_widths, dim=1)
             first = first + functional.linear(self.read("cross", given["cross"]), of_cross)
         if self.din is not None:
-            history = FilledHistory(*(given[name] for name in EVENTS if name in given))
+            history = GraphHistory(*(given[name] for name in EVENTS if name in given))
             interest = self.din(given[PART + TARGET], history, self.event)
             first = first + functional.linear(*self.product(interest, self.interest))
         if self.earlier is not None:

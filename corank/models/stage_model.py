@@ -46,8 +46,7 @@ Example, a whole plug-in. With `plugins: [linear]` next to a config, `{model: li
             return StageOutput({self.label: z.squeeze(1).float()})
 
 Letters: R requests · I', C' distinct items and candidates of a batch, rounded up · d width of the vectors · S rows of a
-sample. In a graph: n candidates of R requests · N items · L events of each history · S slots of
-each request · w width of attended features.
+sample. In a graph: n candidates of R requests · N items · L events of a history · w width of attended features.
 """
 
 from abc import ABC, abstractmethod
@@ -60,7 +59,7 @@ from torch import Tensor, nn
 from corank.core.errors import PluginError
 from corank.core.types import Floats
 from corank.features.schema import Placement
-from corank.models.attention import FilledHistory
+from corank.models.attention import GraphHistory
 from corank.models.layers import SnapshotTerm
 from corank.models.pairs import RequestPairs, dot_requests
 from corank.models.settings.stage import PART_NAME, PARTS, VECTOR, StageSettings
@@ -68,8 +67,8 @@ from corank.models.stage_io import StageInputs, StageOutput, StageVectors
 
 REQUEST_OF = "request_of"
 """The query row of each candidate: (n,) int64, ascending."""
-EVENTS = ("event", "mask", "slots", "slot_of", "ages")
-"""What is attended to, as `FilledHistory` has it: event (R, L, w), mask and ages (R, L), slots (R, S), slot_of (n,)."""
+EVENTS = ("event", "mask", "ages")
+"""What is attended to, as `GraphHistory` has it: event (1, L, w), mask and ages (1, L). R is 1 then."""
 REQUEST_TENSORS = ("query", REQUEST_OF, "item", "snapshot", "cross", *EVENTS, "earlier")
 """The tensors of R requests: query (R, ·), item, snapshot and cross (n, ·), what is seen of earlier stages (n, ·)."""
 PART = "part."
@@ -107,8 +106,6 @@ class RequestGraph(nn.Module):
         event: Tensor | None = None,
         mask: Tensor | None = None,
         ages: Tensor | None = None,
-        slots: Tensor | None = None,
-        slot_of: Tensor | None = None,
         earlier: Tensor | None = None,
     ) -> Tensor:
         """Score the candidates: (n, labels)."""
@@ -116,8 +113,8 @@ class RequestGraph(nn.Module):
         snapshot = item.new_zeros(count, 0) if snapshot is None else snapshot
         cross = item.new_zeros(count, 0) if cross is None else cross
         history = None
-        if event is not None and mask is not None and slots is not None and slot_of is not None:
-            history = FilledHistory(event, mask, slots, slot_of, ages)
+        if event is not None and mask is not None:
+            history = GraphHistory(event, mask, ages)
         output: StageOutput = self.stage(
             StageInputs(query, item, snapshot, cross, RequestPairs(request_of), history, earlier)
         )

@@ -1,6 +1,6 @@
 """Graphs of a network → ONNX files.
 
-Letters: R requests · n candidates · L events of each request, filled up.
+Letters: R requests · n candidates · L events of the request of a graph that attends to some.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from corank.evaluation.predict import Calibrators
 from corank.features.input_layout import Layout, event_width
 from corank.models.joint import JointModel
 from corank.models.settings.stage import PARTS, StageSettings
-from corank.models.stage_model import MATCHES, PART, REQUEST_OF, REQUEST_TENSORS, Graph
+from corank.models.stage_model import EVENTS, MATCHES, PART, REQUEST_OF, REQUEST_TENSORS, Graph
 from corank.training.config.config import Config
 
 COLUMN = "column."
@@ -38,11 +38,9 @@ def _axes() -> dict[str, dict[int, Any]]:
 
     Made when a graph is written: torch loads SymPy for them, a third of the time that importing torch takes.
     """
-    names = ("requests", "n", "events", "slots")
-    requests, candidates, events, slots = (torch.export.Dim(name, min=1) for name in names)
+    requests, candidates, events = (torch.export.Dim(name, min=1) for name in ("requests", "n", "events"))
     every = {name: {0: candidates} for name in REQUEST_TENSORS}
-    every |= {key: {0: requests, 1: events} for key in ("event", "mask", "ages")}
-    return every | {"query": {0: requests}, "slots": {0: requests, 1: slots}}
+    return every | {key: {1: events} for key in EVENTS} | {"query": {0: requests}}
 
 
 def graph_file(stage: str, graph: str) -> str:
@@ -159,9 +157,8 @@ def example_request(model: JointModel, stage: str) -> dict[str, Tensor]:
     if stage in model.attends:
         attended = model.attends[stage]
         width = event_width(layout, attended.history, attended.features)
-        tensors |= {"event": torch.zeros(2, 3, width), "mask": torch.zeros(2, 3)}
-        tensors |= {"ages": torch.zeros(2, 3)} if attended.ages else {}
-        tensors |= {"slots": torch.tensor([[0, 0], [1, 1]]), "slot_of": torch.tensor([0, 2])}
+        tensors |= {"event": torch.zeros(1, 3, width), "mask": torch.zeros(1, 3)}
+        tensors |= {"ages": torch.zeros(1, 3)} if attended.ages else {}
     if stage in model.earlier:
         tensors["earlier"] = torch.zeros(2, len(model.earlier[stage]))
     return tensors

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.functional import pad
 
 from corank.batches.batch import AttendedEvents
-from corank.models.attention import AttendedHistory, BatchHistory, Din, FilledHistory
+from corank.models.attention import AttendedHistory, BatchHistory, Din, GraphHistory
 from corank.models.layers import Columns, linear
 from corank.models.named_axes import AxisNames, name_axes, number
 from corank_lab.models.mlp import EncodedDinSettings, SequenceEncoderSettings
@@ -63,7 +63,7 @@ class BatchSequences(EventSequences):
 class FilledSequences(EventSequences):
     """The events of the requests of an exported graph, filled up behind the newest."""
 
-    def __init__(self, history: FilledHistory) -> None:
+    def __init__(self, history: GraphHistory) -> None:
         mask = history.mask
         newer = mask.sum(1, keepdim=True).long() - 1 - torch.arange(mask.shape[1])
         self.place = newer.clamp(min=0).flatten()
@@ -183,7 +183,7 @@ class EncodedHistory(BatchHistory):
 
 def encode(history: AttendedHistory, rows: Tensor, encoder: SequenceEncoder) -> AttendedHistory:
     """Encode each event of each request in its order, from rows as in `history.items`: (H', v), or (R, L, v)."""
-    if isinstance(history, FilledHistory):
+    if isinstance(history, GraphHistory):
         encoded = encoder(rows.flatten(0, 1), FilledSequences(history))
         return replace(history, items=encoded.unflatten(0, (rows.shape[0], -1)))
     assert isinstance(history, BatchHistory)

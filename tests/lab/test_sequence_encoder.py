@@ -11,7 +11,7 @@ from corank.batches.batch import padded
 from corank.core.errors import ConfigError
 from corank.features.kinds.ids import IdsFeature
 from corank.features.schema import Schema
-from corank.models.attention import BatchHistory, FilledHistory
+from corank.models.attention import BatchHistory, GraphHistory
 from corank.models.joint import JointModel
 from corank.models.named_axes import number, read_axes
 from corank_lab.models.mlp import EncodedDinSettings, MlpLabSettings, SequenceEncoderSettings
@@ -75,8 +75,7 @@ def test_each_request_is_the_formula_in_a_batch_and_alone() -> None:
         torch.testing.assert_close(encoded[at : at + len(events)], expected, rtol=1e-4, atol=1e-4)
         filled, mask = torch.cat((own, torch.ones(2, WIDTH)))[None], torch.ones(1, len(events) + 2)
         mask[0, len(events) :] = 0
-        none = torch.zeros(0, dtype=torch.int64)
-        alone = FilledHistory(filled, mask, none[None], none, torch.cat((ages, torch.zeros(2)))[None])
+        alone = GraphHistory(filled, mask, torch.cat((ages, torch.zeros(2)))[None])
         alone_encoded = encode(alone, filled, encoder).items[0, : len(events)]
         torch.testing.assert_close(alone_encoded, expected, rtol=1e-4, atol=1e-4)
         at += len(events)

@@ -19,7 +19,7 @@ from corank.features.schema import Schema
 from corank.losses.base import FunnelSpec
 from corank.losses.click import ClickLoss
 from corank.losses.total import TotalLoss
-from corank.models.attention import BatchHistory, Din, FilledHistory
+from corank.models.attention import BatchHistory, Din, GraphHistory
 from corank.models.layers import ACTIVATIONS
 from corank.models.named_axes import number
 from corank.models.settings.mlp import DinSettings, MlpSettings
@@ -84,32 +84,23 @@ def test_its_values_and_gradients_are_those_of_the_plain_formula(
         torch.testing.assert_close(ours.grad.double(), other.grad, rtol=1e-4, atol=1e-5)
 
 
-def filled(of: list[Request], event: torch.Tensor, more: int = 0) -> FilledHistory:
-    """The events and the candidates of requests as a graph reads them, with so many rows more of each."""
-    longest, widest = (max(sizes) + more for sizes in zip(*((len(e), n) for n, e in of), strict=True))
-    items = torch.full((len(of), longest, event.shape[1]), 7.0)
-    mask, slots = torch.zeros(len(of), longest), torch.zeros(len(of), widest, dtype=torch.int64)
-    slot_of, at = [], 0
-    for r, (size, events) in enumerate(of):
-        items[r, : len(events)] = event[torch.tensor(events, dtype=torch.int64)]
-        mask[r, : len(events)] = 1
-        slots[r, :size] = torch.arange(at, at + size)
-        slot_of += [r * widest + n for n in range(size)]
-        at += size
-    return FilledHistory(items, mask, slots, torch.tensor(slot_of))
-
-
 @pytest.mark.parametrize("own", [0, 2])
-def test_the_requests_of_a_graph_have_the_same_and_rows_that_fill_up_change_nothing(own: int) -> None:
+def test_a_request_of_a_graph_has_the_same_and_rows_that_fill_up_change_nothing(own: int) -> None:
     din, batch, target, event = made(RAGGED, own=own)
-    interests, rows = din(target, history(event, batch)), target[batch.item_of.long()]
-    for more in (0, 3):
-        requests = filled(RAGGED, event, more)
-        torch.testing.assert_close(din(rows, requests), interests)
-        parts = (din.target(rows), rows), (din.event(requests.items), requests.items)
-        torch.testing.assert_close(requests.attend(*parts, din._weigh), interests)
-        unmasked = replace(requests, mask=torch.ones_like(requests.mask))
-        assert not torch.allclose(din(rows, unmasked), interests)
+    interests, rows, at = din(target, history(event, batch)), target[batch.item_of.long()], 0
+    for size, events in RAGGED:
+        expected, candidates = interests[at : at + size], rows[at : at + size]
+        at += size
+        for more in (1, 3):
+            items = torch.full((1, len(events) + more, event.shape[1]), 7.0)
+            items[0, : len(events)] = event[torch.tensor(events, dtype=torch.int64)]
+            mask = (torch.arange(len(events) + more) < len(events)).float()[None]
+            request = GraphHistory(items, mask)
+            torch.testing.assert_close(din(candidates, request), expected)
+            parts = (din.target(candidates), candidates), (din.event(items), items)
+            torch.testing.assert_close(request.attend(*parts, din._weigh), expected)
+            unmasked = replace(request, mask=torch.ones_like(mask))
+            assert not len(expected) or not torch.allclose(din(candidates, unmasked), expected)
 
 
 @pytest.mark.precision

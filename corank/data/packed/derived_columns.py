@@ -1,6 +1,6 @@
 """Derived features of rows: one code for packed data, batches, bundles and requests."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -11,7 +11,8 @@ from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.history import request_operands
 from corank.data.packed.shard import LoggedRequests
 from corank.features.encoders import Encoders, assemble_rows
-from corank.features.encoding import Encoded
+from corank.features.encoding import Column, Encoded, Encoder
+from corank.features.feature_kind import DerivedFeature
 from corank.features.operands import OperandRows
 from corank.features.priors import PointInTime, PriorSnapshots
 from corank.features.schema import Placement, Schema
@@ -47,6 +48,29 @@ def derive_features(
             at = times if every is None else priors.cuts(name, every, times)
             columns[name] = feature.derive(sides, PointInTime(name, at, priors, sizes))
     return columns
+
+
+Plan = Sequence[tuple[str, DerivedFeature, Encoder | None]]
+"""Derived features of one placement, by name, with their encoders."""
+
+
+def plan_features(encoders: Encoders, placement: Placement, names: Collection[str] | None = None) -> Plan:
+    """List the derived features of a placement, all or some, for `encode_features`."""
+    derived = encoders.schema.derived(placement)
+    return [(n, f, encoders.fitted.get(n)) for n, f in derived.items() if names is None or n in names]
+
+
+def encode_features(
+    plan: Plan, sides: OperandRows, priors: PriorSnapshots, times: Longs, sizes: Longs | None = None
+) -> dict[str, Column]:
+    """Compute and encode derived features of N rows of a request's query or pairs, by name.
+
+    `plan` is of `plan_features`, the others are as in `derive_features`.
+    """
+    return {
+        name: feature.encode(encoder, feature.derive(sides, PointInTime(name, times, priors, sizes)))
+        for name, feature, encoder in plan
+    }
 
 
 def encode_columns(encoders: Encoders, values: Derived) -> dict[str, Encoded]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from corank.core.ragged import Ragged, Rows, Vectors
+from corank.core.ragged import Ragged, Rows, Vectors, take_known
 from corank.core.types import Index, Ints
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.shard import LoggedRequests
@@ -186,8 +186,7 @@ def attribute_codes(schema: Schema, items: Ragged, feature: str, records: Rows) 
     """Look up the codes that the items of R lists have of an item feature: R lists."""
     row, placed, weight = items.flat(), schema.row_features("item"), items.flat_weight()
     if schema.features[feature].storage == "id":
-        codes = np.full(len(row), MISSING, dtype=np.int32)
-        codes[row >= 0] = records.ids[row[row >= 0], placed.ids.index(feature)]
+        codes = take_known(records.ids[:, placed.ids.index(feature)], row, MISSING)
         return Ragged.from_lengths(items.length, codes, weight)
     inner = select_lists(records.lists[placed.lists.index(feature)], row)
     return flatten_lists(Ragged.from_lengths(items.length, row, weight), inner)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import onnxruntime
@@ -40,7 +40,7 @@ from corank.features.input_layout import Layout
 from corank.features.schema import Schema
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.request_encoder import EncodedBatch, QueryAhead, ReadRequest, RequestEncoder
+from corank.serving.funnel.request_encoder import EncodedBatch, QueryAhead, RequestEncoder
 from corank.serving.funnel.scorer import Scorer, refuse_odd
 from corank.serving.funnel.stage_scorer import Candidates, Shared
 from corank.serving.store.base import CACHE, is_store, open_store
@@ -141,14 +141,6 @@ class BatchRequest:
     """When it arrived, by `time.perf_counter`; now if None."""
     ahead: QueryAhead | None = None
     """Its query, as `Funnel.prepare` made it."""
-
-
-class _Pending(NamedTuple):
-    """A request that was read."""
-
-    read: ReadRequest
-    quotas: Mapping[str, int]
-    began: float
 
 
 AT_ONCE = 16
@@ -273,9 +265,7 @@ class Funnel:
 
     def count_candidates(self, request: Request) -> int:
         """Return how many candidates a request has, or is to have retrieved."""
-        if request.candidates is not None:
-            return len(request.candidates)
-        return request.retrieve or (self.retrieval.settings.keep if self.retrieval else 0)
+        return self.request_encoder.count_candidates(request)
 
     def prepare(self, request: Request) -> QueryAhead:
         """Encode the query of a request whose candidates are not known yet, for `run`. Raises RequestError."""
@@ -299,7 +289,7 @@ class Funnel:
     def run_many(self, requests: Sequence[BatchRequest]) -> list[RankingResult | Exception]:
         """Run requests through the stages, all at once: for each its result, or the error that `run` raises."""
         outcomes: list[RankingResult | Exception | None] = [None] * len(requests)
-        pending: list[tuple[int, _Pending]] = []
+        pending: list[tuple[int, RankingResult]] = []
         for n, one in enumerate(requests):
             try:
                 pending.append((n, self._read(one)))
@@ -317,21 +307,16 @@ class Funnel:
                 outcomes[n] = result
         return [one for one in outcomes if one is not None]
 
-    def _read(self, one: BatchRequest) -> _Pending:
+    def _read(self, one: BatchRequest) -> RankingResult:
         """Read a request as far as it is its own. Raises RequestError."""
         began = time.perf_counter() if one.arrived is None else one.arrived
-        request = one.request
-        quotas = self._quotas_of(request)
-        read = self.request_encoder.read(request, self.retrieval is not None, one.ahead)
-        return _Pending(read, quotas, began)
+        quotas = self._quotas_of(one.request)
+        encoded = self.request_encoder.read(one.request, self.retrieval is not None, one.ahead)
+        return RankingResult(self.manifest, encoded, quotas, began)
 
-    def _run(self, pending: Sequence[_Pending]) -> list[RankingResult]:
-        """Run R requests through the stages. Raises what ranking one of them raises."""
-        batch = self.request_encoder.encode([one.read for one in pending], self._retriever)
-        results = [
-            RankingResult(self.manifest, encoded, one.quotas, one.began)
-            for encoded, one in zip(batch.requests, pending, strict=True)
-        ]
+    def _run(self, results: Sequence[RankingResult]) -> Sequence[RankingResult]:
+        """Run R requests that were read through the stages. Raises what ranking one of them raises."""
+        batch = self.request_encoder.encode([one.encoded for one in results], self._retriever)
         encoded_at = time.perf_counter()
         for result in results:
             result.seconds["receive"] = encoded_at - result.began

@@ -22,9 +22,9 @@ from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows, Vectors, concat_vectors
 from corank.core.types import Longs
-from corank.data.packed.derived_columns import derive_features, encode_columns
+from corank.data.packed.derived_columns import encode_features, plan_features
 from corank.features.encoders import Encoders
-from corank.features.encoding import Encoded
+from corank.features.encoding import Column
 from corank.features.operands import OperandNames, OperandRows, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import Schema, plain_columns
@@ -138,8 +138,8 @@ class QueryEncoder:
     ) -> None:
         self.schema: Schema = encoders.schema
         self._encoders, self._priors, self.histories = encoders, priors, histories
-        self._derived = self.schema.derived("query")
-        self.counts_candidates = any(one.counts_candidates for one in self._derived.values())
+        self._derived = plan_features(encoders, "query")
+        self.counts_candidates = any(feature.counts_candidates for _, feature, _ in self._derived)
         """Whether a feature of the query needs the number of candidates."""
         self._user_column, self._user_ids = manifest.user, manifest.user_ids
         columns, identity = (
@@ -236,17 +236,16 @@ class QueryEncoder:
         histories = {name: [part.histories[name] for part in parts] for name in parts[0].histories}
         gathered = self.histories.gather(items, histories, positions) if self.histories.needs_items else None
         operands = self._join_operands(parts, *self.histories.operands(gathered, histories))
-        derived: Mapping[str, Encoded] = {}
+        derived: Mapping[str, Column] = {}
         if self._derived:
             sides = OperandRows.alone(self.schema, "query", operands)
             times, sizes = np.array([part.time for part in parts]), np.array(candidates)
-            features = derive_features(self.schema, "query", sides, self._priors, times, sizes=sizes)
-            derived = encode_columns(self._encoders, features)
+            derived = encode_features(self._derived, sides, self._priors, times, sizes)
         rows = self._assemble(parts, derived, self.histories.codes(histories))
         return self.histories.complete(rows, gathered), operands
 
     def _assemble(
-        self, parts: Sequence[QueryPart], derived: Mapping[str, Encoded], codes: Mapping[str, Ragged]
+        self, parts: Sequence[QueryPart], derived: Mapping[str, Column], codes: Mapping[str, Ragged]
     ) -> Rows:
         """Put values, derived features and the codes of histories together as R rows."""
         placed, values = self._placed, [part.values for part in parts]
@@ -258,7 +257,6 @@ class QueryEncoder:
             for columns, n in self._numbers:
                 numbers[r, columns] = of[n].row
         for name, column in derived.items():
-            assert isinstance(column, np.ndarray)
             if name in placed.numbers_at:
                 numbers[:, placed.numbers_at[name]] = column.reshape(len(parts), -1)
             else:

@@ -1,11 +1,15 @@
 """Requests → encoded rows of their queries and their candidates, by the code that packing used.
 
+And what comes with candidates: their ids, numbers, and the filters of their retrieval.
+
 Letters: R requests · n candidates of all of them · E events of a history of all of them.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cache, partial
 from itertools import accumulate
 from typing import Any, Self
 
@@ -15,28 +19,35 @@ import polars as pl
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
+from corank.bundle.retrieval import Where, filter_columns
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.stored_matrix import StoredMatrix
 from corank.core.types import Floats, Longs
-from corank.data.packed.derived_columns import derive_features, encode_columns
+from corank.data.packed.derived_columns import Plan, encode_features, plan_features
 from corank.features.encoders import Encoders, assemble_rows
-from corank.features.encoding import Encoded, to_identifiers
+from corank.features.encoding import (
+    FIRST_KNOWN,
+    Column,
+    Encoded,
+    Hash,
+    Vocabulary,
+    as_int64,
+    hash_values,
+    to_identifiers,
+)
 from corank.features.feature_kind import Side
 from corank.features.operands import OperandNames, OperandRows, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import Schema
-from corank.serving.funnel.candidates import (
-    CandidateList,
-    FilterEncoder,
-    NumberLimits,
-    parse_candidates,
-    read_number,
-    read_numbers,
-    select_ids,
-)
 from corank.serving.funnel.query_encoder import QueryEncoder, QueryPart
-from corank.serving.funnel.request import Request, RequestWarning, refuse_unknown_column, to_series
+from corank.serving.funnel.request import (
+    NumberIds,
+    Request,
+    RequestWarning,
+    refuse_unknown_column,
+    to_series,
+)
 from corank.serving.funnel.request_history import (
     AttendedEvents,
     HistoryEncoder,
@@ -45,23 +56,198 @@ from corank.serving.funnel.request_history import (
     join_arrays,
 )
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Values are 32-bit floats, in training as here."""
+
+
+ReadCandidates = tuple[Sequence[Any], Longs | None, list[dict[str, Any]]]
+"""The candidates of a request, in the order given: their ids, these as an array if all are whole numbers, and the
+columns given with each; none if no candidate has any."""
+
+
+def parse_candidates(request: Request) -> ReadCandidates:
+    """Read the candidates of a request that has some. Raises RequestError for one that has no id or is given twice."""
+    ids: Any = request.candidates
+    columns: list[dict[str, Any]] = []
+    if isinstance(ids, NumberIds):
+        numbers: Longs | None = ids.numbers
+    else:
+        numbers = as_int64(ids)
+        if numbers is None and not set(map(type, ids)) <= {int, str}:
+            ids, columns = _split_columns(ids)
+            numbers = as_int64(ids)
+    if _repeats(ids, numbers):
+        ((twice, _),) = Counter(ids).most_common(1)
+        raise RequestError(f"candidates: {twice!r} is there twice; give each candidate once")
+    return ids, numbers, columns
+
+
+def _repeats(ids: Sequence[Any], numbers: Longs | None) -> bool:
+    if numbers is not None:
+        # the lower halves of whole numbers are sorted in half the time, and are seldom equal where the numbers differ
+        halves = numbers.astype(np.int32)
+        halves.sort()
+        if not np.count_nonzero(halves[1:] == halves[:-1]):
+            return False
+    return len(set(ids)) < len(ids)
+
+
+def select_ids(ids: Sequence[Any], index: Longs) -> Sequence[Any]:
+    """Select some ids."""
+    return NumberIds(ids.numbers[index]) if isinstance(ids, NumberIds) else [ids[n] for n in index.tolist()]
+
+
+def _split_columns(candidates: Sequence[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Split candidates into their ids, and the columns given with each."""
+    ids: list[Any] = []
+    columns: list[dict[str, Any]] = []
+    for n, candidate in enumerate(candidates):
+        fields = dict(candidate) if isinstance(candidate, dict) else {"id": candidate}
+        if type(fields.get("id")) not in (int, str):
+            raise RequestError(
+                f"candidates.{n}: needs an `id`, a whole number or text; received {candidate!r}"
+            )
+        ids.append(fields.pop("id"))
+        columns.append(fields)
+    return ids, columns
+
+
+def read_numbers(name: str, ids: Sequence[Any], columns: list[dict[str, Any]], needed: bool) -> Floats:
+    """Read one of the data's `columns` of n candidates, NaN if no stage needs it: (n,).
+
+    Raises RequestError if a candidate lacks what a stage needs, or has something else there.
+    """
+    if needed:
+        rows: list[dict[str, Any]] = columns or [{}] * len(ids)
+        return np.array([read_number(name, id_, row) for id_, row in zip(ids, rows, strict=True)], np.float32)
+    for row in columns:  # the log keeps what no stage needs
+        value = row.get(name)
+        if value is not None and not _is_number(value):
+            raise RequestError(f"candidates: expected numbers in '{name}'; received {value!r:.100}")
+    return np.full(len(ids), np.nan, dtype=np.float32)
+
+
+def read_number(name: str, id_: Any, row: Mapping[str, Any]) -> float:
+    """Read one of the data's `columns` of a candidate, or an item. Raises RequestError if it lacks it."""
+    value: Any = row.get(name)
+    if not _is_number(value):
+        raise RequestError(
+            f"candidates: {id_!r} has no number '{name}', by which candidates are ordered; received {value!r}"
+        )
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= LARGEST
+
+
+class FilterEncoder:
+    """Encodes and checks the filters of requests to one bundle."""
+
+    def __init__(self, encoders: Encoders) -> None:
+        self._columns = filter_columns(encoders.schema)
+        self._encoders = encoders.fitted
+
+    def encode(self, request: Request) -> Where:
+        """Encode the filters of a request.
+
+        Raises RequestError for a column that is no filter, and for values of another type than the items'.
+        """
+        filters = []
+        for column, values in request.where.items():
+            if column not in self._columns:
+                refuse_unknown_column("where", column, set(self._columns))
+            try:
+                hashed = hash_values(self._read(column, values), self._columns[column])
+            except DataError as error:
+                raise RequestError(f"where: {error}") from None
+            filters.append((self._columns[column], tuple(sorted(set(hashed.tolist()) - {0}))))
+        return tuple(sorted(filters))
+
+    def warn(self, request: Request) -> list[RequestWarning]:
+        """Say why no item passes the filters of a request, if it has any."""
+        if not request.where:
+            return []
+        strange = [column for column, values in request.where.items() if not self._is_known(column, values)]
+        reason = f"the bundle knows no such {', '.join(strange)}" if strange else "no item has them all"
+        return [RequestWarning("filter", f"where: no item passes; {reason}")]
+
+    def _read(self, column: str, values: Any) -> pl.Series:
+        """The values of a filter. Raises RequestError or DataError for values of another type than the items'."""
+        listed = values if isinstance(values, list) else [values]
+        read = to_identifiers(to_series(column, listed, "where"), self._columns[column])
+        dtype = self._type(column)
+        if dtype is not None and read.dtype != dtype and read.null_count() < len(read):
+            expected = "text" if dtype == pl.String else "whole numbers"
+            value = next(value for value in listed if value is not None)
+            raise RequestError(
+                f"where.{column}: expected {expected}, as in the bundle; received {value!r:.100}"
+            )
+        return read
+
+    def _type(self, column: str) -> pl.DataType | None:
+        """The type of a column's values; None if the bundle has none."""
+        encoder = self._encoders.get(self._columns[column])
+        if isinstance(encoder, Vocabulary):
+            return encoder.dtype if len(encoder.values) else None
+        return encoder.dtype if isinstance(encoder, Hash) else None
+
+    def _is_known(self, column: str, values: Any) -> bool:
+        """Whether training knew some value of a filter, as far as the bundle can tell."""
+        encoder = self._encoders.get(self._columns[column])
+        if not isinstance(encoder, Vocabulary):
+            return True
+        codes = encoder.codes(self._read(column, values), self._columns[column])
+        return bool((codes >= FIRST_KNOWN).any())
+
+
+class NumberLimits:
+    """The ranges of training of one bundle's numbers, by side and column."""
+
+    def __init__(self, encoders: Encoders) -> None:
+        schema = encoders.schema
+        self._limits: dict[Side, dict[str, tuple[float, float]]] = {}
+        for name, feature in schema.columns().items():
+            encoder = encoders.fitted.get(name)
+            if feature.is_input and encoder is not None and encoder.limits is not None:
+                self._limits.setdefault(feature.side, {})[schema.column(name)] = encoder.limits
+
+    def count(self, sides: Iterable[Side], rows: Iterable[Mapping[str, Any]], found: dict[str, int]) -> None:
+        """Add to `found`, by `SIDE.COLUMN`, the numbers of rows of some sides that are clipped."""
+        for row in rows:
+            for side in sides:
+                for column, (low, high) in self._limits.get(side, {}).items():
+                    value: Any = row.get(column)
+                    if type(value) in (int, float) and not low <= value <= high:
+                        name = f"{side}.{column}"
+                        found[name] = found.get(name, 0) + 1
+
 
 @dataclass(slots=True)
 class EncodedRequest:
     """What a request has of its own; its candidates are those known or described, in the order given."""
 
     request: Request
+    part: QueryPart
     ids: Sequence[Any]
     """Of its candidates."""
-    time: int
-    """Of the request, ms since 1970 UTC."""
-    unknown: list[Any]
-    """Ids of candidates that are left out: neither known nor described."""
+    numbers: Longs | None
+    """The ids given, if all are whole numbers."""
+    columns: list[dict[str, Any]]
+    """The columns given with each candidate; empty if no candidate has any."""
+    ahead: "QueryAhead | None"
     missing: list[str]
     """Columns that the request lacks."""
     clipped: Mapping[str, int]
     """By `SIDE.COLUMN`, how many numbers lie outside the range of training; they are clipped to it."""
     warnings: list[RequestWarning]
+    unknown: list[Any] = field(default_factory=list)
+    """Ids of candidates that are left out: neither known nor described."""
+
+    @property
+    def time(self) -> int:
+        """Of the request, ms since 1970 UTC."""
+        return self.part.time
 
 
 @dataclass
@@ -69,7 +255,7 @@ class EncodedBatch:
     """R requests as the stages read them: n candidates, those of one request after those of another."""
 
     encoder: "RequestEncoder"
-    requests: list[EncodedRequest]
+    requests: Sequence[EncodedRequest]
     start: list[int]
     """Where the candidates of each request begin, and the end: (R + 1,)."""
     request_of: Longs
@@ -107,16 +293,6 @@ class EncodedBatch:
         return (
             self.given[name][alive] if name in self.given else self.items.column(name, self.positions[alive])
         )
-
-
-@dataclass(slots=True)
-class ReadRequest:
-    """A request, read as far as no item is looked up."""
-
-    request: Request
-    part: QueryPart
-    candidates: CandidateList
-    ahead: "QueryAhead | None" = None
 
 
 @dataclass(frozen=True)
@@ -171,11 +347,12 @@ class RequestEncoder:
         columns = manifest.request_columns
         self._value_columns, self._cross_columns = columns.values, sorted(columns.cross)
         crosses = self.schema.derived("cross")
-        self._crossed = OperandNames.of(self.schema, "item", crosses.values()).names
         self._logged = OperandNames.of(self.schema, "cross", crosses.values())
-        self._comparing = [name for name, feature in crosses.items() if feature.compares_candidates]
-        self._derived_crosses, self._histories = crosses.keys(), tuple(self.schema.histories())
-        self._cross_row = self.schema.row_features("cross")
+        self._comparing = frozenset(name for name, feature in crosses.items() if feature.compares_candidates)
+        self._late_crosses = frozenset(crosses.keys() - self._comparing)
+        self._plan = cache(partial(_plan_crosses, encoders))
+        self._histories = tuple(self.schema.histories())
+        self._cross_row, self._item_row = self.schema.row_features("cross"), self.schema.row_features("item")
         self.item_columns = frozenset(columns.item)
         self._allowed_columns = self.item_columns.union(columns.cross, columns.values)
 
@@ -191,55 +368,50 @@ class RequestEncoder:
         other.priors, other.query = priors, self.query.with_priors(priors)
         return other
 
-    def read(self, request: Request, retrieves: bool = False, ahead: QueryAhead | None = None) -> ReadRequest:
-        """Read a request, whose candidates can be retrieved or not, and whose query may have been encoded ahead.
+    def read(
+        self, request: Request, retrieves: bool = False, ahead: QueryAhead | None = None
+    ) -> EncodedRequest:
+        """Read a request as far as no item is looked up.
+
+        Its candidates can be retrieved or not, and its query may have been encoded ahead.
 
         Raises RequestError, which names the field.
         """
         try:
-            if ahead is None or ahead.encoder is not self:
-                part, ahead = self.read_query(request), None
-            else:
-                part = ahead.part
-            return ReadRequest(request, part, self._read_candidates(request, retrieves), ahead)
+            if ahead is not None and ahead.encoder is not self:
+                ahead = None
+            part = self.read_query(request) if ahead is None else ahead.part
+            given = self._read_candidates(request, retrieves)
+            warnings = [warning for history in part.histories.values() for warning in history.warnings]
+            return EncodedRequest(request, part, *given, ahead, [*part.missing], part.clipped, warnings)
         except DataError as error:
             raise RequestError(str(error)) from None
 
-    def encode(self, reads: Sequence[ReadRequest], retrieve: Retrieve | None = None) -> EncodedBatch:
-        """Encode requests, with candidates from `retrieve` for those that bring none. Raises RequestError."""
+    def encode(self, requests: Sequence[EncodedRequest], retrieve: Retrieve | None = None) -> EncodedBatch:
+        """Encode requests that were read, each once, with candidates from `retrieve` for those that bring none.
+
+        Raises RequestError.
+        """
         try:
-            return self._encode(reads, retrieve)
+            return self._encode(requests, retrieve)
         except DataError as error:
             raise RequestError(str(error)) from None
 
-    def _encode(self, reads: Sequence[ReadRequest], retrieve: Retrieve | None) -> EncodedBatch:
-        parts, lists = [one.part for one in reads], [one.candidates for one in reads]
-        candidates = [WantedItems("candidates", one.ids, one.numbers) for one in lists]
-        if len(reads) == 1 and (ahead := reads[0].ahead) is not None:
-            positions, events = find_items(self.items, candidates), ahead.events
-            encoded = ahead.encoded
+    def _encode(self, requests: Sequence[EncodedRequest], retrieve: Retrieve | None) -> EncodedBatch:
+        parts, items = [one.part for one in requests], self.items
+        candidates = [WantedItems("candidates", one.ids, one.numbers) for one in requests]
+        ahead = requests[0].ahead if len(requests) == 1 else None
+        if ahead is not None:
+            positions, events = find_items(items, candidates), ahead.events
         else:
             positions, events = self._look_up(parts, candidates)
-            encoded = None
-        query, operands = encoded or self.query.encode(
-            parts, events, self.items, [self._count(one) for one in reads]
+        query, operands = (ahead and ahead.encoded) or self.query.encode(
+            parts, events, items, [self.count_candidates(one.request) for one in requests]
         )
-        requests = [
-            EncodedRequest(
-                one.request,
-                one.candidates.ids,
-                one.part.time,
-                [],
-                [*one.part.missing],
-                one.part.clipped,
-                [warning for history in one.part.histories.values() for warning in history.warnings],
-            )
-            for one in reads
-        ]
-        items, columns = self.items, [one.columns for one in lists]
-        retrieves = any(one.request.candidates is None for one in reads)
-        if retrieves or any(columns) or positions.min(initial=0) < 0:
-            items, positions = self._settle(requests, columns, positions, query, retrieve)
+        if positions.min(initial=0) < 0 or any(
+            one.columns or one.request.candidates is None for one in requests
+        ):
+            items, positions = self._settle(requests, positions, query, retrieve)
         start = [0, *accumulate(len(one.ids) for one in requests)]
         attended = {n: [part.histories[n] for part in parts] for n in self.query.histories.attended}
         batch = EncodedBatch(
@@ -256,7 +428,7 @@ class RequestEncoder:
             np.array([part.time for part in parts]),
         )
         if self._value_columns or self._cross_columns or self._comparing:
-            self._add_given(batch, columns)
+            self._add_given(batch)
         return batch
 
     def _look_up(
@@ -276,15 +448,14 @@ class RequestEncoder:
         events = {name: positions[a:b] for name, a, b in zip(names, ends, ends[1:], strict=False)}
         return positions[: ends[0]], events
 
-    def _count(self, one: ReadRequest) -> int:
+    def count_candidates(self, request: Request) -> int:
         """How many candidates a request gives, or asks to retrieve."""
-        given = one.request.candidates
-        return len(given) if given is not None else one.request.retrieve or self._retrieved
+        given = request.candidates
+        return len(given) if given is not None else request.retrieve or self._retrieved
 
     def _settle(
         self,
         requests: Sequence[EncodedRequest],
-        columns: list[list[dict[str, Any]]],
         positions: Longs,
         query: Rows,
         retrieve: Retrieve | None,
@@ -292,8 +463,7 @@ class RequestEncoder:
         """Retrieve candidates, encode those that are described, and leave unknown ones out.
 
         Args:
-            requests: R, which are changed; so are the columns of their candidates.
-            columns: those given with the candidates of each request: (R,).
+            requests: R, which are changed.
             positions: of all candidates, −1 for those that are not known.
             query: the queries' rows: (R).
             retrieve: finds candidates.
@@ -305,18 +475,18 @@ class RequestEncoder:
             if one.request.candidates is None and retrieve is not None:
                 own = retrieve(one.request, query, r)
                 one.ids = items.ids(own)
-            elif columns[r]:
-                items, own = self._add_described(one.ids, columns[r], own, items)
+            elif one.columns:
+                items, own = self._add_described(one.ids, one.columns, own, items)
             if own.min(initial=0) < 0:
                 one.unknown = [*select_ids(one.ids, np.flatnonzero(own < 0))]
                 known = np.flatnonzero(own >= 0)
                 one.ids, own = select_ids(one.ids, known), own[known]
-                columns[r] = [columns[r][n] for n in known] if columns[r] else columns[r]
+                one.columns = [one.columns[n] for n in known] if one.columns else []
             if not len(own):
                 one.warnings += self.filters.warn(one.request)
-            if columns[r]:
+            if one.columns:
                 one.clipped = {**one.clipped}
-                self._limits.count(CANDIDATE_SIDES, columns[r], one.clipped)
+                self._limits.count(CANDIDATE_SIDES, one.columns, one.clipped)
             settled.append(own)
         return items, join_arrays(settled)
 
@@ -348,21 +518,22 @@ class RequestEncoder:
     def cross(self, batch: EncodedBatch, alive: Longs) -> Rows:
         """The crosses of the candidates `alive`: those encoded with the requests, and the others, derived."""
         columns = {name: _take(column, alive) for name, column in batch.crosses.items()}
-        if others := self._derived_crosses - columns.keys():
-            columns |= self.derive(batch, alive, others)
+        if self._late_crosses:
+            columns |= self.derive(batch, alive, self._late_crosses)
         return assemble_rows(self._cross_row, columns, len(alive))
 
-    def _add_given(self, batch: EncodedBatch, columns: list[list[dict[str, Any]]]) -> None:
+    def _add_given(self, batch: EncodedBatch) -> None:
         """Add what came with the candidates, and crosses that compare all, before stages drop some.
 
         Each request's is read by itself, since the type of a column is that of its values.
         """
         given, crosses, logged = [], [], []
-        for one, own in zip(batch.requests, columns, strict=True):
-            count, rows = len(one.ids), own or _NOTHING * len(one.ids)
-            given.append(
-                {name: read_numbers(name, one.ids, own, name in self._named) for name in self._value_columns}
-            )
+        for one in batch.requests:
+            count, rows = len(one.ids), one.columns or _NOTHING * len(one.ids)
+            numbers = {
+                n: read_numbers(n, one.ids, one.columns, n in self._named) for n in self._value_columns
+            }
+            given.append(numbers)
             if self._cross_columns:
                 crosses.append(self._encode_crosses(rows, one.missing))
             if self._comparing:
@@ -380,19 +551,16 @@ class RequestEncoder:
             batch.crosses |= self.derive(batch, batch.everyone, self._comparing, operands)
 
     def derive(
-        self, batch: EncodedBatch, alive: Longs, names: Collection[str], logged: Operands | None = None
-    ) -> dict[str, Encoded]:
+        self, batch: EncodedBatch, alive: Longs, names: frozenset[str], logged: Operands | None = None
+    ) -> dict[str, Column]:
         """Some derived crosses of the candidates `alive`, encoded."""
+        plan, taken = self._plan(names)
         positions, request_of = batch.positions.take(alive), batch.request_of.take(alive)
-        items = batch.items.operands(positions, self._crossed)
-        placed = self.schema.row_features("item")
-        if placed.vectors:
-            items = items.with_vectors(placed, batch.items.rows(positions))
+        items = batch.items.operands(positions, taken)
+        if self._item_row.vectors:
+            items = items.with_vectors(self._item_row, batch.items.rows(positions))
         sides = OperandRows.pairs(self.schema, batch.operands, items, request_of, None, logged)
-        times = batch.times.take(request_of)
-        return encode_columns(
-            self.encoders, derive_features(self.schema, "cross", sides, self.priors, times, names)
-        )
+        return encode_features(plan, sides, self.priors, batch.times.take(request_of))
 
     def encode_items(self, ids: list[Any], columns: list[dict[str, Any]]) -> ItemLayer:
         """Encode items of the given columns, each once, as a catalogue layer. Raises RequestError."""
@@ -412,14 +580,14 @@ class RequestEncoder:
         except DataError as error:
             raise RequestError(str(error)) from None
 
-    def _read_candidates(self, request: Request, retrieves: bool) -> CandidateList:
+    def _read_candidates(self, request: Request, retrieves: bool) -> ReadCandidates:
         """Read the candidates of a request; none if they are to be retrieved. Raises RequestError."""
         if request.candidates is None:
             if not retrieves:
                 raise RequestError(
                     "candidates: none are given, and the bundle has no `retrieval` to find some"
                 )
-            return CandidateList([], None, [])
+            return [], None, []
         if request.where or request.retrieve:
             raise RequestError(
                 "candidates: where candidates are given, nothing is retrieved; drop one of both"
@@ -460,6 +628,13 @@ class RequestEncoder:
             return self.encoders.encode_frame("cross", pl.DataFrame(series))
         except DataError as error:
             raise RequestError(f"candidates: {error}") from None
+
+
+def _plan_crosses(encoders: Encoders, names: frozenset[str]) -> tuple[Plan, frozenset[str]]:
+    """Some derived crosses, and the operands that they take of items."""
+    plan = plan_features(encoders, "cross", names)
+    operands = OperandNames.of(encoders.schema, "item", (feature for _, feature, _ in plan))
+    return plan, frozenset(operands.names)
 
 
 _NOTHING: list[dict[str, Any]] = [{}]

@@ -165,7 +165,8 @@ class HistoryEncoder:
         attributes = {name: history for name, (history, _) in self.schema.attributes().items()}
         self._owners = {n: n for n in self.schema.histories()} | attributes | self.schema.parallels()
         """By list of the query that is of a history, this one."""
-        self._item_operands = {self.schema.of_items(name) or name for name in self._needs.for_attributes}
+        items = (self.schema.of_items(name) or name for name in self._needs.for_attributes)
+        self._item_operands = frozenset(items)
         self.looked_up = tuple(dict.fromkeys((*self._needs.records, *self.attended)))
         """Histories whose items are looked up."""
         self.needs_items = bool(self._needs.records or self._needs.weighted)
@@ -283,8 +284,10 @@ class HistoryEncoder:
         """Gather the records of the items of R requests' histories, which are at some positions: (E,) by history."""
         looked_up = [positions[name] for name in self._needs.records if name in histories]
         at = np.concatenate([_NO_TIMES, *looked_up])
-        known = at >= 0
-        row, end = np.where(known, np.cumsum(known) - 1, -1), np.cumsum([*map(len, looked_up)])
+        row, known = np.arange(len(at)), at >= 0
+        if not known.all():
+            row, at = np.where(known, np.cumsum(known) - 1, -1), at[known]
+        end = np.cumsum([*map(len, looked_up)])
         rows = dict(zip(self._needs.records, np.split(row, end[:-1]), strict=False)) if looked_up else {}
         listed = {}
         for name, of in histories.items():
@@ -294,7 +297,6 @@ class HistoryEncoder:
             listed[name] = _lists(
                 codes, rows[name] if name in rows else np.full(sum(map(len, codes)), -1), weight
             )
-        at = at[known]
         return HistoryItems(listed, items.rows(at), items.operands(at, self._item_operands))
 
     def operands(

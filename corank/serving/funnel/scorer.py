@@ -10,9 +10,10 @@ Letters: R requests · n candidates of all of them · N items · d width of an i
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +28,8 @@ from corank.core.ragged import Rows
 from corank.core.registry import plugin_hint
 from corank.core.stored_matrix import StoredMatrix
 from corank.core.types import Floats, Numbers
-from corank.data.packed.derived_columns import derive_features
 from corank.features.input_layout import Layout
-from corank.features.operands import OperandRows
+from corank.serving.funnel.request_history import join_arrays
 from corank.serving.funnel.stage_scorer import (
     MATCHES,
     PART,
@@ -62,7 +62,6 @@ class MatchTerms:
                 f"{inputs.folder}: stage '{stage.name}': its facts lack the weights of matches; export the bundle again"
             )
         weight = np.array([stage.constants[f"match_{n}"] for n in range(len(columns))], dtype=np.float32)
-        self._operands = {operand for name in stage.matches for operand in crosses[name].operands}
         self._worth: dict[str, Floats] = {}
         """What a number counts, (1,), or what each code of buckets adds, (codes,)."""
         for name in stage.matches:
@@ -74,14 +73,9 @@ class MatchTerms:
 
     def read(self, candidates: Candidates) -> Floats:
         """What is added to logits: (n,)."""
-        batch, alive, request_of = candidates.batch, candidates.alive, candidates.request_of
-        encoder, items = batch.encoder, batch.items.operands(candidates.rows, self._operands)
-        sides = OperandRows.pairs(encoder.schema, batch.operands, items, request_of, None)
-        names = self._worth.keys() - batch.crosses.keys()
-        times = batch.times.take(request_of)
-        values = derive_features(encoder.schema, "cross", sides, encoder.priors, times, names)
-        columns = {n: column[alive] for n, column in batch.crosses.items() if isinstance(column, np.ndarray)}
-        columns |= {name: encoder.encoders.encode_derived(name, value) for name, value in values.items()}
+        batch, alive = candidates.batch, candidates.alive
+        columns = batch.encoder.derive(batch, alive, frozenset(self._worth.keys() - batch.crosses.keys()))
+        columns |= {n: column[alive] for n, column in batch.crosses.items() if isinstance(column, np.ndarray)}
         added = np.zeros(len(alive), dtype=np.float32)
         for name, worth in self._worth.items():
             column = columns[name]
@@ -231,6 +225,9 @@ def refuse_odd(stage: StageFacts, value: Numbers, candidates: Candidates) -> Num
 
 
 OUTPUTS = ["logits", "value"]
+OF_EVENTS = {"event", "mask", "ages"}
+Feeds = dict[str, Any]
+"""The inputs of a graph, by name."""
 
 
 class _ValueGraph(StageScorer):
@@ -238,16 +235,18 @@ class _ValueGraph(StageScorer):
 
     def __init__(self, inputs: ScorerInputs) -> None:
         self.inputs, shapes = inputs, self._shapes(inputs)
-        self.session = open_graph(
+        session = open_graph(
             inputs.folder / f"{inputs.stage.name}.value.onnx",
             shapes,
             [(None, len(inputs.stage.labels)), inputs.value_shape],
             self._optional(inputs),
         )
+        self.session: Any = session._sess
+        """Its `run` does without checks of names, which were made when it was opened: 2 % of a request."""
         matches = MatchTerms(inputs) if MATCHES in shapes else None
         self._readers: list[tuple[str, Reader]] = [
             (node.name, matches.read if matches and node.name == MATCHES else inputs.reader(node.name))
-            for node in self.session.get_inputs()
+            for node in session.get_inputs()
         ]
 
     @abstractmethod
@@ -265,8 +264,36 @@ class _ValueGraph(StageScorer):
     def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
         """As `StageScorer.evaluate`."""
         feeds = {name: read(candidates) for name, read in self._readers}
-        logits, value = self.session.run(OUTPUTS, feeds, candidates.options)
+        runs: Iterable[Feeds] = [feeds]
+        if self.inputs.stage.attended is not None:
+            # one run a request: what attention makes of all its events and candidates just fits into a cache
+            runs = _split(feeds, candidates.bounds.tolist(), self.inputs.attended(candidates).lengths)
+        outputs = [self.session.run(OUTPUTS, one, candidates.options) for one in runs]
+        logits, value = map(join_arrays, zip(*outputs, strict=True))
         return logits, value
+
+
+def _split(feeds: Feeds, bounds: Sequence[int], lengths: Sequence[int]) -> Iterator[Feeds]:
+    """The inputs of a graph by request, of which each has some candidates and attends to some events.
+
+    Args:
+        feeds: by name what is of candidates (n, …), of events (E, …), or of queries (R, …).
+        bounds: where the candidates of each request begin, and the end: (R + 1,).
+        lengths: how many events each has: (R,).
+    """
+    end = 0
+    for r, ((a, b), length) in enumerate(zip(pairwise(bounds), lengths, strict=True)):
+        first, end = end, end + length
+        if a == b:
+            continue
+        one = {}
+        for name, values in feeds.items():
+            if name in OF_EVENTS:  # at least one, which does not count
+                own = values[first:end] if length else np.zeros((1, *values.shape[1:]), dtype=np.float32)
+                one[name] = own[None]
+            else:
+                one[name] = values[r : r + 1] if name == "query" else values[a:b]
+        yield one
 
 
 @SCORERS.register("parts")

@@ -4,8 +4,7 @@ A stage's facts in the bundle name its scorer. `parts` runs a graph over what wa
 whole graph, `vectors` takes a product with item vectors; a plug-in registers its own with `SCORERS.register`, and its
 stage model names it (`StageSettings.scorer`).
 
-Letters: R requests · n candidates of all of them · E events of a history of all of them · L events of each, filled up
-· S slots for the candidates of each.
+Letters: R requests · n candidates of all of them · E events of a history of all of them.
 """
 
 import inspect
@@ -33,8 +32,6 @@ from corank.serving.funnel.request_history import AttendedEvents
 COLUMN, PART, MATCHES, REQUEST_OF = "column.", "part.", "matches", "request_of"
 """What a graph calls one of the data's columns, the rows of an item part, what matches add to logits, and the query row
 of each candidate."""
-EVENTS = 8
-"""Events of a request are filled up to a multiple of these, so that sums do not depend on how many others have."""
 Shared = dict[str, Any]
 """What the stages of one batch share: the dense input of queries by set of tables, `query.TABLES`, (R, ·); what later
 stages see of earlier ones, `STAGE.score` and `STAGE.rank`, of all candidates, NaN of those that a stage never saw."""
@@ -66,27 +63,12 @@ class Candidates:
         return np.searchsorted(self.request_of, np.arange(len(self.batch.requests) + 1))
 
     @cached_property
-    def slot_of(self) -> Longs:
-        """The slot of each, where every request has as many slots as one has candidates at most: (n,)."""
-        first, widest = self.bounds[:-1], np.diff(self.bounds).max()
-        shift = np.arange(len(first)) * widest - first
-        slots: Longs = np.arange(len(self.alive)) + shift.take(self.request_of)
-        return slots
-
-    @property
-    def slots(self) -> Longs:
-        """The candidate in each slot, 0 in those that fill up: (R, S)."""
-        slots = np.zeros((len(self.batch.requests), int(np.diff(self.bounds).max())), dtype=np.int64)
-        slots.reshape(-1)[self.slot_of] = np.arange(len(self.alive))
-        return slots
-
-    @cached_property
     def records(self) -> tuple[Rows, ...]:
         """The rows of their items, and of snapshots of these: (n), (n)."""
         return split_record(self.batch.encoder.schema, self.batch.items.rows(self.rows))
 
 
-Reader = Callable[[Candidates], Numbers | Longs]
+Reader = Callable[[Candidates], Any]
 """Gives an input of a graph."""
 
 
@@ -128,9 +110,8 @@ class ScorerInputs:
             shapes["cross"] = (None, layout.width("cross"))
         if stage.attended:
             width = event_width(layout, stage.attended.history, stage.attended.features)
-            shapes |= {"event": (None, None, width), "mask": (None, None)}
-            shapes |= {"slots": ("int64", None, None), "slot_of": ("int64", None)}
-            shapes |= {"ages": (None, None)} if stage.attended.ages else {}
+            shapes |= {"event": (1, None, width), "mask": (1, None)}
+            shapes |= {"ages": (1, None)} if stage.attended.ages else {}
         if stage.from_stages:
             shapes["earlier"] = (None, len(stage.from_stages))
         return shapes | {COLUMN + name: (None,) for name in self._columns}
@@ -151,39 +132,23 @@ class ScorerInputs:
             return lambda c: c.batch.column(column, c.alive)
         readers: dict[str, Reader] = {
             "query": lambda c: self.query(c.batch.query, c.shared),
-            REQUEST_OF: lambda c: c.request_of,
+            REQUEST_OF: lambda c: np.zeros_like(c.request_of) if stage.attended else c.request_of,
             "item": lambda c: dense_input(c.records[0], layout, "item", tables),
             "snapshot": lambda c: dense_input(c.records[1], layout, "snapshot", tables),
             "cross": lambda c: dense_input(c.batch.encoder.cross(c.batch, c.alive), layout, "cross", tables),
-            "event": self._read_events,
-            "mask": lambda c: self._fill(c, lambda events: np.ones(len(events.rows), dtype=np.float32)),
-            "ages": lambda c: self._fill(c, lambda events: events.ages),
-            "slots": lambda c: c.slots,
-            "slot_of": lambda c: c.slot_of,
+            "event": lambda c: embed_rows(self.attended(c).rows, self._events, self._event_vectors, tables),
+            "mask": lambda c: np.ones(len(self.attended(c).rows), dtype=np.float32),
+            "ages": lambda c: self.attended(c).ages,
             "earlier": lambda c: np.stack(
                 [c.shared[f"{name}.{what}"][c.alive] for name, what in stage.from_stages], axis=1
             ),
         }
         return readers[name]
 
-    def _read_events(self, candidates: Candidates) -> Floats:
-        """The dense input of the events that the stage attends to: (R, L, ·)."""
-        groups, vectors, tables = self._events, self._event_vectors, self.tables
-        return self._fill(candidates, lambda events: embed_rows(events.rows, groups, vectors, tables))
-
-    def _fill(self, candidates: Candidates, read: Callable[[AttendedEvents], Any]) -> Floats:
-        """Fill what events have up with zeros, so that all requests have as many: (E, …) → (R, L, …)."""
+    def attended(self, candidates: Candidates) -> AttendedEvents:
+        """The events that the stage attends to: (E)."""
         assert self.stage.attended is not None
-        events = candidates.batch.events[self.stage.attended.history]
-        values: Floats = read(events)
-        count, longest = len(events.lengths), -(-max(max(events.lengths), 1) // EVENTS) * EVENTS
-        if len(values) == count * longest:
-            return values.reshape(count, longest, *values.shape[1:])
-        filled, begin = np.zeros((count, longest, *values.shape[1:]), dtype=np.float32), 0
-        for r, length in enumerate(events.lengths):
-            filled[r, :length] = values[begin : begin + length]
-            begin += length
-        return filled
+        return candidates.batch.events[self.stage.attended.history]
 
 
 class StageScorer(ABC):
