@@ -124,8 +124,8 @@ class Shop:
 
 
 async def command(*arguments: object) -> None:
-    """`corank` as a process that gives way to the sender, whose core it shares."""
-    words = ["nice", "-n", "19", *CORANK, *map(str, arguments)]
+    """`corank` as a process that gives way at once to the sender, whose core it shares."""
+    words = ["chrt", "--idle", "0", *CORANK, *map(str, arguments)]
     process = await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.PIPE)
     try:
         _, said = await process.communicate()

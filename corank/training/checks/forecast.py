@@ -19,6 +19,7 @@ import numpy as np
 
 from corank.batches.sampling import SplitCounts
 from corank.data.packed.dataset import PackedDataset
+from corank.data.packing.state import KEPT
 from corank.features.input_layout import Layout
 from corank.features.schema import PLACEMENTS, Placement, Schema
 from corank.models.settings.network import FILLED, FirstLayer, NetworkSettings, Work
@@ -238,6 +239,8 @@ BATCHES = 1.5
 """How many times the numbers of a batch's forward pass lie in memory at once."""
 FLOAT = 4
 """Bytes of a number."""
+COUNTED = 16
+"""Bytes of a minute whose candidates are counted."""
 
 
 @dataclass(frozen=True)
@@ -353,7 +356,7 @@ def _table_numbers(work: TrainingWork) -> int:
 
 
 def _packed_bytes(work: TrainingWork) -> int:
-    """Bytes of packed data: of candidates, of requests, and of items, whose rows every split shares."""
+    """Bytes of packed data: of candidates, requests, items, whose rows every split shares, and counts by minute."""
     schema, data = work.layout.schema, work.config.data
     each = {}
     for placement in PLACEMENTS:
@@ -366,7 +369,8 @@ def _packed_bytes(work: TrainingWork) -> int:
     candidate += each["snapshot"] + each["cross"]
     candidates = sum(sum(split.levels) for split in work.splits.values())
     requests = sum(split.requests for split in work.splits.values())
-    return candidates * candidate + requests * (28 + each["query"]) + work.items * each["item"]
+    rows = candidates * candidate + requests * (28 + each["query"]) + work.items * each["item"]
+    return rows + COUNTED * KEPT
 
 
 def format_seconds(seconds: float) -> str:
