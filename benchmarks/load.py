@@ -10,6 +10,7 @@ import re
 import selectors
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -225,10 +226,12 @@ def arrivals(rate: float, seconds: float, seed: int = 0) -> NDArray[np.float64]:
 def run(sending: Coroutine[Any, Any, T]) -> T:
     """On the last core. By select(), whose time-outs, unlike epoll's, are not rounded up to a millisecond.
 
-    A collection of cycles in the sender would make all that is due meanwhile one burst.
+    A collection of cycles in the sender would make all that is due meanwhile one burst, and so would a thread beside it
+    that keeps the interpreter's lock.
     """
     gc.collect()
     gc.freeze()
+    sys.setswitchinterval(1e-4)
     with (
         on_core(-1),
         asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner,
