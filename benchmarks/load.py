@@ -223,6 +223,17 @@ def arrivals(rate: float, seconds: float, seed: int = 0) -> NDArray[np.float64]:
     return np.cumsum(gaps)
 
 
+@contextmanager
+def yielding_soon() -> Iterator[None]:
+    """Threads give the interpreter's lock up after a tenth of a millisecond."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 def run(sending: Coroutine[Any, Any, T]) -> T:
     """On the last core. By select(), whose time-outs, unlike epoll's, are not rounded up to a millisecond.
 
@@ -231,9 +242,9 @@ def run(sending: Coroutine[Any, Any, T]) -> T:
     """
     gc.collect()
     gc.freeze()
-    sys.setswitchinterval(1e-4)
     with (
         on_core(-1),
+        yielding_soon(),
         asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner,
     ):
         return runner.run(sending)

@@ -235,18 +235,16 @@ class _ValueGraph(StageScorer):
 
     def __init__(self, inputs: ScorerInputs) -> None:
         self.inputs, shapes = inputs, self._shapes(inputs)
-        session = open_graph(
+        self.session = open_graph(
             inputs.folder / f"{inputs.stage.name}.value.onnx",
             shapes,
             [(None, len(inputs.stage.labels)), inputs.value_shape],
             self._optional(inputs),
         )
-        self.session: Any = session._sess
-        """Its `run` does without checks of names, which were made when it was opened: 2 % of a request."""
         matches = MatchTerms(inputs) if MATCHES in shapes else None
         self._readers: list[tuple[str, Reader]] = [
             (node.name, matches.read if matches and node.name == MATCHES else inputs.reader(node.name))
-            for node in session.get_inputs()
+            for node in self.session.get_inputs()
         ]
 
     @abstractmethod
