@@ -5,7 +5,7 @@ Letters: N items of a layer · P positions · d width of an item part.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from corank.core.stored_matrix import StoredMatrix
 from corank.core.types import Floats, Longs
 from corank.features.operands import Operands
 
-T = TypeVar("T", Rows, Operands, Floats)
+T = TypeVar("T", Rows, Operands)
 
 
 @dataclass(frozen=True)
@@ -142,31 +142,46 @@ class LayeredItems:
 
     def column(self, name: str, position: Longs) -> Floats:
         """Take one of the data's `columns`: (P,)."""
-        return self._gather(position, lambda layer, at: layer.records.columns[name].take(at))
+        return self._overlay(position, [partial(one.records.columns[name].take, mode="clip") for one in self.layers])
 
     def part(self, name: str, position: Longs) -> Floats:
         """Take an item part, `STAGE.PART`, decoded: (P, d)."""
-        return self._gather(position, lambda layer, at: layer.parts[name].take(at))
+        return self._overlay(position, [layer.parts[name].take for layer in self.layers])
+
+    def _overlay(self, position: Longs, takes: Sequence[Callable[[Longs], Floats]]) -> Floats:
+        """Take numbers of some positions: from the first layer, and over them the few that are of newer ones.
+
+        Args:
+            position: (P,).
+            takes: by layer what takes numbers; of a place beyond its end those of the last.
+        """
+        taken = takes[0](position)
+        for take, first in zip(takes[1:], self.bounds[1:], strict=False):
+            newer = np.flatnonzero(position >= first)
+            if len(newer):
+                taken[newer] = take(position[newer] - first)
+        return taken
 
     def _gather(self, position: Longs, take: Callable[[ItemLayer, Longs], T]) -> T:
         """Take values of some positions from the layers, in the order of the positions."""
         if len(self.layers) == 1 or not len(position) or position.max() < self.bounds[1]:
             return take(self.layers[0], position)
         layer_of = np.searchsorted(self.bounds, position, side="right") - 1
-        order = np.argsort(layer_of, kind="stable")
+        places = [np.flatnonzero(layer_of == n) for n in range(len(self.layers))]
+        pieces = [
+            take(layer, position[at] - first)
+            for layer, first, at in zip(self.layers, self.bounds, places, strict=False)
+            if len(at)
+        ]
         back = np.empty(len(position), dtype=np.int64)
-        back[order] = np.arange(len(position))
-        pieces = [take(self.layers[n], position[layer_of == n] - self.bounds[n]) for n in np.unique(layer_of)]
+        back[np.concatenate(places)] = np.arange(len(position))
         return _join(pieces, back)
 
 
 def _join(pieces: list[T], order: Longs) -> T:
     """Concatenate values and order them; lists without the values of the layers' other lists, which they share."""
-    first, *others = pieces
-    if isinstance(first, np.ndarray):
-        joined: Floats = np.concatenate(pieces)[order]
-        return joined
-    rows: Any = first
+    rows: Any
+    rows, *others = pieces
     for other in others:
         rows = rows.compact().concat(other.compact())
     taken: T = rows.take(order)

@@ -10,7 +10,7 @@ Letters: R requests · n candidates of all of them · N items · d width of an i
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from corank.serving.funnel.request_history import join_arrays
 from corank.serving.funnel.stage_scorer import (
     MATCHES,
     PART,
+    REQUEST_OF,
     SCORERS,
     Candidates,
     Reader,
@@ -224,6 +225,8 @@ def refuse_odd(stage: StageFacts, value: Numbers, candidates: Candidates) -> Num
     return value
 
 
+AT_ONCE = 4_096
+"""Candidates of several requests that a graph is run for, at most."""
 OUTPUTS = ["logits", "value"]
 OF_EVENTS = {"event", "mask", "ages"}
 Feeds = dict[str, Any]
@@ -261,14 +264,26 @@ class _ValueGraph(StageScorer):
 
     def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
         """As `StageScorer.evaluate`."""
-        feeds = {name: read(candidates) for name, read in self._readers}
-        runs: Iterable[Feeds] = [feeds]
-        if self.inputs.stage.attended is not None:
-            # one run a request: what attention makes of all its events and candidates just fits into a cache
-            runs = _split(feeds, candidates.bounds.tolist(), self.inputs.attended(candidates).lengths)
-        outputs = [self.session.run(OUTPUTS, one, candidates.options) for one in runs]
+        outputs = [self.session.run(OUTPUTS, feeds, candidates.options) for feeds in self._feeds(candidates)]
         logits, value = map(join_arrays, zip(*outputs, strict=True))
         return logits, value
+
+    def _feeds(self, candidates: Candidates) -> Iterator[Feeds]:
+        """The inputs of each run, whose memory should fit into a core's cache."""
+        if self.inputs.stage.attended is not None:
+            # one run a request: what attention makes of all its events and candidates just fits
+            feeds = self._read(candidates)
+            yield from _split(feeds, candidates.bounds.tolist(), self.inputs.attended(candidates).lengths)
+            return
+        for some, first, end in candidates.split(AT_ONCE):
+            feeds = self._read(some)
+            if "query" in feeds and end - first < len(feeds["query"]):
+                feeds["query"] = feeds["query"][first:end]
+                feeds[REQUEST_OF] = feeds[REQUEST_OF] - first
+            yield feeds
+
+    def _read(self, candidates: Candidates) -> Feeds:
+        return {name: read(candidates) for name, read in self._readers}
 
 
 def _split(feeds: Feeds, bounds: Sequence[int], lengths: Sequence[int]) -> Iterator[Feeds]:

@@ -9,7 +9,8 @@ Letters: R requests · n candidates of all of them · E events of a history of a
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -61,6 +62,23 @@ class Candidates:
     def bounds(self) -> Longs:
         """Where those of each request begin, and the end: (R + 1,)."""
         return np.searchsorted(self.request_of, np.arange(len(self.batch.requests) + 1))
+
+    def split(self, most: int) -> Iterator[tuple["Candidates", int, int]]:
+        """Split into those of some requests each: `most` in all, or those of one request that has more.
+
+        Yields them, and the first request and the end.
+        """
+        requests = len(self.batch.requests)
+        if len(self.alive) <= most or requests == 1:
+            yield self, 0, requests
+            return
+        bounds, first = self.bounds.tolist(), 0
+        while first < requests:
+            end = max(first + 1, bisect_right(bounds, bounds[first] + most) - 1)
+            alive = self.alive[bounds[first] : bounds[end]]
+            if len(alive):
+                yield Candidates(self.batch, alive, self.shared, self.options), first, end
+            first = end
 
     @cached_property
     def records(self) -> tuple[Rows, ...]:

@@ -12,9 +12,10 @@ values and keys that are no text are refused by the types of bodies; numbers tha
 import asyncio
 import math
 import re
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import Annotated, Any, Self, TypeVar, cast
 
@@ -117,6 +118,29 @@ class JsonCodec(Codec):
             # so many marks need as many bytes
             if len(body) > most and (count := body.count(mark)) > most:
                 raise RequestError(f"body: expected {most:,} {what} or fewer; received {count:,}")
+
+    def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
+        """As `Codec.decode`. Ids that are all whole numbers, as most are, take half the time, and become an array."""
+        if kind is Request:
+            with suppress(msgspec.DecodeError, RequestError, RecursionError, UnicodeDecodeError):
+                return cast(T, self._decoder(NumberedRequest).decode(part))
+        return super().decode(part, kind)  # which says what is wrong, if anything is
+
+
+class NumberedRequest(Request, frozen=True):
+    """A request whose candidates are whole numbers of 64 bits."""
+
+    candidates: Annotated[list[int], Meta(min_length=1, max_length=MAX_CANDIDATES)] | None = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Raise RequestError for a number of more bits."""
+        if isinstance(ids := self.candidates, list):
+            try:
+                numbers = np.frombuffer(struct.pack(f"{len(ids)}q", *ids), dtype=np.int64)
+            except struct.error:
+                raise RequestError("candidates: expected whole numbers of 64 bits") from None
+            msgspec.structs.force_setattr(self, "candidates", NumberIds(numbers))
+        super().__post_init__()
 
 
 class MsgpackCodec(Codec):
