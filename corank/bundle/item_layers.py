@@ -5,7 +5,7 @@ Letters: N items of a layer · P positions · d width of an item part.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -142,7 +142,11 @@ class LayeredItems:
 
     def column(self, name: str, position: Longs) -> Floats:
         """Take one of the data's `columns`: (P,)."""
-        return self._overlay(position, [partial(one.records.columns[name].take, mode="clip") for one in self.layers])
+
+        def take_of(values: Floats) -> Callable[[Longs], Floats]:
+            return lambda at: values.take(at, mode="clip")
+
+        return self._overlay(position, [take_of(layer.records.columns[name]) for layer in self.layers])
 
     def part(self, name: str, position: Longs) -> Floats:
         """Take an item part, `STAGE.PART`, decoded: (P, d)."""

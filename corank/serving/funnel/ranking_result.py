@@ -14,6 +14,7 @@ from corank.bundle.manifest import BundleManifest
 from corank.bundle.stage_facts import StageFacts
 from corank.core.ordering import top_k
 from corank.core.types import Longs, Numbers
+from corank.serving.funnel.candidates import select_ids
 from corank.serving.funnel.request import DEFAULT_FIELDS, Request
 from corank.serving.funnel.request_encoder import EncodedRequest
 
@@ -85,7 +86,7 @@ class RankingResult:
         Args:
             user: what is said of the user; None in process, where nobody is looked up.
         """
-        request, manifest, ids = self.request, self.manifest, self.encoded.ids
+        request, manifest = self.request, self.manifest
         positions, values = self.answered
         chosen = DEFAULT_FIELDS if request.fields is None else frozenset(request.fields)
         answer: dict[str, Any] = {
@@ -94,16 +95,16 @@ class RankingResult:
             "items_id": manifest.items_id,
             "stage": self.cuts[-1].stage,
         }
+        answered = select_ids(self.encoded.ids, positions)
         if "items" in chosen or "scores" in chosen:
             answer["items"] = items = [
-                {"id": ids[n], "score": score}
-                for n, score in zip(positions.tolist(), values.tolist(), strict=True)
+                {"id": id_, "score": score} for id_, score in zip(answered, values.tolist(), strict=True)
             ]
             if "scores" in chosen:
                 for item, scores in zip(items, self._scores(positions), strict=True):
                     item["scores"] = scores
         if "ids" in chosen:
-            answer["ids"] = [ids[n] for n in positions.tolist()]
+            answer["ids"] = [*answered]
         answer |= {"unknown": self.encoded.unknown, "missing": self.encoded.missing}
         if self.encoded.warnings:
             answer["warnings"] = [warning.text for warning in self.encoded.warnings]

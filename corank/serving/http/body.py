@@ -123,23 +123,22 @@ class JsonCodec(Codec):
         """As `Codec.decode`. Ids that are all whole numbers, as most are, take half the time, and become an array."""
         if kind is Request:
             with suppress(msgspec.DecodeError, RequestError, RecursionError, UnicodeDecodeError):
-                return cast(T, self._decoder(NumberedRequest).decode(part))
+                request = self._decoder(NumberedRequest).decode(part)
+                if not isinstance(request.candidates, list):
+                    return cast(T, request)
         return super().decode(part, kind)  # which says what is wrong, if anything is
 
 
 class NumberedRequest(Request, frozen=True):
-    """A request whose candidates are whole numbers of 64 bits."""
+    """A request whose candidates, if they are whole numbers of 64 bits, are kept as an array."""
 
     candidates: Annotated[list[int], Meta(min_length=1, max_length=MAX_CANDIDATES)] | None = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        """Raise RequestError for a number of more bits."""
         if isinstance(ids := self.candidates, list):
-            try:
+            with suppress(struct.error):
                 numbers = np.frombuffer(struct.pack(f"{len(ids)}q", *ids), dtype=np.int64)
-            except struct.error:
-                raise RequestError("candidates: expected whole numbers of 64 bits") from None
-            msgspec.structs.force_setattr(self, "candidates", NumberIds(numbers))
+                msgspec.structs.force_setattr(self, "candidates", NumberIds(numbers))
         super().__post_init__()
 
 

@@ -266,11 +266,12 @@ class RankEndpoints:
             served_id = self._request_log.add(ranked.funnel, result, ranked.role)
         if self.shadow is not None:
             self.shadow.offer(request, result, served_id, one.size)
-        named: dict[str, Any] = {"role": ranked.role} | (
-            {} if served_id is None else {"served_id": served_id}
-        )
-        wanted = request.fields
-        return answer | {name: value for name, value in named.items() if wanted is None or name in wanted}
+        fields = request.fields
+        if fields is None or "role" in fields:
+            answer["role"] = ranked.role
+        if served_id is not None and (fields is None or "served_id" in fields):
+            answer["served_id"] = served_id
+        return answer
 
 
 def _join(request: Request, user: FoundUser) -> Request:

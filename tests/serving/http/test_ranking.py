@@ -14,7 +14,7 @@ from corank.core.errors import RequestError
 from corank.serving.client import AsyncServiceClient
 from corank.serving.funnel.request import ANSWER_FIELDS, MAX_CANDIDATES, Request
 from corank.serving.funnel.request_encoder import QueryAhead
-from corank.serving.http.body import MAX_BATCH, MAX_MSGPACK, MSGPACK, MSGPACK_CODEC
+from corank.serving.http.body import JSON_CODEC, MAX_BATCH, MAX_MSGPACK, MSGPACK, MSGPACK_CODEC
 from corank.serving.http.follower import Follower
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.worker import RankingService
@@ -123,6 +123,31 @@ def test_a_number_that_is_not_finite_is_found_beside_ids_whose_bytes_look_like_o
     decoded = MSGPACK_CODEC.decode(encode({"user": {"candidates": "x"}, "candidates": ids}), Request)
     assert decoded.candidates is not None
     assert np.array(list(decoded.candidates), dtype="<i8").tobytes() == ids
+
+
+@pytest.mark.parametrize(
+    "candidates",
+    [[3, 1], [-(2**63), 2**63 - 1], ["a", 1], [1, "a"], [{"id": 1, "price": 2.5}], [1, {"id": 2}]],
+)
+def test_candidates_of_json_are_those_that_were_sent(candidates: list[Any]) -> None:
+    request = JSON_CODEC.decode(msgspec.json.encode({"user": {}, "candidates": candidates}), Request)
+    assert [*(request.candidates or ())] == candidates
+    described = [{"id": 7}, "b", 2**62]
+    assert msgspec.structs.replace(request, candidates=described).candidates == described
+
+
+@pytest.mark.parametrize(
+    ("candidates", "message"),
+    [
+        ([2**63], "<= 9223372036854775807"),
+        ([], "length >= 1"),
+        ([1, True], "got `bool`"),
+        ([1, 1.5], "got `float`"),
+    ],
+)
+def test_candidates_that_are_no_ids_are_refused(candidates: list[Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        JSON_CODEC.decode(msgspec.json.encode({"user": {}, "candidates": candidates}), Request)
 
 
 def test_a_text_may_look_like_a_number_that_is_not_finite() -> None:
