@@ -128,7 +128,6 @@ class RankingService:
         if self.ranking.shadow is not None:
             beside.append(asyncio.create_task(self.ranking.shadow.run()))
         gc.freeze()  # a million ids in dicts need not be visited by every collection
-        gc.set_threshold(COLLECT_EVERY)
         async with writing(self._request_log, self.follower.report, self.metrics.count_logged):
             yield {POOL: ConnectionPool(self.limits, partial(self.metrics.count, "connections_cut"))}
         for task in beside:
@@ -163,8 +162,6 @@ def check_versions(settings: ServeSettings) -> None:
 
 TOKEN = "CORANK_TOKEN"
 """Environment variable: a token of the scope admin."""
-COLLECT_EVERY = 50_000
-"""Objects made, less those freed, after which cycles are looked for: requests leave none, and wait meanwhile."""
 SWITCH_INTERVAL = 0.0001
 """Seconds after which a thread that follows the source yields to the thread that ranks."""
 
