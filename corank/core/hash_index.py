@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
+from corank.core.arrow import to_mask, to_numbers
 from corank.core.types import Hashes, Ints, Longs, Mask
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: Knuth, The Art of Computer Programming 3, 6.4
@@ -112,16 +113,14 @@ def _first(keys: Longs, slots: int) -> Longs:
 
 
 def null_mask(values: pl.Series) -> Mask:
-    """Where values are null: (N,). By the bits of an Arrow array, whose own conversion would load pandas."""
-    mask = values.to_arrow().is_null()
-    bits = np.frombuffer(mask.buffers()[1], np.uint8)
-    return np.unpackbits(bits, count=mask.offset + len(mask), bitorder="little")[mask.offset :].view(bool)
+    """Where values are null: (N,)."""
+    return to_mask(values.to_arrow().is_null())
 
 
 def fill_nulls(values: pl.Series) -> Longs:
     """Whole numbers, a 0 for each null. By way of Arrow, since a polars expression costs 0.1 ms."""
-    filled: Longs = (values.to_arrow().fill_null(0) if values.null_count() else values).to_numpy()
-    return filled
+    filled: Any = to_numbers(values.to_arrow()) if values.null_count() else values.to_numpy()
+    return filled  # type: ignore[no-any-return]
 
 
 def _hash_texts(texts: Sequence[str | None]) -> Longs:

@@ -20,6 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from corank.core.arrays import read_identifiers, write_identifiers
+from corank.core.arrow import to_numbers
 from corank.core.errors import DataError
 from corank.core.hash_index import FEW, Keys, fill_nulls, null_mask, splitmix64
 from corank.core.ragged import Ragged, Vectors
@@ -407,6 +408,5 @@ def _blake(texts: pl.Series) -> Hashes:
         return np.fromiter((_digest(text or "") for text in texts.to_list()), np.uint64, len(texts))
     array = texts.to_arrow().dictionary_encode()
     distinct = np.array([_digest(text) for text in array.dictionary.to_pylist()], dtype=np.uint64)
-    index = array.indices.fill_null(0).to_numpy()
-    hashed: Hashes = distinct[index]
+    hashed: Hashes = distinct[to_numbers(array.indices)]
     return hashed

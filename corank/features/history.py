@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corank.core.arrow import to_numbers
 from corank.core.errors import DataError
 from corank.core.ragged import concat_ranges
 from corank.core.time import EARLIEST, LATEST, moment_to_ms
@@ -154,7 +155,7 @@ def split_aligned(values: pl.Series, separator: str | None, where: str) -> tuple
             f"{where}: column '{values.name}': expected {expected}; "
             f"received {values.drop_nulls()[0]!r} ({values.dtype})"
         )
-    length = pc.list_value_length(array).fill_null(0).to_numpy().astype(np.int32)
+    length = to_numbers(pc.list_value_length(array)).astype(np.int32)
     flat = array.flatten()
     if pa.types.is_nested(flat.type):
         raise DataError(

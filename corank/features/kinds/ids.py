@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import PositiveInt, model_validator
 
+from corank.core.arrow import to_mask, to_numbers
 from corank.core.errors import ConfigError, DataError
 from corank.core.ragged import Ragged
 from corank.core.settings import Duration
@@ -382,17 +383,17 @@ def split(values: pl.Series, separator: str | None, name: str) -> tuple[Ints, pl
         raise DataError(
             f"feature '{name}': expected lists; received {values.drop_nulls()[0]!r} ({values.dtype})"
         )
-    length = pc.list_value_length(array).fill_null(0).to_numpy().astype(np.int32)
+    length = to_numbers(pc.list_value_length(array)).astype(np.int32)
     flat = array.flatten()
     if separator is not None:
         if pa.types.is_nested(flat.type):
             raise DataError(f"feature '{name}': expected texts; received {flat[0].as_py()!r}")
         # a request may list what the tables write as one text, numbers included
         flat = pc.utf8_trim_whitespace(flat.cast(pa.large_string()))
-        keep = pc.not_equal(flat, "").fill_null(False)
+        keep = to_numbers(pc.binary_length(flat)) > 0
     elif flat.null_count:
-        keep = flat.is_valid()
+        keep = to_mask(flat.is_valid())
     else:
         return length, pl.Series(flat)
-    row = np.repeat(np.arange(len(length)), length)[keep.to_numpy(zero_copy_only=False)]
-    return np.bincount(row, minlength=len(length)).astype(np.int32), pl.Series(flat.filter(keep))
+    row = np.repeat(np.arange(len(length)), length)[keep]
+    return np.bincount(row, minlength=len(length)).astype(np.int32), pl.Series(flat).filter(pl.Series(keep))
