@@ -1,5 +1,6 @@
 """The config: a mistake is reported with the key's path before anything is read or trained."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -86,6 +87,11 @@ def test_an_override_of_nonsense_is_named(path: Path, override: str) -> None:
     message = refused(path, override)
     assert message.startswith(f"--set {override}: "), message
     assert "expected a.b=value" in message or "the config has no such place" in message
+
+
+def test_features_without_an_embedding_are_refused(path: Path) -> None:
+    numbers = {side: {"side": side, "kind": "number"} for side in ("user", "item")}
+    assert refused(path, f"features={json.dumps(numbers)}").startswith("features: all are numbers or vectors")
 
 
 def test_a_config_that_is_not_there(tmp_path: Path) -> None:

@@ -191,6 +191,11 @@ class Config(Settings):
                 f"features.{unread[0]}: no network reads it, no other feature is made of it, and no `din` attends to "
                 "it; drop it, or input: false"
             )
+        if all(feature.storage in ("number", "vector") for feature in schema.features.values()):
+            raise ConfigError(
+                "features: all are numbers or vectors, and networks need one with an embedding; add the items' id: "
+                "item_id: {side: item, kind: id}"
+            )
         total.check_teachers({key: name for key, name in names.items() if key.startswith("teachers")})
         for n, trees in enumerate(self.tree_teachers):
             others = [
