@@ -63,6 +63,8 @@ class TorchRecTables(nn.Module):
         self.collections = nn.ModuleDict()
         world, place = dist.get_world_size(), torch.device("cpu")
         for placement in PLACEMENTS:
+            if not layout.groups[placement]:
+                continue
             (group,) = layout.groups[placement]
             placed = layout.schema.row_features(placement).ids
             names = self._names[placement] = [placed[column] for column in group.ids]
@@ -92,13 +94,13 @@ class TorchRecTables(nn.Module):
     def forward(self, lookups: dict[int, TableLookup]) -> dict[int, tuple[Tensor, ...]]:
         """Bag sums by table dimension, as the tables give them that these replace."""
         ((dim, lookup),) = lookups.items()
-        rows = [lookup.reads[p].row.long().view(-1, len(self._names[p])) for p in PLACEMENTS]
+        rows = [lookup.reads[p].row.long().view(-1, len(names)) for p, names in self._names.items()]
         # its ranks must read equally many rows
         most = torch.tensor([len(part) for part in rows])
         dist.all_reduce(most, op=dist.ReduceOp.MAX)
         waiting = [
             self._look_up(placement, part, int(count))
-            for placement, part, count in zip(PLACEMENTS, rows, most, strict=True)
+            for placement, part, count in zip(self._names, rows, most, strict=True)
         ]
         vectors = [
             pending.wait().values()[: len(part)].reshape(-1, dim)
