@@ -161,6 +161,10 @@ def stage_value(
     return known[value.single] if value.single else value({**columns, **known})
 
 
+FEW = 128
+"""Up to so many scores are sorted to drop some of them."""
+
+
 def top_k(scores: Numbers, k: int) -> Longs:
     """Return the positions of the k largest scores, best first, ties in the order given.
 
@@ -175,10 +179,12 @@ def top_k(scores: Numbers, k: int) -> Longs:
         >>> top_k(np.array([1.0, 3.0, 3.0, 2.0]), 2)
         array([1, 2])
     """
-    if k >= len(scores):
-        return np.argsort(-scores, kind="stable")[: np.count_nonzero(scores == scores)]
-    least = np.partition(scores, len(scores) - k)[len(scores) - k]
-    (positions,) = (scores >= least).nonzero()
+    least = len(scores) - k
+    if least <= FEW:  # a whole sort takes less than the steps below
+        return (-scores).argsort(kind="stable")[: min(k, np.count_nonzero(scores == scores))]
+    order = scores.copy()
+    order.partition(least)
+    (positions,) = (scores >= order[least]).nonzero()
     best: Longs = positions.take((-scores.take(positions)).argsort(kind="stable"))
     return best[:k]  # the last of equal ones are cut
 

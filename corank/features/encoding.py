@@ -56,7 +56,7 @@ class RowFeatures:
         ends = [sum(self.widths[: n + 1]) for n in range(len(self.widths))]
         return {n: slice(end - w, end) for n, w, end in zip(self.numbers, self.widths, ends, strict=True)}
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Columns of `Rows.numbers`."""
         return sum(self.widths)

@@ -18,7 +18,7 @@ history, in the order of `Schema.parallels_of`.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -151,7 +151,7 @@ class Group:
         """Compute the sums of `bags` without torch, into `out`: (N, width); `few` as in `embed_rows`."""
         end = len(self.ids) * self.dim
         ids = rows.ids if len(self.ids) == rows.ids.shape[1] else rows.ids[:, self.ids]
-        out[:, :end] = table.take(ids + self.offsets, axis=0).reshape(len(rows), end)
+        out[:, :end] = table.take(ids + self.offsets, axis=0).reshape(len(ids), end)
         for listed in self.lists:
             _pool(table, rows.lists[listed.index], listed, out[:, end : end + self.dim], few)
             end += self.dim
@@ -168,14 +168,21 @@ def _weights(lists: Ragged, mean: bool) -> Floats:
     weight = lists.flat_weight()
     if weight is None:
         if len(lists.length) == 1:  # of a request
-            count = int(lists.length[0])
-            return np.full(count, 1 / max(count, 1), dtype=np.float32)
+            return _shares(int(lists.length[0]))
         return np.repeat(1 / np.maximum(lists.length, 1), lists.length).astype(np.float32)
     if not mean:
         return weight
     row = lists.row_of()
     whole: Floats = (weight / np.bincount(row, weight, len(lists.length))[row]).astype(np.float32)
     return whole
+
+
+@lru_cache(maxsize=512)
+def _shares(count: int) -> Floats:
+    """The weights of the values of one list whose mean is taken, which requests share: (count,)."""
+    shares = np.full(count, 1 / max(count, 1), dtype=np.float32)
+    shares.flags.writeable = False
+    return shares
 
 
 @dataclass(frozen=True)
@@ -317,7 +324,7 @@ class Layout:
 
 def _pool(table: Floats, lists: Ragged, listed: ListColumn, out: Floats, few: bool) -> None:
     """Compute each list's sum, or mean, of weighted rows into `out`: (N, d)."""
-    code = lists.flat() + np.int32(listed.offset)
+    code = lists.flat() + listed.offset
     counts = listed.mean or lists.weight is not None
     weight = _weights(lists, listed.mean) if counts else np.ones(len(code), dtype=np.float32)
     if not few:
@@ -325,8 +332,9 @@ def _pool(table: Floats, lists: Ragged, listed: ListColumn, out: Floats, few: bo
         return
     read, begin = table.take(code, axis=0), 0
     for n, length in enumerate(lists.length.tolist()):
-        out[n] = weight[begin : begin + length] @ read[begin : begin + length]
-        begin += length
+        end = begin + length
+        out[n] = weight[begin:end] @ read[begin:end]
+        begin = end
 
 
 def embed_rows(

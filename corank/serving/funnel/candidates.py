@@ -31,7 +31,7 @@ def parse_candidates(request: Request) -> ReadCandidates:
     """Read the candidates of a request that has some. Raises RequestError for one that has no id or is given twice."""
     ids: Any = request.candidates
     columns: list[dict[str, Any]] = []
-    if isinstance(ids, NumberIds):
+    if type(ids) is NumberIds:
         numbers: Longs | None = ids.numbers
     else:
         numbers = as_int64(ids)
@@ -56,7 +56,7 @@ def _repeats(ids: Sequence[Any], numbers: Longs | None) -> bool:
 
 def select_ids(ids: Sequence[Any], index: Longs) -> Sequence[Any]:
     """Select some ids."""
-    return NumberIds(ids.numbers[index]) if isinstance(ids, NumberIds) else [ids[n] for n in index.tolist()]
+    return NumberIds(ids.numbers.take(index)) if type(ids) is NumberIds else [ids[n] for n in index.tolist()]
 
 
 def _split_columns(candidates: Sequence[Any]) -> tuple[list[Any], list[dict[str, Any]]]:

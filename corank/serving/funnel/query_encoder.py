@@ -39,6 +39,8 @@ CACHED_LENGTH = 256
 """Longer texts are not cached, nor lists whose texts are longer in all."""
 CACHED_ITEMS = 32
 """Longer lists are not cached."""
+USER_IDS = {"text": (str,), "whole numbers": (int,), None: (int, str)}
+"""The types that an id of a user may have, by what the log has."""
 SINGLE = {int, bool, NoneType}
 LISTED = {int, str, NoneType}
 
@@ -198,8 +200,7 @@ class QueryEncoder:
     def _check_user_id(self, value: Any) -> None:
         """Raise RequestError for an id of another type than the log's: it would be logged, and trained on, as it is."""
         kind = int if type(value) is float and value.is_integer() else type(value)
-        fits = {"text": (str,), "whole numbers": (int,), None: (int, str)}[self._user_ids]
-        if value is not None and kind not in fits:
+        if value is not None and kind not in USER_IDS[self._user_ids]:
             expected = self._user_ids or "a whole number or text"
             raise RequestError(f"user.id: expected {expected}, as in the log; received {value!r:.100}")
 

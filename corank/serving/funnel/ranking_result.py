@@ -64,7 +64,7 @@ class RankingResult:
         if stage.min_score is not None:
             kept = kept[score[kept] >= stage.min_score]
         self.cuts.append(StageCut(stage.name, alive, score, kept))
-        return alive[kept]
+        return alive.take(kept)
 
     def fall_back(self, stage: StageFacts, why: str) -> None:
         """Record that a stage did not finish."""
@@ -78,7 +78,7 @@ class RankingResult:
         """
         last = self.cuts[-1]
         kept = last.kept[: self.quotas[self.manifest.stages[-1].name]]
-        return last.alive[kept], last.score[kept]
+        return last.alive.take(kept), last.score.take(kept)
 
     def to_answer(self, user: str | None = None) -> dict[str, Any]:
         """The answer, of the fields that the request chooses: the items, and how they came about.

@@ -103,12 +103,15 @@ class EncodedBatch:
     """Positions of the candidates in `items`: (n,)."""
     events: dict[str, AttendedEvents]
     """By history that a stage attends to."""
-    given: dict[str, Floats]
+    given: dict[str, Floats] = field(default_factory=dict)
     """Numeric `columns` of the data that came with the candidates, by name: (n,)."""
-    times: Longs
-    """Of the requests, ms since 1970 UTC: (R,)."""
     crosses: dict[str, Encoded] = field(default_factory=dict)
     """Crosses that came with the candidates, and those that compare all candidates, by feature: (n)."""
+
+    @property
+    def times(self) -> Longs:
+        """Of the requests, ms since 1970 UTC: (R,)."""
+        return np.array([one.time for one in self.requests])
 
     @property
     def everyone(self) -> Longs:
@@ -241,11 +244,11 @@ class RequestEncoder:
         query, operands = (ahead and ahead.encoded) or self.query.encode(
             parts, events, items, [self.count_candidates(one.request) for one in requests]
         )
-        if positions.min(initial=0) < 0 or any(
-            one.columns or one.request.candidates is None for one in requests
+        if np.minimum.reduce(positions, initial=0) < 0 or any(
+            [one.columns or one.request.candidates is None for one in requests]
         ):
             items, positions = self._settle(requests, positions, query, retrieve)
-        start = [0, *accumulate(len(one.ids) for one in requests)]
+        start = [0, *accumulate([len(one.ids) for one in requests])]
         attended = {n: [part.histories[n] for part in parts] for n in self.query.histories.attended}
         batch = EncodedBatch(
             self,
@@ -257,8 +260,6 @@ class RequestEncoder:
             items,
             positions,
             self.query.histories.attended_events(self.items, attended, events),
-            {},
-            np.array([part.time for part in parts]),
         )
         if self._value_columns or self._cross_columns or self._comparing:
             self._add_given(batch)
@@ -269,6 +270,8 @@ class RequestEncoder:
     ) -> tuple[Longs, dict[str, Longs]]:
         """Look up candidates, and by history the items of those whose items are looked up: positions."""
         names = self.query.histories.looked_up
+        if not names and candidates:
+            return find_items(self.items, candidates), {}
         wanted: list[list[WantedItems | None]] = [
             [*candidates],
             *([part.histories[name].wanted for part in parts] for name in names),

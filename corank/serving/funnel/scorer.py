@@ -29,7 +29,6 @@ from corank.core.registry import plugin_hint
 from corank.core.stored_matrix import StoredMatrix
 from corank.core.types import Floats, Numbers
 from corank.features.input_layout import Layout
-from corank.serving.funnel.request_history import join_arrays
 from corank.serving.funnel.stage_scorer import (
     MATCHES,
     PART,
@@ -265,7 +264,7 @@ class _ValueGraph(StageScorer):
     def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
         """As `StageScorer.evaluate`."""
         outputs = [self.session.run(OUTPUTS, feeds, candidates.options) for feeds in self._feeds(candidates)]
-        logits, value = map(join_arrays, zip(*outputs, strict=True))
+        logits, value = outputs[0] if len(outputs) == 1 else map(np.concatenate, zip(*outputs, strict=True))
         return logits, value
 
     def _feeds(self, candidates: Candidates) -> Iterator[Feeds]:
