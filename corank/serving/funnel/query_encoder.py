@@ -8,11 +8,10 @@ Letters: R requests.
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import lru_cache
 from math import copysign
 from types import NoneType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -118,8 +117,7 @@ def _is_short(values: list[Any]) -> bool:
     return sum(len(value) for value in values if type(value) is str) <= CACHED_LENGTH
 
 
-@dataclass(frozen=True)
-class QueryPart:
+class QueryPart(NamedTuple):
     """What a request says of its query, read as far as no item is looked up."""
 
     time: int

@@ -5,8 +5,7 @@ Letters: n candidates · a of them alive.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +18,7 @@ from corank.serving.funnel.request import DEFAULT_FIELDS, Request
 from corank.serving.funnel.request_encoder import EncodedRequest
 
 
-@dataclass(frozen=True)
-class StageCut:
+class StageCut(NamedTuple):
     """The candidates that a stage scored and kept."""
 
     stage: str
@@ -48,6 +46,7 @@ class RankingResult:
     """Time of encoding, `receive`, and of each stage that finished, of all requests that were ranked together."""
     fallback: dict[str, str] | None = None
     """The stage that did not finish, `stage`, and `why`: skipped, late or failed."""
+    _answered: tuple[Longs, Numbers] | None = field(default=None, init=False)
 
     @property
     def request(self) -> Request:
@@ -70,15 +69,17 @@ class RankingResult:
         """Record that a stage did not finish."""
         self.fallback = {"stage": stage.name, "why": why}
 
-    @cached_property
+    @property
     def answered(self) -> tuple[Longs, Numbers]:
         """The candidates that the answer has, best first, and their scores: what the last stage keeps.
 
         If the last stage did not finish, it is as many in the order of the last stage that did.
         """
-        last = self.cuts[-1]
-        kept = last.kept[: self.quotas[self.manifest.stages[-1].name]]
-        return last.alive.take(kept), last.score.take(kept)
+        if self._answered is None:  # a cached property of functools takes a lock
+            last = self.cuts[-1]
+            kept = last.kept[: self.quotas[self.manifest.stages[-1].name]]
+            self._answered = last.alive.take(kept), last.score.take(kept)
+        return self._answered
 
     def to_answer(self, user: str | None = None) -> dict[str, Any]:
         """The answer, of the fields that the request chooses: the items, and how they came about.

@@ -245,7 +245,7 @@ class RequestEncoder:
             parts, events, items, [self.count_candidates(one.request) for one in requests]
         )
         if np.minimum.reduce(positions, initial=0) < 0 or any(
-            [one.columns or one.request.candidates is None for one in requests]
+            one.columns or one.request.candidates is None for one in requests
         ):
             items, positions = self._settle(requests, positions, query, retrieve)
         start = [0, *accumulate([len(one.ids) for one in requests])]

@@ -88,8 +88,7 @@ def _find_alone(items: LayeredItems, wanted: WantedItems) -> Longs:
         ) from None
 
 
-@dataclass(frozen=True)
-class RequestHistory:
+class RequestHistory(NamedTuple):
     """One history of a request."""
 
     codes: Ints
@@ -192,7 +191,9 @@ class HistoryEncoder:
         if settings.lists is not None:
             return self._encode_lists(name, settings, user, text, time)
         events, timed = user.get(name), name in self._timed
-        ids, times = parse_history(name, events, timed, beside.values())
+        plain = type(events) is list and len(events) <= settings.last and not timed
+        numbers = as_int64(events) if plain else None
+        ids, times = parse_history(name, events, timed, beside.values()) if numbers is None else (events, [])
         warnings: tuple[RequestWarning, ...] = ()
         age = _NO_TIMES
         if times:
@@ -202,7 +203,8 @@ class HistoryEncoder:
                 raise RequestError(f"user.{name}: a time is beyond 64 bits") from None
             warnings, age = check_event_times(f"user.{name}", then, time), time - then
         ids, age = ids[-settings.last :], age[-settings.last :]
-        numbers, compared, keys = as_int64(ids), name in self._needs.compared, _NO_KEYS
+        compared, keys = name in self._needs.compared, _NO_KEYS
+        numbers = as_int64(ids) if numbers is None else numbers
         if numbers is not None and not text and not encoder.text:
             codes = encoder.codes_of_numbers(numbers)
             keys = hash_numbers(numbers) if compared else keys
@@ -246,12 +248,17 @@ class HistoryEncoder:
             recency_weights(np.maximum(age, 0), half_life) if half_life else None,
             log_ages(age) if self.attended.get(name) else None,
             warnings,
+            *(self._attributes(columns, beside) if beside else ({}, {})),
+        )
+
+    def _attributes(
+        self, columns: Mapping[str, Values], beside: Mapping[str, str]
+    ) -> tuple[dict[str, Ints], dict[str, Hashes]]:
+        """The codes of attributes of events by feature, and the hashes of those that derived features take."""
+        hashed = {feature: column for feature, column in beside.items() if feature in self._needs.beside}
+        return (
             {feature: self._encoders.codes(feature, columns[column]) for feature, column in beside.items()},
-            {
-                feature: hash_values(pl.Series(columns[column]), feature)
-                for feature, column in beside.items()
-                if feature in self._needs.beside
-            },
+            {feature: hash_values(pl.Series(columns[column]), feature) for feature, column in hashed.items()},
         )
 
     def _encode_lists(

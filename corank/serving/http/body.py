@@ -122,11 +122,13 @@ class JsonCodec(Codec):
     def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
         """As `Codec.decode`. Ids that are all whole numbers, as most are, take half the time, and become an array."""
         if kind is Request:
-            with suppress(msgspec.DecodeError, RequestError, RecursionError, UnicodeDecodeError):
+            try:
                 request = self._decoder(NumberedRequest).decode(part)
-                if not isinstance(request.candidates, list):
+                if type(request.candidates) is not list:
                     return cast(T, request)
-        return super().decode(part, kind)  # which says what is wrong, if anything is
+            except (msgspec.DecodeError, RequestError, RecursionError, UnicodeDecodeError):
+                pass  # what follows says what is wrong, if anything is
+        return super().decode(part, kind)
 
 
 class NumberedRequest(Request, frozen=True):
@@ -135,7 +137,7 @@ class NumberedRequest(Request, frozen=True):
     candidates: Annotated[list[int], Meta(min_length=1, max_length=MAX_CANDIDATES)] | None = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        if isinstance(ids := self.candidates, list):
+        if type(ids := self.candidates) is list:
             with suppress(struct.error):
                 numbers = np.frombuffer(struct.pack(f"{len(ids)}q", *ids), dtype=np.int64)
                 msgspec.structs.force_setattr(self, "candidates", NumberIds(numbers))

@@ -90,7 +90,12 @@ class ConnectionPool:
 
     def __len__(self) -> int:
         """How many are open."""
-        return len(self._unfinished) + len(self._busy) + sum(map(len, self._idle.values()))
+        return self.active + sum(map(len, self._idle.values()))
+
+    @property
+    def active(self) -> int:
+        """How many bring a request or wait for its answer."""
+        return len(self._unfinished) + len(self._busy)
 
     def admit(self, connection: "BoundedProtocol") -> bool:
         """Count a new connection, and cut off another if too many are open; False if none can make way."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Literal
 
-import numpy as np
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -141,7 +140,7 @@ class VersionMetrics:
         self._seconds_of(version, role).observe(seconds)
         _, scores = result.answered
         if len(scores):
-            self._score_of(version, role).observe(float(np.add.reduce(scores)) / len(scores))
+            self._score_of(version, role).observe(sum(scores.tolist()) / len(scores))
 
     def observe_overlap(self, answered: RankingResult, shadow: RankingResult) -> None:
         """Compare the shadow's answer with the one that was given."""

@@ -56,8 +56,14 @@ class RankQueue(Generic[T, R]):
         self._waiting: deque[_Entry[T, R]] = deque()
         self._busy = False
 
-    async def run(self, request: T, candidates: int) -> R:
-        """Wait for the turn of a request of so many candidates, and return its outcome. Raises its error."""
+    async def run(self, request: T, candidates: int, alone: bool = False) -> R:
+        """Wait for the turn of a request of so many candidates, and return its outcome. Raises its error.
+
+        `alone`: no other request has arrived, so that there is none to let in before this one is ranked.
+        """
+        if alone and not self._busy:
+            (outcome,) = self._rank([request])
+            return _return(outcome)
         entry = _Entry[T, R](request, candidates)
         self._waiting.append(entry)
         leads, self._busy = not self._busy, True
@@ -73,10 +79,8 @@ class RankQueue(Generic[T, R]):
                 self._waiting.remove(entry)
             if leads or entry.was_told_to_lead:
                 self._pass_on()
-        if isinstance(entry.outcome, Exception):
-            raise entry.outcome
         assert entry.outcome is not None
-        return entry.outcome
+        return _return(entry.outcome)
 
     def _rank_waiting(self) -> None:
         batch, left = [self._waiting.popleft()], self._most_candidates
@@ -100,3 +104,10 @@ class RankQueue(Generic[T, R]):
             self._waiting[0].wake(leads=True)
         else:
             self._busy = False
+
+
+def _return(outcome: R | Exception) -> R:
+    """The outcome of a request. Raises its error."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome

@@ -32,6 +32,7 @@ from corank.serving.http.body import (
     read_candidates,
     read_query,
 )
+from corank.serving.http.connections import ConnectionPool
 from corank.serving.http.follower import Follower
 from corank.serving.http.prometheus import ServiceMetrics
 from corank.serving.http.rank_queue import RankQueue
@@ -93,6 +94,7 @@ class RankEndpoints:
         self,
         follower: Follower,
         limits: Limits,
+        pool: ConnectionPool,
         bodies: BodyReader,
         metrics: ServiceMetrics,
         users: UserLookup | None,
@@ -102,13 +104,14 @@ class RankEndpoints:
         Args:
             follower: holds the live funnel.
             limits: of the queue and of clocks.
+            pool: the connections by which requests come.
             bodies: reads the worker's bodies.
             metrics: counts requests.
             users: looks columns of users up.
             request_log: where served requests are logged.
         """
         self._follower, self._limits, self._bodies, self._metrics = follower, limits, bodies, metrics
-        self._users, self._request_log = users, request_log
+        self._pool, self._users, self._request_log = pool, users, request_log
         self.waiting = 0
         """Requests that wait or are ranked."""
         self._queue = RankQueue(self._rank, AT_ONCE, MOST_CANDIDATES)
@@ -132,7 +135,8 @@ class RankEndpoints:
             user = await self._find_user(request)
             self._shed_if_full()
             with self._counting(1):
-                return answer_to(call, await self._run(Waiting(call, request, size, user, arrived)))
+                one = Waiting(call, request, size, user, arrived)
+                return answer_to(call, await self._run(one, self._pool.active == 1))
 
     async def rank_ahead(self, call: HttpCall) -> HttpReply:
         """POST /rank/ahead: rank a request whose query comes first, and whose candidates follow.
@@ -152,7 +156,7 @@ class RankEndpoints:
             request = msgspec.structs.replace(request, candidates=read_candidates(second))
             with self._counting(1):
                 one = Waiting(call, request, len(first) + len(second), user, arrived, ahead)
-                return answer_to(call, await self._run(one))
+                return answer_to(call, await self._run(one, self._pool.active == 1))
 
     async def rank_batch(self, call: HttpCall) -> HttpReply:
         """POST /rank/batch: rank several requests by one version.
@@ -219,10 +223,10 @@ class RankEndpoints:
                 503, f"{self.waiting} requests are waiting; try again", {"Retry-After": RETRY_AFTER}, "queue"
             )
 
-    async def _run(self, one: Waiting) -> dict[str, Any]:
-        """The answer to a request, when its turn has come."""
+    async def _run(self, one: Waiting, alone: bool = False) -> dict[str, Any]:
+        """The answer to a request, when its turn has come; at once if it is alone."""
         check_clock(one.request, self._limits.clock_skew)
-        return await self._queue.run(one, self._follower.funnel.count_candidates(one.request))
+        return await self._queue.run(one, self._follower.funnel.count_candidates(one.request), alone)
 
     def _rank(self, batch: Sequence[Waiting]) -> list[dict[str, Any] | Exception]:
         """The answers to a batch of requests."""

@@ -85,7 +85,8 @@ class RankingService:
         self.metrics = ServiceMetrics(self.status, restarts)
         self._access_log, self._tracer = access_log, tracer
         bodies = BodyReader(limits)
-        self.ranking = RankEndpoints(follower, limits, bodies, self.metrics, users, request_log)
+        self._pool = ConnectionPool(limits, partial(self.metrics.count, "connections_cut"))
+        self.ranking = RankEndpoints(follower, limits, self._pool, bodies, self.metrics, users, request_log)
         self._changes = ChangeEndpoints(follower, bodies)
         self._state = StateEndpoints(follower, self.status, self.metrics, limits.body)
 
@@ -129,7 +130,7 @@ class RankingService:
             beside.append(asyncio.create_task(self.ranking.shadow.run()))
         gc.freeze()  # a million ids in dicts need not be visited by every collection
         async with writing(self._request_log, self.follower.report, self.metrics.count_logged):
-            yield {POOL: ConnectionPool(self.limits, partial(self.metrics.count, "connections_cut"))}
+            yield {POOL: self._pool}
         for task in beside:
             task.cancel()
         await asyncio.to_thread(self.follower.stop)
