@@ -70,8 +70,8 @@ class StageLists(NamedTuple):
     """All that the stage gives."""
 
     def sort(self, temperature: float) -> NeuralSort:
-        """Sort the lists by the stage's logits, relaxed."""
-        return NeuralSort.of(self.scores, self.lists.mask, temperature)
+        """Sort the lists by the stage's logits, relaxed, to be cut after `keep`."""
+        return NeuralSort.of(self.scores, self.lists.mask, temperature, self.keep)
 
     def order_loss(self, relaxed: NeuralSort) -> Tensor:
         """−log of the relaxed probability of the order by level, averaged over the ranks of each list: (R,)."""
@@ -228,6 +228,6 @@ class CascadeLoss(FunnelLoss):
             return survival.cross_entropy(cut.true, cut.lists), survival
         relaxed = cut.sort(self.temperature)
         order = cut.order_loss(relaxed) if self.form == "arf_v2" else None
-        survival = Survival(*relaxed.survival(cut.keep))
+        survival = Survival(*relaxed.survival())
         own = survival.cross_entropy(cut.true, cut.lists)
         return (0.5 * own, survival) if order is None else (own + order, None)

@@ -55,4 +55,4 @@ class ArfLoss(FunnelLoss):
 
 def missed_top(cut: StageLists, relaxed: NeuralSort) -> Tensor:
     """−log(Σ_{t ≤ q} P̂[t] / q) of the candidates that should survive, 0 of others: (R, n)."""
-    return -torch.where(cut.true, relaxed.top(cut.keep) - math.log(cut.keep), 0)
+    return -torch.where(cut.true, relaxed.top() - math.log(cut.keep), 0)

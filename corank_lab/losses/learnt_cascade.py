@@ -58,12 +58,12 @@ class LearntCascadeLoss(FunnelLoss):
     def _of_stage(self, cut: StageLists) -> tuple[Tensor, Survival | None]:
         log_variance, relaxed = cut.output.loss_parameters[self.name], cut.sort(self.temperature)
         if self.form == "lcron":
-            survival = Survival(*relaxed.survival(cut.keep))
+            survival = Survival(*relaxed.survival())
             return _weigh(survival.cross_entropy(cut.true, cut.lists), log_variance), survival
         count = cut.lists.size.clamp_min(1)
         order = cut.order_loss(relaxed)
         if self.form == "arf_v2":
-            relax = Survival(*relaxed.survival(cut.keep)).cross_entropy(cut.true, cut.lists)
+            relax = Survival(*relaxed.survival()).cross_entropy(cut.true, cut.lists)
         else:
             relax = missed_top(cut, relaxed).sum(1) / count
         return relax + _weigh(order / count, log_variance), None

@@ -27,8 +27,8 @@ def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("keep", [1, 2, 4, 9])
 def test_sums_of_the_relaxed_permutation_are_those_of_the_formula(keep: int) -> None:
     scores, mask = lists()
-    relaxed = NeuralSort.of(scores, mask, 0.7)
-    top, (kept, cut) = relaxed.top(keep), relaxed.survival(keep)
+    relaxed = NeuralSort.of(scores, mask, 0.7, keep)
+    top, (kept, cut) = relaxed.top(), relaxed.survival()
     for r, size in enumerate(SIZES):
         p = neural_sort(SCORES[r][:size], 0.7)
         for i in range(size):
@@ -44,16 +44,11 @@ def test_sums_of_the_relaxed_permutation_are_those_of_the_formula(keep: int) -> 
 def test_likelihood_reads_the_places_that_relevance_asks_for_and_leaves_ties_as_they_stand() -> None:
     scores, mask = lists()
     relevance = torch.tensor([[1.0, 2, 0, 1, 1], [0.0, 1, 1, 9, 9], [0.0] * 5, [0.0] * 5])
-    likelihood = NeuralSort.of(scores, mask, 0.7).likelihood(relevance)
+    likelihood = NeuralSort.of(scores, mask, 0.7, 2).likelihood(relevance)
     for r, order in enumerate([[1, 3, 0, 4, 2], [1, 2, 0], [0], []]):
         p = neural_sort(SCORES[r][: SIZES[r]], 0.7)
         expected = [np.log(p[t][i]) for t, i in enumerate(order)] + [0.0] * (5 - SIZES[r])
         assert likelihood[r].tolist() == pytest.approx(expected, rel=1e-9)
-
-
-def sorted_lists(scores: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, relaxation.Lists]:
-    relaxed = NeuralSort.of(scores, mask, 0.7)
-    return relaxed.scores, relaxed.lists
 
 
 @pytest.mark.usefixtures("block")
@@ -61,27 +56,76 @@ def test_gradients_are_those_of_the_formula() -> None:
     scores, mask = lists()
     relevance = torch.tensor([[1.0, 2, 0, 1, 1], [0.0, 1, 1, 0, 0], [0.0] * 5, [0.0] * 5])
     for run in (
-        lambda s: NeuralSort.of(s, mask, 0.7).top(2),
-        lambda s: NeuralSort.of(s, mask, 0.7).likelihood(relevance),
-        lambda s: relaxation._below(*sorted_lists(s, mask), 2),
+        lambda s: NeuralSort.of(s, mask, 0.7, 2).top(),
+        lambda s: NeuralSort.of(s, mask, 0.7, 2).likelihood(relevance),
+        lambda s: NeuralSort.of(s, mask, 0.7, 2)._sums()[1],
         lambda s: threshold(s, mask, 2),
     ):
         assert torch.autograd.gradcheck(run, scores)
 
 
+def whole(scores: torch.Tensor, size: int, keep: int, order: list[int]) -> list[torch.Tensor]:
+    """The same sums of one list by the formula: log of the rows up to `keep`, of the others, and of an order."""
+    s, row = scores[:size], torch.arange(1, size + 1).unsqueeze(1)
+    spread = (s.unsqueeze(1) - s).abs().sum(1)
+    log = ((size + 1 - 2 * row) * s - spread).log_softmax(1)
+    below = log[keep:].logsumexp(0) if size > keep else torch.full((size,), -FAR, dtype=s.dtype)
+    return [log[:keep].logsumexp(0), below, log[torch.arange(size), order]]
+
+
+@pytest.mark.parametrize("n", [1, 3, 8, 50, 90])
+@pytest.mark.parametrize("width", [0.5, 5.0, 40.0, 1000.0], ids="width {}".format)
+def test_sums_and_gradients_in_single_precision_are_those_of_the_formula_in_double(
+    n: int, width: float
+) -> None:
+    generator = torch.Generator().manual_seed(n)
+    size, keep = torch.tensor([n, n, (n + 1) // 2, 1]), 2 + n // 5
+    scores = (torch.rand(4, n, generator=generator) * width).requires_grad_()
+    relevance = torch.randint(0, 3, (4, n), generator=generator).float()
+    relaxed = NeuralSort.of(scores, torch.arange(n) < size.unsqueeze(1), 1.0, keep)
+    ours = [*relaxed._sums(), relaxed.likelihood(relevance)]
+    exact = scores.detach().double().requires_grad_()
+    for r, many in enumerate(size.tolist()):
+        by_score = exact[r, :many].argsort(descending=True, stable=True)
+        order = by_score[relevance[r, by_score].argsort(descending=True, stable=True)].tolist()
+        expected = whole(exact[r], many, keep, order)
+        expected = [one[by_score] for one in expected[:2]] + expected[2:]
+        for one, other in zip(ours, expected, strict=True):
+            digits = 1e-6 * max(10.0, n * width)  # of the logits, whose differences are taken
+            assert torch.allclose(one[r, :many].double(), other, rtol=1e-5, atol=digits)
+            weight = torch.randn(many, generator=generator) * (other.detach() > -FAR)
+            (slope,) = torch.autograd.grad((one[r, :many] * weight).sum(), scores, retain_graph=True)
+            if other.requires_grad:
+                (expected_slope,) = torch.autograd.grad((other * weight).sum(), exact, retain_graph=True)
+                largest = expected_slope.abs().max().clamp_min(1e-3)
+                assert (slope.double() - expected_slope).abs().max() < 1e-4 * largest
+
+
+def test_rows_that_are_kept_are_freed_after_the_last_gradient_and_computed_anew_after_that() -> None:
+    scores, mask = lists()
+    relaxed = NeuralSort.of(scores, mask, 0.7, 2)
+    sums, likelihood = relaxed._sums(), relaxed.likelihood(torch.rand(4, 5))
+    (first,) = torch.autograd.grad(sums[0].sum(), scores, retain_graph=True)
+    assert relaxed.rows._kept is not None
+    torch.autograd.grad(likelihood.sum(), scores, retain_graph=True)
+    assert relaxed.rows._kept is None
+    (again,) = torch.autograd.grad(sums[0].sum(), scores)
+    assert torch.equal(first, again)
+
+
 def test_the_normaliser_has_no_gradient() -> None:
     scores, mask = lists()
-    relaxed = NeuralSort.of(scores, mask, 1.0)
+    relaxed = NeuralSort.of(scores, mask, 1.0, 2)
     weight = torch.randn(4, 5, dtype=torch.float64)
-    (ours,) = torch.autograd.grad((relaxed.survival(2)[0] * weight).sum(), scores, retain_graph=True)
-    (plain,) = torch.autograd.grad((relaxed.top(2) * weight).sum(), scores)
+    (ours,) = torch.autograd.grad((relaxed.survival()[0] * weight).sum(), scores, retain_graph=True)
+    (plain,) = torch.autograd.grad((relaxed.top() * weight).sum(), scores)
     assert torch.allclose(ours, plain, rtol=1e-9)
 
 
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=30), st.integers(1, 12))
 def test_any_scores_give_probabilities_and_finite_gradients(found: list[float], keep: int) -> None:
     scores = torch.tensor([found], requires_grad=True)
-    survival = NeuralSort.of(scores, torch.ones_like(scores, dtype=torch.bool), 0.1).survival(keep)
+    survival = NeuralSort.of(scores, torch.ones_like(scores, dtype=torch.bool), 0.1, keep).survival()
     sum(survival, torch.zeros(())).sum().backward()
     assert scores.grad is not None and scores.grad.isfinite().all()
     for one in survival:

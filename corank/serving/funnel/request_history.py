@@ -190,7 +190,8 @@ class HistoryEncoder:
         settings, beside, encoder = self._plan[name]
         if settings.lists is not None:
             return self._encode_lists(name, settings, user, text, time)
-        events, timed = user.get(name), name in self._timed
+        events: Any = user.get(name)
+        timed = name in self._timed
         plain = type(events) is list and len(events) <= settings.last and not timed
         numbers = as_int64(events) if plain else None
         ids, times = parse_history(name, events, timed, beside.values()) if numbers is None else (events, [])
