@@ -28,8 +28,11 @@ from pathlib import Path
 import msgspec
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
+from corank.serving.http.body import JSON_CODEC
 
-decode = msgspec.json.Decoder(Request).decode
+def decode(body):  # as the service does
+    return JSON_CODEC.decode(body, Request)
+
 funnel = Funnel.open(Path(sys.argv[1]))
 stages = [stage.name for stage in funnel.manifest.stages]
 for line in sys.stdin:

@@ -137,11 +137,11 @@ class NumberedRequest(Request, frozen=True):
     candidates: Annotated[list[int], Meta(min_length=1, max_length=MAX_CANDIDATES)] | None = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
+        # the decoder has checked the types of all fields, as `Request` checks those of one that is built in Python
         if type(ids := self.candidates) is list:
             with suppress(struct.error):
                 numbers = np.frombuffer(struct.pack(f"{len(ids)}q", *ids), dtype=np.int64)
                 msgspec.structs.force_setattr(self, "candidates", NumberIds(numbers))
-        super().__post_init__()
 
 
 class MsgpackCodec(Codec):

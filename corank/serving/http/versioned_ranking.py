@@ -46,6 +46,8 @@ def rank_by_version(
     Returns for each what ranked it, or what the live version raises.
     """
     assigned = [rollout.assign(one.request) for one in batch]
+    if not any(assigned):
+        return list(map(_of_live, live, _run_checked(live, batch)))
     ranked = _run_checked([None if one is None else one[0] for one in assigned], batch)
     outcomes = _run_checked(
         [
@@ -68,9 +70,13 @@ def rank_by_version(
             if not isinstance(by_live, Exception):
                 why = "refused" if refused else "failed"
                 metrics.errors.labels(canary.manifest.model_version, CANARY, why).inc()
-        assert by_live is not None
-        results.append(by_live if isinstance(by_live, Exception) else RankedRequest(LIVE, funnel, by_live))
+        results.append(_of_live(funnel, by_live))
     return results
+
+
+def _of_live(funnel: Funnel, outcome: RankingResult | Exception | None) -> RankedRequest | Exception:
+    assert outcome is not None
+    return outcome if isinstance(outcome, Exception) else RankedRequest(LIVE, funnel, outcome)
 
 
 def _run_checked(
