@@ -59,7 +59,8 @@ def find_items(items: LayeredItems, wanted: Sequence[WantedItems]) -> Longs:
             positions = items.find_texts(texts)
             unknown = [texts[n] for n in np.flatnonzero(positions < 0)]
             with suppress(RequestError):
-                to_series("id", unknown, "")  # raises for what is no text of UTF-8
+                if unknown:
+                    to_series("id", unknown, "")  # raises for what is no text of UTF-8
                 return positions
     else:
         numbers = [_NO_TIMES if one.numbers is None else one.numbers for one in wanted]
