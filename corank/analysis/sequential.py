@@ -1,14 +1,11 @@
 """Means of served requests compared at every look: of two arms, or of paired differences, with users as clusters.
 
+A comparison is valid if users were assigned to a canary as its share says. The share of users is tested by a mixture of
+likelihood ratios over binomial shares, with a beta prior around the share that was set: a martingale if users are
+assigned so. By Ville's inequality its inverse is a p-value that holds at every look. Source: Lindon and Malek,
+Anytime-Valid Inference for Multinomial Count Data, NeurIPS 2022.
+
 Letters: N rows · U users · T looks.
-
-Whether users were assigned to a canary as its share says; otherwise a comparison is not valid.
-
-The share of users is tested by a mixture of likelihood ratios over binomial shares, with a beta prior around the share
-that was set: a martingale if users are assigned so. By Ville's inequality its inverse is a p-value that holds at every
-look. Source: Lindon and Malek, Anytime-Valid Inference for Multinomial Count Data, NeurIPS 2022.
-
-Letters: U users · T looks.
 """
 
 from collections.abc import Sequence

@@ -1,12 +1,9 @@
 """Item records: all that a bundle holds of every item, except its vectors.
 
-Letters: N items.
+What the arrays of a bundle hold is checked when it is opened, so that one that was altered is refused there, not by a
+request. Every check reads an array once, a block at a time.
 
-What the arrays of a bundle must hold, so that one that was altered is refused when it is opened, not by a request.
-
-Every check reads an array once, a block at a time.
-
-Letters: N rows · V values of lists, or vectors.
+Letters: N items, or rows · V values of lists, or vectors.
 """
 
 from collections.abc import Mapping, Sequence

@@ -7,11 +7,9 @@ int8    scale = max |x| of the row / 127, rounded to float32; stored: x / scale,
         whole number, ties to even, at most 127 from 0; read: that number · scale, rounded to float32. A row of zeros
         has scale 0, and is stored as zeros.
 
+As npy files, `NAME.npy` has the numbers, `NAME.scale.npy` the scale of each row of int8.
+
 Letters: N rows · d width · P rows to read.
-
-Stored matrices as npy files: `NAME.npy` has the numbers, `NAME.scale.npy` the scale of each row of int8.
-
-Letters: N rows · d width.
 """
 
 from collections.abc import Callable, Iterator

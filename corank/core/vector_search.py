@@ -1,20 +1,11 @@
 """Search for the vectors with the largest dot product with a query.
 
-An exact search scores every row. Above some tens of thousands of rows an index (FAISS) scores only as many as the
-wanted recall needs. A search runs in one thread, whatever number FAISS is set to.
+An exact search scores every row. Above some tens of thousands of rows an index (FAISS: inverted lists or a graph)
+scores only as many as the wanted recall needs. It holds the vectors at the precision of the matrix: fp16 in an index is
+the matrix's numbers; for int8 FAISS has scales a dimension and not a row, so that its numbers differ slightly, and it
+proposes rows by them, which are scored by the matrix. A search runs in one thread, whatever number FAISS is set to.
 
 Letters: N vectors · d their width · Q queries · S newer vectors besides the N.
-
-Exact search for the vectors with the largest dot product with a query.
-
-Letters: N vectors · d their width.
-
-Indexes of FAISS over stored vectors: inverted lists or a graph, which hold them at the precision of the matrix.
-
-fp16 in an index is the matrix's numbers. For int8 FAISS has scales a dimension and not a row, so that its numbers
-differ slightly from the matrix's: the index proposes rows by them, and rows are scored by the matrix.
-
-Letters: N vectors · d their width.
 """
 
 import math

@@ -1,10 +1,8 @@
 """Events that a row lists, in columns of one length: ids of items, times, and attributes of the events.
 
+The lists of one request are read by numpy where all values are plain: a data frame of one row costs a millisecond.
+
 Letters: N rows · E events of all of them.
-
-The lists of one request, read by numpy where all values are plain: a data frame of one row costs a millisecond.
-
-Letters: E events.
 """
 
 from collections.abc import Callable, Mapping

@@ -4,16 +4,10 @@ One concatenated table a dimension. A placement's input is, dimension by dimensi
 features, its pooled lists, then its numbers, and last its vectors, as they are or projected, each with a column that is
 1 where there is none. Training and serving both build their inputs from here.
 
-Letters: N rows · f features of a group · B = N·f bags · V table rows read · d dimension.
+What attention reads of events is laid out alike: the encoded rows of events are those of their items, with a column of
+ids more for each list that is `parallel_to` the history, in the order of `Schema.parallels_of`.
 
-Sums of weighted rows of a table, one sum a list of rows.
-
-Letters: N lists · V rows of all lists · d width of a row.
-
-The columns of what attention reads of events: of their items, and of the lists that are `parallel_to` the history.
-
-The encoded rows of events are those of their items, with a column of ids more for each list that is `parallel_to` the
-history, in the order of `Schema.parallels_of`.
+Letters: N rows, or lists · f features of a group · B = N·f bags · V table rows read · d dimension.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,13 +1,10 @@
 """Operands of derived features: of ids a hash of the value itself, of numbers the number itself.
 
 Not codes: a brand that no vocabulary knows yet is still the brand in the user's history. Vectors are taken from the
-encoded rows, which hold them as they are.
+encoded rows, which hold them as they are. Derived features are computed from the operands of one side, or of pairs of a
+query and an item.
 
-Letters: N rows of the query, or of items.
-
-The rows that derived features are computed from: of one side, or pairs of a query and an item.
-
-Letters: N results · A rows of the side that has the list or the vector.
+Letters: N rows of the query, or of items; or N results · A rows of the side that has the list or the vector.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping

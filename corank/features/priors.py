@@ -3,17 +3,11 @@
 Time is cut into periods, of a prior's `every`. What happens in a period is counted from its end on: a request knows
 the periods that were over when its own began. So serving, which counts once a period, knows what training knew.
 
-Letters: K keys · N look-ups.
-
-Sums of weights by key, cumulative over periods, which may forget.
-
-Weights are added as multiples of WHOLE, so that sums are the same in any order, and a difference of two sums is exact.
+Sums of weights by key are cumulative over periods, which may forget. Weights are added as multiples of WHOLE, so that
+sums are the same in any order, and a difference of two sums is exact. How strongly rates are smoothed is fitted to the
+counts of training rows.
 
 Letters: K keys · E entries · N look-ups.
-
-How strongly rates by key are smoothed: fitted to the counts of training rows.
-
-Letters: K keys.
 """
 
 from collections.abc import Mapping

@@ -1,16 +1,12 @@
-"""The training values of one feature, and what a kind may measure of them when it is fitted.
+"""The training values of one feature, and what a kind may measure of them when it is fitted: counts, bounds, sums and
+samples.
 
 Measurements are made of parts, by many tasks at once, and merged: the result is the same however the rows are cut.
 What a `fit` asks for is only known when it runs. So it runs with what was measured; if that does not do, the missing
-measurement is made and it runs again.
+measurement is made and it runs again. A vocabulary knows values from one packing to the next: they are admitted by
+count, evicted by age or by size.
 
 Letters: N values of a part.
-
-What may be measured of a column when features are fitted: counts, bounds, sums, samples.
-
-Letters: N values of a part.
-
-Which values a vocabulary knows, from one packing to the next: admitted by count, evicted by age or by size.
 """
 
 import math

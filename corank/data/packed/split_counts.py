@@ -1,10 +1,6 @@
-"""The contents of each request of a split: the levels of its candidates, and the labels that are known of some.
+"""What a batch needs of a whole split: the contents of each request, and how often each item is a candidate, by level.
 
-Letters: R requests.
-
-How often each item is a candidate of a split, by level: what a batch needs of the whole split.
-
-Letters: I items · L levels · S items that are candidates.
+Letters: R requests · I items · L levels · S items that are candidates.
 """
 
 from collections.abc import Collection, Sequence
