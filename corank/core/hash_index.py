@@ -167,9 +167,8 @@ class Keys:
         if len(self) <= MANY:
             return np.fromiter(map(self._index_of.get, texts, repeat(-1)), np.int64, len(texts))
         index = self._text_lookup.find(_hash_texts(texts))
-        # by a series of the type that polars counts rows with, in less time than by an array
-        rows = pl.Series(np.maximum(index, 0), dtype=pl.get_index_type())
-        stored_texts = self.values.gather(rows).to_list()
+        # polars selects by an index in a third of the time that `gather` takes, which is an expression to it
+        stored_texts = self.values[np.maximum(index, 0)].to_list()
         if stored_texts == texts:  # as for most requests, in a third of the time
             return index
         same = np.fromiter(map(operator.eq, stored_texts, texts), np.bool_, len(texts))

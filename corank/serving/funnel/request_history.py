@@ -22,7 +22,15 @@ from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Floats, Hashes, Ints, Longs
 from corank.data.packed.history import add_histories, unknown_item_rows, with_attributes
 from corank.features.encoders import Encoders
-from corank.features.encoding import Hash, Vocabulary, as_int64, hash_numbers, hash_values, to_identifiers
+from corank.features.encoding import (
+    UNKNOWN,
+    Hash,
+    Vocabulary,
+    as_int64,
+    hash_numbers,
+    hash_values,
+    to_identifiers,
+)
 from corank.features.history import ListedEvents, RequestEvents, Values
 from corank.features.history_events import Events, History, HistoryNeeds, log_ages, recency_weights
 from corank.features.operands import Operands, average_history_vectors, gather_history_operands
@@ -210,6 +218,8 @@ class HistoryEncoder:
         if numbers is not None and not text and not encoder.text:
             codes = encoder.codes_of_numbers(numbers)
             keys = hash_numbers(numbers) if compared else keys
+        elif (known := None if compared else _known_texts(encoder, ids)) is not None:
+            codes = known
         else:
             values = to_series(name, ids, f"user.{name}") if ids else pl.Series(name, [], dtype=pl.Null)
             codes = encoder.codes(values, name)
@@ -361,6 +371,14 @@ class HistoryEncoder:
         none = unknown_item_rows(self.schema, placed, id_feature, codes[unknown])
         order = np.argsort(np.concatenate((np.flatnonzero(positions >= 0), unknown)))
         return known.compact().concat(none).take(order)
+
+
+def _known_texts(encoder: Vocabulary | Hash, ids: list[Any]) -> Ints | None:
+    """The codes of texts that a vocabulary knows, without a series; None if any value is something else."""
+    if not isinstance(encoder, Vocabulary) or not encoder.text or set(map(type, ids)) != {str}:
+        return None
+    codes = encoder.codes_of_texts(ids)
+    return None if UNKNOWN in codes else codes
 
 
 def _lists(
