@@ -14,10 +14,11 @@ from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Vectors
 from corank.features.operands import OperandNames, Operands
 from corank.features.schema import plain_columns
+from corank.serving.funnel import request_history
 from corank.serving.funnel.query_encoder import QueryValues
 from corank.serving.funnel.request import Request
 from tests.support.cases import Case
-from tests.support.random_worlds import DERIVED, LISTED
+from tests.support.random_worlds import DERIVED, LISTED, RICH
 from tests.support.shared import shared_case
 
 SAME = settings(
@@ -149,3 +150,37 @@ def test_lists_that_cannot_be_read_are_told(user: dict[str, Any], message: str) 
     with pytest.raises(RequestError) as error:
         case.funnel.rank(Request.parse(request | {"user": request["user"] | GOOD | user}))
     assert message in str(error.value)
+
+
+# Histories of texts
+
+
+def test_texts_that_a_vocabulary_knows_are_encoded_as_a_column_of_them_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = shared_case(RICH | {"text_ids": True})
+    histories = case.funnel.request_encoder.query.histories
+    plain = [name for name, (settings_, *_) in histories._plan.items() if settings_.lists is None]
+    assert plain
+    known = case.funnel.request_encoder.items.layers[0].records.ids.values.to_list()
+
+    def encode(name: str, events: list[Any]) -> Any:
+        try:
+            return histories.encode(name, {name: events}, True, 0).codes.tolist()
+        except (DataError, RequestError) as error:
+            return str(error)
+
+    given: list[list[Any]] = [
+        known[:9],
+        [*known[:2], "nowhere"],
+        known[:1] * 3,
+        [],
+        [known[0], 3],
+        ["\ud800"],
+    ]
+    for name in plain:
+        fast = [encode(name, events) for events in given]
+        with monkeypatch.context() as slow:
+            slow.setattr(request_history, "_known_texts", lambda encoder, ids: None)
+            assert fast == [encode(name, events) for events in given]
+        assert len(set(fast[0])) > 1 and f"user.{name}" in fast[-1]
