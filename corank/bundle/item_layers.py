@@ -128,7 +128,8 @@ class LayeredItems:
         ids = [None] * len(position)
         for layer, first, end in zip(self.layers, self.bounds, self.bounds[1:], strict=False):
             here = np.flatnonzero((position >= first) & (position < end))
-            for n, id_ in zip(here, layer.records.ids.values.gather(position[here] - first), strict=True):
+            own = layer.records.ids.values[position[here] - first].to_list()
+            for n, id_ in zip(here.tolist(), own, strict=True):
                 ids[n] = id_
         return ids
 
