@@ -37,6 +37,24 @@ def test_one_alone_is_ranked_at_once_and_those_that_wait_together() -> None:
     assert ranker.batches == [[1], [2, 3, 4]]
 
 
+def test_one_that_is_alone_is_ranked_without_another_turn_of_the_loop_unless_somebody_ranks() -> None:
+    ranker = Ranker()
+
+    async def run() -> None:
+        turns = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(turns.set_result, None)
+        assert await ranker.queue.run(1, 1, alone=True) == 10 and not turns.done()
+        assert await ranker.queue.run(2, 1) == 20 and turns.done()
+        with pytest.raises(ValueError, match="-3"):
+            await ranker.queue.run(-3, 1, alone=True)
+        first = asyncio.create_task(ranker.queue.run(4, 1))
+        await asyncio.sleep(0)  # which waits for what has arrived
+        assert await ranker.queue.run(5, 1, alone=True) == 50 and await first == 40
+
+    asyncio.run(run())
+    assert ranker.batches == [[1], [2], [-3], [4, 5]]
+
+
 def test_a_batch_has_bounds() -> None:
     ranker = Ranker()
     many = range(1, 2 * MOST_REQUESTS)
