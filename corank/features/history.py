@@ -146,6 +146,13 @@ def split_aligned(values: pl.Series, separator: str | None, where: str) -> tuple
         texts = pc.utf8_trim_whitespace(values.cast(pl.String).to_arrow())
         array = pc.split_pattern(pc.if_else(pc.equal(texts, ""), None, texts), separator)
     elif isinstance(values.dtype, pl.List | pl.Array):
+        if isinstance(
+            values.dtype.inner, pl.Struct
+        ):  # polars cannot hand a key with a null character to Arrow
+            raise DataError(
+                f"{where}: column '{values.name}': expected single values in a list; "
+                f"received {values.drop_nulls()[0].to_list()!r:.100}"
+            )
         array = values.to_arrow()
     else:
         expected = "lists" if separator is None else f"texts separated by {separator!r}"

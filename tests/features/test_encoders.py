@@ -14,9 +14,10 @@ from corank.core.hash_index import splitmix64
 from corank.core.ragged import Ragged
 from corank.features.encoders import Encoders
 from corank.features.encoding import Encoded, Hash, Vocabulary
+from corank.features.history import split_aligned
 from corank.features.kinds.bucket import BucketFeature
 from corank.features.kinds.id import IdFeature
-from corank.features.kinds.ids import IdsFeature
+from corank.features.kinds.ids import IdsFeature, split
 from corank.features.kinds.number import NumberFeature
 from corank.features.scale import Bucket, Scale, to_numbers
 from corank.features.schema import Schema
@@ -103,6 +104,16 @@ def test_wrong_values_name_feature_and_value(name: str, values: list[object], me
     with pytest.raises(DataError) as error:
         encoded(name, values)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("key", ["a", "a\0b"])
+def test_lists_of_objects_are_refused(key: str) -> None:
+    # polars panics, which is no error that can be caught, when a key with a null character is handed to Arrow
+    values = pl.Series("seen", [[{key: 1}], None, []])
+    with pytest.raises(DataError, match=r"feature 'tags': expected lists of values; received \[\{'a"):
+        split(values, None, "tags")
+    with pytest.raises(DataError, match="user: column 'seen': expected single values in a list; received"):
+        split_aligned(values, None, "user")
 
 
 # Hashes

@@ -377,11 +377,13 @@ def split(values: pl.Series, separator: str | None, name: str) -> tuple[Ints, pl
         return np.zeros(len(values), dtype=np.int32), pl.Series([], dtype=pl.Null)
     if separator is not None and not values.dtype.is_nested():
         array = pc.split_pattern(values.cast(pl.String).to_arrow(), separator)
-    elif isinstance(values.dtype, pl.List | pl.Array):
+    elif isinstance(values.dtype, pl.List | pl.Array) and not isinstance(values.dtype.inner, pl.Struct):
         array = values.to_arrow()
-    else:
+    else:  # of objects, too, which polars cannot hand to Arrow if a key has a null character
+        received = values.drop_nulls()[0]
+        shown = received.to_list() if isinstance(received, pl.Series) else received
         raise DataError(
-            f"feature '{name}': expected lists; received {values.drop_nulls()[0]!r} ({values.dtype})"
+            f"feature '{name}': expected lists of values; received {shown!r:.100} ({values.dtype})"
         )
     length = to_numbers(pc.list_value_length(array)).astype(np.int32)
     flat = array.flatten()

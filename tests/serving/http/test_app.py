@@ -145,6 +145,8 @@ def test_items_that_come_are_ranked_at_once_and_named_by_the_answer(of_store: Te
         ([{"item_1": 7}], "items.0: needs an `id`"),
         ([{"id": 5}, {"id": 5}], "items.1: 5 is there twice"),
         ([{"id": 5, "item_1": "seven"}], "feature 'item_1': expected numbers"),
+        ([{"id": 5, "item_0": [{"a\0b": 3}]}], "items: 'item_0': expected a value or a list of values"),
+        ([{"id": 5, "item_1": {"a\0b": 3}}], "body: "),
     ],
 )
 def test_unsound_items_change_nothing(of_store: TestClient, items: list[Any], message: str) -> None:
