@@ -169,7 +169,7 @@ class RelaxedRows:
         self._lists, self._sums = lists, 0
         self._kept: list[_Block] | None = None
         if not n:
-            self._starts = torch.empty(0, 1, device=size.device, dtype=torch.int64)
+            self._starts = torch.empty(0, device=size.device, dtype=torch.int64)
             return
         low, high = scores.gather(1, (size - 1).clamp_min(0)), scores[:, :1]
         self.m, dtype = _choose_powers(n, float((high - low).max()), scores.dtype)
