@@ -25,15 +25,15 @@ def blocks(page: str, folder: Path) -> list[dict[str, Any]]:
 
 
 def examples(folder: Path) -> dict[str, Any]:
-    """The blocks of the guide to the config, by key."""
-    return {key: value for block in blocks("guides/config.md", folder) for key, value in block.items()}
+    """The blocks of the guide to the config, by key: the first of each."""
+    return {k: v for block in reversed(blocks("guides/config.md", folder)) for k, v in block.items()}
 
 
 def test_the_examples_of_the_guide_to_the_config_make_a_config(tmp_path: Path) -> None:
     parts = examples(tmp_path)
-    assert parts.keys() == {"data", "stages", "retrieval", "export", "train"}
     shop = read_values(ROOT / "examples" / "shop.yaml", []).value
-    config = validate(Config, {**shop, **parts}, "the guide")
+    whole = {key: parts[key] for key in ("data", "stages", "retrieval", "export", "train")}
+    config = validate(Config, {**shop, **whole}, "the guide")
     assert [stage.name for stage in config.stages] == ["prerank", "rank"]
     assert config.retrieval is not None and config.train.early_stop is not None
     assert config.export.lowered == {"prerank.vector": "fp16", "rank.item": "int8"}
@@ -41,7 +41,8 @@ def test_the_examples_of_the_guide_to_the_config_make_a_config(tmp_path: Path) -
 
 def test_the_examples_of_the_guide_to_scaling_are_parts_of_a_config(tmp_path: Path) -> None:
     shop = read_values(ROOT / "examples" / "shop.yaml", []).value
-    parts = [block for block in blocks("operations/scaling.md", tmp_path) if block.keys() <= shop.keys() | {"packed"}]
+    known = shop.keys() | {"packed"}
+    parts = [block for block in blocks("operations/scaling.md", tmp_path) if block.keys() <= known]
     assert parts
     for block in parts:
         whole = {key: shop[key] | value if isinstance(value, dict) else value for key, value in block.items()}
