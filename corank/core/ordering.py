@@ -23,7 +23,9 @@ from corank.core.types import Doubles, Floats, Ints, Longs, Numbers
 MAX_LENGTH = 500
 """Characters of an expression, at most."""
 MAX_NUMBER = 1e300
-"""Numbers in an expression must be smaller."""
+"""Numbers in an expression, and what is computed of numbers alone, must be smaller."""
+MAX_EXPONENT = 32
+"""Exponents that are numbers are at most so large, on either side of 0: of a larger one no value is left."""
 
 T = TypeVar("T")
 
@@ -54,7 +56,8 @@ class Formula:
             known: the names that it may use; any if not given.
 
         Raises:
-            ValueError: the expression is malformed, uses an unknown name, or none at all.
+            ValueError: the expression is malformed, uses an unknown name, or none at all, divides by 0, or has a
+                part of numbers alone that is too large or none.
 
         Example:
             >>> Formula.parse("click * bid").names
@@ -92,25 +95,43 @@ class Formula:
         return value
 
 
-def _check(node: ast.expr, known: Collection[str] | None, names: dict[str, None]) -> None:
+def _check(node: ast.expr, known: Collection[str] | None, names: dict[str, None]) -> float | None:
+    """Collect the names of a part; return the number that one without names stands for. Raises ValueError."""
     match node:
         case ast.Name(id=name):
             if known is not None and name not in known:
                 raise ValueError(f"{describe_unknown(name, known, 'name')}")
             names[name] = None
+            return None
         case ast.Constant(value=int() | float() as number) if (
             type(number) in (int, float) and abs(number) < MAX_NUMBER
         ):
-            pass
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
-            _check(operand, known, names)
-        case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPERATORS:
-            _check(left, known, names)
-            _check(right, known, names)
-        case _:
-            raise ValueError(
-                f"{_describe(node)} is not allowed in an expression; use names, numbers, + - * / ** and brackets"
-            )
+            return float(number)
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
+            value = _check(operand, known, names)
+            return value if value is None or isinstance(sign, ast.UAdd) else -value
+        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
+            return _fold(node, _check(left, known, names), _check(right, known, names))
+    raise ValueError(
+        f"{_describe(node)} is not allowed in an expression; use names, numbers, + - * / ** and brackets"
+    )
+
+
+def _fold(node: ast.BinOp, left: float | None, right: float | None) -> float | None:
+    """The number that two numbers make; None unless both are. Raises ValueError where no value would be of use."""
+    if isinstance(node.op, ast.Div) and right == 0:
+        raise ValueError(f"{_describe(node)} divides by 0")
+    if isinstance(node.op, ast.Pow) and right is not None and abs(right) > MAX_EXPONENT:
+        raise ValueError(
+            f"{_describe(node)} has the exponent {right:g}; write one from -{MAX_EXPONENT} to {MAX_EXPONENT}"
+        )
+    if left is None or right is None:
+        return None
+    with np.errstate(all="ignore"):
+        value = float(_OPERATORS[type(node.op)](np.float64(left), np.float64(right)))
+    if not abs(value) < MAX_NUMBER:  # as NaN is not
+        raise ValueError(f"{_describe(node)} is {value:g}; write numbers whose result is below {MAX_NUMBER:g}")
+    return value
 
 
 def _describe(node: ast.expr) -> str:

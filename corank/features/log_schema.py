@@ -34,6 +34,17 @@ _timezones = cache(available_timezones)  # which reads the names anew from the f
 LEVELS = ("retrieved", "preranked", "ranked", "exposed")
 
 
+def _require_files(value: object) -> object:
+    """Refuse a table of no files. Raises ValueError."""
+    if value in ("", []) or (isinstance(value, list) and "" in value):
+        raise ValueError(f"names no file; write one, a glob, a URL, or a list of them; received {value!r}")
+    return value
+
+
+Files = Annotated[str | list[str], BeforeValidator(_require_files)]
+"""The files of a table: one, a glob, a URL, or a list of them."""
+
+
 class Label(Settings):
     """An event that may follow on a candidate, such as a click."""
 
@@ -57,7 +68,7 @@ class Score(Settings):
 class EventTable(Settings):
     """A table of events of users, such as clicks of the days before the log."""
 
-    table: str | list[str]
+    table: Files
     """A file, a glob, a URL, or a list of them."""
     user: str | None = None
     """Its column of users; that of the log, `data.user`, unless given."""
@@ -77,7 +88,7 @@ class ListLog(Settings):
         log: {files: impressions/*.parquet, list: candidates, along: [clicked]}
     """
 
-    files: str | _Names
+    files: Files
     """A file, a glob, a URL, or a list of them."""
     list: str
     """The column of the lists of candidates; each becomes the column `data.item`."""
@@ -100,7 +111,7 @@ class ListLog(Settings):
 
 def _read_log(value: object) -> object:
     """A mapping as a log of lists, so that an error is about its keys alone."""
-    return ListLog.model_validate(value) if isinstance(value, dict) else value
+    return ListLog.model_validate(value) if isinstance(value, dict) else _require_files(value)
 
 
 class DataSettings(Settings):
@@ -108,11 +119,11 @@ class DataSettings(Settings):
 
     log: Annotated[str | list[str] | ListLog, BeforeValidator(_read_log)]
     """A row a candidate: a file, a glob, a URL, or a list of them; a mapping for a log with a row an impression."""
-    items: str | list[str] | None = None
+    items: Files | None = None
     """A row an item, or an item and `valid_from`."""
-    users: str | list[str] | None = None
+    users: Files | None = None
     """A row a user, or a user and `valid_from`."""
-    truth: str | list[str] | None = None
+    truth: Files | None = None
     """Known click probabilities of a simulated world, a column a label; read by evaluation alone."""
     events: dict[str, EventTable] = {}
     """Tables of events, by the name under which histories are made of them."""

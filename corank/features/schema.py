@@ -131,8 +131,14 @@ class Schema:
 
     # OperandRows and placements
 
-    def _side_of(self, name: str) -> Side:
-        return self.features[name].side_among(self._side_of)
+    def _side_of(self, name: str, asking: tuple[str, ...] = ()) -> Side:
+        """The side of a feature; `asking`: those made of it whose side is sought, the first to ask first."""
+        if name in asking:
+            circle = " → ".join([*asking[asking.index(name) :], name])
+            raise ConfigError(f"features.{name}: is made of itself ({circle}); name features of columns")
+        if name not in self.features:
+            raise ConfigError(f"features.{asking[-1]}: no feature '{name}' is declared under features")
+        return self.features[name].side_among(lambda part: self._side_of(part, (*asking, name)))
 
     @cached_property
     def _sides(self) -> dict[str, Side]:

@@ -102,8 +102,26 @@ def test_what_has_no_place_may_be_nested_deeply() -> None:
     assert refused("~" * 490 + "click")
 
 
-def test_large_powers_of_numbers_cost_nothing() -> None:
-    assert value("a * 9 ** 9 ** 9 ** 9") == pytest.approx([np.inf, -np.inf, np.nan], nan_ok=True)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("click / 0", "'click / 0' divides by 0"),
+        ("click / (2 - 2.0) * bid", "'click / (2 - 2.0)' divides by 0"),
+        ("click * 9**9**9**9", "'9 ** 9 ** 9' has the exponent 3.8742e+08; write one from -32 to 32"),
+        ("bid ** 1000", "'bid ** 1000' has the exponent 1000; write one from -32 to 32"),
+        ("bid ** (3 - 36)", "'bid ** (3 - 36)' has the exponent -33; write one from -32 to 32"),
+        ("click * 1e200 ** 2", "'1e+200 ** 2' is inf; write numbers whose result is below 1e+300"),
+        ("click * (1e200 * 1e100)", "'1e+200 * 1e+100' is 1e+300; write numbers whose result is below 1e+300"),
+        ("click * 0 ** (1 - 2)", "'0 ** (1 - 2)' is inf; write numbers whose result is below 1e+300"),
+        ("click + (-1) ** .5", "'(-1) ** 0.5' is nan; write numbers whose result is below 1e+300"),
+    ],
+)
+def test_numbers_that_leave_no_value_are_refused(text: str, message: str) -> None:
+    assert refused(text) == message
+
+
+def test_exponents_may_be_columns_and_small_numbers() -> None:
+    assert value("b ** (a - 3) * 2 ** 32 / 2 ** 32 * b ** 32 / b ** 32") == [1.0, 32.0, 0.25**3]
 
 
 # Of powers of two, whose own powers are exact on every machine; written with blanks or without
@@ -128,7 +146,13 @@ powers = st.sampled_from([-4.0, -1.0, -0.5, 0.25, 1.0, 2.0, 8.0])
 def test_values_are_those_of_python(text: str, rows: list[tuple[float, float, float]]) -> None:
     used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
     assume(used)
-    parsed = Formula.parse(text, ["a", "b", "c"])
+    try:
+        parsed = Formula.parse(text, ["a", "b", "c"])
+    except ValueError as error:
+        assert "divides by 0" in str(error)
+        with pytest.raises(ZeroDivisionError):
+            eval(text, {"__builtins__": {}}, dict.fromkeys("abc", 1.0))
+        return
     assert set(parsed.names) == used
     values = parsed(dict(zip("abc", np.array(rows).T, strict=True)))
     for one, row in zip(values.tolist(), rows, strict=True):

@@ -247,3 +247,21 @@ def test_a_config_knows_the_labels_that_its_features_name() -> None:
     with pytest.raises(ConfigError) as error:
         config(odd=HISTORY | {"event": "order"})
     assert str(error.value) == "x.yaml: features.odd.event: no label 'order'; data.labels are click"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (["second", "price"], ["first", "price"], "features.first: is made of itself (first → second → first)"),
+        (["first", "price"], ["price", "age"], "features.first: is made of itself (first → first)"),
+        (["strange", "price"], ["price", "age"], "features.first: no feature 'strange' is declared under features"),
+    ],
+)
+def test_a_side_that_depends_on_itself_or_on_nothing_is_refused(
+    first: list[str], second: list[str], message: str
+) -> None:
+    """Asked for by a feature before them, whose check needs their sides."""
+    earlier = {"rank": {"kind": "within", "of": "first"}}
+    with pytest.raises(ConfigError) as error:
+        schema(earlier | {"first": {"kind": "ratio", "of": first}, "second": {"kind": "ratio", "of": second}})
+    assert str(error.value).startswith(message)

@@ -52,6 +52,10 @@ WRONG = {
     "features.tab.kind=colour": "features.tab: unknown kind 'colour'; known kinds: age, bucket, ",
     "stages.1.model=tree": "stages.1: unknown model 'tree'; did you mean 'trees'?",
     "data.timezone=Mars": "data: timezone: expected a name such as UTC or Asia/Shanghai; received 'Mars'",
+    "data.log=[]": "data.log: names no file; write one, a glob, a URL, or a list of them; received []",
+    "data.items=['']": "data.items: names no file; write one, a glob, a URL, or a list of them; received ['']",
+    "data.log={files: [], list: x}": "data.log.files: names no file; ",
+    "data.events={old: {table: []}}": "data.events.old.table: names no file; ",
     "data.split.valid=2026-05-01": "data: split: valid (2026-05-01) must begin before test (2026-04-30)",
     "stages.0.query_features=[tab, brand_seen]": "stages.prerank.query_features: 'brand_seen' is a cross feature "
     "and cannot enter the query tower: at serving time the query tower runs once a request and does not know the "
@@ -59,6 +63,8 @@ WRONG = {
     "stages.0.query_features=[nobody]": "stages.prerank.query_features: no feature 'nobody' is declared",
     "stages.0.query=[16, 4]": "stages.0: the towers of 'prerank' meet, so their last widths must "
     "be equal; received query 4 and item 8",
+    "stages.1.value=click / 0": "stages.rank.value: 'click / 0' divides by 0 (labels of the stage, and data.col",
+    "stages.1.value=click * 9**9**9**9": "stages.rank.value: '9 ** 9 ** 9' has the exponent 3.8742e+08; ",
     "stages.1.keep=200": "stages.1.keep: 'rank' would keep 200 of the 100 that 'prerank' leaves it",
     "stages.1.name=prerank": "stages.1.name: two stages are called 'prerank'",
     "stages.1.labels=[click, share]": "stages.1.labels: no label 'share'; data.labels are click, order",
