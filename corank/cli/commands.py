@@ -17,7 +17,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, Token
 from cyclopts.validators import Number
 from pydantic import BaseModel
 
@@ -52,13 +52,13 @@ def __getattr__(target: str) -> App:
     if target == "import":
         return _import_group()
     if target == "store":
-        group = App(name="store", help_epilogue="")
+        group = App(name="store", help_epilogue="", version_flags=[])
         for name in STORE:
             function = _load(f"corank.api.stores.{FUNCTIONS.get(name, name)}")
             group.command(_command_of(function, name))
         return group
     if target == "follow":
-        group = App(name="follow", help_epilogue="")
+        group = App(name="follow", help_epilogue="", version_flags=[])
         for name in FOLLOW:
             group.command(_command_of(_load(f"corank.api.streams.follow_{name}"), name))
         return group
@@ -74,7 +74,7 @@ def _load(target: str) -> Callable[..., Any]:
 
 def _command_of(function: Callable[..., Any], name: str) -> App:
     doc = re.split(r"\n\n(?:Args|Example|Returns|Raises)\b", inspect.getdoc(function) or "")[0]
-    command = App(name=name, help=doc, help_epilogue="")
+    command = App(name=name, help=doc, help_epilogue="", version_flags=[])
     command.default(make_command(function, SHOW.get(name, print_plain)))
     return command
 
@@ -83,7 +83,7 @@ def _import_group() -> App:
     """A command for each registered importer, plug-ins' too, whose fields are its options."""
     from corank.datasets.importer import IMPORTERS
 
-    group = App(name="import", help_epilogue="")
+    group = App(name="import", help_epilogue="", version_flags=[])
     for name, importer in IMPORTERS.parts().items():
         group.command(_command_of(_importing(name, importer), name))
     return group
@@ -246,7 +246,8 @@ def _convert(
     required = default is inspect.Parameter.empty
     shown = isinstance(default, SCALARS) and option.parse is None
     if not option.name.startswith("-") and (required or option.name):
-        details = Parameter(name=option.name or None, validator=_bounds(metadata))
+        converter = _read_whole if kind is int else None
+        details = Parameter(name=option.name or None, validator=_bounds(metadata), converter=converter)
         default = default if required else None
         typed: Any = Annotated[kind if required else kind | None, details]
         yield inspect.Parameter(
@@ -279,8 +280,17 @@ def _shown(default: Any) -> Callable[[Any], str] | bool:
     return lambda _: text
 
 
+def _read_whole(kind: type, tokens: Sequence[Token]) -> int:
+    """Read a whole number; the parser would round 1.5. Raises ValueError."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"expected a whole number; received {tokens[0].value!r}") from None
+
+
 def _option(key: str, kind: Any, default: Any, **details: Any) -> inspect.Parameter:
     read = kind if default is not None else kind | None
+    details["converter"] = _read_whole if kind is int else None
     # of an option that is given twice the last counts, as scripts that add to a command expect
     repeats = None if get_origin(kind) is list else True
     annotation: Any = Annotated[read, Parameter(negative=(), allow_repeating=repeats, **details)]

@@ -1,7 +1,11 @@
-"""The command line: parses, calls, prints. Exit status 0; 1: a mistake of the user; 2: wrong usage; 3: refused."""
+"""The command line: parses, calls, prints.
+
+Exit status 0; 1: a mistake of the user; 2: wrong usage; 3: refused; 141: nobody reads what it prints.
+"""
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,9 +22,12 @@ from corank.core.errors import CorankError, OtherRankError, UsageError
 from corank.core.lazy import explain_missing
 from corank.core.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted
 from corank.core.registry import PLUGINS, load_environment_plugins, load_plugins
+from corank.core.version import corank_version
 
 WRONG_USAGE = 2
 """The exit status for a command or option that there is not, or without a command."""
+UNREAD = 128 + signal.SIGPIPE
+"""The exit status if the reader of the output ends first: what a shell says of any program in a pipe."""
 COMMANDS = {
     "Data": ["simulate", "check", "pack"],
     "Train": ["train", "track", "sweep", "tune", "study", "experiment"],
@@ -36,14 +43,15 @@ NAMES = ["import", "store", "follow", *(name for commands in COMMANDS.values() f
 """The commands of the first level."""
 
 
-def build_app() -> App:
-    """The parser of all commands; a command is loaded when it is called."""
+def build_app(console: Console | None = None) -> App:
+    """The parser of all commands; a command is loaded when it is called. Help is printed to the console."""
     app = App(
+        console=console,
         name="corank",
         help="Train the pre-ranker and the ranker of a funnel as one model, measure them, ship them.",
         help_epilogue="--plugin MODULE imports a module that registers parts, and may be repeated; CORANK_PLUGINS "
         "names more, with commas.",
-        version_flags=[],
+        version=lambda: f"corank {corank_version()}",
         help_format="plaintext",
         default_parameter=Parameter(negative=()),
         result_action="return_value",
@@ -74,11 +82,14 @@ def run(words: Sequence[str]) -> int:
         load_plugins(plugins, Path.cwd())
         # so that processes started by the command load them, too
         os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *plugins])
+    words = _join_dashes(words)
     _require_known(words)
-    if words in ([], ["import"], ["store"], ["follow"]):  # a group without a command
-        build_app()([*words, "--help"])
-        return WRONG_USAGE
-    status = build_app()(words, exit_on_error=False, error_console=Console(stderr=True))
+    with Console() as console:  # which writes help as one piece at the end: `--help | head -1` leaves none unread
+        app = build_app(console)
+        if words in ([], ["import"], ["store"], ["follow"]):  # a group without a command
+            app([*words, "--help"])
+            return WRONG_USAGE
+        status = app(words, exit_on_error=False, error_console=Console(stderr=True))
     return status if isinstance(status, int) else 0
 
 
@@ -91,6 +102,17 @@ def _take_plugins(words: Sequence[str]) -> tuple[list[str], list[str]]:
             raise UsageError("--plugin: name a module")
         plugins.append(module if equals else rest.pop(0))
     return plugins, rest
+
+
+def _join_dashes(words: Sequence[str]) -> list[str]:
+    """Join a lone `-`, which the parser takes for an option, to the option whose value it is: `--access-log -`."""
+    joined = list[str]()
+    for word in words:
+        if word == "-" and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += "=-"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _require_known(tokens: Sequence[str]) -> None:
@@ -134,7 +156,7 @@ def main() -> None:
     except CorankError as error:
         _fail(str(error))
     except BrokenPipeError:  # the reader of the output has seen enough
-        _fail("")
+        _fail("", UNREAD)
     except KeyboardInterrupt:  # before the command itself has begun
         sys.exit(INTERRUPTED)
     except Exception as error:
@@ -151,8 +173,8 @@ def _called() -> str:
     return next((word for word in sys.argv[1:] if word in NAMES), "")
 
 
-def _fail(message: str) -> None:
-    """End with exit status 1, and a message unless it is empty, even if nobody reads stdout or stderr any more."""
+def _fail(message: str, status: int = 1) -> None:
+    """End with an exit status, and a message unless it is empty, even if nobody reads stdout or stderr any more."""
     with suppress(OSError):
         if message and sys.stderr is not None:
             sys.stderr.write(f"error: {message}\n")
@@ -162,4 +184,4 @@ def _fail(message: str) -> None:
     except OSError:
         # what is still buffered would be written at exit, and raise there
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(1)
+    sys.exit(status)

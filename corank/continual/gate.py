@@ -7,6 +7,7 @@ shows it. Figures are named as `corank evaluate --json` nests them below `stages
 `rank.exposed.click.auc`, `cascade.click_recall@50`.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,14 @@ PERIODS = 7
 """Earlier periods whose median is taken, at most."""
 
 
+def _read_number(text: str) -> float:
+    """Read a number of a condition. Raises ValueError for one that no figure can be compared with."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large for a number; a condition is such as {EXAMPLES}")
+    return number
+
+
 @dataclass(frozen=True)
 class Condition:
     """One condition: bounds of a figure, which are added to another figure if there is a base."""
@@ -54,12 +63,12 @@ class Condition:
         """Read a condition. Raises ValueError, which shows how one is written."""
         plain = " ".join(text.split())
         if match := _RANGE.fullmatch(plain):
-            lowest, highest = float(match["low"]), float(match["high"])
+            lowest, highest = _read_number(match["low"]), _read_number(match["high"])
             if lowest > highest:
                 raise ValueError(f"the range of {plain!r} is empty: {lowest:g} is above {highest:g}")
             return cls(plain, match["figure"], lowest, highest)
         if match := _BOUND.fullmatch(plain):
-            bound = float(match["number"] or (match["change"] or "0").replace(" ", ""))
+            bound = _read_number(match["number"] or (match["change"] or "0").replace(" ", ""))
             low, high = (bound, None) if match["operator"] == ">=" else (None, bound)
             return cls(plain, match["figure"], low, high, match["base"])
         raise ValueError(f"expected a condition such as {EXAMPLES}; received {text!r}")

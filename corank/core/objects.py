@@ -122,8 +122,8 @@ def is_object_url(text: str) -> bool:
 def parse_location(given: PathOrUrl | ObjectUrl) -> Location:
     """Read a path of this machine, a `file://` URL or the URL of an object store.
 
-    Raises StorageError for any other URL, for names that no file system takes, and for the URL of an object store that
-    was made a `Path`, which drops a slash.
+    Raises StorageError for any other URL, for an empty text and names that no file system takes, and for the URL of an
+    object store that was made a `Path`, which drops a slash.
 
     Example:
         >>> parse_location("runs/shop")
@@ -132,6 +132,8 @@ def parse_location(given: PathOrUrl | ObjectUrl) -> Location:
     if isinstance(given, ObjectUrl):
         return given
     text = str(given)
+    if not text:
+        raise StorageError("a path is empty; name a file or a folder, such as . for the working directory")
     if isinstance(given, Path):
         if _COLLAPSED.match(text):
             raise StorageError(f"{text}: a URL was made a Path, which drops a slash; give it as text")

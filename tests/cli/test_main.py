@@ -1,10 +1,12 @@
 """The command line: stdout, stderr and exit status."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,6 +121,7 @@ def test_mistakes_about_bundles_and_requests(bundle: Path, tmp_path: Path, comma
     request = tmp_path / "request.json"
     refused(command("rank", tmp_path, request), "not a bundle (it has no manifest.json)")
     refused(command("rank", bundle, request), "request.json")
+    refused(command("rank", bundle, ""), "a path is empty; name a file or a folder")
     request.write_text("{", encoding="utf-8")
     refused(command("rank", bundle, request), "request.json")
     request.write_text('{"user": {"id": 1}, "candidate": []}', encoding="utf-8")
@@ -130,6 +133,9 @@ USAGE = [
     ["train"],
     ["evaluate", "run", "--bogus"],
     ["simulate", "out", "--requests", "0"],
+    ["simulate", "out", "--requests", "10.5"],
+    ["request", "run", "--number", "1.5"],
+    ["serve", "bundle", "--port", "8000.5"],
     ["train", "a.yaml", "--resume", "--overwrite"],
 ]
 
@@ -138,6 +144,20 @@ USAGE = [
 def test_wrong_usage_exits_with_2(command: Corank, arguments: list[str]) -> None:
     said = command(*arguments)
     assert said.code == 2 and said.out == "" and "─ Error ─" in said.err and "Traceback" not in said.err
+
+
+def test_the_version_is_told(command: Corank) -> None:
+    assert command("--version") == (0, f"corank {version('corank')}\n", "")
+
+
+@pytest.mark.slow
+def test_help_is_written_at_once_so_that_one_who_reads_a_line_of_it_breaks_no_pipe() -> None:
+    for words in (["--help"], ["train", "--help"]):
+        help_ = shlex.join([sys.executable, "-u", "-m", "corank", *words])
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", f"{help_} | head -1"], capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("Usage: corank")
 
 
 def test_help_names_every_verb(command: Corank) -> None:

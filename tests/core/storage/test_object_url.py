@@ -49,6 +49,11 @@ def test_what_no_file_system_takes_is_refused(text: str) -> None:
             parse_location(location)
 
 
+def test_an_empty_path_is_not_the_working_directory() -> None:
+    with pytest.raises(StorageError, match="a path is empty"):
+        parse_location("")
+
+
 def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
     with pytest.raises(StorageError, match="holds no credentials") as error:
         parse_location("s3://AKIA1234:hidden@shop/a")

@@ -29,6 +29,13 @@ def test_settings_of_a_file_count_less_than_those_of_the_command_line(
     assert "secret" not in format_serve_settings(settings)
 
 
+def test_a_lone_dash_is_a_value(trained_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in (["--access-log", "-"], ["--access-log=-"]):
+        code, out, err = run_corank(capsys, "serve", trained_bundle, *option, "--print-config")
+        assert code == 0, err
+        assert "access_log: '-'\n" in out
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
