@@ -84,7 +84,8 @@ def run(words: Sequence[str]) -> int:
         os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *plugins])
     words = _join_dashes(words)
     _require_known(words)
-    with Console() as console:  # which writes help as one piece at the end: `--help | head -1` leaves none unread
+    # which writes help as one piece at its end, so that `--help | head -1` breaks no pipe
+    with Console() as console:
         app = build_app(console)
         if words in ([], ["import"], ["store"], ["follow"]):  # a group without a command
             app([*words, "--help"])

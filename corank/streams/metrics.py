@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from corank.core.errors import ConfigError
+from corank.core.version import register_version
 
 HOST = "127.0.0.1"
 
@@ -12,6 +13,7 @@ class FollowMetrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        register_version(registry)
         self.rows = Counter(
             "corank_follow_rows",
             "Rows by what became of them: applied, removed (tombstones), bad (to the dead letters), late (of a closed "

@@ -61,7 +61,16 @@ def test_a_figure_that_there_is_none_of_is_a_mistake() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "auc", "auc > 0.5", "auc >= dead", "auc in [2, 1]", "auc >= live * 2", "auc >= mean", "a b >= 1"),
+        *(
+            "",
+            "auc",
+            "auc > 0.5",
+            "auc >= dead",
+            "auc in [2, 1]",
+            "auc >= live * 2",
+            "auc >= mean",
+            "a b >= 1",
+        ),
         *("auc >= 1e400", "auc <= live + 1e400", "auc in [0, 1e400]"),
     ],
 )

@@ -111,7 +111,10 @@ def test_what_has_no_place_may_be_nested_deeply() -> None:
         ("bid ** 1000", "'bid ** 1000' has the exponent 1000; write one from -32 to 32"),
         ("bid ** (3 - 36)", "'bid ** (3 - 36)' has the exponent -33; write one from -32 to 32"),
         ("click * 1e200 ** 2", "'1e+200 ** 2' is inf; write numbers whose result is below 1e+300"),
-        ("click * (1e200 * 1e100)", "'1e+200 * 1e+100' is 1e+300; write numbers whose result is below 1e+300"),
+        (
+            "click * (1e200 * 1e100)",
+            "'1e+200 * 1e+100' is 1e+300; write numbers whose result is below 1e+300",
+        ),
         ("click * 0 ** (1 - 2)", "'0 ** (1 - 2)' is inf; write numbers whose result is below 1e+300"),
         ("click + (-1) ** .5", "'(-1) ** 0.5' is nan; write numbers whose result is below 1e+300"),
     ],

@@ -252,9 +252,17 @@ def test_a_config_knows_the_labels_that_its_features_name() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        (["second", "price"], ["first", "price"], "features.first: is made of itself (first → second → first)"),
+        (
+            ["second", "price"],
+            ["first", "price"],
+            "features.first: is made of itself (first → second → first)",
+        ),
         (["first", "price"], ["price", "age"], "features.first: is made of itself (first → first)"),
-        (["strange", "price"], ["price", "age"], "features.first: no feature 'strange' is declared under features"),
+        (
+            ["strange", "price"],
+            ["price", "age"],
+            "features.first: no feature 'strange' is declared under features",
+        ),
     ],
 )
 def test_a_side_that_depends_on_itself_or_on_nothing_is_refused(

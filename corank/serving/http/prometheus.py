@@ -22,6 +22,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from corank.core.version import register_version
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.http.asgi import HttpCall, HttpReply
 from corank.serving.http.follower import ServiceStatus
@@ -275,6 +276,7 @@ class ServiceMetrics:
         exposed = CollectorRegistry()
         exposed.register(HeldSeries(registry))
         exposed.register(self)
+        register_version(exposed)
         return generate_latest(exposed), CONTENT_TYPE_LATEST
 
     def collect(self) -> Iterator[CounterMetricFamily]:
