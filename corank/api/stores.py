@@ -266,8 +266,8 @@ def store_versions(store: str) -> list[dict[str, Any]]:
     Args:
         store: the store's address: `lmdb:PATH`, `redis://HOST:PORT/DB` or `redis+cluster://HOST:PORT,HOST:PORT`.
 
-    Returns for each `version`, `live`, `records`, `changed`, and `facts`, None unless it is complete. Raises
-    StoreError.
+    Returns for each `version`, `live`, `records`, `changed`, `facts`, None unless it is complete, and `unreadable`, why
+    this release cannot read it, None if it can. Raises StoreError.
 
     Example:
         >>> [entry["facts"]["items"] for entry in corank.store_versions("lmdb:store") if entry["live"]]

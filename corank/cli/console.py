@@ -55,13 +55,14 @@ def _width(table: Table, console: Console) -> int:
     return Measurement.get(console, options, whole).minimum
 
 
-out = Console()
-err = Console(stderr=True)
+# names of users are no markup and no emoji: `lmdb:x:` stays what it is
+out = Console(markup=False, emoji=False)
+err = Console(stderr=True, markup=False, emoji=False)
 
 
 def say(line: str, to: Console = err) -> None:
     """Print a line as it is: brackets are no markup, and a long path is not wrapped."""
-    to.print(line, markup=False, highlight=False, soft_wrap=True)
+    to.print(line, highlight=False, soft_wrap=True)
 
 
 def show(view: View) -> None:

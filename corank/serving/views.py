@@ -35,16 +35,24 @@ def versions_view(versions: Sequence[Mapping[str, Any]]) -> View:
         when = format_time(facts["published_at"])[:16] if facts else ""
         rows.append([entry["version"], _state(entry), when, f"{items:,}", f"{entry['changed']:,}", name])
     columns = ["version", "", "published, UTC", "items", "newer", "name"]
-    left = ["", "published, UTC", "name"]
-    return View("Versions", "", [Section("", [Table(columns, rows, left=left)])])
+    names = {row[-1] for row in rows} - {""}
+    title = ""
+    if len(names) == 1:  # said once, so that a terminal of 80 columns has room for the table
+        (title,) = names
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    table = Table(columns, rows, title, left=["", "published, UTC", "name"])
+    faults = [entry["unreadable"] for entry in versions if entry["unreadable"]]
+    return View("Versions", "", [Section("", [table, *faults])])
 
 
 def _state(entry: Mapping[str, Any]) -> str:
     facts = entry["facts"]
-    if entry["live"]:
-        return "live"
     if not facts:
         return "unfinished"
+    if entry["unreadable"]:
+        return "live, unreadable" if entry["live"] else "unreadable"
+    if entry["live"]:
+        return "live"
     return "withdrawn" if facts["withdrawn"] else "" if facts["seq"] else "staged"
 
 

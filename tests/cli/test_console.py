@@ -57,7 +57,7 @@ def test_answer_shows_order_ranks_and_cuts(
 
 
 def test_a_line_is_said_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    path = "/a/very/long/path/" + "folder/" * 30 + "[bold]/[/x]"
+    path = "/a/very/long/path/" + "folder/" * 30 + "[bold]/[/x]:x:"
     screen.say(f"bundle: {path}")
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"bundle: {path}\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from corank.bundle.manifest import signed_content
 from corank.bundle.signatures import SigningKeys, is_content_name
-from corank.core.errors import BusyError, StoreError
+from corank.core.errors import BusyError, CorankError, StoreError
 from corank.core.reports import Report
 from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
@@ -35,6 +35,8 @@ class StoredVersion:
     """Number of records of the bundle's items."""
     changed: int
     """Number of records of items that were added or changed since."""
+    unreadable: str | None
+    """Why this release of corank cannot read it, though it is complete; None if it can."""
 
 
 def list_versions(store: Store) -> list[StoredVersion]:
@@ -48,9 +50,19 @@ def list_versions(store: Store) -> list[StoredVersion]:
             state.versions.get(name),
             store.count(f"items/{name}"),
             store.count(f"changed/{name}"),
+            _why_unreadable(store, name) if name in state.versions else None,
         )
         for name in names
     ]
+
+
+def _why_unreadable(store: Store, version: str) -> str | None:
+    """Why the manifest of a version cannot be read, such as one of another format; None if it can."""
+    try:
+        read_stored_manifest(store, version)
+    except CorankError as error:
+        return str(error)
+    return None
 
 
 def _find_names(store: Store) -> list[str]:

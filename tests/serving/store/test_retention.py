@@ -1,5 +1,6 @@
 """Versions are listed, staged, promoted, gone back to and removed, and nothing that is needed is lost."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 import corank
 from corank.bundle.bundle import Bundle
+from corank.bundle.manifest import BundleManifest
+from corank.cli import console
 from corank.core.errors import StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
@@ -26,7 +29,7 @@ from corank.serving.store.retention import (
     roll_back_store,
     withdraw_version,
 )
-from corank.serving.store.version_parts import PROGRESS, read_progress
+from corank.serving.store.version_parts import MANIFEST, PROGRESS, read_progress
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
@@ -66,6 +69,29 @@ def test_versions_are_listed(bundles: list[Path], local: Store, capsys: pytest.C
     code, out, err = run_corank(capsys, "store", "ls", local.address)
     assert (code, err) == (0, "")
     assert all(name in out for name in ("half", "live", "unfinished"))
+
+
+def test_versions_are_one_table_that_marks_what_this_release_cannot_read(
+    bundles: list[Path], local: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console.out, "_width", 80)
+    first, second = (publish_bundle(bundle, local) for bundle in bundles[:2])
+    raw, state = StoreState.read(local)
+    (manifest,) = local.get(f"parts/{first}", [MANIFEST])
+    assert manifest is not None
+    other = json.dumps(json.loads(manifest) | {"format": 8}).encode()
+    local.put({f"parts/{first}": [(MANIFEST, other)]})
+    digest = hashlib.sha256(other).hexdigest()
+    versions = state.versions | {first: state.versions[first].model_copy(update={"manifest": digest})}
+    local.swap(raw, state.model_copy(update={"versions": versions}).to_bytes())
+    why = f"{local.address}: {first}: format 8; this corank reads format {BundleManifest.written_format()}; "
+    listed = list_versions(local)
+    assert [one.unreadable and one.unreadable.startswith(why) for one in listed] == [True, None]
+    _, out, _ = run_corank(capsys, "store", "ls", local.address)
+    lines = out.splitlines()
+    assert [out.count(version) for version in (first, second)] == [2, 1]  # and once in the reason
+    assert any(first in line and "unreadable" in line for line in lines)
+    assert any(second in line and "live" in line for line in lines) and listed[0].unreadable in lines
 
 
 # Back
