@@ -287,6 +287,8 @@ def served_view(document: Mapping[str, Any]) -> View:
         unknown = f"{counts['unknown']:,} are of requests that the log does not have"
         exposures = f"{counts['rows']:,} exposures, of which {unknown}."
     lead = f"{document['log']}. {exposures} corank {corank_version()}."
+    if document["incomplete"]:
+        lead += f"\n{document['incomplete']}."
     roles = [role for role in ("canary", "shadow") if document[role] is not None]
     sections = chain.from_iterable(_role_sections(role, document[role]) for role in roles)
     how = Section("How to read it", [Detail([HOW.format(sure=100 * (1 - document["alpha"]))])])

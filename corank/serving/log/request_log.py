@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corank.core.errors import CorankError
-from corank.core.files import atomic_file, make_private_folder, remove_abandoned
+from corank.core.files import PARTIAL, atomic_file, make_private_folder, remove_abandoned
 from corank.core.reports import Report
 from corank.features.encoders import Encoders
 from corank.serving.funnel.funnel import Funnel
@@ -42,13 +42,27 @@ PRIVATE = 0o600
 """Served requests hold ids and columns of users: only the owner may read them."""
 
 
+BEGUN = "%Y%m%dT%H%M%S"
+"""How the name of a file says when it was begun, UTC."""
+
+
+def open_log_files(folder: Path) -> list[datetime]:
+    """When each Parquet file of a log was begun that is not complete, the oldest first.
+
+    A service is writing it, or was killed: the next one to start removes it then.
+    """
+    files = folder.glob(f"{PARTIAL}served-*")
+    begun = (file.name.removeprefix(f"{PARTIAL}served-").partition("-")[0] for file in files)
+    return sorted(datetime.strptime(one, BEGUN).replace(tzinfo=UTC) for one in begun)
+
+
 class OpenLogFiles:
     """One Parquet file and one file of rejected requests, until they are completed or discarded."""
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
         """`schema` is that of the rows, in which texts that repeat may be dictionaries."""
         self._folder, self.schema = folder, schema
-        mark = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        mark = f"{datetime.now(UTC):{BEGUN}}-{uuid.uuid4().hex[:8]}"
         self.served_path = folder / f"served-{mark}.parquet"
         self._rejected_path = folder / f"rejected-{mark}.jsonl"
         self._stack = ExitStack()

@@ -1,13 +1,17 @@
 """The log of a service says how a canary and a shadow compare with the live version."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
 import corank
 from corank.core.errors import DataError
+from corank.serving.log.log_format import SERVED
+from corank.serving.log.request_log import OpenLogFiles
 from tests.support.command_line import run_corank
 from tests.support.served_worlds import ServedWorld
 
@@ -105,6 +109,24 @@ def test_the_command_prints_and_writes_a_page(
     assert "The canary: better" in page and "<svg" in page
     code, out, _ = run_corank(capsys, "compare-served", better, "--json", "--since", "1970-01-01T10:00")
     assert code == 0 and '"sequential": {}' in out
+
+
+def test_requests_in_files_that_are_still_written_are_named(
+    better: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_corank(capsys, "compare-served", better)[1].count("not complete yet") == 0
+    rows = pa.table({SERVED: ["a"]})
+    with ExitStack() as stack:
+        for folder in (tmp_path, better, better / "shadow"):
+            files = OpenLogFiles(folder, rows.schema)
+            stack.callback(files.give_up)
+            files.write(rows)
+        with pytest.raises(DataError, match=r"1 file is not complete yet, the first begun at 20\d\d-"):
+            corank.compare_served(tmp_path)
+        with pytest.raises(DataError, match=r"(?s)neither a canary.*2 files are not complete yet"):
+            corank.compare_served(better, until="1969-01-01")
+        assert "2 files are not complete yet" in run_corank(capsys, "compare-served", better)[1]
+    assert corank.compare_served(better)["incomplete"] is None
 
 
 def test_mistakes_are_told(better: Path, tmp_path: Path) -> None:
