@@ -76,6 +76,7 @@ def test_workers_make_way_for_new_ones_and_systemd_is_told(told: socket.socket) 
     assert next_state(told) == "STOPPING=1"
     assert restarts.read() == {"died": 0, "replaced": 2} and len(set(ended)) == 2
     assert reports == [
+        "renewed: 2 workers by the settings of now",
         "the settings of before stay: corank.yaml: port: faulty",
         "a new worker ended with exit code 7 before it served; those of before stay",
     ]

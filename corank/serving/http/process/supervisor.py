@@ -39,7 +39,7 @@ class Renewal:
             report: receives why a renewal stops.
         """
         self._workers, self._start, self._report = workers, start, report
-        self._place = 0
+        self._place, self._renewed = 0, 0
         self._successor: WorkerProcess | None = None
         """Of the worker of this place; it has not served yet."""
         self._retired: WorkerProcess | None = None
@@ -59,7 +59,7 @@ class Renewal:
             self._successor = self._start()
         elif self._successor.has_served():
             self._retired, self._workers[self._place] = self._workers[self._place], self._successor
-            self._successor, self._place = None, self._place + 1
+            self._successor, self._place, self._renewed = None, self._place + 1, self._renewed + 1
             self._retired.retire()
             return self._retired
         elif not self._successor.process.is_alive():
@@ -74,6 +74,10 @@ class Renewal:
     def is_over(self) -> bool:
         """Whether all have made way, or one that was to follow could not."""
         return self._place == len(self._workers) and not self.extra
+
+    def is_complete(self) -> bool:
+        """Whether all have made way."""
+        return self._renewed == len(self._workers)
 
     def stop(self) -> None:
         """Give it up: whoever has not served yet ends."""
@@ -194,6 +198,8 @@ class Supervisor:
                 self._restarts.add("replaced")
                 self._on_end(replaced.pid)
             if self._renewal.is_over():
+                if self._renewal.is_complete():
+                    self._report(f"renewed: {self._workers_text} by the settings of now")
                 self._renewal = None
                 self._tell_ready()
         if not self._is_ready and any(worker.has_served() for worker in self._living()):
@@ -202,9 +208,13 @@ class Supervisor:
         if self._living():
             self._notifier.tell_alive()
 
+    @property
+    def _workers_text(self) -> str:
+        return f"{self._count} worker{'s' if self._count > 1 else ''}"
+
     def _tell_ready(self) -> None:
         self._is_ready = True
-        self._notifier.send(f"READY=1\nSTATUS={self._count} worker{'s' if self._count > 1 else ''}")
+        self._notifier.send(f"READY=1\nSTATUS={self._workers_text}")
 
     def _start(self, listener: socket.socket) -> WorkerProcess:
         # ignored, it stays ignored in the worker: a terminal sends it to both, and the parent decides
