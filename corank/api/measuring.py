@@ -148,13 +148,16 @@ def explain(
         return ExplanationResult(measure_importance(opened, split, most, report=report, progress=advance))
 
 
-def request(run: PathOrUrl, number: Annotated[int, Ge(0)] = 0, split: str = "test") -> dict[str, Any]:
+def request(
+    run: PathOrUrl, number: Annotated[int, Ge(0)] = 0, split: str = "test", now: bool = False
+) -> dict[str, Any]:
     """Make a logged request what a service receives: raw columns, as known at its time, with `trace` set.
 
     Args:
         run: the run's folder, or its URL.
         number: which request of the split, from 0.
         split: `train`, `valid` or `test`.
+        now: leave its time out, so that it counts as of now: a service refuses one that is far from its clock.
 
     Returns the document that `corank request` prints, which `rank` and `Funnel.rank` take. Raises CheckpointError,
     DataError.
@@ -166,7 +169,10 @@ def request(run: PathOrUrl, number: Annotated[int, Ge(0)] = 0, split: str = "tes
     """
     from corank.analysis.logged_request import logged_request
 
-    return logged_request(runs.Run.open(parse_location(run)), split, number)
+    logged = logged_request(runs.Run.open(parse_location(run)), split, number)
+    if now:
+        del logged["time"]
+    return logged
 
 
 SHARES = ("levels", "labels", "missing", "new_ids")

@@ -173,7 +173,11 @@ def test_json_is_one_document(trained: Run, bundle: Path, tmp_path: Path, comman
     assert evaluation["split"] == "test" and set(evaluation["stages"]) == {"prerank", "rank"}
     assert document(command("evaluate", trained.folder, "--json", "--split", "valid"))["split"] == "valid"
     asked = command("request", trained.folder, "--number", 3)
-    assert document(asked)["user"]["id"] >= 0
+    logged = document(asked)
+    assert logged["user"]["id"] >= 0
+    assert document(command("request", trained.folder, "--number", 3, "--now")) == {
+        key: value for key, value in logged.items() if key != "time"
+    }
     (tmp_path / "request.json").write_text(asked.out, encoding="utf-8")
     answer = document(command("rank", bundle, tmp_path / "request.json", "--json"))
     assert len(answer["items"]) == 6 and answer["model_version"]

@@ -58,8 +58,8 @@ def check_clock(request: Request, skew: timedelta | None) -> None:
                 f"time: {time} is in {unit}, it seems; write milliseconds since 1970 UTC, or ISO 8601"
             )
     raise RequestError(
-        f"time: {request.time!r} is more than {skew} from the service's clock, {now} ms; leave it out for now, or "
-        "serve with a larger --max-clock-skew"
+        f"time: {request.time!r} is more than {skew} from the service's clock, {now} ms; leave it out for now, as "
+        "`corank request --now` does, or serve with a larger --max-clock-skew"
     )
 
 
