@@ -20,7 +20,8 @@ def command_pages() -> Iterator[Page]:
     ]
     text = (
         "# Command line\n\nGenerated from the parser. Exit status: 0; 1 for a mistake that the message names; 2 "
-        "for wrong usage; 3 if rows, or a period, were refused; 130 after Ctrl-C.\n\n"
+        "for wrong usage; 3 if rows, or a period, were refused; 130 after Ctrl-C; 141 if "
+        "nobody reads the output.\n\n"
         f"{table(('command', 'what it does'), rows)}\n\n## Options before a command\n\n{app.help_epilogue}\n"
     )
     yield Page(f"{FOLDER}/README.md", "Overview", text)

@@ -3,16 +3,24 @@
 import hashlib
 import re
 import sys
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-TIERS = ("train", "test", "all")
-"""What the demo needs; what the default tests add; what the other tests, the linters and the site add."""
+TIERS: Mapping[str, tuple[str, ...]] = {
+    "train": (),
+    "test": ("train",),
+    "docs": ("train",),
+    "all": ("train", "test", "docs"),
+}
+"""Tier → those that are installed before it. What the demo needs; what the default tests add; what the site adds;
+what the other tests and the linters add."""
 TORCH = ("torch-cpu", "torch-cuda")
 """torch's CPU build; its default build, for CUDA, with the libraries that it needs."""
 LOCKS = {name: ROOT / "requirements" / f"{name}.lock" for name in (*TIERS, *TORCH)}
-"""No package stands in two of them, but for torch."""
+"""No package stands in two of them, but for torch, and for what both the tests and the site add to `train`."""
 
 
 class LockedPackage(NamedTuple):
@@ -53,10 +61,9 @@ def write_locks(compiled: Path, cpu_torch: Path) -> None:
     entries = {tier: re.findall(r"^\S.*\n(?: .*\n)*", text, re.MULTILINE) for tier, text in texts.items()}
     cuda = [entry for entry in entries["all"] if _CUDA.match(entry)]
     locked = {"torch-cpu": cpu, "torch-cuda": cuda}
-    earlier = set(cuda)
-    for tier in TIERS:
+    for tier, before in TIERS.items():
+        earlier = {*cuda, *chain.from_iterable(entries[one] for one in before)}
         locked[tier] = [entry for entry in entries[tier] if entry not in earlier]
-        earlier.update(entries[tier])
     for name, chosen in locked.items():
         LOCKS[name].write_text(_HEAD + "".join(chosen), encoding="utf-8")
 

@@ -16,7 +16,7 @@ def make_sbom() -> str:
     A component has no hashes of its own: a version has several files, and which one is installed is known on the
     machine alone. Their hashes stand among the properties.
     """
-    packages = [package for lock in LOCKS.values() for package in read_lock(lock)]
+    packages = list(dict.fromkeys(package for lock in LOCKS.values() for package in read_lock(lock)))
     content: dict[str, Any] = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",

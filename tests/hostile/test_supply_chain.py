@@ -3,13 +3,17 @@
 import json
 import re
 import tomllib
+from importlib.metadata import distribution, distributions
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from supply_chain.licences import is_accepted
-from supply_chain.lock import LOCKS, ROOT, read_lock
+from supply_chain.lock import LOCKS, ROOT, TIERS, TORCH, read_lock
 from supply_chain.sbom import SBOM, make_sbom
 
+INSTALLED = {canonicalize_name(one.name) for one in distributions()}
 LOCKED = {package.name.lower(): package for lock in LOCKS.values() for package in read_lock(lock)}
 
 
@@ -24,6 +28,23 @@ def test_every_dependency_is_locked_by_hash() -> None:
     names = {re.split(r"[^A-Za-z0-9._-]", line)[0].lower() for line in wanted} - {"corank"}
     assert names - LOCKED.keys() == set()
     assert [name for name, package in LOCKED.items() if not package.hashes] == []
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_tier_is_installed_with_all_that_its_packages_need(tier: str) -> None:
+    locks = [LOCKS[name] for name in (*TIERS[tier], tier, *TORCH)]
+    names = {canonicalize_name(package.name) for lock in locks for package in read_lock(lock)}
+    for name in names:
+        # libraries of CUDA are installed on other machines than this
+        lines = () if name not in INSTALLED else distribution(name).requires or ()
+        needed = [
+            part for part in map(Requirement, lines) if not part.marker or part.marker.evaluate({"extra": ""})
+        ]
+        assert {canonicalize_name(part.name) for part in needed} <= names, name
+    group = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"].get(
+        tier, []
+    )
+    assert {canonicalize_name(Requirement(line).name) for line in group if isinstance(line, str)} <= names
 
 
 def test_a_lock_names_no_index_and_no_file() -> None:
