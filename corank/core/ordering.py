@@ -129,7 +129,7 @@ def _fold(node: ast.BinOp, left: float | None, right: float | None) -> float | N
         return None
     with np.errstate(all="ignore"):
         value = float(_OPERATORS[type(node.op)](np.float64(left), np.float64(right)))
-    if not abs(value) < MAX_NUMBER:  # as NaN is not
+    if not abs(value) < MAX_NUMBER:  # nor is NaN
         raise ValueError(
             f"{_describe(node)} is {value:g}; write numbers whose result is below {MAX_NUMBER:g}"
         )
