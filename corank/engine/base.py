@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from corank.core.errors import CorankError, EngineError, PluginError
 from corank.core.formatting import shorten
+from corank.core.panics import panics_as_errors
 from corank.core.registry import Registry
 from corank.core.reports import Progress
 
@@ -74,7 +75,8 @@ class JobRunner:
         """Run a job; its error is part of the outcome."""
         result, error = None, None
         try:
-            result = self.function(job.task)
+            with panics_as_errors():
+                result = self.function(job.task)
         except Exception as raised:
             error = raised
         return JobOutcome(job.number, result, error, f"{socket.gethostname()}:{os.getpid()}", peak_memory())

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from corank.core.errors import DataError, EngineError, MissingExtraError, PluginError
+from corank.core.panics import PanicError
 from corank.engine.base import Engine, open_engine
 from tests.support.engine_tasks import KillOnce, kill_worker, read_threads, refuse_seven, square
+from tests.support.panics import panic
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,12 @@ def test_an_error_of_the_user_arrives_as_it_is(engine: Engine) -> None:
     with pytest.raises(DataError, match=r"^no seven$") as caught:
         engine.run(refuse_seven, list(range(20)))
     assert not hasattr(caught.value, "__notes__")
+    assert engine.run(square, [3]) == [9]
+
+
+def test_a_panic_in_a_task_is_an_error_and_its_worker_lives_on(engine: Engine) -> None:
+    with pytest.raises(PanicError, match="PanicException"):
+        engine.run(panic, [1, 2, 3])
     assert engine.run(square, [3]) == [9]
 
 

@@ -33,6 +33,7 @@ from corank.bundle.signatures import TrustedKeys
 from corank.bundle.stage_facts import StageFacts
 from corank.core.errors import BundleError, DataError, RequestError
 from corank.core.objects import PathOrUrl, parse_location, require_local
+from corank.core.panics import panics_as_errors
 from corank.core.ragged import Rows
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
@@ -307,6 +308,7 @@ class Funnel:
                 outcomes[n] = result
         return [one for one in outcomes if one is not None]
 
+    @panics_as_errors()
     def _read(self, one: BatchRequest) -> RankingResult:
         """Read a request as far as it is its own. Raises RequestError."""
         began = time.perf_counter() if one.arrived is None else one.arrived
@@ -314,6 +316,7 @@ class Funnel:
         encoded = self.request_encoder.read(one.request, self.retrieval is not None, one.ahead)
         return RankingResult(self.manifest, encoded, quotas, began)
 
+    @panics_as_errors()
     def _run(self, results: Sequence[RankingResult]) -> Sequence[RankingResult]:
         """Run R requests that were read through the stages. Raises what ranking one of them raises."""
         batch = self.request_encoder.encode([one.encoded for one in results], self._retriever)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+from corank.core.panics import panics_as_errors
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -62,7 +64,7 @@ class RankQueue(Generic[T, R]):
         `alone`: no other request has arrived, so that there is none to let in before this one is ranked.
         """
         if alone and not self._busy:
-            (outcome,) = self._rank([request])
+            (outcome,) = self._outcomes([request])
             return _return(outcome)
         entry = _Entry[T, R](request, candidates)
         self._waiting.append(entry)
@@ -88,13 +90,18 @@ class RankQueue(Generic[T, R]):
         while self._waiting and len(batch) < self._most_requests and self._waiting[0].size <= left:
             batch.append(self._waiting.popleft())
             left -= batch[-1].size
-        try:
-            outcomes = self._rank([entry.request for entry in batch])
-        except Exception as error:
-            outcomes = [error] * len(batch)
+        outcomes = self._outcomes([entry.request for entry in batch])
         for entry, outcome in zip(batch, outcomes, strict=True):
             entry.outcome = outcome
             entry.wake(leads=False)
+
+    def _outcomes(self, requests: Sequence[T]) -> Sequence[R | Exception]:
+        """The outcome of each request of a batch, whatever happens: nobody else answers those that wait for it."""
+        try:
+            with panics_as_errors():
+                return self._rank(requests)
+        except Exception as error:
+            return [error] * len(requests)
 
     def _pass_on(self) -> None:
         """Let the first that waits lead the next batch."""

@@ -18,6 +18,7 @@ import msgspec
 
 from corank.bundle.graph_files import RUNTIME_ERRORS
 from corank.core.errors import RequestError
+from corank.core.panics import panics_as_errors
 from corank.core.time import MILLISECOND, now_ms
 from corank.serving.funnel.funnel import AT_ONCE, BatchRequest, Funnel
 from corank.serving.funnel.request import Request
@@ -244,7 +245,8 @@ class RankEndpoints:
             try:
                 if isinstance(outcome, Exception):
                     raise outcome
-                outcomes.append(self._answer(one, request, moment, outcome))
+                with panics_as_errors():
+                    outcomes.append(self._answer(one, request, moment, outcome))
             except RUNTIME_ERRORS as error:
                 self._metrics.count("failed")
                 outcomes.append(RefusedError(500, f"the first stage cannot be computed: {error}"))

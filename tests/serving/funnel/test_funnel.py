@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 
 from corank.core.errors import RequestError
+from corank.core.panics import PanicError
 from corank.core.types import Floats, Numbers
 from corank.serving.funnel.funnel import BatchRequest, DeadlineTimer, Funnel
 from corank.serving.funnel.ranking_result import RankingResult
@@ -17,6 +18,7 @@ from corank.serving.funnel.request import Request
 from corank.serving.funnel.scorer import PartsScorer
 from corank.serving.funnel.stage_scorer import SCORERS, Candidates
 from tests.support.cases import Case
+from tests.support.panics import panic
 from tests.support.parity import assert_axes_named, assert_ranked_as_alone, assert_scored_as_trained
 from tests.support.random_worlds import ALONE, DERIVED, LISTED, LONG, RICH, Drawn, drawn_worlds
 from tests.support.shared import shared_case
@@ -252,7 +254,7 @@ def test_candidates_are_scored_in_the_order_given(rich: Case) -> None:
 
 
 class OneRequest(PartsScorer):
-    """The scorer of the bundle, of one request at a time; it fails for one whose first candidate is item 5."""
+    """The scorer of the bundle, of one request at a time; it fails for one whose first candidate is item 5 or 6."""
 
     one_request = True
 
@@ -260,18 +262,23 @@ class OneRequest(PartsScorer):
         (request,) = candidates.batch.requests
         if request.ids[0] == 5:
             raise ValueError("no score for item 5")
+        if request.ids[0] == 6:
+            panic()
         return super().evaluate(candidates)
 
 
+@pytest.mark.parametrize(("item", "kind"), [(5, ValueError), (6, PanicError)])
 def test_a_scorer_of_one_request_at_a_time_gets_one_and_its_failure_is_that_requests_own(
-    rich: Case, wide: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    rich: Case, wide: dict[str, Any], monkeypatch: pytest.MonkeyPatch, item: int, kind: type[Exception]
 ) -> None:
     others = [rich.request("test", n) for n in range(3)]
-    failing = wide | {"candidates": sorted(wide["candidates"], key=lambda one: one["id"] != 5)}
+    failing = wide | {"candidates": sorted(wide["candidates"], key=lambda one: one["id"] != item)}
     monkeypatch.setitem(SCORERS._parts, "parts", OneRequest)
     funnel = Funnel.open(rich.base / "bundle")
     *answers, error, last = funnel.rank_many([*others, failing, wide])
-    assert isinstance(error, ValueError)
+    assert isinstance(error, kind)
+    with pytest.raises(kind):
+        funnel.rank(failing)
     assert [*answers, last] == [rich.funnel.rank(one) for one in (*others, wide)]
 
 

@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 
+from corank.core.panics import PanicError
 from corank.serving.http.rank_queue import RankQueue
+from tests.support.panics import panic
+from tests.support.waiting import PATIENCE
 
 MOST_REQUESTS, MOST_CANDIDATES = 4, 100
 
 
 class Ranker:
-    """Notes the batches; a negative request fails alone, 13 lets the whole batch fail."""
+    """Notes the batches; a negative request fails alone, 13 lets the whole batch fail, 17 lets polars panic."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -22,6 +25,10 @@ class Ranker:
         self.batches.append([*batch])
         if 13 in batch:
             raise RuntimeError("thirteen")
+        if 17 in batch:
+            panic()
+        if 19 in batch:
+            raise SystemExit(3)
         return [ValueError(str(one)) if one < 0 else one * 10 for one in batch]
 
 
@@ -72,6 +79,21 @@ def test_each_has_its_own_error() -> None:
     ranker = Ranker()
     assert [str(error) for error in asyncio.run(ask(ranker, 12, 13))] == ["thirteen"] * 2
     assert asyncio.run(ask(ranker, 14)) == [140]
+
+
+def test_a_panic_is_the_error_of_all_whom_it_concerns() -> None:
+    ranker = Ranker()
+    outcomes = asyncio.run(asyncio.wait_for(ask(ranker, 16, 17, 18), PATIENCE))
+    assert [type(one) for one in outcomes] == [PanicError] * 3
+    assert "PanicException" in str(outcomes[0])
+    with pytest.raises(PanicError):
+        asyncio.run(ranker.queue.run(17, 1, alone=True))
+    assert asyncio.run(ask(ranker, 20)) == [200]
+
+
+def test_what_stops_the_process_is_no_error_of_a_request() -> None:
+    with pytest.raises(SystemExit):
+        asyncio.run(ask(Ranker(), 18, 19))
 
 
 @pytest.mark.parametrize("gone", [[0], [1], [MOST_REQUESTS], [0, 1, MOST_REQUESTS, MOST_REQUESTS + 1]])
