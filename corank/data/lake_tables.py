@@ -6,17 +6,18 @@ A config names the newest snapshot of a table, or one:
     iceberg://PATH  iceberg+s3://BUCKET/KEY  iceberg://CATALOG.NAMESPACE.TABLE  …?snapshot=4539101404912027376
 
 `gs` and `az` stand for `s3` as well. A path is of a table's folder, or of one of Iceberg's metadata files; to tell it
-from a name in a catalog, Iceberg's has a `/`.
+from a name in a catalog, Iceberg's has a `/`. `also=s3://BUCKET` names another store whose files the table may name.
 Here a data file has the name SNAPSHOT#FILE, so that each worker reads the same rows, in the same order, whatever is
 committed meanwhile. polars reads it, with what the snapshot says of its columns, partition and deleted rows. Of the
-metadata, neither row counts and statistics are trusted, nor where a table says it is to be read from.
+metadata, neither row counts and statistics are trusted, nor where a table says it is to be read from: each location is
+checked before it is read.
 """
 
 import copy
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import chain, groupby
@@ -30,9 +31,11 @@ from corank.core.errors import CorankError, DataError
 from corank.core.formatting import shorten
 from corank.core.lazy import require
 from corank.core.objects import ObjectUrl
+from corank.core.panics import panics_as_errors
 
 _PINS = {"delta": "version", "iceberg": "snapshot"}
 _URI = re.compile(r"(delta|iceberg)(?:\+(\w+))?://([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
+_OPTION = r"(?:{pin}=([0-9]{{1,19}})|schema=([0-9]{{1,9}})|also=([a-z][a-z0-9+]*://[\w.@-]+))"
 _ACCESS = ("s3.", "gcs.", "adls.")
 _METADATA_NAME = re.compile(r"[\w.-]{1,200}")
 FileVersion = tuple[int, str]
@@ -59,6 +62,10 @@ class LakeTable:
     """An absolute path, the URL of an object, or a name in a catalog."""
     snapshot: int | None
     """The newest if None."""
+    schema: int | None = None
+    """Of Iceberg's schemas the one to read a snapshot by, if it is not the snapshot's own."""
+    also: tuple[str, ...] = ()
+    """Other stores in which its files may be, such as `s3://BUCKET`."""
 
     @classmethod
     def parse(cls, text: str, base: Path) -> Self:
@@ -66,11 +73,14 @@ class LakeTable:
         match = _URI.fullmatch(text)
         assert match is not None
         kind, scheme, location, query, _ = match.groups()
-        pin = re.fullmatch(rf"{_PINS[kind]}=([0-9]{{1,19}})", query or "")
-        if (query is not None and pin is None) or not location:
+        option = re.compile(_OPTION.format(pin=_PINS[kind]))
+        options = [option.fullmatch(part) for part in ([] if query is None else query.split("&"))]
+        pins, schemas, also = ([one[n] for one in options if one and one[n]] for n in (1, 2, 3))
+        most = len(pins) if kind == "iceberg" else 0
+        if not location or None in options or len(pins) > 1 or len(schemas) > most:
             raise DataError(
                 f"{shorten(text, 300)}: expected {kind}://PATH or {kind}+s3://BUCKET/KEY, and after it nothing or "
-                f"?{_PINS[kind]}=NUMBER"
+                f"?{_PINS[kind]}=NUMBER, or ?also=s3://BUCKET for files in another store, joined by &"
             )
         if scheme is not None:
             location = str(ObjectUrl.parse(f"{scheme}://{location}"))
@@ -78,12 +88,15 @@ class LakeTable:
             location = os.path.normpath(base.absolute() / location)
         elif location.count(".") < 2:
             raise DataError(f"{text}: expected CATALOG.NAMESPACE.TABLE, or ./{location} for a folder")
-        return cls(kind, location, None if pin is None else int(pin[1]))
+        pin, schema = (int(found[0]) if found else None for found in (pins, schemas))
+        return cls(kind, location, pin, schema, tuple(also))
 
     def __str__(self) -> str:
         scheme, separator, rest = self.location.rpartition("://")
-        pin = "" if self.snapshot is None else f"?{_PINS[self.kind]}={self.snapshot}"
-        return f"{self.kind}{'+' if separator else ''}{scheme}://{rest}{pin}"
+        numbers = {_PINS[self.kind]: self.snapshot, "schema": self.schema}
+        options = [f"{key}={number}" for key, number in numbers.items() if number is not None]
+        query = "&".join([*options, *(f"also={store}" for store in self.also)])
+        return f"{self.kind}{'+' if separator else ''}{scheme}://{rest}{'?' if query else ''}{query}"
 
     def open(self) -> "Snapshot":
         """Read what a snapshot consists of. Raises DataError, MissingExtraError."""
@@ -91,6 +104,7 @@ class LakeTable:
             opened = _open_delta(self) if self.kind == "delta" else _open_iceberg(self)
             if not opened.versions:
                 raise DataError(f"{self}: the table has no rows yet")
+            _check_sizes(self, opened.versions)
             if opened.scan([]).select(pl.len()).collect().item():
                 raise DataError(
                     f"{self}: polars {pl.__version__} reads other files of a table than it is given"
@@ -107,6 +121,8 @@ class Snapshot:
     """Its data files, ascending."""
     scan: Callable[[list[str]], pl.LazyFrame]
     """Scans some of them, in order."""
+    schema: int | None = None
+    """As of a LakeTable."""
 
 
 _opened: dict[LakeTable, Snapshot] = {}
@@ -130,7 +146,7 @@ def pin_table(text: str, base: Path) -> str:
     table, (_, separator, file) = LakeTable.parse(text, base), text.partition("#")
     if table.snapshot is None:
         newest = table.open()
-        table = replace(table, snapshot=newest.number)
+        table = replace(table, snapshot=newest.number, schema=newest.schema)
         _keep(table, newest)
     return f"{table}{separator}{file}"
 
@@ -163,7 +179,8 @@ def scan_lake_files(paths: Sequence[str]) -> pl.LazyFrame:
 def _faults(table: LakeTable) -> Iterator[None]:
     """Raise DataError, of one line, for whatever the libraries raise of a table that is damaged or not there."""
     try:
-        yield
+        with panics_as_errors():
+            yield
     except CorankError:
         raise
     except Exception as error:
@@ -171,17 +188,50 @@ def _faults(table: LakeTable) -> Iterator[None]:
         raise DataError(f"{table}: cannot be read: {shorten(reason, 300)}") from None
 
 
-def _check_stores(table: LakeTable, root: str, paths: Sequence[str]) -> None:
-    """Raise DataError if a file is in another store than its table: on this machine or not, or in another bucket."""
-    for path in paths:
-        if _store(path) != _store(root):
-            raise DataError(f"{table}: names a file in another store: {shorten(path, 200)}")
+def _check_location(table: LakeTable, root: str, path: str) -> None:
+    """Raise DataError if a file is not to be read.
+
+    It is in another store than its table, on this machine or not, or in a bucket that the address does not name; or it
+    is a pipe or a device, whose reader may wait for ever.
+    """
+    store = _store(path)
+    if store not in (_store(root), *map(_store, table.also)):
+        hint = f"; if it is to be read, add also={store} to the address" if "://" in store else ""
+        raise DataError(f"{table}: names a file in another store: {shorten(path, 200)}{hint}")
+    if not store and not _is_plain_file(_local_path(path)):
+        raise DataError(f"{table}: {shorten(path, 200)} is no file")
 
 
 def _store(path: str) -> str:
-    scheme, separator, rest = path.partition("://")
-    local = not separator or scheme == "file"
-    return "" if local else f"{re.sub('^s3[an]$', 's3', scheme)}://{rest.partition('/')[0]}"
+    """The store of a file: "" for this machine, or scheme and bucket; of what has neither the whole text."""
+    if path.startswith(("/", "file:")):
+        return ""
+    match = re.match(r"(\w[\w+.-]*://[^/]+)", path)
+    return path if match is None else re.sub("^s3[an]://", "s3://", match[1])
+
+
+def _local_path(path: str) -> Path:
+    return Path("/", path.removeprefix("file:").lstrip("/"))
+
+
+def _is_plain_file(path: Path) -> bool:
+    """Whether a path is of a file, or of nothing: what reads it says so."""
+    return path.is_file() or not path.exists()
+
+
+def _check_sizes(table: LakeTable, versions: Mapping[str, FileVersion]) -> None:
+    """Raise DataError for a data file of this machine that has another size than the table says.
+
+    A library panics at one that was cut off.
+    """
+    for path, (size, _) in versions.items():
+        if not _store(path):
+            with suppress(OSError):  # the reader of what is not there says so
+                if (found := _local_path(path).stat().st_size) != size:
+                    raise DataError(
+                        f"{table}: {shorten(path, 200)} has {found:,} bytes, where the table says {size:,}: it was cut "
+                        "off or replaced; restore it"
+                    )
 
 
 def _hash(*parts: object) -> str:
@@ -190,20 +240,27 @@ def _hash(*parts: object) -> str:
 
 def _open_delta(table: LakeTable) -> Snapshot:
     deltalake = require("deltalake", f"{table.kind}://")
-    try:
-        opened = deltalake.DeltaTable(table.location, version=table.snapshot)
-    except Exception:
-        if table.snapshot is None:
-            raise
-        newest = deltalake.DeltaTable(table.location).version()
-        raise DataError(
-            f"{table}: the table has no such version, or no more; the newest is {newest}"
-        ) from None
+    if not _store(table.location):
+        for entry in Path(table.location, "_delta_log").glob("*"):
+            if not entry.is_dir():
+                _check_location(table, table.location, str(entry))
+    opened = deltalake.DeltaTable(table.location)
+    newest = opened.version()
+    if table.snapshot is not None and table.snapshot != newest:
+        try:
+            if table.snapshot > newest:  # which the library takes very long to find out
+                raise ValueError
+            opened.load_as_version(table.snapshot)
+        except Exception:
+            raise DataError(
+                f"{table}: the table has no such version, or no more; the newest is {newest}"
+            ) from None
     columns = ["path", "size_bytes", "modification_time"]
     actions = pl.DataFrame(opened.get_add_actions().select(columns)).sort("path")
     # not `file_uris`, which are encoded: a file of this machine is not found by such a name
     paths = [_plain_path(path, table.location) for path in actions["path"]]
-    _check_stores(table, table.location, paths)
+    for path in paths:
+        _check_location(table, table.location, path)
     masks = pl.DataFrame(schema={"filepath": pl.String, "selection_vector": pl.List(pl.Boolean)})
     if "deletionVectors" in (opened.protocol().reader_features or ()):
         vectors = pl.DataFrame(opened.deletion_vectors()).select(masks.columns)
@@ -240,7 +297,7 @@ def _open_iceberg(table: LakeTable) -> Snapshot:
     require("pyiceberg.table", f"{table.kind}://")
     # a planner of polars' own, a package apart, would not ask the table for its files
     os.environ["POLARS_ICEBERG_PLANNER"] = "pyiceberg"
-    opened = _load_iceberg(table)
+    opened, root = _load_iceberg(table)
     snapshot = opened.current_snapshot() if table.snapshot is None else opened.snapshot_by_id(table.snapshot)
     if snapshot is None and table.snapshot is None:
         return Snapshot(0, {}, lambda files: pl.LazyFrame())
@@ -249,10 +306,17 @@ def _open_iceberg(table: LakeTable) -> Snapshot:
         raise DataError(
             f"{table}: the table has no such snapshot, or no more; the newest is {newest and newest.snapshot_id}"
         )
-    root = table.location if "/" in table.location else opened.location()
+    own = snapshot.schema_id
+    by = table.schema if table.snapshot is not None else opened.metadata.current_schema_id
+    if by not in (None, own):
+        # both libraries read a snapshot by the schema that it names
+        snapshot = snapshot.model_copy(update={"schema_id": by})
+        others = [one for one in opened.metadata.snapshots if one.snapshot_id != snapshot.snapshot_id]
+        opened.metadata = opened.metadata.model_copy(update={"snapshots": [*others, snapshot]})
     tasks = {task.file.file_path: task for task in opened.scan(snapshot_id=snapshot.snapshot_id).plan_files()}
     deletes = {path: sorted(file.file_path for file in task.delete_files) for path, task in tasks.items()}
-    _check_stores(table, root, [snapshot.manifest_list, *tasks, *chain.from_iterable(deletes.values())])
+    for path in chain(tasks, *deletes.values()):
+        _check_location(table, root, path)
     schema = opened.schemas()[snapshot.schema_id].model_dump_json()
     identity = opened.metadata.table_uuid
     access = {key: value for key, value in opened.io.properties.items() if key.startswith(_ACCESS)}
@@ -274,18 +338,24 @@ def _open_iceberg(table: LakeTable) -> Snapshot:
             use_metadata_statistics=False,
         )
 
-    return Snapshot(snapshot.snapshot_id, versions, scan)
+    return Snapshot(snapshot.snapshot_id, versions, scan, None if by == own else by)
 
 
-def _load_iceberg(table: LakeTable) -> Any:
-    """Load the metadata of a table: from its catalog, or from a file, whose own settings of access are not used."""
+def _load_iceberg(table: LakeTable) -> tuple[Any, str]:
+    """Load the metadata of a table: from its catalog, or from a file, whose own settings of access are not used.
+
+    Returns also a location in the table's own store, out of which it reads nothing.
+    """
     if "/" not in table.location:
         catalog, _, name = table.location.partition(".")
-        return require("pyiceberg.catalog").load_catalog(catalog).load_table(name)
+        opened = require("pyiceberg.catalog").load_catalog(catalog).load_table(name)
+        _keep_within(opened.io, table, opened.metadata_location)
+        return opened, opened.metadata_location
     # Arrow reads the other variables itself
     variables = {"s3.endpoint": "AWS_ENDPOINT_URL", "s3.region": "AWS_REGION"}
     given = {key: os.environ[name] for key, name in variables.items() if name in os.environ}
     io = require("pyiceberg.io").load_file_io(given, table.location)
+    _keep_within(io, table, table.location)
     location = table.location
     if not location.endswith(".metadata.json"):
         with io.new_input(f"{location}/metadata/version-hint.text").open() as file:
@@ -298,4 +368,16 @@ def _load_iceberg(table: LakeTable) -> Any:
         location = f"{location}/metadata/{'v' if name.isdecimal() else ''}{name}.metadata.json"
     metadata = require("pyiceberg.serializers").FromInputFile.table_metadata(io.new_input(location))
     noop = require("pyiceberg.catalog.noop").NoopCatalog("files")
-    return require("pyiceberg.table").StaticTable(("files", location), metadata, location, io, noop)
+    opened = require("pyiceberg.table").StaticTable(("files", location), metadata, location, io, noop)
+    return opened, table.location
+
+
+def _keep_within(io: Any, table: LakeTable, root: str) -> None:
+    """Let what reads a table's files check the location of each before it is asked for."""
+    inner = io.new_input
+
+    def new_input(location: str) -> Any:
+        _check_location(table, root, location)
+        return inner(location)
+
+    vars(io)["new_input"] = new_input

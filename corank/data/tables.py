@@ -23,6 +23,7 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.core.formatting import shorten
 from corank.core.objects import ObjectUrl, find_objects, is_object_url, is_url
+from corank.core.panics import PanicError, panics_as_errors
 from corank.core.time import NEVER
 from corank.data.lake_tables import is_lake_table, list_lake_files, plain_name, scan_lake_files
 from corank.features.log_schema import ROW
@@ -248,8 +249,9 @@ class Table:
         try:
             if fault := next(filter(None, map(find_bytes_fault, paths)), None) if form == "csv" else None:
                 raise DataError(f"data.{name}: {fault}")
-            return cls(name, frame, frame.collect_schema(), form, tuple(paths))
-        except (pl.exceptions.PolarsError, OSError) as error:
+            with panics_as_errors():
+                return cls(name, frame, frame.collect_schema(), form, tuple(paths))
+        except (pl.exceptions.PolarsError, OSError, PanicError) as error:
             raise DataError(f"data.{name}: {paths[0]} cannot be read: {_first_line(error)}") from None
 
     @classmethod
@@ -346,6 +348,9 @@ class Table:
             fault = (
                 f"{_first_line(error)}; VACUUM, or what expires snapshots, removes the files of older ones"
             )
+        if isinstance(error, PanicError):
+            files = ", ".join(self.paths[:3])
+            fault = f"polars fails at it ({_first_line(error)}); a file may be cut off or damaged: {files}"
         return DataError(f"data.{self.name}: {fault or _first_line(error)}")
 
     def example(self, column: str) -> str:
@@ -356,8 +361,9 @@ class Table:
     def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
         """Run a query over this table, streamed. Raises DataError for values that cannot be read."""
         try:
-            return frame.collect(engine="streaming")
-        except (pl.exceptions.PolarsError, FileNotFoundError) as error:
+            with panics_as_errors():
+                return frame.collect(engine="streaming")
+        except (pl.exceptions.PolarsError, FileNotFoundError, PanicError) as error:
             raise self.unreadable(error) from None
 
     @cached_property
@@ -382,8 +388,9 @@ class Table:
     def collect_batches(self, frame: pl.LazyFrame, size: int) -> Iterator[pl.DataFrame]:
         """Run a query over this table, `size` rows of the result at a time. Raises DataError as `collect` does."""
         try:
-            yield from frame.collect_batches(chunk_size=size, lazy=True)
-        except pl.exceptions.PolarsError as error:
+            with panics_as_errors():
+                yield from frame.collect_batches(chunk_size=size, lazy=True)
+        except (pl.exceptions.PolarsError, PanicError) as error:
             raise self.unreadable(error) from None
 
 

@@ -5,7 +5,10 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +120,31 @@ def test_a_renamed_column_has_its_rows_of_before(tmp_path: Path) -> None:
     assert rows_of(Table.scan("items", f"{lake.uri}?snapshot={old}", tmp_path)).equals(FRAME.sort("item"))
 
 
+@pytest.mark.parametrize("reader", ["native", "pyiceberg"])
+def test_columns_that_changed_after_the_newest_snapshot_have_their_new_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    monkeypatch.setenv("POLARS_ICEBERG_READER_OVERRIDE", reader)
+    lake = Iceberg(tmp_path / "log")
+    lake.append(FRAME)
+    before = find_source_files(lake.uri, tmp_path)
+    with lake.table.update_schema() as schema:
+        schema.rename_column("item", "article")
+        schema.delete_column("shop")
+    lake.hint()
+    after = find_source_files(lake.uri, tmp_path)
+    assert [one.version for one in after] != [one.version for one in before]
+    table = Table.scan("items", lake.uri, tmp_path)
+    expected = FRAME.select(article="item", time="time").sort("article")
+    assert table.collect(table.frame).sort("article").equals(expected)
+    with pytest.raises(DataError, match="no column 'item'"):
+        table.require(["item"])
+    again = Table.scan("items", [*table.paths], tmp_path)
+    assert again.collect(again.frame).sort("article").equals(expected)
+    pinned = Table.scan("items", f"{lake.uri}?snapshot={lake.number}", tmp_path)
+    assert rows_of(pinned).equals(FRAME.sort("item"))
+
+
 def test_rows_that_the_library_of_the_table_must_read_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +201,12 @@ def test_a_table_in_object_storage_is_read(
         object_store.put("lake/log/metadata/version-hint.text", hint.encode())
     table = Table.scan("log", f"{lake.kind}+{url}", tmp_path)
     assert rows_of(table).equals(FRAME.sort("item"))
+    for name in object_store.names("lake/log/"):
+        if name.endswith(".parquet") and "_delta_log" not in name:
+            object_store.put(name, object_store.get(name)[:300])
+    with pytest.raises(DataError, match=r"^data\.log: .*") as caught:
+        table.collect(table.frame)
+    assert "\n" not in str(caught.value)
 
 
 # Packing
@@ -297,7 +331,17 @@ def test_items_users_and_events_are_tables_of_a_lakehouse_too(lake: Lake, tmp_pa
     ("uri", "message"),
     [
         ("{lake}?{pin}=99", r"has no such (version|snapshot), or no more; the newest is [0-9]+$"),
-        ("{lake}?{pin}=new", r"expected (delta|iceberg)://PATH .* nothing or \?(version|snapshot)=NUMBER"),
+        (
+            "{lake}?{pin}=9999999999999999999",
+            r"has no such (version|snapshot), or no more; the newest is [0-9]+$",
+        ),
+        ("{lake}?{pin}=1&{pin}=1", "nothing or"),
+        ("{lake}?schema=1", "nothing or"),
+        ("{lake}?also=/home", "nothing or"),
+        (
+            "{lake}?{pin}=new",
+            r"expected (delta|iceberg)://PATH .* nothing or \?(version|snapshot)=NUMBER, or",
+        ),
         ("{lake}?at=3", "nothing or"),
         ("{lake}#nothing.parquet", "the table has no file nothing.parquet"),
         ("{kind}://./nowhere", "nowhere: cannot be read: "),
@@ -352,6 +396,37 @@ def test_a_data_file_that_is_gone_is_named(lake: Lake, tmp_path: Path) -> None:
         table.collect(table.frame)
 
 
+def data_files(lake: Lake) -> list[Path]:
+    return [path for path in lake.folder.rglob("*.parquet") if "_delta_log" not in path.parts]
+
+
+def test_a_data_file_that_was_cut_off_is_named_before_it_is_read(lake: Lake, tmp_path: Path) -> None:
+    lake.folder.parent.mkdir()
+    lake.append(FRAME)
+    table = Table.scan("log", lake.uri, tmp_path)
+    (path,) = data_files(lake)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(
+        DataError, match=r"\.parquet has 300 bytes, where the table says [0-9,]+: it was cut off"
+    ):
+        Table.scan("log", lake.uri, tmp_path)
+    with pytest.raises(DataError, match=r"^data\.log: ") as caught:  # opened before it was cut
+        table.collect(table.frame)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["data", "metadata"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(lake: Lake, tmp_path: Path, part: str) -> None:
+    lake.folder.parent.mkdir()
+    lake.append(FRAME)
+    names = {"delta": "_delta_log/*.json", "iceberg": "metadata/snap-*.avro"}
+    (path,) = data_files(lake) if part == "data" else lake.folder.glob(names[lake.kind])
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=rf"{path.name} is no file"):
+        Table.scan("log", lake.uri, tmp_path)
+
+
 def test_damaged_metadata_is_reported_in_a_line(lake: Lake, tmp_path: Path) -> None:
     lake.folder.parent.mkdir()
     lake.append(FRAME)
@@ -373,6 +448,83 @@ def test_a_file_in_another_store_is_not_read(tmp_path: Path) -> None:
             action["add"]["path"] = "s3://other/secret.parquet"
     commit.write_text("\n".join(map(json.dumps, lines)))
     with pytest.raises(DataError, match=r"names a file in another store: s3://other/secret\.parquet"):
+        Table.scan("log", lake.uri, tmp_path)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What another endpoint of object storage is asked for."""
+    paths: list[str] = []
+
+    class Recorder(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            self.send_error(404)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Recorder) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        yield paths
+        server.shutdown()
+
+
+@pytest.mark.parametrize("part", ["list", "manifests"])
+def test_no_other_bucket_is_asked_for_metadata_unless_it_is_named(
+    object_store: ObjectStore, tmp_path: Path, part: str, request: pytest.FixtureRequest
+) -> None:
+    from pyiceberg.catalog.sql import SqlCatalog
+
+    other = f"{object_store.url}/elsewhere"
+    lake = Iceberg(tmp_path / "log")
+    catalog = SqlCatalog("shop", **lake.properties, **{"s3.endpoint": object_store.endpoint})
+    catalog.create_namespace("lake")
+    arrow = FRAME.to_arrow(compat_level=pl.CompatLevel.oldest())
+    made = catalog.create_table(
+        "lake.log",
+        arrow.schema,
+        location=f"file://{lake.folder}",
+        properties={"write.metadata.path": other},
+    )
+    made.append(arrow)
+    metadata = json.loads(object_store.get(made.metadata_location.removeprefix(f"{object_store.url}/")))
+    folder = lake.folder / "metadata"
+    folder.mkdir(parents=True)
+    if part == "manifests":
+        (snapshot,) = metadata["snapshots"]
+        content = object_store.get(snapshot["manifest-list"].removeprefix(f"{object_store.url}/"))
+        (folder / "list.avro").write_bytes(content)
+        snapshot["manifest-list"] = f"file://{folder}/list.avro"
+    (folder / "v1.metadata.json").write_text(json.dumps(metadata))
+    (folder / "version-hint.text").write_text("1")
+    named = Table.scan("log", f"{lake.uri}?also={object_store.url}", tmp_path)
+    assert rows_of(named).equals(FRAME.sort("item"))
+    asked = request.getfixturevalue("asked")
+    with pytest.raises(
+        DataError, match=rf"names a file in another store: {other}/.* add also={object_store.url}"
+    ):
+        Table.scan("log", lake.uri, tmp_path)
+    with pytest.raises(DataError, match=r"names a file in another store"):
+        Table.scan("log", f"{lake.uri}?also=s3://another", tmp_path)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "path", ["s3:other/list.avro", "S3://other/list.avro", "hdfs://other/list.avro", "list.avro"]
+)
+def test_a_location_is_a_path_or_within_the_store_of_its_table(tmp_path: Path, path: str) -> None:
+    lake = Iceberg(tmp_path / "log")
+    lake.append(FRAME)
+    (file,) = (lake.folder / "metadata").glob("00001*.metadata.json")
+    metadata = json.loads(file.read_text())
+    metadata["snapshots"][-1]["manifest-list"] = path
+    file.write_text(json.dumps(metadata))
+    with pytest.raises(DataError, match=rf"names a file in another store: {path}"):
         Table.scan("log", lake.uri, tmp_path)
 
 
