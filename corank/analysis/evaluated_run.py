@@ -125,6 +125,7 @@ def predict_run(
         judged = JudgedRun.on(run, on)
         packed, model, calibrators, lost = judged.packed, judged.model, judged.calibrators, judged.lost
         _require_split(packed, split)
+    packed.verify([split])
     predictions = predict.predict_split(model, packed, split, progress=progress)
     return EvaluatedRun(run, split, packed, model, calibrators, predictions, on, lost)
 

@@ -14,6 +14,7 @@ from corank.api.frames import TableSource
 from corank.api.measuring import DriftResult
 from corank.api.progress import show_progress
 from corank.api.results import PlottedResult, Result, draw_first, flatten, frame
+from corank.core.errors import UsageError
 from corank.core.lazy import name_missing_extra
 from corank.core.objects import PathOrUrl, parse_location
 from corank.core.options import Option, Overrides
@@ -22,7 +23,7 @@ from corank.core.view import View
 from corank.data.packed.dataset import PackedDataset
 from corank.engine.base import open_engine
 from corank.training.checks.summary import CheckSummary, check_config
-from corank.training.packed_data import local_root, open_earlier, pack_config
+from corank.training.packed_data import local_root, open_earlier, pack_config, verify_packed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -191,15 +192,20 @@ def check(
 ) -> DriftResult: ...
 
 
+@overload
+def check(*, report: Report = lambda line: None, verify: PathOrUrl) -> PackResult: ...
+
+
 def check(
-    config: ConfigSource,
+    config: Annotated[ConfigSource | None, Option("config")] = None,
     overrides: Overrides = (),
     without: Sequence[str] = (),
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
     against: PathOrUrl | None = None,
-) -> CheckResult | DriftResult:
-    """Read a config and scan its tables, without packing or training.
+    verify: PathOrUrl | None = None,
+) -> CheckResult | DriftResult | PackResult:
+    """Read a config and scan its tables, without packing or training; or compare checksums of packed data.
 
     Args:
         config: a YAML file, in whose folder its relative paths begin; or a mapping or `corank.Config`, whose begin in
@@ -209,11 +215,12 @@ def check(
         report: receives a line if others are removed, too, which are made of them.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
         against: a finished run, or its URL, with whose training rows the later ones of the split `train` are compared.
+        verify: in place of a config, packed data or their URL, of all files of which the checksums are compared.
 
     Returns what would be trained: which feature enters which tower, rows by table, candidates by split and by loss.
     What training would refuse is the first of its `advice`. With `against` the figures of the new rows next to those of
     the run, with their thresholds (`drift` of the config), and the `reasons` for which the rows are refused; of
-    rows that are accepted also how many rows each vocabulary would admit and evict.
+    rows that are accepted also how many rows each vocabulary would admit and evict. With `verify` the packed data.
     Raises ConfigError, DataError, CheckpointError.
 
     Example:
@@ -221,6 +228,12 @@ def check(
         >>> check.rows["log"], check.config.train.epochs
         (36000, 2)
     """
+    if verify is not None:
+        if config is not None or overrides or without or tables or against is not None:
+            raise UsageError("--verify: takes packed data alone; drop the config and its options")
+        return PackResult.of(verify_packed(parse_location(verify), report))
+    if config is None:
+        raise UsageError("expected a config, or packed data as --verify PACKED")
     opened = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
     with opened.frames.named():
         if against is not None:

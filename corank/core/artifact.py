@@ -349,6 +349,29 @@ def _check(path: Path, name: str, manifest: Manifest, checksums: bool) -> None:
     )
 
 
+def compare_checksums(path: Path, manifest: Manifest, wanted: Wanted = lambda name: True) -> None:
+    """Read files of the artifact of a folder, and compare their checksums.
+
+    Args:
+        path: the folder, of which the content stays meanwhile.
+        manifest: of it.
+        wanted: which files are compared.
+
+    Raises the kind's error for a file that differs.
+    """
+
+    def compare(name: str) -> None:
+        try:
+            _check(path, name, manifest, checksums=True)
+        except OSError as error:
+            shown = path / manifest.content / name
+            raise manifest.error(
+                f"{shown}: cannot be read ({error.strerror or error}); {manifest.remedy}"
+            ) from None
+
+    run_in_threads(compare, filter(wanted, manifest.files), HASHED_AT_ONCE)
+
+
 def _refuse_others(content: Path, manifest: Manifest) -> None:
     """Raise the kind's error if a content holds a file that the manifest does not name: it would be read unchecked."""
     others = set(list_files(content, MOST_FILES)) - manifest.files.keys()

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from corank.core.artifact import MANIFEST, open_folder, read_manifest
-from corank.core.artifact_cache import ArtifactCache
+from corank.core.artifact_cache import ArtifactCache, open_artifact
 from corank.core.artifact_objects import Publisher
 from corank.core.errors import CheckpointError, ConfigError, DataError, MissingObjectError
 from corank.core.locks import WriteLock
@@ -19,6 +19,7 @@ from corank.data.packed.manifest import (
     PACK_AGAIN,
     PackManifest,
     fingerprint,
+    list_packs,
     packed_settings,
 )
 from corank.data.packing.earlier_pack import EarlierPack
@@ -159,7 +160,7 @@ def _pack_or_keep(
     """Pack into a folder, unless it is complete: of a packing that could not be published, or of the same state."""
     origin = None if earlier is None else earlier.origin
     try:
-        PackedDataset.open(folder, expect=fingerprint(config.data, config.declared, base, origin))
+        PackedDataset.open(folder, expect=fingerprint(config.data, config.declared, base, origin)).verify()
     except DataError:
         pack_log(config.data, config.declared, base, folder, report, engine, earlier)
 
@@ -173,6 +174,8 @@ def open_or_pack(
 ) -> PackedDataset:
     """Open a config's packed data; if there are none, or features are missing, they are packed now.
 
+    Checksums are compared: the caller trains on what is in the files.
+
     Args:
         config: the config.
         base: the folder that its relative paths begin in.
@@ -180,12 +183,14 @@ def open_or_pack(
         engine: runs the tasks; in line by default.
         find_earlier: opens the data that a packing may continue, if those that are there are of an earlier split.
 
-    Raises DataError if they are out of date.
+    Raises DataError if they are out of date, or damaged.
     """
     location = packed_location(config, base)
     if isinstance(location, Path):
         if find_continued(location, config.data, config.declared) is not None:
-            return open_packed(config, base)
+            packed = open_packed(config, base)
+            packed.verify()
+            return packed
         if (location / MANIFEST).is_file():
             if (
                 find_staleness(read_manifest(location, PackManifest), config.data, config.declared, base)
@@ -241,7 +246,9 @@ def open_earlier(
             raise ConfigError(f"{option}: is about earlier packed data; name them by --from")
         return None
     since = None if repack is None else data.milliseconds(repack)
-    pack = EarlierPack.of(_open(parse_location(location)), fixed)
+    packed = _open(parse_location(location))
+    packed.verify(())  # shards are not read again
+    pack = EarlierPack.of(packed, fixed)
     while since is not None and pack.through > since:
         continued = pack.manifest.continued
         if continued is None:
@@ -251,6 +258,7 @@ def open_earlier(
             )
         try:
             earlier = _open(parse_location(continued.location))
+            earlier.verify(())
         except DataError as error:
             raise DataError(
                 f"--repack: the packing that {pack.location} goes on from is needed, and is gone ({error}); "
@@ -263,6 +271,17 @@ def open_earlier(
             )
         pack = EarlierPack.of(earlier, fixed)
     return pack
+
+
+def verify_packed(location: Location, report: Report) -> PackedDataset:
+    """Compare the checksums of all files of packed data, and of the other sets of features in their folder.
+
+    Raises DataError for a file that differs; StorageError.
+    """
+    for one in list_packs(location) if isinstance(location, Path) else [location]:
+        manifest = open_artifact(one, PackManifest).manifest
+        report(f"{one}: {len(manifest.files):,} files, {manifest.size:,} bytes: as they were written")
+    return PackedDataset.open(location)
 
 
 def _open(location: Location) -> PackedDataset:

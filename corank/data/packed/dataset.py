@@ -1,7 +1,7 @@
 """Packed data: request-major arrays of one log, memory-mapped."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from corank.core.arrays import read_array, read_frame, read_ragged
-from corank.core.artifact import Artifact, open_folder
+from corank.core.artifact import Artifact, compare_checksums, open_folder
 from corank.core.artifact_cache import ArtifactCache, RemoteParts
 from corank.core.artifact_objects import Published, read_published
 from corank.core.locks import FolderLease
@@ -115,6 +115,19 @@ class PackedDataset:
         for name in _MAPPED:
             getattr(loaded, name)
         return loaded
+
+    def verify(self, splits: Collection[str] | None = None) -> None:
+        """Compare the checksums of the files of some splits, or all, and of what they share with the manifest's.
+
+        What comes from object storage was compared when it was fetched.
+
+        Raises DataError for a file that differs.
+        """
+        if self.url is None:
+            others = set[str]() if splits is None else self.manifest.splits.keys() - set(splits)
+            compare_checksums(
+                self.folder.parent, self.manifest, lambda name: name.partition("/")[0] not in others
+            )
 
     def naming_damage(self) -> AbstractContextManager[None]:
         """As `naming_damage`, of their folder."""

@@ -184,7 +184,13 @@ def pack_features(
             packed data continue them.
     """
     with suppress(DataError):
-        return open_features(root, data, schema, base)
+        packed = open_features(root, data, schema, base)
+        try:
+            packed.verify()
+        except DataError as damage:
+            report(f"packing again: {damage}")
+        else:
+            return packed
     if not _is_current(root, data, schema, base):
         if any(map(is_past, list_packs(root))):
             raise DataError(
@@ -200,9 +206,11 @@ def pack_features(
 def _is_current(root: Path, data: DataSettings, schema: Schema, base: Path) -> bool:
     """Whether packed data are whole, and of the settings and files of a config."""
     try:
-        manifest = PackedDataset.open(root).manifest
+        packed = PackedDataset.open(root)
+        packed.verify()
     except DataError:
         return False
+    manifest = packed.manifest
     return manifest.continued is None and not find_staleness(manifest, data, schema, base)
 
 
