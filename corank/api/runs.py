@@ -197,7 +197,7 @@ def check(*, report: Report = lambda line: None, verify: PathOrUrl) -> PackResul
 
 
 def check(
-    config: Annotated[ConfigSource | None, Option("config")] = None,
+    config: Annotated[ConfigSource | None, Option("CONFIG")] = None,
     overrides: Overrides = (),
     without: Sequence[str] = (),
     report: Report = lambda line: None,
