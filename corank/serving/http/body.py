@@ -53,7 +53,7 @@ class Items(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class RequestBatch(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Requests that one version answers, each decoded on its own, so that one that is invalid spoils no other."""
+    """Requests that one live version answers, each decoded on its own, so that one that is invalid spoils no other."""
 
     requests: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_BATCH)]
 

@@ -51,13 +51,11 @@ def make_document(max_body: int) -> dict[str, Any]:
     item_errors = errors | ACCESS_ERRORS | {"409": "The service serves a bundle, not a store"}
     token: dict[str, Any] = {"security": [{"token": []}]}
     ahead = "Rank a request whose query comes first: a line without candidates, then a line of candidates"
+    several = "Rank several requests by one live version; an error of one stands in its place"
     posts = {
         "/rank": _operation("Rank the candidates of a request", errors) | _body(rank),
         "/rank/ahead": _operation(ahead, errors) | _body({"type": "string"}, [JSON_LINES]),
-        "/rank/batch": _operation(
-            "Rank several requests by one version; an error of one stands in its place", errors
-        )
-        | _body(batch),
+        "/rank/batch": _operation(several, errors) | _body(batch),
         "/items": _operation("Insert or replace items", item_errors) | _body(items) | token,
         "/reload": _operation(
             "Check for a new version now", ACCESS_ERRORS | {"503": "The source cannot be read"}

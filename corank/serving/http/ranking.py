@@ -160,7 +160,7 @@ class RankEndpoints:
                 return answer_to(call, await self._run(one, self._pool.active == 1))
 
     async def rank_batch(self, call: HttpCall) -> HttpReply:
-        """POST /rank/batch: rank several requests by one version.
+        """POST /rank/batch: rank several requests by one live version; those of a canary's users by the canary.
 
         As many as fit into one batch of the service at once; other requests have their turns between. What is wrong
         with one request is said in its place.
