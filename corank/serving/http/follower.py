@@ -13,6 +13,7 @@ from typing import Any
 
 from corank.core.arrays import unmap_pages
 from corank.core.errors import CorankError
+from corank.core.panics import panics_as_errors
 from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
@@ -115,9 +116,10 @@ class Follower:
     def _refresh_live(self) -> None:
         resynchronised = self.source.resynchronised
         try:
-            newer = self.source.load_newer(self.funnel)
-            if newer is not None and newer.manifest.content != self.funnel.manifest.content:
-                self._warm_recent(newer)
+            with panics_as_errors():
+                newer = self.source.load_newer(self.funnel)
+                if newer is not None and newer.manifest.content != self.funnel.manifest.content:
+                    self._warm_recent(newer)
         except Exception as error:
             # any error: the held funnel is served on, and the next check may succeed
             if self.trouble is None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError, ConfigError, CorankError, StoreError, TrustError
+from corank.core.panics import panics_as_errors
 from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
@@ -70,7 +71,8 @@ class Candidate:
             self._note_trouble(error)
             return
         try:
-            situation = self._read(store, state, warm, first)
+            with panics_as_errors():
+                situation = self._read(store, state, warm, first)
         except Exception as error:
             # of any kind, such as a broken graph: the live version is served on, and the next try may succeed
             self._note_trouble(error)

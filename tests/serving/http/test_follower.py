@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.http.follower import SAMPLE_REQUESTS, Follower
 from corank.serving.store.source import BundleSource
 from corank.training.export import export_bundle
 from tests.support.exported_graphs import graphs_of
+from tests.support.panics import panic
 from tests.support.shared import derived
+from tests.support.waiting import PATIENCE
 
 
 @pytest.mark.slow
@@ -41,6 +44,30 @@ def test_warming_tells_nothing_of_how_long_a_stage_takes() -> None:
         f"{SAMPLE_REQUESTS} requests were made up and ranked"
     )
     assert not any(pace._seconds for pace in follower.funnel._latencies.values())
+
+
+class PanickingSource(BundleSource):
+    """A bundle at whose first check a library panics."""
+
+    panicked = False
+
+    def load_newer(self, held: Funnel | None) -> Funnel | None:
+        if held is not None and not self.panicked:
+            self.panicked = True
+            panic()
+        return super().load_newer(held)
+
+
+def test_a_panic_in_a_check_of_the_source_is_reported_and_the_next_check_comes() -> None:
+    reports: list[str] = []
+    follower = Follower(PanickingSource(derived().base / "bundle"), report=reports.append)
+    follower.start()
+    try:
+        follower.next_check().result(PATIENCE)
+        follower.next_check().result(PATIENCE)
+    finally:
+        follower.stop()
+    assert "PanicException" in reports[0] and reports[1:] == ["the source answers again"]
 
 
 def test_who_is_told_to_stop_warms_no_longer() -> None:
