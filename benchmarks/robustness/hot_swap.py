@@ -2,6 +2,8 @@
 
 Beside the live version a canary answers a share of the users, and a shadow ranks in idle time. Each of several
 connections sends its next request shortly after a response: first while items change, then while versions go live, too.
+`upserts_refused` counts changes of items that the service did not take; `live_to_served_s` is the time from the swap of
+the head until the service answers by the version.
 Every response names its version and the number of the last change of items. Afterwards
 `corank.serving.store.fetch.restore` computes each response again for the state that it names; a response counts as
 `mixed` if its ids or scores differ. `told_apart` is the share of states in which some response differs from that of the
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
@@ -52,11 +55,23 @@ from tests.support.redis_server import redis_server
 ITEMS, REQUESTS = 3000, 50
 UPSERT_EVERY = 1.0
 TOLERANCE = 1e-5
-AIMS = {"failed": ("==", 0.0), "mixed": ("==", 0.0)} | rollout_load.AIMS
+AIMS = {
+    "failed": ("==", 0.0),
+    "mixed": ("==", 0.0),
+    "upserts_refused": ("==", 0.0),
+} | rollout_load.AIMS
 
 
-async def upsert(port: int, rows: list[dict[str, Any]]) -> None:
-    """Items change, until it is cancelled: each has the columns of another."""
+@dataclass
+class Upserts:
+    """What became of changes of items."""
+
+    taken: int = 0
+    refused: int = 0
+
+
+async def upsert(port: int, rows: list[dict[str, Any]], upserts: Upserts) -> None:
+    """Items change, until it is cancelled: each has the columns of another. What is refused is sent again at once."""
     rng = random.Random(0)
     connection, token = await Connection.open(port), f"Authorization: Bearer {os.environ['CORANK_TOKEN']}"
     for number in range(MARK, sys.maxsize):
@@ -65,22 +80,22 @@ async def upsert(port: int, rows: list[dict[str, Any]]) -> None:
             row | {"id": id_, "worth": number}
             for id_, row in zip(ids, rng.sample(rows, AT_ONCE), strict=True)
         ]
-        status = 503
-        while status == 503:  # another version goes live at this moment
-            status, body = await connection.ask(
-                message(msgspec.json.encode({"items": items}), "/items", token)
-            )
-        if status != 200:
-            raise RuntimeError(f"{status}: {body.decode()}")
+        sent = message(msgspec.json.encode({"items": items}), "/items", token)
+        while (reply := await connection.ask(sent))[0] == 503:
+            upserts.refused += 1
+        if reply[0] != 200:
+            raise RuntimeError(f"{reply[0]}: {reply[1].decode()}")
+        upserts.taken += 1
         await asyncio.sleep(UPSERT_EVERY)
 
 
-async def finished(worker: Worker) -> None:
-    """A worker's work, from its beginning."""
+async def finished(worker: Worker, seconds: list[float]) -> None:
+    """A worker's work, from its beginning; it prints of each version how long it was live before it was served."""
     worker.begin()
-    await asyncio.to_thread(worker.finish)
+    printed = await asyncio.to_thread(worker.finish)
     if worker.process.returncode:
         raise RuntimeError(f"{worker.process.args!r}: exit {worker.process.returncode}")
+    seconds += map(float, printed.split())
 
 
 @dataclass
@@ -150,7 +165,7 @@ def served(
     rows: list[dict[str, Any]],
     options: argparse.Namespace,
 ) -> tuple[Asked, Asked, dict[str, harness.Figure]]:
-    """Outcomes of requests without swaps, for a quarter of the time, and with them; and of those for the shadow."""
+    """Outcomes of requests without swaps, for a quarter of the time, and with them; and of all else."""
     with closing(open_store(url, create=True)) as store:
         publish_bundle(home.parent / "1", store)
         canary, shadow = (home.parent / str(options.swaps + n) for n in (2, 3))
@@ -158,13 +173,21 @@ def served(
     port, every = free_port(), options.seconds / options.swaps
     with serving([*serve_command(url, home / "cache", port), *beside], port), on_core(-1):
         swapper = Worker("swapper", home, url, port, every, options.swaps)
-        steady = run(asked_during(asyncio.sleep(options.seconds / 4), port, bodies, upsert(port, rows)))
-        swapped = run(asked_during(finished(swapper), port, bodies, upsert(port, rows)))
-        return steady, swapped, run(shadow_figures(port))
+        upserts, late = Upserts(), list[float]()
+        waits = asyncio.sleep(options.seconds / 4)
+        steady = run(asked_during(waits, port, bodies, upsert(port, rows, upserts)))
+        swapped = run(asked_during(finished(swapper, late), port, bodies, upsert(port, rows, upserts)))
+        others = run(shadow_figures(port)) | {
+            "upserts": upserts.taken,
+            "upserts_refused": upserts.refused,
+            "live_to_served_s": float(np.median(late)),
+            "live_to_served_max_s": max(late),
+        }
+        return steady, swapped, others
 
 
 def figures(
-    steady: Asked, swapped: Asked, shadow: dict[str, harness.Figure], compared: Computed
+    steady: Asked, swapped: Asked, others: dict[str, harness.Figure], compared: Computed
 ) -> dict[str, harness.Figure]:
     read = [msgspec.json.decode(body) for _, _, body in swapped.answers]
     versions = {answer["model_version"] for answer in read if answer["role"] == "live"}
@@ -176,7 +199,7 @@ def figures(
         "states": compared.states,
         "told_apart": compared.told_apart / max(1, compared.states - 1),
         **AssignedUsers.of(steady.answers + swapped.answers).figures(),
-        **shadow,
+        **others,
         "steady_p50_ms": steady.milliseconds(50),
         "steady_p99_ms": steady.milliseconds(99),
         "swapping_p50_ms": swapped.milliseconds(50),
@@ -210,9 +233,9 @@ def main() -> None:
         rows, home = changing(trained), folder / "home"
         home.mkdir()
         url, bodies = stack.enter_context(stored(options.store, home)), requests(trained, rows)
-        steady, swapped, shadow = served(url, home, bodies, rows, options)
+        steady, swapped, others = served(url, home, bodies, rows, options)
         compared = computed(url, home / "again", bodies, steady.answers + swapped.answers)
-    results = figures(steady, swapped, shadow, compared)
+    results = figures(steady, swapped, others, compared)
     harness.report("hot_swap", results, AIMS | {"swaps": (">=", options.swaps)}, options.json)
 
 

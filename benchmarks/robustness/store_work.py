@@ -22,12 +22,14 @@ from corank.core.errors import StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store import publish as publishing
 from corank.serving.store.base import Store, open_store
+from corank.serving.store.claims import store_time
 from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
+from corank.serving.store.journal import read_log
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import RecordFormat, to_ids, to_keys
 from corank.serving.store.retention import remove_versions
-from corank.serving.store.upsert import VersionChangedError, upsert
+from corank.serving.store.upsert import upsert
 from corank.serving.store.version_parts import read_stored_manifest
 
 BLOCK = 64
@@ -95,14 +97,8 @@ def upserter(folder: Path, store: Store, first: str) -> None:
     ready()
     for number in range(int(first), int(first) + UPSERTS):
         items = [row | {"worth": float(number)} for row in rng.sample(rows, AT_ONCE)]
-        seq = None
-        while seq is None:
-            live = StoreState.read(store)[1].require_live(store)
-            try:
-                seq = upsert(store, live, funnels[live], items)
-            except VersionChangedError:
-                continue
-        print(json.dumps([seq, number]), flush=True)
+        live = StoreState.read(store)[1].require_live(store)
+        print(json.dumps([upsert(store, live, funnels[live], items).seq, number]), flush=True)
 
 
 @dataclass
@@ -178,7 +174,10 @@ def reader(folder: Path, store: Store) -> None:
 
 
 def swapper(folder: Path, store: Store, port: str, every: str, swaps: str) -> None:
-    """Publishes bundle after bundle, so many seconds apart, each once the one before is served."""
+    """Publishes bundle after bundle, so many seconds apart, each once the one before is served.
+
+    Prints of each how many seconds it was live before it was served.
+    """
     url = f"http://127.0.0.1:{port}/version"
     os.nice(19)  # whoever serves and asks has the cores first
     ready()
@@ -187,6 +186,8 @@ def swapper(folder: Path, store: Store, port: str, every: str, swaps: str) -> No
         publish_bundle(folder.parent / f"{2 + n}", store)
         while number_of(json.load(urlopen(url))["model_version"]) != 2 + n:
             time.sleep(0.02)
+        went_live = max(line.at for line in read_log(store) if line.what == "publish")
+        print((store_time(store) - went_live) / 1e3, flush=True)
         time.sleep(max(0, began + (n + 1) * float(every) - time.monotonic()))
 
 

@@ -192,8 +192,7 @@ class ItemSink(StoreSink):
         self._put_aside()
         if rows or removed:
             records += encode_removals(funnel, removed)
-            live = funnel.manifest.content
-            change_items(self._store, live, rows, records, removed=removed, moves=moves)
+            change_items(self._store, funnel, rows, records, removed=removed, moves=moves)
         else:
             change_users(self._store, [], [], moves)
         return len(rows), len(removed)

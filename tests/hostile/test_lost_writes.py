@@ -144,11 +144,12 @@ class Past:
 
     def upsert(self) -> None:
         _, state = StoreState.read(self.store)
-        live = state.require_live(self.store)
-        funnel = Funnel.open(self.folder / f"{self.number[live]}")
+        # of the version that is live, or of any other: as by a service that has not seen it yet
+        held = state.require_live(self.store) if self.rng.random() < 0.6 else self.rng.choice([*self.number])
+        funnel = Funnel.open(self.folder / f"{self.number[held]}")
         id_, worth = int(self.rng.integers(12, 20)), float(self.rng.integers(100, 10_000))
         row = item(int(self.rng.integers(16)), id_, worth=worth)
-        seq = upsert(self.store, live, funnel, [row])
+        seq = upsert(self.store, funnel.manifest.content, funnel, [row]).seq
         self.known = replace(self.known, came=(*self.known.came, (seq, id_, worth)))
 
     def roll_back(self) -> None:

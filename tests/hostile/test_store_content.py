@@ -23,10 +23,10 @@ from corank.serving.store.base import Store
 from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
 from corank.serving.store.journal import JOURNAL, Change, journal_key, read_journal
 from corank.serving.store.live_version import HEAD_BYTES, USERS, StoreState
-from corank.serving.store.publish import changed_records, publish_bundle
+from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import RecordFormat, to_keys
 from corank.serving.store.source import StoreSource
-from corank.serving.store.upsert import upsert
+from corank.serving.store.upsert import changed_records, upsert
 from corank.serving.store.users import UserStore
 from corank.serving.store.version_parts import PROGRESS, read_progress
 from tests.support.bundle_versions import variant
@@ -290,7 +290,7 @@ def test_a_version_is_published_over_a_journal_of_odd_items(tmp_path: Path) -> N
     first = derived().base / "bundle"
     with opened("lmdb", tmp_path) as store:
         version = publish_bundle(first, store)
-        seq = upsert(store, version, derived().funnel, [item(3, 98), item(4, 99)])
+        seq = upsert(store, version, derived().funnel, [item(3, 98), item(4, 99)]).seq
         (raw,) = store.get(JOURNAL, [journal_key(seq)])
         assert raw is not None
         change = msgspec.msgpack.decode(raw, type=Change)
@@ -344,7 +344,7 @@ def test_an_intact_record_that_fits_no_table_is_refused_by_its_item(
         version = publish_bundle(derived().base / "bundle", store)
         source = StoreSource(store, tmp_path / "cache")
         served = source.load_newer(None)
-        seq = upsert(store, version, funnel, [item(n, 90 + n) for n in range(5)])
+        seq = upsert(store, version, funnel, [item(n, 90 + n) for n in range(5)]).seq
         layer = funnel.request_encoder.encode_items([93], [{k: v for k, v in item(3).items() if k != "id"}])
         form = RecordFormat.from_manifest(funnel.manifest)
         forged = dict(form.encode(alter(layer, value), np.arange(1)))

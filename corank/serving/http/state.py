@@ -24,8 +24,9 @@ from corank.serving.http.circuit_breaker import DaemonThreads
 from corank.serving.http.follower import Follower, ServiceStatus
 from corank.serving.http.openapi import make_document
 from corank.serving.http.prometheus import ServiceMetrics
+from corank.serving.store.live_version import StoreState
 from corank.serving.store.source import StoreSource
-from corank.serving.store.upsert import VersionChangedError, upsert
+from corank.serving.store.upsert import upsert
 
 SCRIPTS = ("dom", "scheme", "service", "request", "flow", "rank_plot", "candidates", "compare", "page")
 """What the page's own script, which comes last, is made of."""
@@ -164,7 +165,7 @@ class ChangeEndpoints:
         self._writers = DaemonThreads("corank-write", WRITERS, WRITES)
 
     async def put_items(self, call: HttpCall) -> HttpReply:
-        """POST /items: insert or replace items of the live version."""
+        """POST /items: insert or replace items of the live version, whether the worker serves it already or not."""
         source = self._follower.source
         if not isinstance(source, StoreSource) or source.trusted is not None:
             raise RefusedError(409, source.without_items)
@@ -174,12 +175,16 @@ class ChangeEndpoints:
             try:
                 funnel, by = self._follower.funnel, call.caller
                 version = funnel.manifest.content
-                seq = await self._write(lambda: upsert(source.open(), version, funnel, rows, by))
-            except (VersionChangedError, StoreError) as error:
+                head = await self._write(lambda: upsert(source.open(), version, funnel, rows, by))
+            except StoreError as error:
                 self._follower.request_refresh()
                 raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
-        call.change |= {"version": version, "to": {"items_seq": seq}, "from": {"items_seq": seq - 1}}
+        seq = head.seq
+        call.change |= {"version": head.live, "to": {"items_seq": seq}, "from": {"items_seq": seq - 1}}
         answer = {"items": len(rows), "items_seq": seq}
+        if head.live != version:  # loading that takes long
+            self._follower.request_refresh()
+            return answer_to(call, answer | {"live": False})
         if not await self._check_source():
             return answer_to(call, answer | {"live": False})
         after = self._follower.funnel.manifest
@@ -187,7 +192,7 @@ class ChangeEndpoints:
             call.change["to"] = name_change(after)
         return answer_to(call, answer)
 
-    async def _write(self, write: Callable[[], int]) -> int:
+    async def _write(self, write: Callable[[], StoreState]) -> StoreState:
         """Write into the store in a thread. Raises RefusedError if too many writes are waiting."""
         done = self._writers.submit(write)
         if done is None:

@@ -146,12 +146,14 @@ class RankingService:
             self.metrics.update_gauges()
 
 
-def open_source(settings: ServeSettings, loading: SharedLoading | None = None) -> Source:
+def open_source(
+    settings: ServeSettings, loading: SharedLoading | None = None, report: Report = lambda line: None
+) -> Source:
     """Open the store or bundle to serve; a store is reached when it is read. Raises TrustError."""
     trust = TrustedKeys.load(settings.trust)
     if is_store(settings.source):
         prefetch = partial(fetch_in_subprocess, settings.source, settings.cache)
-        return StoreSource(settings.source, settings.cache, prefetch, trust, loading)
+        return StoreSource(settings.source, settings.cache, prefetch, trust, loading, report)
     return BundleSource(parse_location(settings.source), trust, loading)
 
 
@@ -220,7 +222,7 @@ def create_service(
     settings: ServeSettings, report: Report, drain: Drain, shared: SharedState
 ) -> RankingService:
     """Create the endpoints of a worker process, which turn unready when `drain` begins. Raises CorankError."""
-    source = open_source(settings, SharedLoading(shared.proofs, shared.loading))
+    source = open_source(settings, SharedLoading(shared.proofs, shared.loading), report)
     rollout = Rollout(source, settings.canary, settings.shadow, report)
     follower = Follower(source, settings.every, report, rollout)
     users = None

@@ -33,13 +33,15 @@ from corank.core.artifact import ArtifactWriter, Proofs, prove
 from corank.core.errors import BundleError, DataError, StoreError, TrustError
 from corank.core.locks import hold_lock
 from corank.core.registry import load_environment_plugins
+from corank.core.reports import Report
 from corank.core.stored_matrix import append_rows
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.journal import follows, read_journal
 from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import BLOCK, changed_records
+from corank.serving.store.publish import BLOCK
 from corank.serving.store.record_codec import RecordFormat, to_ids, to_keys
+from corank.serving.store.upsert import changed_records
 from corank.serving.store.version_parts import (
     ITEM_KEYS,
     DamagedError,
@@ -201,10 +203,11 @@ def _refuse_damage(store: Store, manifest: BundleManifest) -> None:
         form.decode(dict(pairs))
 
 
-def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:
+def load_latest(store: Store, version: str, funnel: Funnel, report: Report = lambda line: None) -> Funnel:
     """Apply all changes since a version's bundle to its funnel, up to one change.
 
-    Items that were changed while another version was live are encoded by this one, in memory. Raises StoreError.
+    Items that other versions' services put in are encoded by this one, in memory; `report` receives which ones it
+    refuses. Raises StoreError.
     """
     bare = _without_changes(funnel)
     for _ in range(TRIES):
@@ -218,7 +221,7 @@ def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:
                 "publish it again"
             )
         # a record may be newer than the state that was read: later changes are applied once more
-        latest = _catch_up(store, version, _apply(bare, *position, records))
+        latest = _catch_up(store, version, _apply(bare, *position, records), report)
         if latest is not None:
             return latest
     raise StoreError(f"{store.address}: {version} changes faster than it can be read")
@@ -252,16 +255,17 @@ def restore(store: Store, version: str, funnel: Funnel, seq: int) -> Funnel:
     return _apply(funnel, seq, id_, records)
 
 
-def catch_up(store: Store, version: str, funnel: Funnel) -> Funnel:
+def catch_up(store: Store, version: str, funnel: Funnel, report: Report = lambda line: None) -> Funnel:
     """Apply to a version's funnel, live or not, at one change, all later changes.
 
-    Where the journal does not lead from the one to the other, all is read anew. Raises StoreError.
+    Where the journal does not lead from the one to the other, all is read anew. `report` as of `load_latest`. Raises
+    StoreError.
     """
-    newer = _catch_up(store, version, funnel)
-    return load_latest(store, version, funnel) if newer is None else newer
+    newer = _catch_up(store, version, funnel, report)
+    return load_latest(store, version, funnel, report) if newer is None else newer
 
 
-def _catch_up(store: Store, version: str, funnel: Funnel) -> Funnel | None:
+def _catch_up(store: Store, version: str, funnel: Funnel, report: Report) -> Funnel | None:
     """As `catch_up`; None if the version was replaced and is live again, or the journal does not lead to the head."""
     seq, id_ = funnel.manifest.items_seq, funnel.manifest.items_id
     _, state = StoreState.read(store)
@@ -275,7 +279,7 @@ def _catch_up(store: Store, version: str, funnel: Funnel) -> Funnel | None:
         return funnel
     records: dict[bytes, bytes] = {}
     for _, change in changes:
-        records |= changed_records(funnel, version, change)
+        records |= changed_records(funnel, version, change, report)
     return _apply(funnel, until, last, records)
 
 

@@ -47,7 +47,8 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     items: list[dict[str, Any]] = []
     """Columns and `id`, as given."""
     records: list[tuple[bytes, bytes]] = []
-    """Key and record, in the format of that version; of removed items, too."""
+    """Key and record, in the format of that version; of removed items, too. None if who put the items in did not serve
+    that version yet: whoever serves it encodes them."""
     removed: list[Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | str] = []
     """Ids of items that were removed."""
     before: str

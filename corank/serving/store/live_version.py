@@ -164,7 +164,8 @@ class VersionFacts(Settings):
     seq: Count
     """Number of the change that made it live last; 0 if it never was, and is staged."""
     applied: Count
-    """Number of the last change that it contains; the live version contains all."""
+    """Number of the last change that its table of changed items contains; the live version's contains all, unless it
+    lags."""
     applied_id: Hex = ""
     """Id of that change."""
     base: Count
@@ -177,6 +178,8 @@ class VersionFacts(Settings):
     """Fixed part of its records, by field: offset, type and count."""
     signatures: Signatures = []
     """Of the manifest."""
+    lags: bool = False
+    """Whether the table of the live version lacks changes after `applied`: another version's services put them in."""
     withdrawn: bool = False
     """Whether no service may serve it as a canary any more: it was rolled back, or withdrawn."""
 
@@ -297,10 +300,10 @@ class StoreState(Settings):
         return self.model_copy(update={"statement": statement})
 
     def applied_until(self, version: str) -> tuple[int, str]:
-        """Return number and id of the last change that a version contains."""
-        if version == self.live:
-            return self.seq, self.id
+        """Return number and id of the last change that a version's table of changed items contains."""
         facts = self.versions[version]
+        if version == self.live and not facts.lags:
+            return self.seq, self.id
         return facts.applied, facts.applied_id
 
     def journal_covers(self, facts: VersionFacts) -> bool:
@@ -316,13 +319,24 @@ class StoreState(Settings):
         """Return the state with another version live, unsigned; the former one stays, with all changes so far."""
         state, former = self, self.live
         if former is not None and former in self.versions:
-            state = state.with_facts(former, self.versions[former], applied=self.seq, applied_id=self.id)
+            applied, id_ = self.applied_until(former)
+            facts_then = self.versions[former]
+            state = state.with_facts(former, facts_then, applied=applied, applied_id=id_, lags=False)
         state = state.with_complete(version, facts.model_copy(update={"seq": self.seq + 1}))
         return state.model_copy(update={"live": version, "statement": None})
 
     def with_complete(self, version: str, facts: VersionFacts) -> Self:
         """Return the state with a version that is complete, with all changes so far; what is live stays so."""
-        return self.with_facts(version, facts, applied=self.seq, applied_id=self.id, withdrawn=False)
+        return self.with_facts(
+            version, facts, applied=self.seq, applied_id=self.id, lags=False, withdrawn=False
+        )
+
+    def with_lag(self, live: str) -> Self:
+        """Return the state whose next change will not be in the table of the live version."""
+        facts = self.versions[live]
+        if facts.lags:
+            return self
+        return self.with_facts(live, facts, applied=self.seq, applied_id=self.id, lags=True)
 
     def with_withdrawn(self, version: str) -> Self:
         """Return the state with a version that no service may serve as a canary."""

@@ -6,8 +6,7 @@ the same bundle again continues where it stopped. One process at a time writes a
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -16,7 +15,7 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import BundleManifest, signed_content
 from corank.bundle.signatures import Signature, SigningKeys, is_content_name
 from corank.core.artifact import digest
-from corank.core.errors import BundleError, RequestError, StoreError
+from corank.core.errors import BundleError, StoreError
 from corank.core.objects import Location
 from corank.core.reports import Progress, Report
 from corank.core.settings import validate
@@ -35,11 +34,9 @@ from corank.serving.store.live_version import StoreState, VersionFacts
 from corank.serving.store.record_codec import RecordFormat, to_ids
 from corank.serving.store.upsert import (
     MergedItems,
+    changed_records,
     count_new,
-    encode_records,
-    encode_removals,
     find_base,
-    known_columns,
     list_merged,
 )
 from corank.serving.store.version_parts import (
@@ -139,31 +136,6 @@ def _enter(
     if sign is not None:
         after = after.with_statement(sign, state.statement)
     return after, record_change(after.seq, change, what, local_operator())
-
-
-def changed_records(
-    funnel: Funnel, version: str, change: Change, report: Report = lambda line: None
-) -> dict[bytes, bytes]:
-    """Return, by key, the records that a change adds to a version or replaces in it."""
-    return dict(change.records) if change.version == version else _encode_again(funnel, change, report)
-
-
-def _encode_again(funnel: Funnel, change: Change, report: Report) -> dict[bytes, bytes]:
-    """Encode items that came under another version; those that this one refuses are reported and left out."""
-    rows, gone = known_columns(funnel, change.items), encode_removals(funnel, change.removed)
-    try:
-        return dict(gone + encode_records(funnel, rows)) if rows else dict(gone)
-    except RequestError:
-        return dict(gone) | dict(pair for row in rows for pair in _encode_alone(funnel, row, report))
-
-
-def _encode_alone(funnel: Funnel, row: dict[str, Any], report: Report) -> Iterable[tuple[bytes, bytes]]:
-    """Encode one item; none if it is refused, which is reported."""
-    try:
-        return encode_records(funnel, [row])
-    except RequestError as error:
-        report(f"item {row.get('id')!r} is left out: {error}")
-        return []
 
 
 BLOCK = 16_384

@@ -245,6 +245,6 @@ def _trim(state: StoreState, versions: dict[str, VersionFacts]) -> StoreState:
     A version needs the changes since it was live last, to be live again. A version that is yet to come needs those that
     its table may lack: it is taken to be no older than the newest table whose as-of is known.
     """
-    applied = [facts.applied for name, facts in versions.items() if name != state.live]
+    applied = [state.applied_until(name)[0] for name in versions]
     gone = min([max(facts.base for facts in versions.values()), *applied])
     return state.model_copy(update={"versions": versions, "journal_from": max(state.journal_from, gone + 1)})

@@ -163,6 +163,7 @@ class StoreSource(Source):
         prefetch: Prefetch = lambda version: None,
         trust: TrustedKeys | None = None,
         loading: SharedLoading | None = None,
+        report: Report = lambda line: None,
     ) -> None:
         """
         Args:
@@ -171,10 +172,11 @@ class StoreSource(Source):
             prefetch: fetches a version in a process of its own, while this one serves.
             trust: keys, one of which must have signed what is live; None if it need not be signed.
             loading: with other workers of the service.
+            report: receives which items the live version refuses of those that another one took.
         """
         self.url = store if isinstance(store, str) else store.address
         super().__init__(hide_password(self.url), loading)
-        self.cache, self.prefetch = cache, prefetch
+        self.cache, self.prefetch, self._report = cache, prefetch, report
         self._opened = None if isinstance(store, str) else store
         self._own, self._opening = self._opened is None, threading.Lock()
         self._noted: str | None = None
@@ -207,11 +209,11 @@ class StoreSource(Source):
         if self.trusted is not None:
             return self._load_signed(self.trusted, store, state, held)
         if held is None or live != held.manifest.content:
-            newer = load_latest(store, live, self.fetch(store, live, held is not None))
+            newer = load_latest(store, live, self.fetch(store, live, held is not None), self._report)
         elif (state.seq, state.id) == self._position:
             return None
         else:
-            newer = catch_up(store, live, held)
+            newer = catch_up(store, live, held, self._report)
         self.resynchronised += self._position is not None and not holds_change(store, state, *self._position)
         self._position = newer.manifest.items_seq, newer.manifest.items_id
         return newer

@@ -1,5 +1,8 @@
 """New or changed items into the live version of a store, and what becomes of them when a new version goes live.
 
+A service that does not serve the live version yet takes items, too: the journal gets them as they were given, whoever
+serves the live version encodes them, and the next who puts items into that version enters their records with its own.
+
 The as-of of the new version's bundle tells which upserts its table of items contains: every later one stays on top of
 it. A change's number decides, in the order of the store. A time is brought to the last change that is surely before
 it; without an as-of no upsert is taken to be in the table.
@@ -39,76 +42,97 @@ class VersionChangedError(CorankError):
 
 def upsert(
     store: Store, version: str, funnel: Funnel, items: list[dict[str, Any]], by: str | None = None
-) -> int:
-    """Put new or changed items into the live version.
+) -> StoreState:
+    """Put new or changed items into a store, whichever version is live.
 
     Args:
         store: the store.
-        version: the live version.
-        funnel: of that version; it encodes the items.
+        version: the version that was live when the items were read.
+        funnel: of that version; it checks the items, and encodes them if its version is live.
         items: `id` and columns of each; a column that is left out is missing from then on.
         by: who does it, for the log; user@host of this process if None.
 
     Returns:
-        The number of the change.
+        The head with the change.
 
-    Raises RequestError if a feature refuses an item, VersionChangedError if `version` is not live any more or not the
-    funnel's, StoreError.
+    Raises RequestError if a feature refuses an item, VersionChangedError if `version` is not the funnel's, StoreError.
     """
     if funnel.manifest.content != version:
         raise VersionChangedError(
-            f"{store.address}: {version} is live, items were read as of {funnel.manifest.content}"
+            f"{store.address}: {version} was live, items were read as of {funnel.manifest.content}"
         )
-    return change_items(store, version, items, encode_records(funnel, items), by)
+    return change_items(store, funnel, items, encode_records(funnel, items), by, into_any=True)
 
 
 def change_items(
     store: Store,
-    version: str,
+    funnel: Funnel,
     items: list[dict[str, Any]],
     records: Pairs,
     by: str | None = None,
     removed: Sequence[Id] = (),
     moves: OffsetMoves = MappingProxyType({}),
-) -> int:
+    into_any: bool = False,
+) -> StoreState:
     """Put items into the live version, and remove others.
 
     Args:
         store: the store.
-        version: the live version.
+        funnel: of the version that was live when the items were read.
         items: `id` and columns of each; they may have more than the version knows, for later ones.
-        records: theirs, and of removed items.
+        records: theirs, and of removed items, as that version encodes them.
         by: as of `upsert`.
         removed: ids of items that are not known any more.
         moves: offsets of the stream that all this comes from, which change with it.
+        into_any: whether the items are taken, without records, if another version is live now.
 
     Returns:
-        The number of the change.
+        The head with the change.
 
-    Raises RequestError if it is too much at once, VersionChangedError if `version` is not live any more,
+    Raises RequestError if it is too much at once, VersionChangedError if another version is live now,
     OffsetsMovedError if it was applied already, StoreError.
     """
-    table = f"changed/{version}"
+    version = funnel.manifest.content
     while True:
         raw, state = StoreState.read(store)
-        if state.live != version:
+        live = state.require_live(store)
+        if live != version and not into_any:
             raise VersionChangedError(
-                f"{store.address}: {state.live} is live, {version} was when the items were read"
+                f"{store.address}: {live} is live, {version} was when the items were read"
             )
         state = state.with_offsets(moves, store.address)
-        at, gone = store_time(store), list(removed)
         change = Change(
-            version=version, at=at, items=items, records=[*records], removed=gone, before=state.id
+            version=live,
+            at=store_time(store),
+            items=items,
+            records=[*records] if live == version else [],
+            removed=list(removed),
+            before=state.id,
         )
-        facts = state.versions[version]
-        changed = facts.changed + count_new(store, table, dict(records))
-        after = state.with_facts(version, facts, changed=changed).with_change(change.id)
-        entries: dict[str, Pairs] = {table: records} | record_change(
-            after.seq, change, "upsert", by or local_operator()
-        )
+        if live == version:
+            after, entries = _enter(store, state, funnel, dict(records))
+        else:
+            after, entries = state.with_lag(live), {}
+        after = after.with_change(change.id)
+        entries |= record_change(after.seq, change, "upsert", by or local_operator())
         _check_size(entries)
         if store.swap(raw, after.to_bytes(), entries):
-            return after.seq
+            return after
+
+
+def _enter(
+    store: Store, state: StoreState, funnel: Funnel, records: dict[bytes, bytes]
+) -> tuple[StoreState, dict[str, Pairs]]:
+    """The head, and the entries of its table, with records of the live version and all that the table lacks before."""
+    version = funnel.manifest.content
+    lacking, table = dict[bytes, bytes](), f"changed/{version}"
+    applied, _ = state.applied_until(version)
+    for _, change in read_journal(store, applied, state.seq) if applied < state.seq else ():
+        lacking |= changed_records(funnel, version, change)
+    records = {**lacking, **records}
+    facts = state.versions[version]
+    changed = facts.changed + count_new(store, table, records)
+    return state.with_facts(version, facts, changed=changed, lags=False), {table: [*records.items()]}
 
 
 def _check_size(entries: Mapping[str, Pairs]) -> None:
@@ -145,6 +169,33 @@ def known_columns(funnel: Funnel, items: Iterable[Mapping[str, Any]]) -> list[di
     """Leave of items `id` and the columns that a bundle knows."""
     known = {*funnel.request_encoder.item_columns, "id"}
     return [{name: value for name, value in row.items() if name in known} for row in items]
+
+
+def changed_records(
+    funnel: Funnel, version: str, change: Change, report: Report = lambda line: None
+) -> dict[bytes, bytes]:
+    """Return, by key, the records that a change adds to a version or replaces in it."""
+    if change.version == version and change.records:
+        return dict(change.records)
+    return _encode_rows(funnel, change, report)
+
+
+def _encode_rows(funnel: Funnel, change: Change, report: Report) -> dict[bytes, bytes]:
+    """Encode the items of a change as they were given; those that the version refuses are reported and left out."""
+    rows, gone = known_columns(funnel, change.items), encode_removals(funnel, change.removed)
+    try:
+        return dict(gone + encode_records(funnel, rows)) if rows else dict(gone)
+    except RequestError:
+        return dict(gone) | dict(pair for row in rows for pair in _encode_alone(funnel, row, report))
+
+
+def _encode_alone(funnel: Funnel, row: dict[str, Any], report: Report) -> Iterable[tuple[bytes, bytes]]:
+    """Encode one item; none if it is refused, which is reported."""
+    try:
+        return encode_records(funnel, [row])
+    except RequestError as error:
+        report(f"item {row.get('id')!r} is left out: {error}")
+        return []
 
 
 _ID_TYPES = (pl.Int64, pl.String)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -21,9 +22,17 @@ from corank.serving.http.worker import RankingService
 from corank.serving.log.request_log import RoleLogs
 from corank.serving.store.base import Store
 from corank.serving.store.claims import LEASES, read_leases
+from corank.serving.store.journal import JOURNAL, Change, journal_key
 from corank.serving.store.publish import publish_bundle
-from corank.serving.store.retention import promote_version, remove_versions, roll_back_store, withdraw_version
+from corank.serving.store.retention import (
+    list_versions,
+    promote_version,
+    remove_versions,
+    roll_back_store,
+    withdraw_version,
+)
 from corank.serving.store.source import BundleSource, StoreSource
+from corank.serving.store.upsert import upsert
 from tests.support.bundle_versions import variant
 from tests.support.service import TOKEN, access
 from tests.support.shared import derived
@@ -59,7 +68,7 @@ class Service:
 
     def __init__(self, store: Store, cache: Path, canary: str | None, shadow: str | None, log: Path) -> None:
         self.said: list[str] = []
-        source = StoreSource(store, cache)
+        source = StoreSource(store, cache, report=self.said.append)
         self.rollout = Rollout(source, canary, shadow, self.said.append)
         self.follower = Follower(source, 60.0, self.said.append, self.rollout)
         logs = RoleLogs(log, roles=["live", *(one.role for one in self.rollout.candidates)])
@@ -89,6 +98,53 @@ def serving(
     service = Service(store, folder / "cache", canary, shadow, folder / "log")
     with TestClient(service.service.app()) as service.client:
         yield service
+
+
+# Items meanwhile
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_items_are_taken_from_when_a_version_goes_live_until_it_is_served(
+    store: Store, versions: tuple[str, str], tmp_path: Path, beside: bool
+) -> None:
+    """By the rows alone; with a canary and a shadow, too, which are the versions before and after."""
+    live, staged = versions
+    names = (f"{live}:50%", staged) if beside else (None, None)
+    with serving(store, tmp_path, *names) as service:
+        promote_version(store, staged)  # which is not seen before something wakes the follower
+
+        def put(*rows: dict[str, Any]) -> dict[str, Any]:
+            reply = service.client.post("/items", json={"items": rows}, headers=TOKEN)
+            assert reply.status_code == 200, reply.text
+            answer: dict[str, Any] = reply.json()
+            return answer
+
+        assert put(item(3, 99), item(4, 98)) == {"items": 2, "items_seq": 3, "live": False}
+        eventually(lambda: service.client.get("/version").json()["items_seq"] == 3)
+        assert service.client.get("/version").json()["model_version"] == f"{2:016x}"
+        assert put(item(5, 97)) == {"items": 1, "items_seq": 4}
+        served = [service.follower.funnel, *(one.funnel for one in service.rollout.candidates if one.funnel)]
+        for funnel in served:
+            assert all(funnel.describe_item(id_) is not None for id_ in ("99", "98", "97"))
+    assert {one.version: one.changed for one in list_versions(store)} == {live: 0, staged: 3}
+
+
+def test_items_that_the_version_that_went_live_refuses_are_told(
+    store: Store, versions: tuple[str, str], tmp_path: Path
+) -> None:
+    live, staged = versions
+    with serving(store, tmp_path) as service:
+        promote_version(store, staged)
+        head = upsert(store, live, derived().funnel, [item(3, 99), item(4, 98)])
+        raw, key = store.get(JOURNAL, [journal_key(head.seq)])[0] or b"", journal_key(head.seq)
+        change = msgspec.msgpack.decode(raw, type=Change)
+        odd = msgspec.structs.replace(change, items=[item(3, 99, worth="dear"), item(4, 98)])
+        raw, state = msgspec.msgpack.encode(odd), head.model_copy(update={"id": odd.id})
+        assert store.swap(store.head(), state.to_bytes(), {JOURNAL: [(key, raw)]})
+        service.follower.refresh()
+        assert service.follower.funnel.manifest.items_seq == 3
+        assert [service.follower.funnel.describe_item(id_) is None for id_ in ("99", "98")] == [True, False]
+        assert any("item 99 is left out: " in line for line in service.said)
 
 
 # Who gets it

@@ -236,7 +236,7 @@ def test_a_follower_that_catches_up_is_one_that_reads_all_anew(
     follower, base = Follower(store, tmp_path / "cache"), case.funnel
     before = answers(follower.look())
     for n, rows in enumerate([[item(3, worth=1.0)], [item(4, 99), item(5)], [item(6, 99, worth=2.0)]]):
-        assert upsert(store, version, base, rows) == n + 2
+        assert upsert(store, version, base, rows).seq == n + 2
         if n != 1:
             follower.look()
     funnel = follower.look()

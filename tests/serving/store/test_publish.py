@@ -15,13 +15,13 @@ from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.store.base import Pairs, Store
-from corank.serving.store.fetch import fetch_bundle
-from corank.serving.store.journal import JOURNAL, LOG, journal_key, read_journal
+from corank.serving.store.fetch import catch_up, fetch_bundle
+from corank.serving.store.journal import JOURNAL, LOG, journal_key, read_journal, read_log
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import _refuse_another, publish_bundle
 from corank.serving.store.record_codec import RecordFormat
-from corank.serving.store.retention import list_versions
-from corank.serving.store.upsert import VersionChangedError, upsert
+from corank.serving.store.retention import list_versions, roll_back_store
+from corank.serving.store.upsert import VersionChangedError, change_items, encode_records, upsert
 from corank.serving.store.version_parts import encode_manifest
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
@@ -87,8 +87,8 @@ def test_a_bundle_goes_live(first: Path, second: Path, store: Store) -> None:
 
 def test_items_come_and_the_latest_wins(first: Path, store: Store, tmp_path: Path) -> None:
     version, funnel = publish_bundle(first, store), derived().funnel
-    assert upsert(store, version, funnel, [item(3, worth=1.5), item(4, 99)]) == 2
-    assert upsert(store, version, funnel, [item(5, 99, worth=2.5)]) == 3
+    assert upsert(store, version, funnel, [item(3, worth=1.5), item(4, 99)]).seq == 2
+    assert upsert(store, version, funnel, [item(5, 99, worth=2.5)]).seq == 3
     live = served(store, tmp_path / "cache")
     assert live.manifest.items_seq == 3
     assert worths(live) == worths(funnel) | {3: 1.5, 99: 2.5}
@@ -137,14 +137,45 @@ def test_items_that_are_refused_leave_no_trace(
     assert (content(local), local.head()) == (before, head)
 
 
-def test_items_are_not_put_into_what_is_live_no_more(first: Path, second: Path, local: Store) -> None:
+def test_items_that_the_version_before_takes_are_encoded_by_whoever_serves_the_live_one(
+    first: Path, second: Path, store: Store, tmp_path: Path
+) -> None:
+    version, funnel = publish_bundle(first, store), derived().funnel
+    other = publish_bundle(second, store)
+    held = served(store, tmp_path / "cache")
+    head = upsert(store, version, funnel, [item(3, worth=1.5), item(4, 99)])
+    head = upsert(store, version, funnel, [item(5, 99, worth=2.5)])
+    assert (head.seq, head.live, [one.changed for one in list_versions(store)]) == (4, other, [0, 0])
+    assert [change.version for _, change in read_journal(store, 0, 4)] == [version, other, other, other]
+    # a reader that starts now, one that follows, and one of the version before
+    expected = records(held) | dict(encode_records(held, [item(3, worth=1.5), item(5, 99, worth=2.5)]))
+    for live in (served(store, tmp_path / "cache"), catch_up(store, other, held)):
+        assert live.manifest.items_seq == 4 and records(live) == expected
+    assert worths(served(store, tmp_path / "cache", version)) == worths(funnel) | {3: 1.5, 99: 2.5}
+    # who serves the live version enters them with the next items
+    upsert(store, other, Funnel.open(second), [item(6, 99, worth=3.5)])
+    upsert(store, version, funnel, [item(7, 3, worth=4.5)])
+    upsert(store, other, Funnel.open(second), [item(8, 98, worth=5.5)])
+    assert list_versions(store)[1].changed == 3
+    assert worths(served(store, tmp_path / "cache")) == worths(held) | {3: 4.5, 99: 3.5, 98: 5.5}
+    assert publish_bundle(second, store) == other  # which finds nothing missing
+    # a version that went live since has them, and the one before it, too
+    upsert(store, version, funnel, [item(9, 97, worth=6.5)])
+    assert roll_back_store(store) == version
+    assert worths(served(store, tmp_path / "cache")) == worths(funnel) | {3: 4.5, 99: 3.5, 98: 5.5, 97: 6.5}
+    assert worths(served(store, tmp_path / "cache", other))[97] == 6.5
+    assert [line.version for line in read_log(store)] == [version, *[other] * 7, version]
+
+
+def test_a_topic_waits_for_the_version_that_went_live(first: Path, second: Path, local: Store) -> None:
+    """Its rows that the version refuses are put aside."""
     version = publish_bundle(first, local)
     other = publish_bundle(second, local)
-    before = content(local)
+    before, funnel = content(local), derived().funnel
     with pytest.raises(VersionChangedError, match=f"{other} is live, {version} was when the items were read"):
-        upsert(local, version, derived().funnel, [item(3)])
-    with pytest.raises(VersionChangedError, match=f"{other} is live, items were read as of {version}"):
-        upsert(local, other, derived().funnel, [item(3)])
+        change_items(local, funnel, [item(3)], encode_records(funnel, [item(3)]))
+    with pytest.raises(VersionChangedError, match=f"{other} was live, items were read as of {version}"):
+        upsert(local, other, funnel, [item(3)])
     assert content(local) == before
 
 
@@ -152,7 +183,7 @@ def test_items_that_come_at_once_are_all_counted(first: Path, local: Store, tmp_
     version, funnel = publish_bundle(first, local), derived().funnel
 
     def put(n: int) -> int:
-        return upsert(local, version, funnel, [item(3, 100 + n, worth=n), item(4, 50, worth=n)])
+        return upsert(local, version, funnel, [item(3, 100 + n, worth=n), item(4, 50, worth=n)]).seq
 
     with ThreadPoolExecutor(4) as pool:
         changes = list(pool.map(put, range(20)))
@@ -378,7 +409,7 @@ def test_what_comes_just_before_the_swap_is_in_it(
 
     def happens(number: int, entries: Mapping[str, Pairs]) -> None:
         if JOURNAL in entries and len(came) < 3:
-            came.append(upsert(store, version, funnel, [item(3, 90 + len(came))]))
+            came.append(upsert(store, version, funnel, [item(3, 90 + len(came))]).seq)
 
     publish_bundle(second, Between(store, happens))
     assert came == [2, 3, 4]

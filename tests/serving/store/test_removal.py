@@ -32,7 +32,7 @@ def change(store: Store, *items: dict[str, Any], removed: Sequence[int] = (), **
     """Put items into the first bundle, which is live, and remove others."""
     funnel = derived().funnel
     records = (encode_records(funnel, items) if items else []) + encode_removals(funnel, removed)
-    return change_items(store, funnel.manifest.content, [*items], records, None, removed, **more)
+    return change_items(store, funnel, [*items], records, None, removed, **more).seq
 
 
 def known(funnel: object, *ids: int) -> list[bool]:

@@ -273,6 +273,18 @@ def test_the_journal_loses_what_every_version_has(bundles: list[Path], store: St
     assert head(store).live == third
 
 
+def test_the_journal_keeps_what_the_live_version_has_not_entered(
+    bundles: list[Path], store: Store, tmp_path: Path
+) -> None:
+    publish_bundle(bundles[0], store)
+    publish_bundle(bundles[1], store)
+    put(store, bundles[0], item(3, 97, worth=1.0))  # by a service that has not seen the second
+    publish_bundle(later(store, tmp_path, 5), store, stage=True)
+    remove_versions(store, keep=0)
+    assert entries(store) == [3] and head(store).journal_from == 3
+    assert worths(served(store, tmp_path / "cache")) == worths(Funnel.open(bundles[1])) | {97: 1.0}
+
+
 def test_a_bundle_older_than_the_journal_is_told(bundles: list[Path], local: Store, tmp_path: Path) -> None:
     publish_bundle(bundles[0], local)
     put(local, bundles[0], item(3, 97, worth=1.0))
