@@ -1,7 +1,8 @@
 """Stores whose live version must be signed by a trusted key."""
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import pytest
 
 from corank.bundle.manifest import signed_content
 from corank.bundle.signatures import SigningKeys, TrustedKeys
-from corank.core.errors import BundleError, TrustError
+from corank.core.errors import BundleError, CorankError, StoreError, TrustError
 from corank.core.stored_matrix import StoredMatrix
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.http.follower import Follower
-from corank.serving.http.serve_settings import ServeSettings
+from corank.serving.http.serve_settings import Limits, ServeSettings
 from corank.serving.http.startup import describe_trust
+from corank.serving.http.versions import Rollout
+from corank.serving.http.worker import RankingService
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetch_bundle
 from corank.serving.store.live_version import LiveStatement, StoreState
@@ -25,9 +28,10 @@ from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.retention import remove_versions, roll_back_store
 from corank.serving.store.source import StoreSource
 from corank.serving.store.upsert import upsert
+from corank.serving.store.version_parts import read_stored_manifest
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
-from tests.support.service import TOKEN, running_service
+from tests.support.service import TOKEN, access, running_service
 from tests.support.shared import derived
 from tests.support.signing import KeyPair, make_keys
 from tests.support.stores import item, opened, read_plain, replace_manifest, worths
@@ -69,6 +73,10 @@ class Scene:
         return Follower(self.source(*keys, cache=cache))
 
     @property
+    def sign(self) -> SigningKeys | None:
+        return SigningKeys.load([self.keys.private])
+
+    @property
     def state(self) -> StoreState:
         return StoreState.read(self.store)[1]
 
@@ -86,6 +94,45 @@ def scene(tmp_path: Path, bundles: tuple[Path, Path], pairs: tuple[KeyPair, KeyP
 def name(keys: KeyPair) -> str:
     """Fingerprint and file of a key."""
     return str(TrustedKeys.load([keys.public]))
+
+
+def unsigned(scene: Scene) -> None:
+    """Publish another version without a key."""
+    scene.publish(scene.second)
+
+
+def of_another_key(scene: Scene) -> None:
+    """Publish another version with a key that is not trusted."""
+    scene.publish(scene.second, scene.other)
+
+
+def nothing_live(scene: Scene) -> None:
+    """Write a head by which nothing is live."""
+    scene.swap_head(StoreState())
+
+
+def no_head(scene: Scene) -> None:
+    """Write what is no head at all."""
+    assert scene.store.swap(scene.store.head(), b"\xff")
+
+
+def altered_record(scene: Scene) -> None:
+    """Alter an item of a version that a trusted key has just made live."""
+    alter_record(scene, scene.publish(scene.second, scene.keys))
+
+
+def removed(scene: Scene) -> None:
+    """Remove the parts of a version that a trusted key has just made live."""
+    scene.store.drop(f"parts/{scene.publish(scene.second, scene.keys)}")
+
+
+def alter_record(scene: Scene, version: str) -> None:
+    """Alter an item, with the right checksum."""
+    form = RecordFormat.from_manifest(read_stored_manifest(scene.store, version)[0])
+    key, record = next(scene.store.scan(f"items/{version}"))[0]
+    layer = form.decode({key: record})
+    parts = {part: StoredMatrix(matrix.values + 1) for part, matrix in layer.parts.items()}
+    scene.store.put({f"items/{version}": form.encode(replace(layer, parts=parts), np.arange(1))})
 
 
 def refused(follower: Follower) -> str:
@@ -114,6 +161,78 @@ def test_signed_versions_are_served_and_unsigned_ones_refused_while_the_live_one
     assert follower.funnel.manifest.items_seq == scene.state.seq
 
 
+def ask(follower: Follower, path: str) -> str:
+    """What a service in process, whose follower is not started, tells of itself."""
+    service = RankingService(follower, Limits(), access())
+
+    async def get() -> httpx2.Response:
+        transport = httpx2.ASGITransport(service.app())
+        async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
+            return await client.get(path)
+
+    return asyncio.run(get()).text
+
+
+@pytest.mark.parametrize("write", [unsigned, of_another_key, nothing_live, no_head, altered_record, removed])
+def test_nobody_who_can_write_to_a_store_keeps_a_service_from_starting(
+    scene: Scene, write: Callable[[Scene], None]
+) -> None:
+    """The version that a trusted key made live last here is served from the cache, and that is told."""
+    first = scene.publish(scene.first, scene.keys)
+    held, before = scene.follower(scene.keys), scene.state
+    write(scene)
+    refused(held)
+    with pytest.raises(CorankError):
+        scene.follower(scene.keys, cache="new")  # which has nothing to serve
+    said: list[str] = []
+    restarted = Follower(scene.source(scene.keys), report=said.append)
+    assert restarted.funnel.manifest.content == first and restarted.from_cache
+    assert (restarted.trouble, restarted.untrusted) == (held.trouble, held.untrusted)
+    (line,) = said
+    assert f"{held.trouble}; serving {first}, which was live last, from the cache" in line
+    status, metrics = json.loads(ask(restarted, "/status")), ask(restarted, "/metrics")
+    assert status["ready"] and status["source_error"] == held.trouble
+    assert status["source_untrusted"] is held.untrusted is (write in (unsigned, of_another_key))
+    for name, value in (("source_untrusted", held.untrusted), ("source_up", False), ("from_cache", True)):
+        assert f"corank_{name} {float(value)}" in metrics
+    # an operator puts the store right
+    scene.swap_head(before)
+    roll_back_store(scene.store, first, sign=scene.sign)
+    assert followed(restarted) == first
+    assert not restarted.from_cache and not restarted.untrusted
+
+
+def test_a_canary_that_was_taken_out_of_the_head_keeps_no_service_from_starting(scene: Scene) -> None:
+    scene.publish(scene.first, scene.keys)
+    canary = publish_bundle(scene.second, scene.store, sign=scene.sign, stage=True)
+    share, source = f"{canary}:50%", scene.source(scene.keys)
+    rollout = Rollout(source, share)
+    rollout.refresh(lambda funnel: None, first=True)
+    assert rollout.describe()[0]["situation"] == "served"
+    versions = {name: facts for name, facts in scene.state.versions.items() if name != canary}
+    scene.swap_head(scene.state.model_copy(update={"versions": versions}))
+    with pytest.raises(StoreError, match="no version"):
+        Rollout(scene.source(scene.keys, cache="new"), share).check_versions()
+    restarted = Rollout(source, share)
+    restarted.check_versions()
+    restarted.refresh(lambda funnel: None, first=True)
+    assert "no version" in restarted.describe()[0]["error"]
+
+
+def test_what_is_refused_is_told_also_where_the_store_was_away_before(scene: Scene) -> None:
+    scene.publish(scene.first, scene.keys)
+    said: list[str] = []
+    follower = Follower(scene.source(scene.keys), report=said.append)
+    head = scene.store.head()
+    assert scene.store.swap(head, b"{")
+    refused(follower)
+    assert scene.store.swap(b"{", head or b"")
+    unsigned(scene)
+    refused(follower)
+    for line, reason in zip(said, ("its head is not corank's", "is not signed"), strict=True):
+        assert line.startswith("serving on: ") and reason in line, said
+
+
 def test_a_version_of_another_key_is_refused(scene: Scene) -> None:
     version = scene.publish(scene.first, scene.other)
     message = rf"{version}.* is signed by {name(scene.other)}.*; trusted keys: {name(scene.keys)}"
@@ -139,8 +258,9 @@ def test_an_old_head_that_is_put_back_is_refused_also_after_a_restart(scene: Sce
     follower = scene.follower(scene.keys)
     scene.swap_head(old)
     assert f"{second} went live after it" in refused(follower)
-    with pytest.raises(TrustError, match="an old head was put back"):
-        scene.follower(scene.keys)
+    restarted = scene.follower(scene.keys)
+    assert restarted.funnel.manifest.content == second and restarted.from_cache
+    assert "an old head was put back" in refused(restarted)
     # without a cache there is nothing to compare with: docs/guides/serving.md says so
     assert scene.follower(scene.keys, cache="new").funnel.manifest.content == first
     # a restored store: what is live is signed anew
@@ -165,12 +285,7 @@ def test_a_signed_roll_back_to_a_signed_version_is_followed(scene: Scene) -> Non
 
 
 def test_an_altered_record_of_an_item_is_refused(scene: Scene) -> None:
-    version = scene.publish(scene.first, scene.keys)
-    form = RecordFormat.from_manifest(Funnel.open(scene.first).manifest)
-    key, record = next(scene.store.scan(f"items/{version}"))[0]
-    layer = form.decode({key: record})
-    parts = {part: StoredMatrix(matrix.values + 1) for part, matrix in layer.parts.items()}
-    scene.store.put({f"items/{version}": form.encode(replace(layer, parts=parts), np.arange(1))})
+    alter_record(scene, scene.publish(scene.first, scene.keys))
     with pytest.raises(BundleError, match=r"items/part\..*: is not as published"):
         scene.follower(scene.keys)
 
@@ -261,7 +376,8 @@ def test_commands_sign_and_a_service_that_trusts_keys_takes_nothing_unsigned(
         ("--sign", scene.keys.private),
     )
     version = scene.publish(scene.first)
-    code, _, said = run_corank(capsys, "serve", store, "--cache", scene.folder / "cache", *trust)
+    cache = scene.folder / "cache"
+    code, _, said = run_corank(capsys, "serve", store, "--port", 0, "--cache", cache, *trust)
     assert code == 1 and said.startswith("error: ") and "Traceback" not in said
     assert f"by which {version} is live, is not signed" in said
     for command in (
@@ -270,11 +386,15 @@ def test_commands_sign_and_a_service_that_trusts_keys_takes_nothing_unsigned(
         ["store", "rollback", store],
     ):
         assert run_corank(capsys, *command, *sign)[0] == 0
-    with running_service(store, scene.folder / "cache", *trust) as (url, _):
+    options = (store, cache, *trust)
+    with running_service(*options):
+        scene.publish(scene.second)
+    with running_service(*options) as (url, _):
+        assert httpx2.get(f"{url}/status").json()["source_untrusted"]
         reply = httpx2.post(f"{url}/items", json={"items": [item(3, 99)]}, headers=TOKEN)
         assert reply.status_code == 409 and "not signed" in reply.json()["error"]
         assert httpx2.post(f"{url}/rank", json=derived().request("test", 0)).status_code == 200
-    settings = ServeSettings(source=store, cache=scene.folder / "cache")
+    settings = ServeSettings(source=store, cache=cache)
     assert describe_trust(settings).startswith(
         f"trust: whoever can write to {store}; --trust PUBLIC_KEY takes"
     )

@@ -193,7 +193,8 @@ class Funnel:
 
         Args:
             source: the bundle's folder, or its URL in object storage as text; or the address of a store, such as
-                `lmdb:/srv/shop`. Later changes of the store are not seen: `corank.serve` follows them.
+                `lmdb:/srv/shop`: what is live there, or, if that cannot be read, what was live last by `cache`. Later
+                changes of the store are not seen: `corank.serve` follows them.
             trust: public ed25519 keys, PEM files, one of which must have signed the bundle; none: it need not be
                 signed.
             cache: the folder for bundles of a store; `~/.cache/corank` unless given.
@@ -201,7 +202,7 @@ class Funnel:
         Raises:
             BundleError: the bundle is truncated, altered or of mixed versions.
             StoreError: the store cannot be read.
-            TrustError: no trusted key signed it.
+            TrustError: no trusted key signed it, and `cache` has no version of the store that one did.
         """
         keys = TrustedKeys.load([require_local(key) for key in trust])
         if isinstance(source, str) and is_store(source):

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from corank.core.arrays import unmap_pages
-from corank.core.errors import CorankError
+from corank.core.errors import CorankError, TrustError
 from corank.core.panics import panics_as_errors
 from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
@@ -20,7 +20,7 @@ from corank.serving.funnel.request import Request
 from corank.serving.http.process.worker_process import Drain
 from corank.serving.http.user_lookup import UserLookup
 from corank.serving.http.versions import Rollout
-from corank.serving.store.source import Source, load_first
+from corank.serving.store.source import Source, describe_error, load_first
 
 
 def release_memory() -> None:
@@ -55,7 +55,7 @@ class Follower:
         report: Report = lambda line: None,
         rollout: Rollout | None = None,
     ) -> None:
-        """Load the live funnel and warm it; from the cache if the store cannot be read.
+        """Load the live funnel and warm it; from the cache if what is live cannot be read, or is refused.
 
         Args:
             source: of the funnel.
@@ -66,10 +66,12 @@ class Follower:
         Raises CorankError if there is nothing to serve.
         """
         self.source, self.every, self.report = source, every, report
-        self.trouble: str | None
+        funnel, error = load_first(source, report)
+        self.trouble = None if error is None else describe_error(error)
         """Why the last check of the source failed, None if it did not; the held funnel stays live."""
-        funnel, self.trouble = load_first(source, report)
-        self.from_cache = self.trouble is not None
+        self.untrusted = isinstance(error, TrustError)
+        """Whether it failed since no trusted key has signed what is live, or an older head was put back."""
+        self.from_cache = error is not None
         """Whether the funnel was read from the cache alone, and not compared with the store since."""
         self.equal_at = time.monotonic()
         """When the last check that succeeded ended, after which the funnel equalled the source; or the start."""
@@ -122,9 +124,10 @@ class Follower:
                     self._warm_recent(newer)
         except Exception as error:
             # any error: the held funnel is served on, and the next check may succeed
-            if self.trouble is None:
-                self.report(f"serving on: {error if isinstance(error, CorankError) else repr(error)}")
-            self.trouble = str(error)
+            untrusted = isinstance(error, TrustError)
+            if self.trouble is None or untrusted != self.untrusted:
+                self.report(f"serving on: {describe_error(error)}")
+            self.trouble, self.untrusted = describe_error(error), untrusted
             return
         if self.trouble is not None:
             self.report("the source answers again")
@@ -147,7 +150,7 @@ class Follower:
 
     def _note_success(self) -> None:
         """Note that what is served equals the source."""
-        self.trouble, self.from_cache = None, False
+        self.trouble, self.untrusted, self.from_cache = None, False, False
         self.equal_at = time.monotonic()
         try:
             self.source.note_live(self.funnel.manifest.content)
@@ -222,6 +225,7 @@ class ServiceStatus:
             "source": follower.source.address,
             "source_up": follower.trouble is None,
             "source_error": follower.trouble,
+            "source_untrusted": follower.untrusted,
             "from_cache": follower.from_cache,
             "served_seq": follower.funnel.manifest.items_seq,
             "known_seq": follower.source.known_seq,

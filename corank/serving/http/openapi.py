@@ -46,7 +46,7 @@ def make_document(max_body: int) -> dict[str, Any]:
         "408": "The body did not arrive in time",
         "413": f"The body has more than {max_body:,} bytes",
         "415": f"The body is not declared as {JSON} or {MSGPACK}",
-        "503": "Too many requests are waiting, or another version went live; see Retry-After",
+        "503": "Too many requests are waiting, or the store cannot be written; see Retry-After",
     }
     item_errors = errors | ACCESS_ERRORS | {"409": "The service serves a bundle, not a store"}
     token: dict[str, Any] = {"security": [{"token": []}]}

@@ -80,9 +80,13 @@ GAUGES: dict[str, tuple[str, Literal["livemin", "livemax"]]] = {
     "items_seq": ("Number of the last change of the items served", "livemin"),
     "ready": ("1 if requests should be sent here, 0 once the service was told to end", "livemin"),
     "source_up": ("1 if the last check of the source succeeded", "livemin"),
+    "source_untrusted": (
+        "1 if no trusted key has signed what is live, so that the version before is served on",
+        "livemax",
+    ),
     "behind_seconds": ("Seconds since what is served was known to equal the source", "livemax"),
     "from_cache": (
-        "1 if what is served was read from the cache, since the store was away at the start",
+        "1 if what is served was read from the cache, since what is live could not be read at the start",
         "livemax",
     ),
     "users_away": ("1 if users are not looked up, since look-ups failed or were late", "livemax"),
@@ -298,6 +302,7 @@ class ServiceMetrics:
             "items_seq": manifest.items_seq,
             "ready": status.is_ready,
             "source_up": status.follower.trouble is None,
+            "source_untrusted": status.follower.untrusted,
             "behind_seconds": status.behind_seconds,
             "from_cache": status.follower.from_cache,
             "users_away": status.users_away,

@@ -216,14 +216,17 @@ class Rollout:
         return [one for one in (self.canary, self.shadow) if one is not None]
 
     def check_versions(self) -> None:
-        """Raise StoreError if the store does not have a version. One that cannot be read is not asked."""
+        """Raise StoreError if neither the store nor the cache has a version. A store that cannot be read is not asked.
+
+        What was served here before is no mistake of who starts the service, but of who wrote to the store.
+        """
         for one in self.candidates:
             try:
                 store = one.source.open()
                 _, state = StoreState.read(store)
             except StoreError:
                 return
-            if one.version not in state.versions:
+            if one.version not in state.versions and not (one.source.cache / one.version).exists():
                 known = ", ".join(state.versions) or "none"
                 raise StoreError(
                     f"--{one.role}: {store.address}: no version {one.version!r}; there are {known}"

@@ -77,7 +77,8 @@ class TrustedLive:
         Args:
             keys: one of them must have signed what is live.
             address: of the store.
-            cache: folder of fetched bundles; the newest statement is kept there, for a service that starts anew.
+            cache: folder of fetched bundles; the newest statement that was served is kept there, for a service that
+                starts anew.
         """
         self.keys, self._address = keys, address
         name = hashlib.sha256(address.encode()).hexdigest()[:16]
@@ -92,27 +93,30 @@ class TrustedLive:
             manifest: SHA-256 of its manifest by the head.
             statement: that came with the head.
 
-        Returns the statement. Raises TrustError.
+        Returns the statement, which `keep` notes once the version can be served. Raises TrustError.
         """
         what = f"{self._address}: the head, by which {version} is live,"
         signed = statement or LiveStatement(version=version, manifest=manifest, seq=0, at=0)
         self.keys.verify(signed.content, signed.signatures, what)
         if (signed.version, signed.manifest) != (version, manifest):
             raise TrustError(f"{what} was altered: {signed.version} was signed as live; publish it again")
-        kept = self.read_kept()
-        newest = max(filter(None, (kept, self._newest, signed)), key=lambda one: one.at)
+        newest = max(filter(None, (self.read_kept(), self._newest, signed)), key=lambda one: one.at)
         if signed.at < newest.at:
             raise TrustError(
                 f"{what} was signed at {format_time(signed.at)}; {newest.version} went live after it, at "
                 f"{format_time(newest.at)}: an old head was put back; publish, or roll back to {version}, with --sign"
             )
         self._newest = signed
-        if kept is None or kept.at < signed.at:
-            write_text(self._file, signed.model_dump_json())
         return signed
 
+    def keep(self, statement: LiveStatement) -> None:
+        """Note a statement whose version is in the cache, whole: a service that starts anew may serve it."""
+        kept = self.read_kept()
+        if kept is None or kept.at < statement.at:
+            write_text(self._file, statement.model_dump_json())
+
     def read_kept(self) -> LiveStatement | None:
-        """The newest statement that a process with this cache has accepted; None if there is none, or it is damaged."""
+        """The newest statement that a process with this cache has served; None if there is none, or it is damaged."""
         with suppress(OSError, ValueError, TrustError):
             kept = LiveStatement.model_validate_json(self._file.read_bytes())
             self.keys.verify(kept.content, kept.signatures, str(self._file))

@@ -1,7 +1,7 @@
 """Where a service gets its funnel from: a store, whose head is followed, or a bundle, whose manifest is.
 
 Which version of a store was live last is noted beside the bundles of the cache: a service that starts while its store
-is away serves that version.
+is away, or what is live there cannot be served, serves that version.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import msgspec
 from corank.bundle.bundle import Bundle, find_manifest, is_proven
 from corank.bundle.signatures import TrustedKeys, is_content_name
 from corank.core.artifact import Proofs
-from corank.core.errors import BundleError, StoreError, TrustError
+from corank.core.errors import BundleError, CorankError, TrustError
 from corank.core.files import atomic_file
 from corank.core.objects import Location
 from corank.core.reports import Report
@@ -229,6 +229,7 @@ class StoreSource(Source):
             funnel = self.fetch(store, live, funnel is not None)
         elif statement.seq == funnel.manifest.items_seq:
             return None
+        trusted.keep(statement)
         return funnel.with_changes(statement.seq, statement.items_id)
 
     def load_cached(self) -> Funnel | None:
@@ -256,8 +257,13 @@ class StoreSource(Source):
                 self._opened = None
 
 
-def load_first(source: Source, report: Report = lambda line: None) -> tuple[Funnel, str | None]:
-    """Load the first funnel of a source, from the cache if the store cannot be read.
+def describe_error(error: Exception) -> str:
+    """An error in words: one that is not corank's with its type."""
+    return str(error) if isinstance(error, CorankError) else repr(error)
+
+
+def load_first(source: Source, report: Report = lambda line: None) -> tuple[Funnel, Exception | None]:
+    """Load the first funnel of a source, from the cache if what is live cannot be read, or is refused.
 
     Returns:
         The funnel, and why it is of the cache; None if it is of the source.
@@ -267,14 +273,15 @@ def load_first(source: Source, report: Report = lambda line: None) -> tuple[Funn
     try:
         funnel = source.load_newer(None)
         assert funnel is not None
-    except StoreError as error:
+    except Exception as error:
+        # any error: whoever can write to a store must not keep services down
         cached = source.load_cached()
         if cached is None:
             raise
         report(
-            f"{error}; serving {cached.manifest.content}, which was live last, from the cache, "
+            f"{describe_error(error)}; serving {cached.manifest.content}, which was live last, from the cache, "
             "without items that changed since"
         )
-        return cached, str(error)
+        return cached, error
     source.note_live(funnel.manifest.content)
     return funnel, None
