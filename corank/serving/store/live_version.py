@@ -324,8 +324,9 @@ class StoreState(Settings):
         state, former = self, self.live
         if former is not None and former in self.versions:
             applied, id_ = self.applied_until(former)
-            facts_then = self.versions[former]
-            state = state.with_facts(former, facts_then, applied=applied, applied_id=id_, lags=False)
+            state = state.with_facts(
+                former, self.versions[former], applied=applied, applied_id=id_, lags=False
+            )
         state = state.with_complete(version, facts.model_copy(update={"seq": self.seq + 1}))
         return state.model_copy(update={"live": version, "statement": None})
 
