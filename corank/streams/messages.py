@@ -79,6 +79,8 @@ def read_key(message: Message, text: bool) -> int | str:
     """Return the id that a tombstone names by its key. Raises DataError."""
     try:
         key = (message.key() or b"").decode()
+        if not text and key != str(int(key)):  # "1_0", " 12 " and others that Python takes
+            raise ValueError
         return read_id({"key": key if text else int(key)}, "key", text)
     except ValueError:
         raise DataError(

@@ -16,7 +16,7 @@ from corank.core.errors import DataError, RequestError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetch_bundle
-from corank.serving.store.journal import CHANGE_BYTES
+from corank.serving.store.journal import CHANGE_BYTES, Id, ItemRow
 from corank.serving.store.live_version import OffsetMoves, StoreState
 from corank.serving.store.record_codec import to_keys
 from corank.serving.store.upsert import (
@@ -30,8 +30,6 @@ from corank.serving.store.users import change_users, encode_user, user_columns
 from corank.streams.messages import DeadLetters, read_id, read_key, read_rows, require_row
 from corank.streams.metrics import FollowMetrics
 from corank.streams.topic import Message, end_offsets
-
-Id = int | str
 
 
 @dataclass(frozen=True)
@@ -170,17 +168,17 @@ class ItemSink(StoreSink):
         by_id: dict[Id, list[RowChange]] = {}
         for change in changes:
             by_id.setdefault(change.id, []).append(change)
-        rows, records, removed = list[dict[str, Any]](), list[tuple[bytes, bytes]](), list[Id]()
+        rows, records, removed = list[ItemRow](), list[tuple[bytes, bytes]](), list[Id]()
         while by_id:  # the last good change of each id counts
             last = {id_: changes[-1] for id_, changes in by_id.items()}
             put = [
-                {"id": id_} | {name: value for name, value in change.row.items() if name != key}
+                ItemRow(id_, {name: value for name, value in change.row.items() if name != key})
                 for id_, change in last.items()
                 if change.row is not None
             ]
             encoded, errors = encode_good(funnel, put)
             records += encoded
-            rows += [row for row in put if row["id"] not in errors]
+            rows += [row for row in put if row.id not in errors]
             removed += [id_ for id_, change in last.items() if change.row is None]
             self._bad += [(last[id_].message, error, last[id_].row) for id_, error in errors.items()]
             by_id = {id_: by_id[id_][:-1] for id_ in errors if len(by_id[id_]) > 1}
@@ -198,15 +196,13 @@ class ItemSink(StoreSink):
         return len(rows), len(removed)
 
 
-def encode_good(
-    funnel: Funnel, rows: Sequence[dict[str, Any]]
-) -> tuple[list[tuple[bytes, bytes]], dict[Id, str]]:
+def encode_good(funnel: Funnel, rows: Sequence[ItemRow]) -> tuple[list[tuple[bytes, bytes]], dict[Id, str]]:
     """Encode the rows that a bundle takes, and name the error of each of the others by its id."""
     try:
         return (encode_records(funnel, known_columns(funnel, rows)) if rows else []), {}
     except RequestError as error:
         if len(rows) == 1:
-            return [], {rows[0]["id"]: str(error)}
+            return [], {rows[0].id: str(error)}
     half = len(rows) // 2
     records, errors = encode_good(funnel, rows[:half])
     more, others = encode_good(funnel, rows[half:])

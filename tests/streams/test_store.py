@@ -85,6 +85,26 @@ def test_columns_that_a_version_does_not_know_wait_for_one_that_does(
     assert change.items[0]["later"] == "x"
 
 
+def test_a_column_called_id_is_one_like_others(broker: Broker, store: Store, tmp_path: Path) -> None:
+    """The config's column of items identifies; a new version takes what came, and the others are what they were."""
+    source = broker.make_topic("called_id")
+    before = served(store, tmp_path / "fetched").describe_item("9")
+    rows = [row(4, 97, worth=7.5) | {"id": None}, row(4, 98) | {"id": 9}, row(4, 99) | {"id": "text"}]
+    broker.send("called_id", [*rows, row(4, 96)])
+    with following_store(ItemSink, source, store.address) as one:
+        one.until(lambda: offset(store, "items/called_id/0") == 4)
+    after = served(store, tmp_path / "fetched").describe_item("9")
+    assert after is not None and before is not None and after["columns"] == before["columns"]
+    publish_bundle(variant(derived().base / "bundle", tmp_path / "second", 2), store)
+    live = served(store, tmp_path / "fetched")
+    assert all(is_known(live, one["item_id"]) for one in rows)
+    assert live.describe_item("97")["columns"]["worth"] == 7.5  # type: ignore[index]
+    (change,) = (change for _, change in read_journal(store, 1, 2))
+    assert {row.id: row.columns.get("id", "none") for row in change.rows()} == {
+        97: None, 98: 9, 99: "text", 96: "none"
+    }  # fmt: skip
+
+
 BAD = (
     b"{",
     b'"text"',
@@ -94,6 +114,9 @@ BAD = (
     {"item_id": 2**63},
     row(4, 90, worth="high"),
     ("text", None),
+    ("9_8", None),
+    (" 98 ", None),
+    ("098", None),
 )
 
 

@@ -8,14 +8,15 @@ import getpass
 import hashlib
 import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from corank.bundle.signatures import is_content_name
 from corank.core.errors import StoreError
+from corank.core.reports import Report
 from corank.core.time import EARLIEST, LATEST
 from corank.serving.store.base import Pairs, Store
 from corank.serving.store.claims import store_time
@@ -37,6 +38,22 @@ ID_DIGITS = 16
 """Hex digits of a change's id."""
 
 
+Id = int | str
+
+
+class ItemRow(NamedTuple):
+    """An item that is put in."""
+
+    id: Id
+    columns: Mapping[str, Any]
+    """One may have the name `id`, where that is not the column of the items' ids."""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "ItemRow":
+        """The item of a row whose `id` identifies it."""
+        return cls(row["id"], {name: value for name, value in row.items() if name != "id"})
+
+
 class Change(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """An entry of the journal: items that were upserted and removed together, or another version that went live."""
 
@@ -45,7 +62,9 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     at: int
     """ms UTC"""
     items: list[dict[str, Any]] = []
-    """Columns and `id`, as given."""
+    """Columns, as given, but one of the name `id`, whose place has what identifies the item."""
+    id_columns: dict[int, Any] = {}
+    """By the place of an item that has a column of the name `id`: its value."""
     records: list[tuple[bytes, bytes]] = []
     """Key and record, in the format of that version; of removed items, too. None if who put the items in did not serve
     that version yet: whoever serves it encodes them."""
@@ -58,6 +77,29 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     def id(self) -> str:
         """The hash of the change, and so of all before it."""
         return hashlib.sha256(msgspec.msgpack.encode(self)).hexdigest()[:ID_DIGITS]
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[ItemRow], **facts: Any) -> "Change":
+        """A change that puts items in."""
+        return cls(
+            items=[{**row.columns, "id": row.id} for row in rows],
+            id_columns={n: row.columns["id"] for n, row in enumerate(rows) if "id" in row.columns},
+            **facts,
+        )
+
+    def rows(self, report: Report = lambda line: None) -> list[ItemRow]:
+        """The items that were put in. Those without an id are reported and left out: nobody knows which they are."""
+        rows = []
+        for n, row in enumerate(self.items):
+            if type(row.get("id")) not in (int, str):
+                report(
+                    f"an item of change {self.id} has no id, and is left out; put it in again: {row!r:.200}"
+                )
+                continue
+            item = ItemRow.of(row)
+            own = {"id": self.id_columns[n]} if n in self.id_columns else {}
+            rows.append(item._replace(columns={**item.columns, **own}))
+        return rows
 
 
 def journal_key(seq: int) -> bytes:
@@ -95,8 +137,6 @@ def _decode_change(store: Store, seq: int, raw: bytes) -> Change:
         raise StoreError(f"{where}: {change.version[:80]!r} is no version's name")
     if not EARLIEST <= change.at <= LATEST:
         raise StoreError(f"{where}: {change.at} is no time")
-    if not all(type(row.get("id")) in (int, str) for row in change.items):
-        raise StoreError(f"{where}: an item has no id")
     return change
 
 

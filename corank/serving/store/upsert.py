@@ -25,6 +25,8 @@ from corank.serving.store.claims import store_time
 from corank.serving.store.journal import (
     CHANGE_BYTES,
     Change,
+    Id,
+    ItemRow,
     holds_change,
     local_operator,
     read_journal,
@@ -32,8 +34,6 @@ from corank.serving.store.journal import (
 )
 from corank.serving.store.live_version import OffsetMoves, StoreState, VersionFacts
 from corank.serving.store.record_codec import RecordFormat, to_ids, to_keys
-
-Id = int | str
 
 
 class VersionChangedError(CorankError):
@@ -61,13 +61,14 @@ def upsert(
         raise VersionChangedError(
             f"{store.address}: {version} was live, items were read as of {funnel.manifest.content}"
         )
-    return change_items(store, funnel, items, encode_records(funnel, items), by, into_any=True)
+    rows = [*map(ItemRow.of, items)]
+    return change_items(store, funnel, rows, encode_records(funnel, rows), by, into_any=True)
 
 
 def change_items(
     store: Store,
     funnel: Funnel,
-    items: list[dict[str, Any]],
+    items: Sequence[ItemRow],
     records: Pairs,
     by: str | None = None,
     removed: Sequence[Id] = (),
@@ -79,7 +80,7 @@ def change_items(
     Args:
         store: the store.
         funnel: of the version that was live when the items were read.
-        items: `id` and columns of each; they may have more than the version knows, for later ones.
+        items: they may have more columns than the version knows, for later ones.
         records: theirs, and of removed items, as that version encodes them.
         by: as of `upsert`.
         removed: ids of items that are not known any more.
@@ -101,10 +102,10 @@ def change_items(
                 f"{store.address}: {live} is live, {version} was when the items were read"
             )
         state = state.with_offsets(moves, store.address)
-        change = Change(
+        change = Change.of_rows(
+            items,
             version=live,
             at=store_time(store),
-            items=items,
             records=[*records] if live == version else [],
             removed=list(removed),
             before=state.id,
@@ -151,10 +152,10 @@ def count_new(store: Store, table: str, records: Mapping[bytes, bytes], gone: Co
     return len((present - {*gone}) | {*records}) - len(present)
 
 
-def encode_records(funnel: Funnel, items: Sequence[Mapping[str, Any]]) -> list[tuple[bytes, bytes]]:
-    """Encode items, `id` and columns of each, as keys and records. Raises RequestError."""
-    columns = [{name: value for name, value in row.items() if name != "id"} for row in items]
-    layer = funnel.request_encoder.encode_items([row["id"] for row in items], columns)
+def encode_records(funnel: Funnel, items: Sequence[ItemRow]) -> list[tuple[bytes, bytes]]:
+    """Encode items as keys and records. Raises RequestError."""
+    columns = [dict(row.columns) for row in items]
+    layer = funnel.request_encoder.encode_items([row.id for row in items], columns)
     return RecordFormat.from_manifest(funnel.manifest).encode(layer, np.arange(len(items)))
 
 
@@ -165,10 +166,10 @@ def encode_removals(funnel: Funnel, ids: Sequence[Id]) -> list[tuple[bytes, byte
     return [(key, form.removal(key)) for key in keys]
 
 
-def known_columns(funnel: Funnel, items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Leave of items `id` and the columns that a bundle knows."""
-    known = {*funnel.request_encoder.item_columns, "id"}
-    return [{name: value for name, value in row.items() if name in known} for row in items]
+def known_columns(funnel: Funnel, items: Iterable[ItemRow]) -> list[ItemRow]:
+    """Leave of items the columns that a bundle knows."""
+    known = funnel.request_encoder.item_columns
+    return [ItemRow(id_, {c: value for c, value in columns.items() if c in known}) for id_, columns in items]
 
 
 def changed_records(
@@ -182,19 +183,19 @@ def changed_records(
 
 def _encode_rows(funnel: Funnel, change: Change, report: Report) -> dict[bytes, bytes]:
     """Encode the items of a change as they were given; those that the version refuses are reported and left out."""
-    rows, gone = known_columns(funnel, change.items), encode_removals(funnel, change.removed)
+    rows, gone = known_columns(funnel, change.rows(report)), encode_removals(funnel, change.removed)
     try:
         return dict(gone + encode_records(funnel, rows)) if rows else dict(gone)
     except RequestError:
         return dict(gone) | dict(pair for row in rows for pair in _encode_alone(funnel, row, report))
 
 
-def _encode_alone(funnel: Funnel, row: dict[str, Any], report: Report) -> Iterable[tuple[bytes, bytes]]:
+def _encode_alone(funnel: Funnel, row: ItemRow, report: Report) -> Iterable[tuple[bytes, bytes]]:
     """Encode one item; none if it is refused, which is reported."""
     try:
         return encode_records(funnel, [row])
     except RequestError as error:
-        report(f"item {row.get('id')!r} is left out: {error}")
+        report(f"item {row.id!r} is left out: {error}")
         return []
 
 
@@ -305,7 +306,7 @@ def list_merged(
         changes = read_journal(store, state.journal_from - 1, facts.base)
         ids: dict[Id, None] = {}
         for _, change in changes:
-            ids |= dict.fromkeys(row["id"] for row in change.items)
+            ids |= dict.fromkeys(row.id for row in change.rows())
             for id_ in change.removed:
                 ids.pop(id_, None)
         dropped = [id_ for id_ in ids if to_keys(pl.Series([id_]))[0] not in records]

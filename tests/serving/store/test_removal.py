@@ -15,7 +15,7 @@ from corank.core.errors import StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
-from corank.serving.store.journal import JOURNAL, journal_key, read_journal, read_log
+from corank.serving.store.journal import JOURNAL, ItemRow, journal_key, read_journal, read_log
 from corank.serving.store.live_version import USERS, OffsetsMovedError, StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import RecordFormat, to_keys
@@ -31,8 +31,9 @@ pytestmark = pytest.mark.slow
 def change(store: Store, *items: dict[str, Any], removed: Sequence[int] = (), **more: Any) -> int:
     """Put items into the first bundle, which is live, and remove others."""
     funnel = derived().funnel
-    records = (encode_records(funnel, items) if items else []) + encode_removals(funnel, removed)
-    return change_items(store, funnel, [*items], records, None, removed, **more).seq
+    rows = [*map(ItemRow.of, items)]
+    records = (encode_records(funnel, rows) if rows else []) + encode_removals(funnel, removed)
+    return change_items(store, funnel, rows, records, None, removed, **more).seq
 
 
 def known(funnel: object, *ids: int) -> list[bool]:
