@@ -177,7 +177,7 @@ def _follow_store(
         letters = DeadLetters(dead_letter, topic, counts, report)
         sink = kind(opened, topic.name, Path(CACHE), letters, counts)
         sink.funnel()
-        reader = TopicReader(topic, group or _default_group(kind, store), sink.offsets, counts, report)
+        reader = TopicReader(topic, group or _default_group(kind, store, topic), sink.offsets, counts, report)
         stop = stop or threading.Event()
         with closing(letters), closing(reader), stopping_by_signal(stop):
             follow(reader, sink, counts, report, stop)
@@ -197,7 +197,8 @@ def _open_metrics(address: str | None) -> FollowMetrics:
     return metrics
 
 
-def _default_group(kind: type[StoreSink], store: str) -> str:
-    """The group of a store: that of no other, so that each store gets all messages."""
-    identity = identify_store(store) + ("" if "://" in store else f"@{socket.gethostname()}")
+def _default_group(kind: type[StoreSink], store: str, topic: KafkaTopic) -> str:
+    """The group of a topic and a store: that of no other, so that each store gets all messages of each topic."""
+    place = "" if "://" in store else f"@{socket.gethostname()}"
+    identity = f"{identify_store(store)}{place}/{topic.name}"
     return f"corank-{kind.kind}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"

@@ -4,6 +4,7 @@ Offsets belong to what the messages are written into, and change with it in one 
 shares partitions among processes: whoever gets a partition reads on where the destination says.
 """
 
+import math
 import os
 import re
 import time
@@ -30,11 +31,15 @@ VARIABLE = "CORANK_KAFKA_"
 FILE = f"{VARIABLE}PROPERTIES"
 """The variable that names a file of properties, `sasl.mechanism=PLAIN` a line."""
 CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 3.0
+"""Within which a broker that answered before answers again; else it is away."""
 BATCH_BYTES, BATCH_MESSAGES, BATCH_SECONDS = 8 << 20, 5_000, 0.5
 """What is read at once, at most; a batch ends with the message that goes beyond."""
 STEP_MESSAGES = 200
-PARTITIONS_SECONDS = 60.0
-"""How often a reader without a group looks for new partitions."""
+CHECK_SECONDS = 20.0
+"""How often a reader asks whether a broker answers, and for new partitions; it asks at once after an error."""
+GROUP_SECONDS = 5.0
+"""After which it is said that a group has given no partition yet."""
 _ADDRESS = re.compile(r"kafka://([^/?#\s@]+)/([a-zA-Z0-9._-]{1,200})")
 _HOST = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:\[\]]+)(:\d{1,5})?")
 _OURS = {
@@ -67,6 +72,10 @@ class Message(Protocol):
 
     def error(self) -> Any:
         """An error of the client, which comes as a message; None for a message."""
+
+
+class BrokerAwayError(StreamError):
+    """No broker answers, or none leads the topic."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +125,21 @@ class KafkaTopic:
             )
         return producer
 
-    def check(self, client: Any) -> list[int]:
-        """Return the partitions of the topic, as a client reads them. Raises StreamError."""
+    def check(self, client: Any, seconds: float | None = None) -> list[int]:
+        """Return the partitions of the topic, as a client reads them within some seconds, CONNECT_SECONDS unless given.
+
+        Raises BrokerAwayError, StreamError.
+        """
+        seconds = CONNECT_SECONDS if seconds is None else seconds
         try:
-            topic = client.list_topics(self.name, timeout=CONNECT_SECONDS).topics[self.name]
+            topic = client.list_topics(self.name, timeout=seconds).topics[self.name]
         except kafka.KafkaException as error:
-            raise StreamError(
-                f"{self}: no broker answers within {CONNECT_SECONDS:g} s ({_text(error.args[0])}); check host and "
+            raise BrokerAwayError(
+                f"{self}: no broker answers within {seconds:g} s ({_text(error.args[0])}); check host and "
                 "port, and security.protocol among the properties"
             ) from None
+        if topic.error is not None and topic.error.code() == kafka.KafkaError.LEADER_NOT_AVAILABLE:
+            raise BrokerAwayError(f"{self}: no broker leads the topic yet")
         if topic.error is not None or not topic.partitions:
             why = "" if topic.error is None else f" ({_text(topic.error)})"
             raise StreamError(f"{self}: no topic '{self.name}' there{why}; make it first")
@@ -187,22 +202,31 @@ class TopicReader:
         self._told: set[int] = set()
         """Codes of errors that were reported since the last message."""
         ours = _OURS | {"group.id": group or "corank", "error_cb": self._on_error}
-        defaults = {"auto.offset.reset": "error", "queued.max.messages.kbytes": 32768}
-        properties = defaults | topic.properties(ours)
-        self._strict = properties["auto.offset.reset"] == "error"
+        properties = {"queued.max.messages.kbytes": 32768} | topic.properties(ours)
+        reset = properties.get("auto.offset.reset", "error")
+        if reset not in ("error", "earliest"):
+            raise StreamError(f"{topic}: auto.offset.reset: expected error or earliest; received {reset!r}")
+        self._goes_on = reset == "earliest"
+        """Whether to go on with what is there if the next message is not."""
         with _name_faults(topic):
-            self._consumer: Consumer = kafka.Consumer(properties)
+            self._consumer: Consumer = kafka.Consumer(properties | {"auto.offset.reset": "error"})
         self.partitions = topic.check(self._consumer)
-        self._grouped, self._checked = group is not None, time.monotonic()
+        self._group, self._checked = group, time.monotonic()
+        self._is_away = False
+        """Whether no broker answered when one was asked last."""
+        self._ungiven: float | None = time.monotonic()
+        """Since when the group gives no partition; None if it does, or that was said."""
         self.next: dict[int, int | None] = {}
         """By partition that is read: the offset of the next message; None before the first."""
         self._beyond: dict[int, float] = {}
         """By partition whose known end lies before the next message: since when."""
+        self._anew: dict[int, int | None] = {}
+        """By partition the next message that is not there: while the destination is at it, it is read anew."""
         self.at_end: set[int] = set()
         """Partitions that are read to their end."""
         self.is_astray = True
         """Whether to begin again where the destination is."""
-        if self._grouped:
+        if group is not None:
             self.partitions = []
             self._consumer.subscribe(
                 [topic.name], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._revoke
@@ -213,10 +237,9 @@ class TopicReader:
 
         Raises StreamError if no more can be read, and what `offsets` raises.
         """
-        if not self._grouped and time.monotonic() - self._checked > PARTITIONS_SECONDS:
-            self._checked = time.monotonic()
-            partitions = self.topic.check(self._consumer)
-            self.is_astray, self.partitions = self.is_astray or partitions != self.partitions, partitions
+        if time.monotonic() - self._checked > CHECK_SECONDS:
+            self._check()
+        self._tell_ungiven()
         if self.is_astray:
             self._return()
         messages, size, end = list[Message](), 0, time.monotonic() + seconds
@@ -232,6 +255,36 @@ class TopicReader:
                 break
         return [] if self.is_astray else messages  # of partitions that others may have now
 
+    def _check(self) -> None:
+        """Ask whether a broker answers, and which partitions there are. Raises StreamError if the topic is gone.
+
+        While none answers it is asked each time: who reads waits for it, and what is unread is not known.
+        """
+        try:
+            partitions = self.topic.check(self._consumer, ANSWER_SECONDS)
+        except BrokerAwayError as error:
+            self._metrics.errors.labels("broker").inc()
+            self._metrics.lag.clear()
+            self.at_end.clear()
+            if not self._is_away:
+                self._report(f"{error}; trying again")
+            self._is_away = True
+            return
+        self._checked = time.monotonic()
+        if self._is_away:
+            self._report(f"{self.topic}: a broker answers again")
+            self._is_away, self.is_astray = False, True
+        if self._group is None and partitions != self.partitions:
+            self.is_astray, self.partitions = True, partitions
+
+    def _tell_ungiven(self) -> None:
+        """Say once that the group gives no partition: others have them, or the broker waits for others."""
+        if self._group is None or self._ungiven is None or self.partitions:
+            self._ungiven = None
+        elif time.monotonic() - self._ungiven > GROUP_SECONDS:
+            self._ungiven = None
+            self._report(f"{self.topic}: waiting for the group '{self._group}' to give it a partition")
+
     def _is_next(self, message: Message) -> bool:
         """Whether a message is to be applied; of an error it is counted, or the fault of which nothing follows."""
         error, partition = message.error(), message.partition()
@@ -243,7 +296,7 @@ class TopicReader:
         if error.code() == kafka.KafkaError._PARTITION_EOF:
             self.at_end.add(partition)
         elif error.code() == kafka.KafkaError._AUTO_OFFSET_RESET:
-            self._fault = self._lost(partition)
+            self._begin_anew(partition)
         elif error.code() in (kafka.KafkaError.UNKNOWN_TOPIC_OR_PART, kafka.KafkaError._UNKNOWN_TOPIC):
             self._fault = StreamError(f"{self.topic}: the topic was removed")
         else:
@@ -261,13 +314,19 @@ class TopicReader:
             return bool(self._consumer.get_watermark_offsets(place, timeout=CONNECT_SECONDS)[1] < offset)
         return False
 
-    def _lost(self, partition: int) -> StreamError:
-        """The error for a message that is not there."""
-        return StreamError(
-            f"{self.topic}, partition {partition}: message {self.next.get(partition)}, the next one, is not there: the "
-            "topic was made anew, or keeps too little; set auto.offset.reset=earliest among the properties to go on "
-            "with what is there"
+    def _begin_anew(self, partition: int) -> None:
+        """Go on with what is there, for the next message is not; a fault unless that was asked for."""
+        lost = self.next.get(partition)
+        what = (
+            f"{self.topic}, partition {partition}: message {lost}, the next one, is not there: the topic was made "
+            "anew, or keeps too little; "
         )
+        if self._goes_on:
+            self._report(f"{what}going on with the first that is")
+            self._anew[partition], self.is_astray = lost, True
+        else:
+            hint = "set auto.offset.reset=earliest among the properties to go on with what is there"
+            self._fault = StreamError(what + hint)
 
     def _on_error(self, error: "KafkaError") -> None:
         """Count an error that the client works around, and report it; remember one that ends everything."""
@@ -280,6 +339,8 @@ class TopicReader:
         )
         if error.fatal() or error.code() in refused:
             self._fault = StreamError(text)
+        elif error.code() in (kafka.KafkaError._TRANSPORT, kafka.KafkaError._ALL_BROKERS_DOWN):
+            self._checked = -math.inf  # one of several may be away
         elif error.code() not in self._told:
             self._told.add(error.code())
             self._report(f"{text}; trying again")
@@ -287,15 +348,18 @@ class TopicReader:
     def _assign(self, consumer: "Consumer", partitions: "Sequence[TopicPartition]") -> None:
         consumer.assign([])  # `read` assigns them, where an error of the destination can be raised
         self.partitions, self.is_astray = [one.partition for one in partitions], True
+        self._anew.clear()
 
     def _revoke(self, consumer: "Consumer", partitions: "Sequence[TopicPartition]") -> None:
-        self.partitions, self.is_astray = [], True
+        self.partitions, self.is_astray, self._ungiven = [], True, time.monotonic()
 
     def _return(self) -> None:
         """Begin again where the destination is."""
         offsets = self._offsets()
         self.next = {partition: offsets.get(partition) for partition in self.partitions}
+        self.next |= {p: None for p, lost in self._anew.items() if self.next.get(p) == lost}
         self.at_end.clear()
+        self._beyond.clear()
         self._metrics.lag.clear()  # of partitions that others have now
         begin = kafka.OFFSET_BEGINNING
         self._consumer.assign(
@@ -309,15 +373,16 @@ class TopicReader:
     def advance(self, ends: Mapping[int, int]) -> None:
         """Note that messages before some offsets were applied, and measure the lag. Raises StreamError."""
         self.next |= ends
-        for partition, offset in self.next.items():
+        for partition in ends:
+            self._anew.pop(partition, None)
+        for partition, offset in () if self._is_away else self.next.items():
             place = kafka.TopicPartition(self.topic.name, partition)
             low, high = self._consumer.get_watermark_offsets(place, cached=True) or (-1, -1)
-            if not 0 <= high < (offset or 0):
+            if high >= (offset or 0):
                 self._beyond.pop(partition, None)
-            elif self._strict and self._is_beyond(place, offset or 0):
-                raise self._lost(partition)
-            if high >= 0:
-                self._metrics.lag.labels(str(partition)).set(max(high - max(offset or 0, low, 0), 0))
+                self._metrics.lag.labels(str(partition)).set(high - max(offset or 0, low, 0))
+            elif high >= 0 and self._is_beyond(place, offset or 0):
+                self._begin_anew(partition)
 
     def close(self) -> None:
         """Leave the group."""

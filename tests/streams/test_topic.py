@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from corank.api.streams import _default_group
 from corank.core.errors import StreamError
+from corank.streams.store import ItemSink, UserSink
 from corank.streams.topic import KafkaTopic
 from tests.support.base_installation import run_without_extras
 from tests.support.command_line import run_corank
@@ -52,6 +54,18 @@ def test_properties_come_from_a_file_and_the_environment(
     monkeypatch.setenv("CORANK_KAFKA_PROPERTIES", str(tmp_path / "absent"))
     with pytest.raises(StreamError, match="absent: cannot be read"):
         KafkaTopic.parse("kafka://a/t").properties()
+
+
+def test_a_group_is_of_one_command_one_topic_and_one_store() -> None:
+    """Members of one group that read different topics would wait for each other."""
+    first, second = KafkaTopic.parse("kafka://a/t"), KafkaTopic.parse("kafka://a/u")
+    groups = [
+        _default_group(kind, store, topic)
+        for kind in (ItemSink, UserSink)
+        for store in ("redis://a/1", "redis://a/2")
+        for topic in (first, second)
+    ]
+    assert len({*groups}) == 8 and groups[0] == _default_group(ItemSink, "redis://a/1", first)
 
 
 def test_an_absent_extra_is_named() -> None:

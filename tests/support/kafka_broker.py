@@ -7,6 +7,7 @@ heartbeats alone, so the properties of tests have short ones.
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,6 +86,16 @@ class Broker:
             self.process.kill()
             self.process.wait(PATIENCE)
             self.process = None
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """A while in which it does not answer, and after which it is as it was."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def make_topic(self, name: str, partitions: int = 1) -> str:
         """Make a topic. Returns its URL."""
