@@ -26,7 +26,7 @@ from corank.serving.store.upsert import (
     encode_removals,
     known_columns,
 )
-from corank.serving.store.users import change_users, encode_user, user_columns
+from corank.serving.store.users import change_users, check_user, encode_user, user_columns
 from corank.streams.messages import DeadLetters, read_id, read_key, read_rows, require_row
 from corank.streams.metrics import FollowMetrics
 from corank.streams.topic import Message, end_offsets
@@ -223,9 +223,12 @@ class UserSink(StoreSink):
         for change in changes:
             row = change.row
             try:
-                known = None if row is None else {c: v for c, v in row.items() if c in wanted}
-                values[change.id] = None if known is None else encode_user(known)
-            except DataError as error:
+                value = None
+                if row is not None:
+                    value = encode_user({c: v for c, v in row.items() if c in wanted})
+                    check_user(funnel, change.id, value)
+                values[change.id] = value
+            except (DataError, RequestError) as error:
                 self._bad.append((change.message, str(error), row))
         self._put_aside()
         put = {id_: value for id_, value in values.items() if value is not None}

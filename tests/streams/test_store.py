@@ -10,11 +10,12 @@ import pytest
 
 from corank.core.errors import StreamError
 from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.journal import read_journal, read_log
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
-from corank.serving.store.users import UserStore
+from corank.serving.store.users import UserStore, change_users
 from corank.streams.store import ItemSink, UserSink
 from tests.support.bundle_versions import variant
 from tests.support.following import following_store
@@ -173,6 +174,19 @@ def test_items_go_to_the_version_that_is_live(broker: Broker, store: Store, tmp_
     assert live.manifest.content == version and is_known(live, 98) and is_known(live, 99)
 
 
+def test_a_topic_that_was_made_anew_is_read_from_its_begin_if_told_to(
+    broker: Broker, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("corank.streams.topic.CONNECT_SECONDS", 0.5)
+    monkeypatch.setenv("CORANK_KAFKA_AUTO_OFFSET_RESET", "earliest")
+    source = broker.make_topic("made_anew")
+    change_users(store, [], [], {"items/made_anew/0": (None, 100)})
+    broker.send("made_anew", [row(4, 98)])
+    with following_store(ItemSink, source, store.address) as one:
+        one.until(lambda: offset(store, "items/made_anew/0") == 1)
+    assert is_known(served(store, tmp_path / "fetched"), 98)
+
+
 def test_users_come_change_and_go(broker: Broker, store: Store, tmp_path: Path) -> None:
     manifest = derived().funnel.manifest
     source, key = broker.make_topic("users"), manifest.user
@@ -186,3 +200,27 @@ def test_users_come_change_and_go(broker: Broker, store: Store, tmp_path: Path) 
     users = UserStore(store)
     assert [users.find(n) for n in (1, 2, 4, 5)] == [{column: 3}, None, None, {}]
     assert json.loads(letters.read_text())["offset"] == 3
+
+
+def test_users_whose_requests_would_be_refused_are_bad_rows(
+    broker: Broker, store: Store, tmp_path: Path
+) -> None:
+    funnel = derived().funnel
+    source, key = broker.make_topic("odd_users"), funnel.manifest.user
+    good = {key: 1, "history_0": [1, 2]}
+    odd: list[dict[str, Any]] = [
+        {"history_0": "x"},
+        {"history_1": [1.5]},
+        {"joined": [1]},
+        {"user_0": "\ud800"},
+    ]
+    broker.send("odd_users", [good, *({key: 1} | row for row in odd)])
+    letters = tmp_path / "letters.jsonl"
+    with following_store(UserSink, source, store.address, dead_letter=letters) as one:
+        one.until(lambda: offset(store, "users/odd_users/0") == 1 + len(odd))
+    found = UserStore(store).find(1)
+    assert found == {"history_0": [1, 2]}
+    funnel.prepare(Request(user={"id": 1, **found}))
+    lines = sorted(map(json.loads, letters.read_text().splitlines()), key=lambda line: line["offset"])
+    assert [line["offset"] for line in lines] == [1, 2, 3, 4]
+    assert lines[0]["error"] == "user.history_0: expected a list of item ids, the newest last; received 'x'"

@@ -15,7 +15,8 @@ from corank.data.point_in_time import newest_rows
 from corank.data.tables import Table
 from corank.data.validate import check_rows, whole_checks
 from corank.features.log_schema import FROM, ID
-from corank.serving.funnel.request import MAX_VALUES, Columns
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import MAX_VALUES, Columns, Request
 from corank.serving.store.base import Pairs, Store
 from corank.serving.store.live_version import USERS, OffsetMoves, StoreState
 from corank.serving.store.publish import BLOCK
@@ -98,6 +99,11 @@ def encode_user(columns: Mapping[str, Any]) -> bytes:
             f"the columns take {len(value):,} bytes, {USER_BYTES:,} at most are taken; shorten the histories"
         )
     return value
+
+
+def check_user(funnel: Funnel, id_: int | str, value: bytes) -> None:
+    """Raise RequestError for a user, as `encode_user` encoded it, whose requests a bundle would refuse."""
+    funnel.prepare(Request(user={**_decoder.decode(value), "id": id_}))
 
 
 class UserStore:
