@@ -51,7 +51,7 @@ def follow_items(
     Args:
         source: `kafka://HOST[:PORT]/TOPIC`.
         store: the store's address. It has a live version.
-        group: of processes that share the topic's partitions; of the store's address unless given.
+        group: of processes that share the topic's partitions; of command, store and topic unless given.
         dead_letter: where bad rows go, with their errors: a file of JSON lines, or `kafka://HOST/TOPIC`. The first one
             ends the command unless given.
         metrics: `[HOST:]PORT` that serves /metrics.
@@ -82,7 +82,7 @@ def follow_users(
     Args:
         source: `kafka://HOST[:PORT]/TOPIC`.
         store: the store's address. It has a live version.
-        group: of processes that share the topic's partitions; of the store's address unless given.
+        group: of processes that share the topic's partitions; of command, store and topic unless given.
         dead_letter: where bad rows go, with their errors: a file of JSON lines, or `kafka://HOST/TOPIC`. The first one
             ends the command unless given.
         metrics: `[HOST:]PORT` that serves /metrics.

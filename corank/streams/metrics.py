@@ -34,7 +34,7 @@ class FollowMetrics:
         )
         self.lag = Gauge(
             "corank_follow_lag",
-            "Messages of a partition that are not applied",
+            "Messages of a partition that are not applied; none while no broker answers, since nobody knows",
             ["partition"],
             registry=registry,
         )

@@ -42,6 +42,10 @@ GROUP_SECONDS = 5.0
 """After which it is said that a group has given no partition yet."""
 _ADDRESS = re.compile(r"kafka://([^/?#\s@]+)/([a-zA-Z0-9._-]{1,200})")
 _HOST = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:\[\]]+)(:\d{1,5})?")
+_DEFAULTS = {
+    "queued.max.messages.kbytes": 32768,
+    "session.timeout.ms": 10_000,  # so long others, or the next start, wait for a member that was killed
+}
 _OURS = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -202,7 +206,7 @@ class TopicReader:
         self._told: set[int] = set()
         """Codes of errors that were reported since the last message."""
         ours = _OURS | {"group.id": group or "corank", "error_cb": self._on_error}
-        properties = {"queued.max.messages.kbytes": 32768} | topic.properties(ours)
+        properties = _DEFAULTS | topic.properties(ours)
         reset = properties.get("auto.offset.reset", "error")
         if reset not in ("error", "earliest"):
             raise StreamError(f"{topic}: auto.offset.reset: expected error or earliest; received {reset!r}")
