@@ -384,7 +384,7 @@ class TopicReader:
             low, high = self._consumer.get_watermark_offsets(place, cached=True) or (-1, -1)
             if high >= (offset or 0):
                 self._beyond.pop(partition, None)
-                self._metrics.lag.labels(str(partition)).set(high - max(offset or 0, low, 0))
+                self._metrics.lag.labels(str(partition)).set(max(high - max(offset or 0, low, 0), 0))
             elif high >= 0 and self._is_beyond(place, offset or 0):
                 self._begin_anew(partition)
 
