@@ -17,7 +17,8 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +28,7 @@ import msgspec
 from msgspec import Meta
 
 from corank.core.errors import ConfigError
+from corank.core.files import atomic_file
 from corank.core.reports import Report
 
 SLOTS = 16_384
@@ -252,7 +254,7 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
 
 
 def add_token(path: Path, name: str, scope: ScopeName, rate: float | None = None) -> str:
-    """Make a token and append its hash to a file, which is made with the mode 0600 if it is missing.
+    """Make a token and add its hash to a file, whole or not at all; it is made with the mode 0600 if it is missing.
 
     Args:
         path: file of tokens.
@@ -271,14 +273,41 @@ def add_token(path: Path, name: str, scope: ScopeName, rate: float | None = None
         msgspec.json.decode(line, type=Token)
     except msgspec.ValidationError:
         raise ConfigError(f"{name!r}: a token's name has 1 to 64 letters, digits, or . @ _ -") from None
+    file = Path(os.path.realpath(path))  # of a link, what it names is replaced
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        with _locked_file(file) as status:
+            read_tokens(path)
+            content = file.read_bytes()
+            ended = not content or content.endswith(b"\n")
+            with atomic_file(file) as partial:
+                os.chown(partial, status.st_uid, status.st_gid)
+                partial.chmod(stat.S_IMODE(status.st_mode))
+                partial.write_bytes(content + (line if ended else b"\n" + line))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
-    with os.fdopen(handle, "r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        read_tokens(path)
-        ended = file.seek(0, os.SEEK_END) == 0 or os.pread(handle, 1, file.tell() - 1) == b"\n"
-        os.write(handle, line if ended else b"\n" + line)
-        os.fsync(handle)
     return secret
+
+
+@contextmanager
+def _locked_file(path: Path) -> Iterator[os.stat_result]:
+    """Hold the lock of a file that is replaced meanwhile, and of its successor if another process replaced it.
+
+    A file that is missing is made, and removed again if the block fails. Raises OSError.
+    """
+    made = not path.exists()
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            status = os.fstat(handle)
+            if not path.exists() or not os.path.samestat(status, path.stat()):
+                continue
+            try:
+                yield status
+            except BaseException:
+                if made and not status.st_size:
+                    path.unlink(missing_ok=True)
+                raise
+            return
+        finally:
+            os.close(handle)

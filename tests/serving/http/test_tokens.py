@@ -3,6 +3,9 @@
 import fcntl
 import json
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -76,6 +79,49 @@ def test_a_token_is_printed_once_and_stored_as_a_hash(path: Path) -> None:
     assert [token.name for token in read_tokens(path)] == ["feed", "web"]
     with pytest.raises(ConfigError, match="a token's name"):
         add_token(path, "a b", "read")
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from corank.core.errors import ConfigError
+from corank.serving.http.tokens import add_token
+path, size = Path(sys.argv[1]), int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+try:
+    print(add_token(path, "web", "read"))
+except ConfigError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+def test_a_full_disk_leaves_the_file_as_it_was_and_prints_no_token(path: Path) -> None:
+    def add(size: int) -> tuple[int, str, str]:
+        done = subprocess.run([sys.executable, "-c", FULL, path, str(size)], capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    message = f"error: {path}: cannot be written: File too large\n"
+    assert add(20) == (1, "", message)
+    assert [*path.parent.iterdir()] == []
+    real = path.with_name("real")
+    secret = add_token(real, "feed", "write")
+    real.write_text(content := f"# of the shop\n{real.read_text()}")
+    real.chmod(0o640)
+    path.symlink_to(real)
+    assert add(len(content) + 20) == (1, "", message)
+    assert real.read_text() == content and {*path.parent.iterdir()} == {path, real}
+    code, out, err = add(2 * len(content))
+    assert (code, err) == (0, "") and path.is_symlink()
+    assert real.read_text().startswith(content) and real.stat().st_mode & 0o777 == 0o640
+    assert read_tokens(path) == (Token.of(secret, "feed", "write"), Token.of(out.strip(), "web", "read"))
+
+
+def test_tokens_that_are_made_at_once_are_all_kept(path: Path) -> None:
+    names = [f"client{n}" for n in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        secrets = [*pool.map(lambda name: add_token(path, name, "read"), names)]
+    assert {*read_tokens(path)} == {Token.of(s, name, "read") for s, name in zip(secrets, names, strict=True)}
+    assert [*path.parent.iterdir()] == [path]
 
 
 @pytest.mark.parametrize(
