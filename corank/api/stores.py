@@ -300,15 +300,18 @@ def store_log(store: str, last: Annotated[int, Ge(1)] = 20) -> list[dict[str, An
 
 def roll_back(
     store: str,
-    version: Annotated[str | None, Option("VERSION")] = None,
+    version: Annotated[str | None, Option("--to")] = None,
     report: Report = lambda line: None,
     sign: Sequence[PathOrUrl] = (),
 ) -> str:
     """Make an older version of a store live again, with all items that were changed since.
 
+    All that went live after it is withdrawn: a further call goes back beyond it.
+
     Args:
         store: the store's address.
-        version: as `store_versions` names it; the one before the live one unless given.
+        version: as `store_versions` names it, withdrawn or not; unless given, the one that was live before and is not
+            withdrawn.
         report: takes a line about each step.
         sign: private ed25519 keys, PEM files, that sign that the version is live; one of them signed it before.
 

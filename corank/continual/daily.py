@@ -124,14 +124,15 @@ def _roll_back(setup: DailySetup, state: StoreState, period: str, version: str |
 def check_store(setup: DailySetup, history: DailyHistory, due: Iterable[Period]) -> None:
     """Check that the store serves the model of the history's live run, which the next period continues.
 
-    A model that is of no period is reported: it was published by hand, and the next period replaces it.
+    A model that is of no period is reported: it was published by hand, and the next period replaces it, unless the
+    version of the live period was rolled back.
 
     Args:
         setup: of the daily funnel.
         history: of it.
         due: periods, of which one may have been published by a call that was killed before it wrote the history.
 
-    Raises StoreError if it serves that of another period, as after `corank store rollback`.
+    Raises StoreError if it serves that of another period, or one of no period after `corank store rollback`.
     """
     live = history.live
     state = None if live is None or live.version is None else setup.read_store()
@@ -142,16 +143,21 @@ def check_store(setup: DailySetup, history: DailyHistory, due: Iterable[Period])
         return
     were_live = (record for record in history.records if record.decision in ("live", "undone"))
     which = next((record for record in were_live if record.model == served), None)
-    if served is None or which is None:
+    facts = state.versions.get(live.version or "")
+    if which is not None:
+        later = (r for r in history.records if r.begin > which.begin and r.decision == "live")
+        undo = which if which.decision == "undone" else next(later)
+        what, remedy = f"the model of {which.period}", f"`--undo {undo.period}` goes back in both"
+    elif served is not None and facts is not None and facts.withdrawn:
+        what = f"model {served}, which is of no period, since {live.period} was rolled back"
+        remedy = f"`--undo {live.period}` goes back in the history, too"
+    else:
         what = "no version is live" if served is None else f"serves model {served}, which is of no period"
         setup.report(f"{store}: {what}; candidates go on from {live.period} and are compared with it")
         return
-    later = (r for r in history.records if r.begin > which.begin and r.decision == "live")
-    undo = which if which.decision == "undone" else next(later)
     raise StoreError(
-        f"{store}: serves the model of {which.period}, and {live.period} is live in {history.path}; "
-        f"`--undo {undo.period}` goes back in both, or make {live.period} live again by "
-        f"`corank store promote {store} {live.version}`"
+        f"{store}: serves {what}, and {live.period} is live in {history.path}; {remedy}, or make {live.period} live "
+        f"again by `corank store promote {store} {live.version}`"
     )
 
 

@@ -272,6 +272,26 @@ def test_the_store_goes_back_with_the_history_and_a_stranger_in_it_is_told(two_d
     assert any("which is of no period; candidates go on from 2026-03-07" in line for line in said)
 
 
+@pytest.mark.thorough
+@pytest.mark.slow
+def test_a_rollback_to_a_stranger_ends_the_call_and_each_rollback_goes_further_back(two_days: Path) -> None:
+    first, second = DailyHistory(two_days / "daily").records
+    store, settings = f"lmdb:{two_days / 'store'}", two_days / "daily.yaml"
+    stranger = corank.publish(finished_bundle(), store).version
+    corank.promote(store, str(second.version))
+    assert corank.roll_back(store) == stranger
+    with pytest.raises(
+        StoreError, match=rf"of no period, since {DAYS[1]} was rolled back, .*`--undo {DAYS[1]}`"
+    ):
+        corank.daily(settings)
+    corank.promote(store, str(second.version))
+    assert corank.daily(settings).live == second
+    # a second roll-back does not make live again what the first one undid
+    assert [corank.roll_back(store), corank.roll_back(store)] == [stranger, first.version]
+    with pytest.raises(StoreError, match=rf"serves the model of {DAYS[0]}, and {DAYS[1]} is live in"):
+        corank.daily(settings)
+
+
 def test_what_cannot_be_undone_stays_as_it_is(world: Path) -> None:
     settings, before = world / "daily.yaml", live_version(world)
     for period, reason in {

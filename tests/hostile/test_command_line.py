@@ -34,7 +34,7 @@ HOSTILE = [
 COMMANDS = [
     *("check {}", "pack {}", "train {}", "study {}", "train {} --resume", "evaluate {}", "report {}"),
     *("explain {}", "request {}", "export {} out", "rank {} empty", "refresh {} empty", "publish {} lmdb:st"),
-    *("publish folder {}", "store ls {}", "store rollback {} v", "store prune {}", "vectors {} empty out"),
+    *("publish folder {}", "store ls {}", "store rollback {}", "store prune {}", "vectors {} empty out"),
     *("replay {} folder", "replay empty {}", "import kuairand {} out", "import recflow {} out", "serve {}"),
     *("--plugin {} check empty", "evaluate folder --reference {}"),
 ]

@@ -153,8 +153,9 @@ class Past:
         self.known = replace(self.known, came=(*self.known.came, (seq, id_, worth)))
 
     def roll_back(self) -> None:
-        if len(StoreState.read(self.store)[1].versions) > 1:
-            roll_back_store(self.store)
+        _, state = StoreState.read(self.store)
+        if others := sorted(state.versions.keys() - {state.live}):
+            roll_back_store(self.store, str(self.rng.choice(others)))
 
     def prune(self) -> None:
         remove_versions(self.store, keep=int(self.rng.integers(0, 3)))

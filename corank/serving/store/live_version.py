@@ -185,7 +185,8 @@ class VersionFacts(Settings):
     lags: bool = False
     """Whether the table of the live version lacks changes after `applied`: another version's services put them in."""
     withdrawn: bool = False
-    """Whether no service may serve it as a canary any more: it was rolled back, or withdrawn."""
+    """Whether no service may serve it as a canary, and no roll-back goes to it by itself: it was withdrawn, or rolled
+    back."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -343,9 +344,16 @@ class StoreState(Settings):
             return self
         return self.with_facts(live, facts, applied=self.seq, applied_id=self.id, lags=True)
 
-    def with_withdrawn(self, version: str) -> Self:
-        """Return the state with a version that no service may serve as a canary."""
-        return self.with_facts(version, self.versions[version], withdrawn=True)
+    def with_withdrawn(self, *versions: str) -> Self:
+        """Return the state with versions that no service may serve as a canary, and no roll-back goes to by itself."""
+        facts = {name: self.versions[name].model_copy(update={"withdrawn": True}) for name in versions}
+        return self.model_copy(update={"versions": {**self.versions, **facts}})
+
+    def find_undone(self, version: str) -> list[str]:
+        """The versions that a roll-back to a version undoes: the live one, and those that were live since."""
+        seq = self.versions[version].seq
+        since = {name for name, facts in self.versions.items() if seq and facts.seq > seq}
+        return sorted((since | {self.live or version}) - {version})
 
     def with_claim(self, version: str, claim: Claim) -> Self:
         """Return the state with a claim of a version."""

@@ -131,8 +131,8 @@ def _enter(
         return after.with_complete(version, facts), logged
     change = Change(version=version, at=store_time(store), before=state.id)
     after = after.with_live(version, facts).with_change(change.id)
-    if what == "roll back" and state.live is not None:
-        after = after.with_withdrawn(state.live)
+    if what == "roll back":
+        after = after.with_withdrawn(*state.find_undone(version))
     if sign is not None:
         after = after.with_statement(sign, state.statement)
     return after, record_change(after.seq, change, what, local_operator())

@@ -79,10 +79,12 @@ def roll_back_store(
 ) -> str:
     """Make an older version live again, with all items that were upserted since.
 
+    All that went live after it is withdrawn.
+
     Args:
         store: the store.
-        version: its name; the version that was live before if None.
-        report: receives what is applied.
+        version: its name; the version that was live before and is not withdrawn if None.
+        report: receives what is passed over and applied.
         sign: keys that sign that the version is live; one of them must have signed the version.
 
     Returns:
@@ -91,13 +93,29 @@ def roll_back_store(
     Raises StoreError, TrustError.
     """
     _, state = StoreState.read(store)
-    others = sorted((v.seq, name) for name, v in state.versions.items() if v.seq and name != state.live)
     if version is None:
-        if not others:
-            raise StoreError(f"{store.address}: there is no older version to go back to")
-        version = others[-1][1]
+        version = _find_before(store, state, report)
     _switch_to(store, version, "store rollback", "roll back", report, sign)
     return version
+
+
+def _find_before(store: Store, state: StoreState, report: Report) -> str:
+    """The version that was live before and is not withdrawn; those that are passed over are reported.
+
+    Raises StoreError if there is none.
+    """
+    others = {name: facts for name, facts in state.versions.items() if facts.seq and name != state.live}
+    order = sorted(others, key=lambda name: -others[name].seq)
+    before = next((name for name in order if not others[name].withdrawn), None)
+    passed = order if before is None else order[: order.index(before)]
+    over = f"{', '.join(passed)}: withdrawn or rolled back before; `--to VERSION` insists"
+    if before is None:
+        raise StoreError(
+            f"{store.address}: there is no older version to go back to" + (f" but {over}" if passed else "")
+        )
+    if passed:
+        report(f"passed over {over}")
+    return before
 
 
 def promote_version(

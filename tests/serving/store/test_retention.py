@@ -110,21 +110,46 @@ def test_going_back_brings_what_came_since(bundles: list[Path], store: Store, tm
     assert records(funnel) == records(restore(store, first, own, 5))
     # and forward again, with what came meanwhile
     put(store, bundles[0], item(6, 99, worth=3.0))
-    assert roll_back_store(store) == second
+    promote_version(store, second)
     funnel = served(store, tmp_path / "cache")
     assert worths(funnel) == dict.fromkeys(range(16), 2.0) | {98: 2.0, 4: 1.0, 99: 3.0}
     assert [one.version for one in list_versions(store)] == [first, second]
 
 
-def test_the_one_before_is_the_one_that_was_live_before(bundles: list[Path], local: Store) -> None:
+def withdrawn(store: Store) -> list[str]:
+    return [name for name, facts in head(store).versions.items() if facts.withdrawn]
+
+
+def test_each_roll_back_goes_further_back_past_what_was_undone(bundles: list[Path], local: Store) -> None:
+    said: list[str] = []
     publish_bundle(bundles[0], local)
-    with pytest.raises(StoreError, match="there is no older version to go back to"):
+    with pytest.raises(StoreError, match=r"there is no older version to go back to$"):
         roll_back_store(local)
+    first, second, third, fourth = (publish_bundle(bundle, local) for bundle in bundles[:4])
+    assert roll_back_store(local, report=said.append) == third and said == []
+    withdraw_version(local, second)
+    assert roll_back_store(local, report=said.append) == first
+    insist = "withdrawn or rolled back before; `--to VERSION` insists"
+    assert said == [f"passed over {fourth}, {second}: {insist}"]
+    assert withdrawn(local) == [second, third, fourth]
+    with pytest.raises(StoreError, match=f"to go back to but {third}, {fourth}, {second}: {insist}"):
+        roll_back_store(local)
+    assert head(local).live == first
+    # who insists gets it, and what is published or promoted again counts again
+    assert roll_back_store(local, third) == third
+    assert withdrawn(local) == [first, second, fourth]
+    promote_version(local, second)
+    assert roll_back_store(local) == third
+
+
+def test_a_roll_back_over_several_versions_undoes_all_of_them(bundles: list[Path], local: Store) -> None:
     first, second, third = (publish_bundle(bundle, local) for bundle in bundles[:3])
     assert roll_back_store(local, first) == first
-    assert roll_back_store(local) == third
+    assert withdrawn(local) == [second, third]
+    fourth = publish_bundle(bundles[3], local)
     assert roll_back_store(local) == first
-    assert roll_back_store(local, second) == second
+    with pytest.raises(StoreError, match=f"but {fourth}, {third}, {second}: "):
+        roll_back_store(local)
 
 
 class Meanwhile:
@@ -291,12 +316,12 @@ def test_a_bundle_older_than_the_journal_is_told(bundles: list[Path], local: Sto
     publish_bundle(later(local, tmp_path, 5), local)
     remove_versions(local, keep=0)
     said: list[str] = []
-    publish_bundle(bundles[1], local, said.append)
+    newest = publish_bundle(bundles[1], local, said.append)
     (line,) = said
     assert line.startswith("items that came by the changes 1 to 2 are in the journal no more: those that")
     said.clear()
     roll_back_store(local, report=said.append)
-    roll_back_store(local, report=said.append)
+    roll_back_store(local, newest, said.append)
     assert said == []
 
 
@@ -347,25 +372,22 @@ def test_staging_again_changes_nothing_and_publishing_makes_it_live(
 
 
 def test_a_withdrawn_version_is_no_canary_until_it_is_staged_again(bundles: list[Path], local: Store) -> None:
-    def withdrawn() -> list[str]:
-        return [name for name, facts in StoreState.read(local)[1].versions.items() if facts.withdrawn]
-
     first = publish_bundle(bundles[0], local)
     staged = publish_bundle(bundles[1], local, stage=True)
     for _ in range(2):
         withdraw_version(local, staged)
-        assert withdrawn() == [staged]
+        assert withdrawn(local) == [staged]
     assert [(line.what, line.beside) for line in read_log(local)][-1] == ("withdraw", staged)
     with pytest.raises(StoreError, match=f"{first} is live, no canary; `corank store rollback`"):
         withdraw_version(local, first)
     publish_bundle(bundles[1], local, stage=True)
-    assert withdrawn() == []
+    assert withdrawn(local) == []
     # who is rolled back is no canary either
     promote_version(local, staged)
     roll_back_store(local)
-    assert withdrawn() == [staged]
+    assert withdrawn(local) == [staged]
     promote_version(local, staged)
-    assert withdrawn() == []
+    assert withdrawn(local) == []
 
 
 def test_a_version_stays_while_it_is_to_come_or_a_service_holds_it(bundles: list[Path], local: Store) -> None:
@@ -411,7 +433,7 @@ def test_the_commands_go_back_and_tidy_up(
     assert run_corank(capsys, "store", "rollback", url) == (1, "", message)
     assert local.swap(local.head(), StoreState().to_bytes())
     versions = [publish_bundle(bundle, local) for bundle in bundles[:3]]
-    code, out, err = run_corank(capsys, "store", "rollback", url, "none")
+    code, out, err = run_corank(capsys, "store", "rollback", url, "--to", "none")
     assert (code, out, err) == (1, "", f"error: {url}: no version none; there are {', '.join(versions)}\n")
     assert run_corank(capsys, "store", "rollback", url) == (0, "", f"live: {versions[1]}\n")
     assert run_corank(capsys, "store", "prune", url, "--keep", 0) == (
