@@ -298,10 +298,16 @@ class DailyResult(Result):
 
     @property
     def reasons(self) -> Sequence[str]:
-        """Why the newest period was refused, a line each; none if it was not."""
+        """Why the newest period was refused, a line each, and what to do; none if it was not."""
         if (refused := self.refused) is None:
             return ()
-        return [f"{refused.period}: {line}" for line in refused.reasons or [refused.decision]]
+        lines = [*refused.reasons] or [refused.decision]
+        if refused.decision == "refused by validation":
+            lines.append(
+                f"repair the tables and call again; or `--accept {refused.period}` if they are right, or "
+                f"`--skip {refused.period}` to train on none of its rows"
+            )
+        return [f"{refused.period}: {line}" for line in lines]
 
     def view(self) -> View:
         """What the page shows."""

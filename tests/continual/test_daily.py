@@ -325,3 +325,4 @@ def test_the_command_says_by_its_exit_status_what_became_of_the_period(
     deliver(world, DAYS[1], lose_half)
     code, out, err = run_corank(capsys, "daily", world / "daily.yaml")
     assert code == 3 and "look for files that are missing" in " ".join((out + err).split())
+    assert f"`--accept {DAYS[1]}` if they are right, or `--skip {DAYS[1]}`" in " ".join((out + err).split())

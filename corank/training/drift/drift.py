@@ -122,6 +122,11 @@ class FeatureJudgement:
     def _most(self, threshold: float | None, name: str) -> float | None:
         return None if name in self.settings.unjudged else threshold
 
+    def _leave_out(self, comparison: FeatureComparison) -> str:
+        """The key that leaves a feature out of what is judged, for people."""
+        names = [*self.settings.unjudged, comparison.name]
+        return f"if it moves on with time, `drift.unjudged: [{', '.join(names)}]` leaves it out"
+
     def _missing(self, comparison: FeatureComparison, grows: bool = False) -> DriftFigure:
         """Judge the share without a value; of what grows with the log it may fall."""
         before, now = comparison.missing(comparison.before), comparison.missing(comparison.now)
@@ -155,7 +160,8 @@ class FeatureJudgement:
             excess -= comparison.chance(self.later, was, rate)
         reason = (
             f"feature '{comparison.name}': the run does not know {rate:.1%} of the values, and {was:.1%} of those just "
-            "after it; look for ids that are written in another way, or train on more days"
+            "after it; look for ids that are written in another way, or train on more days; "
+            + self._leave_out(comparison)
         )
         most, enough = self._most(self.settings.new_ids, comparison.name), self._comparable(comparison)
         return DriftFigure.judged("new_ids", comparison.name, (before, now), most, excess, enough, reason)
@@ -163,7 +169,7 @@ class FeatureJudgement:
     def _stability(self, comparison: FeatureComparison, value: float) -> DriftFigure:
         reason = (
             f"feature '{comparison.name}' is distributed otherwise than in training (PSI {value:.2f}); look for "
-            f"another unit or meaning of {comparison.origin.rstrip(',')}"
+            f"another unit or meaning of {comparison.origin.rstrip(',')}; {self._leave_out(comparison)}"
         )
         most, enough = self._most(self.settings.psi, comparison.name), self._comparable(comparison)
         return DriftFigure.judged("psi", comparison.name, (0.0, value), most, value, enough, reason)

@@ -43,19 +43,14 @@ def effective_count(keys: Ints) -> int:
     return max(1, int(counts.sum() ** 2 / np.square(counts).sum()))
 
 
-def number_hours(times: Longs) -> Ints:
-    """Number the hour of the day, UTC, of times, ms UTC: (N,)."""
-    return (times // HOUR % DAY_HOURS).astype(np.int32)
-
-
 @dataclass(frozen=True)
 class EncodedRows:
     """N candidates of whole requests."""
 
     encoded: Mapping[str, Encoded]
     """By feature: (N)."""
-    hours: Ints
-    """The hour of the day: (N,)."""
+    times: Longs
+    """Of the request, ms UTC: (N,)."""
     requests: Ints
     """A number for each request: (N,)."""
     users: Ints
@@ -66,18 +61,30 @@ class EncodedRows:
     def __len__(self) -> int:
         return len(self.users)
 
+    @cached_property
+    def hours(self) -> Ints:
+        """The hour of the day, UTC: (N,)."""
+        return (self.times // HOUR % DAY_HOURS).astype(np.int32)
+
+    @cached_property
+    def last_day(self) -> "EncodedRows":
+        """The candidates of the last 24 hours."""
+        return self._where(self.times > self.times.max(initial=0) - DAY_HOURS * HOUR)
+
     def shares_hours(self, other: "EncodedRows") -> bool:
         """Whether half of the candidates are of hours of the day of which others are, too."""
         return bool(np.isin(self.hours, np.unique(other.hours)).mean() >= HALF)
 
     def in_hours_of(self, other: "EncodedRows") -> "EncodedRows":
         """Keep the candidates of those hours of the day of which others are, too."""
-        kept = np.isin(self.hours, np.unique(other.hours))
+        return self._where(np.isin(self.hours, np.unique(other.hours)))
+
+    def _where(self, kept: Mask) -> "EncodedRows":
         if kept.all():
             return self
         at = np.flatnonzero(kept)
         encoded = {name: take_encoded(values, at) for name, values in self.encoded.items()}
-        return EncodedRows(encoded, self.hours[at], self.requests[at], self.users[at], self.items[at])
+        return EncodedRows(encoded, self.times[at], self.requests[at], self.users[at], self.items[at])
 
     @cached_property
     def request_count(self) -> int:
@@ -170,10 +177,17 @@ class FeatureComparison:
         return float((known == UNKNOWN).mean()) if len(known) else None
 
     def stability(self) -> float | None:
-        """The PSI; None of vectors."""
-        before, now = self.before.encoded[self.name], self.now.encoded[self.name]
-        if isinstance(before, Vectors) or isinstance(now, Vectors):
+        """The PSI against the run's rows, or against those of its last day if they are nearer; None of vectors.
+
+        A column that counts events grows from day to day: it is nearer to the last day than to all days before.
+        """
+        if any(isinstance(rows.encoded[self.name], Vectors) for rows in (self.before, self.now)):
             return None
+        return min(self._stability(rows) for rows in (self.before, self.before.last_day))
+
+    def _stability(self, rows: EncodedRows) -> float:
+        """The PSI against some of the run's rows; chance is that of all, so that few rows are not near by chance."""
+        before, now = rows.encoded[self.name], self.now.encoded[self.name]
         units = self.units(self.before), self.units(self.now)
         if self._storage == "number":
             bins = NumberBins.of(_first(before), float(np.float32(self._null)))
@@ -245,8 +259,8 @@ def encode_requests(
     for name in names:
         features, index = columns[schema.placement(name)]
         encoded[name] = take_encoded(features[name], index)
-    items, hours = packed.item_ordinals[whole.item], number_hours(whole.time)[request]
-    return EncodedRows(encoded, hours, request.astype(np.int32), whole.user[request], items)
+    items, times = packed.item_ordinals[whole.item], whole.time[request]
+    return EncodedRows(encoded, times, request.astype(np.int32), whole.user[request], items)
 
 
 def encode_period(
