@@ -128,6 +128,7 @@ def refuse_rows(path: Path, frame: pl.LazyFrame, faults: Iterable[tuple[str, pl.
         for (column, _, expected), row in zip(rules, rows, strict=True):
             if row is not None:
                 value = frame.select(column).slice(row, 1).collect().item()
+                value = value.to_list() if isinstance(value, pl.Series) else value
                 shown = "nothing" if value is None else repr(value) if isinstance(value, str) else str(value)
                 shown = shown if len(shown) <= _RECEIVED else f"{shown[:_RECEIVED]}…"
                 raise DataError(

@@ -97,7 +97,7 @@ def import_lists(source: Path, out: Path, columns: Lists, report: Report = lambd
         raise DataError(f"{source}: no Parquet file in this folder")
     with atomic_folder(out) as unfinished:
         facts = _write_log(paths, columns, unfinished / "log.parquet", report)
-        features = _describe_log(facts, columns, unfinished / "log.parquet")
+        features = _describe_log(facts, columns, unfinished / "log.parquet", source)
         lines = features.lines
         if columns.items is not None:
             table = _write_items(columns, unfinished)
@@ -134,6 +134,59 @@ def _used(columns: Lists) -> set[str]:
     return {*named, *_names(columns.labels), *_names(columns.chosen), *_names(columns.request)}
 
 
+def _check_roles(columns: Lists) -> None:
+    """Raise DataError if a column has two roles; those that identify an impression may also be user and time."""
+    roles = [("--candidates", columns.candidates), ("--history", columns.history)]
+    for option, names in (("labels", columns.labels), ("chosen", columns.chosen), ("along", columns.along)):
+        roles += [(f"--{option}", name) for name in _names(names)]
+    request = [("--request", name) for name in _names(columns.request)]
+    for others in ([("--user", columns.user), ("--time", columns.time)], request):
+        taken: dict[str, str] = {}
+        for option, name in (*roles, *others):
+            if name and name in taken:
+                raise DataError(
+                    f"import lists: column '{name}' is named as {taken[name]} and as {option}; name it once"
+                )
+            taken[name] = option
+
+
+def _check_names(path: Path, types: pl.Schema, columns: Lists) -> None:
+    """Raise DataError if a column has a name that the import gives."""
+    if columns.item in types and columns.item != columns.candidates:
+        raise DataError(
+            f"{path}: column '{columns.item}' has the name that the candidates get (--item); rename it"
+        )
+    if "impression" in types and not columns.request:
+        raise DataError(
+            f"{path}: column 'impression' has the name that rows are numbered by; name it as --request, or rename it"
+        )
+
+
+def _check_elements(path: Path, types: pl.Schema, columns: Lists) -> None:
+    """Raise DataError for lists of what is no item or no label."""
+    for name in _names(columns.labels):
+        _require(path, types, name, "--labels", is_list=True)
+        inner = types[name].inner  # type: ignore[attr-defined]
+        if not (inner.is_numeric() or inner == pl.Boolean):
+            raise DataError(f"{path}: column '{name}' (--labels) has lists of {inner}; expected 0 and 1")
+    text = None
+    items = [("--candidates", columns.candidates), *(("--chosen", name) for name in _names(columns.chosen))]
+    for option, name in (*items, *([("--history", columns.history)] if columns.history else [])):
+        _require(path, types, name, option, is_list=True)
+        inner = types[name].inner  # type: ignore[attr-defined]
+        is_text = inner == pl.String or isinstance(inner, pl.Categorical | pl.Enum)
+        if not (inner.is_integer() or is_text):
+            raise DataError(
+                f"{path}: column '{name}' ({option}) has lists of {inner}; expected whole numbers or text"
+            )
+        if text not in (None, is_text):
+            raise DataError(
+                f"{path}: column '{name}' ({option}) has lists of {inner}, and '{columns.candidates}' of "
+                f"{types[columns.candidates].inner}; write both alike"  # type: ignore[attr-defined]
+            )
+        text = is_text
+
+
 def _require(path: Path, types: pl.Schema, name: str, what: str, is_list: bool = False) -> None:
     """Raise DataError if a column is missing, or is no list as it should be."""
     if name not in types:
@@ -149,6 +202,7 @@ def _write_log(paths: Sequence[Path], columns: Lists, out: Path, report: Report)
     labels, chosen, request = (_names(text) for text in (columns.labels, columns.chosen, columns.request))
     if not labels + chosen:
         raise DataError("import lists: no label; name a column of lists as --labels or --chosen")
+    _check_roles(columns)
     frames, first = [], None
     for path in paths:
         frame = pl.scan_parquet(path)
@@ -157,11 +211,8 @@ def _write_log(paths: Sequence[Path], columns: Lists, out: Path, report: Report)
             first = types
         elif types != first:
             raise DataError(f"{path}: its columns are not those of {paths[0]}")
-        for name, option in ((columns.candidates, "--candidates"), *((n, "--labels") for n in labels)):
-            _require(path, types, name, option, is_list=True)
-        for name, option in (*((n, "--chosen") for n in chosen), (columns.history, "--history")):
-            if name:
-                _require(path, types, name, option, is_list=True)
+        _check_elements(path, types, columns)
+        _check_names(path, types, columns)
         for name, option in (
             (columns.user, "--user"),
             (columns.time, "--time"),
@@ -211,16 +262,19 @@ class _Features:
     """Columns that are no features, and why."""
 
 
-def _describe_log(facts: _LogFacts, columns: Lists, path: Path) -> _Features:
-    """Describe user, context and what has an element a candidate. Raises DataError for a column that is no such."""
+def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path) -> _Features:
+    """Describe user, context and what has an element a candidate. Raises DataError for a column that is no such.
+
+    The log at `path` is what was read of `source`, which errors name.
+    """
     log, used = pl.scan_parquet(path), _used(columns)
     labels, named = _names(columns.labels), _names(columns.along)
     for name in named:
-        _require(path, facts.types, name, "--along", is_list=True)
+        _require(source, facts.types, name, "--along", is_list=True)
     chosen, others, unlike = list_along(log, columns.candidates, used)
     for name in named:
         if name in unlike:
-            raise DataError(f"{path}: column '{name}' (--along): {unlike[name]}")
+            raise DataError(f"{source}: column '{name}' (--along): {unlike[name]}")
     first = (labels or _names(columns.chosen))[0]
     lines = {free_name(columns.user, {}): name_column(columns.user, "side: user, kind: id, min_count: 30")}
     lines |= describe_context(facts.types, used)
@@ -248,9 +302,13 @@ def _check_rows(
     length = pl.col(columns.candidates).list.len().fill_null(0)
     keys = [columns.user, columns.time, *request]
     faults = [(name, pl.col(name).is_null(), "a value in every row") for name in keys]
+    null = pl.col(columns.candidates).list.eval(pl.element().is_null()).list.any()
+    faults.append((columns.candidates, null, "an item in every place"))
     for name in labels:
         unlike = pl.col(name).list.len().fill_null(0) != length
         faults.append((name, unlike, f"a list as long as '{columns.candidates}'"))
+        other = pl.col(name).list.eval(~pl.element().cast(pl.Float64).is_in([0.0, 1.0])).list.any()
+        faults.append((name, other, "0, 1, or nothing where it is unknown"))
     refuse_rows(path, frame, faults)
 
 

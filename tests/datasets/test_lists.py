@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +252,99 @@ def test_files_that_are_not_there_or_not_alike(world: Path, tmp_path: Path) -> N
     shutil.copy(world / "items.parquet", world / "log" / "zzz.parquet")
     with pytest.raises(DataError, match="its columns are not those of"):
         import_lists(world / "log", tmp_path / "out", settings(world))
+
+
+def in_row(column: str, value: Any) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """Replace a list of the third row."""
+
+    def spoil(frame: pl.DataFrame) -> pl.DataFrame:
+        lists = [value if n == 2 else old for n, old in enumerate(frame[column].to_list())]
+        return frame.with_columns(pl.Series(column, lists, strict=False))
+
+    return spoil
+
+
+def every(column: str, value: Any) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """Give all rows a value."""
+    return lambda frame: frame.with_columns(pl.Series(column, [value] * len(frame)))
+
+
+UNFIT: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame] | None, dict[str, Any], str]] = {
+    "a label NaN": (in_row("clicked", [0.0, float("nan"), 1.0]), {}, "clicked, row 3: expected 0, 1, or"),
+    "a label 2": (
+        in_row("clicked", [0, 2, 1]),
+        {},
+        "clicked, row 3: expected 0, 1, or .*; received .0, 2, 1.$",
+    ),
+    "labels of text": (
+        every("clicked", ["n", "y", "n"]),
+        {},
+        "'clicked' .* lists of String; expected 0 and 1",
+    ),
+    "labels without lists": (every("clicked", 1), {}, "'clicked' .--labels. is Int64; expected lists"),
+    "a ragged list": (
+        in_row("clicked", [0, 1]),
+        {},
+        "row 3: expected a list as long as .*; received .0, 1.$",
+    ),
+    "float candidates": (
+        every("candidates", [1.0, 2.5, 3.0]),
+        {},
+        "lists of Float64; expected whole numbers",
+    ),
+    "nested candidates": (
+        every("candidates", [[1], [2], [3]]),
+        {},
+        r"lists of List.*; expected whole numbers",
+    ),
+    "candidates of objects": (every("candidates", [{"a": 1}] * 3), {}, "lists of Struct.*; expected whole"),
+    "a null candidate": (
+        in_row("candidates", [1, None, 3]),
+        {},
+        "candidates, row 3: expected an item in every",
+    ),
+    "candidates and chosen unlike": (
+        every("bought", ["a"]),
+        {"labels": "", "chosen": "bought"},
+        "'bought' .--chosen. has lists of String, and 'candidates' of Int64; write both alike",
+    ),
+    "the user is the candidates": (
+        None,
+        {"user": "candidates"},
+        "as --candidates and as --user; name it once",
+    ),
+    "a label twice": (None, {"labels": "clicked,clicked"}, "'clicked' is named as --labels and as --labels"),
+    "a label is along": (None, {"along": "clicked"}, "'clicked' is named as --labels and as --along"),
+    "a key of lists": (None, {"request": "candidates"}, "as --candidates and as --request; name it once"),
+    "along has the items' name": (
+        every("item_id", [1, 2, 3]),
+        {"along": "item_id"},
+        "column 'item_id' has the name that the candidates get .--item.; rename it",
+    ),
+    "a column has the rows' name": (every("impression", 1), {}, "'impression' has the name that rows"),
+    "a ragged column along": (
+        lambda frame: in_row("price", [1, 2])(every("price", [1, 2, 3])(frame)),
+        {"along": "price"},
+        r"in.parquet: column 'price' .--along.: 1 lists are of another length",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_lists_that_cannot_be_a_log_are_refused_at_import_in_one_line(tmp_path: Path, case: str) -> None:
+    spoil, more, told = UNFIT[case]
+    rows = range(40)
+    log = pl.DataFrame(
+        {
+            "user_id": [n % 7 for n in rows],
+            "time": [datetime(2026, 3, 1) + timedelta(hours=3 * n) for n in rows],
+            "candidates": [[n, n + 1, n + 2] for n in rows],
+            "clicked": [[0, 1, 0]] * len(rows),
+        }
+    )
+    (spoil(log) if spoil else log).write_parquet(tmp_path / "in.parquet")
+    with pytest.raises(DataError, match=told) as error:
+        import_lists(
+            tmp_path / "in.parquet", tmp_path / "out", validate(Lists, COLUMNS | more, "import lists")
+        )
+    assert "\n" not in str(error.value) and [*tmp_path.iterdir()] == [tmp_path / "in.parquet"]
