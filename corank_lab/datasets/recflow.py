@@ -7,9 +7,10 @@ in the order of the file, of each of four levels.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from string import Template
@@ -103,9 +104,9 @@ def import_recflow(
     """Write `log/`, `items.parquet` and `config.yaml` (and `truth/`, if simulated) to `out`, whole or not at all.
 
     The files `folder/all_stage/DATE.feather` from `begin` to `end` are read, those of RecFlow's first period unless
-    given; the last day is for the test, the one before it for validation. Of each request the first `per_level` (10)
-    candidates of each level of the two-stage protocol are taken or, if `full`, all of all six. Memory is that of a
-    part of a day, and of the videos' features.
+    given; days without a file are left out, and reported. The last day is for the test, the one before it for
+    validation. Of each request the first `per_level` (10) candidates of each level of the two-stage protocol are taken
+    or, if `full`, all of all six. Memory is that of a part of a day, and of the videos' features.
     `report` takes a line about each step.
 
     Raises:
@@ -113,7 +114,12 @@ def import_recflow(
     """
     levels = EVERY if full else TWO_STAGE
     count = per_level if per_level or full else PER_LEVEL
-    files = _day_files(folder, begin or BEGIN, end or END)
+    begin, end = begin or BEGIN, end or END
+    files = _day_files(folder, begin, end)
+    if gaps := _find_gaps(begin, end, files):
+        report(
+            f"{folder / 'all_stage'}: no file of {', '.join(gaps)}: the {len(files)} days that are there are imported"
+        )
     with atomic_folder(out) as unfinished:
         for name in ("log", "videos"):
             (unfinished / name).mkdir()
@@ -184,6 +190,16 @@ def _day_files(folder: Path, begin: date, end: date) -> dict[date, Path]:
             "expected at least three: to train, to validate, to test"
         )
     return chosen
+
+
+def _find_gaps(begin: date, end: date, days: Iterable[date]) -> list[str]:
+    """The days from `begin` to `end` that are not among `days`, which ascend; those in a row as one."""
+    edges = [begin.toordinal() - 1, *(day.toordinal() for day in days), end.toordinal() + 1]
+    gaps = [(one + 1, other - 1) for one, other in pairwise(edges) if other > one + 1]
+    return [
+        f"{date.fromordinal(first)}" + ("" if first == last else f" to {date.fromordinal(last)}")
+        for first, last in gaps
+    ]
 
 
 def _scan_day(path: Path) -> pl.LazyFrame:

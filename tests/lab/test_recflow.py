@@ -258,6 +258,26 @@ def test_the_losses_of_the_documented_table_are_accepted(tmp_path: Path) -> None
     assert to_ms(data.instant(data.split.test)) - data.training_end() == 3_600_000
 
 
+def test_days_without_a_file_are_left_out_and_said(tmp_path: Path) -> None:
+    """The public copy lacks the first day."""
+    days = {f"2024-01-{day}": levels(day, day) for day in (14, 15, 17, 20)}
+    said: list[str] = []
+    folder = write(tmp_path / "in", days)
+    imported = import_recflow(folder, tmp_path / "out", end=date(2024, 1, 22), report=said.append)
+    assert imported.days == tuple(map(date.fromisoformat, days))
+    gaps = "2024-01-13, 2024-01-16, 2024-01-18 to 2024-01-19, 2024-01-21 to 2024-01-22"
+    assert said[0] == f"{folder / 'all_stage'}: no file of {gaps}: the 4 days that are there are imported"
+    assert set(read(tmp_path / "out" / "config.yaml").data.split_bounds()) == {"train", "valid", "test"}
+    said.clear()
+    import_recflow(folder, tmp_path / "two", date(2024, 1, 14), date(2024, 1, 17), report=said.append)
+    assert "no file of 2024-01-16: the 3 days" in said[0]
+    said.clear()
+    import_recflow(
+        write(tmp_path / "all", release()), tmp_path / "three", end=date(2024, 1, 15), report=said.append
+    )
+    assert not any("no file" in line for line in said)
+
+
 def put(day: int, row: int, **values: Any) -> Callable[[Release], None]:
     """Write values into a row of a day."""
     return lambda days: days[f"2024-01-{day}"][row].update(values)
