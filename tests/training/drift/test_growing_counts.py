@@ -26,6 +26,7 @@ def third_day(world: Path) -> DriftReport:
     return compare_rows(then.settings, then.base, packed, "run")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options",
     [
