@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from email.parser import Parser
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
@@ -67,10 +67,31 @@ def run_without_extras(commands: Sequence[Sequence[str]]) -> list[Ended]:
 
 def base_distributions(wheel: Path) -> Iterator[Distribution]:
     """Find what a wheel needs without its extras, among what this environment has."""
+    return installed_distributions(wheel_requirements(wheel))
+
+
+def wheel_requirements(wheel: Path, extras: Set[str] = frozenset()) -> list[str]:
+    """What a wheel needs itself, and for some of its extras."""
     with ZipFile(wheel) as file:
         (metadata,) = (name for name in file.namelist() if name.endswith(".dist-info/METADATA"))
-        wanted = Parser().parsestr(file.read(metadata).decode()).get_all("Requires-Dist")
-    waiting, seen = _requirements(wanted, set()), set[tuple[str, str]]()
+        message = Parser().parsestr(file.read(metadata).decode())
+    own = message["Name"]
+    wanted = _requirements(message.get_all("Requires-Dist"), extras)
+    inner = {extra for one in wanted if one.name == own for extra in one.extras} - extras
+    if inner:
+        return wheel_requirements(wheel, extras | inner)
+    return [_bare(one) for one in wanted if one.name != own]
+
+
+def _bare(requirement: Requirement) -> str:
+    """A requirement that holds on this machine, without its condition."""
+    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+    return f"{requirement.name}{extras}{requirement.specifier}"
+
+
+def installed_distributions(requirements: Iterable[str]) -> Iterator[Distribution]:
+    """Find requirements, and what those need, among what this environment has."""
+    waiting, seen = _requirements(requirements, set()), set[tuple[str, str]]()
     while waiting:
         requirement = waiting.pop()
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
@@ -84,7 +105,7 @@ def base_distributions(wheel: Path) -> Iterator[Distribution]:
         waiting += _requirements(package.requires, {extra for _, extra in fresh})
 
 
-def _requirements(lines: Iterable[str] | None, extras: set[str]) -> list[Requirement]:
+def _requirements(lines: Iterable[str] | None, extras: Set[str]) -> list[Requirement]:
     """What a distribution needs on this machine, of all that it lists, for itself and for some of its extras."""
     wanted = [Requirement(line) for line in lines or ()]
     return [
@@ -94,9 +115,9 @@ def _requirements(lines: Iterable[str] | None, extras: set[str]) -> list[Require
     ]
 
 
-def link_distribution(found: Distribution, site: Path) -> None:
-    """Link the files of a distribution into the folder of another environment's packages."""
+def link_distribution(found: Distribution, site: Path, metadata: bool = True) -> None:
+    """Link the files of a distribution, its metadata or not, into the folder of another environment's packages."""
     for top in {path.parts[0] for path in found.files or () if path.parts[0] not in ("..", "__pycache__")}:
         link = site / top
-        if not link.exists():
+        if not link.exists() and (metadata or not top.endswith(".dist-info")):
             link.symlink_to(Path(str(found.locate_file(top))).resolve())

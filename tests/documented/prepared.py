@@ -1,0 +1,138 @@
+"""What pages assume: small worlds, runs and bundles of them, brokers and stores. A page names them under `prepare`.
+
+Each function that is `@prepares` is one: it fills the page's folder, and may return texts that replacements name, as
+`{redis}`. What is expensive is made once a session and copied.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+import corank
+from corank.datasets.feed.simulate import simulate_world
+from supply_chain.lock import ROOT
+from tests.support.kafka_broker import kafka_broker
+from tests.support.redis_server import redis_server
+from tests.support.shared import shared
+
+CHECKOUT = (
+    *("corank", "corank_lab", "docs", "examples", "pyproject.toml", "README.md", "README.zh-CN.md"),
+    *("LICENSE", "CHANGELOG.md"),
+)
+"""What of the sources the wheel is built from."""
+
+
+@dataclass
+class Place:
+    """Where a page is run."""
+
+    folder: Path
+    variables: dict[str, str]
+    """Of the environment in which the page begins."""
+    stack: ExitStack
+    """Ends what runs beside the page."""
+
+    def prepare(self, name: str) -> Mapping[str, str]:
+        """Make one of what pages assume. Returns texts for replacements."""
+        assert name in PREPARED, f"prepare: one of {', '.join(sorted(PREPARED))}; received {name!r}"
+        return PREPARED[name](self) or {}
+
+
+Prepare = Callable[[Place], Mapping[str, str] | None]
+PREPARED: dict[str, Prepare] = {}
+
+
+def prepares(make: Prepare) -> Prepare:
+    """Enter what a function makes under its name."""
+    PREPARED[make.__name__] = make
+    return make
+
+
+def _copy(folder: Path, place: Place) -> None:
+    shutil.copytree(folder, place.folder, dirs_exist_ok=True)
+
+
+@prepares
+def checkout(place: Place) -> None:
+    """The sources, as `git clone` leaves them, as far as the wheel needs them."""
+    for name in CHECKOUT:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, place.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, place.folder)
+
+
+@prepares
+def examples(place: Place) -> None:
+    """The folder examples/ of the sources."""
+    shutil.copytree(ROOT / "examples", place.folder / "examples")
+
+
+@prepares
+def shop(place: Place) -> None:
+    """examples/shop.yaml with log/2026-04-21.parquet to log/2026-04-30.parquet, items.parquet, users.parquet."""
+    _copy(shared("documented-shop", _make_shop), place)
+
+
+def _make_shop(folder: Path) -> None:
+    """Write a simulated world under the names of the shop's columns, of ten days until 2026-04-30."""
+    simulate_world(folder / "world", requests=400, candidates=150, users=60, items=300)
+    later = timedelta(days=51)
+    log = pl.read_parquet(folder / "world" / "log" / "*.parquet").with_columns(pl.col("time") + later)
+    ordered = np.random.default_rng(0).random(len(log)) < 0.3
+    log = log.with_columns(is_order=pl.when(pl.col("is_click") == 1).then(pl.Series(ordered).cast(pl.Int8)))
+    (folder / "log").mkdir()
+    for (day,), rows in log.group_by(pl.col("time").dt.date()):
+        rows.write_parquet(folder / "log" / f"{day}.parquet")
+    items = pl.read_parquet(folder / "world" / "items.parquet")
+    items.with_columns(pl.col("tags").cast(pl.List(pl.String)).list.join(",")).write_parquet(
+        folder / "items.parquet"
+    )
+    shutil.copy(folder / "world" / "users.parquet", folder)
+    shutil.rmtree(folder / "world")
+    shutil.copy(ROOT / "examples" / "shop.yaml", folder)
+
+
+@prepares
+def shop_run(place: Place) -> None:
+    """`shop` with packed/ and the finished run runs/shop."""
+    _copy(shared("documented-shop-run", _make_run), place)
+
+
+def _make_run(folder: Path) -> None:
+    shutil.copytree(shared("documented-shop", _make_shop), folder, dirs_exist_ok=True)
+    corank.train(folder / "shop.yaml")
+
+
+@prepares
+def shop_bundle(place: Place) -> None:
+    """`shop_run` with its bundle in bundle/."""
+    _copy(shared("documented-shop-bundle", _make_bundle), place)
+
+
+def _make_bundle(folder: Path) -> None:
+    shutil.copytree(shared("documented-shop-run", _make_run), folder, dirs_exist_ok=True)
+    corank.export(folder / "runs" / "shop", folder / "bundle")
+
+
+@prepares
+def redis(place: Place) -> Mapping[str, str]:
+    """A server that speaks Redis' protocol; {redis} is its HOST:PORT."""
+    (place.folder.parent / "redis").mkdir()
+    server = place.stack.enter_context(redis_server(place.folder.parent / "redis"))
+    return {"redis": f"127.0.0.1:{server.port}"}
+
+
+@prepares
+def kafka(place: Place) -> Mapping[str, str]:
+    """A broker that speaks Kafka's protocol; {kafka} is its HOST:PORT. Topics are made when they are written to."""
+    (place.folder.parent / "kafka").mkdir()
+    broker = place.stack.enter_context(kafka_broker(place.folder.parent / "kafka"))
+    place.variables["CORANK_KAFKA_PROPERTIES"] = str(broker.properties)
+    return {"kafka": broker.servers}

@@ -1,0 +1,44 @@
+"""Every block of commands and of Python of the documentation runs as it is written; `tests.documented` says how."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from supply_chain.lock import ROOT
+from tests.documented.conftest import RECORD
+from tests.documented.pages import Page
+from tests.documented.session import Outcome, run_page
+
+FOLDERS = ("start", "guides", "operations", "recipes", "lab", "extending")
+TO_DO = ("guides", "operations", "recipes", "lab", "extending")
+"""Folders whose pages are not all done: there, a page without a directive for the page is expected to fail."""
+PAGES = [
+    *("README.md", "README.zh-CN.md"),
+    *(
+        str(path.relative_to(ROOT))
+        for name in FOLDERS
+        for path in sorted((ROOT / "docs" / name).glob("*.md"))
+    ),
+]
+
+
+@pytest.mark.thorough
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in PAGES if Page.read(name).run])
+def test_the_blocks_of_a_page_run(
+    name: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    page, outcome, same = Page.read(name), Outcome(), 0
+    english = page.english()
+    if not (english or page).says and any(f"/{folder}/" in name for folder in TO_DO):
+        pytest.xfail("to do")
+    if english is not None and [one.essence for one in page.run] == [one.essence for one in english.run]:
+        same = len(page.run)
+    else:
+        outcome = run_page(page, tmp_path)
+    record = {"page": name, "ran": outcome.ran, "failed": len(outcome.failed), "same": same}
+    record_property(RECORD, json.dumps(record | {"not_run": outcome.not_run}))
+    assert not outcome.failed, "\n\n".join(outcome.failed)
+    assert outcome.ran + len(outcome.not_run) + same >= len(page.run)
