@@ -11,8 +11,8 @@ that block prints.
 
 **Services.** A command that begins with `corank serve` or `corank follow` stays in the foreground: it is started
 beside, and the page goes on once it is ready. SIGTERM ends it at the end of the page, or, of the kind `serve`, when the
-page starts another one; its exit status must be 0. One page at a time has a service, since pages name its port. curl ends with
-22 where the service refuses: the page's home has a .curlrc.
+page starts another one; its exit status must be 0. One page at a time has a service, since pages name its port. curl
+ends with 22 where the service refuses: the page's home has a .curlrc.
 
 **Output.** The lines shown must be printed in that order; others may be between them. Numbers, hashes and the width of
 spaces may differ. A line `…` stands for any lines, and `…` at a line's end for its rest.

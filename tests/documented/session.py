@@ -131,8 +131,8 @@ class Session:
         for path in (self.state, place, folder / "home"):
             path.mkdir(parents=True)
         (folder / "home" / ".curlrc").write_text("fail-with-body\n")
-        if page.extras is None or page.installs:
-            environment = make_environment(folder / "environment", page.extras)
+        if page.installs:
+            environment = make_environment(folder / "environment", page.extras, with_pip=True)
         else:
             environment = shared_environment(page.extras)
         variables = {
@@ -348,6 +348,9 @@ class Session:
         if self.python is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.python.pid, signal.SIGKILL)
+            assert self.python.stdin
+            with contextlib.suppress(BrokenPipeError):
+                self.python.stdin.close()
             self.python.wait()
 
 

@@ -67,21 +67,25 @@ def pip_settings() -> dict[str, str]:
     }
 
 
-def shared_environment(extras: Sequence[str]) -> Path:
+def shared_environment(extras: Sequence[str] | None) -> Path:
     """An environment with the wheel and some of its extras, made once a session; it is only read."""
-    named = sorted(extras)
-    return (
-        shared("-".join(["environment", *named]), lambda folder: make_environment(folder / "env", named))
-        / "env"
-    )
+    name = "-".join(["environment", *(["bare"] if extras is None else sorted(extras))])
+    return shared(name, lambda folder: make_environment(folder / "env", extras, with_pip=False)) / "env"
 
 
-def make_environment(folder: Path, extras: Sequence[str] | None) -> Path:
-    """Make an environment with the wheel and some of its extras; None leaves the wheel out."""
-    venv.create(folder, with_pip=True)
+def make_environment(folder: Path, extras: Sequence[str] | None, with_pip: bool) -> Path:
+    """Make an environment with the wheel and some of its extras; None leaves the wheel out.
+
+    Args:
+        folder: a new one.
+        extras: of the wheel.
+        with_pip: whether the environment has pip itself.
+    """
+    venv.create(folder, with_pip=with_pip)
     if extras is not None:
+        pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
         wanted = f"corank[{','.join(extras)}]" if extras else "corank"
-        install = [str(folder / "bin" / "pip"), "install", "--quiet", wanted]
+        install = [*pip, "install", "--quiet", wanted]
         done = subprocess.run(install, env=os.environ | pip_settings(), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     return folder
