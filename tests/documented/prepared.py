@@ -4,6 +4,7 @@ Each function that is `@prepares` is one: it fills the page's folder, and may re
 `{redis}`. What is expensive is made once a session and copied.
 """
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from corank.datasets.feed.simulate import simulate_world
 from supply_chain.lock import ROOT
 from tests.support.kafka_broker import kafka_broker
 from tests.support.redis_server import redis_server
+from tests.support.served_worlds import ServedWorld
 from tests.support.shared import shared
 
 CHECKOUT = (
@@ -82,7 +84,7 @@ def shop(place: Place) -> None:
 
 def _make_shop(folder: Path) -> None:
     """Write a simulated world under the names of the shop's columns, of ten days until 2026-04-30."""
-    simulate_world(folder / "world", requests=400, candidates=150, users=60, items=300)
+    simulate_world(folder / "world", requests=700, candidates=120, users=60, items=300)
     later = timedelta(days=51)
     log = pl.read_parquet(folder / "world" / "log" / "*.parquet").with_columns(pl.col("time") + later)
     ordered = np.random.default_rng(0).random(len(log)) < 0.3
@@ -122,6 +124,45 @@ def _make_bundle(folder: Path) -> None:
 
 
 @prepares
+def arms(place: Place) -> None:
+    """arms.yaml, an arm for `corank experiment`."""
+    (place.folder / "arms.yaml").write_text("arms:\n  narrow ranker: {set: {stages.1.hidden: [64, 32]}}\n")
+
+
+@prepares
+def impressions(place: Place) -> None:
+    """impressions/, a row an impression, of the items in `shop`: user, time, shown_ids, clicked."""
+    log = pl.read_parquet(shared("documented-shop", _make_shop) / "log" / "*.parquet")
+    shown = log.filter(pl.col("level") == "exposed").sort("request_id", "position")
+    lists = shown.group_by("request_id", "user_id", "time", maintain_order=True).agg(
+        shown_ids="item_id", clicked=pl.col("is_click").cast(pl.Int8)
+    )
+    (place.folder / "impressions").mkdir()
+    lists.drop("request_id").rename({"user_id": "user"}).write_parquet(place.folder / "impressions" / "0.parquet")
+
+
+@prepares
+def shop_daily(place: Place) -> None:
+    """daily.yaml, for `corank daily` of `shop`: its last two days are due, and all that is trained goes live."""
+    settings = {
+        "config": "shop.yaml",
+        "first": "2026-04-29",
+        "holdout": "8h",
+        "gate": ["rank.exposed.click.auc >= live - 1"],
+        "store": "lmdb:daily_store",
+        "users": "users.parquet",
+    }
+    (place.folder / "daily.yaml").write_text(json.dumps(settings))
+
+
+@prepares
+def served(place: Place) -> None:
+    """seen/, the log of a service with a canary (seen/log), and what was shown (seen/exposures.parquet)."""
+    (place.folder / "seen").mkdir()
+    ServedWorld(lift=2.0).write(place.folder / "seen")
+
+
+@prepares
 def redis(place: Place) -> Mapping[str, str]:
     """A server that speaks Redis' protocol; {redis} is its HOST:PORT."""
     (place.folder.parent / "redis").mkdir()
@@ -131,8 +172,10 @@ def redis(place: Place) -> Mapping[str, str]:
 
 @prepares
 def kafka(place: Place) -> Mapping[str, str]:
-    """A broker that speaks Kafka's protocol; {kafka} is its HOST:PORT. Topics are made when they are written to."""
+    """A broker that speaks Kafka's protocol, with empty topics items, users and log; {kafka} is its HOST:PORT."""
     (place.folder.parent / "kafka").mkdir()
     broker = place.stack.enter_context(kafka_broker(place.folder.parent / "kafka"))
     place.variables["CORANK_KAFKA_PROPERTIES"] = str(broker.properties)
+    for topic in ("items", "users", "log"):
+        broker.make_topic(topic)
     return {"kafka": broker.servers}

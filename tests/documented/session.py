@@ -77,6 +77,7 @@ def run_page(page: Page, folder: Path) -> Outcome:
         for block in page.blocks:
             where = f"{page.name}:{block.line}"
             if "not run" in block.says:
+                session.printed = None
                 outcome.not_run.append(f"{where}: {block.says['not run']}; instead: {block.says['instead']}")
                 continue
             try:
@@ -139,7 +140,7 @@ class Session:
             name: os.environ[name] for name in ("LANG", "LC_ALL", "TERM", "TMPDIR") if name in os.environ
         }
         variables |= {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "COLUMNS": "200"} | pip_settings()
-        variables["HOME"] = str(folder / "home")
+        variables |= {"HOME": str(folder / "home"), "SHELL": "/bin/bash"}
         variables["PATH"] = f"{environment / 'bin'}:{os.environ['PATH']}"
         self.place = Place(place, variables, stack)
         self.values = {"folder": str(place)}
@@ -218,10 +219,11 @@ class Session:
     def _shell(self, code: str, block: Block, expected: int = 0) -> None:
         """Run commands, and keep the state of the shell."""
         process, output = self._start(code, keep=True)
+        patience = PATIENCE * len(code.splitlines())
         try:
-            status: int | str = process.wait(PATIENCE)
+            status: int | str = process.wait(patience)
         except subprocess.TimeoutExpired:
-            status = f"none within {PATIENCE:g} s"
+            status = f"none within {patience:g} s"
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

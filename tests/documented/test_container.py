@@ -128,7 +128,7 @@ def test_the_image_serves_and_has_no_torch(tmp_path: Path, small_world: Path, tr
 def test_the_image_with_what_trains_checks_trains_and_trains_daily(tmp_path: Path) -> None:
     image = Image(tmp_path / "root", documented_extras()).build()
     shop = tmp_path / "shop"
-    settings = write_daily_world(shop, days=3, requests=150)
+    settings = write_daily_world(shop, days=3, requests=600)
     image.run("check", "config.yaml", folder=shop)
     image.run("train", "config.yaml", folder=shop)
     image.run("daily", "daily.yaml", folder=shop)
