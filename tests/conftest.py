@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from corank.core.registry import PLUGINS
 from corank.training.run import Run
+from tests.documented.summary import print_summary
 from tests.support import shared
 from tests.support.object_store import ObjectStore, make_store, s3_server, use_store
 
@@ -142,6 +143,11 @@ def object_store(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     store = make_store(s3_endpoint, f"bucket-{uuid4().hex}")
     use_store(store, tmp_path / "cache", monkeypatch)
     return store
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which blocks of the documentation ran, and which did not."""
+    print_summary(terminalreporter)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

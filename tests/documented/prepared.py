@@ -138,7 +138,9 @@ def impressions(place: Place) -> None:
         shown_ids="item_id", clicked=pl.col("is_click").cast(pl.Int8)
     )
     (place.folder / "impressions").mkdir()
-    lists.drop("request_id").rename({"user_id": "user"}).write_parquet(place.folder / "impressions" / "0.parquet")
+    lists.drop("request_id").rename({"user_id": "user"}).write_parquet(
+        place.folder / "impressions" / "0.parquet"
+    )
 
 
 @prepares

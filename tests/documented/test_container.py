@@ -17,7 +17,7 @@ from tests.documented.wheelhouse import pip_settings
 from tests.support.daily_world import store_of, write_daily_world
 from tests.support.service import running_service
 
-pytestmark = [pytest.mark.thorough, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 FILE = ROOT / "examples" / "serve" / "Containerfile"
 OF_THE_SYSTEM = re.compile(r"(apt-get (update|install)|rm -rf /var/lib/apt/lists|useradd) ?")
 """Commands of RUN lines that are left out: what they install is here."""

@@ -6,12 +6,11 @@ from typing import cast
 
 import pytest
 
-from tests.documented.conftest import pytest_terminal_summary
 from tests.documented.output import not_shown
 from tests.documented.pages import DirectiveError, Page
 from tests.documented.session import Outcome, run_page
+from tests.documented.summary import print_summary
 
-pytestmark = pytest.mark.thorough
 BARE = "<!-- page: {extras: none} -->\n\n"
 
 
@@ -164,7 +163,7 @@ def test_the_summary_counts_and_lists_what_did_not_run() -> None:
             self.lines.append(text)
 
     terminal = Terminal()
-    pytest_terminal_summary(cast(pytest.TerminalReporter, terminal))
+    print_summary(cast(pytest.TerminalReporter, terminal))
     assert terminal.lines == [
         "blocks of the documentation",
         "a.md: 2 ran, 0 failed, 1 not run",

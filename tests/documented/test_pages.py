@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from supply_chain.lock import ROOT
-from tests.documented.conftest import RECORD
 from tests.documented.pages import Page
 from tests.documented.session import Outcome, run_page
+from tests.documented.summary import RECORD
 
 FOLDERS = ("start", "guides", "operations", "recipes", "lab", "extending")
 TO_DO = ("guides", "operations", "recipes", "lab", "extending")
@@ -24,7 +24,6 @@ PAGES = [
 ]
 
 
-@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PAGES if Page.read(name).run])
 def test_the_blocks_of_a_page_run(

@@ -9,7 +9,7 @@ RECORD = "documented"
 """The property of a test's report that holds the outcome of its page."""
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def print_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print a line a page, and a line a block that did not run; the reports come from the workers, too."""
     reports = (report for reports in terminalreporter.stats.values() for report in reports)
     records = (
