@@ -10,7 +10,7 @@ import yaml
 from supply_chain.lock import ROOT
 
 FENCE = re.compile(
-    r"^(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+    r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
 )
 COMMENT = re.compile(r"<!-- (page|block):(.*?)-->", re.DOTALL)
 FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
@@ -124,6 +124,10 @@ def _blocks(name: str, text: str) -> Iterator[Block]:
                 if text[comment.end() : match.start()].strip():
                     raise DirectiveError(f"{where}: put the directive directly before its block")
                 says = _read(comment, where, BLOCK_KEYS)
+        if match["language"] in ("", "bash", "shell", "py"):
+            raise DirectiveError(
+                f"{where}: name the language of the block; commands are sh, Python is python"
+            )
         indent = match["indent"]
         code = "".join(line.removeprefix(indent) for line in match["code"].splitlines(keepends=True))
         yield Block(_line(text, match), match["language"], code, says)

@@ -9,11 +9,12 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import yaml
 
 import corank
 from corank.datasets.feed.simulate import simulate_world
@@ -145,9 +146,18 @@ def impressions(place: Place) -> None:
 
 @prepares
 def shop_daily(place: Place) -> None:
-    """daily.yaml, for `corank daily` of `shop`: its last two days are due, and all that is trained goes live."""
+    """daily.yaml, for `corank daily` of `shop`: its last two days are due, and all that is trained goes live.
+
+    Its config clicks.yaml is shop.yaml without orders, which are not known at the end of a day.
+    """
+    config = yaml.safe_load((ROOT / "examples" / "shop.yaml").read_text(encoding="utf-8"))
+    del config["data"]["labels"]["order"]
+    config["data"]["timezone"] = "UTC"  # its days are those of the files
+    config["stages"][1] |= {"labels": ["click"]}
+    config["losses"] = [loss for loss in config["losses"] if loss.get("label") != "order"]
+    (place.folder / "clicks.yaml").write_text(json.dumps(config | {"name": "clicks"}, default=str))
     settings = {
-        "config": "shop.yaml",
+        "config": "clicks.yaml",
         "first": "2026-04-29",
         "holdout": "8h",
         "gate": ["rank.exposed.click.auc >= live - 1"],
@@ -159,9 +169,30 @@ def shop_daily(place: Place) -> None:
 
 @prepares
 def served(place: Place) -> None:
-    """seen/, the log of a service with a canary (seen/log), and what was shown (seen/exposures.parquet)."""
-    (place.folder / "seen").mkdir()
-    ServedWorld(lift=2.0).write(place.folder / "seen")
+    """seen/, the log of a service with a canary, and shown.parquet, what was shown of it and clicked."""
+    world = place.folder.parent / "served"
+    world.mkdir()
+    ServedWorld(lift=2.0).write(world).rename(place.folder / "seen")
+    clicks = pl.read_csv(world / "clicks.csv")
+    shown = pl.read_parquet(world / "exposures.parquet").join(clicks, ["served_id", "item_id"], "left")
+    shown.with_columns(pl.col("click").fill_null(0)).write_parquet(place.folder / "shown.parquet")
+
+
+@prepares
+def tuesday(place: Place) -> None:
+    """tuesday.yaml: `shop` two days later, with a log of its own, later/*.parquet, of its last and of two more days."""
+    days = [date(2026, 4, 28), date(2026, 4, 29), date(2026, 4, 30)]
+    (place.folder / "later").mkdir()
+    for day in days:
+        shutil.copy(place.folder / "log" / f"{day}.parquet", place.folder / "later")
+    for day in days[1:]:
+        rows = pl.read_parquet(place.folder / "log" / f"{day}.parquet")
+        later = rows.with_columns(pl.col("time") + timedelta(days=2), pl.col("request_id") + 1_000_000)
+        later.write_parquet(place.folder / "later" / f"{day + timedelta(days=2)}.parquet")
+    config = yaml.safe_load((ROOT / "examples" / "shop.yaml").read_text(encoding="utf-8"))
+    config["data"] |= {"log": "later/*.parquet", "split": {"valid": "2026-05-01", "test": "2026-05-02"}}
+    config["data"]["as_of"] = "2026-05-06"
+    (place.folder / "tuesday.yaml").write_text(json.dumps(config | {"name": "tuesday"}, default=str))
 
 
 @prepares

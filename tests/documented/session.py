@@ -33,7 +33,10 @@ cd "$(cat {state}/folder)"
 {exit}
 {code}
 """
-KEEP = """trap 'export -p >{state}/variables; pwd >{state}/folder' EXIT"""
+KEEP = """
+trap 'export -p >{state}/variables; pwd >{state}/folder' EXIT
+trap 'echo "ended with $?: $BASH_COMMAND" >&2' ERR
+"""
 PYTHON = """
 import pathlib, sys, traceback
 if __name__ == "__main__":

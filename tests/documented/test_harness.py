@@ -114,6 +114,12 @@ def test_a_directive_away_from_its_block_is_refused() -> None:
         Page.parse("page.md", f"<!-- block: {{status: 3}} -->\nText.\n\n{block('sh', 'true')}")
 
 
+@pytest.mark.parametrize("language", ["", "bash"])
+def test_a_block_whose_language_is_not_known_to_run_is_refused(language: str) -> None:
+    with pytest.raises(DirectiveError, match="name the language"):
+        Page.parse("page.md", block(language, "true"))
+
+
 @pytest.mark.parametrize(
     ("shown", "missing"),
     [

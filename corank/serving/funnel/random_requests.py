@@ -117,6 +117,15 @@ class _Draw:
         known = value if value is not None else feature.sample(encoder, self.rng)
         return known if known is not None and self.rng.random() < 0.8 else self._unknown(feature, name)
 
+    def _text(self, column: str) -> Any:
+        """A value of a column of candidates; a list as text if tables have text: one request has one of the two."""
+        value = self._value(column)
+        return (
+            self.schema.columns()[self.by_column[column]].to_table(value)
+            if isinstance(value, list)
+            else value
+        )
+
     def _unknown(self, feature: ColumnFeature, name: str) -> Any:
         if feature.storage == "vector":
             zeros = [0.0] * feature.vector.dimension
@@ -175,10 +184,10 @@ class _Draw:
         ids = [*known, *(self._new_item() for _ in range(self.rng.integers(3)))]
         candidates = []
         for n, id_ in enumerate(ids):
-            pair = {column: self._value(column) for column in columns.cross if self.rng.random() < 0.9}
+            pair = {column: self._text(column) for column in columns.cross if self.rng.random() < 0.9}
             pair |= {column: round(float(self.rng.random()), 3) for column in columns.values}
             if n >= len(known) and self.rng.random() < 0.8:
-                pair |= {c: self._value(c) for c in columns.item if c not in self.manifest.item_columns}
+                pair |= {c: self._text(c) for c in columns.item if c not in self.manifest.item_columns}
                 pair |= {c: round(float(self.rng.random()), 3) for c in self.manifest.item_columns}
             candidates.append({"id": id_} | pair if pair else id_)
         return candidates
