@@ -120,11 +120,9 @@ class _Draw:
     def _text(self, column: str) -> Any:
         """A value of a column of candidates; a list as text if tables have text: one request has one of the two."""
         value = self._value(column)
-        return (
-            self.schema.columns()[self.by_column[column]].to_table(value)
-            if isinstance(value, list)
-            else value
-        )
+        if isinstance(value, list):
+            return self.schema.columns()[self.by_column[column]].to_table(value)
+        return value
 
     def _unknown(self, feature: ColumnFeature, name: str) -> Any:
         if feature.storage == "vector":
