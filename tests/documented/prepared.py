@@ -20,6 +20,7 @@ import corank
 from corank.datasets.feed.simulate import simulate_world
 from supply_chain.lock import ROOT
 from tests.support.kafka_broker import kafka_broker
+from tests.support.open_bandit_files import release
 from tests.support.redis_server import redis_server
 from tests.support.served_worlds import ServedWorld
 from tests.support.shared import shared
@@ -212,3 +213,9 @@ def kafka(place: Place) -> Mapping[str, str]:
     for topic in ("items", "users", "log"):
         broker.make_topic(topic)
     return {"kafka": broker.servers}
+
+
+@prepares
+def open_bandit(place: Place) -> None:
+    """open_bandit_dataset/, a few rows in the layout of the release."""
+    release(place.folder / "open_bandit_dataset", rows=2000, campaign="all")

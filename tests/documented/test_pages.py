@@ -12,7 +12,7 @@ from tests.documented.session import Outcome, run_page
 from tests.documented.summary import RECORD
 
 FOLDERS = ("start", "guides", "operations", "recipes", "lab", "extending")
-TO_DO = ("guides", "operations", "recipes", "lab", "extending")
+TO_DO = ("guides", "operations")
 """Folders whose pages are not all done: there, a page without a directive for the page is expected to fail."""
 PAGES = [
     *("README.md", "README.zh-CN.md"),

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -12,29 +11,7 @@ from corank.core.errors import DataError
 from corank.training.checks.summary import check_config
 from corank.training.config.config_file import read
 from corank_lab.datasets.obd import MOST_WEIGHT, import_obd
-
-ITEMS = 4
-
-
-def release(folder: Path, rows: int = 200) -> Path:
-    """Write files in the layout of the release, over four days."""
-    rng = np.random.default_rng(0)
-    where = folder / "random" / "men"
-    where.mkdir(parents=True)
-    head = ["", "timestamp", "item_id", "position", "click", "propensity_score"]
-    head += [f"user_feature_{n}" for n in range(4)] + [f"user-item_affinity_{n}" for n in range(ITEMS)]
-    lines = [",".join(head)]
-    for n in range(rows):
-        day, second = divmod(n * 4 * 86_400 // rows, 86_400)
-        clock = f"2019-11-{24 + day} {second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}.004101+00:00"
-        codes = [f"{rng.integers(3):032x}" for _ in range(4)]
-        row = [n, clock, rng.integers(ITEMS), rng.integers(1, 4), int(rng.random() < 0.3), 0.25, *codes]
-        lines.append(",".join(map(str, [*row, *(10.0 * k + n for k in range(ITEMS))])))
-    (where / "men.csv").write_text("\n".join(lines) + "\n")
-    items = [",item_id,item_feature_0,item_feature_1,item_feature_2,item_feature_3"]
-    items += [f"{n},{n},{n - 1.5},a{n % 2},b,c{n}" for n in range(ITEMS)]
-    (where / "item_context.csv").write_text("\n".join(items) + "\n")
-    return folder
+from tests.support.open_bandit_files import ITEMS, release
 
 
 def test_tables_hold_the_files_values(tmp_path: Path) -> None:
