@@ -216,6 +216,12 @@ def kafka(place: Place) -> Mapping[str, str]:
 
 
 @prepares
+def shop_world(place: Place) -> None:
+    """shop/, a simulated world with its config.yaml."""
+    simulate_world(place.folder / "shop", requests=300, candidates=60, users=40, items=200)
+
+
+@prepares
 def open_bandit(place: Place) -> None:
     """open_bandit_dataset/, a few rows in the layout of the release."""
     release(place.folder / "open_bandit_dataset", rows=2000, campaign="all")
