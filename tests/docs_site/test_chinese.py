@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted((ROOT / "docs").rglob("*.zh-CN.md")), ROOT / "README.zh-CN.md"]
-CODE = re.compile(r"^```(\w*)\n((?:.*\n)*?)```$|^ {4,}(\S.*)$", re.MULTILINE)
+CODE = re.compile(r"^```(\w*)\n((?:.*\n)*?)```$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:\s]+\.md)(?:#[^)]*)?\)")
 
 
@@ -18,7 +18,7 @@ def english(page: Path) -> Path:
 
 def outline(text: str) -> tuple[list[str], int, list[str], list[str]]:
     """Levels of headings, number of rows of tables, pictures, lines of code without comments."""
-    blocks = [match[2] or match[3] for match in CODE.finditer(text) if match[1] != "mermaid"]
+    blocks = [match[2] for match in CODE.finditer(text) if match[1] != "mermaid"]
     code = [re.sub(r"(^|\s+)# .*$", "", line).rstrip() for block in blocks for line in block.splitlines()]
     prose = CODE.sub("", text)
     return (

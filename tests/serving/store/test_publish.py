@@ -16,7 +16,7 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.store.base import Pairs, Store
 from corank.serving.store.fetch import catch_up, fetch_bundle
-from corank.serving.store.journal import JOURNAL, LOG, journal_key, read_journal, read_log
+from corank.serving.store.journal import JOURNAL, LOG, ItemRow, journal_key, read_journal, read_log
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import _refuse_another, publish_bundle
 from corank.serving.store.record_codec import RecordFormat
@@ -148,7 +148,9 @@ def test_items_that_the_version_before_takes_are_encoded_by_whoever_serves_the_l
     assert (head.seq, head.live, [one.changed for one in list_versions(store)]) == (4, other, [0, 0])
     assert [change.version for _, change in read_journal(store, 0, 4)] == [version, other, other, other]
     # a reader that starts now, one that follows, and one of the version before
-    expected = records(held) | dict(encode_records(held, [item(3, worth=1.5), item(5, 99, worth=2.5)]))
+    expected = records(held) | dict(
+        encode_records(held, [*map(ItemRow.of, (item(3, worth=1.5), item(5, 99, worth=2.5)))])
+    )
     for live in (served(store, tmp_path / "cache"), catch_up(store, other, held)):
         assert live.manifest.items_seq == 4 and records(live) == expected
     assert worths(served(store, tmp_path / "cache", version)) == worths(funnel) | {3: 1.5, 99: 2.5}
@@ -171,9 +173,9 @@ def test_a_topic_waits_for_the_version_that_went_live(first: Path, second: Path,
     """Its rows that the version refuses are put aside."""
     version = publish_bundle(first, local)
     other = publish_bundle(second, local)
-    before, funnel = content(local), derived().funnel
+    before, funnel, rows = content(local), derived().funnel, [ItemRow.of(item(3))]
     with pytest.raises(VersionChangedError, match=f"{other} is live, {version} was when the items were read"):
-        change_items(local, funnel, [item(3)], encode_records(funnel, [item(3)]))
+        change_items(local, funnel, rows, encode_records(funnel, rows))
     with pytest.raises(VersionChangedError, match=f"{other} was live, items were read as of {version}"):
         upsert(local, other, funnel, [item(3)])
     assert content(local) == before
