@@ -11,7 +11,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from annotated_types import Ge
@@ -33,9 +33,11 @@ from corank.core.options import EVENTS, Option
 from corank.core.reports import Progress, Report
 from corank.core.view import View
 from corank.data.packed.dataset import PackedDataset
+from corank.data.tables import find_source_files
 from corank.engine.base import describe_memory, open_engine
 from corank.serving.log.replay import ReplayCounts, bundle_funnels, replay_log, store_funnels
-from corank.serving.predict import OpenPacked, PredictedLog, predict_log
+from corank.serving.log_requests import list_event_tables, list_user_columns
+from corank.serving.predict import PredictedLog, predict_log
 from corank.serving.store import retention
 from corank.serving.store.base import CACHE, is_store, open_store
 from corank.serving.store.journal import read_log
@@ -44,6 +46,14 @@ from corank.serving.store.upsert import MergedItems
 from corank.serving.store.users import put_users
 from corank.serving.user_table import UserSources, write_users
 from corank.training.run_publisher import RunManifest
+
+if TYPE_CHECKING:
+    from corank.training.run import Run
+
+Files = str | list[str]
+"""The files of a table: a path, a glob or a URL, or several."""
+Tables = tuple[Files | None, Mapping[str, Files]]
+"""Those of the table of users, and of the tables of events by name."""
 
 
 def publish(
@@ -161,13 +171,14 @@ def predict(
             its packed data say what priors, ages and items were at the time of a row.
         log: the table of candidates: files, globs, URLs or a frame. Histories are of the events in it.
         out: the folder to write Parquet files into; it is not there, or empty.
-        users: the table of users, if the bundle reads one.
+        users: the table of users, if the bundle reads one; of a run, that of its config unless given.
         workers: how many tasks run at a time. The files are the same for any number and any engine.
         engine: `in_line`, `pool`, `ray` or a plug-in's; a pool of processes if there are several workers.
         address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
-        report: takes a line about the memory that was held.
-        progress: takes how many partitions are done, and of how many.
-        events: by name of `data.events`, the tables that the bundle's histories are made of.
+        report: takes a line about a run's export, and one about the memory that was held.
+        progress: takes how many candidates are done, and of how many.
+        events: by name of `data.events`, the tables that the bundle's histories are made of; of a run, those of its
+            config unless given.
         as_served: whether all rows get the priors, ages and items that a service has now. Otherwise a bundle refuses
             rows that are older than its snapshots of priors, which count the labels of these rows.
 
@@ -183,21 +194,26 @@ def predict(
     with (
         temporary_frames(folder.absolute().parent) as frames,
         open_engine(engine, workers, address) as opened,
-        _bundle_of(parse_location(source), folder) as (bundle, packed),
-        show_progress("partitions", progress) as advance,
+        _to_predict(parse_location(source), folder, report) as (bundle, run),
+        show_progress("candidates", progress) as advance,
     ):
-        tables = frames.source("log", log), frames.source("users", users)
-        options: dict[str, Any] = {"packed": None if as_served else packed, "as_served": as_served}
-        prediction = predict_log(bundle, *tables, folder, opened, advance, frames.sources(events), **options)
+        tables: Tables = frames.source("users", users), frames.sources(events)
+        options: dict[str, Any] = {"as_served": as_served}
+        if run is not None:
+            tables = _fill_in(run, bundle, *tables)
+            packed = None if as_served else partial(_open_packed, parse_location(source))
+            options |= {"packed": packed, "base": run.base}
+        rows, (of_users, of_events) = frames.source("log", log), tables
+        prediction = predict_log(bundle, rows, of_users, folder, opened, advance, of_events, **options)
         report(describe_memory(opened))
     return prediction
 
 
 @contextmanager
-def _bundle_of(source: Location, out: Path) -> Iterator[tuple[Location, OpenPacked | None]]:
-    """A bundle as it is; of a run, one that lasts as long as the block, next to `out`, where all workers can read.
+def _to_predict(source: Location, out: Path, report: Report) -> "Iterator[tuple[Location, Run | None]]":
+    """A bundle as it is; of a run, which is opened, one that lasts as long as the block.
 
-    A run's packed data can be opened, too.
+    That one lies next to `out`, where all workers can read.
     """
     if not _is_run(source):
         yield source, None
@@ -205,14 +221,35 @@ def _bundle_of(source: Location, out: Path) -> Iterator[tuple[Location, OpenPack
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         bundle = Path(folder) / "bundle"
+        report(f"{source}: exporting it, for this command alone")
         export(str(source), bundle)
-        yield bundle, partial(_open_packed, source)
+        yield bundle, _open_run(source)
+
+
+def _fill_in(run: "Run", bundle: Location, users: Files | None, events: Mapping[str, Files]) -> Tables:
+    """The tables of users and of events that the bundle of a run reads: those given, else those of its config.
+
+    Raises DataError.
+    """
+    manifest, data = load_manifest(bundle), run.config.data
+    if users is None and data.users is not None and list_user_columns(manifest):
+        users = _find_files(data.users, run.base)
+    absent = [name for name in list_event_tables(manifest) if name not in events]
+    return users, {**events, **{name: _find_files(data.events[name].table, run.base) for name in absent}}
+
+
+def _find_files(source: Files, base: Path) -> list[str]:
+    return [file.path for file in find_source_files(source, base)]
 
 
 def _open_packed(run: Location) -> PackedDataset:
+    return _open_run(run).packed()
+
+
+def _open_run(location: Location) -> "Run":
     from corank.training.run import Run  # which loads torch, as the export did
 
-    return Run.open(run).packed()
+    return Run.open(location)
 
 
 def _is_run(source: Location) -> bool:

@@ -166,7 +166,14 @@ class ItemRecords:
         )
 
     @classmethod
-    def of_packed(cls, packed: PackedDataset, priors: PriorSnapshots, ids: pl.Series, row: Longs) -> Self:
+    def of_packed(
+        cls,
+        packed: PackedDataset,
+        priors: PriorSnapshots,
+        ids: pl.Series,
+        row: Longs,
+        times: Longs | None = None,
+    ) -> Self:
         """Take item rows of packed data.
 
         Args:
@@ -174,18 +181,19 @@ class ItemRecords:
             priors: the snapshots that derived features are computed from.
             ids: the items, ascending: (N,).
             row: of each, its row: (N,).
+            times: as of which derived features are computed, ms UTC, (N,), if `priors` know several snapshots.
         """
         columns = {name: values[row] for name, values in packed.item_columns.items()}
         taken = cls(Keys(ids), packed.items.take(row), packed.item_operands.take(row), columns)
-        return taken.refresh_derived(packed.encoders, priors)
+        return taken.refresh_derived(packed.encoders, priors, times)
 
-    def refresh_derived(self, encoders: Encoders, priors: PriorSnapshots) -> Self:
-        """Compute the derived features again, from newer snapshots of priors."""
+    def refresh_derived(self, encoders: Encoders, priors: PriorSnapshots, times: Longs | None = None) -> Self:
+        """Compute the derived features again, from other snapshots of priors, or from those of some times: (N,)."""
         schema = encoders.schema
         row, _ = split_record(schema, self.rows)
         placed = schema.row_features("item")
         features = split_rows(placed, row)
-        features |= _derive(encoders, priors, self.operands.with_vectors(placed, row))
+        features |= _derive(encoders, priors, self.operands.with_vectors(placed, row), times)
         return replace(self, rows=assemble_rows(schema.record_features, features, len(self.rows)))
 
     def concat(self, other: Self) -> Self:
@@ -286,12 +294,15 @@ class ItemRecords:
             check_form(column, np.float32, (count,), f"{where}/column.{name}.npy")
 
 
-def _derive(encoders: Encoders, priors: PriorSnapshots, operands: Operands) -> dict[str, Encoded]:
-    """Compute the derived features of items, at the priors' snapshots, and encode them."""
+def _derive(
+    encoders: Encoders, priors: PriorSnapshots, operands: Operands, times: Longs | None = None
+) -> dict[str, Encoded]:
+    """Compute the derived features of items, at the priors' snapshots or at times, (N,), and encode them."""
     schema, features = encoders.schema, dict[str, Encoded]()
-    sides, never = OperandRows.alone(schema, "item", operands), np.full(operands.count, NEVER)
+    sides = OperandRows.alone(schema, "item", operands)
+    at = np.full(operands.count, NEVER) if times is None else times
     for placement in RECORD_PLACEMENTS:
-        features |= encode_columns(encoders, derive_features(schema, placement, sides, priors, never))
+        features |= encode_columns(encoders, derive_features(schema, placement, sides, priors, at))
     return features
 
 

@@ -25,7 +25,11 @@ def open_events(data: DataSettings, base: Path) -> dict[str, Table]:
 
 
 def open_given_events(
-    data: DataSettings, given: Mapping[str, str], wanted: Collection[str], purpose: str, base: Path
+    data: DataSettings,
+    given: Mapping[str, str | list[str]],
+    wanted: Collection[str],
+    purpose: str,
+    base: Path,
 ) -> dict[str, Table]:
     """Open the tables of events passed to a command, by name.
 

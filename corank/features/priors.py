@@ -442,6 +442,8 @@ class PriorSnapshots:
     timezone: str
     cut: Mapping[str, int] | None = None
     """By what changes by snapshot, the time that a bundle's is of."""
+    last: Mapping[str, int] | None = None
+    """By what changes by snapshot, the last time that any request may know; all of packed data if None."""
     _known_rates: dict[str, Doubles] = field(default_factory=dict, init=False, compare=False)
 
     def cuts(self, name: str, every: timedelta, times: Longs) -> Longs:
@@ -450,7 +452,7 @@ class PriorSnapshots:
             return np.full(len(times), self.cut[name])
         cuts, when = np.full(len(times), NEVER), times != NEVER
         cuts[when] = floor_times(times[when], every, self.timezone)
-        return cuts
+        return cuts if self.last is None else np.minimum(cuts, self.last[name])
 
     def values(self, name: str, feature: CountedFeature, keys: Hashes, times: Longs) -> Doubles:
         """Compute a feature for keys at times (ms UTC, NEVER for before all): (N,), (N,) → (N,)."""

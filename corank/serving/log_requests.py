@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import polars as pl
 
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError
-from corank.data.column_sources import Source
 from corank.data.event_tables import EventColumns, open_given_events
 from corank.data.log_rows import constant_columns, log_columns, request_columns
 from corank.data.packing.grouping import GroupedRequests
@@ -54,7 +54,7 @@ class RequestTables:
         manifest: BundleManifest,
         log: Table,
         users: Table | None,
-        events: Mapping[str, str] | None = None,
+        events: Mapping[str, str | list[str]] | None = None,
         measured: bool = False,
     ) -> Self:
         """Check the tables of a bundle's requests.
@@ -71,8 +71,9 @@ class RequestTables:
         """
         data = needed_settings(manifest, log, measured)
         opened = cls(log, users, manifest, data, open_event_tables(manifest, events or {}))
-        logged = list(manifest.request_columns.cross)
-        logged += [c for name, c in opened._columns("log") if name in manifest.declared.columns("query")]
+        logged, declared = list(manifest.request_columns.cross), manifest.declared
+        for name in declared.columns("query"):
+            logged += declared.columns_of(name) if manifest.sources.get(name) == "log" else []
         levels = [data.level] if data.level is not None else []
         labels = [label.column for label in data.labels.values()]
         log.require(
@@ -89,9 +90,8 @@ class RequestTables:
 
     @property
     def user_columns(self) -> list[str]:
-        """The columns of the table of users that the bundle reads."""
-        columns = dict.fromkeys(column for _, column in self._columns("users"))
-        return [column for column in columns if column != self.data.user]
+        """As `list_user_columns`."""
+        return list_user_columns(self.manifest)
 
     @property
     def together(self) -> list[str]:
@@ -104,22 +104,27 @@ class RequestTables:
         """Select what is needed of a row of the log."""
         return log_columns(self.log, self.data, self.manifest.declared, self.manifest.sources)
 
-    def _columns(self, source: Source) -> Iterator[tuple[str, str]]:
-        """Features of a source, and their columns."""
-        for name, origin in self.manifest.sources.items():
-            if origin == source:
-                yield from ((name, column) for column in self.manifest.declared.columns_of(name))
-
     def group(self, rows: pl.DataFrame) -> "RequestGroup":
         """Bring the rows of a partition together by request. Raises DataError for rows that contradict one another."""
         constant = constant_columns(self.data, self.manifest.declared, self.manifest.sources)
         return RequestGroup(self, GroupedRequests.group(rows, self.data, constant))
 
 
-def open_event_tables(manifest: BundleManifest, given: Mapping[str, str]) -> dict[str, Table]:
+def open_event_tables(manifest: BundleManifest, given: Mapping[str, str | list[str]]) -> dict[str, Table]:
     """Open the tables that histories are made of. Raises DataError if one is missing, or given in vain."""
-    wanted = dict.fromkeys(h.table for h in manifest.declared.histories().values() if h.table)
-    return open_given_events(manifest.data, given, wanted, "histories", Path())
+    return open_given_events(manifest.data, given, list_event_tables(manifest), "histories", Path())
+
+
+def list_event_tables(manifest: BundleManifest) -> list[str]:
+    """List the tables of events that histories of a bundle are made of."""
+    return [*dict.fromkeys(h.table for h in manifest.declared.histories().values() if h.table)]
+
+
+def list_user_columns(manifest: BundleManifest) -> list[str]:
+    """List the columns of the table of users that a bundle reads."""
+    declared = manifest.declared
+    read = [c for n, source in manifest.sources.items() if source == "users" for c in declared.columns_of(n)]
+    return [column for column in dict.fromkeys(read) if column != manifest.data.user]
 
 
 def needed_settings(manifest: BundleManifest, log: Table, measured: bool = False) -> DataSettings:
@@ -192,18 +197,38 @@ class RequestGroup:
         drawn = [] if data.propensity is None else [pl.col(PROPENSITY).fill_null(np.nan)]
         return rows.select(*keys, *drawn, weight.alias(WEIGHT), level.alias(LEVEL), **labels)
 
-    def __iter__(self) -> Iterator[tuple[slice, Request]]:
-        """Yield each request and where its candidates are in the rows, in the order of time."""
-        first, data = self.grouped.first_rows, self.log.data
-        wanted, start = self.log.manifest.request_columns, self.grouped.start
-        users, histories = self._users(first), self._histories(first)
+    def batches(self, most_requests: int, most_candidates: int) -> Iterator["RequestBatch"]:
+        """Yield the requests in the order of time, some at once: so few, of so few candidates, or one."""
+        first, start = self.grouped.first_rows, self.grouped.start
+        columns = self._users(first) | self._histories(first)
+        begin = 0
+        while begin < len(first):
+            end = int(np.searchsorted(start, start[begin] + most_candidates, side="right")) - 1
+            end = min(max(end, begin + 1), begin + most_requests, len(first))
+            bounds = start[begin : end + 1].tolist()
+            user = {c: values[begin:end].to_list() for c, values in columns.items()}
+            yield RequestBatch(bounds, self._requests(first[begin:end], user, bounds))
+            begin = end
+
+    def _requests(
+        self, first: pl.DataFrame, columns: Mapping[str, list[Any]], bounds: list[int]
+    ) -> list[Request]:
+        """Some requests.
+
+        Args:
+            first: the first candidate of each.
+            columns: of their users, a value each.
+            bounds: where the candidates of each begin, and the end.
+        """
+        wanted, requests = self.log.manifest.request_columns, []
+        candidates = self._candidates(slice(bounds[0], bounds[-1]), wanted.cross, self.log.data.columns)
         for n, row in enumerate(first.iter_rows(named=True)):
             user = {"id": row[USER]} | {c: row[c] for c in wanted.user if c in row}
-            user |= {c: column[n] for c, column in users.items()}
-            user |= {name: events[n] for name, events in histories.items()}
-            rows = slice(int(start[n]), int(start[n + 1]))
+            user |= {c: values[n] for c, values in columns.items()}
             context = {c: row[c] for c in wanted.context}
-            yield rows, Request(user, context, row[TIME], self._candidates(rows, wanted.cross, data.columns))
+            own = candidates[bounds[n] - bounds[0] : bounds[n + 1] - bounds[0]]
+            requests.append(Request(user, context, row[TIME], own))
+        return requests
 
     def _candidates(self, rows: slice, cross: Sequence[str], values: Sequence[str]) -> list[Any]:
         """The ids of some rows, with the columns of the pair if there are any."""
@@ -217,20 +242,32 @@ class RequestGroup:
         )
         return some.select(**columns).to_dicts()
 
-    def _users(self, first: pl.DataFrame) -> dict[str, list[Any]]:
+    def _users(self, first: pl.DataFrame) -> dict[str, pl.Series]:
         """The columns of the table of users at the requests' times: (R,) each."""
         table, columns, key = self.log.users, self.log.user_columns, self.log.data.user
         if table is None:
             return {}
         versions, _ = VersionedRows.read(table, key, columns, first[USER].unique(), only=True)
         rows = versions.find(first[USER], first[TIME].to_numpy())
-        return {c: versions.frame[c].gather(rows).to_list() for c in columns}
+        return {c: versions.frame[c].gather(rows) for c in columns}
 
-    def _histories(self, first: pl.DataFrame) -> dict[str, list[list[Any]]]:
+    def _histories(self, first: pl.DataFrame) -> dict[str, pl.Series]:
         """By history, what each request sees of its user's events, the oldest first: (R,) each."""
         log = self.log
-        cut = cut_histories(log.manifest, log.data, log.events, first, self.grouped.rows)
-        return {name: events.to_list() for name, events in cut.items()}
+        return cut_histories(log.manifest, log.data, log.events, first, self.grouped.rows)
+
+
+class RequestBatch(NamedTuple):
+    """Requests that follow one another."""
+
+    bounds: list[int]
+    """Where the candidates of each begin among the rows, and the end."""
+    requests: list[Request]
+
+    def each(self) -> Iterator["RequestBatch"]:
+        """Yield each request alone."""
+        for bounds, request in zip(pairwise(self.bounds), self.requests, strict=True):
+            yield RequestBatch([*bounds], [request])
 
 
 def cut_histories(

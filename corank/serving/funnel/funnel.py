@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import onnxruntime
@@ -142,6 +142,17 @@ class BatchRequest:
     """When it arrived, by `time.perf_counter`; now if None."""
     ahead: QueryAhead | None = None
     """Its query, as `Funnel.prepare` made it."""
+
+
+class Predicted(NamedTuple):
+    """What the stages make of n candidates, those of one request after those of another."""
+
+    ids: Sequence[Any]
+    """Of the candidates that are known: (n)."""
+    outputs: dict[str, Numbers]
+    """(n,) by `logit.STAGE.LABEL`, `probability.STAGE.LABEL`, which is calibrated, and `value.STAGE`."""
+    columns: dict[str, Floats]
+    """(n,) by those of the data's `columns` that some value names."""
 
 
 AT_ONCE = 16
@@ -458,10 +469,10 @@ class Funnel:
             self.run(request)
         self._latencies = {name: LatencyTracker() for name in self._latencies}
 
-    def encode(self, request: Request) -> EncodedBatch:
-        """Encode a request, with retrieved candidates if it brings none. Raises RequestError."""
-        read = self.request_encoder.read(request, self.retrieval is not None)
-        return self.request_encoder.encode([read], self._retriever)
+    def encode(self, *requests: Request) -> EncodedBatch:
+        """Encode requests, with retrieved candidates for those that bring none. Raises RequestError."""
+        read = [self.request_encoder.read(one, self.retrieval is not None) for one in requests]
+        return self.request_encoder.encode(read, self._retriever)
 
     def _uncut(self, batch: EncodedBatch) -> Iterator[tuple[StageFacts, dict[str, Floats], Numbers]]:
         """Every stage's logits by label, and values, of all candidates."""
@@ -475,16 +486,16 @@ class Funnel:
         """Compute every stage's logits of all candidates, uncut: stage → label → (n,). Raises RequestError."""
         return {stage.name: logits for stage, logits, _ in self._uncut(self.encode(request))}
 
-    def predict(self, request: Request) -> tuple[Sequence[Any], dict[str, Numbers], dict[str, Floats]]:
-        """Compute what every stage makes of all candidates, uncut. Deadlines are not kept.
+    def predict(self, request: Request) -> Predicted:
+        """Compute what every stage makes of all candidates of a request. Raises RequestError."""
+        return self.predict_many([request])
 
-        Returns:
-            The ids of the n known candidates; (n,) by `logit.STAGE.LABEL`, `probability.STAGE.LABEL`, which is
-            calibrated, and `value.STAGE`; and (n,) by the data's `columns` that some value names.
+    def predict_many(self, requests: Sequence[Request]) -> Predicted:
+        """Compute what every stage makes of all candidates of requests, uncut. Deadlines are not kept.
 
-        Raises RequestError.
+        Raises RequestError, which may be of any of them.
         """
-        batch = self.encode(request)
+        batch = self.encode(*requests)
         outputs: dict[str, Numbers] = {}
         for stage, logits, value in self._uncut(batch):
             calibrators = self.scorer.calibrators[stage.name]
@@ -493,7 +504,8 @@ class Funnel:
                 outputs[f"probability.{stage.name}.{label}"] = calibrators[label].apply(values)
             outputs[f"value.{stage.name}"] = value
         named = [name for name in self.manifest.data.columns if name in self.scorer.named]
-        return batch.requests[0].ids, outputs, {name: batch.column(name, batch.everyone) for name in named}
+        ids = [id_ for one in batch.requests for id_ in one.ids]
+        return Predicted(ids, outputs, {name: batch.column(name, batch.everyone) for name in named})
 
     def _quotas_of(self, request: Request) -> dict[str, int]:
         """How many candidates each stage keeps."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cache, partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from types import NoneType
 from typing import Any, Self
 
 import numpy as np
@@ -147,6 +148,9 @@ QUERY_SIDES: tuple[Side, ...] = ("user", "context")
 CANDIDATE_SIDES: tuple[Side, ...] = ("item", "cross")
 Retrieve = Callable[[Request, Rows, int], Longs]
 """A request, the rows of queries, and which of them is its own → positions of retrieved items."""
+ItemsAsOf = Callable[[LayeredItems, Longs, Longs, bool], tuple[LayeredItems, Longs]]
+"""Items, positions of some, (P,), −1 for unknown ones, a time for each, (P,), and whether stages score them → items
+that include each as it was at its time, and where these are: (P,)."""
 
 
 class RequestEncoder:
@@ -176,6 +180,7 @@ class RequestEncoder:
         self._retrieved = retrieved
         self.schema: Schema = encoders.schema
         self._named, self._parts = named, parts
+        self._as_of: ItemsAsOf | None = None
         self._limits = NumberLimits(encoders)
         histories = HistoryEncoder(encoders, manifest)
         self.query = QueryEncoder(manifest, encoders, priors, histories)
@@ -198,10 +203,10 @@ class RequestEncoder:
         other.items = items
         return other
 
-    def with_priors(self, priors: PriorSnapshots) -> Self:
-        """Return the same encoder with other snapshots of priors."""
+    def with_past(self, priors: PriorSnapshots, as_of: ItemsAsOf) -> Self:
+        """Return the same encoder with what was known at the time of each request: snapshots of priors, and items."""
         other = copy(self)
-        other.priors, other.query = priors, self.query.with_priors(priors)
+        other.priors, other.query, other._as_of = priors, self.query.with_priors(priors), as_of
         return other
 
     def read(
@@ -241,13 +246,15 @@ class RequestEncoder:
             positions, events = find_items(items, candidates), ahead.events
         else:
             positions, events = self._look_up(parts, candidates)
+        if self._as_of is not None:
+            items, positions, events = self._look_back(parts, candidates, positions, events)
         query, operands = (ahead and ahead.encoded) or self.query.encode(
             parts, events, items, [self.count_candidates(one.request) for one in requests]
         )
         if np.minimum.reduce(positions, initial=0) < 0 or any(
             one.columns or one.request.candidates is None for one in requests
         ):
-            items, positions = self._settle(requests, positions, query, retrieve)
+            items, positions = self._settle(requests, items, positions, query, retrieve)
         start = [0, *accumulate([len(one.ids) for one in requests])]
         attended = {n: [part.histories[n] for part in parts] for n in self.query.histories.attended}
         batch = EncodedBatch(
@@ -259,7 +266,7 @@ class RequestEncoder:
             operands,
             items,
             positions,
-            self.query.histories.attended_events(self.items, attended, events),
+            self.query.histories.attended_events(items, attended, events),
         )
         if self._value_columns or self._cross_columns or self._comparing:
             self._add_given(batch)
@@ -284,6 +291,25 @@ class RequestEncoder:
         events = {name: positions[a:b] for name, a, b in zip(names, ends, ends[1:], strict=False)}
         return positions[: ends[0]], events
 
+    def _look_back(
+        self,
+        parts: Sequence[QueryPart],
+        candidates: Sequence[WantedItems],
+        positions: Longs,
+        events: Mapping[str, Longs],
+    ) -> tuple[LayeredItems, Longs, dict[str, Longs]]:
+        """The items as they were at the time of the request that names each, and the positions that were looked up."""
+        assert self._as_of is not None
+        times = np.array([part.time for part in parts])
+        items, positions = self._as_of(
+            self.items, positions, np.repeat(times, [one.size for one in candidates]), True
+        )
+        found = {}
+        for name, at in events.items():
+            lengths = [len(part.histories[name].codes) for part in parts]
+            items, found[name] = self._as_of(items, at, np.repeat(times, lengths), False)
+        return items, positions, found
+
     def count_candidates(self, request: Request) -> int:
         """How many candidates a request gives, or asks to retrieve."""
         given = request.candidates
@@ -292,6 +318,7 @@ class RequestEncoder:
     def _settle(
         self,
         requests: Sequence[EncodedRequest],
+        items: LayeredItems,
         positions: Longs,
         query: Rows,
         retrieve: Retrieve | None,
@@ -300,11 +327,12 @@ class RequestEncoder:
 
         Args:
             requests: R, which are changed.
+            items: those known.
             positions: of all candidates, −1 for those that are not known.
             query: the queries' rows: (R).
             retrieve: finds candidates.
         """
-        items, settled, begin = self.items, [], 0
+        settled, begin = [], 0
         for r, one in enumerate(requests):
             own = positions[begin : begin + len(one.ids)]
             begin += len(one.ids)
@@ -359,32 +387,47 @@ class RequestEncoder:
         return assemble_rows(self._cross_row, columns, len(alive))
 
     def _add_given(self, batch: EncodedBatch) -> None:
-        """Add what came with the candidates, and crosses that compare all, before stages drop some.
-
-        Each request's is read by itself, since the type of a column is that of its values.
-        """
-        given, crosses, logged = [], [], []
+        """Add what came with the candidates, and crosses that compare all, before stages drop some."""
+        given, rows = [], list[dict[str, Any]]()
         for one in batch.requests:
-            count, rows = len(one.ids), one.columns or _NOTHING * len(one.ids)
-            numbers = {
-                n: read_numbers(n, one.ids, one.columns, n in self._named) for n in self._value_columns
-            }
-            given.append(numbers)
-            if self._cross_columns:
-                crosses.append(self._encode_crosses(rows, one.missing))
-            if self._comparing:
-
-                def read_logged(name: str, rows: Sequence[Mapping[str, Any]] = rows) -> pl.Series:
-                    column = self.schema.column(name)
-                    return to_series(column, [row.get(column) for row in rows], "candidates")
-
-                logged.append(Operands.of(self.encoders, self._logged, read_logged, count))
+            given.append(
+                {n: read_numbers(n, one.ids, one.columns, n in self._named) for n in self._value_columns}
+            )
+            own = one.columns or _NOTHING * len(one.ids)
+            one.missing += [f"cross.{c}" for c in self._cross_columns if any(c not in row for row in own)]
+            rows += own
         batch.given = {name: join_arrays([one[name] for one in given]) for name in self._value_columns}
-        if crosses:
+        pieces = [slice(0, len(rows))]
+        if len(batch.requests) > 1 and not self._is_even(rows):
+            pieces = [slice(a, b) for a, b in pairwise(batch.start)]
+        if self._cross_columns:
+            crosses = [self._encode_crosses(rows[piece]) for piece in pieces]
             batch.crosses = {name: _join([one[name] for one in crosses]) for name in crosses[0]}
-        if logged:
-            operands = logged[0].concat(*logged[1:])
-            batch.crosses |= self.derive(batch, batch.everyone, self._comparing, operands)
+        if self._comparing:
+            logged = [self._read_logged(rows[piece]) for piece in pieces]
+            batch.crosses |= self.derive(
+                batch, batch.everyone, self._comparing, logged[0].concat(*logged[1:])
+            )
+
+    def _is_even(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the values of each logged column are of one type, so that they can be read as one column.
+
+        Otherwise each request's are read by themselves, since the type of a column is that of its values.
+        """
+        for column in self._cross_columns:
+            kinds = {type(row.get(column)) for row in rows} - {NoneType}
+            if len(kinds) > 1 or list in kinds:
+                return False
+        return True
+
+    def _read_logged(self, rows: Sequence[Mapping[str, Any]]) -> Operands:
+        """What crosses that compare candidates take of logged columns."""
+
+        def read(name: str) -> pl.Series:
+            column = self.schema.column(name)
+            return to_series(column, [row.get(column) for row in rows], "candidates")
+
+        return Operands.of(self.encoders, self._logged, read, len(rows))
 
     def derive(
         self, batch: EncodedBatch, alive: Longs, names: frozenset[str], logged: Operands | None = None
@@ -456,9 +499,8 @@ class RequestEncoder:
         positions[new] += items.bounds[-1]
         return items.with_layer(described.layers[0]), positions
 
-    def _encode_crosses(self, rows: Sequence[Mapping[str, Any]], missing: list[str]) -> dict[str, Encoded]:
-        """The logged crosses of a request's candidates; columns that some candidate lacks are added to `missing`."""
-        missing += [f"cross.{c}" for c in self._cross_columns if any(c not in row for row in rows)]
+    def _encode_crosses(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Encoded]:
+        """The logged crosses of some candidates."""
         series = [to_series(c, [row.get(c) for row in rows], "candidates") for c in self._cross_columns]
         try:
             return self.encoders.encode_frame("cross", pl.DataFrame(series))
