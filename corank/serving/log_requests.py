@@ -8,9 +8,11 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError
+from corank.core.ragged import concat_ranges
 from corank.data.event_tables import EventColumns, open_given_events
 from corank.data.log_rows import constant_columns, log_columns, request_columns
 from corank.data.packing.grouping import GroupedRequests
@@ -334,6 +336,7 @@ def _cut_history(
         requests[TIME].to_numpy(),
         data,
     )
-    values = events.select(seen).to_series()
-    lists = [values[a : a + n] for a, n in zip(start.tolist(), length.tolist(), strict=True)]
-    return pl.Series(lists, dtype=pl.List(values.dtype))
+    values = events.select(seen).to_series().gather(concat_ranges(start, length))
+    ends = pl.Series(np.append(0, np.cumsum(length, dtype=np.int64)))
+    lists = pl.Series(pa.LargeListArray.from_arrays(ends.to_arrow(), values.to_arrow()))
+    return lists.cast(pl.List(values.dtype))

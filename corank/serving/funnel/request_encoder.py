@@ -487,6 +487,8 @@ class RequestEncoder:
         for n, row in enumerate(columns):
             for column in row.keys() - self._allowed_columns:
                 refuse_unknown_column(f"candidates.{n}", column, self._allowed_columns)
+        if positions.min(initial=0) >= 0:
+            return items, positions
         new = [
             n for n in np.flatnonzero(positions < 0).tolist() if not self.item_columns.isdisjoint(columns[n])
         ]

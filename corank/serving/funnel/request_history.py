@@ -38,6 +38,7 @@ from corank.serving.funnel.request import RequestWarning, check_event_times, par
 
 T = TypeVar("T", bound=np.generic)
 _NO_TIMES, _NO_KEYS = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint64)
+_NO_CODES = np.empty(0, dtype=np.int32)
 
 
 class WantedItems(NamedTuple):
@@ -215,13 +216,15 @@ class HistoryEncoder:
         ids, age = ids[-settings.last :], age[-settings.last :]
         compared, keys = name in self._needs.compared, _NO_KEYS
         numbers = as_int64(ids) if numbers is None else numbers
-        if numbers is not None and not text and not encoder.text:
+        if not ids:
+            codes = _NO_CODES
+        elif numbers is not None and not text and not encoder.text:
             codes = encoder.codes_of_numbers(numbers)
             keys = hash_numbers(numbers) if compared else keys
         elif (known := None if compared else _known_texts(encoder, ids)) is not None:
             codes = known
         else:
-            values = to_series(name, ids, f"user.{name}") if ids else pl.Series(name, [], dtype=pl.Null)
+            values = to_series(name, ids, f"user.{name}")
             codes = encoder.codes(values, name)
             keys = hash_values(values, name) if compared else keys
         columns: dict[str, Values] = {}
