@@ -95,8 +95,8 @@ def test_predictions_of_runs_are_compared_with_a_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = finished_run()
-    users = str(run.base / "users.parquet")
-    corank.predict(run.folder, str(run.base / "log/*.parquet"), tmp_path / "a", users)
+    # the table of users is that of the run's config
+    corank.predict(run.folder, str(run.base / "log/*.parquet"), tmp_path / "a")
     page = tmp_path / "page.html"
     code, text, err = run_corank(capsys, "compare", tmp_path / "a", tmp_path / "a", "--page", page)
     assert code == 0, err

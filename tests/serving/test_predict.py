@@ -106,6 +106,52 @@ def test_predictions_by_packed_data_are_those_of_an_evaluation(tmp_path: Path, d
                 np.testing.assert_allclose(predicted, logits, atol=1e-4, err_msg=f"{split} {stage} {label}")
 
 
+@pytest.mark.slow
+def test_requests_are_predicted_together_as_alone_each_as_of_its_time(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, log, users = (case.base / name for name in ("bundle", "log.parquet", "users.parquet"))
+    options: Any = {"events": tables_of_events(case), "packed": partial(open_packed, case.config, case.base)}
+    reports, found = dict[int, list[tuple[int, int]]](), dict[int, pl.DataFrame]()
+    for most in (1, 100):
+        monkeypatch.setattr(predict, "REQUESTS", most)
+        out, told = tmp_path / str(most), reports.setdefault(most, [])
+        predict_log(
+            bundle,
+            str(log),
+            str(users),
+            out,
+            open_engine(),
+            lambda *of, told=told: told.append(of),
+            **options,
+        )
+        found[most] = pl.read_parquet(out)
+    alone, together = found.values()
+    requests, rows = alone.n_unique(case.config.data.request), len(pl.read_parquet(log))
+    assert len(reports[1]) == requests + 1 and len(reports[100]) <= requests / 10
+    assert all(told == sorted(told) and told[-1] == (rows, rows) for told in reports.values())
+    scores = r"^(logit|probability|value)\..*$"
+    assert alone.select(pl.exclude(scores)).equals(together.select(pl.exclude(scores)))
+    for column in alone.select(pl.col(scores)).columns:
+        np.testing.assert_allclose(together[column], alone[column], atol=1e-5, err_msg=column)
+
+
+def test_of_requests_predicted_together_an_error_names_the_one_at_fault(case: Case, tmp_path: Path) -> None:
+    log = pl.read_parquet(case.base / "log.parquet")
+    request = case.config.data.request
+    fault = log.filter(pl.col("time") >= case.since)[-1].select(request).row(0, named=True)
+    at_fault = pl.all_horizontal(pl.col(c) == value for c, value in fault.items())
+    log.with_columns(pl.when(~at_fault).then("bid")).write_parquet(tmp_path / "log.parquet")
+    users, events = str(case.base / "users.parquet"), tables_of_events(case)
+    name = ", ".join(f"{column}={value!r}" for column, value in fault.items())
+    with pytest.raises(DataError, match=f"request {name}: candidates: .* has no number 'bid'"):
+        predict_log(
+            case.base / "bundle", str(tmp_path / "log.parquet"), users, tmp_path / "out", open_engine(),
+            events=events, as_served=True,
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_bundle_refuses_rows_whose_labels_its_priors_count(
     case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
