@@ -125,7 +125,7 @@ def compare_bundles(
         events: by name of `data.events`, the tables of events.
         truth: the table of true probabilities of a simulated world.
         margins: differences that count.
-        progress: receives how many requests are scored, and of how many, of each bundle.
+        progress: receives how many candidates are scored, and of how many, of each bundle.
 
     Returns the document of `corank compare --json`, as for runs. A candidate whose item one of them does not know is
     left out of both, and counted as `unknown`; so is one from before a snapshot of either, whose priors count its

@@ -106,7 +106,8 @@ def compare(
         labels: columns of labels, 0, 1 or null; detected unless given.
         user: the column of users; needed unless `corank.predict` wrote the scores.
         request: columns that distinguish requests, for metrics within requests.
-        progress: takes how many requests are scored, and of how many, of each run; tables of scores need no scoring.
+        progress: takes how many requests of each run, or candidates of each bundle, are scored, and of how many; tables
+            of scores need no scoring.
         on: of runs: the packed data to judge both on, or a run that has them; of bundles: the log, its files or a URL.
         margin: how large a difference must be to count: of all metrics, or by metric, such as `{"auc": 0.002}`.
         users: of bundles: the table of users, if one reads it.
@@ -124,7 +125,7 @@ def compare(
     place = None if on is None else str(on)
     columns = scores, labels, () if user is None else (user,), request
     tables = users, events or {}, truth
-    with show_progress("requests", progress) as advance:
+    with show_progress("scored", progress) as advance:
         document = _compare(
             parse_location(a), parse_location(b), split, place, columns, tables, margin, advance
         )
