@@ -21,6 +21,7 @@ from corank.core.arrays import read_array
 from corank.core.errors import BundleError, DataError, StoreError
 from corank.core.ragged import Rows
 from corank.core.stored_matrix import StoredMatrix, read_matrix, write_matrix
+from corank.core.subnormal import flush_subnormals
 from corank.core.types import Floats
 from corank.data.packed.dataset import prior_folder
 from corank.features.encoders import Encoders, split_record
@@ -79,7 +80,9 @@ class ItemGraphs:
         for stage in self._stages:
             inputs = record_inputs(self._layout, rows, self._tables[stage.tables])
             outputs = self._graphs[stage.name].run(None, inputs)
-            parts |= {part.name: matrix for part, matrix in zip(stage.parts, outputs, strict=True)}
+            parts |= {
+                part.name: flush_subnormals(matrix) for part, matrix in zip(stage.parts, outputs, strict=True)
+            }
         return parts
 
     def compute_all(self, rows: Rows) -> dict[str, Floats]:

@@ -82,6 +82,9 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
     raise ValueError("no ONNX: a number of it is cut short")
 
 
+for _kind in (np.float16, np.float32, np.float64):
+    np.finfo(_kind)  # which warns if it is first asked where subnormal numbers count as zeros
+
 RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
     error for error in vars(runtime).values() if isinstance(error, type) and issubclass(error, Exception)
 )
@@ -115,6 +118,9 @@ def open_session(
     remedy = "export the bundle again"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
+    # what a graph computes may be subnormal, too; it counts for a process's first session, whose thread it sets, and
+    # those that this thread starts
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
         raw = path.read_bytes()
         refuse_references(raw)

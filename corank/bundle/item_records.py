@@ -27,6 +27,7 @@ from corank.core.errors import DataError, name_rows
 from corank.core.hash_index import Keys
 from corank.core.ragged import NONE, Ragged, Rows, Vectors
 from corank.core.stored_matrix import DTYPES, LARGEST_SCALE, Precision, StoredMatrix
+from corank.core.subnormal import flush_subnormals
 from corank.core.time import NEVER
 from corank.core.types import Floats, Index, Longs, Mask, Numbers
 from corank.data.packed.dataset import PackedDataset
@@ -183,7 +184,7 @@ class ItemRecords:
             row: of each, its row: (N,).
             times: as of which derived features are computed, ms UTC, (N,), if `priors` know several snapshots.
         """
-        columns = {name: values[row] for name, values in packed.item_columns.items()}
+        columns = {name: flush_subnormals(values[row]) for name, values in packed.item_columns.items()}
         taken = cls(Keys(ids), packed.items.take(row), packed.item_operands.take(row), columns)
         return taken.refresh_derived(packed.encoders, priors, times)
 
@@ -312,4 +313,4 @@ def _to_floats(values: pl.Series, name: str) -> Floats:
     largest = np.nanmax(np.abs(numbers), initial=0)
     if largest > np.finfo(np.float32).max:
         raise DataError(f"column '{name}': {largest:g} is too large for a 32-bit float")
-    return numbers.astype(np.float32)
+    return flush_subnormals(numbers.astype(np.float32))

@@ -4,8 +4,8 @@ The arithmetic is exact, so that a reader in another language gives the same num
 
 fp16    stored: the nearest float16, ties to even; read: that number
 int8    scale = max |x| of the row / 127, rounded to float32; stored: x / scale, rounded to float32, then to the nearest
-        whole number, ties to even, at most 127 from 0; read: that number · scale, rounded to float32. A row of zeros
-        has scale 0, and is stored as zeros.
+        whole number, ties to even; read: that number · scale, rounded to float32. A row whose scale would be below
+        2^-126 has scale 0, and is stored as zeros.
 
 As npy files, `NAME.npy` has the numbers, `NAME.scale.npy` the scale of each row of int8.
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from corank.core.arrays import append_array, read_array
 from corank.core.errors import DataError
 from corank.core.ragged import widen
+from corank.core.subnormal import flush_subnormals
 from corank.core.types import Floats, Index
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -137,10 +138,9 @@ class StoredMatrix:
 
 def _to_whole(matrix: Floats) -> tuple[NDArray[np.int8], Floats]:
     """The whole numbers of rows, and their scales."""
-    scale = (np.abs(matrix).max(axis=1, initial=0) / np.float32(MOST)).astype(np.float32)
+    scale = flush_subnormals(np.abs(matrix).max(axis=1, initial=0).astype(np.float32) / np.float32(MOST))
     divisor = np.where(scale > 0, scale, np.float32(1))
-    # a scale below the normal numbers is coarse, so that the quotient may be beyond 127
-    whole = np.clip(np.rint(matrix / divisor[:, None]), -MOST, MOST)
+    whole = np.rint(matrix / divisor[:, None])
     return np.where(scale[:, None] > 0, whole, 0).astype(np.int8), scale
 
 

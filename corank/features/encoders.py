@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from corank.core.errors import DataError
 from corank.core.files import is_plain_name, parse_json, read_regular_file
 from corank.core.ragged import Ragged, Rows, Vectors
+from corank.core.subnormal import flush_subnormals
 from corank.core.types import Doubles, Hashes, Ints, Longs
 from corank.features.encoding import Column, Encoded, Encoder, Hash, RowFeatures, Vocabulary
 from corank.features.schema import Placement, Schema
@@ -39,7 +40,8 @@ def assemble_rows(features: RowFeatures, columns: Mapping[str, Encoded], count: 
     for name, at in features.numbers_at.items():
         numbers[:, at] = _column(columns, name).reshape(count, at.stop - at.start)
     lists = tuple(_list(columns[name], name) for name in features.lists)
-    return Rows(ids, numbers, lists, tuple(_vectors(columns[name], name) for name in features.vectors))
+    vectors = tuple(_vectors(columns[name], name) for name in features.vectors)
+    return Rows(ids, flush_subnormals(numbers), lists, vectors)
 
 
 def _column(columns: Mapping[str, Encoded], name: str) -> Column:

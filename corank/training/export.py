@@ -24,6 +24,7 @@ from corank.core.artifact import ArtifactWriter
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError
 from corank.core.files import link_file, list_files, scratch_folder
+from corank.core.subnormal import SMALLEST, flush_subnormals
 from corank.core.time import format_time
 from corank.core.types import Floats
 from corank.data.packed.dataset import PackedDataset, prior_folder
@@ -206,7 +207,7 @@ def _constants(network: StageModel, stage: str) -> dict[str, float]:
             raise BundleError(
                 f"stage '{stage}': its {name} is {number}; its weights are larger than it can compute with: train again"
             )
-    return constants
+    return {name: number if abs(number) >= SMALLEST else 0.0 for name, number in constants.items()}
 
 
 def _fill(
@@ -276,10 +277,10 @@ def _write_tables(folder: Path, name: str, weights: Checkpoint, layout: Layout) 
         path = folder / f"{dim}.npy"
         with append_array(path, (rows, dim), np.float32) as append:
             for piece in weights.pieces(f"tables.{name}.weights.{dim}"):
-                append(piece.detach().numpy())
+                append(flush_subnormals(piece.detach().numpy()))
         tables[dim] = read_array(path, np.float32, (rows, dim))
     for n, (feature, shape) in enumerate(layout.projections.items()):
         path = projection_file(folder, n)
-        write_array(path, weights.whole(f"projections.{name}.{n}").detach().numpy())
+        write_array(path, flush_subnormals(weights.whole(f"projections.{name}.{n}").detach().numpy()))
         tables[feature] = read_array(path, np.float32, shape)
     return tables

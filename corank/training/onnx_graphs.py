@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from corank.core.calibration import Platt
 from corank.core.ordering import Formula
+from corank.core.subnormal import flush_subnormals
 from corank.evaluation.predict import Calibrators
 from corank.features.input_layout import Layout, event_width
 from corank.models.joint import JointModel
@@ -204,7 +206,18 @@ def _export(
             verbose=False,
         )
     assert program is not None
+    _flush_weights(program.model.graph)
     program.save(str(path), external_data=False)
+
+
+def _flush_weights(graph: Any) -> None:
+    """Replace subnormal weights of a graph by 0."""
+    from onnx_ir import Tensor  # slow to import
+
+    for value in graph.initializers.values():
+        numbers = value.const_value.numpy()
+        if numbers.dtype == np.float32 and (flushed := flush_subnormals(numbers)) is not numbers:
+            value.const_value = Tensor(flushed, name=value.name)
 
 
 @contextlib.contextmanager

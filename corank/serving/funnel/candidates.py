@@ -12,6 +12,7 @@ import polars as pl
 
 from corank.bundle.retrieval import Where, filter_columns
 from corank.core.errors import DataError, RequestError
+from corank.core.subnormal import flush_subnormals
 from corank.core.types import Floats, Longs
 from corank.features.encoders import Encoders
 from corank.features.encoding import FIRST_KNOWN, Hash, Vocabulary, as_int64, hash_values, to_identifiers
@@ -81,7 +82,8 @@ def read_numbers(name: str, ids: Sequence[Any], columns: list[dict[str, Any]], n
     """
     if needed:
         rows: list[dict[str, Any]] = columns or [{}] * len(ids)
-        return np.array([read_number(name, id_, row) for id_, row in zip(ids, rows, strict=True)], np.float32)
+        numbers = [read_number(name, id_, row) for id_, row in zip(ids, rows, strict=True)]
+        return flush_subnormals(np.array(numbers, dtype=np.float32))
     for row in columns:  # the log keeps what no stage needs
         value = row.get(name)
         if value is not None and not _is_number(value):

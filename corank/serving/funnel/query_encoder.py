@@ -20,6 +20,7 @@ from corank.bundle.item_layers import LayeredItems
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows, Vectors, concat_vectors
+from corank.core.subnormal import flush_subnormals
 from corank.core.types import Longs
 from corank.data.packed.derived_columns import encode_features, plan_features
 from corank.features.encoders import Encoders
@@ -265,7 +266,7 @@ class QueryEncoder:
             for name, n in zip(placed.lists, self._lists, strict=True)
         ]
         vectors = tuple(concat_vectors([of[n].row for of in values]) for _, n in self._vectors)
-        return Rows(ids, numbers, tuple(lists), vectors)
+        return Rows(ids, flush_subnormals(numbers), tuple(lists), vectors)
 
     def _join_operands(
         self, parts: Sequence[QueryPart], listed: Mapping[str, Ragged], means: Mapping[str, Vectors]
