@@ -82,9 +82,6 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
     raise ValueError("no ONNX: a number of it is cut short")
 
 
-for _kind in (np.float16, np.float32, np.float64):
-    np.finfo(_kind)  # which warns if it is first asked where subnormal numbers count as zeros
-
 RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
     error for error in vars(runtime).values() if isinstance(error, type) and issubclass(error, Exception)
 )
@@ -93,6 +90,20 @@ Shape = tuple[int | str | None, ...]
 """The shape of a tensor of float32, None for n; another type stands first, such as `"double"` or `"int64"`."""
 Shapes = Mapping[str, Shape]
 """By name the shape of a tensor."""
+
+_ENTRIES: dict[str, str] = {}
+"""Options of sessions, by the runtime's names."""
+
+
+def flush_process_subnormals() -> None:
+    """Have subnormal numbers count as zeros in this process, which opens no session before: a graph may compute some.
+
+    The runtime sets the processor's mode for the thread that opens the first session, and the threads which that one
+    starts have it, too. All else that runs there has it: this is for a process that does nothing but serve.
+    """
+    for kind in (np.float16, np.float32, np.float64):
+        np.finfo(kind)  # which would warn when first called in that mode
+    _ENTRIES["session.set_denormal_as_zero"] = "1"
 
 
 def open_session(
@@ -118,9 +129,8 @@ def open_session(
     remedy = "export the bundle again"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
-    # what a graph computes may be subnormal, too; it counts for a process's first session, whose thread it sets, and
-    # those that this thread starts
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    for key, value in _ENTRIES.items():
+        options.add_session_config_entry(key, value)
     try:
         raw = path.read_bytes()
         refuse_references(raw)

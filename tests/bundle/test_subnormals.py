@@ -1,5 +1,7 @@
 """No number below 2^-126, which some processors compute with a hundred times as slowly, in bundles or from requests."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,32 @@ def test_requests_and_items_of_subnormal_numbers_are_encoded_as_zeros(case: Case
     layer = encoder.encode_items([10**6], [{last_column(case, "item"): SUBNORMAL}])
     assert not count_subnormals(layer.records.rows.numbers)
     assert not any(count_subnormals(part.decode()) for part in layer.parts.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("call", "flushed"), [("pass", False), ("flush_process_subnormals()", True)])
+def test_a_process_that_serves_computes_no_subnormals_and_no_other_changes(
+    case: Case, call: str, flushed: bool
+) -> None:
+    graph = case.funnel.scorer.folder / "rank.value.onnx"
+    program = f"""
+import sys, threading
+from pathlib import Path
+import numpy as np
+from corank.bundle.graph_files import flush_process_subnormals, open_session
+def tell(): print((np.float32(1e-30) * np.float32(1e-10)).view(np.uint32) == 0)
+{call}
+open_session(Path(sys.argv[1]))
+tell()
+thread = threading.Thread(target=tell)
+thread.start()
+thread.join()
+np.finfo(np.float64)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, graph], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.split(), done.stderr) == ([str(flushed)] * 2, "")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])

@@ -107,11 +107,13 @@ def _sharing(workers: int) -> Iterator[tuple[SharedState, Callable[[int], None]]
 
 def run_worker(settings: str, shared: SharedState, listener: socket.socket, signs: WorkerSigns) -> None:
     """Run a worker process; the parameters are those of `WorkerMain`, after settings as JSON and what is shared."""
+    from corank.bundle.graph_files import flush_process_subnormals
     from corank.serving.http.worker import serve_worker
 
     def report(line: str) -> None:
         print(f"corank: {line}", file=sys.stderr, flush=True)
 
+    flush_process_subnormals()
     load_environment_plugins()
     try:
         serve_worker(ServeSettings.model_validate_json(settings), listener, report, signs.beat, shared)
