@@ -35,9 +35,10 @@ def read_by_hand(x: np.float32, row: Floats, precision: Precision) -> float:
     if precision == "fp16":
         return float(np.float16(x))
     scale = np.float32(max(abs(one) for one in row.tolist())) / np.float32(127)
-    if scale == 0:
+    if scale < np.float32(2.0**-126):
         return 0.0
-    whole = max(-127, min(127, round(float(x / scale))))  # Python rounds ties to even, too
+    whole = round(float(x / scale))  # Python rounds ties to even, too
+    assert abs(whole) <= 127
     return float(np.float32(whole) * scale)
 
 
