@@ -21,7 +21,7 @@ from benchmarks.speed.paired import in_turn, repeating
 from corank.datasets.feed.simulate import simulate_world
 
 AIMS = {"run_ratio": (">=", 20.0)}
-REQUESTS, FEW = 16_000, 2_000
+REQUESTS, FEW = 16_000, 1_000
 PRIORS = [
     f"features.{who}_{what}={{kind: prior, by: [{who}_id], every: 1h{of}}}"
     for who in ("item", "user")
