@@ -75,7 +75,7 @@ def _load(target: str) -> Callable[..., Any]:
 def _command_of(function: Callable[..., Any], name: str) -> App:
     doc = re.split(r"\n\n(?:Args|Example|Returns|Raises)\b", inspect.getdoc(function) or "")[0]
     command = App(name=name, help=doc, help_epilogue="", version_flags=[])
-    command.default(make_command(function, SHOW.get(name, print_plain)))
+    command.default(make_command(function, SHOW.get(function.__name__, print_plain)))
     return command
 
 
@@ -216,13 +216,13 @@ SHOW: Mapping[str, Show] = {
     "track": _say("report: {result}"),
     "promote": _say("live: {version}"),
     "withdraw": _say("withdrawn: {version}"),
-    "rollback": _say("live: {result}"),
+    "roll_back": _say("live: {result}"),
     "prune": lambda removed, values: _say("{result} removed")(len(removed), values),
     "rank": _show_view("answer_view"),
-    "ls": _show_view("versions_view"),
-    "log": _show_view("log_view"),
+    "store_versions": _show_view("versions_view"),
+    "store_log": _show_view("log_view"),
 }
-"""How a value is printed that is no `Result`, by the name of the command."""
+"""How a value is printed that is no `Result`, by the name of the function."""
 JSON_HELP = "Print one JSON document and nothing else."
 
 
