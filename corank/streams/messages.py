@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from corank.core.errors import DataError, StreamError
 from corank.core.reports import Report
+from corank.streams.arrow_reader import decode_table, shared_reader
 from corank.streams.metrics import FollowMetrics
 from corank.streams.topic import KafkaTopic, Message
 
@@ -33,16 +34,20 @@ def is_arrow(value: bytes) -> bool:
 
 def read_arrow(value: bytes) -> pa.Table:
     """Read a message of Arrow record batches, with times as whole ms since 1970 UTC. Raises DataError."""
-    try:
-        with pa.ipc.open_stream(value) as stream:
-            table = stream.read_all()
-        for n, field in enumerate(table.schema):
-            if pa.types.is_timestamp(field.type) or pa.types.is_date(field.type):
-                moments = table.column(n).cast(pa.timestamp("ms"), safe=False)
-                table = table.set_column(n, field.name, moments.cast(pa.int64()))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"no Arrow record batches: {_first_line(error)}") from None
+    fault = shared_reader().find_fault(value)
+    if fault:
+        raise DataError(f"no Arrow record batches: {fault}")
+    table = decode_table(value)
+    for n, field in enumerate(table.schema):
+        if is_moment(field.type):
+            moments = table.column(n).cast(pa.timestamp("ms"), safe=False)
+            table = table.set_column(n, field.name, moments.cast(pa.int64()))
     return table
+
+
+def is_moment(kind: pa.DataType) -> bool:
+    """Whether values of a type are points in time, which messages have as whole ms since 1970 UTC, too."""
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
 def read_rows(value: bytes) -> list[Any]:
@@ -86,10 +91,6 @@ def read_key(message: Message, text: bool) -> int | str:
         raise DataError(
             f"key of a tombstone: expected {'text' if text else 'a whole number'}; received {message.key()!r:.80}"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 class DeadLetters:
