@@ -15,7 +15,7 @@ Letters: N rows.
 
 import base64
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,7 +36,15 @@ from corank.core.time import MILLISECOND, floor_times, now_ms
 from corank.core.types import Longs, Mask
 from corank.features.log_schema import DataSettings
 from corank.serving.funnel.request import parse_time
-from corank.streams.messages import DeadLetters, is_arrow, read_arrow, read_rows, require_row
+from corank.streams.messages import (
+    DeadLetters,
+    is_arrow,
+    is_moment,
+    read_arrow,
+    read_id,
+    read_rows,
+    require_row,
+)
 from corank.streams.metrics import FollowMetrics
 from corank.streams.topic import Message, TopicReader, end_offsets
 
@@ -45,8 +53,14 @@ BUFFER_BYTES = 64 << 20
 """Rows of open periods that are kept in memory; beyond it they are written into parts."""
 FUTURE = 3_600_000
 """ms that a row may be later than the clock: one later would close all periods before it."""
+EARLIEST = 946_684_800_000
+"""ms UTC, the year 2000: an earlier time is in another unit, or none."""
 GROUP_ROWS = 1 << 16
 NEVER = -(2**62)
+UNFIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
+"""What Arrow raises for values that it has no column for."""
+_JSON = msgspec.json.Decoder(msgspec.Raw)
+"""Reads past a value."""
 
 
 class LogState(msgspec.Struct, frozen=True):
@@ -221,7 +235,9 @@ class LogSink:
     # Rows
 
     def _read(self, messages: Sequence[Message]) -> Iterable[LogRows]:
-        """The rows of messages; bad ones go to the dead letters."""
+        """The rows of messages; bad ones go to the dead letters. Raises StreamError."""
+        if self._schema is None:
+            self._schema = self._read_newest_schema()
         arrow = [n for n, message in enumerate(messages) if is_arrow(message.value() or b"")]
         plain = sorted({*range(len(messages))} - {*arrow})
         fast = self._read_fast(messages, plain) if plain and self._schema is not None else None
@@ -230,14 +246,7 @@ class LogSink:
         elif plain:
             yield from self._read_slowly(messages, plain)
         for n in arrow:
-            try:
-                table = self._fit(read_arrow(messages[n].value() or b""))
-                rows = self._check(messages, table, np.full(len(table), n))
-            except DataError as error:
-                self._letters.put(messages[n], str(error))
-                continue
-            if rows is not None:
-                yield rows
+            yield from self._read_arrow(messages, n)
 
     def _read_fast(self, messages: Sequence[Message], numbers: Sequence[int]) -> LogRows | None:
         """Parse messages of one JSON row each at once; None if one of them is another, or bad."""
@@ -245,65 +254,104 @@ class LogSink:
         assert self._schema is not None
         try:
             (first,) = read_rows(values[0])
+            for value in values:  # one each, and none so deep that Arrow's parser would end the process
+                _JSON.decode(value)
             # times that are whole ms are no text of a time
             whole = {name for name, value in require_row(first).items() if type(value) is int}
-            whole &= {field.name for field in self._schema if pa.types.is_timestamp(field.type)}
-            fields = [pa.field(f.name, pa.int64()) if f.name in whole else f for f in self._schema]
-            options = pyarrow.json.ParseOptions(explicit_schema=pa.schema(fields), newlines_in_values=True)
+            schema = _with_whole_moments(self._schema, whole)
+            options = pyarrow.json.ParseOptions(explicit_schema=schema, newlines_in_values=True)
             table = pyarrow.json.read_json(pa.BufferReader(b"\n".join(values)), parse_options=options)
             if len(table) == len(values) and not any(value.lstrip()[:1] == b"[" for value in values):
-                fitting = self._fit(table.combine_chunks())
-                return self._check(messages, fitting, np.array(numbers), strict=True)
-        except (pa.ArrowException, OverflowError, ValueError, DataError):
+                return self._all_good(self._fit(table.combine_chunks()), np.array(numbers))
+        except (*UNFIT, msgspec.MsgspecError, RecursionError, DataError):
             pass
         return None
 
-    def _read_slowly(self, messages: Sequence[Message], numbers: Sequence[int]) -> Iterable[LogRows]:
-        """Parse messages one by one."""
-        rows: list[dict[str, Any]] = []
-        origin: list[int] = []
-        for n in numbers:
-            row: Any = None
-            try:
-                for row in read_rows(messages[n].value() or b""):
-                    rows.append(self._with_times(require_row(row)))
-                    origin.append(n)
-            except DataError as error:
-                self._letters.put(messages[n], str(error), row)
-        if not rows:
-            return
-        if self._schema is None:
-            self._schema = self._choose_schema(rows)
+    def _read_arrow(self, messages: Sequence[Message], n: int) -> Iterable[LogRows]:
+        """Read a message of record batches at once; row by row if one of them is bad."""
         try:
-            table = pa.Table.from_pylist(rows, schema=self._schema)
-            good = rows
-        except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            good, kept = [], list[int]()
+            table = read_arrow(messages[n].value() or b"")
+        except DataError as error:
+            self._letters.put(messages[n], str(error))
+            return []
+        with suppress(DataError):
+            if self._schema is None:
+                self._schema = self._make_schema(table.schema)
+            rows = self._all_good(self._fit(table), np.full(len(table), n))
+            if rows is not None:
+                return [rows]
+        return self._read_rows(messages, [(n, row) for row in table.to_pylist()])
+
+    def _read_slowly(self, messages: Sequence[Message], numbers: Sequence[int]) -> Iterable[LogRows]:
+        """Parse messages of JSON one by one."""
+        values: list[tuple[int, Any]] = []
+        for n in numbers:
+            try:
+                values += [(n, value) for value in read_rows(messages[n].value() or b"")]
+            except DataError as error:
+                self._letters.put(messages[n], str(error))
+        return self._read_rows(messages, values)
+
+    def _read_rows(self, messages: Sequence[Message], values: Iterable[tuple[int, Any]]) -> Iterable[LogRows]:
+        """The good ones among values, each with the number of its message."""
+        rows, origin = list[dict[str, Any]](), list[int]()
+        for n, value in values:
+            try:
+                rows.append(self._require_logged(value))
+                origin.append(n)
+            except DataError as error:
+                self._letters.put(messages[n], str(error), value)
+        if not rows:
+            return []
+        if self._schema is None:
+            self._schema = self._make_schema(_infer_schema(rows))
+        try:
+            return [self._to_log_rows(rows, origin)]
+        except DataError:  # of one of them
+            good = list[LogRows]()
             for n, row in zip(origin, rows, strict=True):
                 try:
-                    pa.Table.from_pylist([row], schema=self._schema)
-                    good.append(row)
-                    kept.append(n)
-                except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-                    text = str(error).partition("\n")[0]
-                    self._letters.put(messages[n], f"does not fit the log's earlier rows: {text}", row)
-            table, origin = pa.Table.from_pylist(good, schema=self._schema), kept
-        if good and (checked := self._check(messages, table, np.array(origin))) is not None:
-            yield checked
+                    good.append(self._to_log_rows([row], [n]))
+                except DataError as error:
+                    self._letters.put(messages[n], str(error), row)
+            return good
 
-    def _with_times(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A row whose times of ISO 8601 are ms UTC. Raises DataError for a time that is none."""
-        self._note_dropped(row)
-        timed = [self._data.time]
-        if self._schema is not None:
-            timed += [f.name for f in self._schema if pa.types.is_timestamp(f.type)]
-        for name in timed:
-            if isinstance(row.get(name), str):
+    def _require_logged(self, value: Any) -> dict[str, Any]:
+        """Return a row that a log can have, with times of ISO 8601 as ms UTC. Raises DataError for any other value."""
+        row, time = require_row(value), self._data.time
+        timed = {time, *(field.name for field in self._schema or () if is_moment(field.type))}
+        for name in timed & row.keys():
+            if isinstance(row[name], str):
                 try:
                     row = row | {name: parse_time(row[name], name)}
                 except RequestError as error:
                     raise DataError(str(error)) from None
+        keys = (*self._data.request, time)
+        if any(row.get(name) is None for name in keys):
+            raise DataError(f"{', '.join(keys)}: a row needs them; this one has {', '.join(row)}")
+        for name in keys:
+            read_id(row, name, text=isinstance(row[name], str))
+        if not EARLIEST <= row[time] <= now_ms() + FUTURE:
+            why = "before 2000" if row[time] < EARLIEST else "later than the clock"
+            raise DataError(f"{time}: {row[time]}, as ms since 1970 UTC, is {why}")
         return row
+
+    def _to_log_rows(self, rows: Sequence[dict[str, Any]], origin: Sequence[int]) -> LogRows:
+        """Rows in the schema of the log. Raises DataError."""
+        assert self._schema is not None
+        self._note_dropped(name for row in rows for name in row)
+        for name in (field.name for field in self._schema if pa.types.is_integer(field.type)):
+            for value in (row.get(name) for row in rows):
+                if type(value) is float and not value.is_integer():  # Arrow would cut the rest off
+                    raise DataError(f"{name}: expected a whole number; received {value}")
+        try:
+            table = pa.Table.from_pylist(
+                [*rows], schema=_with_whole_moments(self._schema, {*self._schema.names})
+            )
+        except UNFIT as error:
+            raise _misfit(error) from None
+        fitting = self._fit(table)
+        return LogRows(fitting, self._times(fitting), np.array(origin))
 
     def _note_dropped(self, columns: Iterable[str]) -> None:
         """Report columns that the log lacks, each once."""
@@ -316,10 +364,9 @@ class LogSink:
                 )
 
     def _fit(self, table: pa.Table) -> pa.Table:
-        """A table in the schema of the log. Raises DataError."""
+        """A table in the schema of the log, whose times are points in time or whole ms. Raises DataError."""
+        assert self._schema is not None
         self._note_dropped(table.schema.names)
-        if self._schema is None:
-            self._schema = self._choose_schema(table.slice(0, 1000).to_pylist(), table.schema)
         columns = []
         for field in self._schema:
             if field.name not in table.schema.names:
@@ -327,64 +374,62 @@ class LogSink:
                 continue
             try:
                 column = table.column(field.name)
-                if pa.types.is_timestamp(field.type):
+                if is_moment(field.type):
                     column = column.cast(pa.timestamp("ms"))
-                    if field.type.tz:
+                    if getattr(field.type, "tz", None):
                         column = column.cast(pa.timestamp("ms", field.type.tz))
                 columns.append(column.cast(field.type))
             except pa.ArrowException as error:
-                text = str(error).partition("\n")[0]
-                raise DataError(f"{field.name}: does not fit the log's earlier rows: {text}") from None
+                raise _misfit(error, f"{field.name}: ") from None
         return pa.Table.from_arrays(columns, schema=self._schema)
 
-    def _check(
-        self, messages: Sequence[Message], table: pa.Table, origin: Longs, strict: bool = False
-    ) -> LogRows | None:
-        """Rows that have a request and a time; the others go to the dead letters.
-
-        If `strict`, None if there is one of those.
-        """
-        keys = [*self._data.request, self._data.time]
-        times = table.column(self._data.time)
-        if pa.types.is_timestamp(times.type):
-            times = times.cast(pa.timestamp("ms", times.type.tz), safe=False).cast(pa.int64())
-        moments = times.cast(pa.int64()).fill_null(NEVER).to_numpy()
-        lacking = np.zeros(len(table), dtype=bool)
-        for name in keys:
-            lacking |= table.column(name).is_null().to_numpy()
-        late = moments > now_ms() + FUTURE
-        bad = np.flatnonzero(lacking | late | (moments < 0))
-        if len(bad) and strict:
+    def _all_good(self, table: pa.Table, origin: Longs) -> LogRows | None:
+        """Rows, if each has a request and a time that may be."""
+        if any(table.column(name).null_count for name in (*self._data.request, self._data.time)):
             return None
-        for n in bad.tolist():
-            row = table.slice(n, 1).to_pylist()[0]
-            why = (
-                f"{', '.join(keys)}: a row needs them"
-                if lacking[n]
-                else f"{self._data.time}: {moments[n]} is "
-                + ("later than the clock" if late[n] else "before 1970")
-            )
-            self._letters.put(messages[origin[n]], why, row)
-        kept = np.setdiff1d(np.arange(len(table)), bad)
-        rows = LogRows(table, moments, origin)
-        return rows if not len(bad) else rows.take(kept) if len(kept) else None
+        times = self._times(table)
+        good = not len(times) or (times.min() >= EARLIEST and times.max() <= now_ms() + FUTURE)
+        return LogRows(table, times, origin) if good else None
 
-    def _choose_schema(self, rows: Sequence[dict[str, Any]], known: pa.Schema | None = None) -> pa.Schema:
-        """The schema of the newest file of the folder, or what the first rows have. Raises StreamError."""
+    def _times(self, table: pa.Table) -> Longs:
+        """The times of rows, ms UTC: (N,)."""
+        times = table.column(self._data.time)
+        if is_moment(times.type):
+            times = times.cast(pa.timestamp("ms", getattr(times.type, "tz", None)), safe=False)
+        moments: Longs = times.cast(pa.int64()).to_numpy()
+        return moments
+
+    def _read_newest_schema(self) -> pa.Schema | None:
+        """The schema of the newest file of the folder; None without one. Raises StreamError."""
         files = sorted(self._folder.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
-        if files:
-            return pq.read_schema(files[-1]).remove_metadata()
-        schema = known or _infer_schema(rows)
-        if known is None and isinstance(rows[0].get(self._data.time), int):
-            at = schema.get_field_index(self._data.time)
-            schema = schema.set(at, pa.field(self._data.time, pa.timestamp("ms")))
+        if not files:
+            return None
+        try:
+            schema = pq.read_schema(files[-1]).remove_metadata()
+            self._require_keys(schema)
+        except (pa.ArrowException, DataError) as error:
+            raise StreamError(f"{files[-1]}: the log goes on in its form: {error}") from None
+        return schema
+
+    def _make_schema(self, first: pa.Schema) -> pa.Schema:
+        """The schema of a log that begins, by that of its first rows. Raises DataError."""
+        at = first.get_field_index(self._data.time)
+        if at >= 0 and pa.types.is_integer(first.field(at).type):
+            first = first.set(at, pa.field(self._data.time, pa.timestamp("ms")))
+        schema = pa.schema([field for field in first if _is_storable(field)])
+        self._require_keys(schema)
+        return schema
+
+    def _require_keys(self, schema: pa.Schema) -> None:
+        """Raise DataError unless a schema has a request and a time."""
         lacking = [name for name in (*self._data.request, self._data.time) if name not in schema.names]
         if lacking:
-            raise StreamError(
-                f"the first rows have no column {', '.join(lacking)}, which the config names; they have "
-                f"{', '.join(schema.names)}"
+            raise DataError(
+                f"no column {', '.join(lacking)}, which the config names; there are {', '.join(schema.names)}"
             )
-        return pa.schema([field for field in schema if not pa.types.is_null(field.type)])
+        kind = schema.field(self._data.time).type
+        if not (is_moment(kind) or pa.types.is_integer(kind)):
+            raise DataError(f"{self._data.time}: expected points in time or whole ms; there are {kind}")
 
     # Files
 
@@ -477,16 +522,36 @@ def _file_name(begin: int) -> str:
 
 
 def _infer_schema(rows: Sequence[dict[str, Any]]) -> pa.Schema:
-    """The types of rows; of a column that mixes types, that of its first value."""
+    """The types of rows; of a column that mixes types, that of the first value that has one."""
     fields = []
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row[name] for row in rows if row.get(name) is not None]
-        try:
-            kind = pa.array(values).type
-        except (pa.ArrowException, OverflowError):
-            kind = pa.array(values[:1]).type
-        fields.append(pa.field(name, kind))
+        for tried in (values, *([value] for value in values)):
+            with suppress(*UNFIT):
+                fields.append(pa.field(name, pa.array(tried).type))
+                break
     return pa.schema(fields)
+
+
+def _is_storable(field: pa.Field) -> bool:
+    """Whether Parquet has a column's type, which is known."""
+    try:
+        pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
+    except pa.ArrowException:
+        return False
+    return not pa.types.is_null(field.type)
+
+
+def _with_whole_moments(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
+    """A schema in which points in time, of some columns, are whole ms."""
+    return pa.schema(
+        [pa.field(f.name, pa.int64()) if f.name in names and is_moment(f.type) else f for f in schema]
+    )
+
+
+def _misfit(error: Exception, where: str = "") -> DataError:
+    first_line = str(error).partition("\n")[0]
+    return DataError(f"{where}does not fit the log's earlier rows: {first_line}")
 
 
 def _encode_schema(schema: pa.Schema | None) -> str:

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from corank.core.errors import BusyError, CorankError, StreamError
@@ -167,6 +169,82 @@ def test_rows_are_of_the_types_of_the_log_so_far(broker: Broker, folder: Path) -
     assert len(frame) == 12 and frame.schema == rows.schema
 
 
+def moments(folder: Path) -> list[int]:
+    """The distinct times of a log, ms UTC."""
+    times = pl.read_parquet(folder / "*.parquet")["time"].dt.epoch("ms")
+    return sorted(times.unique().to_list())
+
+
+@pytest.mark.parametrize("unit", ["us", "ns", "s"])
+def test_times_are_converted_to_the_unit_of_the_log(
+    broker: Broker, folder: Path, unit: Literal["us", "ns", "s"]
+) -> None:
+    earlier = pl.DataFrame(request(0, -60)).with_columns(pl.col("time").cast(pl.Datetime("ms")))
+    table = earlier.to_arrow()
+    kinds = pa.schema([pa.field(f.name, pa.timestamp(unit)) if f.name == "time" else f for f in table.schema])
+    pq.write_table(table.cast(kinds), folder / "earlier.parquet")
+    source = broker.make_topic(f"units-{unit}")
+    ms, text, last = request(1, 3), request(2, 4, time="2026-03-03T10:04"), request(5, 13)
+    arrow = pl.DataFrame(request(3, 5)).with_columns(
+        pl.from_epoch("time", "ms").cast(pl.Datetime("us", "UTC"))
+    )
+    broker.send(f"units-{unit}", [ms, text, to_arrow(arrow.to_arrow()), request(4, 6)[0], *last])
+    with following(source, folder) as one:
+        one.until(lambda: len(logged(folder)) == 2)
+    assert moments(folder) == [START + minute * MINUTE for minute in (-60, 3, 4, 5, 6)]
+
+
+def test_of_a_list_with_a_bad_row_the_others_are_kept(broker: Broker, folder: Path, tmp_path: Path) -> None:
+    source, letters = broker.make_topic("lists"), tmp_path / "letters.jsonl"
+    first, second, third = request(1, 3)
+    bad = [5, second | {"time": None}, second | {"price": "high"}]
+    broker.send("lists", [[first, *bad, second, third], *request(2, 12)])
+    broken = pa.Table.from_pylist([first | {"time": 5}, second | {"request_id": 3}])
+    with following(source, folder, letters) as one:
+        one.until(lambda: len(logged(folder)) == 1)
+        cut = second | {"user_id": 1.5}
+        broker.send("lists", [to_arrow(broken), [cut, second | {"request_id": 4}], *request(5, 22)])
+        one.until(lambda: len(logged(folder)) == 2)
+    assert [*logged(folder).values()] == [whole(1), [*whole(2), (3, 1), (4, 1)]]
+    rows = [json.loads(line)["row"] for line in letters.read_text().splitlines()]
+    assert sorted(rows[3:], key=str) == sorted([cut, first | {"time": 5}], key=str) and rows[:3] == bad
+
+
+HOSTILE_FIRST = (
+    request(9, 3, 1)[0] | {"time": 1.5},
+    request(9, 3, 1)[0] | {"time": {"at": 1}},
+    request(9, 3, 1)[0] | {"time": 2**63 - 1},
+    request(9, 3, 1)[0] | {"time": START // 1000},
+    request(9, 3, 1)[0] | {"time": START * 1000},
+    request(9, 3, 1)[0] | {"request_id": {"a": 1}},
+    {"user_id": 1},
+    to_arrow(
+        pa.table([pa.array([1]), pa.array([2]), pa.array([START])], ["request_id", "request_id", "time"])
+    ),
+    to_arrow(pa.table({"request_id": [1.5], "time": [START]})),
+    b'{"deep": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+)
+"""Messages that no log begins with."""
+
+
+def test_a_log_begins_with_its_first_good_row(broker: Broker, folder: Path, tmp_path: Path) -> None:
+    source, letters = broker.make_topic("begin"), tmp_path / "letters.jsonl"
+    broker.send("begin", [*HOSTILE_FIRST, *request(1, 3, empty={})])
+    with following(source, folder, letters) as one:
+        one.until(lambda: letters.exists() and len(letters.read_text().splitlines()) == len(HOSTILE_FIRST))
+        broker.send("begin", [*HOSTILE_FIRST, *request(2, 12)])
+        one.until(lambda: len(logged(folder)) == 1)
+    assert logged(folder) == {"1000": whole(1)} and moments(folder) == [START + 3 * MINUTE]
+    offsets = [json.loads(line)["offset"] for line in letters.read_text().splitlines()]
+    assert sorted(offsets) == [*range(len(HOSTILE_FIRST)), *range(13, 13 + len(HOSTILE_FIRST))]
+
+
+def test_the_newest_file_must_have_the_columns_of_the_config(broker: Broker, folder: Path) -> None:
+    pl.DataFrame({"time": [START]}).write_parquet(folder / "other.parquet")
+    said = failures(broker, folder, *request(1, 3))  # type: ignore[arg-type]
+    assert "other.parquet: the log goes on in its form: no column request_id" in said
+
+
 def test_memory_is_bounded(broker: Broker, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("corank.streams.log.BUFFER_BYTES", 1)
     monkeypatch.setattr("corank.streams.topic.BATCH_MESSAGES", 1)
@@ -228,9 +306,7 @@ def failures(broker: Broker, folder: Path, *rows: Sequence[Any]) -> str:
 
 def test_first_rows_without_a_request_are_named(broker: Broker, folder: Path) -> None:
     said = failures(broker, folder, {"time": START, "user_id": 1})  # type: ignore[arg-type]
-    assert said == (
-        "the first rows have no column request_id, which the config names; they have time, user_id"
-    )
+    assert "message 0: request_id, time: a row needs them; this one has time, user_id; --dead-letter" in said
 
 
 def test_dead_letters_need_a_place(broker: Broker, folder: Path) -> None:
