@@ -149,6 +149,30 @@ def test_the_command_serves_metrics_and_ends_by_a_signal_with_all_applied(
     assert said.count("\n") == 1 and "partition 0, message 20: neither JSON nor Arrow" in said
 
 
+def test_followers_of_users_and_of_the_log_end_by_a_signal_with_all_applied(
+    broker: Broker, store: Store, tmp_path: Path
+) -> None:
+    log = tmp_path / "shop" / "log"
+    log.mkdir(parents=True)
+    shop(log.parent).rename(log.parent / "config.yaml")
+    users, candidates = broker.make_topic("endusers"), broker.make_topic("endlog")
+    broker.send("endusers", [{derived().funnel.manifest.user: 1}])
+    broker.send("endlog", [*request(1, 5), *request(2, 15)])
+    home = os.environ | {"HOME": str(tmp_path)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "corank", "follow", *words], env=home, stderr=subprocess.PIPE, text=True
+        )
+        for words in (["users", users, store.address], ["log", candidates, str(log)])
+    ]
+    eventually(lambda: StoreState.read(store)[1].offsets.get("users/endusers/0") == 1)
+    eventually(lambda: [*log.glob("*.parquet")])
+    for process in processes:
+        process.terminate()
+        assert process.communicate(timeout=PATIENCE) == (None, "")
+        assert process.returncode == 0
+
+
 def test_a_broker_that_is_away_is_waited_for_and_a_new_topic_is_no_old_one(
     store: Store, tmp_path: Path
 ) -> None:
