@@ -1,4 +1,4 @@
-"""Hostile input: requests to a running `corank serve`, bundles and stores, served logs, configs.
+"""Hostile input: requests to a running `corank serve`, bundles and stores, served logs, configs, topics followed.
 
 Nothing may end in a traceback, a crash, a 5xx or a hang, touch a file of others, or make memory grow. `--only` names
 the parts to run; `--cases` is the number of cases of each.
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from benchmarks import harness
 from benchmarks.robustness.fuzz_bundles import fuzz_bundles
 from benchmarks.robustness.fuzz_configs import fuzz_configs
+from benchmarks.robustness.fuzz_follow import fuzz_follow
 from benchmarks.robustness.fuzz_http import fuzz_http
 from benchmarks.robustness.fuzz_served_logs import fuzz_served_logs
 
@@ -18,9 +19,10 @@ PARTS: dict[str, tuple[Callable[[int, int], dict[str, float]], int, int]] = {
     "bundles": (fuzz_bundles, 20_000, 20_000),
     "logs": (fuzz_served_logs, 5_000, 5_000),
     "configs": (fuzz_configs, 5_000, 5_000),
+    "follow": (fuzz_follow, 5_100, 5_100),
 }
 """By name the function, which takes cases and a seed; the cases of a full run; and how many of them must be counted."""
-NONE = ("failed", "hung", "escaped")
+NONE = ("failed", "hung", "escaped", "lost", "wronged", "unpublished")
 """Figures that must be 0."""
 
 
