@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ARROW = b"\xff\xff\xff\xff"
 """The first bytes of a stream of Arrow's IPC."""
+LEVELS = 64
+"""How deep a row's values may be nested, far below where the stack of some process that reads them would end."""
 FLUSH_SECONDS = 60.0
 PRIVATE = 0o600
 """Rows hold ids of users: only the owner may read them."""
@@ -52,20 +54,33 @@ def is_moment(kind: pa.DataType) -> bool:
 
 def read_rows(value: bytes) -> list[Any]:
     """Read the rows of a message: a JSON object, a list of them, or record batches. Raises DataError."""
-    if is_arrow(value):
-        rows: list[Any] = read_arrow(value).to_pylist()
-        return rows
     try:
-        decoded = msgspec.json.decode(value)
+        decoded = read_arrow(value).to_pylist() if is_arrow(value) else msgspec.json.decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"neither JSON nor Arrow record batches: {error}") from None
-    return decoded if isinstance(decoded, list) else [decoded]
+    rows: list[Any] = decoded if isinstance(decoded, list) else [decoded]
+    if _is_deeper(rows, LEVELS):
+        raise DataError(f"lists and objects are nested more than {LEVELS} levels deep")
+    return rows
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects are nested deeper."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return False
+    return levels == 0 or any(_is_deeper(one, levels - 1) for one in value)
 
 
 def require_row(row: Any) -> dict[str, Any]:
-    """Return a row that has columns. Raises DataError for any other value."""
+    """Return a row that has columns, which a store can hold. Raises DataError for any other value."""
     if not isinstance(row, dict):
         raise DataError(f"expected an object of columns; received {row!r:.80}")
+    try:
+        msgspec.msgpack.encode(row)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"a value that cannot be stored: {error}") from None
     return row
 
 

@@ -42,7 +42,8 @@ HOSTILE: tuple[Any, ...] = (
     [], {}, [[]], {"id": 5}, {"": 1}, {"\x00": 1}, [1, "a"], {"time": {}},
 )  # fmt: skip
 """What a value, a row or a list of them is replaced by."""
-DEEP = b'{"deep": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+DEPTHS = (100, 800, 900, 930, 950, 960, 970, 980, 200_000)
+"""Of nested lists: some are near what Python's stack holds."""
 WORDS = (b"\xff" * 8, b"\0" * 8, (2**31 - 1).to_bytes(8, "little"), (2**62).to_bytes(8, "little"))
 
 
@@ -65,8 +66,9 @@ def mutate_bytes(random_: random.Random, value: bytes) -> bytes:
 
 def mutate_json(random_: random.Random, rows: Sequence[dict[str, Any]]) -> bytes:
     """A mutation of a row, or of a list of them, by values or by bytes; now and then with an `id`, or very deep."""
-    if random_.random() < 0.05:
-        return DEEP
+    if random_.random() < 0.1:
+        depth, row = random_.choice(DEPTHS), json.dumps(rows[0]).encode()
+        return row[:-1] + b', "deep": ' + b"[" * depth + b"]" * depth + b"}"
     if random_.random() < 0.2:
         rows = [row | {"id": random_.choice(HOSTILE)} for row in rows]
     value = mutate(random_, random_.choice([rows[0], [*rows]]), random_.choice(HOSTILE))
@@ -86,6 +88,8 @@ class Target:
     """A sound row of an id."""
     found: Callable[[set[int]], set[int]]
     """Which of some ids are there."""
+    offset: Callable[[str], int] | None = None
+    """Of a topic, up to which it was filled; None if it is written at the end alone."""
 
 
 def attack(broker: Broker, target: Target, folder: Path, arrow: int, plain: int, seed: int) -> Counter[str]:
@@ -120,7 +124,7 @@ def attack(broker: Broker, target: Target, folder: Path, arrow: int, plain: int,
     broker.send(topic, messages)
     counts = Counter(cases=len(kinds), failed=0, lost=0, wronged=0)
     counts["failed"] = follow(target, source, folder, len(messages) - 1)
-    letters = read_letters(folder / "letters.jsonl")
+    letters = read_letters(*folder.glob("letters-*.jsonl"))
     counts["letters"] = len(letters) - 1
     counts["wronged"] = sum(offset in sound for offset in {letter["offset"] for letter in letters})
     counts["lost"] = count_lost(target, messages[:-1], letters)
@@ -129,13 +133,29 @@ def attack(broker: Broker, target: Target, folder: Path, arrow: int, plain: int,
 
 def follow(target: Target, source: str, folder: Path, last: int) -> int:
     """Follow until the last message is a dead letter. Returns how often the follower ended before, or with an error."""
-    letters, (name, where) = folder / "letters.jsonl", target.words
-    command = [sys.executable, "-m", "corank", "follow", name, source, where, "--dead-letter", str(letters)]
+    name, where = target.words
+    topic = source.rpartition("/")[2]
     for ends in range(MOST_ENDS):
+        letters = folder / f"letters-{ends}.jsonl"
+        command = [
+            sys.executable,
+            "-m",
+            "corank",
+            "follow",
+            name,
+            source,
+            where,
+            "--dead-letter",
+            str(letters),
+        ]
         process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
-        eventually(
-            lambda process=process: process.poll() is not None or is_there(letters, last)  # type: ignore[misc]
-        )
+
+        def is_over(letters: Path = letters, process: subprocess.Popen[str] = process) -> bool:
+            if process.poll() is not None:
+                return True
+            return is_there(letters, last) and (target.offset is None or target.offset(topic) > last)
+
+        eventually(is_over)
         process.terminate()
         said = process.communicate(timeout=PATIENCE)[1]
         if process.returncode == 0:
@@ -144,9 +164,11 @@ def follow(target: Target, source: str, folder: Path, last: int) -> int:
     return MOST_ENDS
 
 
-def read_letters(path: Path) -> list[Any]:
-    """The dead letters of a file, each once."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+def read_letters(*paths: Path) -> list[Any]:
+    """The dead letters of some files, each once."""
+    lines = [
+        line for path in paths if path.exists() for line in path.read_text(encoding="utf-8").splitlines()
+    ]
     return [json.loads(line) for line in dict.fromkeys(lines)]
 
 
@@ -188,6 +210,10 @@ def hostile_store(kind: str, folder: Path) -> Iterator[tuple[Target, Store]]:
     """A store with a live version, which a follower of `items` or `users` fills."""
     with opened("lmdb", folder) as store:
         publish_bundle(derived().base / "bundle", store)
+
+        def offset(topic: str) -> int:
+            return StoreState.read(store)[1].offsets.get(f"{kind}/{topic}/0", 0)
+
         if kind == "items":
             given = {name: value for name, value in item(4).items() if name != "id"}
             yield (
@@ -196,6 +222,7 @@ def hostile_store(kind: str, folder: Path) -> Iterator[tuple[Target, Store]]:
                     "item_id",
                     lambda id_: {"item_id": id_} | given,
                     lambda ids: ids & changed_items(store),
+                    offset,
                 ),
                 store,
             )
@@ -208,6 +235,7 @@ def hostile_store(kind: str, folder: Path) -> Iterator[tuple[Target, Store]]:
                     manifest.user,
                     lambda id_: {manifest.user: id_} | plain,
                     lambda ids: {id_ for id_ in ids if users.find(id_) is not None},
+                    offset,
                 ),
                 store,
             )
