@@ -114,7 +114,10 @@ def main() -> None:
     """Answer messages until the other process ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most), most)
+    )
     with Connection(sys.stdin.fileno()) as link:
         link.send_bytes(b"")
         try:
