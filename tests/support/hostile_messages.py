@@ -73,7 +73,7 @@ def mutate_json(random_: random.Random, rows: Sequence[dict[str, Any]]) -> bytes
         rows = [row | {"id": random_.choice(HOSTILE)} for row in rows]
     value = mutate(random_, random_.choice([rows[0], [*rows]]), random_.choice(HOSTILE))
     text = json.dumps(value).encode()
-    return text if random_.random() < 0.7 or len(text) < 5 else mutate_bytes(random_, text)
+    return text if random_.random() < 0.7 or len(text) < 200 else mutate_bytes(random_, text)
 
 
 @dataclass(frozen=True)
