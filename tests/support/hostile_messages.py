@@ -165,11 +165,12 @@ def follow(target: Target, source: str, folder: Path, last: int) -> int:
 
 
 def read_letters(*paths: Path) -> list[Any]:
-    """The dead letters of some files, each once."""
-    lines = [
-        line for path in paths if path.exists() for line in path.read_text(encoding="utf-8").splitlines()
-    ]
-    return [json.loads(line) for line in dict.fromkeys(lines)]
+    """The dead letters of some files; one of a message that several followers read is in several, and counts once."""
+    lines = Counter[str]()
+    for path in paths:
+        if path.exists():
+            lines |= Counter(path.read_text(encoding="utf-8").splitlines())
+    return [json.loads(line) for line in lines.elements()]
 
 
 def is_there(path: Path, offset: int) -> bool:
@@ -228,7 +229,9 @@ def hostile_store(kind: str, folder: Path) -> Iterator[tuple[Target, Store]]:
             )
         else:
             manifest, users = derived().funnel.manifest, UserStore(store)
-            plain = dict.fromkeys(manifest.request_columns.user, 1)
+            plain = {
+                name: value for name, value in derived().request("test", 0)["user"].items() if name != "id"
+            }
             yield (
                 Target(
                     ["users", store.address],
