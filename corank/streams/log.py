@@ -317,7 +317,7 @@ class LogSink:
             return good
 
     def _require_logged(self, value: Any) -> dict[str, Any]:
-        """Return a row that a log can have, with times of ISO 8601 as ms UTC. Raises DataError for any other value."""
+        """Return a row that a log can have, with times as ms UTC. Raises DataError for any other value."""
         row, time = require_row(value), self._data.time
         timed = {time, *(field.name for field in self._schema or () if is_moment(field.type))}
         for name in timed & row.keys():
