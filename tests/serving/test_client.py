@@ -1,10 +1,7 @@
 """The client of a service: what it sends, what it makes of answers, and when it asks again."""
 
 import asyncio
-import re
 from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -160,15 +157,3 @@ def test_what_is_no_answer_is_an_error_that_names_the_service(answer: Any, messa
     with client, pytest.raises(ServiceError, match=message) as failed:
         client.rank({"user": {}})
     assert failed.value.status == getattr(answer, "status_code", None)
-
-
-def test_the_example_of_the_guide_runs(
-    handler: Handler, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "guides" / "calling.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    local = partial(ServiceClient, transport=httpx2.MockTransport(handler))
-    monkeypatch.setattr("corank.serving.client.ServiceClient", local)
-    exec(compile(example, "calling.md", "exec"), {})
-    printed = capsys.readouterr().out
-    assert "'prerank':" in printed and "the bundle knows no 'nme'" in printed
