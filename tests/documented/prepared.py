@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -149,14 +150,9 @@ def impressions(place: Place) -> None:
 def shop_daily(place: Place) -> None:
     """daily.yaml, for `corank daily` of `shop`: its last two days are due, and all that is trained goes live.
 
-    Its config clicks.yaml is shop.yaml without orders, which are not known at the end of a day.
+    Its config clicks.yaml is shop.yaml without orders.
     """
-    config = yaml.safe_load((ROOT / "examples" / "shop.yaml").read_text(encoding="utf-8"))
-    del config["data"]["labels"]["order"]
-    config["data"]["timezone"] = "UTC"  # its days are those of the files
-    config["stages"][1] |= {"labels": ["click"]}
-    config["losses"] = [loss for loss in config["losses"] if loss.get("label") != "order"]
-    (place.folder / "clicks.yaml").write_text(json.dumps(config | {"name": "clicks"}, default=str))
+    (place.folder / "clicks.yaml").write_text(json.dumps(_clicks() | {"name": "clicks"}, default=str))
     settings = {
         "config": "clicks.yaml",
         "first": "2026-04-29",
@@ -166,6 +162,16 @@ def shop_daily(place: Place) -> None:
         "users": "users.parquet",
     }
     (place.folder / "daily.yaml").write_text(json.dumps(settings))
+
+
+def _clicks() -> dict[str, Any]:
+    """shop.yaml without orders, which are not known at the end of a day; its days are those of the files."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "examples" / "shop.yaml").read_text(encoding="utf-8"))
+    del config["data"]["labels"]["order"]
+    config["data"]["timezone"] = "UTC"
+    config["stages"][1] |= {"labels": ["click"]}
+    config["losses"] = [loss for loss in config["losses"] if loss.get("label") != "order"]
+    return config
 
 
 @prepares
@@ -194,6 +200,28 @@ def tuesday(place: Place) -> None:
     config["data"] |= {"log": "later/*.parquet", "split": {"valid": "2026-05-01", "test": "2026-05-02"}}
     config["data"]["as_of"] = "2026-05-06"
     (place.folder / "tuesday.yaml").write_text(json.dumps(config | {"name": "tuesday"}, default=str))
+
+
+@prepares
+def monday(place: Place) -> None:
+    """runs/monday of monday.yaml, `shop`'s clicks alone before 2026-04-27; tuesday.yaml trains a day more.
+
+    The log ends on 2026-04-29, of which runs/monday did not know.
+    """
+    _copy(shared("documented-monday", _make_monday), place)
+
+
+def _make_monday(folder: Path) -> None:
+    shutil.copytree(shared("documented-shop", _make_shop), folder, dirs_exist_ok=True)
+    tuesday = folder / "log" / "2026-04-29.parquet"
+    (folder / "log" / "2026-04-30.parquet").unlink()
+    config = _clicks()
+    for name, first in (("monday", 27), ("tuesday", 28)):
+        config["data"]["split"] = {"valid": f"2026-04-{first}", "test": f"2026-04-{first + 1}"}
+        (folder / f"{name}.yaml").write_text(json.dumps(config, default=str))
+    tuesday.rename(folder / "later.parquet")
+    corank.train(folder / "monday.yaml", folder=folder / "runs" / "monday")
+    (folder / "later.parquet").rename(tuesday)
 
 
 @prepares
