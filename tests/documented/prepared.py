@@ -20,6 +20,7 @@ import yaml
 import corank
 from corank.datasets.feed.simulate import simulate_world
 from supply_chain.lock import ROOT
+from tests.support import kuairand_files
 from tests.support.kafka_broker import kafka_broker
 from tests.support.open_bandit_files import release
 from tests.support.redis_server import redis_server
@@ -253,3 +254,9 @@ def shop_world(place: Place) -> None:
 def open_bandit(place: Place) -> None:
     """open_bandit_dataset/, a few rows in the layout of the release."""
     release(place.folder / "open_bandit_dataset", rows=2000, campaign="all")
+
+
+@prepares
+def kuairand(place: Place) -> None:
+    """KuaiRand-Pure/, a few rows in the layout of the release."""
+    kuairand_files.release(place.folder / "KuaiRand-Pure", rows=2000)
