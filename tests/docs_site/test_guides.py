@@ -5,8 +5,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import corank
 from corank.batches.batch import Batch
+from corank.core.errors import CorankError
 from corank.core.settings import validate
+from corank.datasets.feed.simulate import simulate_world
 from corank.training.config.config import Config
 from corank.training.config.yaml_values import read_values
 
@@ -37,6 +42,40 @@ def test_the_examples_of_the_guide_to_the_config_make_a_config(tmp_path: Path) -
     assert [stage.name for stage in config.stages] == ["prerank", "rank"]
     assert config.retrieval is not None and config.train.early_stop is not None
     assert config.export.lowered == {"prerank.vector": "fp16", "rank.item": "int8"}
+
+
+def test_the_errors_of_the_guide_to_the_config_are_what_is_said(tmp_path: Path) -> None:
+    simulate_world(tmp_path, requests=60, candidates=12, users=20, items=40)
+    shop = tmp_path / "shop.yaml"
+    text = (ROOT / "examples" / "shop.yaml").read_text(encoding="utf-8")
+    shop.write_text(text.replace("is_order", "is_click").replace(', separator: ","', ""), encoding="utf-8")
+    mistakes = [
+        "data.lebel=level",
+        "stages.0.item_features=[item_id, tab]",
+        "losses.4={kind: distill, teacher: rank, student: prerank, on: [retrieved]}",
+        "stages.1.keep=200",
+        "losses=[{kind: click, stage: rank}]",
+        "losses.1={kind: unexposed, stage: prerank, from: [catalogue]}",
+        "features.brand_seen.of=[histroy.brand, brand]",
+        "stages.1.value=click * bid",
+        "features.price.column=pric",
+    ]
+    said = []
+    for mistake in mistakes:
+        with pytest.raises(CorankError) as raised:
+            corank.check(shop, [mistake])
+        said.append(str(raised.value).removeprefix(f"{tmp_path}/"))
+    page = (ROOT / "docs" / "guides" / "config.md").read_text(encoding="utf-8")
+    shown = re.search(r"^```text\n(shop\.yaml: .*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert shown and shown[1].splitlines() == said
+
+
+def test_the_examples_of_the_guide_to_losses_are_parts_of_a_config(tmp_path: Path) -> None:
+    shop = read_values(ROOT / "examples" / "shop.yaml", []).value
+    orders = [loss for loss in shop["losses"] if loss.get("label") == "order"]
+    first, *others = [block["losses"] for block in blocks("guides/losses.md", tmp_path)]
+    for losses in (first, *([*first[:1], *more] for more in others)):
+        validate(Config, shop | {"losses": [*losses, *orders]}, "the guide")
 
 
 def test_the_examples_of_the_guide_to_scaling_are_parts_of_a_config(tmp_path: Path) -> None:
