@@ -18,8 +18,8 @@ from supply_chain.lock import ROOT
 from tests.support.base_installation import installed_distributions, link_distribution, wheel_requirements
 from tests.support.shared import shared
 
-OTHERS = ["hatchling"]
-"""What builds corank, beside what its extras need."""
+OTHERS = ["hatchling", "scikit-learn"]
+"""What builds corank and what an example needs, beside what its extras need."""
 
 
 def wheelhouse() -> Path:
