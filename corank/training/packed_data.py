@@ -217,7 +217,7 @@ def local_root(config: Config, base: Path) -> Path:
     """The folder of a config's packed data. Raises ConfigError if they lie in object storage, which has no sets."""
     location = packed_location(config, base)
     if isinstance(location, Path):
-        return location.resolve()
+        return location
     raise ConfigError(
         f"--prune: {location} holds one set of features, and nothing to remove; drop the option"
     )

@@ -310,14 +310,15 @@ def prune_packed(config: Config, base: Path, report: Report = lambda line: None)
         location = packed_location(run.config, run.base)
         if isinstance(location, Path):
             folders.append(location.resolve())
-            if folders[-1] == root:
+            if folders[-1] == root.resolve():
                 used.append(packed_settings(run.config.declared.features))
     try:
         with WriteLock(root, "pack"):
             remove_abandoned(root / SETS, "*")
             sets = list_packs(root)[1:]
             for folder in sets:
-                if _read_settings(folder) in used or any(one.is_relative_to(folder) for one in folders):
+                here = folder.resolve()
+                if _read_settings(folder) in used or any(one.is_relative_to(here) for one in folders):
                     continue
                 size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
                 if not remove_artifact(folder):
