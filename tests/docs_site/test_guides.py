@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import corank
 from corank.batches.batch import Batch
@@ -18,11 +19,26 @@ from corank.training.config.yaml_values import read_values
 ROOT = Path(__file__).parents[2]
 
 
+# What the features of their guide are made of: what neither examples/shop.yaml nor the guide itself declares.
+OPERANDS = """
+city: {side: user, kind: id}
+hour: {side: context, kind: id}
+usual_price: {side: user, kind: number}
+login_time: {side: user, kind: time}
+text: {side: item, kind: vector, dim: 8}
+"""
+
+
+def yaml_of(page: str) -> list[str]:
+    """The blocks of YAML of a page."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
 def blocks(page: str, folder: Path) -> list[dict[str, Any]]:
     """The complete blocks of YAML of a page, read as a config is."""
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     documents = []
-    for block in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+    for block in yaml_of(page):
         if "…" not in block:
             (folder / "block.yaml").write_text(block, encoding="utf-8")
             documents.append(read_values(folder / "block.yaml", []).value)
@@ -76,6 +92,48 @@ def test_the_examples_of_the_guide_to_losses_are_parts_of_a_config(tmp_path: Pat
     first, *others = [block["losses"] for block in blocks("guides/losses.md", tmp_path)]
     for losses in (first, *([*first[:1], *more] for more in others)):
         validate(Config, shop | {"losses": [*losses, *orders]}, "the guide")
+
+
+def test_the_examples_of_the_guide_to_features_are_parts_of_a_config() -> None:
+    shop = read_values(ROOT / "examples" / "shop.yaml", []).value
+    del shop["stages"][0]["feature_dropout"]
+    known = shop["features"] | yaml.safe_load(OPERANDS)
+    shop["data"]["columns"] = ["bid", "price"]
+    for text in yaml_of("guides/features.md"):
+        if text.startswith("value: "):  # one of several
+            for value in re.findall(r"^value: (.*)", text, re.MULTILINE):
+                validate(Config, with_stages(shop, {}, {"value": value}), value)
+            continue
+        part, whole = yaml.safe_load(text), shop
+        if isinstance(part, list):
+            whole, part = with_stages(shop, part[0], {}), {"features": {}}
+        elif "labels" in part:
+            part = {"data": part, "features": {}}
+        elif "din" in part:
+            whole = with_stages(shop, {}, {"din": part.pop("din")})
+        features = part.get("features", part)
+        used = needed(whole, features, known)
+        events = {name: {"table": name} for name in re.findall(r"'events': '(\w+)'", str(used | features))}
+        data = {"events": events} | part.get("data", {})
+        validate(Config, whole | {"data": whole["data"] | data, "features": used | features}, text)
+        known = features | known
+
+
+def with_stages(config: dict[str, Any], first: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
+    """A config whose stages have other keys, too."""
+    prerank, rank = config["stages"]
+    return config | {"stages": [prerank | first, rank | last]}
+
+
+def needed(config: dict[str, Any], features: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """Of known features the others that features and stages name, directly or not, and the ids of user and item."""
+    found: dict[str, Any] = {}
+    names = {"user_id", "item_id"} - features.keys()
+    while names:
+        found |= {name: known[name] for name in names}
+        words = re.findall(r"\w+", f"{features} {found} {config['stages']}")
+        names = (known.keys() & set(words)) - found.keys() - features.keys()
+    return found
 
 
 def test_the_examples_of_the_guide_to_scaling_are_parts_of_a_config(tmp_path: Path) -> None:
