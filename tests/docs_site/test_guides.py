@@ -94,6 +94,17 @@ def test_the_examples_of_the_guide_to_losses_are_parts_of_a_config(tmp_path: Pat
         validate(Config, shop | {"losses": [*losses, *orders]}, "the guide")
 
 
+@pytest.mark.parametrize("page", ["data", "drift"])
+def test_the_examples_of_a_guide_are_parts_of_a_config(page: str, tmp_path: Path) -> None:
+    shop = read_values(ROOT / "examples" / "shop.yaml", []).value
+    shop["features"]["upload_day"] = {"side": "item", "kind": "bucket"}
+    parts = blocks(f"guides/{page}.md", tmp_path)
+    assert parts
+    for part in parts:
+        data = shop["data"] | part.get("data", {})
+        validate(Config, shop | part | {"data": data}, "the guide")
+
+
 def test_the_examples_of_the_guide_to_features_are_parts_of_a_config() -> None:
     shop = read_values(ROOT / "examples" / "shop.yaml", []).value
     del shop["stages"][0]["feature_dropout"]
