@@ -33,7 +33,7 @@ from corank.core.errors import DataError
 from corank.core.types import Doubles, Longs, Mask, Numbers
 from corank.evaluation.measures import Measures
 from corank.serving.log.log_format import ROLE, SERVED
-from corank.serving.log.request_log import SHADOW_FOLDER, open_log_files
+from corank.serving.log.request_log import SHADOW_FOLDER, describe_open_files
 from corank.serving.log.settings import CANARY, LIVE
 
 USER_CODE, IS_CANARY = "user_code", "is_canary"
@@ -276,7 +276,7 @@ def compare_versions(
     Returns the document of `corank compare-served --json`. Raises DataError.
     """
     log = ServedLog.read(source, since, until)
-    incomplete = _describe_open(source)
+    incomplete = describe_open_files(source, source / SHADOW_FOLDER)
     if log is None:
         raise DataError(
             incomplete or f"{source}: no served requests here; `corank serve --log {source}` writes them"
@@ -299,18 +299,6 @@ def compare_versions(
         unknown = shown.rows.join(log.requests().select(SERVED), on=SERVED, how="anti")
         document["exposures"] = {"rows": len(shown.rows), "unknown": len(unknown)}
     return document | comparisons
-
-
-def _describe_open(source: Path) -> str | None:
-    """Say that requests are left out since their files are not complete; None if all files are."""
-    begun = [one for folder in (source, source / SHADOW_FOLDER) for one in open_log_files(folder)]
-    if not begun:
-        return None
-    files = "1 file is" if len(begun) == 1 else f"{len(begun)} files are"
-    return (
-        f"{source}: {files} not complete yet, the first begun at {min(begun):%Y-%m-%d %H:%M:%S} UTC: the requests "
-        "in them are not counted; a service completes a file after --log-seconds (60 unless given), and at its end"
-    )
 
 
 def _conclude(sequential: dict[str, dict[str, Any]]) -> str:

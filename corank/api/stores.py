@@ -36,6 +36,7 @@ from corank.data.packed.dataset import PackedDataset
 from corank.data.tables import find_source_files
 from corank.engine.base import describe_memory, open_engine
 from corank.serving.log.replay import ReplayCounts, bundle_funnels, replay_log, store_funnels
+from corank.serving.log.request_log import describe_open_files
 from corank.serving.log_requests import list_event_tables, list_user_columns
 from corank.serving.predict import PredictedLog, predict_log
 from corank.serving.store import retention
@@ -470,8 +471,12 @@ def replay(
     keys, source = TrustedKeys.load([require_local(key) for key in trust]), str(source)
     served = require_local(served)
     paths = [served] if served.is_file() else sorted(served.glob("served-*.parquet"))
+    incomplete = describe_open_files(served)
     if not paths:
-        raise DataError(f"{served}: no served requests here; `corank serve --log {served}` writes them")
+        nothing = f"{served}: no served requests here; `corank serve --log {served}` writes them"
+        raise DataError(incomplete or nothing)
+    if incomplete:
+        report(incomplete)
     if not is_store(source):
         counts = replay_log(paths, bundle_funnels(parse_location(source), keys), report)
     else:

@@ -27,7 +27,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "operations" / "backup.md"
 
 def printed(word: str, source: Path, target: Path) -> list[str]:
     """The command of the page that begins with a word, of other folders."""
-    (line,) = re.findall(rf"^    ({word} .*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    (line,) = re.findall(rf"^({word} .*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     line = re.sub("/srv/shop/[a-z]+", str(source), re.sub("/backup/[a-z]+", str(target), line))
     return [sys.executable if one == "python" else one for one in line.split()]
 

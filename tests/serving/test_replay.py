@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 import yaml
 
@@ -21,7 +22,7 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.log.log_format import REQUEST, SERVED
 from corank.serving.log.replay import bundle_funnels, replay_log, store_funnels
-from corank.serving.log.request_log import RequestLog
+from corank.serving.log.request_log import OpenLogFiles, RequestLog
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
@@ -243,6 +244,21 @@ def test_the_command_tells_the_difference(tmp_path: Path, capsys: pytest.Capture
     assert code == 0
     said = f"{figures['requests']} requests, {figures['candidates']} candidates: 0 differ, by 0 at most; 0 requests"
     assert out.startswith(said)
+
+
+def test_requests_in_files_that_are_still_written_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, served, rows = derived().base / "bundle", tmp_path / "served", pa.table({SERVED: ["a"]})
+    files = OpenLogFiles(served, rows.schema)
+    files.write(rows)
+    code, _, err = run_corank(capsys, "replay", served, bundle)
+    assert code == 1 and err.startswith(f"error: {served}: 1 file is not complete yet, the first begun at 20")
+    source = serve(tmp_path / "another", Funnel.open(bundle), requests()[:2])
+    shutil.copy(source, served)
+    code, out, err = run_corank(capsys, "replay", served, bundle)
+    assert code == 0 and out.startswith("2 requests") and "1 file is not complete yet" in err
+    files.give_up()
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,18 @@ def open_log_files(folder: Path) -> list[datetime]:
     return sorted(datetime.strptime(one, BEGUN).replace(tzinfo=UTC) for one in begun)
 
 
+def describe_open_files(*folders: Path) -> str | None:
+    """Say that requests are left out since their files are not complete; None if all files are."""
+    begun = [one for folder in folders for one in open_log_files(folder)]
+    if not begun:
+        return None
+    files = "1 file is" if len(begun) == 1 else f"{len(begun)} files are"
+    return (
+        f"{folders[0]}: {files} not complete yet, the first begun at {min(begun):%Y-%m-%d %H:%M:%S} UTC: the requests "
+        "in them are not counted; a service completes a file after --log-seconds (60 unless given), and at its end"
+    )
+
+
 class OpenLogFiles:
     """One Parquet file and one file of rejected requests, until they are completed or discarded."""
 
