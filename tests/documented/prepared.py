@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
@@ -125,6 +126,29 @@ def shop_bundle(place: Place) -> None:
 def _make_bundle(folder: Path) -> None:
     shutil.copytree(shared("documented-shop-run", _make_run), folder, dirs_exist_ok=True)
     corank.export(folder / "runs" / "shop", folder / "bundle")
+
+
+@prepares
+def shop_clicks(place: Place) -> None:
+    """clicks/, the clicks of `shop` as a table of events, and clicks_bundle/ of a run whose histories are made of it."""
+    _copy(shared("documented-shop-clicks", _make_clicks), place)
+
+
+def _make_clicks(folder: Path) -> None:
+    shop = shared("documented-shop", _make_shop)
+    (folder / "clicks").mkdir()
+    clicks = pl.read_parquet(shop / "log" / "*.parquet").filter(pl.col("is_click") == 1)
+    clicks.select("user_id", "item_id", "time").write_parquet(folder / "clicks" / "0.parquet")
+    config = yaml.safe_load((shop / "shop.yaml").read_text(encoding="utf-8"))
+    config["data"] |= {name: str(shop / config["data"][name]) for name in ("log", "items", "users")}
+    config["data"]["events"] = {
+        "clicks": {"table": str(folder / "clicks" / "*.parquet"), "user": "user_id", "item": "item_id", "time": "time"}
+    }
+    config["features"]["history"] = {"side": "user", "kind": "ids", "of": "item_id", "events": "clicks"}
+    with TemporaryDirectory() as work:
+        path = Path(work, "clicks.yaml")
+        path.write_text(json.dumps(config, default=str))
+        corank.export(corank.train(path).run.folder, folder / "clicks_bundle")
 
 
 @prepares
