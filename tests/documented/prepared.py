@@ -130,7 +130,7 @@ def _make_bundle(folder: Path) -> None:
 
 @prepares
 def shop_clicks(place: Place) -> None:
-    """clicks/, the clicks of `shop` as a table of events, and clicks_bundle/ of a run whose histories are made of it."""
+    """clicks/, the clicks of `shop` as a table of events, and clicks_bundle/, whose histories are made of it."""
     _copy(shared("documented-shop-clicks", _make_clicks), place)
 
 
@@ -141,9 +141,8 @@ def _make_clicks(folder: Path) -> None:
     clicks.select("user_id", "item_id", "time").write_parquet(folder / "clicks" / "0.parquet")
     config = yaml.safe_load((shop / "shop.yaml").read_text(encoding="utf-8"))
     config["data"] |= {name: str(shop / config["data"][name]) for name in ("log", "items", "users")}
-    config["data"]["events"] = {
-        "clicks": {"table": str(folder / "clicks" / "*.parquet"), "user": "user_id", "item": "item_id", "time": "time"}
-    }
+    events = {"user": "user_id", "item": "item_id", "time": "time"}
+    config["data"]["events"] = {"clicks": {"table": str(folder / "clicks" / "*.parquet"), **events}}
     config["features"]["history"] = {"side": "user", "kind": "ids", "of": "item_id", "events": "clicks"}
     with TemporaryDirectory() as work:
         path = Path(work, "clicks.yaml")
