@@ -23,7 +23,9 @@ from corank.datasets.feed.simulate import simulate_world
 from supply_chain.lock import ROOT
 from tests.support import kuairand_files
 from tests.support.kafka_broker import kafka_broker
+from tests.support.object_store import make_store, s3_server
 from tests.support.open_bandit_files import release
+from tests.support.redis_cluster import start_cluster
 from tests.support.redis_server import redis_server
 from tests.support.served_worlds import ServedWorld
 from tests.support.shared import shared
@@ -254,6 +256,24 @@ def redis(place: Place) -> Mapping[str, str]:
     (place.folder.parent / "redis").mkdir()
     server = place.stack.enter_context(redis_server(place.folder.parent / "redis"))
     return {"redis": f"127.0.0.1:{server.port}"}
+
+
+@prepares
+def redis_cluster(place: Place) -> Mapping[str, str]:
+    """A cluster of servers that speak Redis' protocol; {redis_cluster} is HOST:PORT,HOST:PORT of two of them."""
+    (place.folder.parent / "redis_cluster").mkdir()
+    cluster = start_cluster(place.stack, place.folder.parent / "redis_cluster")
+    return {"redis_cluster": ",".join(f"127.0.0.1:{server.port}" for server in cluster.servers[1:3])}
+
+
+@prepares
+def bucket(place: Place) -> Mapping[str, str]:
+    """The bucket s3://shop with log/, items.parquet and users.parquet of `shop`; {s3} is the server's address."""
+    endpoint = place.stack.enter_context(s3_server())
+    store, shop = make_store(endpoint, "shop"), shared("documented-shop", _make_shop)
+    for file in [*shop.glob("log/*"), shop / "items.parquet", shop / "users.parquet"]:
+        store.put(str(file.relative_to(shop)), file.read_bytes())
+    return {"s3": endpoint}
 
 
 @prepares
