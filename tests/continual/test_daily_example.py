@@ -14,6 +14,7 @@ import pytest
 import corank
 from corank.continual.history import DailyHistory
 from corank.continual.settings import DailySettings, read_settings
+from tests.documented.pages import Page
 from tests.support.shared import shared
 
 ROOT = Path(__file__).parents[2]
@@ -29,13 +30,9 @@ def test_the_settings_of_the_example_are_valid() -> None:
 
 def printed_commands() -> list[list[str]]:
     """The first commands of the guide, also those of the example's head."""
-    first, chinese = (
-        re.findall(r"(?:^    .*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)[0] for page in PAGES
-    )
-    commands, same = (
-        [line.partition("#")[0].split() for line in block.splitlines()] for block in (first, chinese)
-    )
-    assert commands == same and commands[-1] == ["corank", "daily", "world/daily.yaml"]
+    block = Page.read("docs/operations/daily.md").run[0]
+    commands = [line.split() for line in block.essence.splitlines()]
+    assert commands[-1] == ["corank", "daily", "world/daily.yaml"]
     head = (EXAMPLE / "daily.yaml").read_text(encoding="utf-8")
     assert all(f"#   {' '.join(command)}\n" in head for command in commands)
     return commands
