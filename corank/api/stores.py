@@ -28,6 +28,7 @@ from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.bundle.stage_facts import TOLERANCE
 from corank.core.artifact_cache import read_facts, write_file
 from corank.core.errors import ConfigError, DataError, StorageError
+from corank.core.lazy import require
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
 from corank.core.options import EVENTS, Option
 from corank.core.reports import Progress, Report
@@ -219,6 +220,7 @@ def _to_predict(source: Location, out: Path, report: Report) -> "Iterator[tuple[
     if not _is_run(source):
         yield source, None
         return
+    require("torch", "corank predict of a run")
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         bundle = Path(folder) / "bundle"

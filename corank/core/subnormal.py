@@ -17,7 +17,7 @@ def flush_subnormals(numbers: Floats) -> Floats:
         [0.0, -0.5, 0.0, 1.9999999360571385e-38]
     """
     # by the bits, since a processor that is told to take them for zeros compares them as zeros, too
-    bits = numbers.view(np.uint32) & _MAGNITUDE
+    bits = np.asarray(numbers.view(np.uint32) & _MAGNITUDE)
     bits -= _ONE  # of a zero the largest number
     if np.minimum.reduce(bits, axis=None, initial=_FIRST_NORMAL) == _FIRST_NORMAL:
         return numbers

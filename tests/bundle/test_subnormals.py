@@ -130,3 +130,4 @@ def test_other_numbers_are_left_as_they_are() -> None:
     assert not flushed[~kept].view(np.uint32).any()
     assert flush_subnormals(flushed) is flushed
     assert flush_subnormals(np.empty((3, 0), dtype=np.float32)).shape == (3, 0)
+    assert flush_subnormals(numbers[0].reshape(())).shape == ()  # as a graph's constants
