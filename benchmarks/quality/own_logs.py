@@ -13,7 +13,7 @@ import polars as pl
 
 from corank.core.reports import Report
 from corank.datasets.kuairand import LOGS, USERS, VIDEOS
-from corank.datasets.lists import Lists, import_lists
+from corank.datasets.lists import Lists, write_lists
 from corank_lab.datasets.ebnerd import EbnerdFiles, import_ebnerd
 from corank_lab.datasets.mind import MindFiles, import_mind
 from corank_lab.datasets.obd import import_obd
@@ -101,7 +101,7 @@ def _load_lists(user: str, item: str) -> Load:
     def load(folder: Path, out: Path, report: Report) -> object:
         items = folder / "items.parquet"
         columns = Lists(candidates="shown", user=user, time="time", labels="clicked", items=items, item=item)
-        return import_lists(folder / "log.parquet", out, columns, report)
+        return write_lists(folder / "log.parquet", out, columns, report)
 
     return load
 

@@ -16,6 +16,7 @@ from corank.core.errors import DataError, PluginError
 from corank.core.registry import Registry
 from corank.core.reports import Report
 from corank.core.settings import Settings
+from corank.data.tables import find_row_fault
 
 MOST_OF_TWO_DAYS = 0.35
 """Of all requests: where the last two days hold more, they are not split by days."""
@@ -96,7 +97,13 @@ def read_schema(path: Path, frame: pl.LazyFrame) -> pl.Schema:
     try:
         return frame.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    """The error for a file that cannot be read, with the line of a CSV file, if one explains it."""
+    fault = find_row_fault([str(path)], str(error)) if ".csv" in path.suffixes else None
+    return DataError(fault or f"{path}: cannot be read: {str(error).splitlines()[0]}")
 
 
 def scan_texts(path: Path, columns: Sequence[str]) -> pl.LazyFrame:
@@ -135,7 +142,7 @@ def refuse_rows(path: Path, frame: pl.LazyFrame, faults: Iterable[tuple[str, pl.
                     f"{path}: column {column}, row {row + 1}: expected {expected}; received {shown}"
                 )
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+        raise _unreadable(path, error) from None
     return int(height)
 
 

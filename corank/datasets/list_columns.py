@@ -225,9 +225,17 @@ def describe_items(table: pl.DataFrame, item: str) -> dict[str, str]:
     Returns:
         Feature → its settings. Text of which every row has its own, times and structs are left out.
     """
-    features = {item: f"{{side: item, kind: id, min_count: {OFTEN}}}"}
+    return _describe_table(table, {item: f"{{side: item, kind: id, min_count: {OFTEN}}}"}, item, "item")
+
+
+def describe_users(table: pl.DataFrame, user: str) -> dict[str, str]:
+    """Describe a table of users, as `describe_items` does; the id of a user is described with the log."""
+    return _describe_table(table, {}, user, "user")
+
+
+def _describe_table(table: pl.DataFrame, features: dict[str, str], key: str, side: str) -> dict[str, str]:
     for name, column in zip(table.columns, table.iter_columns(), strict=True):
-        if name != item and (settings := _describe(column, "item")):
+        if name != key and (settings := _describe(column, side)):
             features[free_name(name, features)] = name_column(name, settings)
     return features
 

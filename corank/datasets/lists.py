@@ -1,10 +1,11 @@
-"""A log of one's own, with a list of candidates in a row an impression, as corank's tables and a ready config."""
+"""A log of one's own as corank's tables and a ready config: a row an impression with lists, or a row an exposure."""
 
-import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 from pydantic import Field
@@ -12,11 +13,12 @@ from pydantic import Field
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
 from corank.core.reports import Report
+from corank.datasets.exposures import Exposures
 from corank.datasets.importer import (
     IMPORTERS,
+    TENTHS,
     ImportedSplit,
     Importer,
-    read_schema,
     refuse_rows,
     split_by_days,
 )
@@ -26,14 +28,22 @@ from corank.datasets.list_columns import (
     describe_context,
     describe_items,
     describe_lists,
+    describe_users,
     drop_repeats,
     free_name,
     has_repeats,
     list_along,
     name_column,
 )
+from corank.datasets.list_files import ListFiles, as_times, is_list, read_files, require_column
+from corank.datasets.list_tables import name_apart, write_items, write_users
 
 _FIRST_LABEL = "click"
+IMPRESSION, TIME = "impression", "time"
+"""Columns that the import adds: the number of an impression, if none of the log names it or its user; its time."""
+BEGIN = datetime(2000, 1, 1)
+"""The time of the first impression of a log without times; the others are a minute apart."""
+_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -48,13 +58,19 @@ class ListsSummary:
 
 @IMPORTERS.register("lists")
 class Lists(Importer):
-    """Import a log of your own in Parquet, a row an impression, whose candidates are a list."""
+    """Import a log of your own, in Parquet or CSV: a row an impression with a list of candidates, or a row an exposure.
 
-    source_help = "A Parquet file of impressions, or a folder of such files."
-    candidates: str = Field(description="Column: the list of candidates.")
-    user: str = Field(description="Column: the user.")
-    time: str = Field(description="Column: when.")
-    labels: str = Field("", description="Columns of lists of 0 and 1, one element a candidate; with commas.")
+    Rows of exposures, whose candidate is no list, are grouped by `--request`, or else by `--user` and `--time`.
+    """
+
+    source_help = "A Parquet or CSV file, or a folder of such files."
+    candidates: str = Field(description="Column: the list of candidates, or the one that was exposed.")
+    user: str = Field("", description="Column: the user; by default each request is its own.")
+    time: str = Field("", description="Column: when; by default the order of rows counts.")
+    labels: str = Field(
+        "",
+        description="Columns of 0 and 1, in lists of one element a candidate if candidates are; with commas.",
+    )
     chosen: str = Field(
         "", description="Columns of lists of the items that were clicked and the like; with commas."
     )
@@ -64,19 +80,22 @@ class Lists(Importer):
         "default all that are always as long as the candidates and do not look as if logged after the click.",
     )
     request: str = Field(
-        "", description="Columns that identify an impression, with commas; its row by default."
+        "", description="Columns that identify a request, with commas; by default a row of lists is one."
     )
     history: str = Field("", description="Column: a list of the items that the user clicked before.")
-    items: Path | None = Field(None, description="A Parquet file with a row an item.")
+    items: Path | None = Field(None, description="A Parquet or CSV file with a row an item.")
     item: str = Field("item_id", description="Its column of ids.")
+    users: Path | None = Field(
+        None, description="A Parquet or CSV file with a row a user; its column of ids is named as the log's."
+    )
 
     def write(self, source: Path, out: Path, report: Report) -> None:
-        """Write log, items and config; see `import_lists`."""
-        import_lists(source, out, self, report)
+        """Write log, items and config; see `write_lists`."""
+        write_lists(source, out, self, report)
 
 
-def import_lists(source: Path, out: Path, columns: Lists, report: Report = lambda line: None) -> ListsSummary:
-    """Write `log.parquet`, `items.parquet` and `config.yaml` to `out`, whole or not at all.
+def write_lists(source: Path, out: Path, columns: Lists, report: Report = lambda line: None) -> ListsSummary:
+    """Write `log.parquet`, `config.yaml`, and tables of items and users if there are such, whole or not at all.
 
     Features are chosen by the types of columns, and by what helps on such logs: rates of clicks by item and user, how
     many candidates a request has, what has an element a candidate, lists of the request. Columns that look as if they
@@ -84,7 +103,7 @@ def import_lists(source: Path, out: Path, columns: Lists, report: Report = lambd
     test, or the last two tenths of the requests if the days are few. Batches and epochs follow the number of requests.
 
     Args:
-        source: a Parquet file, or a folder of such files.
+        source: a Parquet or CSV file, or a folder of such files.
         out: a folder that is not there or empty.
         columns: which column is what.
         report: takes a line about each step.
@@ -92,18 +111,14 @@ def import_lists(source: Path, out: Path, columns: Lists, report: Report = lambd
     Raises:
         DataError: a file or a column is missing, or a row cannot be read.
     """
-    paths = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
-    if not paths:
-        raise DataError(f"{source}: no Parquet file in this folder")
-    with atomic_folder(out) as unfinished:
-        facts = _write_log(paths, columns, unfinished / "log.parquet", report)
+    _check_roles(columns)
+    with atomic_folder(out) as unfinished, TemporaryDirectory(dir=unfinished) as work:
+        log = _read_log(source, columns, Path(work), report)
+        facts = _write_log(log, columns, unfinished / "log.parquet", source, report)
+        columns = _settle(columns)
         features = _describe_log(facts, columns, unfinished / "log.parquet", source)
-        lines = features.lines
-        if columns.items is not None:
-            table = _write_items(columns, unfinished)
-            lines |= describe_items(table, columns.item)
-        else:
-            lines[columns.item] = f"{{side: item, kind: id, min_count: {OFTEN}}}"
+        tables = {"log": features.lines} | _write_tables(columns, unfinished, report)
+        features.lines = lines = name_apart(tables, (columns.user, columns.item), report)
         if columns.history:
             source_of = f"of: {_yaml(columns.item)}, column: {_yaml(columns.history)}"
             lines["history"] = f"{{side: user, kind: ids, {source_of}, last: 50}}"
@@ -119,6 +134,11 @@ def import_lists(source: Path, out: Path, columns: Lists, report: Report = lambd
 @dataclass(frozen=True)
 class _LogFacts:
     types: pl.Schema
+    """Of the impressions."""
+    users: bool
+    """Whether the log names users; each request is its own otherwise."""
+    times: bool
+    """Whether the log has times; the order of rows counts otherwise."""
     impressions: int
     candidates: int
     split: ImportedSplit
@@ -128,6 +148,11 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _settle(columns: Lists) -> Lists:
+    """Name the columns that the import adds where the log has none."""
+    return columns.model_copy(update={"user": columns.user or IMPRESSION, "time": columns.time or TIME})
+
+
 def _used(columns: Lists) -> set[str]:
     """The columns that are no features."""
     named = [columns.candidates, columns.user, columns.time, columns.history]
@@ -135,7 +160,11 @@ def _used(columns: Lists) -> set[str]:
 
 
 def _check_roles(columns: Lists) -> None:
-    """Raise DataError if a column has two roles; those that identify an impression may also be user and time."""
+    """Raise DataError if a column has two roles, or none labels; what identifies a request may be user and time."""
+    if not _names(columns.labels) + _names(columns.chosen):
+        raise DataError("import lists: no label; name a column as --labels, or one of lists as --chosen")
+    if columns.users is not None and not columns.user:
+        raise DataError("import lists: --users is a table of users; name the log's column of users as --user")
     roles = [("--candidates", columns.candidates), ("--history", columns.history)]
     for option, names in (("labels", columns.labels), ("chosen", columns.chosen), ("along", columns.along)):
         roles += [(f"--{option}", name) for name in _names(names)]
@@ -156,23 +185,25 @@ def _check_names(path: Path, types: pl.Schema, columns: Lists) -> None:
         raise DataError(
             f"{path}: column '{columns.item}' has the name that the candidates get (--item); rename it"
         )
-    if "impression" in types and not columns.request:
+    if IMPRESSION in types and not (columns.request and columns.user):
         raise DataError(
             f"{path}: column 'impression' has the name that rows are numbered by; name it as --request, or rename it"
         )
+    if TIME in types and not columns.time:
+        raise DataError(f"{path}: column 'time' has the name of times; name it as --time, or rename it")
 
 
 def _check_elements(path: Path, types: pl.Schema, columns: Lists) -> None:
     """Raise DataError for lists of what is no item or no label."""
     for name in _names(columns.labels):
-        _require(path, types, name, "--labels", is_list=True)
+        require_column(path, types, name, "--labels", listed=True)
         inner = types[name].inner  # type: ignore[attr-defined]
         if not (inner.is_numeric() or inner == pl.Boolean):
             raise DataError(f"{path}: column '{name}' (--labels) has lists of {inner}; expected 0 and 1")
     text = None
     items = [("--candidates", columns.candidates), *(("--chosen", name) for name in _names(columns.chosen))]
     for option, name in (*items, *([("--history", columns.history)] if columns.history else [])):
-        _require(path, types, name, option, is_list=True)
+        require_column(path, types, name, option, listed=True)
         inner = types[name].inner  # type: ignore[attr-defined]
         is_text = inner == pl.String or isinstance(inner, pl.Categorical | pl.Enum)
         if not (inner.is_integer() or is_text):
@@ -187,57 +218,82 @@ def _check_elements(path: Path, types: pl.Schema, columns: Lists) -> None:
         text = is_text
 
 
-def _require(path: Path, types: pl.Schema, name: str, what: str, is_list: bool = False) -> None:
-    """Raise DataError if a column is missing, or is no list as it should be."""
-    if name not in types:
-        near = difflib.get_close_matches(name, list(types), n=3)
-        hint = f"near ones: {', '.join(near)}" if near else f"it has {', '.join(types)}"
-        raise DataError(f"{path}: no column '{name}' ({what}); {hint}")
-    if is_list and not isinstance(types[name], pl.List | pl.Array):
-        raise DataError(f"{path}: column '{name}' ({what}) is {types[name]}; expected lists")
+def _check_exposures(path: Path, types: pl.Schema, columns: Lists) -> None:
+    """Raise DataError for a candidate that is no item, and for lists beside it."""
+    kind = types[columns.candidates]
+    if not (kind.is_integer() or kind == pl.String or isinstance(kind, pl.Categorical | pl.Enum)):
+        raise DataError(
+            f"{path}: column '{columns.candidates}' (--candidates) is {kind}; expected whole numbers or text, or lists"
+        )
+    if columns.chosen:
+        raise DataError(
+            f"{path}: column '{columns.candidates}' (--candidates) is no list, so that a row is an exposure; name "
+            f"columns of 0 and 1 as --labels in place of --chosen {columns.chosen}"
+        )
+    if columns.history:
+        require_column(path, types, columns.history, "--history", listed=True)
+    for name in _names(columns.along):
+        require_column(path, types, name, "--along")
+    for name in _names(columns.labels):
+        require_column(path, types, name, "--labels")
+        if not (types[name].is_numeric() or types[name] == pl.Boolean):
+            raise DataError(f"{path}: column '{name}' (--labels) is {types[name]}; expected 0 and 1")
 
 
-def _write_log(paths: Sequence[Path], columns: Lists, out: Path, report: Report) -> _LogFacts:
-    """Write the impressions in order, one file after the other."""
-    labels, chosen, request = (_names(text) for text in (columns.labels, columns.chosen, columns.request))
-    if not labels + chosen:
-        raise DataError("import lists: no label; name a column of lists as --labels or --chosen")
-    _check_roles(columns)
-    frames, first = [], None
-    for path in paths:
-        frame = pl.scan_parquet(path)
-        types = read_schema(path, frame)
-        if first is None:
-            first = types
-        elif types != first:
-            raise DataError(f"{path}: its columns are not those of {paths[0]}")
-        _check_elements(path, types, columns)
-        _check_names(path, types, columns)
-        for name, option in (
-            (columns.user, "--user"),
-            (columns.time, "--time"),
-            *((n, "--request") for n in request),
-        ):
-            _require(path, types, name, option)
-        if not isinstance(types[columns.time], pl.Datetime | pl.Date):
-            raise DataError(
-                f"{path}: column '{columns.time}' (--time) is {types[columns.time]}; expected times"
-            )
-        _check_rows(path, frame, columns, labels, request)
-        frames.append(frame)
-    assert first is not None
-    log = _keep_once(pl.concat(frames), columns, report)
-    numbered = (
-        log if request else log.with_row_index("impression").with_columns(pl.col("impression").cast(pl.Int64))
+def _read_log(source: Path, columns: Lists, work: Path, report: Report) -> pl.LazyFrame:
+    """Check the rows of the files, one after the other, and group those of exposures, with files in `work`."""
+    files = read_files(source)
+    labels, request = _names(columns.labels), _names(columns.request)
+    require_column(files.first, files.types, columns.candidates, "--candidates")
+    keys = [(columns.user, "--user"), (columns.time, "--time"), *((name, "--request") for name in request)]
+    for name, option in keys:
+        if name:
+            require_column(files.first, files.types, name, option)
+    files = as_times(files, columns.time, report) if columns.time else files
+    _check_names(files.first, files.types, columns)
+    faults = [
+        (n, pl.col(n).is_null(), "a value in every row") for n in dict.fromkeys(n for n, _ in keys if n)
+    ]
+    lists = is_list(files.types[columns.candidates])
+    (_check_elements if lists else _check_exposures)(files.first, files.types, columns)
+    faults += _list_faults(columns, labels) if lists else _exposure_faults(columns, labels)
+    if not sum(refuse_rows(path, frame, faults) for path, frame in files.frames.items()):
+        raise DataError(f"{files.first}: no rows; expected impressions")
+    return files.rows if lists else _group(files, columns, work, report)
+
+
+def _group(files: ListFiles, columns: Lists, work: Path, report: Report) -> pl.LazyFrame:
+    """Make lists of rows of exposures."""
+    moment = [columns.user, columns.time] if columns.user and columns.time else []
+    exposures = Exposures(
+        keys=_names(columns.request) or moment,
+        listed=[columns.candidates, *_names(columns.labels), *_names(columns.along)],
+        single=[name for name in (columns.user, columns.history) if name],
+        time=columns.time,
     )
-    numbered.sink_parquet(out)
+    return exposures.group(files.rows, work, report)
+
+
+def _write_log(log: pl.LazyFrame, columns: Lists, out: Path, source: Path, report: Report) -> _LogFacts:
+    """Write the impressions in order, numbered if nothing else identifies them, and timed if nothing else does."""
+    types = log.collect_schema()
+    row, settled = pl.col("@row").cast(pl.Int64), _settle(columns)
+    added = [] if columns.request and columns.user else [row.alias(IMPRESSION)]
+    if not columns.user:
+        report("no --user: each request is its own, and nothing is known of what users did before")
+    if not columns.time:
+        report(f"no --time: the order of rows counts, with times a minute apart from {BEGIN:%Y-%m-%d} on")
+        added.append((BEGIN + pl.duration(minutes=row)).alias(TIME))
+    once = _keep_once(log, columns, report)
+    once.with_row_index("@row").with_columns(added).drop("@row").sink_parquet(out)
     read = pl.scan_parquet(out)
-    day = pl.col(columns.time).cast(pl.Datetime("us")).dt.date()
+    day = pl.col(settled.time).cast(pl.Datetime("us")).dt.date()
     days = read.group_by(day.alias("day")).len().sort("day").collect(engine="streaming").rows()
-    if not days:
-        raise DataError(f"{paths[0]}: no rows; expected impressions")
     candidates = read.select(pl.col(columns.candidates).list.len().sum()).collect().item()
-    return _LogFacts(first, sum(count for _, count in days), candidates or 0, split_by_days(days))
+    split = split_by_days(days) if columns.time else TENTHS
+    return _LogFacts(
+        types, bool(columns.user), bool(columns.time), sum(count for _, count in days), candidates or 0, split
+    )
 
 
 def _keep_once(log: pl.LazyFrame, columns: Lists, report: Report) -> pl.LazyFrame:
@@ -252,7 +308,7 @@ def _keep_once(log: pl.LazyFrame, columns: Lists, report: Report) -> pl.LazyFram
     return drop_repeats(log, columns.candidates, [*labels, *along], labels[0] if labels else None)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Features:
     lines: dict[str, str]
     """Feature → its settings."""
@@ -270,14 +326,16 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path) ->
     log, used = pl.scan_parquet(path), _used(columns)
     labels, named = _names(columns.labels), _names(columns.along)
     for name in named:
-        _require(source, facts.types, name, "--along", is_list=True)
+        require_column(source, facts.types, name, "--along", listed=True)
     chosen, others, unlike = list_along(log, columns.candidates, used)
     for name in named:
         if name in unlike:
             raise DataError(f"{source}: column '{name}' (--along): {unlike[name]}")
     first = (labels or _names(columns.chosen))[0]
-    lines = {free_name(columns.user, {}): name_column(columns.user, "side: user, kind: id, min_count: 30")}
-    lines |= describe_context(facts.types, used)
+    lines = describe_context(facts.types, used)
+    if facts.users:
+        user = name_column(columns.user, "side: user, kind: id, min_count: 30")
+        lines = {free_name(columns.user, {}): user} | lines
     left_out, along = [f"{name}: {why}" for name, why in unlike.items() if name not in others], []
     for column in describe_lists(log, columns.candidates, first, bool(labels), others):
         if column.late:
@@ -296,49 +354,46 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path) ->
     return _Features(lines, along, left_out)
 
 
-def _check_rows(
-    path: Path, frame: pl.LazyFrame, columns: Lists, labels: list[str], request: list[str]
-) -> None:
-    length = pl.col(columns.candidates).list.len().fill_null(0)
-    keys = [columns.user, columns.time, *request]
-    faults = [(name, pl.col(name).is_null(), "a value in every row") for name in keys]
-    null = pl.col(columns.candidates).list.eval(pl.element().is_null()).list.any()
-    faults.append((columns.candidates, null, "an item in every place"))
+def _write_tables(columns: Lists, out: Path, report: Report) -> dict[str, dict[str, str]]:
+    """Write the tables of items and users that there are. Returns the features of each. Raises DataError."""
+    log = pl.scan_parquet(out / "log.parquet")
+    found: dict[str, dict[str, str]] = {
+        "item": {columns.item: f"{{side: item, kind: id, min_count: {OFTEN}}}"}
+    }
+    if columns.items is not None:
+        shown = log.select(pl.col(columns.candidates).explode().drop_nulls().unique())
+        ids = shown.collect(engine="streaming").to_series()
+        items = write_items(columns.items, columns.item, ids, out / "items.parquet")
+        found["item"] = describe_items(items, columns.item)
+    if columns.users is not None:
+        ids = log.select(pl.col(columns.user).unique()).collect(engine="streaming").to_series()
+        users = write_users(columns.users, columns.user, ids, out / "users.parquet", report)
+        found["user"] = describe_users(users, columns.user)
+    return found
+
+
+_Faults = list[tuple[str, pl.Expr, str]]
+
+
+def _list_faults(columns: Lists, labels: list[str]) -> _Faults:
+    """What may be wrong in a row of lists."""
+    items = pl.col(columns.candidates)
+    length = items.list.len().fill_null(0)
+    null = items.list.eval(pl.element().is_null()).list.any()
+    faults = [(columns.candidates, null, "an item in every place")]
     for name in labels:
         unlike = pl.col(name).list.len().fill_null(0) != length
         faults.append((name, unlike, f"a list as long as '{columns.candidates}'"))
         other = pl.col(name).list.eval(~pl.element().cast(pl.Float64).is_in([0.0, 1.0])).list.any()
         faults.append((name, other, "0, 1, or nothing where it is unknown"))
-    refuse_rows(path, frame, faults)
+    return faults
 
 
-def _write_items(columns: Lists, out: Path) -> pl.DataFrame:
-    """Write the table of items. Raises DataError for a candidate without a row."""
-    path, item = columns.items, columns.item
-    assert path is not None
-    frame = pl.scan_parquet(path)
-    types = read_schema(path, frame)
-    _require(path, types, item, "--item")
-    refuse_rows(
-        path, frame, [(item, pl.col(item).is_null() | pl.col(item).is_duplicated(), "one row of an item")]
-    )
-    table = frame.collect()
-    seen = (
-        pl.scan_parquet(out / "log.parquet").select(pl.col(columns.candidates).explode().alias(item)).unique()
-    )
-    read = seen.drop_nulls().collect(engine="streaming")
-    if read[item].dtype.is_integer() != table[item].dtype.is_integer():
-        raise DataError(
-            f"{path}: column '{item}' is {table[item].dtype}, candidates are {read[item].dtype}; write both alike"
-        )
-    key = pl.Int64 if table[item].dtype.is_integer() else pl.String
-    missing = read.select(pl.col(item).cast(key)).join(table.select(pl.col(item).cast(key)), item, how="anti")
-    if len(missing):
-        raise DataError(
-            f"{path}: no row for {len(missing):,} candidates, such as {missing.sort(item)[item][0]!r}"
-        )
-    table.write_parquet(out / "items.parquet")
-    return table
+def _exposure_faults(columns: Lists, labels: list[str]) -> _Faults:
+    """What may be wrong in a row of an exposure."""
+    faults = [(columns.candidates, pl.col(columns.candidates).is_null(), "an item in every row")]
+    other = {name: ~pl.col(name).cast(pl.Float64).is_in([0.0, 1.0]) for name in labels}
+    return faults + [(name, bad, "0, 1, or nothing where it is unknown") for name, bad in other.items()]
 
 
 def _yaml(name: str) -> str:
@@ -354,9 +409,15 @@ def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[s
     members = ", ".join(f"is_{n}: {_yaml(column)}" for n, column in enumerate(chosen))
     yield "# A log of impressions, as `corank import lists` wrote it. Features were chosen by the types of columns.\n"
     yield "name: lists\n\ndata:\n"
+    if not facts.times:
+        yield "  # The log has no times. These are a minute apart, in the order of its rows: rates know all but the\n"
+        yield "  # last 60 requests. A service has no such clock: it knows the rates of its bundle, or last refresh.\n"
+    if not facts.users:
+        yield "  # The log names no users: each request is its own.\n"
     yield f"  log: {{files: log.parquet, list: {_yaml(columns.candidates)}{along}"
     yield f"{f', members: {{{members}}}' if members else ''}}}\n"
     yield "  items: items.parquet\n" if columns.items is not None else ""
+    yield "  users: users.parquet\n" if columns.users is not None else ""
     yield f"  request: [{', '.join(map(_yaml, _names(columns.request) or ['impression']))}]\n"
     yield f"  user: {_yaml(columns.user)}\n  item: {_yaml(columns.item)}\n  time: {_yaml(columns.time)}\n  labels:\n"
     named = [_yaml(name) for name in labels] + [f"is_{n}" for n in range(len(chosen))]
@@ -368,10 +429,13 @@ def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[s
         yield f"  {_yaml(name)}: {settings}\n"
     for line in features.left_out:
         yield f"  # left out: {line}\n"
-    yield "  # how many candidates a request has, and rates of clicks so far\n  candidates: {kind: candidates}\n"
-    for what, by in (("item", columns.item), ("user", columns.user)):
-        yield f"  {what}_clicks: {{kind: prior, by: [{_yaml(by)}], label: click, every: 1h, smoothing: auto}}\n"
-        yield f"  {what}_shown: {{kind: prior, by: [{_yaml(by)}], every: 1h}}\n"
+    yield "  # how many candidates a request has, and rates of clicks so far\n"
+    yield f"  {free_name('candidates', features.lines)}: {{kind: candidates}}\n"
+    known = {"item": columns.item} | ({"user": free_name(columns.user, {})} if facts.users else {})
+    for what, by in known.items():
+        clicks, shown = (free_name(f"{what}_{n}", features.lines) for n in ("clicks", "shown"))
+        yield f"  {clicks}: {{kind: prior, by: [{_yaml(by)}], label: click, every: 1h, smoothing: auto}}\n"
+        yield f"  {shown}: {{kind: prior, by: [{_yaml(by)}], every: 1h}}\n"
     # a tower does not read the request's other candidates
     matches = [name for name, settings in features.lines.items() if "kind: within" in settings]
     read = f", matches: [{', '.join(matches)}]" if matches else ""

@@ -15,7 +15,7 @@ from corank.core.settings import validate
 from corank.data.log_rows import scan_log
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.importer import TENTHS
-from corank.datasets.lists import Lists, import_lists
+from corank.datasets.lists import Lists, write_lists
 from corank.features.kinds.ids import IdsFeature
 from corank.training.checks.summary import check_config
 from corank.training.config.config_file import read
@@ -56,7 +56,7 @@ def settings(world: Path, **more: Any) -> Lists:
 
 
 def test_the_world_comes_back_and_can_be_trained_on(world: Path, tmp_path: Path) -> None:
-    summary = import_lists(world / "log", tmp_path / "out", settings(world))
+    summary = write_lists(world / "log", tmp_path / "out", settings(world))
     config = read(tmp_path / "out" / "config.yaml")
     table = scan_log(config.data, tmp_path / "out")
     rows = table.collect(table.frame).select("user_id", pl.col("time").dt.epoch("s"), "item_id", "clicked")
@@ -77,7 +77,7 @@ def test_chosen_items_a_request_key_and_odd_names(world: Path, tmp_path: Path) -
     odd = log.with_columns(bought=bought).rename({"device": "device type", "user_id": "null"})
     odd.write_parquet(tmp_path / "log.parquet")
     columns = settings(world, labels="", chosen="bought", request="request_id", user="null")
-    summary = import_lists(tmp_path / "log.parquet", tmp_path / "out", columns)
+    summary = write_lists(tmp_path / "log.parquet", tmp_path / "out", columns)
     config = read(tmp_path / "out" / "config.yaml")
     assert config.data.request == ["request_id"] and config.data.user == "null"
     assert "device_type" in summary.features
@@ -105,7 +105,7 @@ def test_what_belongs_to_candidates_is_a_feature_unless_it_was_logged_later(
     world: Path, tmp_path: Path
 ) -> None:
     said: list[str] = []
-    summary = import_lists(with_lists(world), tmp_path / "out", settings(world), said.append)
+    summary = write_lists(with_lists(world), tmp_path / "out", settings(world), said.append)
     assert {"price", "price_rank", "flag"} <= {*summary.features}
     assert not {"after", "read_time", "other"} & {*summary.features}
     left_out = [line for line in said if line.startswith("left out: ")]
@@ -131,7 +131,7 @@ def test_a_candidate_that_is_twice_in_an_impression_is_kept_once(world: Path, tm
         pl.Series(name, [values], dtype=log[name].dtype) for name, values in twice.items()
     )
     pl.concat([log.head(5), row, log.slice(6)]).write_parquet(tmp_path / "log.parquet")
-    summary = import_lists(tmp_path / "log.parquet", tmp_path / "out", settings(world), said.append)
+    summary = write_lists(tmp_path / "log.parquet", tmp_path / "out", settings(world), said.append)
     written = pl.read_parquet(tmp_path / "out" / "log.parquet")
     columns = written.select(*twice).row(5)
     assert columns == ([3, 7, 9], [1, 1, None], [2.0, 3.0, 5.0])
@@ -162,7 +162,7 @@ def test_lists_of_the_request_are_features_unless_they_say_what_was_clicked(
     world: Path, tmp_path: Path
 ) -> None:
     said: list[str] = []
-    imported = import_lists(with_context(world), tmp_path / "out", settings(world), said.append)
+    imported = write_lists(with_context(world), tmp_path / "out", settings(world), said.append)
     assert {"searches", "seen"} <= {*imported.features}
     left_out = {line.split(": ")[1]: line.split(": ", 2)[2] for line in said if line.startswith("left out: ")}
     assert left_out == {
@@ -186,7 +186,7 @@ def test_lists_of_the_request_are_features_unless_they_say_what_was_clicked(
 
 def test_named_columns_alone_are_taken_and_must_fit(world: Path, tmp_path: Path) -> None:
     log = with_lists(world)
-    summary = import_lists(log, tmp_path / "out", settings(world, along="after"))
+    summary = write_lists(log, tmp_path / "out", settings(world, along="after"))
     assert "after" in summary.features and "price" not in summary.features
     for name, message in {
         "other": "are of another length",
@@ -194,21 +194,21 @@ def test_named_columns_alone_are_taken_and_must_fit(world: Path, tmp_path: Path)
         "x": "--along",
     }.items():
         with pytest.raises(DataError, match=message):
-            import_lists(log, tmp_path / "none", settings(world, along=name))
+            write_lists(log, tmp_path / "none", settings(world, along=name))
 
 
 def test_a_log_of_two_days_is_split_by_share(world: Path, tmp_path: Path) -> None:
     log = log_of(world)
     days = log["time"].dt.date().unique().sort()
     log.filter(pl.col("time").dt.date().is_in(days[:2].to_list())).write_parquet(tmp_path / "two.parquet")
-    summary = import_lists(tmp_path / "two.parquet", tmp_path / "out", settings(world))
+    summary = write_lists(tmp_path / "two.parquet", tmp_path / "out", settings(world))
     assert summary.split == TENTHS
     splits = corank.check(tmp_path / "out" / "config.yaml").data_check.splits
     requests = {name: split.requests for name, split in splits.items()}
     assert 0.7 < requests["train"] / summary.impressions < 0.9 and min(requests.values()) > 0
     same = log.with_columns(time=pl.col("time").min())
     same.write_parquet(tmp_path / "same.parquet")
-    import_lists(tmp_path / "same.parquet", tmp_path / "one", settings(world))
+    write_lists(tmp_path / "same.parquet", tmp_path / "one", settings(world))
     with pytest.raises(DataError, match="have 1 times, too few to split"):
         corank.check(tmp_path / "one" / "config.yaml")
 
@@ -223,7 +223,7 @@ def nothing_at(column: str, row: int) -> Callable[[pl.DataFrame], pl.DataFrame]:
     [
         ({"candidates": "candidate"}, None, "no column 'candidate' (--candidates); near ones: candidates"),
         ({"labels": "device"}, None, "column 'device' (--labels) is String; expected lists"),
-        ({"labels": ""}, None, "no label; name a column of lists as --labels or --chosen"),
+        ({"labels": ""}, None, "no label; name a column as --labels, or one of lists as --chosen"),
         ({}, nothing_at("clicked", 6), "column clicked, row 7: expected a list as long as 'candidates'"),
         ({}, lambda frame: frame.with_columns(pl.col("candidates") + 9000), "items.parquet: no row for"),
     ],
@@ -239,19 +239,19 @@ def test_what_does_not_fit_is_named_and_nothing_is_left(
     if spoil:
         spoil(pl.read_parquet(path)).write_parquet(path)
     with pytest.raises(DataError) as error:
-        import_lists(world / "log", tmp_path / "out", settings(world, **more))
+        write_lists(world / "log", tmp_path / "out", settings(world, **more))
     assert told in str(error.value)
     assert not (tmp_path / "out").exists()
 
 
 def test_files_that_are_not_there_or_not_alike(world: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no Parquet file in this folder"):
-        import_lists(tmp_path, tmp_path / "out", settings(world))
+    with pytest.raises(DataError, match="no Parquet or CSV file in this folder"):
+        write_lists(tmp_path, tmp_path / "out", settings(world))
     with pytest.raises(DataError, match="no such file"):
-        import_lists(tmp_path / "x.parquet", tmp_path / "out", settings(world))
+        write_lists(tmp_path / "x.parquet", tmp_path / "out", settings(world))
     shutil.copy(world / "items.parquet", world / "log" / "zzz.parquet")
     with pytest.raises(DataError, match="its columns are not those of"):
-        import_lists(world / "log", tmp_path / "out", settings(world))
+        write_lists(world / "log", tmp_path / "out", settings(world))
 
 
 def in_row(column: str, value: Any) -> Callable[[pl.DataFrame], pl.DataFrame]:
@@ -344,7 +344,7 @@ def test_lists_that_cannot_be_a_log_are_refused_at_import_in_one_line(tmp_path: 
     )
     (spoil(log) if spoil else log).write_parquet(tmp_path / "in.parquet")
     with pytest.raises(DataError, match=told) as error:
-        import_lists(
+        write_lists(
             tmp_path / "in.parquet", tmp_path / "out", validate(Lists, COLUMNS | more, "import lists")
         )
     assert "\n" not in str(error.value) and [*tmp_path.iterdir()] == [tmp_path / "in.parquet"]

@@ -1,0 +1,154 @@
+"""The files of a log of one's own and of its tables: Parquet or CSV, whose types are inferred of all rows."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from corank.core.errors import DataError
+from corank.core.reports import Report
+from corank.data.tables import find_bytes_fault
+from corank.datasets.importer import read_schema, refuse_rows
+
+_ENDINGS = {"Parquet": (".parquet",), "CSV": (".csv", ".csv.gz")}
+_TWICE = re.compile(r"(.*)_duplicated_\d+")
+"""How polars names the second of two columns of one name."""
+_UNITS = {"seconds": (10**8, 10**6, 1), "milliseconds": (10**11, 10**3, 1)}
+_UNITS |= {"microseconds": (10**14, 1, 1), "nanoseconds": (10**17, 1, 10**3)}
+"""Unit of whole numbers since 1970 → the least that is taken as such, of 1973, and what makes microseconds of it."""
+
+
+@dataclass(frozen=True)
+class ListFiles:
+    """Files of the same columns, in order."""
+
+    frames: Mapping[Path, pl.LazyFrame]
+    types: pl.Schema
+
+    @property
+    def first(self) -> Path:
+        """The file that errors about all of them name."""
+        return next(iter(self.frames))
+
+    @property
+    def rows(self) -> pl.LazyFrame:
+        """The rows of all."""
+        return pl.concat(self.frames.values())
+
+
+def read_files(source: Path) -> ListFiles:
+    """Open a file, or the files of a folder. Raises DataError if they cannot be read, or are not alike."""
+    paths = _find(source)
+    frames = {path: _scan(path) for path in paths}
+    schemas = {path: read_schema(path, frame) for path, frame in frames.items()}
+    first = schemas[paths[0]]
+    for path, types in schemas.items():
+        if twice := next((found[1] for name in types if (found := _TWICE.fullmatch(name))), None):
+            raise DataError(f"{path}: two columns have the name '{twice}'; rename one")
+        if list(types) != list(first) or (types != first and not _is_csv(path)):
+            raise DataError(f"{path}: its columns are not those of {paths[0]}")
+    if _is_csv(paths[0]):
+        first = pl.Schema({name: _agree([types[name] for types in schemas.values()]) for name in first})
+        frames = {path: _scan(path, first) for path in paths}
+    return ListFiles(frames, first)
+
+
+def _find(source: Path) -> list[Path]:
+    """The files of a folder, or the one that is given. Raises DataError."""
+    if not source.is_dir():
+        return [source]
+    found = {
+        form: sorted(path for path in source.iterdir() if path.name.lower().endswith(endings))
+        for form, endings in _ENDINGS.items()
+    }
+    if not any(found.values()):
+        raise DataError(f"{source}: no Parquet or CSV file in this folder")
+    if all(found.values()):
+        raise DataError(f"{source}: files of Parquet and of CSV in this folder; leave those of the log alone")
+    return next(filter(None, found.values()))
+
+
+def _is_csv(path: Path) -> bool:
+    return path.name.lower().endswith(_ENDINGS["CSV"])
+
+
+def _scan(path: Path, types: pl.Schema | None = None) -> pl.LazyFrame:
+    """Open a file. Raises DataError if it is not there, or is no text in UTF-8."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; the import needs it")
+    if not _is_csv(path):
+        return pl.scan_parquet(path, glob=False)
+    if fault := find_bytes_fault(str(path)):
+        raise DataError(fault)
+    return pl.scan_csv(
+        path, glob=False, try_parse_dates=True, infer_schema_length=None, schema_overrides=types
+    )
+
+
+def _agree(kinds: list[pl.DataType]) -> pl.DataType:
+    """The type of a column of CSV files; whole numbers of more than 64 bits are ids, which are text."""
+    if len(set(kinds)) == 1:
+        return pl.String() if kinds[0] == pl.Int128 else kinds[0]
+    return pl.Float64() if all(kind.is_numeric() for kind in kinds) else pl.String()
+
+
+def is_list(kind: pl.DataType) -> bool:
+    """Whether values of a type are lists."""
+    return isinstance(kind, pl.List | pl.Array)
+
+
+def require_column(path: Path, types: pl.Schema, name: str, what: str, listed: bool = False) -> None:
+    """Raise DataError if a column is missing, or is no list as it should be.
+
+    Args:
+        path: the file, for the message.
+        types: its columns.
+        name: the column.
+        what: the option that names it.
+        listed: whether it should hold lists.
+    """
+    if name not in types:
+        near = difflib.get_close_matches(name, list(types), n=3)
+        hint = f"near ones: {', '.join(near)}" if near else f"it has {', '.join(types)}"
+        raise DataError(f"{path}: no column '{name}' ({what}); {hint}")
+    if listed and not is_list(types[name]):
+        raise DataError(f"{path}: column '{name}' ({what}) is {types[name]}; expected lists")
+
+
+def as_times(files: ListFiles, name: str, report: Report) -> ListFiles:
+    """Read a column as times: datetimes and dates as they are, texts, and numbers since 1970.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    kind, column = files.types[name], pl.col(name)
+    if isinstance(kind, pl.Datetime | pl.Date):
+        return files
+    if kind == pl.String:
+        read = column.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+    elif kind.is_numeric():
+        read = _since_1970(files, name, report)
+    else:
+        raise DataError(f"{files.first}: column '{name}' (--time) is {kind}; expected times")
+    for path, frame in files.frames.items():
+        fault = column.is_not_null() & read.is_null()
+        refuse_rows(path, frame, [(name, fault, "a time, such as 2026-04-30 08:15:00")])
+    frames = {path: frame.with_columns(read.alias(name)) for path, frame in files.frames.items()}
+    return replace(files, frames=frames, types=pl.Schema({**files.types, name: pl.Datetime("us", "UTC")}))
+
+
+def _since_1970(files: ListFiles, name: str, report: Report) -> pl.Expr:
+    """Make times of numbers, by the unit that they can be of. Raises DataError if there is none."""
+    column = pl.col(name).cast(pl.Int64) if files.types[name].is_integer() else pl.col(name)
+    low, high = files.rows.select(low=column.min(), high=column.max()).collect().row(0)
+    for unit, (least, times, by) in _UNITS.items():
+        if low is not None and least <= low and high < least * 1000:
+            report(f"time: '{name}' is read as {unit} since 1970")
+            return (column * times // by).cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
+    raise DataError(
+        f"{files.first}: column '{name}' (--time) holds {low} to {high}; expected times, or seconds or milliseconds "
+        "since 1970; without --time the order of rows counts"
+    )
