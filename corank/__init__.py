@@ -1,7 +1,8 @@
 """corank trains the pre-ranker and the ranker of a funnel as one model.
 
-Every command of the command line is a function of this package: `corank.train("shop.yaml")`. A config is a file, a
-mapping or `corank.Config`; a table is files or a frame; results have `tables`, `plot()` and `to_json()`.
+Every command of the command line is a function of this package: `corank.train("shop.yaml")`, `corank.import_lists(…)`
+for `corank import lists`. A config is a file, a mapping or `corank.Config`; a table is files or a frame; results have
+`tables`, `plot()` and `to_json()`.
 `corank.Funnel` ranks requests in process. Names are loaded when they are first used, so `import corank` is quick,
 and a service that only ranks never loads torch.
 """
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from corank.api.experiments import study as study
     from corank.api.experiments import sweep as sweep
     from corank.api.experiments import tune as tune
+    from corank.api.importing import ImportResult as ImportResult
+    from corank.api.importing import import_kuairand as import_kuairand
+    from corank.api.importing import import_lists as import_lists
     from corank.api.measuring import DriftResult as DriftResult
     from corank.api.measuring import ReportPage as ReportPage
     from corank.api.measuring import explain as explain
@@ -80,6 +84,7 @@ _NAMES = {
     "corank.api.datasets": "simulate",
     "corank.api.evaluating": "compare compare_served evaluate",
     "corank.api.experiments": "experiment study sweep tune",
+    "corank.api.importing": "ImportResult import_kuairand import_lists",
     "corank.api.measuring": "DriftResult ReportPage explain report request track",
     "corank.api.results": "ComparisonResult EvaluationResult ExplanationResult GroupsResult SearchResult "
     "ServedComparisonResult StudyResult",
@@ -127,6 +132,11 @@ def __getattr__(name: str) -> Any:
         return corank_version()
     if name == "config":
         return import_module("corank.config")
+    if name.startswith("import_") and name not in MODULE_OF:
+        from corank.datasets.importer import IMPORTERS
+
+        if (importer := name.removeprefix("import_")) in IMPORTERS:
+            return import_module("corank.api.importing").import_function(importer)
     if name not in MODULE_OF:
         raise AttributeError(f"module 'corank' has no attribute '{name}'")
     with name_missing_extra(f"corank.{name}"):

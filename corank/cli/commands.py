@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, timedelta
 from importlib import import_module
-from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
 from cyclopts import App, Parameter, Token
@@ -22,15 +21,10 @@ from cyclopts.validators import Number
 from pydantic import BaseModel
 
 from corank.cli import console
-from corank.core.machine_errors import name_write_errors
-from corank.core.objects import require_local
 from corank.core.options import Option
-from corank.core.reports import DISPLAY, Progress, Report
+from corank.core.reports import DISPLAY, Progress
 from corank.core.settings import format_duration
 from corank.distributed.launch_environment import is_first, is_started_here
-
-if TYPE_CHECKING:
-    from corank.datasets.importer import Importer
 
 REFUSED = 3
 """The exit status if new rows break a threshold of the config, or the newest period did not go live."""
@@ -81,29 +75,13 @@ def _command_of(function: Callable[..., Any], name: str) -> App:
 
 def _import_group() -> App:
     """A command for each registered importer, plug-ins' too, whose fields are its options."""
+    from corank.api.importing import import_function
     from corank.datasets.importer import IMPORTERS
 
     group = App(name="import", help_epilogue="", version_flags=[])
-    for name, importer in IMPORTERS.parts().items():
-        group.command(_command_of(_importing(name, importer), name))
+    for name in IMPORTERS.parts():
+        group.command(_command_of(import_function(name), name))
     return group
-
-
-def _importing(name: str, importer: "type[Importer]") -> Callable[..., None]:
-    """A function that imports a log."""
-
-    def run(source: Path, out: Path, report: Report, **settings: Annotated[Any, importer]) -> None:
-        from corank.core.settings import validate
-
-        with name_write_errors(out := require_local(out)):
-            validate(importer, settings, f"import {name}").write(require_local(source), out, report)
-        report(f"next: corank train {out / 'config.yaml'}")
-
-    run.__doc__ = (
-        f"{inspect.getdoc(importer)}\n\nArgs:\n    source: {importer.source_help}\n"
-        "    out: Folder for the tables and the config."
-    )
-    return run
 
 
 def make_command(function: Callable[..., Any], show: Show) -> Callable[..., Any]:
