@@ -111,9 +111,9 @@ def import_lists(
         ...     rows, "imported", candidates="item_id", labels="is_click", request="request_id",
         ...     user="user_id", time="time", items="shop/items.parquet")
         >>> imported.said[0]
-        "3,000 exposures are 300 requests by 'request_id', 10.0 each"
+        "7,200 exposures are 1,200 requests by 'request_id', 6.0 each"
         >>> corank.check(imported.config).rows["log"]
-        3000
+        7200
     """
     options = {name: value for name, value in locals().items() if name not in ("source", "out", "report")}
     return _run("lists", source, out, report, options)

@@ -30,11 +30,12 @@ class Exposures:
     time: str
     """The earliest is the request's; blank if there is none."""
 
-    def group(self, rows: pl.LazyFrame, work: Path, report: Report) -> pl.LazyFrame:
+    def group(self, rows: pl.LazyFrame, source: Path, work: Path, report: Report) -> pl.LazyFrame:
         """Make a row of every request, in the order of time.
 
         Args:
             rows: of the files, in order; the keys are in every row.
+            source: the files, for errors.
             work: a folder for files that the result is read from.
             report: takes a line about what was found.
 
@@ -52,7 +53,7 @@ class Exposures:
             grouped = chosen.sort(_ROW).group_by(self.keys, maintain_order=True).agg(pl.exclude(_ROW))
             ordered = part.select(self.keys).join(grouped, on=self.keys, maintain_order="left")
             ordered.write_parquet(work / f"requests-{n:06}.parquet")
-        return self._unlist(pl.scan_parquet(work / "requests-*.parquet", glob=True), report)
+        return self._unlist(pl.scan_parquet(work / "requests-*.parquet", glob=True), source, report)
 
     def _cut(self, rows: pl.LazyFrame, report: Report) -> Iterator[pl.DataFrame]:
         """Cut the requests, in the order of time, into parts with about as many rows."""
@@ -73,18 +74,18 @@ class Exposures:
             rows, requests = sizes.sum(), len(sizes)
             report(f"{rows:,} exposures are {requests:,} requests by {by}, {rows / requests:.1f} each")
 
-    def _unlist(self, requests: pl.LazyFrame, report: Report) -> pl.LazyFrame:
+    def _unlist(self, requests: pl.LazyFrame, source: Path, report: Report) -> pl.LazyFrame:
         """Take what is the same in all rows of every request out of lists. Raises DataError."""
         names = [n for n in requests.collect_schema() if n not in (*self.keys, *self.listed)]
-        differs = requests.select((pl.col(names).list.n_unique() > 1).sum()) if names else requests.select()
-        counts = differs.collect(engine="streaming").row(0, named=True) if names else {}
+        several = requests.select((pl.col(name).list.n_unique() > 1).sum() for name in names)
+        counts = several.collect(engine="streaming").to_dicts()[0] if names else {}
         for name in self.single:
             if counts.get(name):
                 keys = requests.filter(pl.col(name).list.n_unique() > 1).select(self.keys).head(1).collect()
-                one = ", ".join(f"{key}={value!r}" for key, value in keys.row(0, named=True).items())
+                one = ", ".join(f"{key}={value}" for key, value in keys.row(0, named=True).items())
                 raise DataError(
-                    f"the request {one} has rows of several values of '{name}'; name more columns as --request, "
-                    f"such as --request {','.join([*self.keys, name])}"
+                    f"{source}: the request {one} has rows of several values of '{name}'; name more columns as "
+                    f"--request, such as --request {','.join([*self.keys, name])}"
                 )
         if counts.get(self.time):
             report(f"{counts[self.time]:,} requests have rows of several times: the earliest counts")

@@ -16,7 +16,7 @@ from corank.core.errors import DataError, PluginError
 from corank.core.registry import Registry
 from corank.core.reports import Report
 from corank.core.settings import Settings
-from corank.data.tables import find_row_fault
+from corank.data.tables import find_bytes_fault, find_row_fault
 
 MOST_OF_TWO_DAYS = 0.35
 """Of all requests: where the last two days hold more, they are not split by days."""
@@ -97,13 +97,14 @@ def read_schema(path: Path, frame: pl.LazyFrame) -> pl.Schema:
     try:
         return frame.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable([path], error) from None
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
-    """The error for a file that cannot be read, with the line of a CSV file, if one explains it."""
-    fault = find_row_fault([str(path)], str(error)) if ".csv" in path.suffixes else None
-    return DataError(fault or f"{path}: cannot be read: {str(error).splitlines()[0]}")
+def unreadable(paths: Sequence[Path], error: Exception) -> DataError:
+    """Make the error for files that cannot be read, with the line of a CSV file, if one explains it."""
+    texts = [str(path) for path in paths if ".csv" in path.suffixes]
+    fault = next(filter(None, map(find_bytes_fault, texts)), None) or find_row_fault(texts, str(error))
+    return DataError(fault or f"{paths[0]}: cannot be read: {str(error).splitlines()[0]}")
 
 
 def scan_texts(path: Path, columns: Sequence[str]) -> pl.LazyFrame:
@@ -142,7 +143,7 @@ def refuse_rows(path: Path, frame: pl.LazyFrame, faults: Iterable[tuple[str, pl.
                     f"{path}: column {column}, row {row + 1}: expected {expected}; received {shown}"
                 )
     except pl.exceptions.PolarsError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable([path], error) from None
     return int(height)
 
 

@@ -2,7 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.core.reports import Report
 from corank.data.tables import find_bytes_fault
-from corank.datasets.importer import read_schema, refuse_rows
+from corank.datasets.importer import read_schema, refuse_rows, unreadable
 
 _ENDINGS = {"Parquet": (".parquet",), "CSV": (".csv", ".csv.gz")}
 _TWICE = re.compile(r"(.*)_duplicated_\d+")
@@ -19,6 +20,7 @@ _TWICE = re.compile(r"(.*)_duplicated_\d+")
 _UNITS = {"seconds": (10**8, 10**6, 1), "milliseconds": (10**11, 10**3, 1)}
 _UNITS |= {"microseconds": (10**14, 1, 1), "nanoseconds": (10**17, 1, 10**3)}
 """Unit of whole numbers since 1970 → the least that is taken as such, of 1973, and what makes microseconds of it."""
+_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,22 @@ def read_files(source: Path) -> ListFiles:
     if _is_csv(paths[0]):
         first = pl.Schema({name: _agree([types[name] for types in schemas.values()]) for name in first})
         frames = {path: _scan(path, first) for path in paths}
-    return ListFiles(frames, first)
+    lists = {name: pl.List(kind.inner) for name, kind in first.items() if isinstance(kind, pl.Array)}
+    frames = {path: frame.cast(lists) for path, frame in frames.items()}  # type: ignore[arg-type]
+    files = ListFiles(frames, pl.Schema({**first, **lists}))
+    with readable(source):
+        if not files.rows.select(pl.len()).collect(engine="streaming").item():
+            raise DataError(f"{source}: no rows")
+    return files
+
+
+@contextmanager
+def readable(source: Path) -> Iterator[None]:
+    """Raise DataError, with the line of a CSV file, where the files of a block cannot be read."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        raise unreadable(_find(source), error) from None
 
 
 def _find(source: Path) -> list[Path]:
@@ -116,6 +133,17 @@ def require_column(path: Path, types: pl.Schema, name: str, what: str, listed: b
         raise DataError(f"{path}: no column '{name}' ({what}); {hint}")
     if listed and not is_list(types[name]):
         raise DataError(f"{path}: column '{name}' ({what}) is {types[name]}; expected lists")
+
+
+def too_large(types: pl.Schema, names: Sequence[str]) -> list[tuple[str, pl.Expr, str]]:
+    """What `refuse_rows` is to find among ids, or lists of ids: whole numbers that do not fit into 64 bits."""
+    faults = []
+    for name in names:
+        kind = types[name]
+        values = pl.col(name).list.max() if isinstance(kind, pl.List) else pl.col(name)
+        if (kind.inner if isinstance(kind, pl.List) else kind) in (pl.UInt64, pl.Int128, pl.UInt128):
+            faults.append((name, values > _LARGEST, "ids of 64 bits; write larger ones as text"))
+    return faults
 
 
 def as_times(files: ListFiles, name: str, report: Report) -> ListFiles:

@@ -11,7 +11,7 @@ from corank.core.errors import DataError
 from corank.core.reports import Report
 from corank.datasets.importer import refuse_rows
 from corank.datasets.list_columns import free_name
-from corank.datasets.list_files import read_files, require_column
+from corank.datasets.list_files import read_files, readable, require_column
 
 
 def write_items(source: Path, item: str, candidates: pl.Series, out: Path) -> pl.DataFrame:
@@ -69,7 +69,8 @@ def _read(source: Path, key: str, option: str, whose: str, ids: pl.Series, what:
     fault = column.is_null() | column.is_duplicated()
     for path, frame in files.frames.items():
         refuse_rows(path, frame, [(key, fault, f"one row of {what}")])
-    table = files.rows.collect()
+    with readable(source):
+        table = files.rows.collect()
     if table[key].is_duplicated().any():
         twice = table.filter(column.is_duplicated())[key][0]
         raise DataError(f"{source}: {what}, {twice!r}, has rows in two files; expected one row of {what}")

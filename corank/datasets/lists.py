@@ -35,7 +35,15 @@ from corank.datasets.list_columns import (
     list_along,
     name_column,
 )
-from corank.datasets.list_files import ListFiles, as_times, is_list, read_files, require_column
+from corank.datasets.list_files import (
+    ListFiles,
+    as_times,
+    is_list,
+    read_files,
+    readable,
+    require_column,
+    too_large,
+)
 from corank.datasets.list_tables import name_apart, write_items, write_users
 
 _FIRST_LABEL = "click"
@@ -43,7 +51,6 @@ IMPRESSION, TIME = "impression", "time"
 """Columns that the import adds: the number of an impression, if none of the log names it or its user; its time."""
 BEGIN = datetime(2000, 1, 1)
 """The time of the first impression of a log without times; the others are a minute apart."""
-_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -113,8 +120,9 @@ def write_lists(source: Path, out: Path, columns: Lists, report: Report = lambda
     """
     _check_roles(columns)
     with atomic_folder(out) as unfinished, TemporaryDirectory(dir=unfinished) as work:
-        log = _read_log(source, columns, Path(work), report)
-        facts = _write_log(log, columns, unfinished / "log.parquet", source, report)
+        with readable(source):
+            log = _read_log(source, columns, Path(work), report)
+            facts = _write_log(log, columns, unfinished / "log.parquet", report)
         columns = _settle(columns)
         features = _describe_log(facts, columns, unfinished / "log.parquet", source)
         tables = {"log": features.lines} | _write_tables(columns, unfinished, report)
@@ -245,24 +253,23 @@ def _read_log(source: Path, columns: Lists, work: Path, report: Report) -> pl.La
     files = read_files(source)
     labels, request = _names(columns.labels), _names(columns.request)
     require_column(files.first, files.types, columns.candidates, "--candidates")
-    keys = [(columns.user, "--user"), (columns.time, "--time"), *((name, "--request") for name in request)]
-    for name, option in keys:
-        if name:
-            require_column(files.first, files.types, name, option)
+    options = [(columns.user, "--user"), (columns.time, "--time"), *((name, "--request") for name in request)]
+    keys = {name: option for name, option in options if name}
+    for name, option in keys.items():
+        require_column(files.first, files.types, name, option)
     files = as_times(files, columns.time, report) if columns.time else files
     _check_names(files.first, files.types, columns)
-    faults = [
-        (n, pl.col(n).is_null(), "a value in every row") for n in dict.fromkeys(n for n, _ in keys if n)
-    ]
+    faults = [(name, pl.col(name).is_null(), "a value in every row") for name in keys]
+    faults += too_large(files.types, [*keys, columns.candidates])
     lists = is_list(files.types[columns.candidates])
     (_check_elements if lists else _check_exposures)(files.first, files.types, columns)
     faults += _list_faults(columns, labels) if lists else _exposure_faults(columns, labels)
-    if not sum(refuse_rows(path, frame, faults) for path, frame in files.frames.items()):
-        raise DataError(f"{files.first}: no rows; expected impressions")
-    return files.rows if lists else _group(files, columns, work, report)
+    for path, frame in files.frames.items():
+        refuse_rows(path, frame, faults)
+    return files.rows if lists else _group(files, columns, source, work, report)
 
 
-def _group(files: ListFiles, columns: Lists, work: Path, report: Report) -> pl.LazyFrame:
+def _group(files: ListFiles, columns: Lists, source: Path, work: Path, report: Report) -> pl.LazyFrame:
     """Make lists of rows of exposures."""
     moment = [columns.user, columns.time] if columns.user and columns.time else []
     exposures = Exposures(
@@ -271,10 +278,10 @@ def _group(files: ListFiles, columns: Lists, work: Path, report: Report) -> pl.L
         single=[name for name in (columns.user, columns.history) if name],
         time=columns.time,
     )
-    return exposures.group(files.rows, work, report)
+    return exposures.group(files.rows, source, work, report)
 
 
-def _write_log(log: pl.LazyFrame, columns: Lists, out: Path, source: Path, report: Report) -> _LogFacts:
+def _write_log(log: pl.LazyFrame, columns: Lists, out: Path, report: Report) -> _LogFacts:
     """Write the impressions in order, numbered if nothing else identifies them, and timed if nothing else does."""
     types = log.collect_schema()
     row, settled = pl.col("@row").cast(pl.Int64), _settle(columns)
