@@ -163,7 +163,7 @@ def as_times(files: ListFiles, name: str, report: Report) -> ListFiles:
         raise DataError(f"{files.first}: column '{name}' (--time) is {kind}; expected times")
     for path, frame in files.frames.items():
         fault = column.is_not_null() & read.is_null()
-        refuse_rows(path, frame, [(name, fault, "a time, such as 2026-04-30 08:15:00")])
+        refuse_rows(path, frame, [(name, fault, "times of one form, such as 2026-04-30 08:15:00")])
     frames = {path: frame.with_columns(read.alias(name)) for path, frame in files.frames.items()}
     return replace(files, frames=frames, types=pl.Schema({**files.types, name: pl.Datetime("us", "UTC")}))
 

@@ -94,19 +94,14 @@ def name_apart(
         report: takes a line about those that are named by their tables.
     """
     counts = Counter(name for lines in tables.values() for name in lines)
-    taken, together = dict.fromkeys(counts, ""), dict[str, str]()
+    taken, together, said = dict.fromkeys(counts, ""), dict[str, str](), list[str]()
     for table, lines in tables.items():
-        names = {
-            name: free_name(f"{table}_{name}", taken)
-            for name in lines
-            if counts[name] > 1 and name not in kept
-        }
-        for name, settings in lines.items():
-            together[names.get(name, name)] = _settings(name, settings, names)
-    if shared := [name for name, count in counts.items() if count > 1]:
-        report(
-            f"in several tables, features of each are named by theirs, such as log_ or item_: {', '.join(shared)}"
-        )
+        shared = [name for name in lines if counts[name] > 1 and name not in kept]
+        names = {name: free_name(f"{table}_{name}", taken) for name in shared}
+        together |= {names.get(name, name): _settings(name, text, names) for name, text in lines.items()}
+        said += names.values()
+    if said:
+        report(f"columns of one name in several tables, all kept, as {', '.join(said)}")
     return together
 
 

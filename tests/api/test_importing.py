@@ -1,0 +1,105 @@
+"""Importers as functions: those of corank with their signatures, any other by its name."""
+
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from pydantic_core import PydanticUndefined
+
+import corank
+from corank.core.errors import ConfigError, DataError
+from corank.datasets.importer import IMPORTERS
+
+LOG = pl.DataFrame(
+    {"shown": [[3, 5], [5, 8]] * 20, "click": [[0, 1], [1, 0]] * 20, "like": [[0, 1], [0, 0]] * 20}
+)
+ITEMS = pl.DataFrame({"item_id": [3, 5, 8], "shop": ["a", "b", "a"]})
+PLUGIN = '''
+from corank.datasets.importer import IMPORTERS, Importer
+
+
+@IMPORTERS.register("pages")
+class Pages(Importer):
+    """Import pages."""
+
+    days: int = 7
+
+    def write(self, source, out, report):
+        report(f"{self.days} days of {source.name}")
+'''
+
+
+@pytest.mark.parametrize("name", ["lists", "kuairand"])
+def test_a_function_has_the_options_of_its_command(name: str) -> None:
+    parameters = dict(inspect.signature(getattr(corank, f"import_{name}")).parameters)
+    for given in ("source", "out", "report"):
+        del parameters[given]
+    fields = IMPORTERS.find(name).model_fields
+    assert parameters.keys() == fields.keys()
+    for option, field in fields.items():
+        required = parameters[option].default is inspect.Parameter.empty
+        assert required if field.default is PydanticUndefined else parameters[option].default == field.default
+        assert f"{option}: {field.description}" in str(getattr(corank, f"import_{name}").__doc__)
+
+
+@pytest.mark.parametrize("make", [pl.DataFrame.lazy, pl.DataFrame.to_arrow, pl.DataFrame.to_pandas])
+def test_a_frame_is_imported_as_its_file_is(tmp_path: Path, make: Any) -> None:
+    LOG.write_parquet(tmp_path / "log.parquet")
+    ITEMS.write_csv(tmp_path / "items.csv")
+    names: dict[str, Any] = {"candidates": "shown"}
+    files = corank.import_lists(
+        str(tmp_path / "log.parquet"),
+        tmp_path / "a",
+        labels="click,like",
+        items=tmp_path / "items.csv",
+        **names,
+    )
+    frames = corank.import_lists(
+        make(LOG), str(tmp_path / "b"), labels=["click", "like"], items=make(ITEMS), **names
+    )
+    for table in ("log", "items"):
+        one, other = (
+            pl.read_parquet(result.config.with_name(f"{table}.parquet")) for result in (files, frames)
+        )
+        assert one.equals(other)
+    assert files.config.read_text() == frames.config.read_text() and files.said == frames.said
+    assert str(frames) == "\n".join(frames.said)
+    corank.check(frames.config).require()
+
+
+def test_errors_name_the_frame(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"^the frame given as source: no column 'shows' \(--candidates\); near"
+    ):
+        corank.import_lists(LOG, tmp_path / "out", candidates="shows", labels="click")
+    with pytest.raises(DataError, match=r"^the frame given as items: no row for 2 candidates, such as 5$"):
+        corank.import_lists(LOG, tmp_path / "out", candidates="shown", labels="click", items=ITEMS.head(1))
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A plug-in with an importer, loaded; what it registers is forgotten afterwards."""
+    list(IMPORTERS)
+    monkeypatch.setattr(IMPORTERS, "_parts", dict(IMPORTERS._parts))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "plugin_pages.py").write_text(PLUGIN, encoding="utf-8")
+    corank.load_plugins(["plugin_pages"], tmp_path)
+    yield
+    sys.modules.pop("plugin_pages", None)
+
+
+def test_an_importer_of_a_plugin_is_a_function(plugin: None, tmp_path: Path) -> None:
+    said: list[str] = []
+    imported = corank.import_pages("in", tmp_path / "out", days=3, report=said.append)
+    assert (
+        imported.said == tuple(said) == ("3 days of in",)
+        and imported.config == tmp_path / "out" / "config.yaml"
+    )
+    with pytest.raises(ConfigError, match=r"unknown key 'hours'; known keys: days$"):
+        corank.import_pages("in", tmp_path / "out", hours=3)
+    assert callable(corank.import_mind) and not hasattr(corank, "import_page")
