@@ -173,6 +173,27 @@ def impressions(place: Place) -> None:
 
 
 @prepares
+def exposures(place: Place) -> None:
+    """exposures.csv, a row an exposure in `shop`: request_id, user_id, time, device, item_id, price, is_click."""
+    log = pl.read_parquet(shared("documented-shop", _make_shop) / "log" / "*.parquet")
+    shown = log.filter(pl.col("level") == "exposed").sort("request_id", "position")
+    shown = shown.with_columns(price=(pl.col("item_id") * 37 % 200 + pl.col("request_id") % 9) / 100)
+    columns = ("request_id", "user_id", "time", "device", "item_id", "price", "is_click")
+    shown.select(columns).write_csv(place.folder / "exposures.csv")
+
+
+@prepares
+def visits(place: Place) -> None:
+    """visits.parquet, the impressions of `shop` without users and times: device, shown_ids, clicked."""
+    log = pl.read_parquet(shared("documented-shop", _make_shop) / "log" / "*.parquet")
+    shown = log.filter(pl.col("level") == "exposed").sort("time", "request_id", "position")
+    lists = shown.group_by("request_id", "device", maintain_order=True).agg(
+        shown_ids="item_id", clicked=pl.col("is_click").cast(pl.Int8)
+    )
+    lists.drop("request_id").write_parquet(place.folder / "visits.parquet")
+
+
+@prepares
 def shop_daily(place: Place) -> None:
     """daily.yaml, for `corank daily` of `shop`: its last two days are due, and all that is trained goes live.
 
