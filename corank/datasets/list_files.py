@@ -44,8 +44,7 @@ class ListFiles:
 def read_files(source: Path) -> ListFiles:
     """Open a file, or the files of a folder. Raises DataError if they cannot be read, or are not alike."""
     paths = _find(source)
-    frames = {path: _scan(path) for path in paths}
-    schemas = {path: read_schema(path, frame) for path, frame in frames.items()}
+    schemas = {path: _infer(path) if _is_csv(path) else read_schema(path, _scan(path)) for path in paths}
     first = schemas[paths[0]]
     for path, types in schemas.items():
         if twice := next((found[1] for name in types if (found := _TWICE.fullmatch(name))), None):
@@ -54,7 +53,7 @@ def read_files(source: Path) -> ListFiles:
             raise DataError(f"{path}: its columns are not those of {paths[0]}")
     if _is_csv(paths[0]):
         first = pl.Schema({name: _agree([types[name] for types in schemas.values()]) for name in first})
-        frames = {path: _scan(path, first) for path in paths}
+    frames = {path: _scan(path, first) for path in paths}
     lists = {name: pl.List(kind.inner) for name, kind in first.items() if isinstance(kind, pl.Array)}
     frames = {path: frame.cast(lists) for path, frame in frames.items()}  # type: ignore[arg-type]
     files = ListFiles(frames, pl.Schema({**first, **lists}))
@@ -93,16 +92,51 @@ def _is_csv(path: Path) -> bool:
 
 
 def _scan(path: Path, types: pl.Schema | None = None) -> pl.LazyFrame:
-    """Open a file. Raises DataError if it is not there, or is no text in UTF-8."""
+    """Open a file; one of CSV has columns of the types that `_infer` found."""
+    if _is_csv(path):
+        return pl.scan_csv(path, glob=False, try_parse_dates=True, schema=types)
+    return pl.scan_parquet(path, glob=False)
+
+
+def _infer(path: Path) -> pl.Schema:
+    """Find the types of the columns of a CSV file: those of its first rows, unless a later row does not fit.
+
+    Polars infers the same types of all rows a hundred times as slowly.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file; the import needs it")
-    if not _is_csv(path):
-        return pl.scan_parquet(path, glob=False)
     if fault := find_bytes_fault(str(path)):
         raise DataError(fault)
-    return pl.scan_csv(
-        path, glob=False, try_parse_dates=True, infer_schema_length=None, schema_overrides=types
+    first = pl.scan_csv(path, glob=False, try_parse_dates=True, infer_schema_length=10_000)
+    tried = {name: _WIDER.get(kind, [kind]) for name, kind in read_schema(path, first).items()}
+    fits = (
+        (pl.col(name).is_null() | _parse(pl.col(name), kind).is_not_null()).all().alias(f"{n} {name}")
+        for name, kinds in tried.items()
+        for n, kind in enumerate(kinds)
     )
+    try:
+        found = pl.scan_csv(path, glob=False, infer_schema=False).select(fits).collect(engine="streaming")
+    except pl.exceptions.PolarsError as error:
+        raise unreadable([path], error) from None
+    fit = found.row(0, named=True)
+    chosen = {
+        name: next((kind for n, kind in enumerate(kinds) if fit[f"{n} {name}"]), pl.String())
+        for name, kinds in tried.items()
+    }
+    return pl.Schema(chosen)
+
+
+_WIDER: Mapping[pl.DataType, list[pl.DataType]] = {pl.Int64(): [pl.Int64(), pl.Int128(), pl.Float64()]}
+"""What else whole numbers of the first rows may turn out to be; all other types turn out to be text."""
+
+
+def _parse(text: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    """Read texts as values of a type that CSV files have; null if one is none."""
+    if kind == pl.Boolean:
+        return text.replace_strict({"true": True, "false": False}, default=None, return_dtype=pl.Boolean)
+    if isinstance(kind, pl.Datetime):
+        return text.str.to_datetime(time_unit="us", time_zone=kind.time_zone, strict=False)
+    return text.str.to_date(strict=False) if kind == pl.Date else text.cast(kind, strict=False)
 
 
 def _agree(kinds: list[pl.DataType]) -> pl.DataType:
