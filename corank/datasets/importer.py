@@ -32,7 +32,7 @@ class Importer(Settings):
 
     Its fields are the options of `corank import NAME SOURCE OUT`, with the fields' types, defaults, aliases and
     descriptions: `full: bool = Field(False, description="All levels.")` becomes `--full`. The class's docstring is
-    the command's help.
+    the command's help. `corank.import_NAME(source, out, full=True)` is the same function.
 
     Example:
         @IMPORTERS.register("mylog")
