@@ -215,10 +215,9 @@ class ExplodeLists:
         # fixed-size arrays become lists, too
         lists = [pl.col(name).cast(pl.List(types[name].inner)) for name in names]  # type: ignore[attr-defined]
         frame = frame.with_columns(lists).filter(pl.col(settings.list).list.len() > 0)
-        if numbered:
-            frame = frame.with_columns(pl.int_ranges(pl.col(settings.list).list.len()).alias(_PLACE))
-            names = [*names, _PLACE]
-        frame = frame.explode(names)
+        places = [*([_PLACE] if numbered else []), *([settings.index] if settings.index else [])]
+        frame = frame.with_columns(pl.int_ranges(pl.col(settings.list).list.len()).alias(p) for p in places)
+        frame = frame.explode([*names, *places])
         among = pl.List(types[settings.list].inner)  # type: ignore[attr-defined]
         within = {
             name: pl.col(settings.list).is_in(pl.col(column).cast(among)).fill_null(False).cast(pl.Int8)
@@ -256,11 +255,17 @@ def _check_columns(table: Table, settings: ListLog, item: str) -> None:
         if not isinstance(table.types[column], pl.List | pl.Array):
             none = ", which files of CSV cannot hold" if table.format == "csv" else ""
             raise table.unfit(column, f"lists, as data.log reads it{none}")
-    for column in [*settings.members, *([item] if item != settings.list else [])]:
+    made = dict.fromkeys(settings.members, "under members")
+    made |= {settings.index: "as index"} if settings.index else {}
+    if item in made:
+        raise DataError(
+            f"data.log: '{item}' is data.item, and a new column would get that name; take another one {made[item]}"
+        )
+    for column, key in (made | ({item: "as data.item"} if item != settings.list else {})).items():
         if column in table.types:
             raise DataError(
-                f"data.log: the files have a column '{column}' beside the lists '{settings.list}', which would be "
-                f"given that name; take another one {'as data.item' if column == item else 'under members'}"
+                f"data.log: the files have a column '{column}', and a new one would get that name; "
+                f"take another one {key}"
             )
 
 

@@ -96,6 +96,14 @@ class ListLog(Settings):
     """Columns of lists that go along with it, element by element, such as labels and positions."""
     members: dict[str, str] = {}
     """New column → a column of lists: 1 for a candidate that is in the list, otherwise 0, as a label."""
+    index: str | None = None
+    """New column: where a candidate is in its list, from 0, as a position on the page."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `index` unless it is given: packs and bundles of earlier versions keep their hashes."""
+        values: dict[str, Any] = serialize(self)
+        return values if self.index is not None else {k: v for k, v in values.items() if k != "index"}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -106,6 +114,8 @@ class ListLog(Settings):
         for column in self.members:
             if column in used:
                 raise ValueError(f"members: '{column}' is a column of lists already; take another name")
+        if self.index in [*used, *self.members]:
+            raise ValueError(f"index: '{self.index}' is a column already; take another name")
         return self
 
 

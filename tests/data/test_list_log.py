@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from corank.core.errors import DataError
+from corank.core.errors import ConfigError, DataError
 from corank.core.settings import validate
 from corank.data import tables as row_ranges
 from corank.data.log_rows import scan_log
@@ -38,6 +38,7 @@ FEATURES = {
     "rate": {"kind": "prior", "by": ["item"], "label": "click", "every": "1h"},
 }
 LISTS = {"files": "log/*.parquet", "list": "candidates", "along": ["clicked", "place", "match"]}
+INDEXED = {"files": "log/*.parquet", "list": "candidates", "along": ["clicked", "match"], "index": "nth"}
 DAY = 86_400_000
 FIRST = 1772323200000  # 2026-03-01
 
@@ -106,6 +107,21 @@ def test_lists_pack_to_the_bytes_of_rows_by_any_workers(
         with PoolEngine(workers=workers) as engine:
             packed = pack_log(data(LISTS), schema(), lists, lists / f"packed{workers}", engine=engine)
         assert packed.manifest.files == expected
+
+
+def test_the_index_in_a_list_is_a_position(tmp_path: Path) -> None:
+    base = written(tmp_path, impressions([k % 9 for k in range(60)]))
+    expected = pack_log(data(LISTS), schema(), base, tmp_path / "places").manifest
+    indexed = validate(DataSettings, DATA | {"log": INDEXED, "position": "nth"}, "data")
+    assert pack_log(indexed, schema(), base, tmp_path / "indices").manifest.files == expected.files
+    assert any("position" in name for name in expected.files)
+    assert "index" not in data(LISTS).model_dump(mode="json")["log"], "earlier packs keep their hashes"
+    for name in ("hour", "item"):
+        taken = validate(DataSettings, DATA | {"log": INDEXED | {"index": name}}, "data")
+        with pytest.raises(DataError, match=f"'{name}'.*would get that name; take another one as index"):
+            scan_log(taken, base)
+    with pytest.raises(ConfigError, match="index: 'match' is a column already"):
+        data(INDEXED | {"index": "match"})
 
 
 def test_members_are_labels(tmp_path: Path) -> None:
