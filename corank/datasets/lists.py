@@ -45,6 +45,7 @@ from corank.datasets.list_files import (
     too_large,
 )
 from corank.datasets.list_tables import name_apart, write_items, write_users
+from corank.datasets.shown_order import Role, ShownOrder, find_order, training_rows
 
 _FIRST_LABEL = "click"
 IMPRESSION, TIME = "impression", "time"
@@ -90,6 +91,11 @@ class Lists(Importer):
         "", description="Columns that identify a request, with commas; by default a row of lists is one."
     )
     history: str = Field("", description="Column: a list of the items that the user clicked before.")
+    position: Role = Field(
+        "auto",
+        description="What the place in the list becomes: effect, learnt in training and left out by serving; feature; "
+        "none; auto: an effect if it is logged, or clicks depend on it.",
+    )
     items: Path | None = Field(None, description="A Parquet or CSV file with a row an item.")
     item: str = Field("item_id", description="Its column of ids.")
     users: Path | None = Field(
@@ -134,6 +140,8 @@ def write_lists(source: Path, out: Path, columns: Lists, report: Report = lambda
         (unfinished / "config.yaml").write_text(text, encoding="utf-8")
         report(f"{facts.impressions:,} impressions, {facts.candidates:,} candidates; split {facts.split}")
         report(f"features: {', '.join(lines)}")
+        if features.order.said:
+            report(features.order.said)
         for line in features.left_out:
             report(f"left out: {line}")
     return ListsSummary(facts.impressions, facts.candidates, facts.split, tuple(lines))
@@ -323,6 +331,8 @@ class _Features:
     """Columns with an element a candidate that are features."""
     left_out: list[str]
     """Columns that are no features, and why."""
+    order: ShownOrder
+    """The positions of candidates."""
 
 
 def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path) -> _Features:
@@ -339,6 +349,8 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path) ->
         if name in unlike:
             raise DataError(f"{source}: column '{name}' (--along): {unlike[name]}")
     first = (labels or _names(columns.chosen))[0]
+    training = training_rows(log, columns.time, facts.split)
+    order = find_order(training, columns.candidates, first, bool(labels), chosen, named, columns.position)
     lines = describe_context(facts.types, used)
     if facts.users:
         user = name_column(columns.user, "side: user, kind: id, min_count: 30")
@@ -349,7 +361,11 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path) ->
             left_out.append(f"{column.name}: {column.late}")
         else:
             lines[free_name(column.name, lines)] = name_column(column.name, column.settings)
-    for column in describe_along(log, columns.candidates, first, bool(labels), named or chosen):
+    if order.is_index and order.role == "feature":
+        lines[free_name(order.name, lines)] = name_column(order.name, "side: cross, kind: bucket")
+    taken = order.logged if order.role != "feature" else None
+    tried = [name for name in named or chosen if name != taken]
+    for column in describe_along(log, columns.candidates, first, bool(labels), tried):
         if column.late and not named:
             left_out.append(f"{column.name}: {column.late}; if it is known before, name it as --along")
         else:
@@ -358,7 +374,7 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path) ->
             lines[feature] = name_column(column.name, column.settings)
             if "kind: number" in column.settings:
                 lines[free_name(f"{feature}_rank", lines)] = f"{{kind: within, of: {feature}}}"
-    return _Features(lines, along, left_out)
+    return _Features(lines, along, left_out, order)
 
 
 def _write_tables(columns: Lists, out: Path, report: Report) -> dict[str, dict[str, str]]:
@@ -411,7 +427,8 @@ def _yaml(name: str) -> str:
 def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[str]:
     """The config, piece by piece."""
     labels, chosen = _names(columns.labels), _names(columns.chosen)
-    beside = [*labels, *features.along]
+    order = features.order
+    beside = [*labels, *features.along, *([order.logged] if order.logged and order.role == "effect" else [])]
     along = f", along: [{', '.join(map(_yaml, beside))}]" if beside else ""
     members = ", ".join(f"is_{n}: {_yaml(column)}" for n, column in enumerate(chosen))
     yield "# A log of impressions, as `corank import lists` wrote it. Features were chosen by the types of columns.\n"
@@ -422,11 +439,14 @@ def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[s
     if not facts.users:
         yield "  # The log names no users: each request is its own.\n"
     yield f"  log: {{files: log.parquet, list: {_yaml(columns.candidates)}{along}"
-    yield f"{f', members: {{{members}}}' if members else ''}}}\n"
+    yield f", members: {{{members}}}" if members else ""
+    yield f", index: {_yaml(order.name)}}}\n" if order.is_index else "}\n"
     yield "  items: items.parquet\n" if columns.items is not None else ""
     yield "  users: users.parquet\n" if columns.users is not None else ""
     yield f"  request: [{', '.join(map(_yaml, _names(columns.request) or ['impression']))}]\n"
-    yield f"  user: {_yaml(columns.user)}\n  item: {_yaml(columns.item)}\n  time: {_yaml(columns.time)}\n  labels:\n"
+    yield f"  user: {_yaml(columns.user)}\n  item: {_yaml(columns.item)}\n  time: {_yaml(columns.time)}\n"
+    yield f"  position: {_yaml(order.name)}\n" if order.role == "effect" else ""
+    yield "  labels:\n"
     named = [_yaml(name) for name in labels] + [f"is_{n}" for n in range(len(chosen))]
     titles = [_FIRST_LABEL, *(f"label_{n}" for n in range(1, len(named)))]
     for title, column in zip(titles, named, strict=True):

@@ -32,6 +32,8 @@ from corank.features.split import Split, SplitColumns
 
 _timezones = cache(available_timezones)  # which reads the names anew from the folders of time zones
 LEVELS = ("retrieved", "preranked", "ranked", "exposed")
+POSITIONS = {"position", "pos", "slot", "display_position", "show_position", "page_position"}
+"""Names of columns that say where a candidate stood on the page."""
 
 
 def _require_files(value: object) -> object:

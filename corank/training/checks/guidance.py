@@ -17,7 +17,7 @@ from corank.core.errors import ConfigError
 from corank.core.settings import validate
 from corank.data.log_summary import identifying_columns
 from corank.data.tables import VALID_FROM, Table
-from corank.features.log_schema import DataSettings
+from corank.features.log_schema import POSITIONS, DataSettings
 from corank.training.checks.log_counts import FeatureFacts, LogCounts
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain
@@ -99,8 +99,6 @@ KNOWN = 0.3
 """From this share of candidates on whose user, or item, training knows, what it did before is of use."""
 OFTEN = 2
 """Exposed candidates of an item or a user, on average, from which on a rate of its own is of use."""
-POSITIONS = {"position", "pos", "slot", "display_position", "show_position", "page_position"}
-"""Names of columns that say where a candidate stood on the page."""
 CONTRASTS = {"in_batch", "info_nce", "levels", "cascade"}
 """Losses that set what should survive against other candidates."""
 
