@@ -6,22 +6,21 @@ click are told apart.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from corank.core.types import Mask
+from corank.datasets.whole_numbers import FEW, WholeNumbers
 
 MOST_CATEGORIES = 1000
-"""A column of whole numbers with more values is a number, not a category."""
+"""A column of whole numbers of a table with at most so many values is a category."""
 RARE = 5
 OFTEN = 100
 """An item that is shown in training less often gets no embedding of its own: its rates and columns say more."""
 SAMPLE = 200_000
 """Impressions that are looked at, at most; the last ones."""
-FEW = 20
-"""A column of whole numbers with at most so many values is a category."""
 LATE_AUC = 0.97
 """A number that orders clicked above other candidates so well, alone, was hardly known before the click."""
 ENOUGH = 20
@@ -105,7 +104,12 @@ def has_repeats(candidates: str) -> pl.Expr:
 
 
 def describe_along(
-    log: pl.LazyFrame, candidates: str, label: str, aligned: bool, names: Sequence[str]
+    log: pl.LazyFrame,
+    candidates: str,
+    label: str,
+    aligned: bool,
+    names: Sequence[str],
+    numbers: WholeNumbers,
 ) -> list[AlongColumn]:
     """Describe columns with an element a candidate as features.
 
@@ -115,12 +119,14 @@ def describe_along(
         label: the column of lists of 0 and 1, an element a candidate, if `aligned`; else of the clicked candidates.
         aligned: which of both it is.
         names: the columns.
+        numbers: tells ids from numbers.
     """
     chosen = log.select(pl.col(candidates).alias("@item"), pl.col(label).alias("@label"), *names)
     rows = chosen.tail(SAMPLE).collect().explode("@item", *(["@label"] if aligned else []), *names)
     label_of = pl.col("@label") == 1 if aligned else pl.col("@item").is_in(pl.col("@label"))
     clicked = rows.select(label_of.fill_null(False)).to_series().to_numpy()
-    return [AlongColumn(name, _settings(rows[name]), why_late(name, rows[name], clicked)) for name in names]
+    late = {name: why_late(name, rows[name], clicked) for name in names}
+    return [AlongColumn(name, _settings(rows[name], numbers), why) for name, why in late.items()]
 
 
 def describe_lists(
@@ -205,48 +211,56 @@ def _length(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
     return column.list.len() if isinstance(kind, pl.List) else column.arr.len()
 
 
-def _settings(column: pl.Series) -> str:
+def _settings(column: pl.Series, numbers: WholeNumbers) -> str:
     kind = column.dtype
     few = kind.is_integer() and column.n_unique() <= FEW
     if kind == pl.Boolean or few:
         return "side: cross, kind: id"
-    if kind == pl.String:
-        return "side: cross, kind: id, min_count: 5"
+    if kind == pl.String or (kind.is_integer() and numbers.is_id_in_log(column.name, along=True)):
+        return f"side: cross, kind: id, min_count: {RARE}"
     return "side: cross, kind: number, scale: quantile"
 
 
-def describe_items(table: pl.DataFrame, item: str) -> dict[str, str]:
+def describe_items(table: pl.DataFrame, item: str, numbers: WholeNumbers) -> dict[str, str]:
     """Describe a table of items: a feature for each column that can be one, in the config's words.
 
     Args:
         table: a row an item.
         item: its column of ids.
+        numbers: tells ids from numbers.
 
     Returns:
         Feature → its settings. Text of which every row has its own, times and structs are left out.
     """
-    return _describe_table(table, {item: f"{{side: item, kind: id, min_count: {OFTEN}}}"}, item, "item")
+    ids = {item: f"{{side: item, kind: id, min_count: {OFTEN}}}"}
+    return _describe_table(table, ids, item, "item", numbers)
 
 
-def describe_users(table: pl.DataFrame, user: str) -> dict[str, str]:
+def describe_users(table: pl.DataFrame, user: str, numbers: WholeNumbers) -> dict[str, str]:
     """Describe a table of users, as `describe_items` does; the id of a user is described with the log."""
-    return _describe_table(table, {}, user, "user")
+    return _describe_table(table, {}, user, "user", numbers)
 
 
-def _describe_table(table: pl.DataFrame, features: dict[str, str], key: str, side: str) -> dict[str, str]:
+def _describe_table(
+    table: pl.DataFrame, features: dict[str, str], key: str, side: str, numbers: WholeNumbers
+) -> dict[str, str]:
+    def is_id(name: str) -> bool:
+        return numbers.is_id_in_table(name, table, key, of_items=side == "item")
+
     for name, column in zip(table.columns, table.iter_columns(), strict=True):
-        if name != key and (settings := _describe(column, side)):
+        if name != key and (settings := _describe(column, side, is_id)):
             features[free_name(name, features)] = name_column(name, settings)
     return features
 
 
-def describe_context(types: pl.Schema, used: set[str]) -> dict[str, str]:
+def describe_context(types: pl.Schema, used: set[str], numbers: WholeNumbers) -> dict[str, str]:
     """Describe the columns of a log that are neither keys, labels nor lists; `used` are left out."""
     features: dict[str, str] = {}
     for name, kind in types.items():
         if name in used:
             continue
-        if kind == pl.String or kind == pl.Boolean or isinstance(kind, pl.Categorical | pl.Enum):
+        text = kind == pl.String or kind == pl.Boolean or isinstance(kind, pl.Categorical | pl.Enum)
+        if text or (kind.is_integer() and numbers.is_id_in_log(name)):
             features[free_name(name, features)] = name_column(
                 name, f"side: context, kind: id, min_count: {RARE}"
             )
@@ -255,7 +269,7 @@ def describe_context(types: pl.Schema, used: set[str]) -> dict[str, str]:
     return features
 
 
-def _describe(column: pl.Series, side: str) -> str | None:
+def _describe(column: pl.Series, side: str, is_id: Callable[[str], bool]) -> str | None:
     kind = column.dtype
     if isinstance(kind, pl.List | pl.Array):
         inner = kind.inner
@@ -268,8 +282,9 @@ def _describe(column: pl.Series, side: str) -> str | None:
     values = column.n_unique() if kind == pl.String or kind.is_integer() else 0
     if kind == pl.String:
         return f"side: {side}, kind: id, min_count: {RARE}" if values <= len(column) // 2 else None
-    if kind.is_integer() and values <= MOST_CATEGORIES:
-        return f"side: {side}, kind: id, min_count: {RARE}"
+    if kind.is_integer() and (values <= MOST_CATEGORIES or is_id(column.name)):
+        own = values > max(MOST_CATEGORIES, len(column) // 2)
+        return f"side: {side}, kind: id, min_count: {OFTEN if own else RARE}"
     return f"side: {side}, kind: bucket" if kind.is_numeric() else None
 
 

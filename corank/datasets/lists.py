@@ -46,6 +46,7 @@ from corank.datasets.list_files import (
 )
 from corank.datasets.list_tables import name_apart, write_items, write_users
 from corank.datasets.shown_order import Role, ShownOrder, find_order, training_rows
+from corank.datasets.whole_numbers import WholeNumbers
 
 _FIRST_LABEL = "click"
 IMPRESSION, TIME = "impression", "time"
@@ -130,8 +131,8 @@ def write_lists(source: Path, out: Path, columns: Lists, report: Report = lambda
             log = _read_log(source, columns, Path(work), report)
             facts = _write_log(log, columns, unfinished / "log.parquet", report)
         columns = _settle(columns)
-        features = _describe_log(facts, columns, unfinished / "log.parquet", source)
-        tables = {"log": features.lines} | _write_tables(columns, unfinished, report)
+        features = _describe_log(facts, columns, unfinished / "log.parquet", source, report)
+        tables = {"log": features.lines} | _write_tables(columns, unfinished, features.numbers, report)
         features.lines = lines = name_apart(tables, (columns.user, columns.item), report)
         if columns.history:
             source_of = f"of: {_yaml(columns.item)}, column: {_yaml(columns.history)}"
@@ -333,9 +334,11 @@ class _Features:
     """Columns that are no features, and why."""
     order: ShownOrder
     """The positions of candidates."""
+    numbers: WholeNumbers
+    """Tells ids from numbers."""
 
 
-def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path) -> _Features:
+def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path, report: Report) -> _Features:
     """Describe user, context and what has an element a candidate. Raises DataError for a column that is no such.
 
     The log at `path` is what was read of `source`, which errors name.
@@ -351,7 +354,8 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path) ->
     first = (labels or _names(columns.chosen))[0]
     training = training_rows(log, columns.time, facts.split)
     order = find_order(training, columns.candidates, first, bool(labels), chosen, named, columns.position)
-    lines = describe_context(facts.types, used)
+    numbers = WholeNumbers(training, columns.candidates, columns.user, first, bool(labels), report)
+    lines = describe_context(facts.types, used, numbers)
     if facts.users:
         user = name_column(columns.user, "side: user, kind: id, min_count: 30")
         lines = {free_name(columns.user, {}): user} | lines
@@ -365,7 +369,7 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path) ->
         lines[free_name(order.name, lines)] = name_column(order.name, "side: cross, kind: bucket")
     taken = order.logged if order.role != "feature" else None
     tried = [name for name in named or chosen if name != taken]
-    for column in describe_along(log, columns.candidates, first, bool(labels), tried):
+    for column in describe_along(log, columns.candidates, first, bool(labels), tried, numbers):
         if column.late and not named:
             left_out.append(f"{column.name}: {column.late}; if it is known before, name it as --along")
         else:
@@ -374,10 +378,12 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path) ->
             lines[feature] = name_column(column.name, column.settings)
             if "kind: number" in column.settings:
                 lines[free_name(f"{feature}_rank", lines)] = f"{{kind: within, of: {feature}}}"
-    return _Features(lines, along, left_out, order)
+    return _Features(lines, along, left_out, order, numbers)
 
 
-def _write_tables(columns: Lists, out: Path, report: Report) -> dict[str, dict[str, str]]:
+def _write_tables(
+    columns: Lists, out: Path, numbers: WholeNumbers, report: Report
+) -> dict[str, dict[str, str]]:
     """Write the tables of items and users that there are. Returns the features of each. Raises DataError."""
     log = pl.scan_parquet(out / "log.parquet")
     found: dict[str, dict[str, str]] = {
@@ -387,11 +393,11 @@ def _write_tables(columns: Lists, out: Path, report: Report) -> dict[str, dict[s
         shown = log.select(pl.col(columns.candidates).explode().drop_nulls().unique())
         ids = shown.collect(engine="streaming").to_series()
         items = write_items(columns.items, columns.item, ids, out / "items.parquet")
-        found["item"] = describe_items(items, columns.item)
+        found["item"] = describe_items(items, columns.item, numbers)
     if columns.users is not None:
         ids = log.select(pl.col(columns.user).unique()).collect(engine="streaming").to_series()
         users = write_users(columns.users, columns.user, ids, out / "users.parquet", report)
-        found["user"] = describe_users(users, columns.user)
+        found["user"] = describe_users(users, columns.user, numbers)
     return found
 
 

@@ -59,6 +59,7 @@ def imported(log: pl.DataFrame, folder: Path, **more: Any) -> tuple[list[str], P
     return [line for line in said if "the position shown" in line], folder / "out" / "config.yaml"
 
 
+@pytest.mark.slow
 def test_the_order_shown_is_learnt_as_an_effect_of_the_position(tmp_path: Path) -> None:
     said, config = imported(drawn_log(1.0), tmp_path / "effect")
     assert len(said) == 1 and said[0].startswith(
