@@ -329,7 +329,7 @@ class _Features:
     lines: dict[str, str]
     """Feature → its settings."""
     along: list[str]
-    """Columns with an element a candidate that are features."""
+    """Columns with an element a candidate that are features, or the position."""
     left_out: list[str]
     """Columns that are no features, and why."""
     order: ShownOrder
@@ -355,7 +355,7 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path, re
     training = training_rows(log, columns.time, facts.split)
     order = find_order(training, columns.candidates, first, bool(labels), chosen, named, columns.position)
     numbers = WholeNumbers(training, columns.candidates, columns.user, first, bool(labels), report)
-    lines = describe_context(facts.types, used, numbers)
+    lines = describe_context(facts.types, used | order.taken, numbers)
     if facts.users:
         user = name_column(columns.user, "side: user, kind: id, min_count: 30")
         lines = {free_name(columns.user, {}): user} | lines
@@ -367,8 +367,9 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path, re
             lines[free_name(column.name, lines)] = name_column(column.name, column.settings)
     if order.is_index and order.role == "feature":
         lines[free_name(order.name, lines)] = name_column(order.name, "side: cross, kind: bucket")
-    taken = order.logged if order.role != "feature" else None
-    tried = [name for name in named or chosen if name != taken]
+    if order.role == "effect" and order.logged in chosen:
+        along.append(order.logged)
+    tried = [name for name in named or chosen if name not in order.taken]
     for column in describe_along(log, columns.candidates, first, bool(labels), tried, numbers):
         if column.late and not named:
             left_out.append(f"{column.name}: {column.late}; if it is known before, name it as --along")
@@ -434,7 +435,7 @@ def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[s
     """The config, piece by piece."""
     labels, chosen = _names(columns.labels), _names(columns.chosen)
     order = features.order
-    beside = [*labels, *features.along, *([order.logged] if order.logged and order.role == "effect" else [])]
+    beside = [*labels, *features.along]
     along = f", along: [{', '.join(map(_yaml, beside))}]" if beside else ""
     members = ", ".join(f"is_{n}: {_yaml(column)}" for n, column in enumerate(chosen))
     yield "# A log of impressions, as `corank import lists` wrote it. Features were chosen by the types of columns.\n"

@@ -45,9 +45,14 @@ class ShownOrder:
     name: str = ""
     """The column of positions: of the log, or else a new one, of the index in the list."""
     logged: str | None = None
-    """The column of positions that the log has, whatever it becomes."""
+    """The column of positions that the log has, whatever it becomes: of lists unless requests have one candidate."""
     said: str = ""
     """A line about it; blank if there is nothing to say."""
+
+    @property
+    def taken(self) -> set[str]:
+        """The columns of the log that are no features."""
+        return {self.logged} if self.logged and self.role != "feature" else set()
 
     @property
     def is_index(self) -> bool:
@@ -87,7 +92,7 @@ def find_order(
         DataError: positions are wished for, and lists are in an order that was not shown.
     """
     training = training.tail(LISTS)
-    column = _find_column(training, along)
+    column = _find_column(training, along) or _find_single(training, candidates)
     if wish == "auto" and column in named:
         wish = "feature"
     if wish == "none":
@@ -137,17 +142,30 @@ def _find_column(training: pl.LazyFrame, along: Sequence[str]) -> str | None:
     return None
 
 
+def _find_single(training: pl.LazyFrame, candidates: str) -> str | None:
+    """Find a column of positions of requests with a single candidate, by its name."""
+    types = training.collect_schema()
+    named = [name for name, kind in types.items() if name.lower() in POSITIONS and kind.is_integer()]
+    if not named:
+        return None
+    longest, least = (
+        training.select(pl.col(candidates).list.len().max(), pl.col(named[0]).min()).collect().row(0)
+    )
+    return named[0] if longest == 1 and least is not None and least >= 0 else None
+
+
 def _explode(
     training: pl.LazyFrame, candidates: str, label: str, aligned: bool, column: str | None
 ) -> pl.DataFrame:
     """Make a row of each candidate of known label, by list and position, of lists with clicked and other ones."""
     place = pl.col(column) if column else pl.int_ranges(pl.col(candidates).list.len())
+    single = column is not None and training.collect_schema()[column].is_integer()
     rows = training.select(
         pl.int_range(pl.len()).alias("list"),
         pl.col(candidates).alias("item"),
         place.alias("place"),
         pl.col(label).alias("label"),
-    ).explode("item", "place", *(["label"] if aligned else []))
+    ).explode("item", *([] if single else ["place"]), *(["label"] if aligned else []))
     click = (pl.col("label") == 1) if aligned else pl.col("item").is_in(pl.col("label")).fill_null(False)
     rows = rows.select("list", "item", "place", click.alias("click")).drop_nulls()
     mixed = pl.col("click").any().over("list") & ~pl.col("click").all().over("list")
@@ -198,6 +216,8 @@ def _measure(rows: pl.DataFrame) -> _Facts:
     return _Facts(
         clear=abs(z) >= SURE and ratio >= LEAST_RATIO,
         figure=f"in the {often} quarter of a list candidates are clicked {ratio:.1f} times as often as in the "
-        f"{seldom} ({abs(z):.0f} standard errors from chance, {len(lists):,} lists)",
+        f"{seldom} ({abs(z):.0f} standard errors from chance, {len(lists):,} lists)"
+        if len(lists)
+        else "by its name",
         rule=_RULES[followed[0]].format(shares[followed[0]]) if followed else "",
     )

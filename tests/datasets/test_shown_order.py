@@ -143,3 +143,19 @@ def test_what_no_position_is_stays_a_feature(tmp_path: Path) -> None:
     said, config = imported(log, tmp_path / "log")
     assert not said and read(config).data.position is None
     assert {"slot", "rank"} <= {*read(config).features}
+
+
+def test_exposures_with_a_position_are_ordered_by_it(tmp_path: Path) -> None:
+    rows = drawn_log(1.0).with_row_index("page").with_columns(pl.int_ranges(8).alias("position"))
+    exposures = rows.explode("shown", "clicked", "position").sample(fraction=1, shuffle=True, seed=0)
+    said, config = imported(exposures, tmp_path / "pages", request="page")
+    assert said[0].startswith("column 'position' is taken as the position shown: in the first quarter")
+    assert (read(config).data.position, "position" in read(config).features) == ("position", False)
+    check_config(read(config), config.parent).data_check.require()
+    alone = exposures.with_row_index("id").drop("page")
+    said, config = imported(alone, tmp_path / "alone", request="id")
+    assert said[0].startswith("column 'position' is taken as the position shown: by its name")
+    assert (read(config).data.position, "position" in read(config).features) == ("position", False)
+    check_config(read(config), config.parent).data_check.require()
+    _, config = imported(alone, tmp_path / "feature", request="id", position="feature")
+    assert (read(config).data.position, "position" in read(config).features) == (None, True)
