@@ -39,7 +39,7 @@ class AlongColumn:
 
     name: str
     settings: str
-    """Of the feature, in the config's words."""
+    """Of the feature, in the config's words; blank if it is none."""
     late: str
     """Why it looks as if it was logged after the click; blank if it does not."""
 
@@ -109,6 +109,7 @@ def describe_along(
     label: str,
     aligned: bool,
     names: Sequence[str],
+    named: bool,
     numbers: WholeNumbers,
 ) -> list[AlongColumn]:
     """Describe columns with an element a candidate as features.
@@ -119,14 +120,17 @@ def describe_along(
         label: the column of lists of 0 and 1, an element a candidate, if `aligned`; else of the clicked candidates.
         aligned: which of both it is.
         names: the columns.
+        named: whether they were named as features: then none counts as logged after the click.
         numbers: tells ids from numbers.
     """
     chosen = log.select(pl.col(candidates).alias("@item"), pl.col(label).alias("@label"), *names)
     rows = chosen.tail(SAMPLE).collect().explode("@item", *(["@label"] if aligned else []), *names)
     label_of = pl.col("@label") == 1 if aligned else pl.col("@item").is_in(pl.col("@label"))
     clicked = rows.select(label_of.fill_null(False)).to_series().to_numpy()
-    late = {name: why_late(name, rows[name], clicked) for name in names}
-    return [AlongColumn(name, _settings(rows[name], numbers), why) for name, why in late.items()]
+    late = {name: "" if named else why_late(name, rows[name], clicked) for name in names}
+    return [
+        AlongColumn(name, "" if why else _settings(rows[name], numbers), why) for name, why in late.items()
+    ]
 
 
 def describe_lists(

@@ -370,8 +370,8 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path, re
     if order.role == "effect" and order.logged in chosen:
         along.append(order.logged)
     tried = [name for name in named or chosen if name not in order.taken]
-    for column in describe_along(log, columns.candidates, first, bool(labels), tried, numbers):
-        if column.late and not named:
+    for column in describe_along(log, columns.candidates, first, bool(labels), tried, bool(named), numbers):
+        if column.late:
             left_out.append(f"{column.name}: {column.late}; if it is known before, name it as --along")
         else:
             along.append(column.name)

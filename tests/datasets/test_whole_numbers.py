@@ -103,6 +103,7 @@ def test_columns_of_a_log_and_its_tables_are_judged_and_said(tmp_path: Path) -> 
             "seller": seller.tolist(),
             "cents": (shown * 7 % 900).tolist(),
             "place": place,
+            "play_time": (shown * 7 % 900).tolist(),
             "depth": rng.integers(300, size=lists),
             "page_id": rng.integers(5, size=lists),
         }
