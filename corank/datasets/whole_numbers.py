@@ -6,7 +6,7 @@ item or a user: a value is told from the units that happen to have it only if se
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -56,6 +56,8 @@ class WholeNumbers:
     aligned: bool
     report: Report = lambda line: None
     """Takes a line about each column."""
+    _counts: dict[str, pl.DataFrame] = field(default_factory=dict)
+    """Of the units of tables, by their column, once they are counted."""
 
     def is_id_in_log(self, name: str, along: bool = False) -> bool:
         """Whether a column of the log holds ids; `along` if it has an element a candidate."""
@@ -69,8 +71,10 @@ class WholeNumbers:
 
         def count() -> pl.DataFrame:
             units = table.select(pl.col(key).cast(pl.String).alias("unit"), pl.col(name).alias("value"))
-            counts = self._count(self.candidates if of_items else self.user)
-            return counts.with_columns(pl.col("unit").cast(pl.String)).join(units, "unit")
+            unit = self.candidates if of_items else self.user
+            if unit not in self._counts:
+                self._counts[unit] = self._count(unit)
+            return self._counts[unit].with_columns(pl.col("unit").cast(pl.String)).join(units, "unit")
 
         return self._is_id(name, table[name], count)
 
