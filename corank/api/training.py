@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,14 +14,20 @@ from annotated_types import Ge
 
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
-from corank.api.progress import training_callbacks
-from corank.api.results import Result, frame, view_frames
-from corank.core.errors import CheckpointError, ConfigError, UsageError
+from corank.api.progress import show_progress, training_callbacks
+from corank.api.results import ComparisonResult, Result, frame, view_frames
+from corank.core.errors import (
+    CheckpointError,
+    ConfigError,
+    CorankError,
+    MissingExtraError,
+    UsageError,
+)
 from corank.core.lazy import lazy, name_missing_extra
 from corank.core.objects import Location, PathOrUrl, parse_location
 from corank.core.options import Option, Overrides
 from corank.core.reports import Report
-from corank.distributed.launch_environment import is_first
+from corank.distributed.launch_environment import is_first, is_started_here
 from corank.engine.base import Engine, open_engine
 from corank.training.callbacks import Callback, check_callbacks
 from corank.training.config.config import Config, plan_packed
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from corank.analysis import html
+    from corank.analysis.experiments import tree_baseline
     from corank.data.packed.dataset import PackedDataset
     from corank.distributed.ranks import Ranks
     from corank.training import packed_data, run_publisher, trainer
@@ -49,6 +56,7 @@ else:
     tracker = lazy("corank.training.tracking.tracker")
     runs = lazy("corank.training.run")
     trainer = lazy("corank.training.trainer")
+    tree_baseline = lazy("corank.analysis.experiments.tree_baseline")
     warm_starts = lazy("corank.training.warm_start_preparation")
 
 
@@ -70,6 +78,8 @@ class TrainResult(Result):
     """The validation metrics of every epoch, by `STAGE.LABEL.METRIC`; empty without a split `valid`."""
     location: Location
     """The run's folder, or its URL."""
+    baseline: ComparisonResult | None = None
+    """The last stage less boosted trees on the same held-out rows, if the config's `baseline` asks for them."""
 
     @classmethod
     def of(cls, run: "Run", facts: Mapping[str, Any], location: Location) -> Self:
@@ -78,8 +88,9 @@ class TrainResult(Result):
 
     @property
     def lines(self) -> Sequence[str]:
-        """Which epoch was kept, and where the run lies."""
-        return [f"kept epoch {self.epoch}; run: {self.location}"]
+        """Which epoch was kept, and where the run lies; then how it compares with boosted trees."""
+        compared = [] if self.baseline is None else tree_baseline.describe_baseline(self.baseline)
+        return [f"kept epoch {self.epoch}; run: {self.location}", *compared]
 
     @property
     def origin(self) -> Origin | None:
@@ -128,10 +139,13 @@ class TrainResult(Result):
         )
 
     def to_json(self) -> str:
-        """The run's folder, the epoch that was kept and its metrics, and what it took over, as JSON text."""
+        """The run's folder, the epoch that was kept and its metrics, what it took over, and how it compares with
+        boosted trees, as JSON text."""
         document = {"run": str(self.run.folder), "epoch": self.epoch, "metrics": self.metrics}
         if self.origin is not None:
             document["from"] = self.origin.model_dump()
+        if self.baseline is not None:
+            document["baseline"] = self.baseline.document
         return json.dumps(document, indent=1, allow_nan=False)
 
     def _repr_html_(self) -> str:
@@ -170,6 +184,8 @@ def train(
     continue_from: Annotated[PathOrUrl | None, Option("--from")] = None,
 ) -> TrainResult:
     """Train a config, packing first if it is not packed yet; under torchrun as one of several processes.
+
+    If the config says `baseline: true`, the last stage is compared with boosted trees when the run is finished.
 
     Args:
         config: a YAML file, a mapping of the same keys, or `corank.Config`.
@@ -210,7 +226,7 @@ def train(
         options = [f"--track={name}" for name in track]
         options += [] if timeout is None else [f"--timeout={timeout}"]
         with opened.frames.named():
-            return training.launch(options, workers, max_restarts)
+            return training.with_baseline(*training.launch(options, workers, max_restarts))
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
     from corank.distributed.process_group import join_ranks
@@ -219,7 +235,8 @@ def train(
         training = training.with_moments()
         called += tracker.read_callbacks(track) + training_callbacks()
         with opened.frames.named():
-            return training.run(called, ranks)
+            ended = training.run(called, ranks)
+    return training.with_baseline(*ended)  # the other ranks do not wait for it
 
 
 @dataclass(frozen=True)
@@ -242,8 +259,13 @@ class _Training:
         """Where the run goes."""
         return parse_location(self.folder or self.opened.base / "runs" / self.opened.settings.name)
 
-    def run(self, callbacks: Sequence[Callback], ranks: "Ranks") -> TrainResult:
-        """Train in this process, alone or as one of several ranks."""
+    def run(
+        self, callbacks: Sequence[Callback], ranks: "Ranks"
+    ) -> tuple[TrainResult, "PackedDataset | None"]:
+        """Train in this process, alone or as one of several ranks.
+
+        Returns the packed data, too, unless the run was finished before.
+        """
         from corank.training.train import train_run
 
         location = self.location
@@ -261,10 +283,30 @@ class _Training:
             plan = None
             if begin is not None and not goes_on:
                 plan = warm_starts.plan_warm_start(parse_location(begin), run.config, packed)
+            finished = goes_on and run.finished
             facts = train_run(run, packed, callbacks, goes_on, ranks, plan=plan)
         opened = runs.Run.open(location)
         trained = replace(run, origin=opened.origin) if isinstance(location, Path) else opened
-        return TrainResult.of(trained, facts, location)
+        return TrainResult.of(trained, facts, location), None if finished else packed
+
+    def with_baseline(self, result: TrainResult, packed: "PackedDataset | None") -> TrainResult:
+        """The result with the comparison with boosted trees, by the process that prints it.
+
+        Whatever goes wrong there becomes a line of the report: the run is finished. Without LightGBM, or packed data,
+        nothing is compared.
+        """
+        if packed is None or not result.run.config.baseline or is_started_here() or not is_first():
+            return result
+        try:
+            with show_progress("trees", lambda done, total: None) as advance:
+                document = tree_baseline.compare_last_stage(result.run, packed, advance)
+        except MissingExtraError:
+            return result
+        except Exception as error:  # also of LightGBM, or for want of memory
+            what = str(error) if isinstance(error, CorankError) else f"{type(error).__name__}: {error}"
+            self.report(f"warning: not compared with boosted trees: {what}")
+            return result
+        return replace(result, baseline=None if document is None else ComparisonResult(document))
 
     def _open_folder(self, stack: ExitStack, ranks: "Ranks") -> "Run":
         """Name the run's folder; of a URL, the working folder of the first rank, which publishes it."""
@@ -328,8 +370,13 @@ class _Training:
             how = "go on with --resume, or begin anew with --overwrite"
             raise CheckpointError(f"{self.location}: holds a training; {how}")
 
-    def launch(self, options: list[str], workers: int, max_restarts: int) -> TrainResult:
-        """Pack, and train by several processes, which read the config as it is with all changes."""
+    def launch(
+        self, options: list[str], workers: int, max_restarts: int
+    ) -> tuple[TrainResult, "PackedDataset | None"]:
+        """Pack, and train by several processes, which read the config as it is with all changes.
+
+        Returns what `run` does.
+        """
         from corank.distributed.launch import launch
 
         location = self.location
@@ -338,8 +385,16 @@ class _Training:
             self._require_new(location)  # before packing; of a URL, the first worker looks
         with open_engine(workers=workers) as engine:  # packs before the workers wait for one another
             self._pack(self.opened.settings, self.source, engine)
+        finished = self.resume and self._is_finished()
         flags += [] if self.source is None else [f"--from={self.source}"]
         with self.opened.yaml_file() as config:
             launch(["train", str(config), f"--run={location}", *flags, *options], workers, max_restarts)
         run = runs.Run.open(location)
-        return TrainResult.of(run, run.trained(run.packed()).facts, location)
+        packed = run.packed()
+        return TrainResult.of(run, run.trained(packed).facts, location), None if finished else packed
+
+    def _is_finished(self) -> bool:
+        """Whether the run is finished already."""
+        with suppress(CorankError):
+            return runs.Run.open(self.location).finished
+        return False

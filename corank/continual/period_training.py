@@ -174,7 +174,7 @@ class PeriodTraining:
         before = None if self.live is None else self.live_run
         result = train(
             self.setup.config,
-            self.overrides,
+            [*self.overrides, "baseline=false"],
             resume=True,
             folder=self.folder / RUN,
             report=self.setup.report,

@@ -478,3 +478,4 @@ def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[s
     yield "\nlosses:\n  - {kind: click, stage: rank}\n  - {kind: click, stage: prerank}\n"
     yield "  - {kind: distill, teacher: rank, student: prerank, on: [exposed]}\n"
     yield "\ntrain: {epochs: auto, requests: auto, average: 0.99}\n"
+    yield "\nbaseline: true  # ends a training with boosted trees on the same rows\n"

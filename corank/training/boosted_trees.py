@@ -19,6 +19,7 @@ from corank.core.errors import ConfigError, DataError
 from corank.core.files import atomic_file
 from corank.core.lazy import require
 from corank.core.ragged import Rows
+from corank.core.reports import Progress
 from corank.core.types import Floats
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.shard import Shard
@@ -53,6 +54,7 @@ def grow_trees(
     more: Mapping[str, Any] = MappingProxyType({}),
     valid: LabelledRows | None = None,
     patience: int = 0,
+    progress: Progress = lambda done, total: None,
 ) -> Any:
     """Fit a LightGBM booster.
 
@@ -65,6 +67,7 @@ def grow_trees(
         more: parameters of LightGBM in addition to the settings.
         valid: rows by whose cross-entropy the number of trees is chosen; all are kept if None.
         patience: trees without a better one after which no more are grown.
+        progress: receives how many trees are grown, and of how many at most.
 
     Raises MissingExtraError without LightGBM.
     """
@@ -93,11 +96,14 @@ def grow_trees(
             reference=like,
         )
 
+    def tell(state: Any) -> None:
+        progress(state.iteration + 1, settings.trees)
+
     data = table(rows)
     if valid is None:
-        return lightgbm.train(parameters, data, settings.trees)
+        return lightgbm.train(parameters, data, settings.trees, callbacks=[tell])
     stop = lightgbm.early_stopping(patience, verbose=False)
-    return lightgbm.train(parameters, data, settings.trees, [table(valid, data)], callbacks=[stop])
+    return lightgbm.train(parameters, data, settings.trees, [table(valid, data)], callbacks=[tell, stop])
 
 
 def read_trees(booster: Any, trees: int, leaves: int) -> TreeArrays:
@@ -196,7 +202,13 @@ def flatten_rows(packed: PackedDataset, shard: Shard) -> FlatRows:
     return FlatRows(list(columns), values, [name in few for name in columns])
 
 
-def fit_stage_trees(models: Sequence[JointModel], packed: PackedDataset, seed: int, ranks: Ranks) -> None:
+def fit_stage_trees(
+    models: Sequence[JointModel],
+    packed: PackedDataset,
+    seed: int,
+    ranks: Ranks,
+    progress: Progress = lambda done, total: None,
+) -> None:
     """Fit the trees of every stage that is made of them. A collective: the first rank fits.
 
     Args:
@@ -204,6 +216,7 @@ def fit_stage_trees(models: Sequence[JointModel], packed: PackedDataset, seed: i
         packed: the data.
         seed: of the training.
         ranks: the processes that train together.
+        progress: receives how many trees of a label are grown, and of how many at most.
 
     Raises ConfigError if the packed data lie in object storage, DataError, MissingExtraError without LightGBM.
     """
@@ -219,7 +232,10 @@ def fit_stage_trees(models: Sequence[JointModel], packed: PackedDataset, seed: i
             _write_codes(model, name, ranks)
 
         def fit(network: Trees = network) -> list[dict[str, Any]]:
-            return [_fit_label(packed, models[0].layout, network, label, seed) for label in network.labels]
+            return [
+                _fit_label(packed, models[0].layout, network, label, seed, progress)
+                for label in network.labels
+            ]
 
         fitted = ranks.first_does(fit, f"trees of '{name}'")
         for model in models:
@@ -248,7 +264,7 @@ def _write_codes(model: JointModel, stage: str, ranks: Ranks) -> None:
 
 
 def _fit_label(
-    packed: PackedDataset, layout: Layout, network: Trees, label: str, seed: int
+    packed: PackedDataset, layout: Layout, network: Trees, label: str, seed: int, progress: Progress
 ) -> dict[str, Any]:
     """Fit the trees of a label. Returns their arrays by name, as lists."""
     read, settings = network.read, network.settings
@@ -264,7 +280,7 @@ def _fit_label(
     categorical = [n for n, column in enumerate(read) if column.categorical]
     stop = valid if valid is not None and len(valid.label) else None
     grown = grow_trees(
-        rows, categorical, settings, seed, "model: trees", ONE_CATEGORY, stop, settings.patience
+        rows, categorical, settings, seed, "model: trees", ONE_CATEGORY, stop, settings.patience, progress
     )
     arrays = read_trees(grown, settings.trees, settings.leaves)
     return {name: array.tolist() for name, array in asdict(arrays).items()}

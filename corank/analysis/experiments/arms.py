@@ -56,9 +56,9 @@ class Arm:
 
 
 def identity(config: Config) -> str:
-    """A hash of a config without its name: 24 hex digits."""
+    """A hash of a config without its name, and what follows a training: 24 hex digits."""
     value = plain(config)
-    del value["name"]
+    del value["name"], value["baseline"]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -1,12 +1,33 @@
-"""The comparison of a run with the cascade that needs no joint training: stages of clicks alone, boosted trees last."""
+"""The comparison of a run with the cascade that needs no joint training: stages of clicks alone, boosted trees last.
 
+Of the last stage alone it takes no training, and so little time that `corank train` may end with it.
+"""
+
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from corank.analysis.comparison import Margins, compare_predicted
+import numpy as np
+
+from corank.analysis.comparison import Margins, compare_evaluations, compare_predicted
+from corank.analysis.comparison_page import SIGNS
 from corank.analysis.evaluated_run import predict_run
 from corank.analysis.experiments.engine import train_trial
-from corank.core.errors import ConfigError
+from corank.core.errors import ConfigError, DataError
+from corank.core.formatting import format_metric
+from corank.core.lazy import require
 from corank.core.reports import Progress
+from corank.core.settings import validate
+from corank.data.packed.dataset import PackedDataset
+from corank.distributed.ranks import ALONE
+from corank.evaluation.inputs import exposed_inputs
+from corank.evaluation.measures import Evaluation, StageEvaluation
+from corank.evaluation.predict import predict_split
+from corank.features.input_layout import Layout
+from corank.metrics.metric import validation_metrics
+from corank.models.joint import JointModel
+from corank.models.settings.trees import TreesSettings
+from corank.models.trees import code_columns
+from corank.training.boosted_trees import fit_stage_trees
 from corank.training.config.config import Config
 from corank.training.config.config_file import from_plain, plain
 from corank.training.run import Run
@@ -16,6 +37,10 @@ TREES = "trees"
 _ROLE = ("name", "keep", "cuts", "labels", "value")
 """Keys of the last stage that define its purpose, not its model."""
 _DROPPED = ("teachers", "tree_teachers", "export")
+MOST_NUMBERS = 16_000_000
+"""Rows times columns that trees read, and numbers of their tables, at most, for `compare_last_stage`: 500 trees of so
+many take half a minute on a core of an EPYC, and less than 1 GB."""
+_HELD_OUT = ("test", "valid")
 
 
 def compare_with_trees(run: Run, split: str, progress: Progress, margins: Margins) -> dict[str, Any]:
@@ -52,7 +77,7 @@ def tree_baseline(run: Run) -> Config:
         raise ConfigError(f"{run.folder}: it has one stage; `trees` replaces the last of several")
     values = plain(config)
     last = values["stages"][-1]
-    values["stages"][-1] = {"model": "trees"} | {key: last[key] for key in _ROLE if key in last}
+    values["stages"][-1] = _in_role_of(last)
     values["losses"] = [
         {"kind": "click", "stage": stage.name, "label": label}
         for stage in before
@@ -67,3 +92,93 @@ def tree_baseline(run: Run) -> Config:
         stop = before[-1].name, label if label in before[-1].labels else before[-1].main, metric
         values["train"]["early_stop"]["metric"] = ".".join(stop)
     return from_plain(values, f"{run.folder}, with trees", run.base)
+
+
+def _in_role_of(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """Trees in place of a stage, as plain values."""
+    return {"model": "trees"} | {key: stage[key] for key in _ROLE if key in stage}
+
+
+def compare_last_stage(run: Run, packed: PackedDataset, progress: Progress) -> dict[str, Any] | None:
+    """Fit trees in place of a run's last stage, and compare both on the exposed rows of `test`, or else of `valid`.
+
+    The trees are those of `compare_with_trees`, for the last stage's main label alone.
+
+    Args:
+        run: a finished run.
+        packed: its packed data.
+        progress: receives how many trees are grown, and of how many at most.
+
+    Returns the document of `compare_runs` with that stage and label alone; None if no rows are held out, or the last
+    stage is trees itself. Raises DataError if there is too much to fit in a minute, or nothing to fit; ConfigError if
+    the packed data lie in object storage; MissingExtraError without LightGBM.
+    """
+    require("lightgbm", "baseline")
+    last = run.config.stages[-1]
+    split = next((name for name in _HELD_OUT if packed.splits.get(name)), None)
+    if split is None or last.fitted:
+        return None
+    values = _in_role_of(plain(run.config)["stages"][-1]) | {"labels": [last.main], "value": last.main}
+    trees = validate(TreesSettings, values, f"stages.{last.name}")
+    layout = Layout(packed.schema, packed.encoders.sizes)
+    if packed.url is None:  # else fitting refuses them, before they are fetched
+        _require_few(packed, layout, {"train", "valid", split}, last.main, run)
+    fitted = JointModel([trees], layout)
+    fit_stage_trees([fitted], packed, run.config.train.seed, ALONE, progress)
+    ours, theirs = (
+        _evaluate_exposed(model, packed, split, last.name, last.main)
+        for model in (run.model(packed)[0], fitted)
+    )
+    return compare_evaluations({"split": split, "a": str(run.folder), "b": TREES}, ours, theirs, Margins())
+
+
+def _require_few(
+    packed: PackedDataset, layout: Layout, splits: Collection[str], label: str, run: Run
+) -> None:
+    """Raise DataError if it would take longer than about a minute to fit trees to splits, and to score one."""
+    shards = [shard for name in splits for shard in packed.splits.get(name, ())]
+    rows = sum(int(np.count_nonzero(shard.labels[label] >= 0)) for shard in shards)
+    columns = len(code_columns(layout))
+    tables = sum(count * dim for dim, count in layout.table_rows.items())
+    if rows * columns + tables > MOST_NUMBERS:
+        raise DataError(
+            f"{rows:,} rows of {columns:,} columns, and tables of {tables:,} numbers, may take more than a minute; "
+            f"`corank compare {run.folder} {TREES}` takes its time"
+        )
+
+
+def _evaluate_exposed(
+    model: JointModel, packed: PackedDataset, split: str, stage: str, label: str
+) -> Evaluation:
+    """Measure a stage on the exposed candidates of a split by the metrics of validation."""
+    exposed = {len(packed.data.levels) - 1: None}
+    predictions = predict_split(model, packed, split, exposed, names=[stage])
+    inputs = exposed_inputs(predictions, stage, label)
+    measures = {name: metric.measure(inputs) for name, metric in validation_metrics().items()}
+    stages = {stage: StageEvaluation({label: measures}, {}, {})}
+    return Evaluation(split, len(predictions.requests.size), len(predictions.level), stages, {}, {})
+
+
+def describe_baseline(document: Mapping[str, Any]) -> list[str]:
+    """What `compare_last_stage` found, in a line; a second one says what to look at if trees are surely ahead."""
+    ((stage, populations),) = document["stages"].items()
+    ((label, metrics),) = populations["exposed"].items()
+    head, figure = (
+        f"boosted trees on the same rows ({document['split']}): {stage}.{label}.auc",
+        metrics.get("auc"),
+    )
+    if figure is None:
+        return [f"{head} is not defined there"]
+    low, high = figure["low"], figure["high"]
+    bounds = "" if low is None else f" [{low:+.4f}, {high:+.4f}]"
+    compared = (
+        f"{head} {format_metric(figure['a'])}, trees {format_metric(figure['b'])}: "
+        f"{figure['difference']:+.4f}{bounds}"
+    )
+    if SIGNS[figure["verdict"]] >= 0:
+        return [compared]
+    return [
+        compared,
+        "trees are ahead: look at the features that `corank check` advises, search settings by `corank tune`, or let "
+        f"trees rank (model: trees); all figures: `corank compare {document['a']} {TREES}`",
+    ]

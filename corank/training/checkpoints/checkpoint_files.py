@@ -375,8 +375,8 @@ def _unwritable(folder: Path, ranks: Ranks, error: Exception) -> CheckpointError
     )
 
 
-MAY_CHANGE = {"packed", "train.tables"}
-"""Keys of a config that may change when a training continues: they say where data and weights lie."""
+MAY_CHANGE = {"packed", "train.tables", "baseline"}
+"""Keys of a config that may change when a training continues: they say where data and weights lie, and what follows."""
 AFTERWARDS = ("drift.", "export.")
 """Prefixes of keys that do not affect training, and that may change, too."""
 

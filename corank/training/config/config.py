@@ -99,6 +99,9 @@ class Config(Settings):
     """Lets the bundle find candidates itself."""
     train: TrainSettings = TrainSettings()
     """How the networks learn."""
+    baseline: bool = False
+    """Whether `corank train` ends with a comparison of the last stage with boosted trees on the same rows; importers
+    write true. Needs the extra `trees`, without which nothing is compared."""
     export: ExportSettings = ExportSettings()
     """How the bundle stores what is computed of every item ahead of requests."""
     drift: DriftSettings = DriftSettings()
