@@ -23,6 +23,7 @@ SETTINGS = [
     "--set=train.checkpoint_every=2",
     "--set=train.average=0.9",
     "--set=train.precision=fp32",
+    "--set=baseline=true",
 ]
 WORKERS = ["-m", "corank", "train"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
@@ -65,11 +66,13 @@ def test_a_killed_rank_under_torchrun_ends_as_an_unbroken_run_of_workers(tmp_pat
     assert code == 0, printed
     assert printed.count("restart 1: going on from the last checkpoint") == 1
     assert printed.count("kept epoch") == 1
+    assert printed.count("boosted trees on the same rows (test)") == 1
 
     code, printed = end(start(WORKERS, tmp_path / "whole", "--workers=2", "--timeout=60"))
     assert code == 0, printed
     assert "error" not in printed.lower()
     assert printed.count("kept epoch") == 1
+    assert printed.count("boosted trees on the same rows (test)") == 1
     whole, restarted = Run.open(tmp_path / "whole"), Run.open(tmp_path / "killed")
     assert same_model(whole, restarted)
     assert (

@@ -37,9 +37,9 @@ TREES = "trees"
 _ROLE = ("name", "keep", "cuts", "labels", "value")
 """Keys of the last stage that define its purpose, not its model."""
 _DROPPED = ("teachers", "tree_teachers", "export")
-MOST_NUMBERS = 16_000_000
+MOST_NUMBERS = 10_000_000
 """Rows times columns that trees read, and numbers of their tables, at most, for `compare_last_stage`: 500 trees of so
-many take half a minute on a core of an EPYC, and less than 1 GB."""
+many are fitted and followed within a minute on a core of an EPYC, and hold less than 1 GB."""
 _HELD_OUT = ("test", "valid")
 
 

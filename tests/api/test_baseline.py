@@ -1,0 +1,136 @@
+"""`baseline: true`: a training that ends with boosted trees on the same rows, and what must not come of it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import polars as pl
+import pytest
+from safetensors.torch import load_file
+
+import corank
+from corank.analysis.experiments import tree_baseline
+from corank.analysis.experiments.arms import identity
+from corank.analysis.experiments.tree_baseline import describe_baseline
+from corank.core.settings import validate
+from corank.datasets.feed.simulate import simulate_world
+from corank.datasets.lists import Lists, import_lists
+from corank.training.config.config_file import read
+from tests.support.command_line import run_corank
+
+pytestmark = pytest.mark.slow
+
+LINE = "boosted trees on the same rows (test): rank.click.auc "
+FEW = ["train.epochs=1", "train.requests=64"]
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The config of an imported log, and beside it `runs/lists`, which was trained without trees."""
+    folder = tmp_path_factory.mktemp("lists")
+    simulate_world(folder / "world", requests=300, candidates=50, users=60, items=400)
+    rows = pl.read_parquet(folder / "world/log/*.parquet").filter(level="exposed")
+    lists = rows.group_by("user_id", "time", maintain_order=True).agg(shown="item_id", clicked="is_click")
+    lists.write_parquet(folder / "lists.parquet")
+    columns = {"candidates": "shown", "user": "user_id", "time": "time", "labels": "clicked"}
+    import_lists(folder / "lists.parquet", folder / "out", validate(Lists, columns, "import lists"))
+    corank.train(folder / "out/config.yaml", [*FEW, "baseline=false"])
+    return folder / "out/config.yaml"
+
+
+def weights(run: Path) -> dict[str, list[float]]:
+    """The numbers of a trained model, by tensor."""
+    (file,) = run.rglob("model/**/*.safetensors")
+    return {name: tensor.flatten().tolist() for name, tensor in load_file(file).items()}
+
+
+def train(config: Path, folder: Path, **options: Any) -> tuple[corank.TrainResult, list[str]]:
+    """Train, and return what was said of trees, too."""
+    said: list[str] = []
+    result = corank.train(config, FEW, folder=folder, report=said.append, **options)
+    return result, [line for line in said if "trees" in line]
+
+
+def test_a_training_of_an_imported_log_ends_with_trees(
+    imported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = [f"--set={change}" for change in FEW]
+    code, out, err = run_corank(capsys, "train", imported, f"--run={tmp_path / 'run'}", *changes, "--json")
+    assert code == 0
+    kept, line, *more = err[err.index("kept epoch ") :].splitlines()
+    assert line.startswith(LINE) and all(text.startswith("trees are ahead: ") for text in more)
+    document = json.loads(out)["baseline"]
+    assert describe_baseline(document) == [line, *more]
+    compared = corank.compare(tmp_path / "run", "trees")
+    ours, theirs = (each["stages"]["rank"]["exposed"]["click"] for each in (document, compared))
+    for name, figures in ours.items():
+        values = {key: value for key, value in figures.items() if isinstance(value, float)}
+        assert {key: theirs[name][key] for key in values} == pytest.approx(values), name
+
+    assert weights(tmp_path / "run") == weights(imported.parent / "runs/lists")
+    assert identity(read(imported)) == identity(read(imported, ["baseline=false"]))
+    again = corank.train(imported, FEW, folder=tmp_path / "run", resume=True)
+    assert again.baseline is None and again.lines == [kept]
+    corank.train(imported, [*FEW, "baseline=false"], folder=tmp_path / "run", resume=True)
+
+
+def test_nothing_is_compared_where_nobody_asks(imported: Path, tmp_path: Path) -> None:
+    assert read(imported).baseline and not read(imported.parents[1] / "world/config.yaml").baseline
+    result = corank.train(imported, [*FEW, "baseline=false"], folder=tmp_path / "run")
+    assert (
+        result.baseline is None and len(result.lines) == 1 and "baseline" not in json.loads(result.to_json())
+    )
+
+
+def test_without_lightgbm_nothing_is_said(
+    imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    result, said = train(imported, tmp_path / "run")
+    assert result.baseline is None and not said and len(result.lines) == 1
+
+
+def test_what_takes_longer_than_a_minute_is_left_to_the_user(
+    imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree_baseline, "MOST_NUMBERS", 10_000)
+    result, said = train(imported, tmp_path / "run")
+    assert result.baseline is None and len(said) == 1
+    assert "3,000 rows of " in said[0] and said[0].endswith(
+        f"`corank compare {tmp_path / 'run'} trees` takes its time"
+    )
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), KeyboardInterrupt()])
+def test_a_run_is_finished_whatever_becomes_of_the_trees(
+    imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*given: object, **named: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr("lightgbm.train", fail)
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            train(imported, tmp_path / "run")
+    else:
+        result, said = train(imported, tmp_path / "run")
+        assert result.baseline is None and len(result.lines) == 1
+        assert said == ["warning: not compared with boosted trees: RuntimeError: no memory"]
+    assert weights(tmp_path / "run") == weights(imported.parent / "runs/lists")
+
+
+def test_it_says_what_to_look_at_if_trees_are_surely_ahead() -> None:
+    def describe(**figure: object) -> list[str]:
+        metrics = {"auc": {"a": 0.7, "b": 0.71, "difference": -0.01} | figure}
+        stages = {"rank": {"exposed": {"click": metrics if figure else {}}}}
+        return describe_baseline({"split": "test", "a": "runs/shop", "stages": stages})
+
+    ahead = describe(low=-0.02, high=-0.001, verdict="worse")
+    assert ahead[0] == f"{LINE}0.7000, trees 0.7100: -0.0100 [-0.0200, -0.0010]"
+    assert len(ahead) == 2 and "`corank check`" in ahead[1] and "`corank compare runs/shop trees`" in ahead[1]
+    assert len(describe(low=-0.02, high=0.001, verdict="no difference shown")) == 1
+    assert describe(low=None, high=None, verdict="no difference shown") == [
+        f"{LINE}0.7000, trees 0.7100: -0.0100"
+    ]
+    assert describe() == [f"{LINE}is not defined there"]
