@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from corank.core.errors import ConfigError
 from corank.core.types import Floats, Ints, Longs
@@ -32,7 +33,7 @@ Attributes = dict[
     str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]
 ]
 """Of an operator of ONNX."""
-AT_ONCE = 1 << 21
+AT_ONCE = 1 << 18
 """Rows times trees that are followed at a time."""
 
 
@@ -166,17 +167,26 @@ class Trees(StageModel):
     def _follow(self, label: int, grown: Tensor, x: Tensor) -> Tensor:
         """Follow those trees that add something: (T,) bool, (N, F) → (N,)."""
         parts = (self.column, self.left, self.right)
-        column, left, right = (part[label][grown].long().flatten() for part in parts)
-        threshold, leaves = self.threshold[label][grown].flatten(), self.value[label][grown]
-        first = torch.arange(len(leaves), device=x.device) * (leaves.shape[1] - 1)
-        node = torch.zeros(len(x), len(leaves), dtype=torch.long, device=x.device)
-        while (inner := node >= 0).any():
-            at = first + node.clamp_min(0)
-            read = column[at]
-            values, bound = x.gather(1, read), threshold[at]
-            goes_left = torch.where(self.categorical[read] > 0, values == bound, values <= bound)
-            node = torch.where(inner, torch.where(goes_left, left[at], right[at]), node)
-        return leaves.T.gather(0, -1 - node).sum(1)
+        column, left, right = (part[label][grown].long() for part in parts)
+        threshold, leaves = self.threshold[label][grown], self.value[label][grown]
+        trees, inner = column.shape
+        # a leaf is a node that leads to itself, so that all rows take as many steps
+        first = torch.arange(trees, device=x.device)[:, None] * (inner + leaves.shape[1])
+        ends = torch.arange(inner, inner + leaves.shape[1], device=x.device).expand(trees, -1)
+        below = [torch.where(child < 0, inner - 1 - child, child) for child in (right, left)]
+        child = torch.stack([torch.cat((side, ends), 1) + first for side in below], 2).flatten()
+        column, threshold = (pad(part, (0, leaves.shape[1])).flatten() for part in (column, threshold))
+        categorical = self.categorical[column] > 0
+        node = first.flatten().expand(len(x), -1)
+        while True:
+            values, bound = x.gather(1, column[node]), threshold[node]
+            goes_left = values <= bound
+            if categorical.any():
+                goes_left = torch.where(categorical[node], values == bound, goes_left)
+            following = child[2 * node + goes_left]
+            if torch.equal(following, node):
+                return leaves.T.gather(0, node - first.flatten() - inner).sum(1)
+            node = following
 
     def arrays(self, label: int) -> TreeArrays:
         """The trees of a label."""
