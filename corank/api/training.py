@@ -27,6 +27,7 @@ from corank.core.lazy import lazy, name_missing_extra
 from corank.core.objects import Location, PathOrUrl, parse_location
 from corank.core.options import Option, Overrides
 from corank.core.reports import Report
+from corank.core.view import Section
 from corank.distributed.launch_environment import is_first, is_started_here
 from corank.engine.base import Engine, open_engine
 from corank.training.callbacks import Callback, check_callbacks
@@ -89,8 +90,12 @@ class TrainResult(Result):
     @property
     def lines(self) -> Sequence[str]:
         """Which epoch was kept, and where the run lies; then how it compares with boosted trees."""
-        compared = [] if self.baseline is None else tree_baseline.describe_baseline(self.baseline)
-        return [f"kept epoch {self.epoch}; run: {self.location}", *compared]
+        return [f"kept epoch {self.epoch}; run: {self.location}", *self._compared]
+
+    @property
+    def _compared(self) -> list[str]:
+        """How it compares with boosted trees."""
+        return [] if self.baseline is None else tree_baseline.describe_baseline(self.baseline)
 
     @property
     def origin(self) -> Origin | None:
@@ -151,9 +156,8 @@ class TrainResult(Result):
     def _repr_html_(self) -> str:
         kept = self.tables["metrics"].filter(pl.col("epoch") == self.epoch, pl.col("value").is_not_null())
         table = kept.pivot("metric", index=["stage", "label"], values="value") if len(kept) else kept
-        return html.render_part(
-            view_frames(f"{self.run.folder}: kept epoch {self.epoch}", {"validation": table})
-        )
+        view = view_frames(f"{self.run.folder}: kept epoch {self.epoch}", {"validation": table})
+        return html.render_part(replace(view, sections=[*view.sections, Section("", self._compared)]))
 
 
 def _split(name: str) -> tuple[str, str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ import corank
 from corank.analysis.experiments import tree_baseline
 from corank.analysis.experiments.arms import identity
 from corank.analysis.experiments.tree_baseline import describe_baseline
+from corank.api.results import ComparisonResult
 from corank.core.settings import validate
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.lists import Lists, import_lists
@@ -72,6 +74,9 @@ def test_a_training_of_an_imported_log_ends_with_trees(
     assert identity(read(imported)) == identity(read(imported, ["baseline=false"]))
     again = corank.train(imported, FEW, folder=tmp_path / "run", resume=True)
     assert again.baseline is None and again.lines == [kept]
+    shown = replace(again, baseline=ComparisonResult(document))
+    assert shown.lines == [kept, line, *more] and LINE in shown._repr_html_()
+    assert json.loads(shown.to_json())["baseline"] == document
     corank.train(imported, [*FEW, "baseline=false"], folder=tmp_path / "run", resume=True)
 
 
@@ -81,6 +86,15 @@ def test_nothing_is_compared_where_nobody_asks(imported: Path, tmp_path: Path) -
     assert (
         result.baseline is None and len(result.lines) == 1 and "baseline" not in json.loads(result.to_json())
     )
+
+
+def test_trees_are_not_compared_with_trees(imported: Path, tmp_path: Path) -> None:
+    trees = [
+        "stages.1={name: rank, model: trees, keep: 10, trees: 2}",
+        "losses=[{kind: click, stage: prerank}]",
+    ]
+    result = corank.train(imported, [*FEW, *trees], folder=tmp_path / "run")
+    assert result.run.config.baseline and result.baseline is None
 
 
 def test_without_lightgbm_nothing_is_said(

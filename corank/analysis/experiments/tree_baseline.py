@@ -38,8 +38,8 @@ _ROLE = ("name", "keep", "cuts", "labels", "value")
 """Keys of the last stage that define its purpose, not its model."""
 _DROPPED = ("teachers", "tree_teachers", "export")
 MOST_NUMBERS = 10_000_000
-"""Rows times columns that trees read, and numbers of their tables, at most, for `compare_last_stage`: 500 trees of so
-many are fitted and followed within a minute on a core of an EPYC, and hold less than 1 GB."""
+"""Rows times columns that trees read, and numbers of their tables, at most, for `compare_last_stage`. To fit and follow
+500 trees of so many takes half a minute of a core of an EPYC, a minute of one half as fast, and less than 1 GB."""
 _HELD_OUT = ("test", "valid")
 
 
@@ -109,20 +109,20 @@ def compare_last_stage(run: Run, packed: PackedDataset, progress: Progress) -> d
         packed: its packed data.
         progress: receives how many trees are grown, and of how many at most.
 
-    Returns the document of `compare_runs` with that stage and label alone; None if no rows are held out, or the last
-    stage is trees itself. Raises DataError if there is too much to fit in a minute, or nothing to fit; ConfigError if
-    the packed data lie in object storage; MissingExtraError without LightGBM.
+    Returns the document of `compare_runs` with that stage and label alone; None if no rows are held out, the last stage
+    is trees itself, or the packed data lie in object storage, where trees cannot be fitted. Raises DataError if there
+    is too much to fit in a minute, or nothing to fit; ConfigError if trees can read no feature; MissingExtraError
+    without LightGBM.
     """
     require("lightgbm", "baseline")
     last = run.config.stages[-1]
     split = next((name for name in _HELD_OUT if packed.splits.get(name)), None)
-    if split is None or last.fitted:
+    if split is None or last.fitted or packed.url is not None:
         return None
     values = _in_role_of(plain(run.config)["stages"][-1]) | {"labels": [last.main], "value": last.main}
     trees = validate(TreesSettings, values, f"stages.{last.name}")
     layout = Layout(packed.schema, packed.encoders.sizes)
-    if packed.url is None:  # else fitting refuses them, before they are fetched
-        _require_few(packed, layout, {"train", "valid", split}, last.main, run)
+    _require_few(packed, layout, {"train", "valid", split}, last.main, run)
     fitted = JointModel([trees], layout)
     fit_stage_trees([fitted], packed, run.config.train.seed, ALONE, progress)
     ours, theirs = (
