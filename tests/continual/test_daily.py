@@ -21,6 +21,7 @@ from corank.serving.http.follower import Follower, sample_requests
 from corank.serving.store.base import open_store
 from corank.serving.store.source import StoreSource
 from corank.training.config.yaml_values import read_yaml_file
+from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.shared import finished_bundle, shared
 
@@ -141,6 +142,7 @@ def test_each_period_goes_on_from_the_one_before_and_a_second_call_changes_nothi
         deliver(world, day, lambda rows, n=n: in_hour(rows, n))  # type: ignore[misc]
     config = read_yaml_file(world / "config.yaml")
     config["drift"] = dict.fromkeys(("rows", "psi", "new_ids", "missing"))  # of a day against an hour
+    config["baseline"] = True
     (world / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     write_settings(world, period="1h", holdout="10m", first=DAYS[1], keep=1)
     names = [DAYS[0], f"{DAYS[1]}T00", f"{DAYS[1]}T01"]
@@ -156,6 +158,8 @@ def test_each_period_goes_on_from_the_one_before_and_a_second_call_changes_nothi
     assert stored == [second.version, third.version], "the first is older than the one beside the live one"
     bundle = Bundle.open(world / "daily" / "periods" / third.period / "bundle")
     assert bundle.manifest.items_as_of == ItemsAsOf(change=1)
+    run = Run.open(world / "daily" / "periods" / third.period / "run")
+    assert not run.config.baseline, "no period waits for boosted trees"
     files = {path: path.stat().st_mtime_ns for path in world.rglob("*.json")}
     again = corank.daily(world / "daily.yaml")
     assert again.records == result.records

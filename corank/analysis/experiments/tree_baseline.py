@@ -163,11 +163,8 @@ def describe_baseline(document: Mapping[str, Any]) -> list[str]:
     """What `compare_last_stage` found, in a line; a second one says what to look at if trees are surely ahead."""
     ((stage, populations),) = document["stages"].items()
     ((label, metrics),) = populations["exposed"].items()
-    head, figure = (
-        f"boosted trees on the same rows ({document['split']}): {stage}.{label}.auc",
-        metrics.get("auc"),
-    )
-    if figure is None:
+    head = f"boosted trees on the same rows ({document['split']}): {stage}.{label}.auc"
+    if (figure := metrics.get("auc")) is None:
         return [f"{head} is not defined there"]
     low, high = figure["low"], figure["high"]
     bounds = "" if low is None else f" [{low:+.4f}, {high:+.4f}]"
