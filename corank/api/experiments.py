@@ -27,6 +27,7 @@ from corank.core.objects import PathOrUrl, parse_location, require_local
 from corank.core.options import FACTORS, Option, Overrides
 from corank.core.reports import Progress, Report
 from corank.training.checks.data_check import TrainingDataCheck
+from corank.training.checks.log_profile import find_outcomes
 from corank.training.config.config import Config, with_moments
 from corank.training.config.config_file import read
 from corank.training.packed_data import open_or_pack
@@ -191,7 +192,7 @@ def _open_data(
         raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
     with lock, opened_config.frames.named():
         packed = open_or_pack(config, base, report)
-        TrainingDataCheck.of(config, packed).require()
+        TrainingDataCheck.of(config, packed, outcomes=find_outcomes(config, base)).require()
         yield engine.TrialData(packed, base, folder, report)
 
 

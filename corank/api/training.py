@@ -345,7 +345,12 @@ class _Training:
                 report(f"restart {ranks.restarts}: going on from the last checkpoint")
             return True, begin
         warm_starts.require_epochs(run.config, source)
-        checked = data_check.TrainingDataCheck.of(run.config, packed, continues=source is not None)
+        # of packed data that continue others the whole log would be read for the days since
+        whole = packed.manifest.continued is None
+        profile = log_profile.profile_log(run.config, run.base) if whole else None
+        checked = data_check.TrainingDataCheck.of(
+            run.config, packed, source is not None, () if profile is None else profile.outcomes
+        )
         checked.require()
         origin = None
         if source is not None:
@@ -355,8 +360,8 @@ class _Training:
         checked.report(report)
         for line in trainer.precision_warnings(run.config.train.precision, trainer.device()):
             report(f"warning: {line}")
-        if packed.manifest.continued is None:  # else the whole log would be read for the days since
-            log_profile.profile_log(run.config, run.base).report(report)
+        if profile is not None:
+            profile.report(report)
         if origin is not None:
             for line in (f"from {source}, after {origin.step:,} steps:", *origin.lines()):
                 report(line)

@@ -5,13 +5,12 @@ click are told apart.
 """
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from corank.core.types import Mask
+from corank.datasets.list_outcomes import LabelledLists
 from corank.datasets.whole_numbers import FEW, WholeNumbers
 
 MOST_CATEGORIES = 1000
@@ -19,18 +18,10 @@ MOST_CATEGORIES = 1000
 RARE = 5
 OFTEN = 100
 """An item that is shown in training less often gets no embedding of its own: its rates and columns say more."""
-SAMPLE = 200_000
-"""Impressions that are looked at, at most; the last ones."""
-LATE_AUC = 0.97
-"""A number that orders clicked above other candidates so well, alone, was hardly known before the click."""
-ENOUGH = 20
-"""Clicked and other candidates, or requests, that a verdict on a column rests on, each, at least."""
 MOSTLY = 0.5
 """A list with a larger share of candidates of its own impression records what happened to them."""
 USUAL_LENGTH = 50
 """A feature of kind ids reads so many values by default."""
-
-_LATE_NAME = re.compile(r"(^|_)(dwell|play|played|watch|watched|stay|scroll|read_time|view_time|viewed)(_|$)")
 
 
 @dataclass(frozen=True)
@@ -104,54 +95,33 @@ def has_repeats(candidates: str) -> pl.Expr:
 
 
 def describe_along(
-    log: pl.LazyFrame,
-    candidates: str,
-    label: str,
-    aligned: bool,
-    names: Sequence[str],
-    named: bool,
-    numbers: WholeNumbers,
+    lists: LabelledLists, names: Sequence[str], named: bool, numbers: WholeNumbers
 ) -> list[AlongColumn]:
-    """Describe columns with an element a candidate as features.
+    """Describe columns of lists with an element a candidate as features.
 
     Args:
-        log: the impressions, in the order of time.
-        candidates: the column of candidates.
-        label: the column of lists of 0 and 1, an element a candidate, if `aligned`; else of the clicked candidates.
-        aligned: which of both it is.
+        lists: the impressions.
         names: the columns.
-        named: whether they were named as features: then none counts as logged after the click.
+        named: whether they were named as features: then one that looks late is described, too.
         numbers: tells ids from numbers.
-    """
-    chosen = log.select(pl.col(candidates).alias("@item"), pl.col(label).alias("@label"), *names)
-    rows = chosen.tail(SAMPLE).collect().explode("@item", *(["@label"] if aligned else []), *names)
-    label_of = pl.col("@label") == 1 if aligned else pl.col("@item").is_in(pl.col("@label"))
-    clicked = rows.select(label_of.fill_null(False)).to_series().to_numpy()
-    late = {name: "" if named else why_late(name, rows[name], clicked) for name in names}
-    return [
-        AlongColumn(name, "" if why else _settings(rows[name], numbers), why) for name, why in late.items()
-    ]
-
-
-def describe_lists(
-    log: pl.LazyFrame, candidates: str, label: str, aligned: bool, names: Sequence[str]
-) -> list[AlongColumn]:
-    """Describe columns of lists of texts or whole numbers that are of the request, as features of it.
-
-    Args:
-        log: the impressions, in the order of time.
-        candidates: the column of candidates.
-        label: the column of lists of 0 and 1, an element a candidate, if `aligned`; else of the clicked candidates.
-        aligned: which of both it is.
-        names: the columns.
     """
     if not names:
         return []
-    rows = log.select(candidates, label, *names).tail(SAMPLE).collect()
-    ones = pl.col(label).list.sum() if aligned else pl.col(label).list.len()
-    clicked = rows.select((ones > 0).fill_null(False)).to_series().to_numpy()
-    shown = pl.col(candidates).cast(pl.List(pl.String))
-    longest = log.select(pl.col(names).list.len().max()).collect(engine="streaming").row(0, named=True)
+    rows = lists.rows(names)
+    late = {name: lists.why_late(name, rows) for name in names}
+    return [
+        AlongColumn(name, "" if why and not named else _settings(rows[name], numbers), why)
+        for name, why in late.items()
+    ]
+
+
+def describe_lists(lists: LabelledLists, names: Sequence[str]) -> list[AlongColumn]:
+    """Describe columns of lists of texts or whole numbers that are of the request, as features of it."""
+    if not names:
+        return []
+    rows = lists.impressions(names)
+    shown = pl.col(lists.candidates).cast(pl.List(pl.String))
+    longest = lists.log.select(pl.col(names).list.len().max()).collect(engine="streaming").row(0, named=True)
     columns = []
     for name in names:
         values = pl.col(name).cast(pl.List(pl.String)).list.drop_nulls().list.unique()
@@ -165,50 +135,9 @@ def describe_lists(
             if among > MOSTLY * own
             else ""
         )
-        filled = rows[name].list.len().fill_null(0).to_numpy() > 0
-        late = late or _why_late_list(name, filled, clicked) if own else "its lists hold no value"
+        late = late or lists.why_late_list(name, rows) if own else "its lists hold no value"
         columns.append(AlongColumn(name, f"side: context, kind: ids, min_count: {RARE}{last}", late))
     return columns
-
-
-def _why_late_list(name: str, filled: Mask, clicked: Mask) -> str:
-    """Say why lists of requests, filled or empty, look as if they were logged after the click; blank if they do not."""
-    if _LATE_NAME.search(name.lower()):
-        return "its name says what happens after a click"
-    enough = min(clicked.sum(), (~clicked).sum()) >= ENOUGH
-    if enough and filled[clicked].mean() > 0.5 and filled[~clicked].mean() < 0.01:
-        return "it is empty unless a candidate was clicked"
-    return ""
-
-
-def why_late(name: str, column: pl.Series, clicked: Mask) -> str:
-    """Say why a column looks as if it was logged after the click; blank if it does not.
-
-    Args:
-        name: of the column.
-        column: a value a candidate: (N,).
-        clicked: whether each was clicked: (N,).
-    """
-    if _LATE_NAME.search(name.lower()):
-        return "its name says what happens after a click"
-    if min(clicked.sum(), (~clicked).sum()) < ENOUGH:
-        return ""
-    known = column.is_not_null().to_numpy()
-    if known[clicked].mean() > 0.5 and known[~clicked].mean() < 0.01:
-        return "it is missing unless the candidate was clicked"
-    if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
-        return ""
-    values = column.cast(pl.Float64).fill_nan(None).fill_null(0.0)
-    alone = _auc(values, clicked)
-    if max(alone, 1 - alone) >= LATE_AUC:
-        return f"alone it tells clicked candidates from others with an AUC of {max(alone, 1 - alone):.3f}"
-    return ""
-
-
-def _auc(values: pl.Series, clicked: Mask) -> float:
-    """The share of pairs of a clicked and another candidate that the values order, ties counted half."""
-    rank, ones = values.rank("average").to_numpy(), int(clicked.sum())
-    return float((rank[clicked].sum() - ones * (ones + 1) / 2) / (ones * (len(values) - ones)))
 
 
 def _length(column: pl.Expr, kind: pl.DataType) -> pl.Expr:

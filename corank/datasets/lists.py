@@ -44,11 +44,13 @@ from corank.datasets.list_files import (
     require_column,
     too_large,
 )
+from corank.datasets.list_outcomes import LabelledLists, find_late_context
 from corank.datasets.list_tables import name_apart, write_items, write_users
 from corank.datasets.shown_order import Role, ShownOrder, find_order, training_rows
 from corank.datasets.whole_numbers import WholeNumbers
 
 _FIRST_LABEL = "click"
+_BEFORE = "if it is known before, add it as a feature and to known_before"
 IMPRESSION, TIME = "impression", "time"
 """Columns that the import adds: the number of an impression, if none of the log names it or its user; its time."""
 BEGIN = datetime(2000, 1, 1)
@@ -332,6 +334,8 @@ class _Features:
     """Columns with an element a candidate that are features, or the position."""
     left_out: list[str]
     """Columns that are no features, and why."""
+    known: list[str]
+    """Columns that look as if logged after the click, and are named."""
     order: ShownOrder
     """The positions of candidates."""
     numbers: WholeNumbers
@@ -355,12 +359,16 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path, re
     training = training_rows(log, columns.time, facts.split)
     order = find_order(training, columns.candidates, first, bool(labels), chosen, named, columns.position)
     numbers = WholeNumbers(training, columns.candidates, columns.user, first, bool(labels), report)
-    lines = describe_context(facts.types, used | order.taken, numbers)
+    marks = dict.fromkeys(labels, True) | dict.fromkeys(_names(columns.chosen), False)
+    lists = LabelledLists(log, columns.candidates, columns.time, marks)
+    late = find_late_context(lists, facts.types, used | order.taken)
+    lines = describe_context(facts.types, used | order.taken | late.keys(), numbers)
     if facts.users:
         user = name_column(columns.user, "side: user, kind: id, min_count: 30")
         lines = {free_name(columns.user, {}): user} | lines
-    left_out, along = [f"{name}: {why}" for name, why in unlike.items() if name not in others], []
-    for column in describe_lists(log, columns.candidates, first, bool(labels), others):
+    left_out, along, known = [f"{name}: {why}" for name, why in unlike.items() if name not in others], [], []
+    left_out += [f"{name}: {why}; {_BEFORE}" for name, why in late.items()]
+    for column in describe_lists(lists, others):
         if column.late:
             left_out.append(f"{column.name}: {column.late}")
         else:
@@ -370,16 +378,17 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path, re
     if order.role == "effect" and order.logged in chosen:
         along.append(order.logged)
     tried = [name for name in named or chosen if name not in order.taken]
-    for column in describe_along(log, columns.candidates, first, bool(labels), tried, bool(named), numbers):
-        if column.late:
+    for column in describe_along(lists, tried, bool(named), numbers):
+        if column.late and not named:
             left_out.append(f"{column.name}: {column.late}; if it is known before, name it as --along")
         else:
             along.append(column.name)
+            known += [column.name] if column.late else []
             feature = free_name(column.name, lines)
             lines[feature] = name_column(column.name, column.settings)
             if "kind: number" in column.settings:
                 lines[free_name(f"{feature}_rank", lines)] = f"{{kind: within, of: {feature}}}"
-    return _Features(lines, along, left_out, order, numbers)
+    return _Features(lines, along, left_out, known, order, numbers)
 
 
 def _write_tables(
@@ -458,7 +467,9 @@ def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[s
     titles = [_FIRST_LABEL, *(f"label_{n}" for n in range(1, len(named)))]
     for title, column in zip(titles, named, strict=True):
         yield f"    {title}: {{column: {column}}}\n"
-    yield f"  split: {facts.split}\n\nfeatures:\n"
+    yield f"  split: {facts.split}\n\n"
+    yield f"known_before: [{', '.join(map(_yaml, features.known))}]\n\n" if features.known else ""
+    yield "features:\n"
     for name, settings in features.lines.items():
         yield f"  {_yaml(name)}: {settings}\n"
     for line in features.left_out:

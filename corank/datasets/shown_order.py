@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 
 from corank.core.errors import DataError
 from corank.datasets.importer import ImportedSplit
-from corank.datasets.list_columns import ENOUGH, free_name
+from corank.datasets.list_columns import free_name
 from corank.features.log_schema import POSITIONS
 
 ROLES = ("auto", "effect", "feature", "none")
@@ -22,8 +22,8 @@ SURE = 5.0
 """Standard errors by which clicked candidates stand elsewhere than drawn ones, at least, for the order to be shown."""
 LEAST_RATIO = 1.1
 """How much more often candidates of one end of a list are clicked than those of the other, at least."""
-NEARLY_ALL = 0.95
-"""A rule that so many lists obey was followed when they were written."""
+NEARLY_ALL, ENOUGH = 0.95, 20
+"""A rule that this share of at least so many lists obey was followed when they were written."""
 
 
 def _read_role(role: str) -> str:

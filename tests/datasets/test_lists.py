@@ -110,7 +110,7 @@ def test_what_belongs_to_candidates_is_a_feature_unless_it_was_logged_later(
     assert not {"after", "read_time", "other"} & {*summary.features}
     left_out = [line for line in said if line.startswith("left out: ")]
     for reason in (
-        "after: alone it tells",
+        "after: it is 0.25 unless 'clicked' is 1",
         "read_time: its name says",
         "other: 100% of its values are candidates of the same impression",
         "floats: 300 lists are of another length",
@@ -166,7 +166,7 @@ def test_lists_of_the_request_are_features_unless_they_say_what_was_clicked(
     assert {"searches", "seen"} <= {*imported.features}
     left_out = {line.split(": ")[1]: line.split(": ", 2)[2] for line in said if line.startswith("left out: ")}
     assert left_out == {
-        "after": "it is empty unless a candidate was clicked",
+        "after": "it is empty unless 'clicked' is 1 for a candidate",
         "dwell": "its name says what happens after a click",
         "shown": "100% of its values are candidates of the same impression",
         "blank": "its lists hold no value",

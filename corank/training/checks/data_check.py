@@ -157,13 +157,19 @@ class TrainingDataCheck:
     """Whether the training begins at the weights of an earlier run."""
     single: Sequence[str] = ()
     """Features with one bucket: their training values are all equal. Known of packed data."""
+    outcomes: Sequence[str] = ()
+    """What is read that looks known only after the request. Known of the log's tables."""
 
     @classmethod
-    def of(cls, config: Config, packed: PackedDataset, continues: bool = False) -> "TrainingDataCheck":
+    def of(
+        cls, config: Config, packed: PackedDataset, continues: bool = False, outcomes: Sequence[str] = ()
+    ) -> "TrainingDataCheck":
         """Count the splits of packed data that training reads."""
         splits = {s: SplitCounts.of(packed, s) for s in packed.data.split_names if s != "test"}
         planned = plan_training(config, splits["train"].requests)
-        return cls(planned, splits, continues=continues, single=find_single_buckets(packed))
+        return cls(
+            planned, splits, continues=continues, single=find_single_buckets(packed), outcomes=outcomes
+        )
 
     def require(self) -> None:
         """Raise DataError if training could not learn what the config asks for."""
@@ -208,13 +214,13 @@ class TrainingDataCheck:
 
     @cached_property
     def faults(self) -> list[str]:
-        """Say what cannot be learnt or stopped by; training is refused for each."""
+        """Say what cannot be learnt or stopped by, or would be falsely learnt; training is refused for each."""
         faults = []
         for learner in self.learners:
             targets = self.targets(learner, "train")
             if learner.losses and not (targets.positives and targets.negatives):
                 faults.append(self._cannot_learn(learner, targets))
-        return [*faults, *self._fitted_faults(), *self._stop_faults()]
+        return [*faults, *self._fitted_faults(), *self._stop_faults(), *self.outcomes]
 
     def _fitted_faults(self) -> Iterator[str]:
         counts = self.splits["train"].labels

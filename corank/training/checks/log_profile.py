@@ -16,6 +16,7 @@ from corank.data.tables import Table
 from corank.data.vector_files import with_vector_files
 from corank.training.checks.guidance import Guidance, Suggestion
 from corank.training.checks.log_counts import FeatureFacts, LogCounts, SplitRows, count_log, measure_features
+from corank.training.checks.outcome_columns import OutcomeColumns
 from corank.training.config.config import Config
 
 UNKNOWN = 0.3
@@ -159,6 +160,8 @@ class LogProfile:
     """Additions to the config."""
     recipe: str
     """Which losses fit the log and why, and whether the config has them."""
+    outcomes: Sequence[str]
+    """What is read that looks known only after the request; training is refused for each."""
 
     @classmethod
     def of(
@@ -170,7 +173,8 @@ class LogProfile:
         label = config.stages[-1].main
         counts, features = count_log(rows), measure_features(rows, schema, sources, tables, label)
         guidance = Guidance(config, tables, counts, features)
-        return cls(config, counts, features, guidance.suggestions, guidance.recipe)
+        outcomes = OutcomeColumns(config, rows, sources).faults()
+        return cls(config, counts, features, guidance.suggestions, guidance.recipe, outcomes)
 
     @property
     def advice(self) -> list[str]:
@@ -269,13 +273,27 @@ class LogProfile:
 
 def profile_log(config: Config, base: Path) -> LogProfile:
     """Compute the profile of a config's log from its tables, which packing has accepted. Raises DataError."""
+    return LogProfile.of(config, *_open_log(config, base))
+
+
+def find_outcomes(config: Config, base: Path) -> list[str]:
+    """Find what a config reads of its log, which packing has accepted, that looks known only after the request.
+
+    Raises DataError.
+    """
+    tables, sources, summary = _open_log(config, base)
+    rows = SplitRows.of(tables["log"], config.data, config.declared, sources, summary.last)
+    return OutcomeColumns(config, rows, sources).faults()
+
+
+def _open_log(config: Config, base: Path) -> tuple[dict[str, Table], dict[str, Source], LogSummary]:
+    """Open the tables of a config, and find where its columns are and when the log ends. Raises DataError."""
     data, schema, tables = config.data, config.declared, open_tables(config, base)
     sources = find_sources(
         schema, data, tables["log"], tables.get("items"), tables.get("users"), open_events(data, base)
     )
     last = tables["log"].frame.select(tables["log"].moment(data.time).max())
-    summary = LogSummary(0, 0, int(tables["log"].collect(last).item()), {})
-    return LogProfile.of(config, tables, sources, summary)
+    return tables, sources, LogSummary(0, 0, int(tables["log"].collect(last).item()), {})
 
 
 def _between(histogram: Mapping[int, int], begin: int, end: int | None) -> int:

@@ -112,6 +112,7 @@ def check_config(config: Config, base: Path) -> CheckSummary:
             profile.counts.splits,
             profile.counts.misplaced,
             single=[] if packed is None else find_single_buckets(packed),
+            outcomes=profile.outcomes,
         ),
         profile,
         forecast_training(profile, packed, measure_machine()),

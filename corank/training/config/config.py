@@ -85,6 +85,9 @@ class Config(Settings):
     """The folder of the packed data, or its URL in object storage; `packed/NAME` next to the config by default."""
     data: DataSettings
     """The tables and columns of the log."""
+    known_before: list[str] = []
+    """Columns of the log that are known before a request is ranked, although they look like its outcome; `check` and
+    `train` refuse features of others that do."""
     features: dict[str, Feature] = Field(min_length=1)
     """The inputs of the networks, by name."""
     stages: list[Stage] = Field(min_length=1, max_length=MOST_STAGES)
