@@ -29,9 +29,9 @@ HONEST = 0.85
 CHANCE = 0.01
 """An honest mark looks like an outcome at most so often."""
 
-_AFTERWARDS = re.compile(
-    r"(^|_)(dwell|play|played|watch|watched|stay|scroll|read_time|view_time|viewed)(_|$)"
-)
+_HOW_LONG = "(play|watch|view|read|listen|stay)(ed)?_(time|duration|ms|s|secs?|seconds|ratio|percent|percentage|progress)"
+_AFTERWARDS = re.compile(f"(^|_)(dwell|scroll|{_HOW_LONG})(_|$)")
+"""Not `watch_count` or `viewed_at`, which may be of the days before."""
 _EPOCHS = {1: (1e9, 1e10), 1e3: (1e12, 1e13), 1e6: (1e15, 1e16), 1e9: (1e18, 1e19)}
 """Units a second → between which numbers are times since 1970 in that unit, of the years 2001 to 2286."""
 
