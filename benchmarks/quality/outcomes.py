@@ -19,9 +19,9 @@ import polars as pl
 from rich.console import Console
 
 from benchmarks import harness
-from benchmarks.quality.outcome_logs import draw_outcome_log, left_out_by_import, refused_by_check
 from corank.data.outcomes import where_label, why_outcome
 from corank.datasets.kuairand import LOGS
+from tests.support.outcome_logs import draw_outcome_log, left_out_by_import, refused_by_check, write_log
 
 SIZES = (300, 3000, 30_000)
 _AFTER = ("long_view", "play_time_ms", "comment_stay_time", "is_comment")
@@ -33,7 +33,8 @@ def judge(requests: int, seed: int) -> dict[str, list[str]]:
     """Draw a log, and name what passes and what is left out wrongly."""
     log = draw_outcome_log(requests, seed)
     with tempfile.TemporaryDirectory() as folder:
-        refused, left_out = refused_by_check(log, Path(folder)), left_out_by_import(log, Path(folder))
+        write_log(log, Path(folder))
+        refused, left_out = refused_by_check(Path(folder)), left_out_by_import(log, Path(folder))
     return {
         "check.passed": sorted(log.planted.keys() - refused),
         "check.refused": sorted(log.honest.keys() & refused),

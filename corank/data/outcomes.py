@@ -22,14 +22,15 @@ ENOUGH = 20
 """Rows with the label and rows without that a verdict rests on, each, at least; and rows of a value."""
 FEW = 20
 """A column with at most so many values tells by how often it happened at each, whatever their order."""
-WITHIN = 0.95
+WITHIN = 0.93
 """Of the rows that an outcome marks, the share that has the label, at least."""
-HONEST = 0.85
-"""The share that an honest mark may have: nine of ten offers that were taken yesterday may be taken today, too."""
+HONEST = 0.8
+"""The share that an honest mark may have: four of five guests who return to an offer may take it."""
 CHANCE = 0.01
 """An honest mark looks like an outcome at most so often."""
 
-_HOW_LONG = "(play|watch|view|read|listen|stay)(ed)?_(time|duration|ms|s|secs?|seconds|ratio|percent|percentage|progress)"
+_TIMES = "time|duration|ms|s|secs?|seconds|ratio|percent|percentage|progress"
+_HOW_LONG = f"(play|watch|view|read|listen|stay)(ed)?_({_TIMES})"
 _AFTERWARDS = re.compile(f"(^|_)(dwell|scroll|{_HOW_LONG})(_|$)")
 """Not `watch_count` or `viewed_at`, which may be of the days before."""
 _EPOCHS = {1: (1e9, 1e10), 1e3: (1e12, 1e13), 1e6: (1e15, 1e16), 1e9: (1e18, 1e19)}

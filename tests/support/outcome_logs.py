@@ -89,8 +89,12 @@ def _planted(rng: np.random.Generator, frame: pl.DataFrame, clicked: Mask) -> di
     """Draw what is known only after the click: flags, counts, amounts, what is null without, times; of request, too."""
     rows, request = len(frame), frame["request"].to_numpy()
 
-    def among(share: float, noise: float = 0.0) -> Mask:
-        return (clicked & (rng.random(rows) < share)) | (~clicked & (rng.random(rows) < noise))
+    def among(share: float, others: float = 0.0) -> Mask:
+        """Some of the clicks; and of other rows so many that they are this share of all."""
+        chosen: Mask = clicked & (rng.random(rows) < share)
+        count = round(chosen.sum() * others / (1 - others))
+        chosen[rng.choice(np.flatnonzero(~clicked), count, replace=False)] = True
+        return chosen
 
     bought, seconds = among(0.25), rng.integers(2, 300, rows)
     clicks = np.bincount(request, clicked)[request]
@@ -101,7 +105,7 @@ def _planted(rng: np.random.Generator, frame: pl.DataFrame, clicked: Mask) -> di
         "bought": bought.astype(int),
         "in_cart": among(0.4),
         "opened": among(0.98),
-        "bought_after_view": among(0.3, 0.0005).astype(int),
+        "bought_after_view": among(0.3, others=0.02).astype(int),
         "not_bought": (~bought).astype(int),
         "answer": np.where(clicked, "yes", "no"),
         "detail_pages": np.where(clicked, 1 + rng.poisson(1.5, rows), 0),
@@ -187,13 +191,17 @@ def _lists(frame: pl.DataFrame, chosen: Mask, others: int = 0) -> pl.Series:
     return items.select(pl.col("item_id").list.concat(more)).to_series()
 
 
-def refused_by_check(log: OutcomeLog, folder: Path) -> set[str]:
-    """Name the columns that `corank check` refuses in a config with a feature of each."""
+def write_log(log: OutcomeLog, folder: Path) -> None:
+    """Write the log, and a config with a feature of each column, `config.yaml`."""
     log.rows.write_parquet(folder / "log.parquet")
     features = [f"  {name}: {{{settings}}}\n" for name, settings in (log.planted | log.honest).items()]
-    config = folder / "check.yaml"
-    config.write_text(_CONFIG + "".join(features), encoding="utf-8")
-    return {column for line in find_outcomes(read(config), folder) for column in _QUOTED.findall(line)[:1]}
+    (folder / "config.yaml").write_text(_CONFIG + "".join(features), encoding="utf-8")
+
+
+def refused_by_check(folder: Path) -> set[str]:
+    """Name the columns that `corank check` refuses in the config that `write_log` has written."""
+    lines = find_outcomes(read(folder / "config.yaml"), folder)
+    return {column for line in lines for column in _QUOTED.findall(line)[:1]}
 
 
 def left_out_by_import(log: OutcomeLog, folder: Path) -> set[str]:
