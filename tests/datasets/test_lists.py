@@ -188,6 +188,9 @@ def test_named_columns_alone_are_taken_and_must_fit(world: Path, tmp_path: Path)
     log = with_lists(world)
     summary = write_lists(log, tmp_path / "out", settings(world, along="after"))
     assert "after" in summary.features and "price" not in summary.features
+    config = read(tmp_path / "out" / "config.yaml")
+    assert config.known_before == ["after"]
+    check_config(config, tmp_path / "out").data_check.require()
     for name, message in {
         "other": "are of another length",
         "names": "expected numbers",
