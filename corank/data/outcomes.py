@@ -90,8 +90,10 @@ def _plain(column: pl.Series) -> pl.Series | None:
     if isinstance(kind, pl.List | pl.Array):
         length = column.list.len() if isinstance(kind, pl.List) else column.arr.len()
         return length.set(length == 0, None)
-    if kind.is_temporal() or isinstance(kind, pl.Decimal):
-        return column.to_physical().cast(pl.Float64)
+    if kind.is_temporal():
+        return column.to_physical()
+    if isinstance(kind, pl.Decimal):
+        return column.cast(pl.Float64)
     if isinstance(kind, pl.Categorical | pl.Enum):
         return column.cast(pl.String)
     if kind.is_float():
