@@ -5,7 +5,7 @@ Importers share the checks of files, whose errors name file, column and row, and
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, NamedTuple, Union, get_args, get_origin
@@ -18,8 +18,11 @@ from corank.core.reports import Report
 from corank.core.settings import Settings
 from corank.data.tables import find_bytes_fault, find_row_fault
 
-MOST_OF_TWO_DAYS = 0.35
-"""Of all requests: where the last two days hold more, they are not split by days."""
+MOST_LATER = 0.35
+"""Of all requests: where the days for validation and test hold more, they are not split by days."""
+FEWEST = 500
+"""Requests that validation and test hold each, or a tenth of them all if that is fewer. With a click in each, the
+standard error of their AUC is .013 at most."""
 OPTION_TYPES = (bool, int, float, str, date, Path)
 """Types that a field of an importer may have, each also with None."""
 
@@ -164,12 +167,19 @@ TENTHS = ImportedSplit(0.1, 0.1)
 
 
 def split_by_days(days: Sequence[tuple[date, int]]) -> ImportedSplit:
-    """Split at two midnights, so that the last day is the test, unless the last two days hold much of the log.
+    """Split at two midnights, so that the last days are the test, and those before validate.
+
+    Each is one day, or as many as hold FEWEST requests. Where they hold much of the log, it is split by TENTHS.
 
     Args:
         days: those that have requests, ascending, and how many.
     """
-    last, total = days[-1][0], sum(count for _, count in days)
-    valid = last - timedelta(days=1)
-    later = sum(count for day, count in days if day >= valid)
-    return ImportedSplit(valid, last) if later <= MOST_OF_TWO_DAYS * total else TENTHS
+    total = sum(count for _, count in days)
+    begins, held, later = list[date](), 0, 0
+    for day, count in reversed(days):
+        held, later = held + count, later + count
+        if held >= min(FEWEST, total / 10):
+            begins, held = [day, *begins], 0
+        if len(begins) == 2:
+            break
+    return ImportedSplit(*begins) if later <= MOST_LATER * total else TENTHS
