@@ -316,8 +316,21 @@ class Table:
             return pl.col(column).cast(pl.Datetime("ms")).dt.epoch("ms")
         if isinstance(kind, pl.Datetime):
             return pl.col(column).dt.epoch("ms")
-        expected = "a time (datetime, date, or integer milliseconds), such as 2026-04-30 08:15:00"
-        raise self.unfit(column, expected + self.example(column))
+        expected = "times: datetimes, dates or whole milliseconds"
+        raise self.unfit(
+            column, expected + (self._text_time(column) if kind == pl.String else self.example(column))
+        )
+
+    def _text_time(self, column: str) -> str:
+        """The end of a message on texts in the place of times: how they become times.
+
+        Of a CSV file all values of a column are text if one is no time, or is written otherwise.
+        """
+        if self.format == "csv":
+            odd = ~pl.col(column).str.contains(r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
+            return f"{self.example(column, odd)}; write all alike, as 2026-04-30 08:15:00, or nothing"
+        convert = f"pl.col('{column}').str.to_datetime()"
+        return f", not text{self.example(column)}; convert the texts first, such as by polars: {convert}"
 
     def since(self, column: str, begin: int) -> pl.Expr:
         """Whether a row's time is `begin`, ms UTC, or later; by the raw column, so that parts of files are skipped."""
@@ -353,9 +366,11 @@ class Table:
             fault = f"polars fails at it ({_first_line(error)}); a file may be cut off or damaged: {files}"
         return DataError(f"data.{self.name}: {fault or _first_line(error)}")
 
-    def example(self, column: str) -> str:
-        """Show a value of a column at the end of a message; "" if all are missing."""
-        values = self.collect(self.frame.select(pl.col(column).drop_nulls().head(1))).to_series()
+    def example(self, column: str, where: pl.Expr | bool = True) -> str:
+        """Show a value of a column, of such rows, at the end of a message; "" if all are missing."""
+        values = self.collect(
+            self.frame.filter(where).select(pl.col(column).drop_nulls().head(1))
+        ).to_series()
         return f"; it holds {shorten(repr(values[0]))}" if len(values) else ""
 
     def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:

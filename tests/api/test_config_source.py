@@ -97,7 +97,7 @@ def test_errors_name_the_frame(raw: Path) -> None:
     config = raw / "config.yaml"
     with pytest.raises(DataError, match=r"^the frame given as log: no column 'item_id'; near ones: item"):
         corank.pack(config, tables={"log": log.rename({"item_id": "item"})})
-    with pytest.raises(DataError, match=r"^the frame given as log: column 'time' is String; expected a time"):
+    with pytest.raises(DataError, match=r"^the frame given as log: column 'time' is String; expected times"):
         corank.check(config, tables={"log": log.with_columns(pl.col("time").cast(pl.String))})
     with pytest.raises(
         DataError, match=r"^log: expected files .* or a frame of polars, pandas or Arrow; received dict"

@@ -56,8 +56,9 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
         ),
         (
             lambda log: log.with_columns(time=pl.lit("04/30/2026 8:15 AM")),
-            "data.log: column 'time' is String; expected a time (datetime, date, or integer milliseconds), "
-            "such as 2026-04-30 08:15:00; it holds '04/30/2026 8:15 AM'",
+            "data.log: column 'time' is String; expected times: datetimes, dates or whole milliseconds, not text; "
+            "it holds '04/30/2026 8:15 AM'; convert the texts first, such as by polars: "
+            "pl.col('time').str.to_datetime()",
         ),
         (
             lambda log: log.with_columns(time=1_777_500_000),

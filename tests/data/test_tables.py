@@ -199,6 +199,26 @@ def read(table: Table, size: int | None) -> pl.DataFrame:
     return pl.concat(batch for rows in ranges for batch in rows.read(table, [pl.col("n")]))
 
 
+@pytest.mark.parametrize(
+    ("texts", "odd"),
+    [
+        (["2026-04-30 08:15:00", "2026-04-30", "n/a"], "; it holds '2026-04-30'"),
+        (["2026-04-30 08:15:00", None, "n/a"], "; it holds 'n/a'"),
+    ],
+)
+def test_of_times_in_a_csv_file_the_one_that_is_none_is_named(
+    tmp_path: Path, texts: list[str | None], odd: str
+) -> None:
+    pl.DataFrame({"t": texts}).write_csv(tmp_path / "t.csv")
+    with pytest.raises(DataError) as caught:
+        Table.scan("log", "*.csv", tmp_path).moment("t")
+    expected = "times: datetimes, dates or whole milliseconds"
+    told = (
+        f"column 't' is String; expected {expected}{odd}; write all alike, as 2026-04-30 08:15:00, or nothing"
+    )
+    assert str(caught.value) == f"data.log: {told}"
+
+
 @pytest.mark.parametrize("size", [1, 2, 4, None])
 @pytest.mark.parametrize("form", ["parquet", "feather", "csv"])
 def test_ranges_cover_the_rows_of_all_files_once(tmp_path: Path, form: str, size: int | None) -> None:

@@ -108,7 +108,7 @@ def test_users_of_text_and_of_no_id(bundle: Bundle, local: Store, tmp_path: Path
         ({"user_id": [1], "age": [1.0]}, "has none of the columns "),
         (
             {"user_id": [1], "user_0": [1.0], "valid_from": ["today"]},
-            "'valid_from' is String; expected a time",
+            "'valid_from' is String; expected times",
         ),
     ],
 )
