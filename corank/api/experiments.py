@@ -192,7 +192,10 @@ def _open_data(
         raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
     with lock, opened_config.frames.named():
         packed = open_or_pack(config, base, report)
-        TrainingDataCheck.of(config, packed, outcomes=find_outcomes(config, base)).require()
+        checked = TrainingDataCheck.of(config, packed, outcomes=find_outcomes(config, base))
+        checked.require()
+        for line in checked.warnings:
+            report(f"warning: {line}")
         yield engine.TrialData(packed, base, folder, report)
 
 

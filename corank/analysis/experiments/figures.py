@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from corank.batches.sampling import SplitCounts
 from corank.core.errors import ConfigError, DataError
 from corank.core.settings import describe_unknown
 from corank.core.types import Doubles
@@ -323,7 +324,15 @@ class Objective:
         objective = cls(name, known[name], mains)
         if packed is not None:
             objective._require_bucket(packed)
+            objective._require_enough(objective._most_requests(packed), "at most ")
         return objective
+
+    def _most_requests(self, packed: PackedDataset) -> int:
+        """The requests of the validation split that it can rest on, before anything is trained."""
+        counts = SplitCounts.of(packed, "valid")
+        if self.metric.population != "exposed" or "request" not in self.metric.inputs:
+            return counts.requests
+        return counts.mixed[self.name.split(".")[1]].requests
 
     def _require_bucket(self, packed: PackedDataset) -> None:
         """Raise DataError if the figure is of a random bucket, and validation has no request of it."""
@@ -345,9 +354,12 @@ class Objective:
                 "compares, such as users or requests with positives and others; name another metric, such as "
                 f"{self.stages[-1]}.auc"
             )
-        if (requests := figures[self.name].requests) < FEWEST_REQUESTS:
+        self._require_enough(figures[self.name].requests)
+
+    def _require_enough(self, requests: int, about: str = "") -> None:
+        if requests < FEWEST_REQUESTS:
             raise DataError(
-                f"--metric {self.name}: rests on {requests} requests of the split 'valid', and a verdict needs "
+                f"--metric {self.name}: rests on {about}{requests} requests of the split 'valid', and a verdict needs "
                 f"{FEWEST_REQUESTS}; give 'valid' more of the log (data.split), or name a metric of more requests"
             )
 

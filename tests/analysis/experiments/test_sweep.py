@@ -107,6 +107,9 @@ def test_what_is_refused(swept: tuple[Path, dict[str, Any]], config: Path, tmp_p
         corank.sweep(
             config, GRID, tmp_path / "none", overrides=named, metric="ips_click_rate", tables={"log": log}
         )
+    few = ["name=few", "data.split={valid: 2026-03-09T23:00:00, test: 2026-03-10}"]
+    with pytest.raises(DataError, match=r"rests on at most \d+ requests of the split 'valid', and a verdict"):
+        corank.sweep(config, GRID, tmp_path / "none", overrides=few)
     assert not (tmp_path / "none" / "trials").exists()
     with pytest.raises(
         ConfigError, match=r"holds a search of something else: config.train.epochs is 3, .* was 2"
