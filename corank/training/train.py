@@ -39,6 +39,9 @@ from corank.training.weight_transfer import warm_start
 
 LOG_EVERY = 20
 """Optimiser steps between reports of the losses: reading a loss waits for the step to end."""
+FIRST_STEPS = 100
+"""Optimiser steps, those of runs that weights were taken over from included, before which no epoch counts against the
+patience: of a small log an epoch may have eight."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +244,7 @@ def _keep_best(trainer: Trainer, figures: dict[str, float | None]) -> None:
     if value is None or progress.best is None or value > progress.best:
         progress.best, progress.best_epoch, progress.worse = value, progress.epoch, 0
         trainer.writer.write(trainer.run.best, model_state(trainer.shipped(), {"epoch": progress.epoch}))
-    else:
+    elif progress.step >= FIRST_STEPS:
         progress.worse += 1
 
 

@@ -308,7 +308,10 @@ class Trainer:
         )
 
     def settle(self) -> None:
-        """Take the averaged weights over at the end of a stage's epochs in mode separate, to teach later stages."""
+        """Take the averaged weights over at the end of a stage's epochs in mode separate, to teach later stages.
+
+        The average begins again with the first step of the next, unless its weights are those of an earlier run.
+        """
         train = self.config.train
         if (
             self.average is not None
@@ -316,6 +319,8 @@ class Trainer:
             and self.progress.epoch in self._ends().values()
         ):
             self.model.load_state_dict(self.average.model().state_dict())
+            if not self.progress.epochs_before:
+                self.average.begun = self.progress.average_begun = self.progress.step
 
     def shipped(self) -> JointModel:
         """The model that is evaluated and shipped: the averaged one if `train.average` is set."""
@@ -333,7 +338,7 @@ class Trainer:
         restore_training(checkpoint, self.model, self.optimisers, self.average, latest)
         self.progress = training_progress(checkpoint.facts)
         if self.average is not None:
-            self.average.step = self.progress.step
+            self.average.step, self.average.begun = self.progress.step, self.progress.average_begun
 
 
 def sum_gradients(

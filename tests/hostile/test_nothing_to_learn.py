@@ -206,29 +206,20 @@ def test_immature_and_excluded_rows_are_counted_apart(world: Path, changed: Chan
         assert packed.splits[split].labels["order"][:2] == known[:2]
 
 
-def test_a_training_of_few_steps_and_a_longer_average_are_warned_of(world: Path) -> None:
+def test_a_training_of_few_steps_is_warned_of(world: Path) -> None:
     """By the stage where each trains by itself, and not where the weights are those of an earlier run."""
 
     def warned(*overrides: str) -> list[str]:
-        return [line for line in data_check(world, *overrides).warnings if line.startswith(of)]
+        return [line for line in data_check(world, *overrides).warnings if line.startswith("train: ")]
 
     size = f"train.requests={-(-data_check(world).splits['train'].requests // 10)}"
-    average = "train.average=0.96"
     apart = (size, "train.mode=separate", "stages.0.embeddings=own", "train.rank={epochs: 1}")
-    of = "train.average"
-    (line,) = warned(size, "train.epochs=2", average)
-    assert "training lasts for about 20 steps, and an average of 0.96 reaches back over 25: 44% of" in line
-    assert "write 0.75 or less, or drop it" in line
-    assert warned(size, "train.epochs=3", average) == [] == warned(size)
-    (line,) = warned(*apart, "train.epochs=3", average)
-    assert line.startswith("train.average: 'rank' trains for about 10 steps") and line.endswith("; drop it")
-    of = "train: "
     (line,) = warned(size, "train.epochs=4")
     assert line.startswith("train: training lasts for 40 steps at most") and "epochs: auto" in line
     assert warned(size, "train.epochs=5") == [] == warned("train.epochs=auto", "train.requests=auto")
     (line,) = warned(*apart, "train.epochs=5")
     assert line.startswith("train: 'rank' trains for 10 steps at most")
-    report = data_check(world, size, average)
+    report = data_check(world, size)
     kept = [line for line in report.warnings if not line.startswith("train")]
     assert replace(report, continues=True).warnings == kept != report.warnings
 

@@ -163,10 +163,12 @@ def test_rowwise_adagrad_by_hand() -> None:
 
 @pytest.mark.parametrize("table", ["rowwise_adagrad", "lazy_adam"])
 def test_the_lazy_average_equals_the_plain_one(table: str) -> None:
+    """Of what the steps left, each weighted .9 times as much as the next: the first weights have no part in it."""
     built, again = model(), model()
     average = Average(built, 0.9)
     train(built, average, table)
-    plain = {n: p.detach().clone() for n, p in again.named_parameters()}
+    plain = {n: torch.zeros_like(p) for n, p in again.named_parameters()}
+    weights = [0.9 ** (4 - seed) / sum(0.9**n for n in range(5)) for seed in range(5)]
     steppers = optimisers(again, TableOptimiser(optimiser=table), {})
     for seed in range(5):
         batch, _ = random_batch(seed)
@@ -174,9 +176,21 @@ def test_the_lazy_average_equals_the_plain_one(table: str) -> None:
         for optimiser in steppers.values():
             optimiser.step()
         for name, weight in again.named_parameters():
-            plain[name] += 0.1 * (weight.detach() - plain[name])
+            plain[name] += weights[seed] * weight.detach()
     for name, weight in average.model().named_parameters():
         torch.testing.assert_close(weight.detach(), plain[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_an_average_close_to_one_begins_as_the_plain_mean() -> None:
+    """And begins anew where it is told to."""
+    built = model()
+    average = Average(built, 0.999_999)
+    for begun in (0, 1):
+        average.begun = begun
+        train(built, average, steps=1)
+        shipped = dict(average.model().named_parameters())
+        for name, weight in built.named_parameters():
+            torch.testing.assert_close(shipped[name], weight, rtol=1e-4, atol=1e-6, msg=name)
 
 
 # Networks score some candidates of a batch

@@ -40,11 +40,13 @@ class TrainingProgress:
     """Optimiser steps that are done, including those of the runs that it started from."""
     epochs_before: Count = 0
     """Epochs of the runs that it started from; none of their draws is drawn again."""
+    average_begun: Count = 0
+    """The step after which the average of the weights began."""
     best: Annotated[float, Strict()] | None = None
     """The best value of the early-stop metric."""
     best_epoch: Count = 0
     worse: Count = 0
-    """Epochs since the best one."""
+    """Epochs since the best one that count against the patience."""
     figures: Figures = field(default_factory=list)
 
 
@@ -54,6 +56,10 @@ def _check_epochs(progress: TrainingProgress) -> TrainingProgress:
         raise ValueError(f"has figures of {len(progress.figures)} epochs, and is of epoch {progress.epoch}")
     if max(progress.best_epoch, progress.worse) > progress.epoch:
         raise ValueError(f"names epoch {progress.best_epoch} as the best of {progress.epoch}")
+    if progress.average_begun > progress.step:
+        raise ValueError(
+            f"has an average begun after step {progress.average_begun}, and is of step {progress.step}"
+        )
     return progress
 
 

@@ -197,14 +197,21 @@ def table_optimiser(tables: Iterable[nn.Parameter], settings: TableOptimiser) ->
 
 
 class Average:
-    """Exponential average of the weights: a ← d·a + (1 − d)·w after every step, begun at the first weights.
+    """Exponential average of the weights: a ← a + (w − a)·(1 − d) / (1 − dᵗ) after step t.
 
-    Table rows are averaged when they are touched: between touches a row's weight is constant, so the steps missed
-    collapse into one power of d, and the result equals averaging the whole table at every step.
+    So it is the mean of what the steps left, each weighted d times as much as the next; the first, random weights have
+    no part in it. Weights that were taken over stand for the steps before them. Source: the correction of Adam's
+    averages for their start (arXiv 1412.6980, §3).
+
+    Table rows are averaged when they are touched: between touches, after steps s and t, a row's weight is constant, so
+    the steps missed collapse into a ← w + (a − w)·dᵗ⁻ˢ·(1 − dˢ) / (1 − dᵗ), and the result equals averaging the whole
+    table at every step.
     """
 
     def __init__(self, model: JointModel, decay: float) -> None:
         self.decay, self.step = decay, 0
+        self.begun = 0
+        """The step after which it began."""
         self._model, self._averaged = model, copy.deepcopy(model)
         tables = model.tables.named_parameters()
         self.seen = {n: torch.zeros(len(t), dtype=torch.int32, device=t.device) for n, t in tables}
@@ -229,13 +236,19 @@ class Average:
     def after(self) -> None:
         """Average the layers' weights at the end of a step, of one update or several."""
         self.step += 1
-        torch._foreach_lerp_(_dense(self._averaged), _dense(self._model), 1 - self.decay)
+        rate = (1 - self.decay) / (1 - self.decay ** (self.step - self.begun))
+        torch._foreach_lerp_(_dense(self._averaged), _dense(self._model), rate)
 
     def _catch_up(self, name: str, table: Tensor, rows: Tensor) -> None:
+        if self.step == self.begun:
+            return
         target = self._averaged.tables.get_parameter(name)
-        missed = self.step - self.seen[name].index_select(0, rows)
+        seen = self.seen[name].index_select(0, rows)
         weight, average = gather(table, rows), gather(target, rows)
-        kept = torch.pow(self.decay, missed.float()).unsqueeze(1)
+        log = math.log(self.decay)
+        # 1 − dˢ would lose most digits of a float if d is close to 1
+        kept = torch.exp((self.step - seen) * log) * torch.expm1((seen - self.begun) * log)
+        kept = (kept / math.expm1((self.step - self.begun) * log)).unsqueeze(1)
         overwrite_rows(target, rows, weight + (average - weight) * kept)
         self.seen[name].index_fill_(0, rows, self.step)
 

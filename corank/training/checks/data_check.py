@@ -1,6 +1,6 @@
 """Whether a config can learn from its log: an error where nothing can be learnt, a warning where little can.
 
-Warnings are also of losses that drown others, draws that a stage recognises by what is missing, and averages too long.
+Warnings are also of losses that drown others, and of draws that a stage recognises by what is missing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +23,6 @@ from corank.training.config.config import Config, plan_training
 FEWEST_STEPS = 50
 """Fewer optimiser steps cause a warning: in simulated worlds 30 steps of 256 requests lost .03 of the
 recall and .01 of the AUC of 60, and many smaller ones gained nothing (docs/results/defaults.md)."""
-LASTED = 5
-"""A training that lasts so many times as far as its average reaches back has .7 % of the first weights left."""
 
 
 def outweighing_losses(config: Config, counts: SplitCounts) -> Iterator[str]:
@@ -69,30 +67,6 @@ def leaky_negatives(config: Config) -> Iterator[str]:
                     f"'{learner}' reads: it learns to tell them by what is missing, which candidates online have; "
                     "take logged levels, or a stage that does not read it"
                 )
-
-
-def long_averages(config: Config, requests: int) -> Iterator[str]:
-    """Report stages and teachers that train for fewer steps than the average of the weights reaches back.
-
-    The average begins at the first weights, of which it holds dᵗ after t steps.
-
-    Args:
-        config: its `train`.
-        requests: of the training split.
-    """
-    decay = config.train.average
-    if decay is None:
-        return
-    for whose, steps in _lasting(config, requests):
-        if 0 < steps < 1 / (1 - decay):
-            shorter = (
-                f"write {1 - LASTED / steps:.4g} or less, or drop it" if steps > 2 * LASTED else "drop it"
-            )
-            yield (
-                f"train.average: {whose} for about {steps:,} steps, and an average of {decay:g} reaches back over "
-                f"{1 / (1 - decay):,.0f}: {decay**steps:.0%} of what is shipped would be the first, random "
-                f"weights; {shorter}"
-            )
 
 
 def few_steps(config: Config, requests: int) -> Iterator[str]:
@@ -241,15 +215,10 @@ class TrainingDataCheck:
             *self._idle_losses(),
             *outweighing_losses(self.config, self.splits["train"]),
             *leaky_negatives(self.config),
-            *([] if self.continues else self._short_trainings()),
+            *([] if self.continues else few_steps(self.config, self.splits["train"].requests)),
             *self._strange_levels(),
             *self._single_buckets(),
         ]
-
-    def _short_trainings(self) -> Iterator[str]:
-        requests = self.splits["train"].requests
-        yield from few_steps(self.config, requests)
-        yield from long_averages(self.config, requests)
 
     def _no_validation(self) -> Iterator[str]:
         if "valid" not in self.config.data.split_names:

@@ -73,7 +73,7 @@ class EarlyStop(Settings):
     metric: str = "rank.click.auc"
     """stage.label.metric; metrics of the table that have `validation`, such as auc, request_auc and logloss."""
     patience: PositiveInt = 1
-    """Epochs without a better value after which training ends."""
+    """Epochs without a better value after which training ends; those that end before step 100 do not count."""
 
     def merit(self, value: float) -> float:
         """A number that is higher for the better of two values of the metric."""
@@ -118,8 +118,8 @@ class TrainSettings(Settings):
     """Whether several processes share the rows of the embedding tables, or have all of them each. auto: they share
     tables of more than 4 million numbers. One process has all rows, so that the same config runs on any number."""
     average: Annotated[float, Gt(0), Lt(1)] | None = None
-    """Decay d of a running average of the weights, which is then evaluated and shipped. It begins at the first weights,
-    so train several times 1/(1−d) steps."""
+    """Decay d of a running average of the weights, which is then evaluated and shipped: over some 1/(1−d) steps, and
+    over all of a shorter training."""
     early_stop: EarlyStop | None = None
     """Stop by a figure of the validation split; all epochs by default."""
     checkpoint_every: PositiveInt = 1000
