@@ -67,6 +67,8 @@ FROM_8TH = EXPOSED & (pl.col("is_click") == 1) & (pl.col("is_click").cum_sum() >
 THINNED = EXPOSED | ((pl.col("level") == "ranked") & (pl.int_range(pl.len()) % 9 == 0))
 SINGLE = EXPOSED & (pl.int_range(pl.len()).over("request_id", "level") == 0)
 UNCLICKED = no_click_if(DAY == "2026-03-09")
+ON_9TH = EXPOSED & (pl.col("is_click") == 1) & (DAY == "2026-03-09")
+FEW_VALID = no_click_if(ON_9TH & (ON_9TH.cum_sum() > 3))
 LISTS = "losses=[{kind: listwise, stage: rank}, {kind: pairwise, stage: prerank}]"
 RANKNET = "losses=[{kind: click, stage: rank}, {kind: levels, stage: prerank, form: ranknet}]"
 DRAWN = "{kind: unexposed, stage: %s, from: [catalogue], per_request: 3}"
@@ -82,6 +84,25 @@ FAULTS: dict[str, tuple[Change | None, list[str], list[str]]] = {
     "one level": (only(EXPOSED), [RANKNET], ["stage 'prerank' cannot learn 'click'"]),
     "order of one": (only(SINGLE), [LISTS], ["requests holds both, and losses over lists compare"]),
     "auc of one": (only(SINGLE), [CLICKS, stop("request_auc")], ["0 of", "none more than 1 candidates"]),
+    "few clicks": (
+        FEW_VALID,
+        [CLICKS, stop("auc")],
+        [
+            "'rank.click.auc' would rest on too little",
+            "3 positives and",
+            "data.split: {valid: 0.1, test: 0.1}",
+        ],
+    ),
+    "few requests": (
+        FEW_VALID,
+        [CLICKS, stop("ndcg@5")],
+        ["requests show a 1 and a 0", "needed: write data.split"],
+    ),
+    "few at all": (
+        lambda log: FEW_VALID(no_click_if(FROM_8TH & (DAY != "2026-03-09"))(log)),
+        [CLICKS, stop("auc")],
+        ["the log is too small for it; train.epochs: 10 trains so long"],
+    ),
     "hit": (None, [CLICKS, stop("hit@5")], ["none more than 4 candidates; change data.split"]),
 }
 """Change of the log, overrides, words of the faults."""
@@ -131,6 +152,14 @@ def test_what_teaches_is_neither(world: Path, changed: Changed) -> None:
         report = data_check(world, *overrides, stop("ndcg@10"))
         said = " ".join(report.warnings)
         assert report.faults == [] and "drawn beyond" not in said and "deeper levels" not in said
+
+
+def test_a_run_that_goes_on_may_stop_by_few(world: Path, changed: Changed) -> None:
+    """As in a loop of minutes, at night; and so may one that stops by a figure that one kind of rows suffices for."""
+    few = [*changed(FEW_VALID), CLICKS]
+    report = data_check(world, *few, stop("auc"))
+    assert len(report.faults) == 1 and replace(report, continues=True).faults == []
+    assert data_check(world, *few, stop("logloss")).faults == []
 
 
 def test_rows_and_requests_are_counted_as_in_the_log(world: Path) -> None:

@@ -98,6 +98,11 @@ def _lasting(config: Config, requests: int) -> Iterator[tuple[str, int]]:
 
 FEW = 100
 """Fewer positives or negatives cause a warning: the AUC's standard error is then .03 or more."""
+FEWEST = 10
+"""Fewer positives or negatives, or requests with both, cannot tell one epoch from another: with so many positives the
+AUC's standard error is .09, so that the interval of a guess reaches .68."""
+MOST_TENTHS = 3
+"""Of a log, to validate; one that needs more is too small to stop by."""
 
 
 class Learner(NamedTuple):
@@ -277,6 +282,14 @@ class TrainingDataCheck:
                 f"train.early_stop.metric: '{stop.metric}' has no value in the split 'valid': "
                 f"{lacks}; change data.split, or stop by another metric"
             )
+        elif (few := _scarcest(split, label, name)) < FEWEST and not (
+            self.continues or _defined(name, [0.0])
+        ):
+            yield (
+                f"train.early_stop.metric: '{stop.metric}' would rest on too little of the split 'valid' to tell "
+                f"epochs apart: {lacks}; {FEWEST} of each are needed: "
+                f"{_enlarge_split(few + _scarcest(self.splits['train'], label, name))}"
+            )
 
     def _few(self) -> Iterator[str]:
         fitted = {stage.name for stage in self.config.stages if stage.fitted}
@@ -340,6 +353,21 @@ def find_single_buckets(packed: PackedDataset) -> list[str]:
     """Find the features that packing could cut into one bucket alone."""
     fitted = packed.encoders.fitted.items()
     return [name for name, encoder in fitted if isinstance(encoder, Bucket) and not len(encoder.edges)]
+
+
+def _scarcest(split: SplitCounts, label: str, metric: str) -> int:
+    """The positives or negatives of a label, whichever are fewer; for a metric of requests those that have both."""
+    if "request" in validation_metrics()[metric].inputs:
+        return split.mixed[label].requests
+    return min(split.labels[label].positives, split.labels[label].negatives)
+
+
+def _enlarge_split(found: int) -> str:
+    """What to write where all but the test holds so many: shares with half as many again as are needed."""
+    tenths = max(1, -(-15 * FEWEST // found))
+    if tenths > MOST_TENTHS:
+        return "the log is too small for it; train.epochs: 10 trains so long without train.early_stop"
+    return f"write data.split: {{valid: 0.{tenths}, test: 0.{tenths}}}"
 
 
 def _describe(label: LabelCounts) -> str:
