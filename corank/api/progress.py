@@ -10,11 +10,22 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from html import escape
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corank.core.formatting import format_metric
 from corank.core.reports import DISPLAY, Display, Progress
 from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
+
+if TYPE_CHECKING:
+    from corank.training.run import Run
+
+
+def describe_kept(run: "Run", epoch: int) -> str:
+    """Say which epoch's weights a trained model has, and why these."""
+    if not epoch:
+        return "kept the weights that were taken over"
+    stop = run.config.train.early_stop
+    return f"kept epoch {epoch}, {'the last' if stop is None else f'the best by {stop.metric}'}"
 
 
 def in_notebook() -> bool:
@@ -147,7 +158,8 @@ class NotebookProgress(Callback):
     def on_end(self, event: TrainingEnd) -> None:
         """Say how it ended."""
         seconds = time.monotonic() - self._began
-        end = f"kept epoch {event.epoch}" if event.error is None else f"ended by {type(event.error).__name__}"
+        failed = f"ended by {type(event.error).__name__}"
+        end = failed if event.epoch is None else describe_kept(event.run, event.epoch)
         self._show(f"{end} after {seconds:,.0f} s: {escape(str(event.run.folder))}")
 
     def _show(self, bar: str) -> None:

@@ -14,7 +14,7 @@ from annotated_types import Ge
 
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
-from corank.api.progress import show_progress, training_callbacks
+from corank.api.progress import describe_kept, show_progress, training_callbacks
 from corank.api.results import ComparisonResult, Result, frame, view_frames
 from corank.core.errors import (
     CheckpointError,
@@ -89,8 +89,8 @@ class TrainResult(Result):
 
     @property
     def lines(self) -> Sequence[str]:
-        """Which epoch was kept, and where the run lies; then how it compares with boosted trees."""
-        return [f"kept epoch {self.epoch}; run: {self.location}", *self._compared]
+        """Which epoch was kept and why, and where the run lies; then how it compares with boosted trees."""
+        return [f"{describe_kept(self.run, self.epoch)}; run: {self.location}", *self._compared]
 
     @property
     def _compared(self) -> list[str]:
@@ -156,7 +156,7 @@ class TrainResult(Result):
     def _repr_html_(self) -> str:
         kept = self.tables["metrics"].filter(pl.col("epoch") == self.epoch, pl.col("value").is_not_null())
         table = kept.pivot("metric", index=["stage", "label"], values="value") if len(kept) else kept
-        view = view_frames(f"{self.run.folder}: kept epoch {self.epoch}", {"validation": table})
+        view = view_frames(f"{self.run.folder}: {describe_kept(self.run, self.epoch)}", {"validation": table})
         return html.render_part(replace(view, sections=[*view.sections, Section("", self._compared)]))
 
 

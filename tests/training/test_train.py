@@ -81,6 +81,21 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     assert same(resumed, unbroken) and same(resumed, unbroken, "latest") and same(resumed, unbroken, "best")
 
 
+def test_patience_counts_from_the_hundredth_step_on(small_world: Path, tmp_path: Path) -> None:
+    """Those of the run that weights were taken over from included. Nothing is learnt here: no epoch is better."""
+    config, still = small_world / "config.yaml", "{lr: 1.0e-30}"
+    overrides = ["train.requests=24", "train.epochs=20", "train.precision=fp32", f"train.table={still}"]
+    overrides += [f"train.{stage}={still}" for stage in ("rank", "prerank")]
+    overrides += ["train.early_stop={metric: rank.click.auc, patience: 1}"]
+    first = corank.train(config, overrides, folder=tmp_path / "first")
+    steps = load(first.run.latest).facts["progress"]["step"]
+    an_epoch = steps // len(first.history)
+    assert first.lines == [f"kept epoch 1, the best by rank.click.auc; run: {tmp_path / 'first'}"]
+    assert first.epoch == 1 and steps - an_epoch < train.FIRST_STEPS <= steps and an_epoch < 50
+    second = corank.train(config, overrides, folder=tmp_path / "second", continue_from=tmp_path / "first")
+    assert second.epoch == 1 and len(second.history) == 2
+
+
 def _train_alone(config: Path, folder: Path, overrides: list[str]) -> None:
     torch.set_num_threads(1)
     trained_run(config, folder, *overrides)
@@ -103,6 +118,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(small_world: Path, tmp_path: Path)
 def test_resuming_a_finished_run_changes_nothing(small_world: Path, tmp_path: Path) -> None:
     config = small_world / "config.yaml"
     kept = corank.train(config, SMALL, folder=tmp_path)
+    assert kept.lines == [f"kept epoch 2, the last; run: {tmp_path}"]
     before = {path: path.read_bytes() for path in tmp_path.glob("[blm]*/**/*.*")}
     callback = Silent()
     again = corank.train(config, SMALL, resume=True, folder=tmp_path, callbacks=[callback])
