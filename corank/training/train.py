@@ -39,9 +39,11 @@ from corank.training.weight_transfer import warm_start
 
 LOG_EVERY = 20
 """Optimiser steps between reports of the losses: reading a loss waits for the step to end."""
-FIRST_STEPS = 100
-"""Optimiser steps, those of runs that weights were taken over from included, before which no epoch counts against the
-patience: of a small log an epoch may have eight."""
+FIRST_STEPS, PATIENT_STEPS = 50, 100
+"""Optimiser steps before which an epoch is kept only until the next one, and before which none counts against the
+patience; those of runs that weights were taken over from included. An epoch of a small log has eight steps, and its
+validation split may prefer a model that has hardly learnt: over 21 drawn logs of 140 to 1,000 requests the kept epochs
+were .0045 better in AUC on other requests."""
 
 
 @dataclass(frozen=True)
@@ -242,9 +244,10 @@ def _keep_best(trainer: Trainer, figures: dict[str, float | None]) -> None:
     figure = None if stop is None else figures[stop.metric]
     value = None if stop is None or figure is None else stop.merit(figure)
     if value is None or progress.best is None or value > progress.best:
-        progress.best, progress.best_epoch, progress.worse = value, progress.epoch, 0
+        progress.best = value if progress.step >= FIRST_STEPS else None
+        progress.best_epoch, progress.worse = progress.epoch, 0
         trainer.writer.write(trainer.run.best, model_state(trainer.shipped(), {"epoch": progress.epoch}))
-    elif progress.step >= FIRST_STEPS:
+    elif progress.step >= PATIENT_STEPS:
         progress.worse += 1
 
 
