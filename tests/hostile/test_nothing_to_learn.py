@@ -79,7 +79,11 @@ FAULTS: dict[str, tuple[Change | None, list[str], list[str]]] = {
     "no click": (click(0), [CLICKS], ["stage 'rank' ", "stage 'prerank' ", "no positives;"]),
     "clicks alone": (click(1), [CLICKS], ["stage 'rank' ", "stage 'prerank' ", "no negatives;"]),
     "levels": (None, [REVERSED], ["the column 'is_click' is 1 in", "at 'exposed'", "levels must go from"]),
-    "auc": (UNCLICKED, [stop("auc")], ["early_stop.metric: 'rank.click.auc' has no value in the split"]),
+    "auc": (
+        UNCLICKED,
+        [stop("auc")],
+        ["early_stop.metric: 'rank.click.auc' has no value in the split", "write data.split: {valid: 0.1, "],
+    ),
     "gauc": (UNCLICKED, [stop("gauc")], ["early_stop.metric: 'rank.click.gauc' has no value in the split"]),
     "one level": (only(EXPOSED), [RANKNET], ["stage 'prerank' cannot learn 'click'"]),
     "order of one": (only(SINGLE), [LISTS], ["requests holds both, and losses over lists compare"]),
@@ -88,7 +92,7 @@ FAULTS: dict[str, tuple[Change | None, list[str], list[str]]] = {
         FEW_VALID,
         [CLICKS, stop("auc")],
         [
-            "'rank.click.auc' would rest on too little",
+            "'rank.click.auc' rests on too little",
             "3 positives and",
             "data.split: {valid: 0.1, test: 0.1}",
         ],
@@ -101,7 +105,7 @@ FAULTS: dict[str, tuple[Change | None, list[str], list[str]]] = {
     "few at all": (
         lambda log: FEW_VALID(no_click_if(FROM_8TH & (DAY != "2026-03-09"))(log)),
         [CLICKS, stop("auc")],
-        ["the log is too small for it; train.epochs: 10 trains so long"],
+        ["the log is too small to stop by; write train.epochs: 10"],
     ),
     "hit": (None, [CLICKS, stop("hit@5")], ["none more than 4 candidates; change data.split"]),
 }

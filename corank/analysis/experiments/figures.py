@@ -332,7 +332,7 @@ class Objective:
         counts = SplitCounts.of(packed, "valid")
         if self.metric.population != "exposed" or "request" not in self.metric.inputs:
             return counts.requests
-        return counts.mixed[self.name.split(".")[1]].requests
+        return counts.mixed[self.name.rsplit(".", 2)[1]].requests
 
     def _require_bucket(self, packed: PackedDataset) -> None:
         """Raise DataError if the figure is of a random bucket, and validation has no request of it."""

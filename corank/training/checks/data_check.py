@@ -277,19 +277,14 @@ class TrainingDataCheck:
             longest = max((size for size, requests in split.sizes[-1].items() if requests), default=0)
             classes = [1.0] + [0.0] * (longest - 1) if mixed else []
             lacks = f"{mixed:,} of {split.requests:,} requests show a 1 and a 0, none more than {longest} candidates"
-        if not _defined(name, classes):
-            yield (
-                f"train.early_stop.metric: '{stop.metric}' has no value in the split 'valid': "
-                f"{lacks}; change data.split, or stop by another metric"
-            )
-        elif (few := _scarcest(split, label, name)) < FEWEST and not (
-            self.continues or _defined(name, [0.0])
-        ):
-            yield (
-                f"train.early_stop.metric: '{stop.metric}' would rest on too little of the split 'valid' to tell "
-                f"epochs apart: {lacks}; {FEWEST} of each are needed: "
-                f"{_enlarge_split(few + _scarcest(self.splits['train'], label, name))}"
-            )
+        few, defined = _scarcest(split, label, name), _defined(name, classes)
+        if defined and (few >= FEWEST or self.continues or _defined(name, [0.0])):
+            return
+        said = "rests on too little to tell epochs apart" if defined else "has no value"
+        remedy = "change data.split, or stop by another metric"
+        if few < FEWEST and (found := few + _scarcest(self.splits["train"], label, name)):
+            remedy = f"{FEWEST} of each are needed: {_enlarge_split(found)}"
+        yield f"train.early_stop.metric: '{stop.metric}' {said} in the split 'valid': {lacks}; {remedy}"
 
     def _few(self) -> Iterator[str]:
         fitted = {stage.name for stage in self.config.stages if stage.fitted}
@@ -366,7 +361,7 @@ def _enlarge_split(found: int) -> str:
     """What to write where all but the test holds so many: shares with half as many again as are needed."""
     tenths = max(1, -(-15 * FEWEST // found))
     if tenths > MOST_TENTHS:
-        return "the log is too small for it; train.epochs: 10 trains so long without train.early_stop"
+        return "the log is too small to stop by; write train.epochs: 10, and no train.early_stop"
     return f"write data.split: {{valid: 0.{tenths}, test: 0.{tenths}}}"
 
 
