@@ -116,7 +116,7 @@ def write_lists(source: Path, out: Path, columns: Lists, report: Report = lambda
     Features are chosen by the types of columns, and by what helps on such logs: rates of clicks by item and user, how
     many candidates a request has, what has an element a candidate, lists of the request. Columns that look as if they
     were logged after the click are no features, unless `along` names them. The last days are for validation and
-    test, or the last two tenths of the requests (see `split_by_days`). Batches and epochs follow the number of requests.
+    test, or the last two tenths of the requests (`split_by_days`). Batches and epochs follow the number of requests.
 
     Args:
         source: a Parquet or CSV file, or a folder of such files.
