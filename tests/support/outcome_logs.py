@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from corank.core.types import Doubles, Longs, Mask
-from corank.datasets.lists import Lists, import_lists
+from corank.datasets.lists import Lists, write_lists
 from corank.training.checks.log_profile import find_outcomes
 from corank.training.config.config_file import read
 
@@ -213,7 +213,7 @@ def left_out_by_import(log: OutcomeLog, folder: Path) -> set[str]:
     lists.write_parquet(folder / "lists.parquet")
     said: list[str] = []
     columns = Lists(candidates="item_id", user="user", time="time", request="request", labels="clicked")
-    import_lists(folder / "lists.parquet", folder / "imported", columns, said.append)
+    write_lists(folder / "lists.parquet", folder / "imported", columns, said.append)
     return {line.split(": ")[1] for line in said if line.startswith("left out: ")}
 
 
