@@ -7,7 +7,7 @@
 #include "encoders.hpp"
 
 const int FORMAT = 9;
-const std::set<std::string> DERIVED_KINDS = {"age", "candidates", "contains", "cosine", "count", "pair", "prior", "product", "ratio", "within"};
+const std::set<std::string> DERIVED_KINDS = {"age", "candidates", "contains", "cosine", "count", "pair", "prior", "product", "ratio", "since", "within"};
 
 inline double cosine(const Floats& a, const Floats& b) {
   double product = 0, one = 0, other = 0;
@@ -163,6 +163,15 @@ struct Bundle {
       double count = 0;
       for (uint64_t one : of[1]->hashes) count += one ? std::count(of[0]->hashes.begin(), of[0]->hashes.end(), one) : 0;
       return kind == "count" ? count : count > 0;
+    }
+    if (kind == "since") {
+      double least = NONE;
+      const std::vector<double>& ages = of[0]->ages.at(facts["measure"]);
+      for (size_t n = 0; n < ages.size(); n++) {
+        const uint64_t held = of[0]->hashes[n];
+        if (held && std::count(of[1]->hashes.begin(), of[1]->hashes.end(), held)) least = std::fmin(least, ages[n]);
+      }
+      return least;
     }
     if (kind == "prior") {
       const auto& [keys, values] = priors.at(facts["feature"]);

@@ -10,8 +10,10 @@
 
 enum { MISSING, UNKNOWN, FIRST };
 struct List { std::vector<int> codes; std::optional<Floats> weights; };
-// A code, a number, a list or a vector (empty if there is none); hashes and a number for derived features.
-struct Value { std::variant<double, List, Floats> encoded = 0.; Hashes hashes = {}; double number = NONE; };
+using Ages = std::map<std::string, std::vector<double>>;
+// A code, a number, a list or a vector (empty if there is none); for derived features hashes, a number, and for each hash
+// how old its event is, by how that is measured.
+struct Value { std::variant<double, List, Floats> encoded = 0.; Hashes hashes = {}; double number = NONE; Ages ages = {}; };
 using Row = std::map<std::string, Value>;
 
 // Values in JSON: as networks read them.

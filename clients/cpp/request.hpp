@@ -3,7 +3,7 @@
 #include "bundle.hpp"
 
 struct Event { json id; int64_t time; std::map<std::string, json> beside; };
-struct History { std::vector<Row> records, rows; Floats ages; std::optional<Floats> weights; };
+struct History { std::vector<Row> records, rows; Floats ages; std::optional<Floats> weights; Ages old; };
 struct Candidate { json id, columns; int at; Row row, cross; double score; };
 struct EncodedRequest {
   Row query;
@@ -105,17 +105,20 @@ struct RequestEncoder {
   History read_history(const std::string& name, const json& facts, const json& columns, int64_t time, Row& query) const {
     const std::vector<Event> events = read_events(name, facts, columns, time);
     History found;
+    found.old = {{"time", {}}, {"events", {}}};
     if (!facts["half_life"].is_null()) found.weights.emplace();
     std::vector<json> ids;
     std::map<std::string, std::vector<json>> beside;
     for (const Event& event : events) {
       const double age = std::max<int64_t>(time - event.time, 0);
       found.ages.push_back(std::log2(1 + age / 1000));
+      found.old["time"].push_back(age / 864e5), found.old["events"].push_back(events.size() - found.ages.size());
       if (found.weights) found.weights->push_back(std::exp2(-std::min(age / facts["half_life"].get<double>(), 60.)));
       ids.push_back(event.id), found.records.push_back(bundle.record(bundle.items.find(event.id)));
     }
     auto add = [&](const std::string& feature, const std::string& of_event, const json& encoder, const std::vector<json>& values) {
       query[feature] = bundle.encoder(encoder).list(values, found.weights);
+      query[feature].ages = found.old;
       for (size_t n = 0; n < values.size(); n++) found.rows[n][of_event].encoded = double(std::get<List>(query[feature].encoded).codes[n]);
     };
     found.rows = found.records;
@@ -127,17 +130,19 @@ struct RequestEncoder {
     }
     return found;
   }
-  // What is taken of the items of a history: hashes, codes with the weights of their events, or the mean of vectors.
+  // What is taken of the items of a history: hashes with the ages of their events, codes with the weights of their events, or the mean of vectors.
   static Value gather(const std::string& what, const std::string& feature, const History& history) {
-    Value found;
+    Value found{0., {}, NONE, {{"time", {}}, {"events", {}}}};
     List codes{{}, history.weights ? std::optional(Floats()) : std::nullopt};
     std::vector<double> sum;
     double total = 0;
     for (size_t n = 0; n < history.records.size(); n++) {
       const Value& value = history.records[n].at(feature);
       const double weight = history.weights ? (*history.weights)[n] : 1;
-      if (what == "hashes") found.hashes.insert(found.hashes.end(), value.hashes.begin(), value.hashes.end());
-      else if (const auto* vector = std::get_if<Floats>(&value.encoded)) {
+      if (what == "hashes") {
+        found.hashes.insert(found.hashes.end(), value.hashes.begin(), value.hashes.end());
+        for (auto& [measure, ages] : found.ages) ages.insert(ages.end(), value.hashes.size(), history.old.at(measure)[n]);
+      } else if (const auto* vector = std::get_if<Floats>(&value.encoded)) {
         sum.resize(std::max(sum.size(), vector->size())), total += vector->empty() ? 0 : weight;
         for (size_t i = 0; i < vector->size(); i++) sum[i] += (*vector)[i] * weight;
       } else {

@@ -18,6 +18,10 @@ export const DERIVED_KINDS = {
   },
   product: (facts, [a, b]) => finite(a.number * b.number),
   ratio: (facts, [a, b]) => finite(a.number / b.number),
+  since: ({measure}, [held, wanted]) => {
+    const ages = held.ages[measure].filter((_, n) => held.hashes[n] !== 0n && wanted.hashes.includes(held.hashes[n]));
+    return ages.length ? Math.min(...ages) : NaN;
+  },
   within: ({measure}, [number, numbers]) => within(measure, number, numbers),
 };
 

@@ -71,18 +71,19 @@ export class RequestEncoder {
   #history(name, facts, columns, time) {
     const events = this.#events(name, facts, columns, time), ages = events.map((event) => event.time === null ? 0 : Math.max(time - event.time, 0));
     const weights = facts.half_life ? ages.map((age) => Math.fround(2 ** -Math.min(age / facts.half_life, 60))) : null;
-    const list = (encoder, ids) => listOf(this.encoders[encoder], ids, weights);
+    const old = {time: ages.map((age) => age / 864e5), events: ages.map((_, n) => ages.length - 1 - n)};
+    const list = (encoder, ids) => ({...listOf(this.encoders[encoder], ids, weights), ages: old});
     const own = list(facts.encoder, events.map(({id}) => id));
     const beside = mapped(facts.beside, ({encoder}, feature) => list(encoder, events.map((event) => toId(event.beside[feature]))));
     const records = events.map(({id}) => this.bundle.record(this.items.find(id)));
     const rows = records.map((row, n) => ({...row, ...mapped({[facts.item]: own, ...beside}, ({encoded}) => ({encoded: encoded.codes[n]}))}));
-    return {values: {[name]: own, ...beside}, weights, records, rows, ages: ages.map((age) => Math.fround(Math.log2(1 + age / 1000)))};
+    return {values: {[name]: own, ...beside}, weights, records, rows, old, ages: ages.map((age) => Math.fround(Math.log2(1 + age / 1000)))};
   }
   #query(columns, histories, time, size) {
     const row = Object.assign(this.#plain("query", columns), ...Object.values(histories).map(({values}) => values));
     for (const {name, is, history, feature} of this.layout.gathered) {
-      const {records, weights} = histories[history];
-      row[name] = GATHERED[is](records.map((record) => record[feature]), weights);
+      const {records, weights, old} = histories[history];
+      row[name] = GATHERED[is](records.map((record) => record[feature]), weights, old);
     }
     return this.#derive("query", row, {query: row}, time, size);
   }
@@ -127,9 +128,10 @@ export class RequestEncoder {
   }
 }
 
-/** What is taken of the items of a history: of a feature's values and the weights of the events. */
+/** What is taken of the items of a history: of a feature's values, and the weights and ages of the events. */
 const GATHERED = {
-  hashes: (values) => ({hashes: values.flatMap(({hashes}) => hashes)}),
+  hashes: (values, weights, old) => ({hashes: values.flatMap(({hashes}) => hashes),
+    ages: mapped(old, (ages) => values.flatMap(({hashes}, n) => hashes.map(() => ages[n])))}),
   codes: (values, weights) => {
     const codes = values.map(({encoded}) => encoded.codes ?? [encoded]);
     return {encoded: {codes: codes.flat(), weights: weights && codes.flatMap((some, n) => some.map(() => weights[n]))}};

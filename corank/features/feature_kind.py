@@ -38,6 +38,9 @@ Use = Literal["id", "key", "list", "number", "vector", "time"]
 """What a derived feature may take of another: `id`, a hash of the value itself, which can be looked for in lists;
 `key`, a hash of the value or of its bucket; `list`, hashes of several values; `number`; `vector`; `time`, in ms."""
 
+EventAge = Literal["time", "events"]
+"""How old an event of a history is at the request: in days, or in newer events of the history."""
+
 
 class FeatureKind(Settings):
     """What all features have. Kinds derive from `ColumnFeature` or `DerivedFeature`."""
@@ -247,6 +250,11 @@ class DerivedFeature(FeatureKind):
     def as_derived(self) -> "DerivedFeature | None":
         """Itself."""
         return self
+
+    @property
+    def aged_events(self) -> tuple[str, EventAge] | None:
+        """The operand whose events' ages `derive` reads, and how these are measured."""
+        return None
 
     @property
     def snapshot_every(self) -> timedelta | None:

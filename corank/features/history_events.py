@@ -18,6 +18,7 @@ from corank.features.history import EventLists
 from corank.features.log_schema import DataSettings
 
 if TYPE_CHECKING:
+    from corank.features.feature_kind import EventAge
     from corank.features.schema import Schema
 
 
@@ -86,6 +87,8 @@ class HistoryNeeds:
     """`HISTORY` and `HISTORY.FEATURE`, as derived features take them."""
     beside: Mapping[str, str]
     """Attributes of events that derived features take: the history of each."""
+    aged: Mapping[tuple[str, "EventAge"], str]
+    """Operands whose events' ages derived features read, and how these are measured: the history of each."""
 
     @classmethod
     def of(cls, schema: "Schema") -> Self:
@@ -95,12 +98,19 @@ class HistoryNeeds:
         parallels = schema.parallels()
         operands = (operand for feature in schema.derived().values() for operand in feature.operands)
         beside = {operand: parallels[operand] for operand in operands if operand in parallels}
-        return cls(tuple(weighted), tuple(attributes), tuple(schema.history_operands()), beside)
+        read = (ages for feature in schema.derived().values() if (ages := feature.aged_events) is not None)
+        aged = {ages: schema.events_of(ages[0]) for ages in read}
+        return cls(tuple(weighted), tuple(attributes), tuple(schema.history_operands()), beside, aged)
 
     @cached_property
     def compared(self) -> tuple[str, ...]:
         """Histories whose item ids are looked for."""
         return tuple(name for name in self.operands if "." not in name)
+
+    @cached_property
+    def timed(self) -> frozenset[str]:
+        """Histories of whose events derived features read the times."""
+        return frozenset(history for (_, measure), history in self.aged.items() if measure == "time")
 
     @cached_property
     def for_attributes(self) -> tuple[str, ...]:
@@ -245,10 +255,13 @@ class Events:
 def timed_histories(schema: "Schema", aged: Iterable[str]) -> frozenset[str]:
     """Select the histories whose events a request gives with their times: those with a `half_life`, and `aged` ones.
 
+    Those also of which a derived feature reads the times.
+
     Args:
         aged: histories of whose events some stage reads the ages.
     """
-    return frozenset(aged).union(name for name, history in schema.histories().items() if history.half_life)
+    weighted = {name for name, history in schema.histories().items() if history.half_life}
+    return HistoryNeeds.of(schema).timed.union(aged, weighted)
 
 
 def log_ages(age: Longs) -> Floats:

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from corank.core.arrays import read_array, read_ragged, write_array, write_ragged
 from corank.core.hash_index import splitmix64
 from corank.core.ragged import Ragged, Rows, Vectors, take_known
-from corank.core.types import Doubles, Hashes, Longs
+from corank.core.time import DAY, MILLISECOND
+from corank.core.types import Doubles, Hashes, Ints, Longs
 from corank.features.encoders import Encoders
 from corank.features.encoding import RowFeatures, mix_hashes
-from corank.features.feature_kind import DerivedFeature, Use
+from corank.features.feature_kind import DerivedFeature, EventAge, Use
 from corank.features.schema import Placement, Schema
 
 
@@ -104,6 +105,8 @@ class Operands:
     """(N,), NaN where missing."""
     vectors: dict[str, Vectors] = field(default_factory=dict)
     """(N), while derived features are computed; not saved, since encoded rows have them."""
+    ages: dict[tuple[str, EventAge], Ragged] = field(default_factory=dict)
+    """How old the event of each value of a list is, while derived features are computed; not saved."""
 
     @classmethod
     def of(
@@ -126,6 +129,7 @@ class Operands:
             {name: lists.take(index) for name, lists in self.lists.items()},
             {name: values.take(index) for name, values in self.numbers.items()},
             {name: vectors.take(index) for name, vectors in self.vectors.items()},
+            {name: ages.take(index) for name, ages in self.ages.items()},
         )
 
     def among(self, names: Collection[str]) -> Self:
@@ -190,6 +194,10 @@ class Operands:
         """Add lists, or replace those of the same name."""
         return replace(self, lists=self.lists | lists)
 
+    def with_ages(self, ages: dict[tuple[str, EventAge], Ragged]) -> Self:
+        """Add the ages of events."""
+        return replace(self, ages=ages)
+
     def with_vectors(self, features: RowFeatures, rows: Rows) -> Self:
         """Add the vectors of the same rows, encoded."""
         return self.with_named_vectors(dict(zip(features.vectors, rows.vectors, strict=True)))
@@ -243,6 +251,38 @@ def gather_history_operands(
         if feature is not None and schema.features[feature].storage != "vector":
             lists[name] = gather_attribute(items[schema.history_of(name)], feature, operands)
     return lists
+
+
+def gather_event_ages(
+    aged: Mapping[tuple[str, EventAge], str],
+    events: Mapping[str, Ints],
+    ages: Mapping[str, Longs],
+    items: Mapping[str, Ragged],
+    operands: Operands,
+) -> dict[tuple[str, EventAge], Ragged]:
+    """Gather how old the event of each value of an operand is, for R users.
+
+    Args:
+        aged: operands, with how their ages are measured, and the history of each.
+        events: by history how many events each user has: (R,).
+        ages: by history, if they are measured in time, the ms from each event to the request: (E,).
+        items: by history the rows of its items, of those with operands `HISTORY.FEATURE`.
+        operands: of the items' rows.
+    """
+    gathered = {}
+    for (operand, measure), history in aged.items():
+        length = events[history]
+        if measure == "time":
+            age = np.maximum(ages[history], 0) / (DAY / MILLISECOND)
+        else:
+            newest = np.repeat(np.cumsum(length, dtype=np.int64) - 1, length)
+            age = newest - np.arange(len(newest), dtype=np.float64)
+        if (feature := operand.partition(".")[2]) in operands.lists:  # several values an event
+            values = take_known(operands.lists[feature].length, items[history].flat())
+            of = np.repeat(np.arange(len(length)), length)
+            length, age = np.bincount(of, values, len(length)).astype(np.int32), np.repeat(age, values)
+        gathered[operand, measure] = Ragged.from_lengths(length, age)
+    return gathered
 
 
 def average_history_vectors(
@@ -391,6 +431,29 @@ class OperandRows:
             matches = np.where((entries[index] == query) & (value != 0), times[index], 0)
         counts = matches if result_of is None else np.bincount(result_of, matches, self.count)
         return counts.astype(np.float64, copy=False)
+
+    def newest(self, listed: str, sought: str, measure: EventAge) -> Doubles:
+        """Find the age of the newest event whose value is that, or one of those, of another operand: NaN for none: (N,).
+
+        By a table of (list, value), sorted, the newest of each first.
+        """
+        lists, list_of = self.lists(listed)
+        value, result_of = self._values(sought)
+        entries, query = lists.flat(), value
+        if len(lists.length) > 1:
+            of = list_of if result_of is None else list_of[result_of]
+            entries, query = _within(lists.row_of(), entries), _within(of, value)
+        age = self._side(listed)[0].ages[listed, measure].flat()
+        found = np.full(len(query), np.inf)
+        if len(entries):
+            order = np.lexsort((age, entries))
+            entries, age = entries[order], age[order]
+            index = np.minimum(np.searchsorted(entries, query), len(entries) - 1)
+            found = np.where((entries[index] == query) & (value != 0), age[index], np.inf)
+        if result_of is not None:
+            each, found = found, np.full(self.count, np.inf)
+            np.minimum.at(found, result_of, each)
+        return np.where(np.isinf(found), np.nan, found)
 
     def _values(self, operand: str) -> tuple[Hashes, Index | None]:
         """The values of an operand, 0 for none, and the result that each belongs to; None: value n to result n."""

@@ -95,6 +95,10 @@ class Schema:
         """The history that an operand such as `HISTORY` or `HISTORY.FEATURE` is of; the operand where it is of none."""
         return operand.rpartition(".")[0] or operand
 
+    def events_of(self, operand: str) -> str:
+        """The history to whose events the values of an operand belong; the operand where they belong to none."""
+        return self.parallels().get(operand, self.history_of(operand))
+
     @cached_property
     def operand_placements(self) -> dict[str, Placement]:
         """Whose rows have each operand of derived features; one of a history is of the query's."""

@@ -17,6 +17,7 @@ from tests.support.daily_log import config_of, write_day
 from tests.support.four_days import DAY, FROZEN, ITEMS, LISTED, LIVE, schema_of, settings_of, written
 
 CLIPPED = {"age", "exact_age", "dear", "candidates", "born", "hour", "price"}
+CLIPPED |= {"brand_since", "since", "cart_since", "viewed_since", "carted_since"}
 """Features that learn the range of training values, which a later packing takes over."""
 FEATURES = {name: f for name, f in (FROZEN | LIVE | LISTED).items() if name not in CLIPPED}
 SECOND = RangeSplit.model_validate({"train": "1970-01-03..1970-01-04", "valid": "1970-01-04.."})

@@ -5,16 +5,25 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from corank.core.ragged import Ragged
-from corank.core.time import NEVER
+from corank.core.time import DAY as STEP
+from corank.core.time import MILLISECOND, NEVER
 from corank.core.types import Hashes
 from corank.features.encoders import Encoders
 from corank.features.encoding import hash_values, mix_hashes
 from corank.features.feature_kind import Feature
-from corank.features.operands import OperandNames, OperandRows, Operands, gather_history_operands
+from corank.features.history_events import HistoryNeeds
+from corank.features.operands import (
+    OperandNames,
+    OperandRows,
+    Operands,
+    gather_event_ages,
+    gather_history_operands,
+)
 from corank.features.priors import PointInTime, PriorSnapshots
 from corank.features.scale import Bucket
 from corank.features.schema import Schema
 
+DAY = STEP // MILLISECOND
 SCHEMA = Schema(
     TypeAdapter(dict[str, Feature]).validate_python(
         {
@@ -42,6 +51,9 @@ SCHEMA = Schema(
             "item_seen": {"kind": "contains", "of": ["seen", "item"]},
             "brand_seen": {"kind": "count", "of": ["seen.brand", "brand"]},
             "tags_seen": {"kind": "count", "of": ["seen.tags", "tags"]},
+            "item_since": {"kind": "since", "of": ["seen", "item"]},
+            "tags_since": {"kind": "since", "of": ["seen.tags", "tags"]},
+            "tags_newer": {"kind": "since", "of": ["seen.tags", "tags"], "measure": "events"},
             "spare": {"kind": "ratio", "of": ["budget", "price"]},
             "worth": {"kind": "product", "of": ["price", "stock"]},
             "each": {"kind": "ratio", "of": ["price", "stock"]},
@@ -131,6 +143,41 @@ def test_count_is_that_of_a_loop(held: list[list[int]], wanted: list[list[int]],
 
 
 # Histories
+
+
+events = st.lists(st.tuples(st.integers(-1, 3), st.integers(-2, 9)), max_size=5)
+
+
+@given(st.lists(events, min_size=1, max_size=4), st.lists(values, min_size=4, max_size=4), st.data())
+def test_since_is_that_of_a_loop(
+    past: list[list[tuple[int, int]]], tags: list[list[int]], data: st.DataObject
+) -> None:
+    """Users have events of an item, −1 for one that no table knows, each so many days before the request."""
+    pairs = data.draw(st.lists(st.tuples(st.integers(0, len(past) - 1), st.integers(0, 3)), max_size=12))
+    request_of, item_of = (np.array([p[n] for p in pairs], dtype=np.int64) for n in (0, 1))
+    items = Operands(4, {"item": of([11, 12, 13, 14])}, {"tags": lists(tags)}, {})
+    length = np.array([len(some) for some in past], dtype=np.int32)
+    rows = np.array([item for some in past for item, _ in some], dtype=np.int64)
+    ages = np.array([days * DAY for some in past for _, days in some], dtype=np.int64)
+    listed, needs = {"seen": Ragged.from_lengths(length, rows)}, HistoryNeeds.of(SCHEMA)
+    aged = gather_event_ages(needs.aged, {"seen": length}, {"seen": ages}, listed, items)
+    histories = gather_history_operands(SCHEMA, listed, items, ["seen", "seen.tags"])
+    query = Operands(len(past), {}, {}, {}).with_lists(histories).with_ages(aged)
+    sides = OperandRows.pairs(SCHEMA, query, items, request_of, item_of)
+
+    def shared(r: int, i: int) -> list[tuple[int, int]]:
+        """The days of the user's events that share a tag with the item, and how many events are newer."""
+        return [
+            (max(days, 0), len(past[r]) - 1 - n)
+            for n, (row, days) in enumerate(past[r])
+            if row >= 0 and {*tags[row]} & {*tags[i]} - {0}
+        ]
+
+    seen = [[max(days, 0) for row, days in past[r] if row == i] for r, i in pairs]
+    same(made("item_since", sides), [min(found, default=np.nan) for found in seen])
+    each = [shared(r, i) for r, i in pairs]
+    for n, name in enumerate(("tags_since", "tags_newer")):
+        same(made(name, sides), [min((age[n] for age in found), default=np.nan) for found in each])
 
 
 def test_history_is_of_what_its_items_are_now() -> None:

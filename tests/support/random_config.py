@@ -142,7 +142,7 @@ def _matches(features: dict[str, Drawn]) -> list[str]:
         name
         for name, feature in features.items()
         if feature["kind"] == "within"
-        or (feature["kind"] in ("count", "contains") and len(set(map(of_item, feature["of"]))) == 2)
+        or (feature["kind"] in ("count", "contains", "since") and len(set(map(of_item, feature["of"]))) == 2)
     ]
 
 
@@ -210,6 +210,9 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
             if alike and one != other and rng.random() < 0.5:
                 made.append({"kind": "contains", "of": [one, other]})
                 made.append({"kind": "count", "of": [one, other]} | shape(len(made) // 2))
+                if measure := _measure(drawn, one, len(made)):
+                    since = {"kind": "since", "of": [one, other], "measure": measure}
+                    made.append(since | shape(len(made) // 3))
     made += [cosine | shape(n) for n, cosine in enumerate(_cosines(features, histories, drawn["seed"] + 3))]
     _add_priors(made, drawn, keys, rng)
     compared = numbers["item"] + some("cross", "number", "bucket") + ["age_by_day", "age"]
@@ -218,6 +221,15 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
         made.append({"kind": "within", "of": number} | shape(n + 1))
         made.append({"kind": "within", "of": number, "measure": "ratio"} | shape(n + 2))
     return {f"derived_{n}": {key: _plain(value) for key, value in f.items()} for n, f in enumerate(made)}
+
+
+def _measure(drawn: Drawn, listed: str, n: int) -> str | None:
+    """How the age of a list's events is measured, if it is of a history."""
+    kind, _, number = listed.partition(".")[0].partition("_")
+    if kind not in ("history", "beside", "did", "dwelt"):
+        return None
+    timed = drawn["histories"][int(number)].get("source") != "lists"
+    return ("time", "events")[n % 2] if timed else "events"
 
 
 def _differs(feature: Drawn, features: dict[str, Drawn]) -> bool:

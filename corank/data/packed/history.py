@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from corank.core.ragged import Ragged, Rows, Vectors, take_known
-from corank.core.types import Index, Ints
+from corank.core.types import Index, Ints, Longs
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.shard import LoggedRequests
 from corank.features.encoding import MISSING, RowFeatures
@@ -21,6 +21,7 @@ from corank.features.operands import (
     Operands,
     average_history_vectors,
     flatten_lists,
+    gather_event_ages,
     gather_history_operands,
     select_lists,
 )
@@ -82,7 +83,12 @@ def request_operands(packed: PackedDataset, rows: LoggedRequests, requests: Inde
         keys = packed.events[histories[history].events].attribute_keys[name]
         request_lists[name] = Ragged(view.start, view.length, keys)
     means = average_history_vectors(packed.schema, items, packed.items, needs.operands)
-    operands = rows.operands.take(requests).with_lists(request_lists).with_named_vectors(means)
+    aged = {name: _take_list(packed, rows, requests, name) for name in set(needs.aged.values())}
+    past = {name: _age_events(packed, rows, requests, name) for name in needs.timed}
+    ages = gather_event_ages(
+        needs.aged, {name: view.length for name, view in aged.items()}, past, items, packed.item_operands
+    )
+    operands = rows.operands.take(requests).with_lists(request_lists).with_named_vectors(means).with_ages(ages)
     return operands.with_vectors(packed.schema.row_features("query"), rows.query.take(requests))
 
 
@@ -162,10 +168,16 @@ def read_event_rows(
 
 def read_event_ages(packed: PackedDataset, rows: LoggedRequests, requests: Index, history: str) -> Ragged:
     """Read how old a history's events are at each request, as `log_ages` gives it: R lists."""
+    view = _take_list(packed, rows, requests, history)
+    return Ragged.from_lengths(view.length, log_ages(_age_events(packed, rows, requests, history)))
+
+
+def _age_events(packed: PackedDataset, rows: LoggedRequests, requests: Index, history: str) -> Longs:
+    """Ms from each of a history's events to its request: (E,)."""
     events = packed.events[packed.schema.histories()[history].events]
     view = _take_list(packed, rows, requests, history)
-    time = np.repeat(rows.time[requests], view.length)
-    return Ragged.from_lengths(view.length, log_ages(time - events.times[view.positions()]))
+    ages: Longs = np.repeat(rows.time[requests], view.length) - events.times[view.positions()]
+    return ages
 
 
 def _find_distinct(row: Index, codes: Ints) -> tuple[Index, Index]:

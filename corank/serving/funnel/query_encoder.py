@@ -25,6 +25,7 @@ from corank.core.types import Longs
 from corank.data.packed.derived_columns import encode_features, plan_features
 from corank.features.encoders import Encoders
 from corank.features.encoding import Column
+from corank.features.feature_kind import EventAge
 from corank.features.operands import OperandNames, OperandRows, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import Schema, plain_columns
@@ -269,7 +270,11 @@ class QueryEncoder:
         return Rows(ids, flush_subnormals(numbers), tuple(lists), vectors)
 
     def _join_operands(
-        self, parts: Sequence[QueryPart], listed: Mapping[str, Ragged], means: Mapping[str, Vectors]
+        self,
+        parts: Sequence[QueryPart],
+        listed: Mapping[str, Ragged],
+        means: Mapping[str, Vectors],
+        ages: dict[tuple[str, EventAge], Ragged],
     ) -> Operands:
         """The operands of R queries: those of values, and those of histories."""
         values, (keys, lists, numbers) = [part.values for part in parts], self._operands
@@ -280,6 +285,7 @@ class QueryEncoder:
             {**{name: join_lists([of[n].hashes for of in values]) for name, n in lists}, **listed},
             {name: np.array([of[n].number for of in values], dtype=np.float64) for name, n in numbers},
             {**vectors, **means},
+            ages,
         )
 
     def _field(self, name: str) -> str:

@@ -31,14 +31,21 @@ from corank.features.encoding import (
     hash_values,
     to_identifiers,
 )
+from corank.features.feature_kind import EventAge
 from corank.features.history import ListedEvents, RequestEvents, Values
 from corank.features.history_events import Events, History, HistoryNeeds, log_ages, recency_weights
-from corank.features.operands import Operands, average_history_vectors, gather_history_operands
+from corank.features.operands import (
+    Operands,
+    average_history_vectors,
+    gather_event_ages,
+    gather_history_operands,
+)
 from corank.serving.funnel.request import RequestWarning, check_event_times, parse_history, to_series
 
 T = TypeVar("T", bound=np.generic)
 _NO_TIMES, _NO_KEYS = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint64)
 _NO_CODES = np.empty(0, dtype=np.int32)
+_NO_OPERANDS = Operands(0, {}, {}, {})
 
 
 class WantedItems(NamedTuple):
@@ -116,6 +123,8 @@ class RequestHistory(NamedTuple):
     """By feature that is `parallel_to` it, the code of each event: (L,)."""
     attribute_keys: Mapping[str, Hashes]
     """By those of them that derived features take, the hash of each event's value: (L,)."""
+    age: Longs
+    """Ms from each event to the request: (L,); (0,) if the times are not known."""
 
 
 Histories = Mapping[str, Sequence[RequestHistory]]
@@ -264,6 +273,7 @@ class HistoryEncoder:
             log_ages(age) if self.attended.get(name) else None,
             warnings,
             *(self._attributes(columns, beside) if beside else ({}, {})),
+            age,
         )
 
     def _attributes(
@@ -323,8 +333,8 @@ class HistoryEncoder:
 
     def operands(
         self, gathered: HistoryItems | None, histories: Histories
-    ) -> tuple[dict[str, Ragged], dict[str, Vectors]]:
-        """The operands of derived features that come from histories: lists, and means of the vectors of items."""
+    ) -> tuple[dict[str, Ragged], dict[str, Vectors], dict[tuple[str, EventAge], Ragged]]:
+        """The operands of derived features from histories: lists, means of the vectors of items, ages of events."""
         operands: dict[str, Ragged] = {}
         vectors: dict[str, Vectors] = {}
         if gathered is not None:
@@ -335,7 +345,18 @@ class HistoryEncoder:
         keys = {name: [one.keys for one in histories[name]] for name in self._needs.compared}
         for name, history in self._needs.beside.items():
             keys[name] = [one.attribute_keys[name] for one in histories[history]]
-        return operands | {name: _lists(hashes) for name, hashes in keys.items()}, vectors
+        lists = operands | {name: _lists(hashes) for name, hashes in keys.items()}
+        return lists, vectors, self._ages(gathered, histories) if self._needs.aged else {}
+
+    def _ages(
+        self, gathered: HistoryItems | None, histories: Histories
+    ) -> dict[tuple[str, EventAge], Ragged]:
+        """How old the events of operands are."""
+        aged = set(self._needs.aged.values())
+        events = {name: np.array([len(one.codes) for one in histories[name]]) for name in aged}
+        ages = {name: join_arrays([one.age for one in histories[name]]) for name in self._needs.timed}
+        items, operands = (gathered.items, gathered.operands) if gathered else ({}, _NO_OPERANDS)
+        return gather_event_ages(self._needs.aged, events, ages, items, operands)
 
     def codes(self, histories: Histories) -> dict[str, Ragged]:
         """The codes of each history; for an attribute of a history those of its items, which `complete` replaces."""
