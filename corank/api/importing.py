@@ -87,6 +87,7 @@ def import_lists(
     along: Names = "",
     request: Names = "",
     history: str = "",
+    history_times: str = "",
     position: str = "auto",
     items: LogSource | None = None,
     item: str = "item_id",

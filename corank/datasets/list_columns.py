@@ -234,3 +234,9 @@ def name_column(column: str, settings: str) -> str:
     """Write a feature's settings, with its column if that cannot be the feature's name."""
     name = free_name(column, {})
     return f"{{{settings}}}" if name == column else f"{{{settings}, column: {json.dumps(column)}}}"
+
+
+def column_of(name: str, settings: str) -> str:
+    """The column of a feature whose settings `name_column` wrote."""
+    column = settings.partition(", column: ")[2]
+    return str(json.loads(column.removesuffix("}"))) if column else name

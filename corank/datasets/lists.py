@@ -13,6 +13,15 @@ from pydantic import Field
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
 from corank.core.reports import Report
+from corank.data.recurrence import (
+    LAST,
+    OFTEN_AGAIN,
+    describe_events,
+    find_categories,
+    measure_recurrence,
+    quote,
+    recurrence_features,
+)
 from corank.datasets.exposures import Exposures
 from corank.datasets.importer import (
     IMPORTERS,
@@ -24,6 +33,7 @@ from corank.datasets.importer import (
 )
 from corank.datasets.list_columns import (
     OFTEN,
+    column_of,
     describe_along,
     describe_context,
     describe_items,
@@ -94,6 +104,7 @@ class Lists(Importer):
         "", description="Columns that identify a request, with commas; by default a row of lists is one."
     )
     history: str = Field("", description="Column: a list of the items that the user clicked before.")
+    history_times: str = Field("", description="Column: the list of the times of these clicks.")
     position: Role = Field(
         "auto",
         description="What the place in the list becomes: effect, learnt in training and left out by serving; feature; "
@@ -136,9 +147,7 @@ def write_lists(source: Path, out: Path, columns: Lists, report: Report = lambda
         features = _describe_log(facts, columns, unfinished / "log.parquet", source, report)
         tables = {"log": features.lines} | _write_tables(columns, unfinished, features.numbers, report)
         features.lines = lines = name_apart(tables, (columns.user, columns.item), report)
-        if columns.history:
-            source_of = f"of: {_yaml(columns.item)}, column: {_yaml(columns.history)}"
-            lines["history"] = f"{{side: user, kind: ids, {source_of}, last: 50}}"
+        lines |= _describe_past(columns, facts.users, unfinished, lines)
         text = "".join(_config(columns, facts, features))
         (unfinished / "config.yaml").write_text(text, encoding="utf-8")
         report(f"{facts.impressions:,} impressions, {facts.candidates:,} candidates; split {facts.split}")
@@ -174,7 +183,7 @@ def _settle(columns: Lists) -> Lists:
 
 def _used(columns: Lists) -> set[str]:
     """The columns that are no features."""
-    named = [columns.candidates, columns.user, columns.time, columns.history]
+    named = [columns.candidates, columns.user, columns.time, columns.history, columns.history_times]
     return {*named, *_names(columns.labels), *_names(columns.chosen), *_names(columns.request)}
 
 
@@ -184,7 +193,10 @@ def _check_roles(columns: Lists) -> None:
         raise DataError("import lists: no label; name a column as --labels, or one of lists as --chosen")
     if columns.users is not None and not columns.user:
         raise DataError("import lists: --users is a table of users; name the log's column of users as --user")
+    if columns.history_times and not columns.history:
+        raise DataError("import lists: --history-times are those of a --history; name its column, too")
     roles = [("--candidates", columns.candidates), ("--history", columns.history)]
+    roles += [("--history-times", columns.history_times)]
     for option, names in (("labels", columns.labels), ("chosen", columns.chosen), ("along", columns.along)):
         roles += [(f"--{option}", name) for name in _names(names)]
     request = [("--request", name) for name in _names(columns.request)]
@@ -274,6 +286,11 @@ def _read_log(source: Path, columns: Lists, work: Path, report: Report) -> pl.La
     faults += too_large(files.types, [*keys, columns.candidates])
     lists = is_list(files.types[columns.candidates])
     (_check_elements if lists else _check_exposures)(files.first, files.types, columns)
+    if columns.history_times:
+        require_column(files.first, files.types, columns.history_times, "--history-times", listed=True)
+        events = pl.col(columns.history).list.len().fill_null(0)
+        unlike = pl.col(columns.history_times).list.len().fill_null(0) != events
+        faults.append((columns.history_times, unlike, f"a list as long as '{columns.history}'"))
     faults += _list_faults(columns, labels) if lists else _exposure_faults(columns, labels)
     for path, frame in files.frames.items():
         refuse_rows(path, frame, faults)
@@ -286,7 +303,7 @@ def _group(files: ListFiles, columns: Lists, source: Path, work: Path, report: R
     exposures = Exposures(
         keys=_names(columns.request) or moment,
         listed=[columns.candidates, *_names(columns.labels), *_names(columns.along)],
-        single=[name for name in (columns.user, columns.history) if name],
+        single=[name for name in (columns.user, columns.history, columns.history_times) if name],
         time=columns.time,
     )
     return exposures.group(files.rows, source, work, report)
@@ -391,6 +408,49 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path, source: Path, re
     return _Features(lines, along, left_out, known, order, numbers)
 
 
+def _describe_past(columns: Lists, users: bool, out: Path, features: dict[str, str]) -> dict[str, str]:
+    """Describe the history, or those of the log's own candidates where users meet them again, and what they tell.
+
+    Args:
+        columns: of the log in the folder `out`.
+        users: whether the log names them.
+        out: has the log, and the items if there is a table.
+        features: described so far.
+    """
+    item, timed = columns.item, not columns.history or bool(columns.history_times)
+    histories: dict[str, str] = {}
+    if columns.history:
+        source = f"of: {quote(item)}, column: {quote(columns.history)}"
+        source += f", times: {quote(columns.history_times)}" if columns.history_times else ""
+        histories["history"] = f"{{side: user, kind: ids, {source}, last: 50}}"
+    elif users:
+        shares = _measure_recurrence(columns, pl.scan_parquet(out / "log.parquet"))
+        common = [name for name, share in shares.items() if share >= OFTEN_AGAIN]
+        histories |= {name: describe_events(name, item, _FIRST_LABEL) for name in common}
+    categories: list[str] = []
+    if columns.items is not None:
+        of_items = {name: text for name, text in features.items() if "side: item, kind: id" in text}
+        ids = {column_of(name, text): name for name, text in of_items.items() if name != item}
+        categories = find_categories(pl.read_parquet(out / "items.parquet"), ids)
+    lines: dict[str, str] = {}
+    for name, settings in histories.items():
+        history = free_name(name, features)
+        told = recurrence_features(history, item, categories, timed)
+        lines |= {history: settings} | {free_name(n, features): one for n, one in told.items()}
+    return lines
+
+
+def _measure_recurrence(columns: Lists, log: pl.LazyFrame) -> dict[str, float]:
+    """Measure the shares of candidates that the user clicked, or was shown, before."""
+    item, label = columns.item, (_names(columns.labels) or _names(columns.chosen))[0]
+    along = [label] if columns.labels else []
+    clicked = pl.col(label).cast(pl.Float64) == 1 if along else pl.col(item).is_in(pl.col(label))
+    shown = log.select(pl.col(columns.user, columns.time, label), pl.col(columns.candidates).alias(item))
+    events = {name: clicked if name == "clicked" else pl.lit(True) for name in LAST}
+    rows = shown.explode(item, *along)
+    return measure_recurrence(rows, pl.col(columns.user), pl.col(item), pl.col(columns.time), events)
+
+
 def _write_tables(
     columns: Lists, out: Path, numbers: WholeNumbers, report: Report
 ) -> dict[str, dict[str, str]]:
@@ -481,8 +541,9 @@ def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[s
         clicks, shown = (free_name(f"{what}_{n}", features.lines) for n in ("clicks", "shown"))
         yield f"  {clicks}: {{kind: prior, by: [{_yaml(by)}], label: click, every: 1h, smoothing: auto}}\n"
         yield f"  {shown}: {{kind: prior, by: [{_yaml(by)}], every: 1h}}\n"
-    # a tower does not read the request's other candidates
-    matches = [name for name, settings in features.lines.items() if "kind: within" in settings]
+    # a tower does not read the request's other candidates, nor looks for its own in a history
+    kinds = ("kind: within", "kind: count", "kind: since")
+    matches = [name for name, settings in features.lines.items() if any(kind in settings for kind in kinds)]
     read = f", matches: [{', '.join(matches)}]" if matches else ""
     yield f"\nstages:\n  - {{name: prerank, model: towers, keep: 20{read}}}\n"
     yield "  - {name: rank, model: mlp, keep: 10}\n"

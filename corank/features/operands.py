@@ -433,9 +433,9 @@ class OperandRows:
         return counts.astype(np.float64, copy=False)
 
     def newest(self, listed: str, sought: str, measure: EventAge) -> Doubles:
-        """Find the age of the newest event whose value is that, or one of those, of another operand: NaN for none: (N,).
+        """Find the age of the newest event whose value is that, or one of those, of another operand: (N,).
 
-        By a table of (list, value), sorted, the newest of each first.
+        NaN where there is none. By a table of (list, value), sorted, the newest of each first.
         """
         lists, list_of = self.lists(listed)
         value, result_of = self._values(sought)

@@ -88,7 +88,9 @@ def request_operands(packed: PackedDataset, rows: LoggedRequests, requests: Inde
     ages = gather_event_ages(
         needs.aged, {name: view.length for name, view in aged.items()}, past, items, packed.item_operands
     )
-    operands = rows.operands.take(requests).with_lists(request_lists).with_named_vectors(means).with_ages(ages)
+    operands = (
+        rows.operands.take(requests).with_lists(request_lists).with_named_vectors(means).with_ages(ages)
+    )
     return operands.with_vectors(packed.schema.row_features("query"), rows.query.take(requests))
 
 

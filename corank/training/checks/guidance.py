@@ -16,9 +16,11 @@ import yaml
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
 from corank.data.log_summary import identifying_columns
+from corank.data.recurrence import OFTEN_AGAIN, describe_events, find_categories, recurrence_features
 from corank.data.tables import VALID_FROM, Table
 from corank.features.log_schema import POSITIONS, DataSettings
 from corank.training.checks.log_counts import FeatureFacts, LogCounts
+from corank.training.checks.returns import Returns
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain
 from corank.training.config.yaml_values import change_values
@@ -32,6 +34,7 @@ GAINS: dict[str, str | None] = {
     "within": "the rank of a price added +.032 to the ranker's AUC and +.072 to the pre-ranker's, on a drawn site of "
     "hotels (docs/results/real-logs.md)",
     "history": f"histories of clicks and long views added +.0021 to the ranker's AUC, on {PURE}",
+    "recurrence": None,
     "position": None,
     "unexposed": "negatives from what was cut and a softmax over the batch took the joint recall of the truly best "
     "from .2921 to .2990, from .3133 to .3456 and from .3123 to .3697, on the simulated worlds weak, medium and strong "
@@ -137,6 +140,7 @@ class Guidance:
     tables: Mapping[str, Table]
     counts: LogCounts
     features: Sequence[FeatureFacts]
+    returns: Returns
 
     @property
     def suggestions(self) -> list[Suggestion]:
@@ -147,6 +151,7 @@ class Guidance:
             self._ages(),
             self._within(),
             self._histories(),
+            self._recurrence(),
             self._positions(),
             self._recipe(),
         )
@@ -281,18 +286,58 @@ class Guidance:
             n for n in schema.history_items() if schema.column(n) == data.item and schema.features[n].is_input
         ]
         positives, users = self.counts.splits["train"].labels[self._label].positives, self._facts("user").rows
-        listed = [history for history in schema.histories().values() if not history.values]
+        listed = [h for h in schema.histories().values() if not (h.values or h.of_exposures)]
         if listed or not ids or positives < users:
             return
         if self._known("user") >= KNOWN and self._known("item") >= 1 - KNOWN:
             settings = f"of: {_quote(ids[0])}, event: {_quote(self._label)}, last: 50, every: 1d"
+            history = self._free("history")
+            told = self._looks(history.partition(".")[2], ids[0])
             yield Suggestion(
                 "history",
                 "history of the user (kind: ids, of the item's id)",
                 f"'train' has {positives:,} candidates with '{self._label}' of {users:,} users, and "
                 f"{self._known('user'):.0%} of the candidates of the last split are of users among them",
-                {self._free("history"): f"{{side: user, kind: ids, {settings}}}"},
+                {history: f"{{side: user, kind: ids, {settings}}}"}
+                | (told if self.returns.events["clicked"] >= OFTEN_AGAIN else {}),
             )
+
+    def _recurrence(self) -> Iterator[Suggestion]:
+        """Look for the candidate in what the user did, where users meet again what they met."""
+        schema = self.config.declared
+        histories = {n: h for n, h in schema.histories().items() if not h.values}
+        looked = {f.operands[0] for f in schema.derived().values() if f.compares}
+        for name, share in self.returns.histories.items():
+            if name not in looked and share >= OFTEN_AGAIN:
+                yield Suggestion(
+                    "recurrence",
+                    f"feature that looks for the candidate in '{name}' (kind: count, kind: since)",
+                    f"{share:.0%} of the candidates of 'train' are in it",
+                    self._looks(name, histories[name].of),
+                )
+        data, shown = self.config.data, self.returns.events["shown"]
+        ids = [n for n in schema.history_items() if schema.column(n) == data.item]
+        if not any(h.of_exposures for h in histories.values()) and ids and shown >= OFTEN_AGAIN:
+            history = self._free("shown")
+            name = history.partition(".")[2]
+            yield Suggestion(
+                "recurrence",
+                "history of what the user was shown, in which candidates are looked for (kind: count, kind: since)",
+                f"{shown:.0%} of the candidates of 'train' were shown to their user before",
+                {history: describe_events("shown", ids[0], self._label)} | self._looks(name, ids[0]),
+            )
+
+    def _looks(self, history: str, item: str) -> dict[str, str]:
+        """What looks for a candidate, and for its category, in a history: settings by key."""
+        schema, table = self.config.declared, self.tables.get("items")
+        declared, categories = schema.histories().get(history), list[str]()
+        if table is not None:
+            features = schema.columns("item").items()
+            ids = {schema.column(n): n for n, f in features if n != item and f.kind in ("id", "ids")}
+            ids = {column: n for column, n in ids.items() if column in table.types}
+            categories = find_categories(table.collect(table.frame.select(list(ids))), ids)
+        lines = recurrence_features(history, item, categories, declared is None or declared.timed)
+        return {self._free(name): settings for name, settings in lines.items()}
 
     def _positions(self) -> Iterator[Suggestion]:
         data, log = self.config.data, self.tables["log"]

@@ -17,6 +17,7 @@ from corank.data.vector_files import with_vector_files
 from corank.training.checks.guidance import Guidance, Suggestion
 from corank.training.checks.log_counts import FeatureFacts, LogCounts, SplitRows, count_log, measure_features
 from corank.training.checks.outcome_columns import OutcomeColumns
+from corank.training.checks.returns import Returns
 from corank.training.config.config import Config
 
 UNKNOWN = 0.3
@@ -172,7 +173,8 @@ class LogProfile:
         rows = SplitRows.of(tables["log"], data, schema, sources, summary.last)
         label = config.stages[-1].main
         counts, features = count_log(rows), measure_features(rows, schema, sources, tables, label)
-        guidance = Guidance(config, tables, counts, features)
+        returns = Returns.of(rows, schema, sources, label)
+        guidance = Guidance(config, tables, counts, features, returns)
         outcomes = OutcomeColumns(config, rows, sources).faults()
         return cls(config, counts, features, guidance.suggestions, guidance.recipe, outcomes)
 

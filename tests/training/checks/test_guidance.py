@@ -38,7 +38,7 @@ train: {epochs: 1, requests: 8}
 """
 DAYS, REQUESTS, USERS, ITEMS = 3, 40, 10, 12
 """Requests are of each day."""
-ALL = ["candidates", "prior", "prior", "age", "within", "history", "position", "unexposed"]
+ALL = ["candidates", "prior", "prior", "age", "within", "history", "recurrence", "position", "unexposed"]
 
 
 @pytest.fixture
@@ -93,6 +93,12 @@ def test_a_log_that_asks_for_all_gets_all(config: Path) -> None:
         "and 0% of the candidates of the last split are items that training never saw",
         "40 of 40 requests of 'train' have several candidates, which differ by match, price",
         "'train' has 40 candidates with 'buy' of 10 users, and 100% of the candidates of the last split",
+        "  history_count: {kind: count, of: [history, item_id]}\n"
+        "  history_since: {kind: since, of: [history, item_id]}",
+        "47% of the candidates of 'train' were shown to their user before",
+        "  shown: {side: user, kind: ids, of: item_id, input: false, last: 200}\n"
+        "  shown_count: {kind: count, of: [shown, item_id]}\n"
+        "  shown_since: {kind: since, of: [shown, item_id]}",
         "the log has the column 'position' with 0 to 2",
         "93 of 199 candidates of 'train' were cut",
         "  - {kind: unexposed, stage: prerank, label: buy, from: [retrieved], per_request: 10, weight: 0.2}\n"
@@ -120,3 +126,28 @@ def test_the_command_prints_lines_to_paste_and_training_does_not(
     said: list[str] = []
     corank.check(config).profile.report(said.append)
     assert not any("position" in line for line in said)
+
+
+def test_candidates_that_are_in_a_history_are_looked_for_in_it(config: Path) -> None:
+    """Of a history of the log, one of a list of the log, without times, and an item's category."""
+    folder = config.parent
+    log, past = pl.read_parquet(folder / "log.parquet"), pl.col("item_id").implode().over("request_id")
+    log.with_columns(past=past).write_parquet(folder / "log.parquet")
+    items = pl.DataFrame({"item_id": range(120), "brand": [n % 12 for n in range(120)]})
+    items.with_columns(price=pl.col("brand") * 1.0).write_parquet(folder / "items.parquet")
+    added = [
+        "features.brand={side: item, kind: id}",
+        "features.bought={side: user, kind: ids, of: item_id, event: buy}",
+        "features.past={side: user, kind: ids, of: item_id}",
+        "features.past.column=past",
+    ]
+    found = {s.lacking: s for s in suggest(config, *added) if s.kind == "recurrence"}
+    bought, past, shown = found.values()
+    assert "'bought'" in bought.lacking and "'past'" in past.lacking and "shown" in shown.lacking
+    assert bought.values["features.bought_brand_since"] == "{kind: since, of: [bought.brand, brand]}"
+    assert past.why.startswith("100% of the candidates")
+    assert past.values["features.past_since"] == "{kind: since, of: [past, item_id], measure: events}"
+    done = suggest(config, *added, *bought.overrides, *past.overrides, *shown.overrides)
+    assert not any(suggestion.kind == "recurrence" for suggestion in done)
+    mended = suggest(config, *added, "features.seen={kind: contains, of: [past, item_id]}")
+    assert len([s for s in mended if s.kind == "recurrence"]) == 2
