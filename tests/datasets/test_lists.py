@@ -63,7 +63,8 @@ def test_the_world_comes_back_and_can_be_trained_on(world: Path, tmp_path: Path)
     expected = log_of(world).explode("candidates", "clicked").rename({"candidates": "item_id"})
     assert rows.equals(expected.select("user_id", pl.col("time").dt.epoch("s"), "item_id", "clicked"))
     assert summary.candidates == len(rows) and summary.impressions == 300
-    assert set(summary.features) == {"user_id", "request_id", "device", "item_id", "category", "brand"}
+    own = {name for name in summary.features if not name.startswith(("clicked", "shown"))}
+    assert own == {"user_id", "request_id", "device", "item_id", "category", "brand"}
     assert "candidates" in config.declared.features
     checked = check_config(config, tmp_path / "out")
     checked.data_check.require()
@@ -118,7 +119,7 @@ def test_what_belongs_to_candidates_is_a_feature_unless_it_was_logged_later(
         assert any(line.startswith(f"left out: {reason}") for line in left_out), left_out
     text = (tmp_path / "out" / "config.yaml").read_text()
     assert "along: [clicked, price, flag]" in text and "# left out: after" in text
-    assert "model: towers, keep: 20, matches: [price_rank]" in text
+    assert "model: towers, keep: 20, matches: [price_rank, clicked_count" in text
     check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").data_check.require()
 
 
@@ -351,3 +352,62 @@ def test_lists_that_cannot_be_a_log_are_refused_at_import_in_one_line(tmp_path: 
             tmp_path / "in.parquet", tmp_path / "out", validate(Lists, COLUMNS | more, "import lists")
         )
     assert "\n" not in str(error.value) and [*tmp_path.iterdir()] == [tmp_path / "in.parquet"]
+
+
+def returning(folder: Path) -> Path:
+    """A log whose users meet again what they met, with the clicks that each had before, and a table of items."""
+    items = pl.DataFrame({"item_id": range(100), "brand": [n % 10 for n in range(100)], "price": 1.5})
+    items.write_parquet(folder / "items.parquet")
+    begin, past = datetime(2026, 3, 1), dict[int, list[tuple[int, datetime]]]()
+    rows = []
+    for n in range(240):
+        user, time = n % 8, begin + timedelta(hours=3 * n)
+        candidates = [(n // 8 * 3 + k) % 100 for k in range(5)]
+        clicked, before = [int((n + k) % 4 == 0) for k in range(5)], past.setdefault(user, [])
+        rows.append((user, time, candidates, clicked, [i for i, _ in before], [t for _, t in before]))
+        before += [(i, time) for i, c in zip(candidates, clicked, strict=True) if c]
+    columns = ["user_id", "time", "candidates", "clicked", "past", "past_at"]
+    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(folder / "log.parquet")
+    return folder
+
+
+def test_candidates_are_looked_for_in_the_history(tmp_path: Path) -> None:
+    """By how often it has them and how long ago; by how many events ago, where times are not known."""
+    world, out = returning(tmp_path), tmp_path / "out"
+    times = {"history": "past", "history_times": "past_at"}
+    timed = import_lists(world / "log.parquet", out / "timed", settings(world, **times))
+    told = {"history_count", "history_since", "history_brand_count", "history_brand_since"}
+    assert told <= {*timed.features}
+    text = (out / "timed" / "config.yaml").read_text()
+    assert "history: {side: user, kind: ids, of: item_id, column: past, times: past_at, last: 50}" in text
+    assert "history_brand_since: {kind: since, of: [history.brand, brand]}" in text
+    assert "matches: [history_count, history_since, history_brand_count, history_brand_since]" in text
+    checked = check_config(read(out / "timed" / "config.yaml"), out / "timed")
+    checked.data_check.require()
+    assert not any(
+        one.kind == "recurrence" and "history" in str(one.values) for one in checked.profile.suggestions
+    )
+    log = pl.read_parquet(world / "log.parquet").drop("past_at")
+    log.write_parquet(world / "untimed.parquet")
+    import_lists(world / "untimed.parquet", out / "untimed", settings(world, history="past"))
+    text = (out / "untimed" / "config.yaml").read_text()
+    assert "history_since: {kind: since, of: [history, item_id], measure: events}" in text
+    check_config(read(out / "untimed" / "config.yaml"), out / "untimed").data_check.require()
+    with pytest.raises(DataError, match="name its column, too"):
+        import_lists(world / "log.parquet", out / "no", settings(world, history_times="past_at"))
+
+
+def test_candidates_are_looked_for_in_earlier_requests_if_they_recur(tmp_path: Path) -> None:
+    world, out = returning(tmp_path), tmp_path / "out"
+    log = pl.read_parquet(world / "log.parquet").drop("past", "past_at")
+    log.write_parquet(world / "own.parquet")
+    own = import_lists(world / "own.parquet", out / "own", settings(world))
+    assert {"clicked", "clicked_count", "clicked_brand_since", "shown", "shown_since"} <= {*own.features}
+    text = (out / "own" / "config.yaml").read_text()
+    assert "shown: {side: user, kind: ids, of: item_id, input: false, last: 200}" in text
+    checked = check_config(read(out / "own" / "config.yaml"), out / "own")
+    checked.data_check.require()
+    assert not any(one.kind == "recurrence" for one in checked.profile.suggestions)
+    log.with_columns(user_id=pl.int_range(pl.len())).write_parquet(world / "once.parquet")
+    once = import_lists(world / "once.parquet", out / "once", settings(world))
+    assert not {"clicked", "shown"} & {*once.features}
