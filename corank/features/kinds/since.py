@@ -57,4 +57,5 @@ class SinceFeature(ScaledFeature, CrossFeature):
 
     def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
         """Days or events, NaN for none: (N,)."""
-        return operands.newest(*self.of, self.measure)
+        listed, sought = self.of
+        return operands.newest(listed, sought, self.measure)

@@ -117,7 +117,7 @@ class TowersSettings(SingleLabelSettings):
             if name not in known:
                 alternatives = f"those declared are {', '.join(known)}" if known else "none is declared"
                 raise ConfigError(
-                    f"{key}: '{name}' is no feature of kind count or contains of the query and the item, such as "
+                    f"{key}: '{name}' is no feature of kind count, contains or since of the query and the item, such as "
                     f"{{kind: count, of: [history.brand, brand]}}, or of kind within; {alternatives}"
                 )
 

@@ -98,7 +98,8 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     user: Annotated[dict[Text, Column], Meta(max_length=MAX_VALUES)]
     """`id`, and the user's columns; a history as a list of item ids, the newest last, each as it is or as
-    `{"id": …, "time": …}` if the history has a `half_life`, or a stage reads the `ages` of its events."""
+    `{"id": …, "time": …}` if the history has a `half_life`, a feature of kind `since` looks in it, or a stage reads the
+    `ages` of its events."""
     context: Annotated[dict[Text, Column], Meta(max_length=MAX_VALUES)] = {}
     """The context's columns."""
     time: Whole | Text | None = None

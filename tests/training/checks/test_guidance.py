@@ -131,8 +131,8 @@ def test_the_command_prints_lines_to_paste_and_training_does_not(
 def test_candidates_that_are_in_a_history_are_looked_for_in_it(config: Path) -> None:
     """Of a history of the log, one of a list of the log, without times, and an item's category."""
     folder = config.parent
-    log, past = pl.read_parquet(folder / "log.parquet"), pl.col("item_id").implode().over("request_id")
-    log.with_columns(past=past).write_parquet(folder / "log.parquet")
+    log, together = pl.read_parquet(folder / "log.parquet"), pl.col("item_id").implode().over("request_id")
+    log.with_columns(past=together).write_parquet(folder / "log.parquet")
     items = pl.DataFrame({"item_id": range(120), "brand": [n % 12 for n in range(120)]})
     items.with_columns(price=pl.col("brand") * 1.0).write_parquet(folder / "items.parquet")
     added = [
