@@ -230,8 +230,8 @@ def test_vectors_alone_are_refused_where_matches_count(tmp_path: Path) -> None:
     [
         (
             ["stages.0.matches=[brand_seen]"],
-            "stages.prerank.matches: 'brand_seen' is no feature of kind count, contains or since of the query and the item, "
-            "such as {kind: count, of: [history.brand, brand]}, or of kind within; none is declared",
+            "stages.prerank.matches: 'brand_seen' is no feature of kind count, contains or since of the query and the "
+            "item, such as {kind: count, of: [history.brand, brand]}, or of kind within; none is declared",
         ),
         ([SEEN, "stages.0.matches=[seen, seen]"], "stages.prerank.matches: 'seen' is there twice; drop one"),
     ],

@@ -117,8 +117,8 @@ class TowersSettings(SingleLabelSettings):
             if name not in known:
                 alternatives = f"those declared are {', '.join(known)}" if known else "none is declared"
                 raise ConfigError(
-                    f"{key}: '{name}' is no feature of kind count, contains or since of the query and the item, such as "
-                    f"{{kind: count, of: [history.brand, brand]}}, or of kind within; {alternatives}"
+                    f"{key}: '{name}' is no feature of kind count, contains or since of the query and the item, such "
+                    f"as {{kind: count, of: [history.brand, brand]}}, or of kind within; {alternatives}"
                 )
 
     def _require_inputs(self, schema: Schema) -> None:
