@@ -91,22 +91,29 @@ class BoostedScores:
     chosen: dict[str, str]
 
 
-def boost(packed: PackedDataset, splits: dict[str, FlatSplit], seeds: int) -> BoostedScores:
-    """Choose a setting on validation by AUC, and one by NDCG@10 of requests; fit each once a seed, score the test."""
-    train, valid = splits["train"], splits["valid"]
-    names = train.names
-    few = [_is_few(packed, name) for name in names]
+def boost(splits: dict[str, FlatSplit], few: list[bool], seeds: int) -> BoostedScores:
+    """Choose a setting on validation by AUC, and one by NDCG@10 of requests; fit each once a seed, score the test.
+
+    Args:
+        splits: `train`, `valid` and `test`.
+        few: of each column, whether it is a category.
+        seeds: how many.
+    """
+    train, valid, test = (splits[name] for name in ("train", "valid", "test"))
     arms = [False, True] if train.wide.shape[1] else [False]
     quality: dict[tuple[float, int, bool], dict[str, float]] = {}
+    first: dict[tuple[float, int, bool], Numbers] = {}
     for (rate, leaves), wide in product(SWEEP, arms):
         model = _fit(train, valid, few, rate, leaves, wide, 0)
         scored = _score(model, valid, wide)
         quality[rate, leaves, wide] = {name: choose(valid, scored) for name, choose in CHOOSE.items()}
+        first[rate, leaves, wide] = _score(model, test, wide)
     best = {name: max(quality, key=lambda setting, of=name: quality[setting][of]) for name in CHOOSE}  # type: ignore[misc]
     scores: dict[tuple[float, int, bool], list[Numbers]] = {}
     for rate, leaves, wide in dict.fromkeys(best.values()):
-        models = (_fit(train, valid, few, rate, leaves, wide, seed) for seed in range(seeds))
-        scores[rate, leaves, wide] = [_score(model, splits["test"], wide) for model in models]
+        models = (_fit(train, valid, few, rate, leaves, wide, seed) for seed in range(1, seeds))
+        others = [_score(model, test, wide) for model in models]
+        scores[rate, leaves, wide] = [first[rate, leaves, wide], *others]
     return BoostedScores(
         {name: scores[setting] for name, setting in best.items()},
         {
@@ -114,6 +121,11 @@ def boost(packed: PackedDataset, splits: dict[str, FlatSplit], seeds: int) -> Bo
             for name, (rate, leaves, wide) in best.items()
         },
     )
+
+
+def few_valued(packed: PackedDataset, names: list[str]) -> list[bool]:
+    """Whether each of some features is a category: an id of few values."""
+    return [_is_few(packed, name) for name in names]
 
 
 def _is_few(packed: PackedDataset, name: str) -> bool:

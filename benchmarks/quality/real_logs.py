@@ -6,14 +6,21 @@ features from the same pack; its settings are chosen on validation. Intervals ar
 differences are paired. `seconds` go from the import to a report, for one seed.
 
 The logs of own_logs.py are made of these folders and of the news world. Their ranker is to be within SHORT of the
-reference, unless `check` warns before the training (`LOG.warnings`); their `seconds` go from the import to a bundle.
+reference, unless `check` warns before the training that the log is small; their `seconds` go from the import to a
+bundle. `LOG.warnings` counts all that it warns of.
+
+The logs of drawn_logs.py are drawn --drawings times a shape. Their reference reads what drawn_reference.py computes of
+the log alone: rates, also of pairs of attributes, what the user saw and clicked and how long ago, ranks in the list.
+Figures are means over drawings and seeds; `LOG.warned` counts drawings of whose smallness `check` warns. `shown_fair`
+judges the log with places by clicks drawn as if every candidate had been in the first place.
 """
 
 import argparse
+import re
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -23,7 +30,9 @@ from rich.console import Console
 
 import corank
 from benchmarks import harness
-from benchmarks.quality.boosting import FlatSplit, boost, flatten_split
+from benchmarks.quality.boosting import FlatSplit, boost, few_valued, flatten_split
+from benchmarks.quality.drawn_logs import SHAPES, draw_log
+from benchmarks.quality.drawn_reference import CATEGORIES, reference_splits
 from benchmarks.quality.own_logs import Load, Write, drawn_logs, is_video_log, news_logs, video_logs
 from corank.core.reports import Report
 from corank.datasets.kuairand import import_kuairand
@@ -43,6 +52,10 @@ SHARE, GAIN = 0.97, 0.01
 """Of the gain over popularity that the reference reaches, and of AUC above the reference: aims on news."""
 SHORT, SECONDS = 0.005, 180
 """Of AUC and NDCG@10 below the reference unless `check` warns; from the import to a bundle: aims of own logs."""
+SHORT_OF_DRAWN = {"auc": 0.005, "ndcg@10": 0.01}
+"""By metric, how far a drawn log may be below the reference unless `check` warns of each drawing: aims."""
+SMALL = re.compile(r"\bonly [\d,]+ (positives|negatives) in|the split 'valid' has|steps")
+"""Warnings of `check` that say that a log is small."""
 
 
 def _auc(split: FlatSplit, scores: Numbers) -> Measure:
@@ -77,31 +90,37 @@ class LogResult:
     scores: dict[str, list[Numbers]]
     """By ranking; of the reference, by the metric that chose its setting, `reference auc` and `reference ndcg@10`."""
 
-    def figures(self, prefix: str) -> dict[str, harness.Figure]:
-        """All metrics of all rankings, and the paired differences from the reference."""
-        figures: dict[str, harness.Figure] = {}
-        for metric, measure in METRICS.items():
-            draws: dict[str, NDArray[np.float64]] = {}
-            chosen = "reference auc" if metric == "auc" else "reference ndcg@10"
-            for key, seeds in self.scores.items():
-                if key.startswith("reference") and key != chosen:
-                    continue
-                name = key.partition(" ")[0]
-                measures = [measure(self.test, scores) for scores in seeds]
-                values = [value for m in measures if (value := m.value()) is not None]
-                if len(values) < len(seeds):
-                    continue  # no request with a 1 and a 0
-                figures[f"{prefix}.{name}_{metric}"] = fmean(values)
-                draws[name] = np.mean([replicates(m, 0, REPLICATES) for m in measures], axis=0)
-            for name in STAGES:
-                if name in draws and "reference" in draws:
-                    key = f"{prefix}.{name}_{metric}_gain"
-                    mean = float(figures[f"{prefix}.{name}_{metric}"]) - float(
-                        figures[f"{prefix}.reference_{metric}"]
-                    )
-                    low, high = np.nanquantile(draws[name] - draws["reference"], [0.025, 0.975])
-                    figures |= {key: mean, f"{key}.low": float(low), f"{key}.high": float(high)}
-        return figures
+    def measures(self, metric: str) -> dict[str, list[Measure]]:
+        """A metric of each ranking, seed by seed; none where it has no value, as no request has a 1 and a 0."""
+        chosen = "reference auc" if metric == "auc" else "reference ndcg@10"
+        found = {}
+        for key, seeds in self.scores.items():
+            if not key.startswith("reference") or key == chosen:
+                measured = [METRICS[metric](self.test, scores) for scores in seeds]
+                if all(m.value() is not None for m in measured):
+                    found[key.partition(" ")[0]] = measured
+        return found
+
+
+def compute_figures(prefix: str, drawings: Sequence[LogResult]) -> dict[str, harness.Figure]:
+    """All metrics of all rankings, and the paired differences from the reference: means over drawings of a log."""
+    figures: dict[str, harness.Figure] = {}
+    for metric in METRICS:
+        values: dict[str, float] = {}
+        draws: dict[str, NDArray[np.float64]] = {}
+        measured = [drawing.measures(metric) for drawing in drawings]
+        for name in (name for name in measured[0] if all(name in one for one in measured)):
+            every = [(number, m) for number, one in enumerate(measured) for m in one[name]]
+            values[name] = fmean(value for _, m in every if (value := m.value()) is not None)
+            # drawings are resampled independently of each other
+            draws[name] = np.mean([replicates(m, number, REPLICATES) for number, m in every], axis=0)
+        figures |= {f"{prefix}.{name}_{metric}": value for name, value in values.items()}
+        for name in (name for name in STAGES if name in values and "reference" in values):
+            key = f"{prefix}.{name}_{metric}_gain"
+            low, high = np.nanquantile(draws[name] - draws["reference"], [0.025, 0.975])
+            gain = values[name] - values["reference"]
+            figures |= {key: gain, f"{key}.low": float(low), f"{key}.high": float(high)}
+    return figures
 
 
 @dataclass(frozen=True)
@@ -112,8 +131,24 @@ class OwnResult:
     aims: dict[str, tuple[str, float]]
 
 
-def measure_log(folder: Path, work: Path, seeds: int, say: Callable[[str], object]) -> LogResult:
+def measure_log(folder: Path, work: Path, seeds: int, say: Report) -> LogResult:
     """Train the config of a folder once a seed, and fit the reference to the same pack."""
+    scores = train_seeds(folder, work, seeds, say)
+    run = Run.open(work / "run0")
+    packed = run.packed()
+    splits = {split: flatten_split(packed, split) for split in ("train", "valid", "test")}
+    test = splits["test"]
+    scores |= fit_reference(splits, few_valued(packed, test.names), seeds, work.name, say)
+    popular = _popularity(run)
+    if popular is not None:
+        scores["popularity"] = [test.column(popular)]
+    if test.truth is not None:
+        scores["oracle"] = [test.truth]
+    return LogResult(test, scores)
+
+
+def train_seeds(folder: Path, work: Path, seeds: int, say: Report) -> dict[str, list[Numbers]]:
+    """Train the config of a folder once a seed, as `run0` and so on of `work`; return the scores of the test."""
     scores: dict[str, list[Numbers]] = {stage: [] for stage in STAGES}
     for seed in range(seeds):
         run = corank.train(folder / "config.yaml", [f"train.seed={seed}"], folder=work / f"run{seed}").run
@@ -123,19 +158,16 @@ def measure_log(folder: Path, work: Path, seeds: int, say: Callable[[str], objec
         for stage in STAGES:
             scores[stage].append(predictions.logits[stage][label])
         say(f"{work.name}: seed {seed} trained")
-    run = Run.open(work / "run0")
-    packed = run.packed()
-    splits = {split: flatten_split(packed, split) for split in ("train", "valid", "test")}
-    boosted = boost(packed, splits, seeds)
-    say(f"{work.name}: reference {boosted.chosen}")
-    test = splits["test"]
-    scores |= {f"reference {metric}": seed_scores for metric, seed_scores in boosted.scores.items()}
-    popular = _popularity(run)
-    if popular is not None:
-        scores["popularity"] = [test.column(popular)]
-    if test.truth is not None:
-        scores["oracle"] = [test.truth]
-    return LogResult(test, scores)
+    return scores
+
+
+def fit_reference(
+    splits: dict[str, FlatSplit], few: list[bool], seeds: int, name: str, say: Report
+) -> dict[str, list[Numbers]]:
+    """Tune the reference and fit it once a seed; return its scores of the test as `LogResult` has them."""
+    boosted = boost(splits, few, seeds)
+    say(f"{name}: reference {boosted.chosen}")
+    return {f"reference {metric}": seed_scores for metric, seed_scores in boosted.scores.items()}
 
 
 def _popularity(run: Run) -> str | None:
@@ -189,12 +221,44 @@ def measure_own(name: str, write: Write, load: Load, work: Path, seeds: int, say
     run = corank.train(work / "data" / "config.yaml", folder=work / "timed").run
     corank.export(run.folder, work / "bundle")
     seconds = time.monotonic() - begin
-    figures = measure_log(work / "data", work, seeds, say).figures(name)
+    figures = compute_figures(name, [measure_log(work / "data", work, seeds, say)])
     figures |= {f"{name}.candidates": checked["rows"]["log"], f"{name}.seconds": seconds}
     figures[f"{name}.warnings"] = len(checked["warnings"])
     keys = [f"{name}.rank_{metric}_gain" for metric in ("auc", "ndcg@10")]
-    aims = {key: (">=", -SHORT) for key in keys if key in figures and not checked["warnings"]}
+    warned = any(map(SMALL.search, checked["warnings"]))
+    aims = {key: (">=", -SHORT) for key in keys if key in figures and not warned}
     return OwnResult(figures, aims | {f"{name}.seconds": ("<=", SECONDS)})
+
+
+def measure_drawn(name: str, work: Path, drawings: int, seeds: int, say: Report) -> OwnResult:
+    """Draw logs of a shape, import and train them untouched, and compare with a reference that knows as much."""
+    logged, fair, warned = [], [], 0
+    for drawing in range(drawings):
+        log, folder = draw_log(name, drawing), work / f"{name} {drawing}"
+        (folder / "files").mkdir(parents=True)
+        log.write(folder / "files")
+        log.load(folder / "files", folder / "data", say)
+        warnings = corank.check(folder / "data" / "config.yaml").document()["warnings"]
+        for warning in warnings:
+            say(f"{folder.name}: check warns: {warning}")
+        warned += any(map(SMALL.search, warnings))
+        scores = train_seeds(folder / "data", folder, seeds, say)
+        splits = reference_splits(log, Run.open(folder / "run0").packed())
+        test, few = splits["test"], [column in CATEGORIES for column in splits["test"].names]
+        scores |= fit_reference(splits, few, seeds, folder.name, say)
+        fair.append(LogResult(replace(test, label=log.fair_labels(test.request)), scores))
+        logged.append(LogResult(test, scores | ({} if test.truth is None else {"oracle": [test.truth]})))
+    figures = compute_figures(name, logged) | {f"{name}.warned": warned}
+    judged = [name]
+    if SHAPES[name].place:
+        figures |= compute_figures(f"{name}_fair", fair)
+        judged.append(f"{name}_fair")
+    keys = {f"{of}.rank_{metric}_gain": -most for of in judged for metric, most in SHORT_OF_DRAWN.items()}
+    aims = {key: (">=", least) for key, least in keys.items() if key in figures and warned < drawings}
+    if SHAPES[name].purchases:
+        # more than the truth knows is a leak
+        aims[f"{name}.rank_auc"] = ("<=", float(figures[f"{name}.oracle_auc"]))
+    return OwnResult(figures, aims)
 
 
 def main() -> None:
@@ -204,6 +268,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000, help="of the simulated world")
     parser.add_argument("--only", help="these logs alone, by the prefix of their figures; with commas")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--drawings", type=int, default=3, help="of each shape of drawn_logs.py")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     say = Console(stderr=True).print
@@ -220,7 +285,7 @@ def main() -> None:
             folder = Path(temporary) / "news"
             News(requests=arguments.requests).simulate(folder)
             result = measure_log(folder, Path(temporary) / "news runs", arguments.seeds, say)
-            figures |= result.figures("news")
+            figures |= compute_figures("news", [result])
             figures |= _shares(figures)
             aims |= {"news.rank_share_margin": (">=", 0.0), "news.rank_auc_gain": (">=", GAIN)}
         for number, source in enumerate(arguments.folders):
@@ -230,13 +295,18 @@ def main() -> None:
             work = Path(temporary) / f"{prefix} {number}"
             work.mkdir()
             _import(source, work / "data", say)
-            figures |= measure_log(work / "data", work, arguments.seeds, say).figures(prefix)
+            result = measure_log(work / "data", work, arguments.seeds, say)
+            figures |= compute_figures(prefix, [result])
             figures[f"{prefix}.seconds"] = time_to_report(source, work)
         for name, (write, load) in own.items():
             if asked(name):
                 measured = measure_own(name, write, load, Path(temporary) / name, arguments.seeds, say)
                 figures |= measured.figures
                 aims |= measured.aims
+        for name in filter(asked, SHAPES):
+            measured = measure_drawn(name, Path(temporary), arguments.drawings, arguments.seeds, say)
+            figures |= measured.figures
+            aims |= measured.aims
     harness.report("real_logs", figures, aims, arguments.json)
 
 
