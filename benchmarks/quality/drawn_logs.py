@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from corank.core.reports import Report
 from corank.core.types import Doubles, Longs
-from corank.datasets.lists import Lists, import_lists
+from corank.datasets.lists import Lists, write_lists
 
 START = datetime(2026, 3, 2)
 ITEMS, CATEGORIES, BRANDS, COUNTRIES, AGES, DEVICES = 400, 12, 40, 8, 6, 3
@@ -110,12 +110,16 @@ class DrawnLog:
 
     def load(self, folder: Path, out: Path, report: Report) -> None:
         """Import the files with the importer's defaults."""
-        history = "clicked_before" if self.histories is not None else ""
         columns = Lists(
-            candidates="shown", user="user_id", time="time", labels="clicked", history=history,
-            items=folder / "items.parquet",
-        )  # fmt: skip
-        import_lists(folder / "log.parquet", out, columns, report)
+            candidates="shown", user="user_id", time="time", labels="clicked", items=folder / "items.parquet"
+        )
+        if self.shape.rows:
+            tables = {name: folder / f"{name}.csv" for name in ("items", "users")}
+            named = {"candidates": "item_id", "request": "request_id", **tables}
+            write_lists(folder / "exposures.csv", out, columns.model_copy(update=named), report)
+            return
+        history = {} if self.histories is None else {"history": "clicked_before"}
+        write_lists(folder / "log.parquet", out, columns.model_copy(update=history), report)
 
 
 def draw_log(name: str, drawing: int) -> DrawnLog:

@@ -1,18 +1,23 @@
-"""Pairs of an attribute of the user and one of the item whose rate of clicks says more than both rates do.
+"""Pairs of an attribute of the user, or of the context, and one of the item whose rate of clicks tells more than both.
 
-Two stages of a funnel learn such pairs slowly, as products of embeddings. As a prior a pair is one number.
+A network learns such pairs slowly, from products of embeddings. As a prior a pair is one number.
 
 Letters: F folds · U values of the user's attribute · I values of the item's.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import polars as pl
+import yaml
 
+from corank.core.reports import Report
 from corank.core.types import Doubles, Longs
+from corank.datasets.importer import ImportedSplit
+from corank.datasets.list_columns import free_name
 
 MOST_PAIRS = 4
 """So many pairs are chosen, at most."""
@@ -21,7 +26,7 @@ MOST_VALUES, MOST_CELLS = 200, 4_000
 SMOOTHING = 20.0
 """Candidates of the rate that is expected which are added to those of a pair."""
 FOLDS = 10
-SURE, LEAST = 3.0, 1e-3
+SURE, LEAST = 3.0, 0.002
 """The gain in standard errors over folds, and as a share of what is to be told, from which on a pair is chosen."""
 SAMPLE = 500_000
 """Candidates that are looked at, about; the last ones."""
@@ -36,13 +41,99 @@ class AttributePair:
     gain: float
     """Of the log-likelihood of clicks, beyond both attributes alone, as a share of the entropy of clicks."""
 
-    @property
-    def name(self) -> str:
-        """Of a feature that is its rate."""
-        return f"{self.user}_{self.item}_clicks"
+
+@dataclass(frozen=True)
+class ListedLog:
+    """A log of lists with its tables."""
+
+    impressions: pl.LazyFrame
+    """In the order of time."""
+    split: ImportedSplit
+    time: str
+    user: str
+    item: str
+    """Columns; that of the item is of the table of items."""
+    candidates: str
+    label: str
+    aligned: bool
+    """Whether the label is a list of 0 and 1, an element a candidate; else of the clicked candidates."""
+    tables: Mapping[str, pl.LazyFrame]
+    """Of `user` and `item`, those that there are."""
+
+    def read(self, columns: Mapping[str, Mapping[str, str]]) -> pl.DataFrame:
+        """Read candidates of training days, a row each: features, and whether it was clicked, as `@label`.
+
+        Args:
+            columns: feature → column, by side: `context`, `user` and `item`.
+        """
+        days, (valid, test) = self.impressions, self.split
+        if isinstance(valid, float) and isinstance(test, float):
+            days = days.head(int((1 - valid - test) * days.select(pl.len()).collect().item()))
+        else:
+            days = days.filter(
+                pl.col(self.time).cast(pl.Datetime("us")) < pl.lit(valid).cast(pl.Datetime("us"))
+            )
+        logged = {**columns["context"], **({} if "user" in self.tables else columns["user"])}
+        chosen = days.select(
+            pl.col(self.candidates).alias("@item"),
+            pl.col(self.label).alias("@label"),
+            pl.col(self.user).alias("@user"),
+            *_renamed(logged),
+        )
+        size = chosen.select(pl.col("@item").list.len().mean()).collect().item() or 1
+        rows = (
+            chosen.tail(int(SAMPLE / size) + 1)
+            .collect()
+            .explode("@item", *(["@label"] if self.aligned else []))
+        )
+        label = pl.col("@label") == 1 if self.aligned else pl.col("@item").is_in(pl.col("@label"))
+        rows = rows.with_columns(label.fill_null(False).alias("@label"))
+        for side, key in (("user", self.user), ("item", self.item)):
+            if side in self.tables and columns[side]:
+                kind = pl.Int64 if rows.schema[f"@{side}"].is_integer() else pl.String
+                table = self.tables[side].select(
+                    pl.col(key).cast(kind).alias(f"@{side}"), *_renamed(columns[side])
+                )
+                keyed = rows.with_columns(pl.col(f"@{side}").cast(kind))
+                rows = keyed.join(table.collect(), f"@{side}", how="left", maintain_order="left")
+        return rows
 
 
-def choose_pairs(rows: pl.DataFrame, users: Sequence[str], items: Sequence[str], label: str) -> list[AttributePair]:
+def _renamed(columns: Mapping[str, str]) -> list[pl.Expr]:
+    return [pl.col(column).alias(name) for name, column in columns.items()]
+
+
+def describe_pairs(features: Mapping[str, str], log: ListedLog, report: Report) -> dict[str, str]:
+    """Describe the rates of pairs as features, in the config's words, and report what each tells.
+
+    Args:
+        features: those of columns, with their settings.
+        log: the log.
+        report: takes a line about each pair.
+    """
+    columns: dict[str, dict[str, str]] = {"context": {}, "user": {}, "item": {}}
+    for name, text in features.items():
+        settings = yaml.safe_load(text)
+        column = settings.get("column", name)
+        if settings["kind"] in ("id", "bucket") and column not in (log.user, log.item):
+            columns.get(settings.get("side"), {})[name] = column
+    users = [*columns["user"], *columns["context"]]
+    if not (users and columns["item"]):
+        return {}
+    lines: dict[str, str] = {}
+    for pair in choose_pairs(log.read(columns), users, list(columns["item"]), "@label"):
+        name = free_name(f"{pair.user}_{pair.item}_clicks", {**features, **lines})
+        by = ", ".join(map(json.dumps, (pair.user, pair.item)))
+        lines[name] = f"{{kind: prior, by: [{by}], label: click, every: 1h, smoothing: auto}}"
+        report(
+            f"{name}: the rate of {pair.user} × {pair.item} tells {pair.gain:.1%} of clicks more than both alone"
+        )
+    return lines
+
+
+def choose_pairs(
+    rows: pl.DataFrame, users: Sequence[str], items: Sequence[str], label: str
+) -> list[AttributePair]:
     """Choose the pairs of attributes that tell clicks best.
 
     What a pair adds is counted on each tenth of the requests by rates of the others. Where a pair tells nothing, that
@@ -72,7 +163,8 @@ def choose_pairs(rows: pl.DataFrame, users: Sequence[str], items: Sequence[str],
         cell = np.ravel_multi_index((fold, codes[user], codes[item]), sizes)
         cells = int(np.prod(sizes))
         shown = np.bincount(cell, minlength=cells).reshape(sizes).astype(np.float64)
-        gains = _gain_by_fold(shown, np.bincount(cell, clicked, cells).reshape(sizes)) / entropy
+        ones = np.bincount(cell, clicked, cells).astype(np.float64).reshape(sizes)
+        gains = _gain_by_fold(shown, ones) / entropy
         error = gains.std(ddof=1) / np.sqrt(FOLDS)
         if gains.mean() >= max(LEAST, SURE * error):
             found.append(AttributePair(user, item, float(gains.mean())))

@@ -22,6 +22,7 @@ from corank.data.recurrence import (
     quote,
     recurrence_features,
 )
+from corank.datasets.attribute_pairs import ListedLog, describe_pairs
 from corank.datasets.exposures import Exposures
 from corank.datasets.importer import (
     IMPORTERS,
@@ -147,6 +148,7 @@ def write_lists(source: Path, out: Path, columns: Lists, report: Report = lambda
         features = _describe_log(facts, columns, unfinished / "log.parquet", source, report)
         tables = {"log": features.lines} | _write_tables(columns, unfinished, features.numbers, report)
         features.lines = lines = name_apart(tables, (columns.user, columns.item), report)
+        lines |= describe_pairs(lines, _listed(columns, facts, unfinished), report)
         lines |= _describe_past(columns, facts.users, unfinished, lines)
         text = "".join(_config(columns, facts, features))
         (unfinished / "config.yaml").write_text(text, encoding="utf-8")
@@ -469,6 +471,23 @@ def _write_tables(
         users = write_users(columns.users, columns.user, ids, out / "users.parquet", report)
         found["user"] = describe_users(users, columns.user, numbers)
     return found
+
+
+def _listed(columns: Lists, facts: _LogFacts, out: Path) -> ListedLog:
+    """What was written, to be read by candidates."""
+    files = {"user": columns.users and out / "users.parquet", "item": columns.items and out / "items.parquet"}
+    labels = _names(columns.labels)
+    return ListedLog(
+        pl.scan_parquet(out / "log.parquet"),
+        facts.split,
+        columns.time,
+        columns.user,
+        columns.item,
+        columns.candidates,
+        (labels or _names(columns.chosen))[0],
+        bool(labels),
+        {side: pl.scan_parquet(path) for side, path in files.items() if path},
+    )
 
 
 _Faults = list[tuple[str, pl.Expr, str]]
