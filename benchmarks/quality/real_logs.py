@@ -16,11 +16,14 @@ judges the log with places by clicks drawn as if every candidate had been in the
 """
 
 import argparse
+import os
 import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 
@@ -230,35 +233,62 @@ def measure_own(name: str, write: Write, load: Load, work: Path, seeds: int, say
     return OwnResult(figures, aims | {f"{name}.seconds": ("<=", SECONDS)})
 
 
-def measure_drawn(name: str, work: Path, drawings: int, seeds: int, say: Report) -> OwnResult:
-    """Draw logs of a shape, import and train them untouched, and compare with a reference that knows as much."""
-    logged, fair, warned = [], [], 0
-    for drawing in range(drawings):
-        log, folder = draw_log(name, drawing), work / f"{name} {drawing}"
-        (folder / "files").mkdir(parents=True)
-        log.write(folder / "files")
-        log.load(folder / "files", folder / "data", say)
-        warnings = corank.check(folder / "data" / "config.yaml").document()["warnings"]
-        for warning in warnings:
-            say(f"{folder.name}: check warns: {warning}")
-        warned += any(map(SMALL.search, warnings))
-        scores = train_seeds(folder / "data", folder, seeds, say)
-        splits = reference_splits(log, Run.open(folder / "run0").packed())
-        test, few = splits["test"], [column in CATEGORIES for column in splits["test"].names]
-        scores |= fit_reference(splits, few, seeds, folder.name, say)
-        fair.append(LogResult(replace(test, label=log.fair_labels(test.request)), scores))
-        logged.append(LogResult(test, scores | ({} if test.truth is None else {"oracle": [test.truth]})))
-    figures = compute_figures(name, logged) | {f"{name}.warned": warned}
+@dataclass(frozen=True)
+class Drawing:
+    """Scores of one drawing of a shape."""
+
+    logged: LogResult
+    fair: LogResult
+    """The same scores, judged by clicks drawn as if every candidate were in the first place."""
+    warned: bool
+    """Whether `check` warns that the log is small."""
+
+
+def measure_drawing(name: str, drawing: int, work: Path, seeds: int) -> Drawing:
+    """Draw a log of a shape, import and train it untouched, and fit a reference that knows as much."""
+    say = Console(stderr=True).print
+    log, folder = draw_log(name, drawing), work / f"{name} {drawing}"
+    (folder / "files").mkdir(parents=True)
+    log.write(folder / "files")
+    log.load(folder / "files", folder / "data", lambda line: say(f"{folder.name}: {line}"))
+    warnings = corank.check(folder / "data" / "config.yaml").document()["warnings"]
+    for warning in warnings:
+        say(f"{folder.name}: check warns: {warning}")
+    scores = train_seeds(folder / "data", folder, seeds, say)
+    splits = reference_splits(log, Run.open(folder / "run0").packed())
+    test, few = splits["test"], [column in CATEGORIES for column in splits["test"].names]
+    scores |= fit_reference(splits, few, seeds, folder.name, say)
+    fair = LogResult(replace(test, label=log.fair_labels(test.request)), scores)
+    logged = LogResult(test, scores | ({} if test.truth is None else {"oracle": [test.truth]}))
+    return Drawing(logged, fair, any(map(SMALL.search, warnings)))
+
+
+def judge_drawings(name: str, drawings: Sequence[Drawing]) -> OwnResult:
+    """Figures of a shape over its drawings, and its aims."""
+    figures = compute_figures(name, [drawing.logged for drawing in drawings])
+    figures[f"{name}.warned"] = warned = sum(drawing.warned for drawing in drawings)
     judged = [name]
     if SHAPES[name].place:
-        figures |= compute_figures(f"{name}_fair", fair)
+        figures |= compute_figures(f"{name}_fair", [drawing.fair for drawing in drawings])
         judged.append(f"{name}_fair")
     keys = {f"{of}.rank_{metric}_gain": -most for of in judged for metric, most in SHORT_OF_DRAWN.items()}
-    aims = {key: (">=", least) for key, least in keys.items() if key in figures and warned < drawings}
+    aims = {key: (">=", least) for key, least in keys.items() if key in figures and warned < len(drawings)}
     if SHAPES[name].purchases:
         # more than the truth knows is a leak
         aims[f"{name}.rank_auc"] = ("<=", float(figures[f"{name}.oracle_auc"]))
     return OwnResult(figures, aims)
+
+
+def measure_shapes(names: Sequence[str], work: Path, drawings: int, seeds: int) -> dict[str, OwnResult]:
+    """Measure drawings of shapes, each in a process of one thread, one process a core."""
+    # processes read these when they import
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        begun = {
+            name: [pool.submit(measure_drawing, name, n, work, seeds) for n in range(drawings)]
+            for name in names
+        }
+        return {name: judge_drawings(name, [one.result() for one in each]) for name, each in begun.items()}
 
 
 def main() -> None:
@@ -303,8 +333,8 @@ def main() -> None:
                 measured = measure_own(name, write, load, Path(temporary) / name, arguments.seeds, say)
                 figures |= measured.figures
                 aims |= measured.aims
-        for name in filter(asked, SHAPES):
-            measured = measure_drawn(name, Path(temporary), arguments.drawings, arguments.seeds, say)
+        shapes = [name for name in SHAPES if asked(name)]
+        for measured in measure_shapes(shapes, Path(temporary), arguments.drawings, arguments.seeds).values():
             figures |= measured.figures
             aims |= measured.aims
     harness.report("real_logs", figures, aims, arguments.json)
