@@ -86,8 +86,9 @@ class ListedLog:
             .collect()
             .explode("@item", *(["@label"] if self.aligned else []))
         )
-        label = pl.col("@label") == 1 if self.aligned else pl.col("@item").is_in(pl.col("@label"))
-        rows = rows.with_columns(label.fill_null(False).alias("@label"))
+        among = pl.col("@item").is_in(pl.col("@label")).fill_null(False)
+        label = pl.col("@label") == 1 if self.aligned else among
+        rows = rows.with_columns(label.alias("@label")).drop_nulls(["@item", "@label"])
         for side, key in (("user", self.user), ("item", self.item)):
             if side in self.tables and columns[side]:
                 kind = pl.Int64 if rows.schema[f"@{side}"].is_integer() else pl.String
