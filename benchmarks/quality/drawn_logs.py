@@ -118,7 +118,9 @@ class DrawnLog:
             named = {"candidates": "item_id", "request": "request_id", **tables}
             write_lists(folder / "exposures.csv", out, columns.model_copy(update=named), report)
             return
-        history = {} if self.histories is None else {"history": "clicked_before"}
+        history = (
+            {} if self.histories is None else {"history": "clicked_before", "history_times": "clicked_at"}
+        )
         write_lists(folder / "log.parquet", out, columns.model_copy(update=history), report)
 
 

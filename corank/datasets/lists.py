@@ -474,13 +474,11 @@ def _write_tables(
 
 
 def _listed(columns: Lists, facts: _LogFacts, out: Path) -> ListedLog:
-    """What was written, to be read by candidates."""
+    """The training days of what was written."""
     files = {"user": columns.users and out / "users.parquet", "item": columns.items and out / "items.parquet"}
     labels = _names(columns.labels)
     return ListedLog(
-        pl.scan_parquet(out / "log.parquet"),
-        facts.split,
-        columns.time,
+        training_rows(pl.scan_parquet(out / "log.parquet"), columns.time, facts.split),
         columns.user,
         columns.item,
         columns.candidates,
