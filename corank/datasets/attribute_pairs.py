@@ -28,6 +28,8 @@ SMOOTHING = 20.0
 FOLDS = 10
 SURE, LEAST = 3.0, 0.002
 """The gain in standard errors over folds, and as a share of what is to be told, from which on a pair is chosen."""
+_BUCKETS = "buckets: 16, dim: 4"
+"""Towers learn a term for a range of rates sooner than a weight of the rate."""
 SAMPLE = 500_000
 """Candidates that are looked at, about; the last ones."""
 
@@ -124,7 +126,7 @@ def describe_pairs(features: Mapping[str, str], log: ListedLog, report: Report) 
     for pair in choose_pairs(log.read(columns), users, list(columns["item"]), "@label"):
         name = free_name(f"{pair.user}_{pair.item}_clicks", {**features, **lines})
         by = ", ".join(map(json.dumps, (pair.user, pair.item)))
-        lines[name] = f"{{kind: prior, by: [{by}], label: click, every: 1h, smoothing: auto}}"
+        lines[name] = f"{{kind: prior, by: [{by}], label: click, every: 1h, smoothing: auto, {_BUCKETS}}}"
         better = f"tells clicks better than the rates of both, by {pair.gain:.1%} of their entropy"
         report(f"{name}: the rate of {pair.user} × {pair.item} {better}")
     return lines

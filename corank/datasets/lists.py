@@ -558,8 +558,8 @@ def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[s
         clicks, shown = (free_name(f"{what}_{n}", features.lines) for n in ("clicks", "shown"))
         yield f"  {clicks}: {{kind: prior, by: [{_yaml(by)}], label: click, every: 1h, smoothing: auto}}\n"
         yield f"  {shown}: {{kind: prior, by: [{_yaml(by)}], every: 1h}}\n"
-    # a tower does not read the request's other candidates, nor looks for its own in a history
-    kinds = ("kind: within", "kind: count", "kind: since")
+    # a tower does not read the request's other candidates, nor the user with the item
+    kinds = ("kind: within", "kind: count", "kind: since", "kind: prior")
     matches = [name for name, settings in features.lines.items() if any(kind in settings for kind in kinds)]
     read = f", matches: [{', '.join(matches)}]" if matches else ""
     yield f"\nstages:\n  - {{name: prerank, model: towers, keep: 20{read}}}\n"

@@ -247,6 +247,11 @@ class DerivedFeature(FeatureKind):
         """What `derive` takes of each operand: one of these uses."""
 
     @property
+    def may_match(self) -> bool:
+        """Whether a pre-ranker can afford a cross of it: to count, compare or look up a number for many candidates."""
+        return self.compares or self.compares_candidates or self.as_prior is not None
+
+    @property
     def as_derived(self) -> "DerivedFeature | None":
         """Itself."""
         return self

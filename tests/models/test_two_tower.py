@@ -191,7 +191,7 @@ def test_a_bundle_counts_matches_as_packing_did(tmp_path: Path) -> None:
     stage = case.config.stages[0]
     assert isinstance(stage, TowersSettings)
     kinds = {(type(f := case.packed.schema.features[n]).__name__, f.storage) for n in stage.matches}
-    assert {(f"{k}Feature", s) for k in ("Count", "Within") for s in ("id", "number")} <= kinds
+    assert {(f"{k}Feature", s) for k in ("Count", "Within", "Prior") for s in ("id", "number")} <= kinds
     predictions = predict_split(case.model, case.packed, "test")
     start = predictions.requests.start
     network = case.model.stages["prerank"]
@@ -231,7 +231,8 @@ def test_vectors_alone_are_refused_where_matches_count(tmp_path: Path) -> None:
         (
             ["stages.0.matches=[brand_seen]"],
             "stages.prerank.matches: 'brand_seen' is no feature of kind count, contains or since of the query and the "
-            "item, such as {kind: count, of: [history.brand, brand]}, or of kind within; none is declared",
+            "item, such as {kind: count, of: [history.brand, brand]}, a prior by both, or of kind within; none is "
+            "declared",
         ),
         ([SEEN, "stages.0.matches=[seen, seen]"], "stages.prerank.matches: 'seen' is there twice; drop one"),
     ],

@@ -133,7 +133,7 @@ def _values(n: int, drawn: Drawn) -> dict[str, Drawn]:
 
 
 def _matches(features: dict[str, Drawn]) -> list[str]:
-    """The features that look for what one side has in what the other lists, and those that compare candidates."""
+    """The features that look for what one side has in what the other lists, rates by both, and ranks of candidates."""
 
     def of_item(operand: str) -> bool:
         return bool(features[operand.partition(".")[0]]["side"] == "item")
@@ -143,6 +143,7 @@ def _matches(features: dict[str, Drawn]) -> list[str]:
         for name, feature in features.items()
         if feature["kind"] == "within"
         or (feature["kind"] in ("count", "contains", "since") and len(set(map(of_item, feature["of"]))) == 2)
+        or (feature["kind"] == "prior" and len(set(map(of_item, feature["by"]))) == 2)
     ]
 
 

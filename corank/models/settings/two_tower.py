@@ -110,7 +110,7 @@ class TowersSettings(SingleLabelSettings):
     def _check_matches(self, schema: Schema) -> None:
         """Raise ConfigError unless every match is a cross of a kind that a pre-ranker can afford."""
         key = f"stages.{self.name}.matches"
-        known = [n for n, f in schema.derived("cross").items() if f.compares or f.compares_candidates]
+        known = [n for n, f in schema.derived("cross").items() if f.may_match]
         for n, name in enumerate(self.matches):
             if name in self.matches[:n]:
                 raise ConfigError(f"{key}: '{name}' is there twice; drop one")
@@ -118,7 +118,7 @@ class TowersSettings(SingleLabelSettings):
                 alternatives = f"those declared are {', '.join(known)}" if known else "none is declared"
                 raise ConfigError(
                     f"{key}: '{name}' is no feature of kind count, contains or since of the query and the item, such "
-                    f"as {{kind: count, of: [history.brand, brand]}}, or of kind within; {alternatives}"
+                    f"as {{kind: count, of: [history.brand, brand]}}, a prior by both, or of kind within; {alternatives}"
                 )
 
     def _require_inputs(self, schema: Schema) -> None:

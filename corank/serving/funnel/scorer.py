@@ -51,7 +51,7 @@ class MatchTerms:
         stage, layout = inputs.stage, inputs.layout
         crosses = layout.schema.derived("cross")
         for name in stage.matches:
-            if name not in crosses or not (crosses[name].compares or crosses[name].compares_candidates):
+            if name not in crosses or not crosses[name].may_match:
                 raise BundleError(
                     f"{inputs.folder}: stage '{stage.name}': '{name}' is no match of query and item; "
                     "export the bundle again"
