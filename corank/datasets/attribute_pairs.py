@@ -28,8 +28,9 @@ SMOOTHING = 20.0
 FOLDS = 10
 SURE, LEAST = 3.0, 0.002
 """The gain in standard errors over folds, and as a share of what is to be told, from which on a pair is chosen."""
-_BUCKETS = "buckets: 16, dim: 4"
-"""Towers learn a term for a range of rates sooner than a weight of the rate."""
+BUCKETS = "buckets: 16, dim: 4"
+"""Of the rates that are matches: towers learn a term for a range of rates sooner than a weight of the rate, which the
+ranker reads as a number."""
 SAMPLE = 500_000
 """Candidates that are looked at, about; the last ones."""
 
@@ -126,7 +127,9 @@ def describe_pairs(features: Mapping[str, str], log: ListedLog, report: Report) 
     for pair in choose_pairs(log.read(columns), users, list(columns["item"]), "@label"):
         name = free_name(f"{pair.user}_{pair.item}_clicks", {**features, **lines})
         by = ", ".join(map(json.dumps, (pair.user, pair.item)))
-        lines[name] = f"{{kind: prior, by: [{by}], label: click, every: 1h, smoothing: auto, {_BUCKETS}}}"
+        prior = f"kind: prior, by: [{by}], label: click, every: 1h, smoothing: auto"
+        lines[name] = f"{{{prior}}}"
+        lines[free_name(f"{name}_bucket", {**features, **lines})] = f"{{{prior}, {BUCKETS}}}"
         better = f"tells clicks better than the rates of both, by {pair.gain:.1%} of their entropy"
         report(f"{name}: the rate of {pair.user} × {pair.item} {better}")
     return lines

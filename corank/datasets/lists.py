@@ -22,7 +22,7 @@ from corank.data.recurrence import (
     quote,
     recurrence_features,
 )
-from corank.datasets.attribute_pairs import ListedLog, describe_pairs
+from corank.datasets.attribute_pairs import BUCKETS, ListedLog, describe_pairs
 from corank.datasets.exposures import Exposures
 from corank.datasets.importer import (
     IMPORTERS,
@@ -559,7 +559,7 @@ def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[s
         yield f"  {clicks}: {{kind: prior, by: [{_yaml(by)}], label: click, every: 1h, smoothing: auto}}\n"
         yield f"  {shown}: {{kind: prior, by: [{_yaml(by)}], every: 1h}}\n"
     # a tower does not read the request's other candidates, nor the user with the item
-    kinds = ("kind: within", "kind: count", "kind: since", "kind: prior")
+    kinds = ("kind: within", "kind: count", "kind: since", BUCKETS)
     matches = [name for name, settings in features.lines.items() if any(kind in settings for kind in kinds)]
     read = f", matches: [{', '.join(matches)}]" if matches else ""
     yield f"\nstages:\n  - {{name: prerank, model: towers, keep: 20{read}}}\n"
