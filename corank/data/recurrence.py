@@ -1,9 +1,10 @@
 """Candidates that a user saw before: how common they are, and the features that tell how often and how long ago."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
+
+from corank.core.yaml_names import quote
 
 OFTEN_AGAIN = 0.02
 """From this share of candidates on that a user saw before, it is worth knowing."""
@@ -100,9 +101,3 @@ def find_categories(table: pl.DataFrame, features: Mapping[str, str]) -> list[st
     named = [any(part in column.lower() for part in NAMES) for column in shared]
     order = sorted(range(len(shared)), key=lambda n: (not named[n], -values[shared[n]]))
     return [features[shared[n]] for n in order[:CATEGORIES]]
-
-
-def quote(name: str) -> str:
-    """A name as YAML reads it back, whatever is in it."""
-    plain = name.replace(".", "_").isidentifier() and name.lower() not in ("null", "true", "false")
-    return name if plain else json.dumps(name, ensure_ascii=False)

@@ -16,7 +16,6 @@ import yaml
 
 from corank.core.reports import Report
 from corank.core.types import Doubles, Longs
-from corank.datasets.importer import ImportedSplit
 from corank.datasets.list_columns import free_name
 
 MOST_PAIRS = 4
@@ -92,14 +91,6 @@ class ListedLog:
                 keyed = rows.with_columns(pl.col(f"@{side}").cast(kind))
                 rows = keyed.join(table.collect(), f"@{side}", how="left", maintain_order="left")
         return rows
-
-
-def training_rows(log: pl.LazyFrame, time: str, split: ImportedSplit) -> pl.LazyFrame:
-    """Keep the rows before validation begins."""
-    if isinstance(split.valid, float) and isinstance(split.test, float):
-        count = log.select(pl.len()).collect().item()
-        return log.sort(time, maintain_order=True).head(int(count * (1 - split.valid - split.test)))
-    return log.filter(pl.col(time).cast(pl.Datetime("us")) < pl.lit(split.valid).cast(pl.Datetime("us")))
 
 
 def _renamed(columns: Mapping[str, str]) -> list[pl.Expr]:

@@ -183,3 +183,11 @@ def split_by_days(days: Sequence[tuple[date, int]]) -> ImportedSplit:
         if len(begins) == 2:
             break
     return ImportedSplit(*begins) if later <= MOST_LATER * total else TENTHS
+
+
+def training_rows(log: pl.LazyFrame, time: str, split: ImportedSplit) -> pl.LazyFrame:
+    """Keep the rows before validation begins."""
+    if isinstance(split.valid, float) and isinstance(split.test, float):
+        count = log.select(pl.len()).collect().item()
+        return log.sort(time, maintain_order=True).head(int(count * (1 - split.valid - split.test)))
+    return log.filter(pl.col(time).cast(pl.Datetime("us")) < pl.lit(split.valid).cast(pl.Datetime("us")))

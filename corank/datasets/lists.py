@@ -1,6 +1,5 @@
 """A log of one's own as corank's tables and a ready config: a row an impression with lists, or a row an exposure."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,13 +12,13 @@ from pydantic import Field
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
 from corank.core.reports import Report
+from corank.core.yaml_names import quote
 from corank.data.recurrence import (
     LAST,
     OFTEN_AGAIN,
     describe_events,
     find_categories,
     measure_recurrence,
-    quote,
     recurrence_features,
 )
 from corank.datasets.attribute_pairs import BUCKETS, ListedLog, describe_pairs
@@ -31,6 +30,7 @@ from corank.datasets.importer import (
     Importer,
     refuse_rows,
     split_by_days,
+    training_rows,
 )
 from corank.datasets.list_columns import (
     OFTEN,
@@ -57,7 +57,7 @@ from corank.datasets.list_files import (
 )
 from corank.datasets.list_outcomes import LabelledLists, find_late_context
 from corank.datasets.list_tables import name_apart, write_items, write_users
-from corank.datasets.shown_order import Role, ShownOrder, find_order, training_rows
+from corank.datasets.shown_order import Role, ShownOrder, find_order
 from corank.datasets.whole_numbers import WholeNumbers
 
 _FIRST_LABEL = "click"
@@ -512,18 +512,13 @@ def _exposure_faults(columns: Lists, labels: list[str]) -> _Faults:
     return faults + [(name, bad, "0, 1, or nothing where it is unknown") for name, bad in other.items()]
 
 
-def _yaml(name: str) -> str:
-    """A name as YAML reads it back, whatever is in it."""
-    return name if name.isidentifier() and name.lower() not in ("null", "true", "false") else json.dumps(name)
-
-
 def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[str]:
     """The config, piece by piece."""
     labels, chosen = _names(columns.labels), _names(columns.chosen)
     order = features.order
     beside = [*labels, *features.along]
-    along = f", along: [{', '.join(map(_yaml, beside))}]" if beside else ""
-    members = ", ".join(f"is_{n}: {_yaml(column)}" for n, column in enumerate(chosen))
+    along = f", along: [{', '.join(map(quote, beside))}]" if beside else ""
+    members = ", ".join(f"is_{n}: {quote(column)}" for n, column in enumerate(chosen))
     yield "# A log of impressions, as `corank import lists` wrote it. Features were chosen by the types of columns.\n"
     yield "name: lists\n\ndata:\n"
     if not facts.times:
@@ -531,24 +526,24 @@ def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[s
         yield "  # last 60 requests. A service has no such clock: it knows the rates of its bundle, or last refresh.\n"
     if not facts.users:
         yield "  # The log names no users: each request is its own.\n"
-    yield f"  log: {{files: log.parquet, list: {_yaml(columns.candidates)}{along}"
+    yield f"  log: {{files: log.parquet, list: {quote(columns.candidates)}{along}"
     yield f", members: {{{members}}}" if members else ""
-    yield f", index: {_yaml(order.name)}}}\n" if order.is_index else "}\n"
+    yield f", index: {quote(order.name)}}}\n" if order.is_index else "}\n"
     yield "  items: items.parquet\n" if columns.items is not None else ""
     yield "  users: users.parquet\n" if columns.users is not None else ""
-    yield f"  request: [{', '.join(map(_yaml, _names(columns.request) or ['impression']))}]\n"
-    yield f"  user: {_yaml(columns.user)}\n  item: {_yaml(columns.item)}\n  time: {_yaml(columns.time)}\n"
-    yield f"  position: {_yaml(order.name)}\n" if order.role == "effect" else ""
+    yield f"  request: [{', '.join(map(quote, _names(columns.request) or ['impression']))}]\n"
+    yield f"  user: {quote(columns.user)}\n  item: {quote(columns.item)}\n  time: {quote(columns.time)}\n"
+    yield f"  position: {quote(order.name)}\n" if order.role == "effect" else ""
     yield "  labels:\n"
-    named = [_yaml(name) for name in labels] + [f"is_{n}" for n in range(len(chosen))]
+    named = [quote(name) for name in labels] + [f"is_{n}" for n in range(len(chosen))]
     titles = [_FIRST_LABEL, *(f"label_{n}" for n in range(1, len(named)))]
     for title, column in zip(titles, named, strict=True):
         yield f"    {title}: {{column: {column}}}\n"
     yield f"  split: {facts.split}\n\n"
-    yield f"known_before: [{', '.join(map(_yaml, features.known))}]\n\n" if features.known else ""
+    yield f"known_before: [{', '.join(map(quote, features.known))}]\n\n" if features.known else ""
     yield "features:\n"
     for name, settings in features.lines.items():
-        yield f"  {_yaml(name)}: {settings}\n"
+        yield f"  {quote(name)}: {settings}\n"
     for line in features.left_out:
         yield f"  # left out: {line}\n"
     yield "  # how many candidates a request has, and rates of clicks so far\n"
@@ -556,8 +551,8 @@ def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[s
     known = {"item": columns.item} | ({"user": free_name(columns.user, {})} if facts.users else {})
     for what, by in known.items():
         clicks, shown = (free_name(f"{what}_{n}", features.lines) for n in ("clicks", "shown"))
-        yield f"  {clicks}: {{kind: prior, by: [{_yaml(by)}], label: click, every: 1h, smoothing: auto}}\n"
-        yield f"  {shown}: {{kind: prior, by: [{_yaml(by)}], every: 1h}}\n"
+        yield f"  {clicks}: {{kind: prior, by: [{quote(by)}], label: click, every: 1h, smoothing: auto}}\n"
+        yield f"  {shown}: {{kind: prior, by: [{quote(by)}], every: 1h}}\n"
     # a tower does not read the request's other candidates, nor the user with the item
     kinds = ("kind: within", "kind: count", "kind: since", BUCKETS)
     matches = [name for name, settings in features.lines.items() if any(kind in settings for kind in kinds)]

@@ -11,7 +11,6 @@ import polars as pl
 from pydantic import AfterValidator
 
 from corank.core.errors import DataError
-from corank.datasets.importer import ImportedSplit
 from corank.datasets.list_columns import free_name
 from corank.features.log_schema import POSITIONS
 
@@ -58,14 +57,6 @@ class ShownOrder:
     def is_index(self) -> bool:
         """Whether positions are the index in the list."""
         return self.role != "none" and self.logged is None
-
-
-def training_rows(log: pl.LazyFrame, time: str, split: ImportedSplit) -> pl.LazyFrame:
-    """Keep the rows before validation begins."""
-    if isinstance(split.valid, float) and isinstance(split.test, float):
-        count = log.select(pl.len()).collect().item()
-        return log.sort(time, maintain_order=True).head(int(count * (1 - split.valid - split.test)))
-    return log.filter(pl.col(time).cast(pl.Datetime("us")) < pl.lit(split.valid).cast(pl.Datetime("us")))
 
 
 def find_order(

@@ -375,7 +375,7 @@ def test_candidates_are_looked_for_in_the_history(tmp_path: Path) -> None:
     """By how often it has them and how long ago; by how many events ago, where times are not known."""
     world, out = returning(tmp_path), tmp_path / "out"
     times = {"history": "past", "history_times": "past_at"}
-    timed = import_lists(world / "log.parquet", out / "timed", settings(world, **times))
+    timed = write_lists(world / "log.parquet", out / "timed", settings(world, **times))
     told = {"history_count", "history_since", "history_brand_count", "history_brand_since"}
     assert told <= {*timed.features}
     text = (out / "timed" / "config.yaml").read_text()
@@ -389,19 +389,19 @@ def test_candidates_are_looked_for_in_the_history(tmp_path: Path) -> None:
     )
     log = pl.read_parquet(world / "log.parquet").drop("past_at")
     log.write_parquet(world / "untimed.parquet")
-    import_lists(world / "untimed.parquet", out / "untimed", settings(world, history="past"))
+    write_lists(world / "untimed.parquet", out / "untimed", settings(world, history="past"))
     text = (out / "untimed" / "config.yaml").read_text()
     assert "history_since: {kind: since, of: [history, item_id], measure: events}" in text
     check_config(read(out / "untimed" / "config.yaml"), out / "untimed").data_check.require()
     with pytest.raises(DataError, match="name its column, too"):
-        import_lists(world / "log.parquet", out / "no", settings(world, history_times="past_at"))
+        write_lists(world / "log.parquet", out / "no", settings(world, history_times="past_at"))
 
 
 def test_candidates_are_looked_for_in_earlier_requests_if_they_recur(tmp_path: Path) -> None:
     world, out = returning(tmp_path), tmp_path / "out"
     log = pl.read_parquet(world / "log.parquet").drop("past", "past_at")
     log.write_parquet(world / "own.parquet")
-    own = import_lists(world / "own.parquet", out / "own", settings(world))
+    own = write_lists(world / "own.parquet", out / "own", settings(world))
     assert {"clicked", "clicked_count", "clicked_brand_since", "shown", "shown_since"} <= {*own.features}
     text = (out / "own" / "config.yaml").read_text()
     assert "shown: {side: user, kind: ids, of: item_id, input: false, last: 200}" in text
@@ -409,5 +409,5 @@ def test_candidates_are_looked_for_in_earlier_requests_if_they_recur(tmp_path: P
     checked.data_check.require()
     assert not any(one.kind == "recurrence" for one in checked.profile.suggestions)
     log.with_columns(user_id=pl.int_range(pl.len())).write_parquet(world / "once.parquet")
-    once = import_lists(world / "once.parquet", out / "once", settings(world))
+    once = write_lists(world / "once.parquet", out / "once", settings(world))
     assert not {"clicked", "shown"} & {*once.features}

@@ -118,7 +118,8 @@ class TowersSettings(SingleLabelSettings):
                 alternatives = f"those declared are {', '.join(known)}" if known else "none is declared"
                 raise ConfigError(
                     f"{key}: '{name}' is no feature of kind count, contains or since of the query and the item, such "
-                    f"as {{kind: count, of: [history.brand, brand]}}, a prior by both, or of kind within; {alternatives}"
+                    f"as {{kind: count, of: [history.brand, brand]}}, a prior by both, or of kind within; "
+                    f"{alternatives}"
                 )
 
     def _require_inputs(self, schema: Schema) -> None:

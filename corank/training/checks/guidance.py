@@ -4,7 +4,6 @@ GAINS quotes what they gained on other logs, from docs/results and LOG.md. RECIP
 `corank simulate`, importers and examples write; `scripts/bench defaults` measures them.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import yaml
 
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
+from corank.core.yaml_names import quote
 from corank.data.log_summary import identifying_columns
 from corank.data.recurrence import OFTEN_AGAIN, describe_events, find_categories, recurrence_features
 from corank.data.tables import VALID_FROM, Table
@@ -220,7 +220,7 @@ class Guidance:
                 continue
             every = "1d" if self._known("item") >= 1 - KNOWN else "1h"
             key, values = self._key(what)
-            settings = f"{{kind: prior, by: [{_quote(key)}], label: {_quote(self._label)}, every: {every}}}"
+            settings = f"{{kind: prior, by: [{quote(key)}], label: {quote(self._label)}, every: {every}}}"
             yield Suggestion(
                 "prior",
                 f"rate of '{self._label}' by {what} (kind: prior)",
@@ -242,8 +242,8 @@ class Guidance:
             if column == VALID_FROM or not (kind == pl.Date or isinstance(kind, pl.Datetime)):
                 continue
             time = self._free(column)
-            named = "" if time == f"features.{column}" else f", column: {_quote(column)}"
-            of = _quote(time.partition(".")[2])
+            named = "" if time == f"features.{column}" else f", column: {quote(column)}"
+            of = quote(time.partition(".")[2])
             yield Suggestion(
                 "age",
                 "age of the item (kind: age)",
@@ -278,7 +278,7 @@ class Guidance:
                 "number beside those of the request's other candidates (kind: within)",
                 f"{requests - single:,} of {requests:,} requests of 'train' have several candidates, which differ by "
                 f"{', '.join(numbers)}; of use if requests online have the candidates that the log has",
-                {rank: f"{{kind: within, of: {_quote(numbers[0])}}}"},
+                {rank: f"{{kind: within, of: {quote(numbers[0])}}}"},
             )
 
     def _histories(self) -> Iterator[Suggestion]:
@@ -291,7 +291,7 @@ class Guidance:
         if listed or not ids or positives < users:
             return
         if self._known("user") >= KNOWN and self._known("item") >= 1 - KNOWN:
-            settings = f"of: {_quote(ids[0])}, event: {_quote(self._label)}, last: 50, every: 1d"
+            settings = f"of: {quote(ids[0])}, event: {quote(self._label)}, last: 50, every: 1d"
             history = self._free("history")
             told = self._looks(history.partition(".")[2], ids[0])
             yield Suggestion(
@@ -360,7 +360,7 @@ class Guidance:
                     "position on the page (data.position)",
                     f"the log has the column '{column}' with {low} to {high}; `click` learns what a place is worth, "
                     "and serving leaves it out",
-                    {"data.position": _quote(column)},
+                    {"data.position": quote(column)},
                 )
 
     def _recipe(self) -> Iterator[Suggestion]:
@@ -448,7 +448,7 @@ class Guidance:
                 return name, {}
         key = self._free(column)
         name = key.partition(".")[2]
-        named = "" if name == column else f", column: {_quote(column)}"
+        named = "" if name == column else f", column: {quote(column)}"
         return name, {key: f"{{side: {what}, kind: id, input: false{named}}}"}
 
     def _free(self, name: str) -> str:
@@ -457,9 +457,3 @@ class Guidance:
         while name in self.config.features:
             name += "_"
         return f"features.{name}"
-
-
-def _quote(name: str) -> str:
-    """A name as YAML reads it back, whatever is in it."""
-    plain_name = name.isidentifier() and name.lower() not in ("null", "true", "false")
-    return name if plain_name else json.dumps(name, ensure_ascii=False)
