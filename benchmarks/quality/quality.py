@@ -21,7 +21,7 @@ STAGES = ("rank", "prerank")
 
 def trained(config: Path, seed: int, runs: Path) -> dict[str, float]:
     """Figures of the test days of one training."""
-    run = corank.train(config, [f"train.seed={seed}"], folder=runs / str(seed)).run
+    run = corank.train(config, [f"train.seed={seed}", "baseline=false"], folder=runs / str(seed)).run
     stages = corank.evaluate(run.folder, bootstrap=False)["stages"]
     return {
         f"{s}_{metric}": stages[s]["exposed"]["click"][metric] for s in STAGES for metric in ("auc", "gauc")

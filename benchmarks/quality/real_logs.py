@@ -154,7 +154,9 @@ def train_seeds(folder: Path, work: Path, seeds: int, say: Report) -> dict[str, 
     """Train the config of a folder once a seed, as `run0` and so on of `work`; return the scores of the test."""
     scores: dict[str, list[Numbers]] = {stage: [] for stage in STAGES}
     for seed in range(seeds):
-        run = corank.train(folder / "config.yaml", [f"train.seed={seed}"], folder=work / f"run{seed}").run
+        run = corank.train(
+            folder / "config.yaml", [f"train.seed={seed}", "baseline=false"], folder=work / f"run{seed}"
+        ).run
         packed = run.packed()
         label = next(iter(packed.data.labels))
         predictions = predict_split(run.model(packed)[0], packed, "test")

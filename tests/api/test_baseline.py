@@ -17,7 +17,7 @@ from corank.analysis.experiments.tree_baseline import describe_baseline
 from corank.api.results import ComparisonResult
 from corank.core.settings import validate
 from corank.datasets.feed.simulate import simulate_world
-from corank.datasets.lists import Lists, import_lists
+from corank.datasets.lists import Lists, write_lists
 from corank.training.config.config_file import read
 from tests.support.command_line import run_corank
 
@@ -36,7 +36,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lists = rows.group_by("user_id", "time", maintain_order=True).agg(shown="item_id", clicked="is_click")
     lists.write_parquet(folder / "lists.parquet")
     columns = {"candidates": "shown", "user": "user_id", "time": "time", "labels": "clicked"}
-    import_lists(folder / "lists.parquet", folder / "out", validate(Lists, columns, "import lists"))
+    write_lists(folder / "lists.parquet", folder / "out", validate(Lists, columns, "import lists"))
     corank.train(folder / "out/config.yaml", [*FEW, "baseline=false"])
     return folder / "out/config.yaml"
 
