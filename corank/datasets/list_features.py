@@ -1,0 +1,213 @@
+"""Features of a log of lists: of its columns by their types, of its tables, of pairs, and of what users met before."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from corank.core.errors import DataError
+from corank.core.reports import Report
+from corank.core.yaml_names import quote
+from corank.data.recurrence import (
+    LAST,
+    OFTEN_AGAIN,
+    describe_events,
+    find_categories,
+    measure_recurrence,
+    recurrence_features,
+)
+from corank.datasets.attribute_pairs import ListedLog, describe_pairs
+from corank.datasets.importer import training_rows
+from corank.datasets.list_columns import (
+    OFTEN,
+    column_of,
+    describe_along,
+    describe_context,
+    describe_items,
+    describe_lists,
+    describe_users,
+    free_name,
+    list_along,
+    name_column,
+)
+from corank.datasets.list_files import require_column
+from corank.datasets.list_log import LogFacts
+from corank.datasets.list_outcomes import LabelledLists, find_late_context
+from corank.datasets.list_roles import ListRoles
+from corank.datasets.list_tables import name_apart, write_items, write_users
+from corank.datasets.shown_order import ShownOrder, find_order
+from corank.datasets.whole_numbers import WholeNumbers
+
+FIRST_LABEL = "click"
+"""The name of the first label in the config."""
+_BEFORE = "if it is known before, add it as a feature and to known_before"
+
+
+@dataclass
+class ListFeatures:
+    """The features, and what else the log says of its columns."""
+
+    lines: dict[str, str]
+    """Feature → its settings."""
+    along: list[str]
+    """Columns with an element a candidate that are features, or the position."""
+    left_out: list[str]
+    """Columns that are no features, and why."""
+    known: list[str]
+    """Columns that look as if logged after the click, and are named."""
+    order: ShownOrder
+    """The positions of candidates."""
+    numbers: WholeNumbers
+    """Tells ids from numbers."""
+
+
+def describe_features(
+    facts: LogFacts, columns: ListRoles, out: Path, source: Path, report: Report
+) -> ListFeatures:
+    """Describe all features, and write the tables of items and users that there are.
+
+    Args:
+        facts: of the log that was written.
+        columns: settled, which column is what.
+        out: the folder of `log.parquet`.
+        source: what the log was read of, which errors name.
+        report: takes a line about each choice.
+
+    Raises:
+        DataError: a column that is named cannot be a feature, or a table cannot be read.
+    """
+    features = _describe_log(facts, columns, out / "log.parquet", source, report)
+    tables = {"log": features.lines} | _write_tables(columns, out, features.numbers, report)
+    features.lines = lines = name_apart(tables, (columns.user, columns.item), report)
+    lines |= describe_pairs(lines, _listed(columns, facts, out), report)
+    lines |= _describe_past(columns, facts.users, out, lines)
+    return features
+
+
+def _describe_log(
+    facts: LogFacts, columns: ListRoles, path: Path, source: Path, report: Report
+) -> ListFeatures:
+    """Describe user, context and what has an element a candidate. Raises DataError for a column that is no such.
+
+    The log at `path` is what was read of `source`, which errors name.
+    """
+    log, used = pl.scan_parquet(path), columns.used
+    labels, named = columns.names_of("labels"), columns.names_of("along")
+    for name in named:
+        require_column(source, facts.types, name, "--along", listed=True)
+    chosen, others, unlike = list_along(log, columns.candidates, used)
+    for name in named:
+        if name in unlike:
+            raise DataError(f"{source}: column '{name}' (--along): {unlike[name]}")
+    first = (labels or columns.names_of("chosen"))[0]
+    training = training_rows(log, columns.time, facts.split)
+    order = find_order(training, columns.candidates, first, bool(labels), chosen, named, columns.position)
+    numbers = WholeNumbers(training, columns.candidates, columns.user, first, bool(labels), report)
+    marks = dict.fromkeys(labels, True) | dict.fromkeys(columns.names_of("chosen"), False)
+    lists = LabelledLists(log, columns.candidates, columns.time, marks)
+    late = find_late_context(lists, facts.types, used | order.taken)
+    lines = describe_context(facts.types, used | order.taken | late.keys(), numbers)
+    if facts.users:
+        user = name_column(columns.user, "side: user, kind: id, min_count: 30")
+        lines = {free_name(columns.user, {}): user} | lines
+    left_out, along, known = [f"{name}: {why}" for name, why in unlike.items() if name not in others], [], []
+    left_out += [f"{name}: {why}; {_BEFORE}" for name, why in late.items()]
+    for column in describe_lists(lists, others):
+        if column.late:
+            left_out.append(f"{column.name}: {column.late}")
+        else:
+            lines[free_name(column.name, lines)] = name_column(column.name, column.settings)
+    if order.is_index and order.role == "feature":
+        lines[free_name(order.name, lines)] = name_column(order.name, "side: cross, kind: bucket")
+    if order.role == "effect" and order.logged in chosen:
+        along.append(order.logged)
+    tried = [name for name in named or chosen if name not in order.taken]
+    for column in describe_along(lists, tried, bool(named), numbers):
+        if column.late and not named:
+            left_out.append(f"{column.name}: {column.late}; if it is known before, name it as --along")
+        else:
+            along.append(column.name)
+            known += [column.name] if column.late else []
+            feature = free_name(column.name, lines)
+            lines[feature] = name_column(column.name, column.settings)
+            if "kind: number" in column.settings:
+                lines[free_name(f"{feature}_rank", lines)] = f"{{kind: within, of: {feature}}}"
+    return ListFeatures(lines, along, left_out, known, order, numbers)
+
+
+def _describe_past(columns: ListRoles, users: bool, out: Path, features: dict[str, str]) -> dict[str, str]:
+    """Describe the history, or those of the log's own candidates where users meet them again, and what they tell.
+
+    Args:
+        columns: of the log in the folder `out`.
+        users: whether the log names them.
+        out: has the log, and the items if there is a table.
+        features: described so far.
+    """
+    item, timed = columns.item, not columns.history or bool(columns.history_times)
+    histories: dict[str, str] = {}
+    if columns.history:
+        source = f"of: {quote(item)}, column: {quote(columns.history)}"
+        source += f", times: {quote(columns.history_times)}" if columns.history_times else ""
+        histories["history"] = f"{{side: user, kind: ids, {source}, last: 50}}"
+    elif users:
+        shares = _measure_recurrence(columns, pl.scan_parquet(out / "log.parquet"))
+        common = [name for name, share in shares.items() if share >= OFTEN_AGAIN]
+        histories |= {name: describe_events(name, item, FIRST_LABEL) for name in common}
+    categories: list[str] = []
+    if columns.items is not None:
+        of_items = {name: text for name, text in features.items() if "side: item, kind: id" in text}
+        ids = {column_of(name, text): name for name, text in of_items.items() if name != item}
+        categories = find_categories(pl.read_parquet(out / "items.parquet"), ids)
+    lines: dict[str, str] = {}
+    for name, settings in histories.items():
+        history = free_name(name, features)
+        told = recurrence_features(history, item, categories, timed)
+        lines |= {history: settings} | {free_name(n, features): one for n, one in told.items()}
+    return lines
+
+
+def _measure_recurrence(columns: ListRoles, log: pl.LazyFrame) -> dict[str, float]:
+    """Measure the shares of candidates that the user clicked, or was shown, before."""
+    item, label = columns.item, columns.first_label
+    along = [label] if columns.labels else []
+    clicked = pl.col(label).cast(pl.Float64) == 1 if along else pl.col(item).is_in(pl.col(label))
+    shown = log.select(pl.col(columns.user, columns.time, label), pl.col(columns.candidates).alias(item))
+    events = {name: clicked if name == "clicked" else pl.lit(True) for name in LAST}
+    rows = shown.explode(item, *along)
+    return measure_recurrence(rows, pl.col(columns.user), pl.col(item), pl.col(columns.time), events)
+
+
+def _write_tables(
+    columns: ListRoles, out: Path, numbers: WholeNumbers, report: Report
+) -> dict[str, dict[str, str]]:
+    """Write the tables of items and users that there are. Returns the features of each. Raises DataError."""
+    log = pl.scan_parquet(out / "log.parquet")
+    found: dict[str, dict[str, str]] = {
+        "item": {columns.item: f"{{side: item, kind: id, min_count: {OFTEN}}}"}
+    }
+    if columns.items is not None:
+        shown = log.select(pl.col(columns.candidates).explode().drop_nulls().unique())
+        ids = shown.collect(engine="streaming").to_series()
+        items = write_items(columns.items, columns.item, ids, out / "items.parquet")
+        found["item"] = describe_items(items, columns.item, numbers)
+    if columns.users is not None:
+        ids = log.select(pl.col(columns.user).unique()).collect(engine="streaming").to_series()
+        users = write_users(columns.users, columns.user, ids, out / "users.parquet", report)
+        found["user"] = describe_users(users, columns.user, numbers)
+    return found
+
+
+def _listed(columns: ListRoles, facts: LogFacts, out: Path) -> ListedLog:
+    """The training days of what was written."""
+    files = {"user": columns.users and out / "users.parquet", "item": columns.items and out / "items.parquet"}
+    labels = columns.names_of("labels")
+    return ListedLog(
+        training_rows(pl.scan_parquet(out / "log.parquet"), columns.time, facts.split),
+        columns.user,
+        columns.item,
+        columns.candidates,
+        (labels or columns.names_of("chosen"))[0],
+        bool(labels),
+        {side: pl.scan_parquet(path) for side, path in files.items() if path},
+    )
