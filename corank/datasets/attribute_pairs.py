@@ -1,4 +1,4 @@
-"""Pairs of an attribute of the user, or of the context, and one of the item whose rate of clicks tells more than both.
+"""Pairs of an attribute of the user, or of the request, and one of the item whose clicks neither alone explains.
 
 A network learns such pairs slowly, from products of embeddings. As a prior a pair is one number.
 
@@ -24,13 +24,13 @@ MOST_VALUES, MOST_CELLS = 200, 4_000
 """Of an attribute, and of a pair."""
 SMOOTHING = 20.0
 """Candidates of the rate that is expected which are added to those of a pair."""
-FOLDS = 10
+FOLDS, TURNS = 10, 8
 SURE, LEAST = 3.0, 0.002
 """The gain in standard errors over folds, and as a share of what is to be told, from which on a pair is chosen."""
 BUCKETS = "buckets: 16, dim: 4"
 """Of the rates that are matches: towers learn a term for a range of rates sooner than a weight of the rate, which the
 ranker reads as a number."""
-SAMPLE = 500_000
+SAMPLE = 300_000
 """Candidates that are looked at, about; the last ones."""
 
 
@@ -41,7 +41,7 @@ class AttributePair:
     user: str
     item: str
     gain: float
-    """Of the log-likelihood of clicks, beyond both attributes alone, as a share of the entropy of clicks."""
+    """Of the log-likelihood of clicks, beyond all attributes alone, as a share of the entropy of clicks."""
 
 
 @dataclass(frozen=True)
@@ -115,21 +115,21 @@ def describe_pairs(features: Mapping[str, str], log: ListedLog, report: Report) 
     if not (users and columns["item"]):
         return {}
     lines: dict[str, str] = {}
-    for pair in choose_pairs(log.read(columns), users, list(columns["item"]), "@label"):
+    for pair in choose_pairs(log.read(columns), users, list(columns["item"]), "@label", ("@user", "@item")):
         name = free_name(f"{pair.user}_{pair.item}_clicks", {**features, **lines})
         by = ", ".join(map(json.dumps, (pair.user, pair.item)))
         prior = f"kind: prior, by: [{by}], label: click, every: 1h, smoothing: auto"
         lines[name] = f"{{{prior}}}"
         lines[free_name(f"{name}_bucket", {**features, **lines})] = f"{{{prior}, {BUCKETS}}}"
-        better = f"tells clicks better than the rates of both, by {pair.gain:.1%} of their entropy"
+        better = f"tells clicks better than all rates of one, by {pair.gain:.1%} of their entropy"
         report(f"{name}: the rate of {pair.user} × {pair.item} {better}")
     return lines
 
 
 def choose_pairs(
-    rows: pl.DataFrame, users: Sequence[str], items: Sequence[str], label: str
+    rows: pl.DataFrame, users: Sequence[str], items: Sequence[str], label: str, ids: Sequence[str] = ()
 ) -> list[AttributePair]:
-    """Choose the pairs of attributes that tell clicks best.
+    """Choose the pairs of attributes that tell clicks best, beyond what all attributes tell by themselves.
 
     What a pair adds is counted on each tenth of the requests by rates of the others. Where a pair tells nothing, that
     is below zero.
@@ -139,9 +139,10 @@ def choose_pairs(
         users: columns of the user or the context.
         items: columns of the item.
         label: column of true and false, or of 0 and 1.
+        ids: columns that no pair is made of, which tell clicks by themselves, too.
 
     Returns:
-        At most MOST_PAIRS, the best first.
+        At most MOST_PAIRS: the best, then the best beside it, and so on.
     """
     clicked = rows[label].cast(pl.Float64).fill_null(0.0).to_numpy()
     rate = clicked.mean() if len(clicked) else 0.0
@@ -149,48 +150,77 @@ def choose_pairs(
         return []
     entropy = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
     fold = np.arange(len(rows)) * FOLDS // len(rows)
-    codes = {name: values for name in (*users, *items) if len(values := _codes(rows[name]))}
-    found = []
-    for user, item in product((n for n in users if n in codes), (n for n in items if n in codes)):
-        sizes = (FOLDS, int(codes[user].max()) + 1, int(codes[item].max()) + 1)
-        if sizes[1] * sizes[2] > MOST_CELLS:
-            continue
-        cell = np.ravel_multi_index((fold, codes[user], codes[item]), sizes)
-        cells = int(np.prod(sizes))
-        shown = np.bincount(cell, minlength=cells).reshape(sizes).astype(np.float64)
-        ones = np.bincount(cell, clicked, cells).astype(np.float64).reshape(sizes)
-        gains = _gain_by_fold(shown, ones) / entropy
-        error = gains.std(ddof=1) / np.sqrt(FOLDS)
-        if gains.mean() >= max(LEAST, SURE * error):
-            found.append(AttributePair(user, item, float(gains.mean())))
-    return sorted(found, key=lambda pair: -pair.gain)[:MOST_PAIRS]
+    codes = {name: _codes(rows[name]) for name in (*users, *items, *ids)}
+    paired = {name for name in (*users, *items) if 2 <= rows[name].n_unique() <= MOST_VALUES}
+    found: list[AttributePair] = []
+    while len(found) < MOST_PAIRS:
+        # what is chosen is told by itself from then on, so that no other column of the same items says it again
+        told = [*codes.values(), *(_pair(codes[pair.user], codes[pair.item]) for pair in found)]
+        alone, gains = _fit_alone(told, clicked), []
+        for user, item in product((n for n in users if n in paired), (n for n in items if n in paired)):
+            sizes = (FOLDS, int(codes[user].max()) + 1, int(codes[item].max()) + 1)
+            if sizes[1] * sizes[2] > MOST_CELLS:
+                continue
+            cell = np.ravel_multi_index((fold, codes[user], codes[item]), sizes)
+            shown, ones, expected = (
+                np.bincount(cell, weight, int(np.prod(sizes))).astype(np.float64).reshape(sizes)
+                for weight in (None, clicked, alone)
+            )
+            by_fold = _gain_by_fold(shown, ones, expected, float(rate)) / entropy
+            sure = by_fold.mean() >= max(LEAST, SURE * by_fold.std(ddof=1) / np.sqrt(FOLDS))
+            gains += [AttributePair(user, item, float(by_fold.mean()))] if sure else []
+        if not gains:
+            break
+        found.append(max(gains, key=lambda pair: pair.gain))
+    return found
 
 
 def _codes(column: pl.Series) -> Longs:
-    """Number the values; none if there are too many, or one alone."""
-    if not 2 <= column.n_unique() <= MOST_VALUES:
-        return np.empty(0, dtype=np.int64)
+    """Number the values, 0 for a missing one: (N,)."""
     return column.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
 
 
-def _gain_by_fold(shown: Doubles, clicked: Doubles) -> Doubles:
+def _pair(user: Longs, item: Longs) -> Longs:
+    """Number the pairs of two attributes' values: (N,)."""
+    return user * (int(item.max()) + 1) + item
+
+
+def _fit_alone(codes: Sequence[Longs], clicked: Doubles) -> Doubles:
+    """Fit the probability of a click to all attributes, a logit of each value that add up, in turns: (N,).
+
+    All together, since candidates that production chooses for users have attributes that go with theirs: sums of rates
+    would count twice what both tell, and a pair may know the item better than one of its attributes does.
+
+    Args:
+        codes: of each attribute: (N,).
+        clicked: (N,).
+    """
+    rate = float(clicked.mean())
+    logit = np.full(len(clicked), np.log(rate / (1 - rate)))
+    prior = SMOOTHING * rate * (1 - rate)  # a value of few candidates stays near the rate of all
+    effects = [np.zeros(int(code.max()) + 1) for code in codes]
+    for code, effect in list(zip(codes, effects, strict=True)) * TURNS:
+        expected = 1 / (1 + np.exp(-logit))
+        missing = np.bincount(code, clicked - expected, len(effect)) - prior * effect
+        slope = np.bincount(code, expected * (1 - expected), len(effect)) + prior
+        step = np.clip(missing / slope, -1.0, 1.0)
+        effect += step
+        logit += step[code]
+    return np.asarray(1 / (1 + np.exp(-logit)))
+
+
+def _gain_by_fold(shown: Doubles, clicked: Doubles, expected: Doubles, rate: float) -> Doubles:
     """The gain of log-likelihood a candidate of each fold by rates of the other folds: (F,).
 
     Args:
         shown: candidates of each pair: (F, U, I).
         clicked: those that were clicked: (F, U, I).
+        expected: those that all attributes by themselves expect to be: (F, U, I).
+        rate: of all clicks.
     """
-    others, ones = shown.sum(axis=0) - shown, clicked.sum(axis=0) - clicked
-    overall = ones.sum(axis=(1, 2), keepdims=True) / others.sum(axis=(1, 2), keepdims=True)
-
-    def odds(axis: int) -> Doubles:
-        rate = (ones.sum(axis=axis, keepdims=True) + SMOOTHING * overall) / (
-            others.sum(axis=axis, keepdims=True) + SMOOTHING
-        )
-        return np.asarray(np.log(rate / (1 - rate)))
-
-    main = 1 / (1 + np.exp(-(odds(1) + odds(2) - np.log(overall / (1 - overall)))))
-    lift = (ones + SMOOTHING * overall) / (others * main + SMOOTHING * overall)
-    paired = np.clip(main * lift, 1e-6, 1 - 1e-6)
-    gain = clicked * np.log(paired / main) + (shown - clicked) * np.log((1 - paired) / (1 - main))
+    others, ones = expected.sum(axis=0) - expected, clicked.sum(axis=0) - clicked
+    lift = (ones + SMOOTHING * rate) / (others + SMOOTHING * rate)
+    alone = np.clip(expected / np.maximum(shown, 1), 1e-6, 1 - 1e-6)
+    paired = np.clip(alone * lift, 1e-6, 1 - 1e-6)
+    gain = clicked * np.log(paired / alone) + (shown - clicked) * np.log((1 - paired) / (1 - alone))
     return np.asarray(gain.sum(axis=(1, 2)) / shown.sum(axis=(1, 2)))

@@ -119,7 +119,9 @@ def _find_column(training: pl.LazyFrame, along: Sequence[str]) -> str | None:
             training.select(
                 values.list.min().min().alias("least"),
                 (values.list.n_unique() == values.list.len()).filter(several).mean().alias("distinct"),
-                (values.list.diff(null_behavior="drop").list.eval(pl.element() == 1).list.all())
+                values.list.diff(null_behavior="drop")
+                .list.eval((pl.element() == 1).fill_null(False))
+                .list.all()
                 .filter(several)
                 .mean()
                 .alias("counts"),

@@ -53,15 +53,34 @@ def test_no_pair_is_chosen_where_both_tell_all(seed: int) -> None:
     assert not chosen(draw_rows(0.0, seed))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_no_pair_is_chosen_where_production_shows_users_what_they_click(seed: int) -> None:
+    rows = draw_rows(0.0, seed, requests=1500)
+    rate = {name: rows.group_by(name).agg(r=pl.col("clicked").mean()) for name in ("country", "category")}
+    for name, rates in rate.items():
+        rows = rows.join(rates.rename({"r": f"{name} rate"}), name, maintain_order="left")
+    high = [pl.col(f"{name} rate") > pl.col(f"{name} rate").mean() for name in rate]
+    alike = (high[0] == high[1]) | (pl.int_range(pl.len()) % 4 == 0)
+    assert not chosen(rows.filter(alike))
+
+
 def test_a_pair_of_one_half_of_the_time_is_not_chosen() -> None:
     assert not chosen(draw_rows(0.8, turns=0.5))
 
 
-def test_few_pairs_are_chosen_at_most() -> None:
+def test_a_pair_is_chosen_once_whatever_columns_say_it() -> None:
     rows = draw_rows(1.5)
-    users = [f"country_{n}" for n in range(MOST_PAIRS + 1)]
-    copies = rows.with_columns(pl.col("country").alias(name) for name in users)
-    assert len(choose_pairs(copies, users, ["category"], "clicked")) == MOST_PAIRS
+    copies = rows.with_columns(pl.col("country").alias("nation"), pl.col("category").alias("kind"))
+    assert len(choose_pairs(copies, ["country", "nation"], ["category", "kind"], "clicked")) == 1
+
+
+def test_few_pairs_are_chosen_at_most() -> None:
+    rng, users = np.random.default_rng(0), [f"user {n}" for n in range(MOST_PAIRS + 1)]
+    of_user, of_item = rng.integers(4, size=(len(users), 40_000)), rng.integers(4, size=40_000)
+    logit = sum(rng.normal(0, 1, (4, 4))[code, of_item] for code in of_user)
+    clicked = rng.random(40_000) < 1 / (1 + np.exp(-logit))
+    rows = pl.DataFrame({**dict(zip(users, of_user, strict=True)), "kind": of_item, "clicked": clicked})
+    assert len(choose_pairs(rows, users, ["kind"], "clicked")) == MOST_PAIRS
 
 
 @pytest.mark.parametrize("clicked", [0, 1])

@@ -13,6 +13,8 @@ import corank
 from corank.core.errors import DataError
 from corank.datasets import exposures
 
+FEW = ["train.epochs=10"]
+"""What these logs are trained by: validation has too little to stop by."""
 ROLES: dict[str, Any] = {"candidates": "item_id", "labels": "click", "user": "user_id", "time": "time"}
 KEYED = ROLES | {"request": "request"}
 
@@ -52,7 +54,7 @@ def test_rows_of_a_csv_file_become_the_log_that_lists_are(tmp_path: Path) -> Non
     assert_frame_equal(log_of(by_rows), log_of(by_lists), check_column_order=False)
     assert by_rows.config.read_text() == by_lists.config.read_text()
     assert by_rows.said == ("180 exposures are 60 requests by 'request', 3.0 each", *by_lists.said)
-    checked = corank.check(by_rows.config)
+    checked = corank.check(by_rows.config, FEW)
     checked.require()
     assert checked.rows["log"] == 180 and {"device", "price", "price_rank"} <= {*checked.config.features}
 
@@ -102,7 +104,7 @@ def test_rows_that_nothing_groups_are_requests_of_their_own(tmp_path: Path, role
     assert log["item_id"].explode().to_list() == rows["item_id"].to_list()
     assert isinstance(log.schema["price"], pl.List) and log.schema["device"] == pl.String
     assert "each row is a request of its own, which has no order to judge (NDCG)" in imported.said[0]
-    corank.check(imported.config).require()
+    corank.check(imported.config, FEW).require()
 
 
 @pytest.mark.parametrize(("unit", "by"), [("seconds", 10**6), ("milliseconds", 10**3), ("microseconds", 1)])

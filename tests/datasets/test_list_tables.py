@@ -11,6 +11,8 @@ import corank
 from corank.core.errors import DataError
 from corank.datasets.importer import TENTHS
 
+FEW = ["train.epochs=10"]
+"""What these logs are trained by: validation has too little to stop by."""
 ROLES: dict[str, Any] = {"candidates": "shown", "labels": "click", "user": "user_id", "time": "time"}
 
 
@@ -31,7 +33,7 @@ def shown(requests: int = 60) -> pl.DataFrame:
 
 def keys_of(imported: corank.ImportResult) -> dict[str, dict[str, Any]]:
     """Feature → its keys; the log can be trained on."""
-    checked = corank.check(imported.config)
+    checked = corank.check(imported.config, FEW)
     checked.require()
     return {name: feature.model_dump() for name, feature in checked.config.features.items()}
 
@@ -54,7 +56,7 @@ def test_columns_of_users_are_features_by_their_types(tmp_path: Path) -> None:
 def test_users_without_a_row_are_said(tmp_path: Path) -> None:
     imported = corank.import_lists(shown(), tmp_path / "out", users=USERS, **ROLES)
     assert "users: 2 of 7 of the log have no row; their features are missing" in imported.said
-    corank.check(imported.config).require()
+    corank.check(imported.config, FEW).require()
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_columns_may_have_the_names_of_what_the_import_adds(tmp_path: Path) -> N
 
 def test_a_log_without_users_has_requests_alone(tmp_path: Path) -> None:
     imported = corank.import_lists(shown().drop("user_id"), tmp_path / "out", **(ROLES | {"user": ""}))
-    config = corank.check(imported.config).config
+    config = corank.check(imported.config, FEW).config
     assert (config.data.user, config.data.request) == ("impression", ["impression"])
     assert not {"user_clicks", "user_shown", "impression"} & {*config.features}
     assert {"item_clicks", "item_shown"} <= {*config.features}
@@ -122,7 +124,7 @@ def test_a_log_without_times_is_in_the_order_of_its_rows(tmp_path: Path) -> None
     written = pl.read_parquet(tmp_path / "out" / "log.parquet")
     assert written.drop("time").equals(log)
     assert written["time"].diff().drop_nulls().unique().to_list() == [timedelta(minutes=1)]
-    checked = corank.check(imported.config)
+    checked = corank.check(imported.config, FEW)
     checked.require()
     assert str(TENTHS) in imported.config.read_text()
     assert "# The log has no times. These are a minute apart" in imported.config.read_text()

@@ -145,10 +145,11 @@ def test_what_no_position_is_stays_a_feature(tmp_path: Path) -> None:
     log = drawn_log(0.0).with_columns(
         slot=pl.col("shown").list.eval(pl.element() * 0 + 3),  # of the page, not of the candidate
         rank=pl.col("shown").list.eval(pl.element() % 5),
+        stars=pl.col("shown").list.eval(pl.when(pl.element() < 20).then(pl.element() % 5)),  # few are rated
     )
     said, config = imported(log, tmp_path / "log")
     assert not said and read(config).data.position is None
-    assert {"slot", "rank"} <= {*read(config).features}
+    assert {"slot", "rank", "stars"} <= {*read(config).features}
 
 
 def test_exposures_with_a_position_are_ordered_by_it(tmp_path: Path) -> None:

@@ -161,25 +161,80 @@ def arms(place: Place) -> None:
 @prepares
 def impressions(place: Place) -> None:
     """impressions/, a row an impression, of the items in `shop`: user, time, shown_ids, clicked."""
+    (place.folder / "impressions").mkdir()
+    _impressions().write_parquet(place.folder / "impressions" / "0.parquet")
+
+
+def _impressions() -> pl.DataFrame:
     log = pl.read_parquet(shared("documented-shop", _make_shop) / "log" / "*.parquet")
     shown = log.filter(pl.col("level") == "exposed").sort("request_id", "position")
     lists = shown.group_by("request_id", "user_id", "time", maintain_order=True).agg(
         shown_ids="item_id", clicked=pl.col("is_click").cast(pl.Int8)
     )
-    (place.folder / "impressions").mkdir()
-    lists.drop("request_id").rename({"user_id": "user"}).write_parquet(
-        place.folder / "impressions" / "0.parquet"
-    )
+    return lists.drop("request_id").rename({"user_id": "user"})
 
 
 @prepares
 def exposures(place: Place) -> None:
     """exposures.csv, a row an exposure in `shop`: request_id, user_id, time, device, item_id, price, is_click."""
+    _exposures().write_csv(place.folder / "exposures.csv")
+
+
+def _exposures() -> pl.DataFrame:
     log = pl.read_parquet(shared("documented-shop", _make_shop) / "log" / "*.parquet")
     shown = log.filter(pl.col("level") == "exposed").sort("request_id", "position")
     shown = shown.with_columns(price=(pl.col("item_id") * 37 % 200 + pl.col("request_id") % 9) / 100)
-    columns = ("request_id", "user_id", "time", "device", "item_id", "price", "is_click")
-    shown.select(columns).write_csv(place.folder / "exposures.csv")
+    return shown.select("request_id", "user_id", "time", "device", "item_id", "price", "is_click")
+
+
+@prepares
+def purchases(place: Place) -> None:
+    """purchases.csv, the rows of `exposures` with `bought`, 1 for every third clicked one."""
+    rows = _exposures()
+    bought = (pl.col("is_click") == 1) & (pl.col("item_id") % 3 == 0)
+    rows.with_columns(bought=bought.cast(pl.Int8)).write_csv(place.folder / "purchases.csv")
+
+
+@prepares
+def returning(place: Place) -> None:
+    """returning.parquet, `impressions` with the user's earlier clicks, clicked_before, and when, clicked_at.
+
+    Three of ten candidates are items that the user clicked before, if there are so many.
+    """
+    lists = _impressions().sort("time")
+    past: dict[int, list[tuple[int, Any]]] = {}
+    rows = []
+    for row in lists.iter_rows(named=True):
+        mine = past.setdefault(row["user"], [])
+        again = [item for item, _ in mine[-3:] if item not in row["shown_ids"]]
+        shown = [*row["shown_ids"][: len(row["shown_ids"]) - len(again)], *again]
+        before = {"clicked_before": [i for i, _ in mine], "clicked_at": [at for _, at in mine]}
+        rows.append(row | {"shown_ids": shown} | before)
+        mine += [(i, row["time"]) for i, c in zip(shown, row["clicked"], strict=True) if c]
+    schema = lists.schema | {"clicked_before": pl.List(pl.Int64), "clicked_at": pl.List(lists.schema["time"])}
+    pl.DataFrame(rows, schema=schema).write_parquet(place.folder / "returning.parquet")
+
+
+@prepares
+def tastes(place: Place) -> None:
+    """tastes.csv, the rows of `exposures`, clicked by what each gender likes of each category."""
+    shop, rng = shared("documented-shop", _make_shop), np.random.default_rng(0)
+    users, items = pl.read_parquet(shop / "users.parquet"), pl.read_parquet(shop / "items.parquet")
+    rows = _exposures().join(users.select("user_id", "gender"), "user_id", maintain_order="left")
+    rows = rows.join(items.select("item_id", "category"), "item_id", maintain_order="left")
+    even = pl.col("category").str.slice(-1).cast(pl.Int64) % 2 == 0
+    likes = (pl.col("gender") == "f") == even
+    rate = rows.select(pl.when(likes).then(0.5).otherwise(0.05)).to_series().to_numpy()
+    clicked = (rng.random(len(rows)) < rate).astype(np.int8)
+    rows.drop("gender", "category").with_columns(is_click=pl.Series(clicked)).write_csv(
+        place.folder / "tastes.csv"
+    )
+
+
+@prepares
+def few(place: Place) -> None:
+    """few.parquet, the first 60 of `impressions`."""
+    _impressions().sort("time").head(60).write_parquet(place.folder / "few.parquet")
 
 
 @prepares
