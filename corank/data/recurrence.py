@@ -8,6 +8,8 @@ from corank.core.yaml_names import quote
 
 OFTEN_AGAIN = 0.02
 """From this share of candidates on that a user saw before, it is worth knowing."""
+BUCKETS = "buckets: 16, dim: 4"
+"""Of times: minutes and weeks are apart, and towers learn a term of each range."""
 LAST = {"clicked": 50, "shown": 200}
 """Events of a history of clicks, or of exposures, at most."""
 ROWS = 4_000_000
@@ -82,7 +84,7 @@ def recurrence_features(
         of = f"[{quote(history if feature == item else f'{history}.{feature}')}, {quote(feature)}]"
         stem = history if feature == item else f"{history}_{feature}"
         lines[f"{stem}_count"] = f"{{kind: count, of: {of}}}"
-        lines[f"{stem}_since"] = f"{{kind: since, of: {of}{measure}}}"
+        lines[f"{stem}_since"] = f"{{kind: since, of: {of}{measure}, {BUCKETS}}}"
     return lines
 
 

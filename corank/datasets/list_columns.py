@@ -218,7 +218,7 @@ def _describe(column: pl.Series, side: str, is_id: Callable[[str], bool]) -> str
     if kind.is_integer() and (values <= MOST_CATEGORIES or is_id(column.name)):
         own = values > max(MOST_CATEGORIES, len(column) // 2)
         return f"side: {side}, kind: id, min_count: {OFTEN if own else RARE}"
-    return f"side: {side}, kind: bucket" if kind.is_numeric() else None
+    return f"side: {side}, kind: number, scale: quantile" if kind.is_numeric() else None
 
 
 def free_name(name: str, taken: dict[str, str]) -> str:

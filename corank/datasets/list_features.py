@@ -1,6 +1,6 @@
 """Features of a log of lists: of its columns by their types, of its tables, of pairs, and of what users met before."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -59,6 +59,8 @@ class ListFeatures:
     """The positions of candidates."""
     numbers: WholeNumbers
     """Tells ids from numbers."""
+    categories: list[str] = field(default_factory=list)
+    """Features that say what kind an item is."""
 
 
 def describe_features(
@@ -80,7 +82,8 @@ def describe_features(
     tables = {"log": features.lines} | _write_tables(columns, out, features.numbers, report)
     features.lines = lines = name_apart(tables, (columns.user, columns.item), report)
     lines |= describe_pairs(lines, _listed(columns, facts, out), report)
-    lines |= _describe_past(columns, facts.users, out, lines)
+    features.categories = _find_categories(columns, out, lines)
+    lines |= _describe_past(columns, facts.users, out, lines, features.categories)
     return features
 
 
@@ -135,35 +138,43 @@ def _describe_log(
     return ListFeatures(lines, along, left_out, known, order, numbers)
 
 
-def _describe_past(columns: ListRoles, users: bool, out: Path, features: dict[str, str]) -> dict[str, str]:
-    """Describe the history, or those of the log's own candidates where users meet them again, and what they tell.
+def _find_categories(columns: ListRoles, out: Path, features: dict[str, str]) -> list[str]:
+    """Find the features that say what kind an item is, in the table of items in the folder `out`."""
+    if columns.items is None:
+        return []
+    of_items = {name: text for name, text in features.items() if "side: item, kind: id" in text}
+    ids = {column_of(name, text): name for name, text in of_items.items() if name != columns.item}
+    return find_categories(pl.read_parquet(out / "items.parquet"), ids)
+
+
+def _describe_past(
+    columns: ListRoles, users: bool, out: Path, features: dict[str, str], categories: list[str]
+) -> dict[str, str]:
+    """Describe the history of clicks, given or of the log, and that of exposures, where users meet items again.
 
     Args:
         columns: of the log in the folder `out`.
         users: whether the log names them.
         out: has the log, and the items if there is a table.
         features: described so far.
+        categories: those of items.
     """
-    item, timed = columns.item, not columns.history or bool(columns.history_times)
-    histories: dict[str, str] = {}
+    item, lines = columns.item, dict[str, str]()
+
+    def add(name: str, settings: str, timed: bool) -> None:
+        history = free_name(name, features)
+        told = recurrence_features(history, item, categories, timed)
+        lines.update({history: settings} | {free_name(n, features): one for n, one in told.items()})
+
     if columns.history:
         source = f"of: {quote(item)}, column: {quote(columns.history)}"
         source += f", times: {quote(columns.history_times)}" if columns.history_times else ""
-        histories["history"] = f"{{side: user, kind: ids, {source}, last: 50}}"
-    elif users:
-        shares = _measure_recurrence(columns, pl.scan_parquet(out / "log.parquet"))
-        common = [name for name, share in shares.items() if share >= OFTEN_AGAIN]
-        histories |= {name: describe_events(name, item, FIRST_LABEL) for name in common}
-    categories: list[str] = []
-    if columns.items is not None:
-        of_items = {name: text for name, text in features.items() if "side: item, kind: id" in text}
-        ids = {column_of(name, text): name for name, text in of_items.items() if name != item}
-        categories = find_categories(pl.read_parquet(out / "items.parquet"), ids)
-    lines: dict[str, str] = {}
-    for name, settings in histories.items():
-        history = free_name(name, features)
-        told = recurrence_features(history, item, categories, timed)
-        lines |= {history: settings} | {free_name(n, features): one for n, one in told.items()}
+        settings = f"{{side: user, kind: ids, {source}, last: 50}}"
+        add("history", settings, timed=bool(columns.history_times))
+    shares = _measure_recurrence(columns, pl.scan_parquet(out / "log.parquet")) if users else {}
+    for name, share in shares.items():
+        if share >= OFTEN_AGAIN and not (columns.history and name == "clicked"):
+            add(name, describe_events(name, item, FIRST_LABEL), timed=True)
     return lines
 
 

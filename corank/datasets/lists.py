@@ -1,6 +1,6 @@
 """A log of one's own as corank's tables and a ready config: a row an impression with lists, or a row an exposure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -110,18 +110,32 @@ def _config(columns: ListRoles, facts: LogFacts, features: ListFeatures) -> Iter
         yield f"  # left out: {line}\n"
     yield "  # how many candidates a request has, and rates of clicks so far\n"
     yield f"  {free_name('candidates', features.lines)}: {{kind: candidates}}\n"
-    known = {"item": columns.item} | ({"user": free_name(columns.user, {})} if facts.users else {})
-    for what, by in known.items():
-        clicks, shown = (free_name(f"{what}_{n}", features.lines) for n in ("clicks", "shown"))
-        yield f"  {clicks}: {{kind: prior, by: [{quote(by)}], label: click, every: 1h, smoothing: auto}}\n"
-        yield f"  {shown}: {{kind: prior, by: [{quote(by)}], every: 1h}}\n"
+    yield from _rates(columns, facts, features)
     # a tower does not read the request's other candidates, nor the user with the item
     kinds = ("kind: within", "kind: count", "kind: since", BUCKETS)
     matches = [name for name, settings in features.lines.items() if any(kind in settings for kind in kinds)]
     read = f", matches: [{', '.join(matches)}]" if matches else ""
     yield f"\nstages:\n  - {{name: prerank, model: towers, keep: 20{read}}}\n"
-    yield "  - {name: rank, model: mlp, keep: 10}\n"
+    yield "  - {name: rank, model: mlp, keep: 10, dcn: {layers: 2, rank: 32}}\n"
     yield "\nlosses:\n  - {kind: click, stage: rank}\n  - {kind: click, stage: prerank}\n"
     yield "  - {kind: distill, teacher: rank, student: prerank, on: [exposed]}\n"
-    yield "\ntrain: {epochs: auto, requests: auto, average: 0.99}\n"
+    yield "\ntrain: {epochs: auto, requests: auto, average: 0.99, table: {lr: 0.01}}\n"
     yield "\nbaseline: true  # ends a training with boosted trees on the same rows\n"
+
+
+def _rates(columns: ListRoles, facts: LogFacts, features: ListFeatures) -> Iterator[str]:
+    """Rates of clicks so far, and how often something was shown."""
+    user, lines = free_name(columns.user, {}), features.lines
+
+    def rate(name: str, by: Sequence[str], more: str = "") -> str:
+        of = f"kind: prior, by: [{', '.join(map(quote, by))}], label: {FIRST_LABEL}, every: 1h"
+        return f"  {free_name(name, lines)}: {{{of}{more}, smoothing: auto}}\n"
+
+    known = {"item": columns.item} | ({"user": user} if facts.users else {})
+    for what, by in known.items():
+        yield rate(f"{what}_clicks", [by])
+        yield f"  {free_name(f'{what}_shown', lines)}: {{kind: prior, by: [{quote(by)}], every: 1h}}\n"
+    yield rate("item_clicks_lately", [columns.item], ", half_life: 1d")
+    for name in features.categories:
+        if "kind: ids" not in lines[name]:
+            yield rate(f"{name}_clicks", [name])
