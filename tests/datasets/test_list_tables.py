@@ -50,7 +50,7 @@ def test_columns_of_users_are_features_by_their_types(tmp_path: Path) -> None:
     imported = corank.import_lists(shown(), tmp_path / "out", users=tmp_path / "users.parquet", **ROLES)
     keys = keys_of(imported)
     found = {name: (keys[name]["side"], keys[name]["kind"]) for name in users.columns}
-    assert found == {"user_id": ("user", "id"), "age": ("user", "bucket"), "likes": ("user", "ids")}
+    assert found == {"user_id": ("user", "id"), "age": ("user", "number"), "likes": ("user", "ids")}
 
 
 def test_users_without_a_row_are_said(tmp_path: Path) -> None:

@@ -94,11 +94,11 @@ def test_a_log_that_asks_for_all_gets_all(config: Path) -> None:
         "40 of 40 requests of 'train' have several candidates, which differ by match, price",
         "'train' has 40 candidates with 'buy' of 10 users, and 100% of the candidates of the last split",
         "  history_count: {kind: count, of: [history, item_id]}\n"
-        "  history_since: {kind: since, of: [history, item_id]}",
+        "  history_since: {kind: since, of: [history, item_id], buckets: 16, dim: 4}",
         "47% of the candidates of 'train' were shown to their user before",
         "  shown: {side: user, kind: ids, of: item_id, input: false, last: 200}\n"
         "  shown_count: {kind: count, of: [shown, item_id]}\n"
-        "  shown_since: {kind: since, of: [shown, item_id]}",
+        "  shown_since: {kind: since, of: [shown, item_id], buckets: 16, dim: 4}",
         "the log has the column 'position' with 0 to 2",
         "93 of 199 candidates of 'train' were cut",
         "  - {kind: unexposed, stage: prerank, label: buy, from: [retrieved], per_request: 10, weight: 0.2}\n"
@@ -144,9 +144,9 @@ def test_candidates_that_are_in_a_history_are_looked_for_in_it(config: Path) -> 
     found = {s.lacking: s for s in suggest(config, *added) if s.kind == "recurrence"}
     bought, past, shown = found.values()
     assert "'bought'" in bought.lacking and "'past'" in past.lacking and "shown" in shown.lacking
-    assert bought.values["features.bought_brand_since"] == "{kind: since, of: [bought.brand, brand]}"
+    assert bought.values["features.bought_brand_since"] == "{kind: since, of: [bought.brand, brand], buckets: 16, dim: 4}"
     assert past.why.startswith("100% of the candidates")
-    assert past.values["features.past_since"] == "{kind: since, of: [past, item_id], measure: events}"
+    assert past.values["features.past_since"] == "{kind: since, of: [past, item_id], measure: events, buckets: 16, dim: 4}"
     done = suggest(config, *added, *bought.overrides, *past.overrides, *shown.overrides)
     assert not any(suggestion.kind == "recurrence" for suggestion in done)
     mended = suggest(config, *added, "features.seen={kind: contains, of: [past, item_id]}")
