@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from corank.core.artifact_cache import CACHE
 from corank.core.registry import PLUGINS
 from corank.training.run import Run
 from tests.documented.summary import print_summary
@@ -88,11 +89,12 @@ def _is_slow(path: Path) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
-    """Let the workers of one session share what they make."""
+    """Let the workers of one session share what they make, and the templates of exported graphs."""
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "shared"
     folder.mkdir(exist_ok=True)
     shared.use_folder(folder)
+    os.environ[CACHE] = str(folder / "cache")  # of processes that tests start, too
 
 
 @pytest.fixture(autouse=True)

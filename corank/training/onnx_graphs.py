@@ -1,37 +1,48 @@
-"""Graphs of a network → ONNX files.
+"""Graphs of a network → ONNX files. Those of a stage are exported as one model, and cut out of it.
 
 Letters: R requests · n candidates · L events of the request of a graph that attends to some.
 """
 
 import contextlib
+import hashlib
+import inspect
 import io
+import json
 import logging
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from corank.bundle.graph_files import RUNTIME_ERRORS, open_session
 from corank.core.calibration import Platt
+from corank.core.errors import BundleError
 from corank.core.ordering import Formula
 from corank.core.subnormal import flush_subnormals
+from corank.core.types import Numbers
 from corank.evaluation.predict import Calibrators
 from corank.features.input_layout import Layout, event_width
 from corank.models.joint import JointModel
 from corank.models.settings.stage import PARTS, StageSettings
 from corank.models.stage_model import EVENTS, MATCHES, PART, REQUEST_OF, REQUEST_TENSORS, Graph
 from corank.training.config.config import Config
+from corank.training.graph_templates import GraphFile, TemplateCache, cut_graph, strip_template
 
 COLUMN = "column."
 """Begins the name by which a graph `value` reads one of the data's columns."""
 SCORED = {PARTS: "value", "graph": ""}
 """By scorer the graph whose logits become a stage's value, in `STAGE.value.onnx`."""
+AGREEMENT = 1e-4
+"""How far what a kept template computes may be from the model, relative to the largest number."""
+_VERSIONED = ("corank", "torch", "onnx", "onnxscript", "onnx-ir")
+"""Packages that decide what a template is."""
 
 
 @cache
@@ -70,70 +81,210 @@ class ValueGraph(nn.Module):
             named: the inputs that `scored` takes by name; it takes all in a mapping if there are none.
         """
         super().__init__()
-        self.scored, self._labels, self._calibrators, self._value = scored, labels, calibrators, value
+        self.scored, self._labels, self._value = scored, labels, value
         self._named = named
+        # weights as any other, so that the graph does not depend on them
+        scored_labels = [label for label in labels if label in value.names]
+        self.slope = nn.ParameterList(_constant(calibrators[label].slope) for label in scored_labels)
+        self.intercept = nn.ParameterList(_constant(calibrators[label].intercept) for label in scored_labels)
 
     def forward(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The inputs of `scored` and the columns of the formula, (n,) each → (n, labels), (n,)."""
         named = {name: given[name] for name in self._named}
         logits = self.scored(**named) if named else self.scored(given)
         names = self._value.names
-        known = {
-            label: _probability(
-                logits.squeeze(1) if len(self._labels) == 1 else logits[:, n], self._calibrators[label]
-            )
+        by_label = {
+            label: logits.squeeze(1) if len(self._labels) == 1 else logits[:, n]
             for n, label in enumerate(self._labels)
             if label in names
         }
+        known = {label: self._probability(z, n) for n, (label, z) in enumerate(by_label.items())}
         if self._value.single:
             return logits, known[self._value.single]
         columns = {name: given[COLUMN + name] for name in names if name not in known}
         doubles = {name: values.double() for name, values in (columns | known).items()}
         return logits, self._value.evaluate(doubles, lambda x: torch.tensor(float(x), dtype=torch.float64))
 
+    def _probability(self, logits: Tensor, n: int) -> Tensor:
+        """σ(slope · z + intercept) of the n-th label of the formula: (n,).
 
-def _probability(logits: Tensor, platt: Platt) -> Tensor:
-    """σ(slope · z + intercept), exact for small probabilities, which the runtime's own sigmoid is not: (n,)."""
-    return 1 / (1 + torch.exp(logits * -platt.slope - platt.intercept))
+        It is exact for small probabilities, which the runtime's own sigmoid is not.
+        """
+        return 1 / (1 + torch.exp(logits * -self.slope[n] - self.intercept[n]))
+
+
+def _constant(number: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(number, dtype=torch.float32), requires_grad=False)
+
+
+class StageProgram(nn.Module):
+    """All graphs of a stage as one module, so that they are exported together."""
+
+    def __init__(
+        self, network: nn.Module, graphs: Mapping[str, Graph], tensors: Mapping[str, Tensor]
+    ) -> None:
+        """
+        Args:
+            network: whose graphs they are.
+            graphs: by the name that they add to the stage's; the module of `value` takes its inputs in a mapping.
+            tensors: by name, examples of their inputs; a graph has none but these.
+        """
+        super().__init__()
+        self.graphs = {
+            name: replace(graph, inputs=tuple(given for given in graph.inputs if given in tensors))
+            for name, graph in graphs.items()
+        }
+        self.parts = nn.ModuleList(graph.module for graph in graphs.values())
+        self.network = network  # after the graphs: weights have the names that they have here
+        read = {given for graph in self.graphs.values() for given in graph.inputs}
+        self.tensors = {name: tensors[name] for name in sorted(read)}
+        self.eval()
+
+    def forward(self, given: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Compute the outputs of all graphs, one after the other."""
+        outputs: list[Tensor] = []
+        for name, graph in self.graphs.items():
+            inputs = {read: given[read] for read in graph.inputs}
+            computed = graph.module(inputs) if name == "value" else graph.module(**inputs)
+            outputs += computed if isinstance(computed, tuple) else (computed,)
+        return tuple(outputs)
+
+    def files(self) -> dict[str, GraphFile]:
+        """What the file of each graph has."""
+        outputs = iter(range(sum(len(graph.outputs) for graph in self.graphs.values())))
+        return {
+            name: GraphFile(graph.inputs, {next(outputs): output for output in graph.outputs})
+            for name, graph in self.graphs.items()
+        }
+
+    @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        """What a template leaves out, by the names of its initialisers."""
+        return {name: tensor for name, tensor in self._named_tensors() if tensor.is_floating_point()}
+
+    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.named_parameters(remove_duplicate=False)
+        yield from self.named_buffers(remove_duplicate=False)
+
+    def shape(self) -> dict[str, Any]:
+        """What the template depends on besides the stage's settings: shapes of inputs and weights, other buffers."""
+        named = self.tensors | self.weights
+        others = {name: x.tolist() for name, x in self._named_tensors() if name not in self.weights}
+        shapes = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in named.items()}
+        files = {name: [file.inputs, [*file.outputs.values()]] for name, file in self.files().items()}
+        return {"files": files, "shapes": shapes, "buffers": others}
 
 
 def write_graphs(folder: Path, config: Config, model: JointModel, calibrators: Calibrators) -> None:
     """Write the graphs that serve every stage, `STAGE.GRAPH.onnx`; the whole one of scorer `graph` becomes `value`."""
+    templates = TemplateCache.of_environment()
     for stage in config.stages:
-        network, tensors = model.network(stage.name), example_request(model, stage.name)
-        for name, graph in network.graphs().items():
-            path = folder / graph_file(stage.name, name)
-            if name == "item":  # a part may be called as an input is
-                write_graph(
-                    path, replace(graph, outputs=tuple(PART + part for part in graph.outputs)), tensors
-                )
-            elif SCORED.get(stage.scorer) == name:
-                path = folder / graph_file(stage.name, "value")
-                examples = tensors | example_parts(model, stage.name)
-                _write_value(path, graph, examples, stage, config, calibrators[stage.name])
-            elif name != "value" and (stage.scorer != PARTS or stage.orders_by_product):
-                write_graph(path, graph, tensors)
+        program = _program(config, model, stage, calibrators[stage.name])
+        paths = {name: folder / graph_file(stage.name, name) for name in program.graphs}
+        key = _template_key(stage, program)
+        kept = None if key is None else templates.read(key)
+        if kept is not None and _fits(kept, program, paths):
+            continue
+        template = _export(program)
+        _write(template, program, paths)
+        if key is not None:
+            templates.keep(key, template)  # in place of one that does not fit
 
 
-def _write_value(
-    path: Path,
-    graph: Graph,
-    tensors: Mapping[str, Tensor],
-    stage: StageSettings,
-    config: Config,
-    calibrators: Mapping[str, Platt],
-) -> None:
-    """Write the graph of a stage's candidates, with its calibrators and its value."""
-    value = stage.ordering(config.data.columns)
-    inputs = {name: tensors[name] for name in graph.inputs if name in tensors}
-    named = () if stage.scorer == PARTS else tuple(inputs)
-    module = ValueGraph(graph.module, list(stage.labels), calibrators, value, named)
-    inputs |= {MATCHES: torch.zeros(2)} if MATCHES in graph.inputs else {}
-    inputs |= {COLUMN + name: torch.ones(2) for name in value.names if name not in stage.labels}
-    inputs = dict(sorted(inputs.items()))
-    candidates = _axes()["item"]
-    shapes = {name: _axes().get(name, candidates) for name in inputs}
-    _export(path, module, {"given": inputs}, list(inputs), ["logits", "value"], {"given": shapes})
+def _program(
+    config: Config, model: JointModel, stage: StageSettings, calibrators: Mapping[str, Platt]
+) -> StageProgram:
+    """The graphs of a stage's files."""
+    network = model.network(stage.name)
+    tensors = example_request(model, stage.name) | example_parts(model, stage.name)
+    tensors[MATCHES] = torch.zeros(2)
+    graphs = {}
+    for name, graph in network.graphs().items():
+        if name == "item":  # a part may be called as an input is
+            graphs[name] = replace(graph, outputs=tuple(PART + part for part in graph.outputs))
+        elif SCORED.get(stage.scorer) == name:
+            value = stage.ordering(config.data.columns)
+            inputs = sorted(name for name in graph.inputs if name in tensors)
+            named = () if stage.scorer == PARTS else inputs
+            module = ValueGraph(graph.module, list(stage.labels), calibrators, value, named)
+            columns = {COLUMN + name: torch.ones(2) for name in value.names if name not in stage.labels}
+            tensors |= columns
+            graphs["value"] = Graph(module, (*sorted((*inputs, *columns)),), ("logits", "value"))
+        elif name != "value" and (stage.scorer != PARTS or stage.orders_by_product):
+            graphs[name] = graph
+    return StageProgram(network, graphs, tensors)
+
+
+def _template_key(stage: StageSettings, program: StageProgram) -> str | None:
+    """A hash of all that a stage's template depends on; None if it may depend on weights, or on code of others."""
+    code = {type(part).__module__.partition(".")[0] for part in (stage, *program.modules())}
+    if stage.fitted or not code <= {"corank", "torch"}:
+        return None
+    settings, versions = stage.model_dump(mode="json", by_alias=True), [*map(version, _VERSIONED)]
+    facts = [settings, program.shape(), versions, _hash_code()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _hash_code() -> str:
+    """A hash of the code that makes graphs, which may change without the version."""
+    models, here = Path(inspect.getfile(StageSettings)).parents[1], Path(__file__).parent
+    files = [Path(inspect.getfile(Formula)), *sorted(models.rglob("*.py")), *sorted(here.glob("*graph*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _fits(template: bytes, program: StageProgram, paths: Mapping[str, Path]) -> bool:
+    """Write a stage's graphs from a kept template. Returns whether they compute what the model does."""
+    from google.protobuf.message import DecodeError  # as `onnx`
+
+    try:
+        _write(template, program, paths)
+        return _agrees(program, paths)
+    except (DecodeError, LookupError, ValueError, BundleError, *RUNTIME_ERRORS):
+        return False
+
+
+def _write(template: bytes, program: StageProgram, paths: Mapping[str, Path]) -> None:
+    """Write the file of each graph. Raises DecodeError or LookupError for a template that is none of it."""
+    from onnx import ModelProto  # slow to import
+
+    model = ModelProto.FromString(template)
+    weights = {name: _bytes_of(tensor) for name, tensor in program.weights.items()}
+    for name, file in program.files().items():
+        graph = cut_graph(model, file, weights)
+        paths[name].write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def _bytes_of(weight: Tensor) -> bytes:
+    """A weight as ONNX stores it, subnormal numbers replaced by 0."""
+    if weight.dtype == torch.float32:
+        return flush_subnormals(weight.detach().numpy()).tobytes()
+    return weight.detach().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _agrees(program: StageProgram, paths: Mapping[str, Path]) -> bool:
+    """Whether the files of graphs compute what the model does, of random inputs. Raises as `open_session`."""
+    draw = torch.Generator().manual_seed(0)
+    given = {
+        name: torch.rand(tensor.shape, generator=draw) if tensor.is_floating_point() else tensor
+        for name, tensor in program.tensors.items()
+    }
+    with torch.no_grad():
+        expected = program(given)
+    for name, file in program.files().items():
+        session = open_session(paths[name], threads=1)
+        found = session.run([*file.outputs.values()], {read: given[read].numpy() for read in file.inputs})
+        for n, values in zip(file.outputs, found, strict=True):
+            if not _close(values, expected[n].numpy()):
+                return False
+    return True
+
+
+def _close(found: Numbers, expected: Numbers) -> bool:
+    if found.shape != expected.shape:
+        return False
+    bound = AGREEMENT * np.abs(expected).max(initial=0)
+    return np.allclose(found, expected, rtol=0, atol=bound, equal_nan=True)
 
 
 def example_parts(model: JointModel, stage: str) -> dict[str, Tensor]:
@@ -170,87 +321,48 @@ def write_graph(path: Path, graph: Graph, tensors: dict[str, Tensor]) -> None:
     """Write one graph as ONNX, with the weights inside.
 
     Args:
+        path: the file.
+        graph: to be written.
         tensors: by name, examples of the graph's inputs; more are ignored.
     """
-    inputs = {name: tensors[name] for name in graph.inputs if name in tensors}
-    shapes = {name: _axes()[name] for name in inputs}
-    _export(path, graph.module, inputs, list(inputs), list(graph.outputs), shapes)
+    program = StageProgram(graph.module, {"": graph}, tensors)
+    _write(_export(program), program, {"": path})
 
 
-def _export(
-    path: Path,
-    module: nn.Module,
-    arguments: dict[str, Any],
-    inputs: list[str],
-    outputs: list[str],
-    shapes: dict[str, Any],
-) -> None:
-    """Write a module as ONNX, its inputs and outputs called by names."""
+def _export(program: StageProgram) -> bytes:
+    """Export a stage's graphs as one ONNX model without weights."""
+    names = [*program.tensors]
+    shapes = {name: _axes().get(name, _axes()["item"]) for name in names}
     # the exporter reports its progress on stdout and in logs, where a user looks for corank's own words
     with (
         contextlib.redirect_stdout(io.StringIO()),
         warnings.catch_warnings(),
-        _quiet("torch.onnx", "onnxscript"),
-        _shared_operators(),
-        _listed_operators(),
+        _quiet("torch.onnx", "onnxscript", "onnx_ir"),
     ):
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module.eval(),
+        exported = torch.onnx.export(
+            program,
             (),
-            kwargs=arguments,
+            kwargs={"given": program.tensors},
             dynamo=True,
-            input_names=inputs,
-            output_names=outputs,
-            dynamic_shapes=shapes,
+            input_names=names,
+            dynamic_shapes={"given": shapes},
+            optimize=False,
             verbose=False,
         )
-    assert program is not None
-    _flush_weights(program.model.graph)
-    program.save(str(path), external_data=False)
-
-
-def _flush_weights(graph: Any) -> None:
-    """Replace subnormal weights of a graph by 0."""
-    from onnx_ir import Tensor  # slow to import
-
-    for value in graph.initializers.values():
-        numbers = value.const_value.numpy()
-        if numbers.dtype == np.float32 and (flushed := flush_subnormals(numbers)) is not numbers:
-            value.const_value = Tensor(flushed, name=value.name)
-
-
-@contextlib.contextmanager
-def _shared_operators() -> Iterator[None]:
-    """Let the exporter build its table of ONNX operators once.
-
-    It builds one for each graph, half of the graph's time, and no public option shares it. Exports of other code keep
-    tables of their own, to which they may add operators.
-    """
-    from torch.onnx._internal.exporter._registration import ONNXRegistry  # slow to import
-
-    with patch.object(ONNXRegistry, "from_torchlib", staticmethod(_build_once())):
-        yield
-
-
-@cache
-def _build_once() -> Callable[..., Any]:
-    """The exporter's function that builds the table, which gives the same one when called again."""
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    return cache(ONNXRegistry.from_torchlib)
-
-
-@contextlib.contextmanager
-def _listed_operators() -> Iterator[None]:
-    """Let torch list its composite operators once for a graph.
-
-    It lists those of all namespaces for each namespace again, in case one was registered between.
-    """
-    from torch._export import utils
-
-    with patch.object(utils, "_materialize_cpp_cia_ops", cache(utils._materialize_cpp_cia_ops)):
-        yield
+        assert exported is not None
+        # optimised without weights, so that nothing depends on them, such as which of two are equal
+        weights = [v for name, v in exported.model.graph.initializers.items() if name in program.weights]
+        values = [weight.const_value for weight in weights]
+        for weight in weights:
+            weight.const_value = None
+        exported.optimize()
+        for weight, value in zip(weights, values, strict=True):
+            weight.const_value = value
+        model = exported.model_proto
+    strip_template(model, program.weights)
+    template: bytes = model.SerializeToString(deterministic=True)
+    return template
 
 
 @contextlib.contextmanager
