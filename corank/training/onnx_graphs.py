@@ -43,6 +43,8 @@ AGREEMENT = 1e-4
 """How far what a kept template computes may be from the model, relative to the largest number."""
 _VERSIONED = ("corank", "torch", "onnx", "onnxscript", "onnx-ir")
 """Packages that decide what a template is."""
+_NO_GRAPHS = {"name", "cuts", "keep", "min_score", "deadline_ms"}
+"""Settings of stages that no graph depends on."""
 
 
 @cache
@@ -220,8 +222,8 @@ def _template_key(stage: StageSettings, program: StageProgram) -> str | None:
     code = {type(part).__module__.partition(".")[0] for part in (stage, *program.modules())}
     if stage.fitted or not code <= {"corank", "torch"}:
         return None
-    settings, versions = stage.model_dump(mode="json", by_alias=True), [*map(version, _VERSIONED)]
-    facts = [settings, program.shape(), versions, _hash_code()]
+    settings = stage.model_dump(mode="json", by_alias=True, exclude=_NO_GRAPHS)
+    facts = [settings, program.shape(), [*map(version, _VERSIONED)], _hash_code()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

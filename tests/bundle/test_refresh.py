@@ -24,7 +24,6 @@ from corank.training.export import export_bundle
 from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
-from tests.support.exported_graphs import graphs_of
 from tests.support.random_worlds import DAY, DERIVED, HOUR
 from tests.support.shared import shared_case
 
@@ -41,8 +40,7 @@ def case() -> Case:
 
 def export_early(case: Case, path: Path) -> Path:
     early = replace(case.packed, manifest=case.packed.manifest.model_copy(update={"last": BEGIN}))
-    with graphs_of(case.base / "bundle"):
-        export_bundle(path, case.config, early, case.model, case.calibrators)
+    export_bundle(path, case.config, early, case.model, case.calibrators)
     return path
 
 

@@ -12,7 +12,6 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.artifact import digest
 from corank.core.errors import CorankError, TrustError
-from tests.support.exported_graphs import graphs_of
 from tests.support.shared import finished_bundle, finished_run
 from tests.support.signing import KeyPair, make_keys
 
@@ -31,8 +30,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
 def signed(tmp_path_factory: pytest.TempPathFactory, keys: KeyPair) -> Path:
     """A signed bundle, which tests do not change."""
     bundle = tmp_path_factory.mktemp("signed") / "bundle"
-    with graphs_of(finished_bundle()):
-        corank.export(finished_run().folder, bundle, sign=[keys.private])
+    corank.export(finished_run().folder, bundle, sign=[keys.private])
     return bundle
 
 
@@ -99,9 +97,8 @@ def test_signatures_that_are_none_are_refused_by_name(
 def test_keys_rotate_by_two_signatures_or_by_two_trusted_keys(
     signed: Path, keys: KeyPair, other: KeyPair, tmp_path: Path
 ) -> None:
-    with graphs_of(signed):
-        run, keys_of_both = finished_run(), [keys.private, other.private]
-        both = corank.export(run.folder, tmp_path / "both", sign=keys_of_both).bundle
+    run, keys_of_both = finished_run(), [keys.private, other.private]
+    both = corank.export(run.folder, tmp_path / "both", sign=keys_of_both).bundle
     for public in (keys.public, other.public):
         assert Bundle.open(both.folder.parent, trust=trusted(public)).manifest == both.manifest
     several = tmp_path / "several.pem"

@@ -7,13 +7,11 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Self
 
 import polars as pl
-from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 import corank
 import corank.api.runs
@@ -32,9 +30,6 @@ from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support.bundle_versions import NARROW, changing, first
 from tests.support.kills import CONTEXT
-
-# every export builds the table of ONNX operators anew, a third of its time
-ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
 
 COMMANDS = ("export", "refresh", "publish", "upsert", "pack", "train", "prune")
 SETTINGS = [f"--set={setting}" for setting in NARROW]

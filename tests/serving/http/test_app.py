@@ -32,7 +32,6 @@ from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import to_keys
 from corank.serving.store.source import BundleSource, Source, StoreSource
 from tests.support.cases import Case
-from tests.support.exported_graphs import graphs_of
 from tests.support.random_worlds import RICH
 from tests.support.redis_server import redis_server
 from tests.support.service import JSON, TOKEN, access
@@ -228,8 +227,7 @@ def test_a_bundle_that_is_exported_anew_goes_live(case: Case, tmp_path: Path) ->
     path = Path(shutil.copytree(case.base / "bundle", tmp_path / "bundle"))
     with serving(BundleSource(path)) as client:
         assert client.get("/version").json()["items_seq"] == 1
-        with graphs_of(path):
-            export_bundle(path, case.config, case.packed, case.model, case.calibrators)
+        export_bundle(path, case.config, case.packed, case.model, case.calibrators)
         eventually(lambda: client.get("/version").json()["items_seq"] == 2)
 
 

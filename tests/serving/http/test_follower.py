@@ -11,7 +11,6 @@ from corank.serving.funnel.request import Request
 from corank.serving.http.follower import SAMPLE_REQUESTS, Follower
 from corank.serving.store.source import BundleSource
 from corank.training.export import export_bundle
-from tests.support.exported_graphs import graphs_of
 from tests.support.panics import panic
 from tests.support.shared import derived
 from tests.support.waiting import PATIENCE
@@ -27,8 +26,7 @@ def test_a_version_has_ranked_what_came_last_before_it_goes_live(tmp_path: Path)
     follower.recent.extend(asked)
     follower.refresh()
     assert follower.funnel is first and not reports
-    with graphs_of(path):
-        export_bundle(path, case.config, case.packed, case.model, case.calibrators)
+    export_bundle(path, case.config, case.packed, case.model, case.calibrators)
     follower.refresh()
     assert follower.funnel is not first and reports == [f"live: {follower.funnel.manifest.content}"]
     encoded = follower.funnel.request_encoder.query._values._single.cache_info
@@ -87,8 +85,7 @@ def test_the_version_before_is_freed_after_a_swap(tmp_path: Path) -> None:
     follower = Follower(BundleSource(path))
     gc.freeze()  # as a service does when it starts
     reference = weakref.ref(follower.funnel.request_encoder.items)
-    with graphs_of(path):
-        export_bundle(path, case.config, case.packed, case.model, case.calibrators)
+    export_bundle(path, case.config, case.packed, case.model, case.calibrators)
     follower.refresh()
     assert follower.trouble is None and reference() is None
     gc.unfreeze()

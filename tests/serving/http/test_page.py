@@ -25,7 +25,6 @@ from corank.training.export import export_bundle
 from tests.support.axe import violations
 from tests.support.browser import asked, chromium, faults
 from tests.support.cases import Case
-from tests.support.exported_graphs import graphs_of
 from tests.support.random_worlds import LONG, RICH
 from tests.support.service import running_service
 from tests.support.shared import shared_case
@@ -415,8 +414,7 @@ def hurried(case: Case, floor: float) -> None:
         rank.model_copy(update={"deadline_ms": 0.001}),
     ]
     config = case.config.model_copy(update={"stages": stages})
-    with graphs_of(case.base / "bundle"):
-        export_bundle(case.base / "bundle", config, case.packed, case.model, case.calibrators)
+    export_bundle(case.base / "bundle", config, case.packed, case.model, case.calibrators)
 
 
 def test_ids_of_64_bits_stay_what_they_are_and_changes_are_told(browser: Chrome, changing: Case) -> None:

@@ -1,0 +1,307 @@
+"""Templates of graphs: the same files with one as without, of any weights, and none that is damaged or another's."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import patch
+
+import onnx
+import pytest
+import torch
+
+from corank.core.artifact_cache import CACHE
+from corank.core.calibration import Platt
+from corank.evaluation.predict import Calibrators
+from corank.models.joint import JointModel
+from corank.models.mlp import Mlp
+from corank.training import onnx_graphs
+from corank.training.graph_templates import TemplateCache
+from corank.training.onnx_graphs import write_graphs
+from corank.training.run import Run
+from tests.support.cases import Case, random_model
+from tests.support.kills import CONTEXT
+from tests.support.random_worlds import RICH
+from tests.support.shared import shared_case
+
+KEY = "ab" * 32
+
+
+class OtherMlp(Mlp):
+    """A network whose code is not corank's."""
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return shared_case(RICH)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, case: Case) -> Path:
+    """A cache that has the templates of the case."""
+    cache, graphs = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("graphs")
+    with using(cache), exports() as exported:
+        write_graphs(graphs, case.config, case.model, case.calibrators)
+    assert exported.count == len(list((cache / "templates").iterdir())) == 2
+    return cache
+
+
+@pytest.fixture
+def cache(kept: Path, tmp_path: Path) -> Iterator[TemplateCache]:
+    """A copy of `kept`, which this process uses."""
+    folder = tmp_path / "cache" / "templates"
+    folder.mkdir(parents=True)
+    for file in (kept / "templates").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    with using(tmp_path / "cache"):
+        yield TemplateCache.of_environment()
+
+
+@contextmanager
+def using(cache: Path) -> Iterator[None]:
+    with patch.dict(os.environ, {CACHE: str(cache)}):
+        yield
+
+
+@contextmanager
+def exports() -> Iterator[SimpleNamespace]:
+    """Count how often torch exports a model."""
+    with patch("torch.onnx.export", wraps=torch.onnx.export) as export:
+        counted = SimpleNamespace(count=0)
+        yield counted
+        counted.count = export.call_count
+
+
+def written(case: Case, model: JointModel, calibrators: Calibrators, folder: Path) -> dict[str, bytes]:
+    """The files of the graphs of a model."""
+    folder.mkdir()
+    write_graphs(folder, case.config, model, calibrators)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# The same files
+
+
+def other_weights(case: Case) -> tuple[JointModel, Calibrators]:
+    """A model and calibrators of other numbers, some of them equal, which an optimiser could take for one."""
+    model = random_model(case.config, case.packed, seed=77)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("bias"):
+                weight.zero_()
+    calibrators = {s: {n: Platt(0.25, -3.5) for n in labels} for s, labels in case.calibrators.items()}
+    return model, calibrators
+
+
+def test_files_are_those_of_an_export_of_the_same_weights(
+    case: Case, cache: TemplateCache, tmp_path: Path
+) -> None:
+    model, calibrators = other_weights(case)
+    with exports() as exported:
+        by_template = written(case, model, calibrators, tmp_path / "by_template")
+    assert exported.count == 0
+    with using(tmp_path / "empty"), exports() as exported:
+        by_export = written(case, model, calibrators, tmp_path / "by_export")
+    assert exported.count == 2
+    assert by_template == by_export
+    assert by_template != written(case, case.model, case.calibrators, tmp_path / "first")
+
+
+def test_a_file_holds_what_its_graph_needs_and_no_place_of_this_machine(
+    case: Case, cache: TemplateCache, tmp_path: Path
+) -> None:
+    files = written(case, case.model, case.calibrators, tmp_path / "graphs")
+    assert sorted(files) == [
+        "prerank.item.onnx",
+        "prerank.query.onnx",
+        "prerank.value.onnx",
+        "rank.item.onnx",
+        "rank.value.onnx",
+    ]
+    for name, raw in files.items():
+        model = onnx.load_from_string(raw)
+        onnx.checker.check_model(model, full_check=True)
+        read = {given for node in model.graph.node for given in node.input}
+        assert {tensor.name for tensor in model.graph.initializer} <= read, name
+        assert str(Path(onnx_graphs.__file__).parent).encode() not in raw
+    query = {tensor.name for tensor in onnx.load_from_string(files["prerank.query.onnx"]).graph.initializer}
+    assert not any("item" in name for name in query) and any("network.query." in name for name in query)
+
+
+def test_without_a_place_to_keep_templates_graphs_are_exported(
+    case: Case, cache: TemplateCache, tmp_path: Path
+) -> None:
+    expected = written(case, case.model, case.calibrators, tmp_path / "expected")
+    (tmp_path / "file").touch()
+    with using(tmp_path / "file"):
+        assert written(case, case.model, case.calibrators, tmp_path / "graphs") == expected
+
+
+# Templates that are not to be used
+
+
+def of_another_stage(cache: TemplateCache, key: str, other: str) -> None:
+    template = cache.read(other)
+    assert template is not None
+    cache.keep(key, template)
+
+
+def of_another_function(cache: TemplateCache, key: str, other: str) -> None:
+    """As if a stage's activation had not been hashed."""
+    template = cache.read(key)
+    assert template is not None and b"Relu" in template
+    cache.keep(key, template.replace(b"Relu", b"Tanh"))
+
+
+def place(cache: TemplateCache, key: str) -> Path:
+    assert cache.folder is not None
+    return cache.folder / key
+
+
+def changed(change: Callable[[bytes], bytes]) -> Callable[[TemplateCache, str, str], object]:
+    return lambda cache, key, other: place(cache, key).write_bytes(change(place(cache, key).read_bytes()))
+
+
+def link(cache: TemplateCache, key: str, other: str) -> None:
+    file = place(cache, key)
+    file.rename(file.with_name("elsewhere"))
+    file.symlink_to("elsewhere")
+
+
+SPOILT: dict[str, Callable[[TemplateCache, str, str], object]] = {
+    "cut short": changed(lambda raw: raw[:-1]),
+    "empty": changed(lambda raw: b""),
+    "a bit": changed(lambda raw: raw[:-40] + bytes([raw[-40] ^ 1]) + raw[-39:]),
+    "renamed": lambda cache, key, other: place(cache, other).replace(place(cache, key)),
+    "a link": link,
+    "no ONNX": lambda cache, key, other: cache.keep(key, b"\xff" * 100),
+    "of another stage": of_another_stage,
+    "of another function": of_another_function,
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_spoilt_template_is_exported_anew(
+    case: Case, cache: TemplateCache, tmp_path: Path, spoil: Callable[[TemplateCache, str, str], object]
+) -> None:
+    expected = written(case, case.model, case.calibrators, tmp_path / "expected")
+    other, key = keys(case)
+    assert other is not None and key is not None
+    before = cache.read(key)
+    spoil(cache, key, other)
+    missing = sum(cache.read(one) is None for one in (key, other)) or 1
+    with exports() as exported:
+        assert written(case, case.model, case.calibrators, tmp_path / "graphs") == expected
+    assert exported.count == missing
+    assert cache.read(key) == before
+
+
+# Keys
+
+
+def keys(case: Case, model: JointModel | None = None, **changes: Any) -> list[str | None]:
+    """The keys of the case's stages, of which the second has changes."""
+    first, last = case.config.stages
+    config = case.config.model_copy(update={"stages": [first, last.model_copy(update=changes)]})
+    model = model or case.model
+    return [
+        onnx_graphs._template_key(s, onnx_graphs._program(config, model, s, case.calibrators[s.name]))
+        for s in config.stages
+    ]
+
+
+def test_a_key_is_of_settings_widths_and_versions_and_not_of_weights(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, last = keys(case)
+    assert first != last and None not in (first, last)
+    assert keys(case, other_weights(case)[0]) == [first, last]
+    assert keys(case, keep=1, min_score=0.5) == [first, last]
+    changed = keys(case, activation="gelu")
+    assert changed[0] == first and changed[1] != last
+    wider = deepcopy(case.model)
+    cast(torch.nn.ModuleList, wider.network("rank").hidden)[0] = torch.nn.Linear(8, 7)
+    assert keys(case, wider)[1] != last
+    monkeypatch.setattr(onnx_graphs, "version", lambda name: "9.9")
+    assert not {first, last} & {*keys(case)}
+
+
+def test_what_others_wrote_or_grew_of_data_has_no_key(case: Case) -> None:
+    other = deepcopy(case.model)
+    other.network("rank").__class__ = OtherMlp
+    first, last = keys(case, other)
+    assert first is not None and last is None
+
+
+# The cache
+
+
+def test_a_full_cache_forgets_what_was_not_used_for_longest(tmp_path: Path) -> None:
+    cache = TemplateCache(tmp_path / "made", bound=300)
+    names = [f"{n}" * 64 for n in range(4)]
+    for n, name in enumerate(names[:3]):
+        cache.keep(name, bytes(60))
+        os.utime(tmp_path / "made" / name, (n, n))
+    assert cache.read(names[0]) == bytes(60)  # used now
+    cache.keep(names[3], bytes(60))
+    assert [cache.read(name) is not None for name in names] == [True, False, True, True]
+    cache.keep(names[1], bytes(400))
+    assert cache.read(names[1]) is None and cache.read(names[0]) is not None
+    assert TemplateCache(None).read(KEY) is None
+    TemplateCache(None).keep(KEY, b"x")
+
+
+def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [
+        ({CACHE: "/own", "XDG_CACHE_HOME": "/xdg"}, "/own/templates"),
+        ({CACHE: "", "XDG_CACHE_HOME": "/xdg"}, "/xdg/corank/templates"),
+        ({CACHE: "", "XDG_CACHE_HOME": "xdg", "HOME": "/home/me"}, "/home/me/.cache/corank/templates"),
+    ]
+    for variables, folder in places:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        assert TemplateCache.of_environment().folder == Path(folder)
+
+
+def _work(folder: Path, number: int) -> list[int]:
+    """Keep templates of one key again and again. Returns which of all processes' were read."""
+    cache, found = TemplateCache(folder, bound=120_000), set()
+    for _ in range(10):
+        cache.keep(KEY, bytes([number]) * 50_000)
+        template = cache.read(KEY)
+        if template is not None:
+            assert len(template) == 50_000 and len({*template}) == 1
+            found.add(template[0])
+    return sorted(found)
+
+
+def test_processes_that_keep_templates_at_once_read_whole_ones(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2, mp_context=CONTEXT) as pool:
+        read = list(pool.map(_work, [tmp_path] * 2, (1, 2)))
+    assert 1 in read[0] and 2 in read[1]
+
+
+@pytest.mark.slow
+def test_where_a_template_serves_an_export_loads_no_exporter(
+    trained: Run, trained_bundle: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import sys, json, corank\n"
+        "corank.export(sys.argv[1], sys.argv[2])\n"
+        "print(json.dumps([n for n in ('onnxscript', 'onnx_ir', 'sympy', 'torch._dynamo') if n in sys.modules]))"
+    )
+    command = [sys.executable, "-W", "error", "-c", program, str(trained.folder), str(tmp_path / "bundle")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
+    first, second = (
+        {path.name: path.read_bytes() for path in bundle.glob("*/*.onnx")}
+        for bundle in (trained_bundle, tmp_path / "bundle")
+    )
+    assert first == second and first
