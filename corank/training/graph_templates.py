@@ -1,6 +1,6 @@
-"""Templates: all graphs of a stage as one ONNX model without weights, from which its files are cut and filled.
+"""Templates: all graphs of a bundle as one ONNX model without weights, from which its files are cut and filled.
 
-A template depends on a stage's settings and widths, not on its weights, and takes seconds to export. Those of earlier
+A template depends on the stages' settings and widths, not on its weights, and takes seconds to export. Those of earlier
 exports are kept in the user's cache:
 
     CACHE/templates/<key>    the SHA-256 of key and template, 32 bytes, then the template
@@ -11,7 +11,8 @@ can be exported again: one that cannot be read, written or believed is no error.
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from corank.core.artifact_cache import CACHE
 from corank.core.files import atomic_file, make_private_folder, open_regular_file
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 BOUND = 32 << 20
 """Bytes of all templates that are kept; those that were not used for longest go first."""
@@ -33,7 +34,8 @@ _CHECKSUM = 32
 class GraphFile:
     """What one of the files has that are cut out of a template."""
 
-    inputs: Sequence[str]
+    inputs: Mapping[str, str]
+    """By name in the template the name in the file; one that nothing reads is an input, too."""
     outputs: Mapping[int, str]
     """By position among the outputs of the template the name in the file."""
 
@@ -42,20 +44,21 @@ def cut_graph(template: "ModelProto", file: GraphFile, weights: Mapping[str, byt
     """Cut the graph of a file out of a template, and write the weights in.
 
     Args:
-        template: of the stage.
-        file: what it has; an input that nothing reads is one, too.
-        weights: all of the stage, by the names of initialisers.
+        template: of all graphs.
+        file: what it has.
+        weights: all, by the names of initialisers.
 
-    Raises IndexError or KeyError if the template is not the stage's.
+    Raises IndexError or KeyError if the template is of other graphs.
     """
     from onnx import ModelProto  # by exports alone
 
     graph = template.graph
-    names = {graph.output[n].name: name for n, name in file.outputs.items()}
+    outputs = {graph.output[n].name: name for n, name in file.outputs.items()}
+    names = {**file.inputs, **outputs}
     inputs = {value.name: value for value in graph.input}
-    nodes = _needed(graph, names)
+    nodes = _needed(graph, outputs)
     read = {name for node in nodes for inner in _within(node) for name in inner.input}
-    made = {name for node in nodes for name in node.output} - names.keys()
+    made = {name for node in nodes for name in node.output} - outputs.keys()
 
     cut = ModelProto()
     cut.CopyFrom(template)
@@ -66,9 +69,9 @@ def cut_graph(template: "ModelProto", file: GraphFile, weights: Mapping[str, byt
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
     cut.graph.input.extend(inputs[name] for name in file.inputs)
-    for n, name in file.outputs.items():
-        cut.graph.output.add().CopyFrom(graph.output[n])
-        cut.graph.output[-1].name = name
+    cut.graph.output.extend(graph.output[n] for n in file.outputs)
+    for value in (*cut.graph.input, *cut.graph.output):
+        value.name = names[value.name]
     cut.graph.value_info.extend(value for value in graph.value_info if value.name in made)
     cut.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in read)
     for tensor in cut.graph.initializer:
@@ -96,18 +99,32 @@ def _within(node: "NodeProto") -> Iterator["NodeProto"]:
                 yield from _within(inner)
 
 
-def strip_template(model: "ModelProto", weights: Collection[str]) -> None:
-    """Take weights out of a model, and what the exporter notes of where on this machine the code lies."""
+def strip_template(model: "ModelProto", weights: Collection[str], axes: Collection[str]) -> None:
+    """Take weights out of a model, numbers out of the names of axes, and what is noted of where the code lies.
+
+    Args:
+        model: all graphs.
+        weights: the names of initialisers.
+        axes: the names of axes, to which `_N` is added in the N-th graph.
+    """
     for tensor in model.graph.initializer:
         if tensor.name in weights:
             tensor.ClearField("raw_data")
     model.ClearField("metadata_props")
     functions = [node for function in model.functions for node in function.node]
-    named = (model.graph, *model.functions, *model.graph.input, *model.graph.output, *model.graph.value_info)
+    numbered = re.compile(rf"\b({'|'.join(axes)})_\d+\b")
+    for dimension in (d for value in _values(model.graph) for d in value.type.tensor_type.shape.dim):
+        if dimension.dim_param:
+            dimension.dim_param = numbered.sub(r"\1", dimension.dim_param)
+    named = (model.graph, *model.functions, *_values(model.graph))
     nodes = (inner for node in (*model.graph.node, *functions) for inner in _within(node))
     for part in (*named, *model.graph.initializer, *nodes):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
+
+
+def _values(graph: "GraphProto") -> Iterator["ValueInfoProto"]:
+    yield from (*graph.input, *graph.output, *graph.value_info)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Graphs of a network → ONNX files. Those of a stage are exported as one model, and cut out of it.
+"""Graphs of networks → ONNX files. They are exported as one model, and cut out of it.
 
 Letters: R requests · n candidates · L events of the request of a graph that attends to some.
 """
@@ -10,12 +10,13 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from corank.evaluation.predict import Calibrators
 from corank.features.input_layout import Layout, event_width
 from corank.models.joint import JointModel
 from corank.models.settings.stage import PARTS, StageSettings
-from corank.models.stage_model import EVENTS, MATCHES, PART, REQUEST_OF, REQUEST_TENSORS, Graph
+from corank.models.stage_model import EVENTS, MATCHES, PART, REQUEST_OF, Graph
 from corank.training.config.config import Config
 from corank.training.graph_templates import GraphFile, TemplateCache, cut_graph, strip_template
 
@@ -39,6 +40,8 @@ COLUMN = "column."
 """Begins the name by which a graph `value` reads one of the data's columns."""
 SCORED = {PARTS: "value", "graph": ""}
 """By scorer the graph whose logits become a stage's value, in `STAGE.value.onnx`."""
+AXES = ("requests", "n", "events")
+"""The names of axes in files."""
 AGREEMENT = 1e-4
 """How far what a kept template computes may be from the model, relative to the largest number."""
 _VERSIONED = ("corank", "torch", "onnx", "onnxscript", "onnx-ir")
@@ -47,15 +50,16 @@ _NO_GRAPHS = {"name", "cuts", "keep", "min_score", "deadline_ms"}
 """Settings of stages that no graph depends on."""
 
 
-@cache
-def _axes() -> dict[str, dict[int, Any]]:
-    """The axes of each tensor whose size differs from request to request.
+def _axes(number: int) -> dict[str, dict[int, Any]]:
+    """The axes of each tensor whose size differs from request to request, for a graph of a number.
 
-    Made when a graph is written: torch loads SymPy for them, a third of the time that importing torch takes.
+    Graphs have axes of their own, so that none is computed from the inputs of another. They are made when graphs are
+    exported: torch loads SymPy for them, a third of the time that importing torch takes.
     """
-    requests, candidates, events = (torch.export.Dim(name, min=1) for name in ("requests", "n", "events"))
-    every = {name: {0: candidates} for name in REQUEST_TENSORS}
-    return every | {key: {1: events} for key in EVENTS} | {"query": {0: requests}}
+    requests, candidates, events = (torch.export.Dim(f"{axis}_{number}", min=1) for axis in AXES)
+    every: dict[str, dict[int, Any]] = defaultdict(lambda: {0: candidates})
+    every |= {key: {1: events} for key in EVENTS} | {"query": {0: requests}}
+    return every
 
 
 def graph_file(stage: str, graph: str) -> str:
@@ -119,44 +123,50 @@ def _constant(number: float) -> nn.Parameter:
     return nn.Parameter(torch.tensor(number, dtype=torch.float32), requires_grad=False)
 
 
-class StageProgram(nn.Module):
-    """All graphs of a stage as one module, so that they are exported together."""
+class Program(nn.Module):
+    """All graphs of some networks as one module, so that they are exported together.
 
-    def __init__(
-        self, network: nn.Module, graphs: Mapping[str, Graph], tensors: Mapping[str, Tensor]
-    ) -> None:
+    Each has inputs of its own, `N/NAME` for those of the N-th graph.
+    """
+
+    def __init__(self, networks: Iterable[nn.Module], graphs: Mapping[str, "FileGraph"]) -> None:
         """
         Args:
-            network: whose graphs they are.
-            graphs: by the name that they add to the stage's; the module of `value` takes its inputs in a mapping.
-            tensors: by name, examples of their inputs; a graph has none but these.
+            networks: whose graphs they are.
+            graphs: by file.
         """
         super().__init__()
-        self.graphs = {
-            name: replace(graph, inputs=tuple(given for given in graph.inputs if given in tensors))
-            for name, graph in graphs.items()
+        self.graphs = graphs
+        self.parts = nn.ModuleList(file.graph.module for file in graphs.values())
+        self.networks = nn.ModuleList(
+            networks
+        )  # after the graphs: weights have the names that they have here
+        # copies, since the exporter takes a tensor that two inputs share for one input
+        self.tensors = {
+            f"{n}/{name}": tensor.clone()
+            for n, file in enumerate(graphs.values())
+            for name, tensor in file.tensors.items()
         }
-        self.parts = nn.ModuleList(graph.module for graph in graphs.values())
-        self.network = network  # after the graphs: weights have the names that they have here
-        read = {given for graph in self.graphs.values() for given in graph.inputs}
-        self.tensors = {name: tensors[name] for name in sorted(read)}
         self.eval()
 
     def forward(self, given: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Compute the outputs of all graphs, one after the other."""
         outputs: list[Tensor] = []
-        for name, graph in self.graphs.items():
-            inputs = {read: given[read] for read in graph.inputs}
-            computed = graph.module(inputs) if name == "value" else graph.module(**inputs)
+        for n, file in enumerate(self.graphs.values()):
+            inputs, module = {name: given[f"{n}/{name}"] for name in file.tensors}, file.graph.module
+            computed = module(inputs) if isinstance(module, ValueGraph) else module(**inputs)
             outputs += computed if isinstance(computed, tuple) else (computed,)
         return tuple(outputs)
 
     def files(self) -> dict[str, GraphFile]:
-        """What the file of each graph has."""
-        outputs = iter(range(sum(len(graph.outputs) for graph in self.graphs.values())))
+        """What each file has."""
+        outputs = iter(range(sum(len(file.graph.outputs) for file in self.graphs.values())))
         return {
-            name: GraphFile(graph.inputs, {next(outputs): output for output in graph.outputs})
-            for name, graph in self.graphs.items()
+            path: GraphFile(
+                {f"{n}/{name}": name for name in file.tensors},
+                {next(outputs): name for name in file.graph.outputs},
+            )
+            for n, (path, file) in enumerate(self.graphs.items())
         }
 
     @cached_property
@@ -169,60 +179,90 @@ class StageProgram(nn.Module):
         yield from self.named_buffers(remove_duplicate=False)
 
     def shape(self) -> dict[str, Any]:
-        """What the template depends on besides the stage's settings: shapes of inputs and weights, other buffers."""
+        """What the template depends on besides the stages' settings: shapes of inputs and weights, other buffers."""
         named = self.tensors | self.weights
         others = {name: x.tolist() for name, x in self._named_tensors() if name not in self.weights}
         shapes = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in named.items()}
-        files = {name: [file.inputs, [*file.outputs.values()]] for name, file in self.files().items()}
-        return {"files": files, "shapes": shapes, "buffers": others}
+        outputs = [file.graph.outputs for file in self.graphs.values()]
+        return {"outputs": outputs, "shapes": shapes, "buffers": others}
+
+
+@dataclass(frozen=True)
+class FileGraph:
+    """The graph of a file."""
+
+    graph: Graph
+    tensors: Mapping[str, Tensor]
+    """Examples of all its inputs, in their order."""
+
+    @classmethod
+    def of(cls, graph: Graph, tensors: Mapping[str, Tensor]) -> Self:
+        """The graph with those of some tensors that it reads."""
+        return cls(graph, {name: tensors[name] for name in graph.inputs if name in tensors})
 
 
 def write_graphs(folder: Path, config: Config, model: JointModel, calibrators: Calibrators) -> None:
     """Write the graphs that serve every stage, `STAGE.GRAPH.onnx`; the whole one of scorer `graph` becomes `value`."""
-    templates = TemplateCache.of_environment()
-    for stage in config.stages:
-        program = _program(config, model, stage, calibrators[stage.name])
-        paths = {name: folder / graph_file(stage.name, name) for name in program.graphs}
-        key = _template_key(stage, program)
-        kept = None if key is None else templates.read(key)
-        if kept is not None and _fits(kept, program, paths):
-            continue
-        template = _export(program)
-        _write(template, program, paths)
-        if key is not None:
-            templates.keep(key, template)  # in place of one that does not fit
+    program, templates = _program(config, model, calibrators), TemplateCache.of_environment()
+    key = _template_key(config, program)
+    kept = None if key is None else templates.read(key)
+    if kept is not None and _fits(kept, program, folder):
+        return
+    template = _export(program)
+    _write(template, program, folder)
+    if key is not None:
+        templates.keep(key, template)  # in place of one that does not fit
 
 
-def _program(
-    config: Config, model: JointModel, stage: StageSettings, calibrators: Mapping[str, Platt]
-) -> StageProgram:
-    """The graphs of a stage's files."""
-    network = model.network(stage.name)
+def _program(config: Config, model: JointModel, calibrators: Calibrators) -> Program:
+    """The graphs of all files."""
+    graphs = {
+        graph_file(stage.name, name): graph
+        for stage in config.stages
+        for name, graph in _stage_graphs(stage, config, model, calibrators[stage.name])
+    }
+    return Program((model.network(stage.name) for stage in config.stages), graphs)
+
+
+def _stage_graphs(
+    stage: StageSettings, config: Config, model: JointModel, calibrators: Mapping[str, Platt]
+) -> Iterator[tuple[str, FileGraph]]:
+    """The graphs of a stage's files, by the name that they add to the stage's."""
     tensors = example_request(model, stage.name) | example_parts(model, stage.name)
     tensors[MATCHES] = torch.zeros(2)
-    graphs = {}
-    for name, graph in network.graphs().items():
+    for name, graph in model.network(stage.name).graphs().items():
         if name == "item":  # a part may be called as an input is
-            graphs[name] = replace(graph, outputs=tuple(PART + part for part in graph.outputs))
+            named = replace(graph, outputs=tuple(PART + part for part in graph.outputs))
+            yield name, FileGraph.of(named, tensors)
         elif SCORED.get(stage.scorer) == name:
-            value = stage.ordering(config.data.columns)
-            inputs = sorted(name for name in graph.inputs if name in tensors)
-            named = () if stage.scorer == PARTS else inputs
-            module = ValueGraph(graph.module, list(stage.labels), calibrators, value, named)
-            columns = {COLUMN + name: torch.ones(2) for name in value.names if name not in stage.labels}
-            tensors |= columns
-            graphs["value"] = Graph(module, (*sorted((*inputs, *columns)),), ("logits", "value"))
+            yield "value", _value_graph(graph, tensors, stage, config, calibrators)
         elif name != "value" and (stage.scorer != PARTS or stage.orders_by_product):
-            graphs[name] = graph
-    return StageProgram(network, graphs, tensors)
+            yield name, FileGraph.of(graph, tensors)
 
 
-def _template_key(stage: StageSettings, program: StageProgram) -> str | None:
-    """A hash of all that a stage's template depends on; None if it may depend on weights, or on code of others."""
-    code = {type(part).__module__.partition(".")[0] for part in (stage, *program.modules())}
-    if stage.fitted or not code <= {"corank", "torch"}:
+def _value_graph(
+    graph: Graph,
+    tensors: Mapping[str, Tensor],
+    stage: StageSettings,
+    config: Config,
+    calibrators: Mapping[str, Platt],
+) -> FileGraph:
+    """The graph of a stage's candidates, with its calibrators and its value."""
+    value = stage.ordering(config.data.columns)
+    inputs = sorted(name for name in graph.inputs if name in tensors)
+    columns = {COLUMN + name: torch.ones(2) for name in value.names if name not in stage.labels}
+    named = () if stage.scorer == PARTS else inputs
+    module = ValueGraph(graph.module, list(stage.labels), calibrators, value, named)
+    read = tuple(sorted((*inputs, *columns)))
+    return FileGraph.of(Graph(module, read, ("logits", "value")), {**tensors, **columns})
+
+
+def _template_key(config: Config, program: Program) -> str | None:
+    """A hash of all that the template depends on; None if it may depend on weights, or on code of others."""
+    code = {type(part).__module__.partition(".")[0] for part in (*config.stages, *program.modules())}
+    if any(stage.fitted for stage in config.stages) or not code <= {"corank", "torch"}:
         return None
-    settings = stage.model_dump(mode="json", by_alias=True, exclude=_NO_GRAPHS)
+    settings = [stage.model_dump(mode="json", by_alias=True, exclude=_NO_GRAPHS) for stage in config.stages]
     facts = [settings, program.shape(), [*map(version, _VERSIONED)], _hash_code()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -235,18 +275,18 @@ def _hash_code() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _fits(template: bytes, program: StageProgram, paths: Mapping[str, Path]) -> bool:
-    """Write a stage's graphs from a kept template. Returns whether they compute what the model does."""
+def _fits(template: bytes, program: Program, folder: Path) -> bool:
+    """Write the graphs from a kept template. Returns whether they compute what the model does."""
     from google.protobuf.message import DecodeError  # as `onnx`
 
     try:
-        _write(template, program, paths)
-        return _agrees(program, paths)
+        _write(template, program, folder)
+        return _agrees(program, folder)
     except (DecodeError, LookupError, ValueError, BundleError, *RUNTIME_ERRORS):
         return False
 
 
-def _write(template: bytes, program: StageProgram, paths: Mapping[str, Path]) -> None:
+def _write(template: bytes, program: Program, folder: Path) -> None:
     """Write the file of each graph. Raises DecodeError or LookupError for a template that is none of it."""
     from onnx import ModelProto  # slow to import
 
@@ -254,7 +294,7 @@ def _write(template: bytes, program: StageProgram, paths: Mapping[str, Path]) ->
     weights = {name: _bytes_of(tensor) for name, tensor in program.weights.items()}
     for name, file in program.files().items():
         graph = cut_graph(model, file, weights)
-        paths[name].write_bytes(graph.SerializeToString(deterministic=True))
+        (folder / name).write_bytes(graph.SerializeToString(deterministic=True))
 
 
 def _bytes_of(weight: Tensor) -> bytes:
@@ -264,7 +304,7 @@ def _bytes_of(weight: Tensor) -> bytes:
     return weight.detach().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _agrees(program: StageProgram, paths: Mapping[str, Path]) -> bool:
+def _agrees(program: Program, folder: Path) -> bool:
     """Whether the files of graphs compute what the model does, of random inputs. Raises as `open_session`."""
     draw = torch.Generator().manual_seed(0)
     given = {
@@ -273,9 +313,10 @@ def _agrees(program: StageProgram, paths: Mapping[str, Path]) -> bool:
     }
     with torch.no_grad():
         expected = program(given)
-    for name, file in program.files().items():
-        session = open_session(paths[name], threads=1)
-        found = session.run([*file.outputs.values()], {read: given[read].numpy() for read in file.inputs})
+    for path, file in program.files().items():
+        session = open_session(folder / path, threads=1)
+        inputs = {own: given[name].numpy() for name, own in file.inputs.items()}
+        found = session.run([*file.outputs.values()], inputs)
         for n, values in zip(file.outputs, found, strict=True):
             if not _close(values, expected[n].numpy()):
                 return False
@@ -327,14 +368,16 @@ def write_graph(path: Path, graph: Graph, tensors: dict[str, Tensor]) -> None:
         graph: to be written.
         tensors: by name, examples of the graph's inputs; more are ignored.
     """
-    program = StageProgram(graph.module, {"": graph}, tensors)
-    _write(_export(program), program, {"": path})
+    program = Program((), {path.name: FileGraph.of(graph, tensors)})
+    _write(_export(program), program, path.parent)
 
 
-def _export(program: StageProgram) -> bytes:
-    """Export a stage's graphs as one ONNX model without weights."""
-    names = [*program.tensors]
-    shapes = {name: _axes().get(name, _axes()["item"]) for name in names}
+def _export(program: Program) -> bytes:
+    """Export all graphs as one ONNX model without weights."""
+    shapes: dict[str, dict[int, Any]] = {}
+    for n, file in enumerate(program.graphs.values()):
+        axes = _axes(n)
+        shapes |= {f"{n}/{name}": axes[name] for name in file.tensors}
     # the exporter reports its progress on stdout and in logs, where a user looks for corank's own words
     with (
         contextlib.redirect_stdout(io.StringIO()),
@@ -347,7 +390,7 @@ def _export(program: StageProgram) -> bytes:
             (),
             kwargs={"given": program.tensors},
             dynamo=True,
-            input_names=names,
+            input_names=[*program.tensors],
             dynamic_shapes={"given": shapes},
             optimize=False,
             verbose=False,
@@ -362,7 +405,7 @@ def _export(program: StageProgram) -> bytes:
         for weight, value in zip(weights, values, strict=True):
             weight.const_value = value
         model = exported.model_proto
-    strip_template(model, program.weights)
+    strip_template(model, program.weights, AXES)
     template: bytes = model.SerializeToString(deterministic=True)
     return template
 

@@ -45,11 +45,11 @@ def case() -> Case:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory, case: Case) -> Path:
-    """A cache that has the templates of the case."""
+    """A cache that has the template of the case."""
     cache, graphs = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("graphs")
     with using(cache), exports() as exported:
         write_graphs(graphs, case.config, case.model, case.calibrators)
-    assert exported.count == len(list((cache / "templates").iterdir())) == 2
+    assert exported.count == len(list((cache / "templates").iterdir())) == 1
     return cache
 
 
@@ -109,7 +109,7 @@ def test_files_are_those_of_an_export_of_the_same_weights(
     assert exported.count == 0
     with using(tmp_path / "empty"), exports() as exported:
         by_export = written(case, model, calibrators, tmp_path / "by_export")
-    assert exported.count == 2
+    assert exported.count == 1
     assert by_template == by_export
     assert by_template != written(case, case.model, case.calibrators, tmp_path / "first")
 
@@ -132,7 +132,9 @@ def test_a_file_holds_what_its_graph_needs_and_no_place_of_this_machine(
         assert {tensor.name for tensor in model.graph.initializer} <= read, name
         assert str(Path(onnx_graphs.__file__).parent).encode() not in raw
     query = {tensor.name for tensor in onnx.load_from_string(files["prerank.query.onnx"]).graph.initializer}
-    assert not any("item" in name for name in query) and any("network.query." in name for name in query)
+    assert not any(".item." in name for name in query) and any(
+        n.startswith("networks.0.query.") for n in query
+    )
 
 
 def test_without_a_place_to_keep_templates_graphs_are_exported(
@@ -147,13 +149,12 @@ def test_without_a_place_to_keep_templates_graphs_are_exported(
 # Templates that are not to be used
 
 
-def of_another_stage(cache: TemplateCache, key: str, other: str) -> None:
-    template = cache.read(other)
-    assert template is not None
-    cache.keep(key, template)
+def of_other_graphs(cache: TemplateCache, key: str) -> None:
+    graph = onnx.helper.make_graph([], "other", [], [])
+    cache.keep(key, onnx.helper.make_model(graph).SerializeToString())
 
 
-def of_another_function(cache: TemplateCache, key: str, other: str) -> None:
+def of_another_function(cache: TemplateCache, key: str) -> None:
     """As if a stage's activation had not been hashed."""
     template = cache.read(key)
     assert template is not None and b"Relu" in template
@@ -165,79 +166,85 @@ def place(cache: TemplateCache, key: str) -> Path:
     return cache.folder / key
 
 
-def changed(change: Callable[[bytes], bytes]) -> Callable[[TemplateCache, str, str], object]:
-    return lambda cache, key, other: place(cache, key).write_bytes(change(place(cache, key).read_bytes()))
+def changed(change: Callable[[bytes], bytes]) -> Callable[[TemplateCache, str], object]:
+    return lambda cache, key: place(cache, key).write_bytes(change(place(cache, key).read_bytes()))
 
 
-def link(cache: TemplateCache, key: str, other: str) -> None:
+def link(cache: TemplateCache, key: str) -> None:
     file = place(cache, key)
     file.rename(file.with_name("elsewhere"))
     file.symlink_to("elsewhere")
 
 
-SPOILT: dict[str, Callable[[TemplateCache, str, str], object]] = {
+def renamed(cache: TemplateCache, key: str) -> None:
+    template = cache.read(key)
+    assert template is not None
+    cache.keep(KEY, template)
+    place(cache, KEY).replace(place(cache, key))
+
+
+SPOILT: dict[str, Callable[[TemplateCache, str], object]] = {
     "cut short": changed(lambda raw: raw[:-1]),
     "empty": changed(lambda raw: b""),
     "a bit": changed(lambda raw: raw[:-40] + bytes([raw[-40] ^ 1]) + raw[-39:]),
-    "renamed": lambda cache, key, other: place(cache, other).replace(place(cache, key)),
+    "renamed": renamed,
     "a link": link,
-    "no ONNX": lambda cache, key, other: cache.keep(key, b"\xff" * 100),
-    "of another stage": of_another_stage,
+    "no ONNX": lambda cache, key: cache.keep(key, b"\xff" * 100),
+    "of other graphs": of_other_graphs,
     "of another function": of_another_function,
 }
 
 
 @pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
 def test_a_spoilt_template_is_exported_anew(
-    case: Case, cache: TemplateCache, tmp_path: Path, spoil: Callable[[TemplateCache, str, str], object]
+    case: Case, cache: TemplateCache, tmp_path: Path, spoil: Callable[[TemplateCache, str], object]
 ) -> None:
     expected = written(case, case.model, case.calibrators, tmp_path / "expected")
-    other, key = keys(case)
-    assert other is not None and key is not None
+    key = key_of(case)
+    assert key is not None
     before = cache.read(key)
-    spoil(cache, key, other)
-    missing = sum(cache.read(one) is None for one in (key, other)) or 1
+    spoil(cache, key)
     with exports() as exported:
         assert written(case, case.model, case.calibrators, tmp_path / "graphs") == expected
-    assert exported.count == missing
+    assert exported.count == 1
     assert cache.read(key) == before
 
 
 # Keys
 
 
-def keys(case: Case, model: JointModel | None = None, **changes: Any) -> list[str | None]:
-    """The keys of the case's stages, of which the second has changes."""
+def key_of(case: Case, model: JointModel | None = None, **changes: Any) -> str | None:
+    """The key of the case, of which the second stage has changes."""
     first, last = case.config.stages
     config = case.config.model_copy(update={"stages": [first, last.model_copy(update=changes)]})
-    model = model or case.model
-    return [
-        onnx_graphs._template_key(s, onnx_graphs._program(config, model, s, case.calibrators[s.name]))
-        for s in config.stages
-    ]
+    program = onnx_graphs._program(config, model or case.model, case.calibrators)
+    return onnx_graphs._template_key(config, program)
 
 
 def test_a_key_is_of_settings_widths_and_versions_and_not_of_weights(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, last = keys(case)
-    assert first != last and None not in (first, last)
-    assert keys(case, other_weights(case)[0]) == [first, last]
-    assert keys(case, keep=1, min_score=0.5) == [first, last]
-    changed = keys(case, activation="gelu")
-    assert changed[0] == first and changed[1] != last
+    key = key_of(case)
+    assert key is not None
+    assert key_of(case, other_weights(case)[0]) == key
+    assert key_of(case, keep=1, min_score=0.5) == key
+    assert key_of(case, activation="gelu") != key
     wider = deepcopy(case.model)
     cast(torch.nn.ModuleList, wider.network("rank").hidden)[0] = torch.nn.Linear(8, 7)
-    assert keys(case, wider)[1] != last
+    assert key_of(case, wider) != key
     monkeypatch.setattr(onnx_graphs, "version", lambda name: "9.9")
-    assert not {first, last} & {*keys(case)}
+    assert key_of(case) != key
 
 
-def test_what_others_wrote_or_grew_of_data_has_no_key(case: Case) -> None:
+def test_what_others_wrote_has_no_key(case: Case) -> None:
     other = deepcopy(case.model)
     other.network("rank").__class__ = OtherMlp
-    first, last = keys(case, other)
-    assert first is not None and last is None
+    assert key_of(case, other) is None
+
+
+def test_what_is_fitted_to_data_has_no_key(case: Case) -> None:
+    with patch.object(type(case.config.stages[1]), "fitted", True):
+        assert key_of(case) is None
 
 
 # The cache
