@@ -1,12 +1,15 @@
 """CPU seconds of the commands, of the working tree and of an earlier commit, in turn, each on a world of its own."""
 
 import argparse
+import os
 import resource
+import shutil
 import tempfile
 from pathlib import Path
 
 from benchmarks import harness
 from benchmarks.checkout import Checkout, base_checkout
+from corank.core.artifact_cache import CACHE
 
 BASE = "96e7d38"
 """The commit before the work on the speed of commands."""
@@ -19,9 +22,13 @@ COMMANDS = {
     "evaluate": "evaluate {0}/run",
     "report": "report {0}/run",
     "explain": "explain {0}/run",
+    "export_first": "export {0}/run {0}/bundle",
     "export": "export {0}/run {0}/bundle",
 }
-"""By figure: the command, in the order in which one needs what another wrote; {0} is the folder of the world."""
+"""By figure: the command, in the order in which one needs what another wrote; {0} is the folder of the world.
+
+`export_first` finds no template of its graphs, `export` that of the round before.
+"""
 
 
 def measure_cpu(code: Checkout, arguments: list[str]) -> float:
@@ -44,6 +51,7 @@ def main() -> None:
     options = parser.parse_args()
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch, base_checkout(Path(scratch), BASE) as codes:
+        os.environ[CACHE] = str(Path(scratch) / "cache")
         for side, code in zip(("before", "now"), codes, strict=True):
             world = Path(scratch) / side
             code.output("simulate", world, "--requests", options.requests)
@@ -52,6 +60,8 @@ def main() -> None:
         for name in options.commands:
             for _ in range(options.rounds):
                 for side, code in zip(("before", "now"), codes, strict=True):
+                    if name == "export_first":
+                        shutil.rmtree(Path(os.environ[CACHE]) / "templates", ignore_errors=True)
                     seconds = measure_cpu(code, COMMANDS[name].format(Path(scratch) / side).split())
                     figures[f"{name}.{side}"] = min(seconds, figures.get(f"{name}.{side}", seconds))
     aims = {"help.now": ("<=", 0.3), "config_error.now": ("<=", 1.0)}

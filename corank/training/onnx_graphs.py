@@ -138,9 +138,8 @@ class Program(nn.Module):
         super().__init__()
         self.graphs = graphs
         self.parts = nn.ModuleList(file.graph.module for file in graphs.values())
-        self.networks = nn.ModuleList(
-            networks
-        )  # after the graphs: weights have the names that they have here
+        # after the graphs: weights have the names that they have here
+        self.networks = nn.ModuleList(networks)
         # copies, since the exporter takes a tensor that two inputs share for one input
         self.tensors = {
             f"{n}/{name}": tensor.clone()
