@@ -175,12 +175,6 @@ class TemplateCache:
             with atomic_file(self.folder / key) as partial:
                 partial.write_bytes(_digest(key, template) + template)
 
-    def remove(self, key: str) -> None:
-        """Keep the template of a key no longer."""
-        if self.folder is not None:
-            with suppress(OSError):
-                (self.folder / key).unlink()
-
     def _make_room(self, needed: int) -> None:
         """Remove those that were not used for longest, until there is room. Raises OSError."""
         assert self.folder is not None
