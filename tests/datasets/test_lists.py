@@ -381,7 +381,10 @@ def test_candidates_are_looked_for_in_the_history(tmp_path: Path) -> None:
     text = (out / "timed" / "config.yaml").read_text()
     assert "history: {side: user, kind: ids, of: item_id, column: past, times: past_at, last: 50}" in text
     assert "history_brand_since: {kind: since, of: [history.brand, brand], buckets: 16, dim: 4}" in text
-    assert "matches: [history_count, history_since, history_brand_count, history_brand_since, shown_count" in text
+    assert (
+        "matches: [history_count, history_since, history_brand_count, history_brand_since, shown_count"
+        in text
+    )
     checked = check_config(read(out / "timed" / "config.yaml"), out / "timed")
     checked.data_check.require()
     assert not any(
@@ -391,7 +394,9 @@ def test_candidates_are_looked_for_in_the_history(tmp_path: Path) -> None:
     log.write_parquet(world / "untimed.parquet")
     write_lists(world / "untimed.parquet", out / "untimed", settings(world, history="past"))
     text = (out / "untimed" / "config.yaml").read_text()
-    assert "history_since: {kind: since, of: [history, item_id], measure: events, buckets: 16, dim: 4}" in text
+    assert (
+        "history_since: {kind: since, of: [history, item_id], measure: events, buckets: 16, dim: 4}" in text
+    )
     check_config(read(out / "untimed" / "config.yaml"), out / "untimed").data_check.require()
     with pytest.raises(DataError, match="name its column, too"):
         write_lists(world / "log.parquet", out / "no", settings(world, history_times="past_at"))

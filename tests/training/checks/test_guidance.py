@@ -144,9 +144,12 @@ def test_candidates_that_are_in_a_history_are_looked_for_in_it(config: Path) -> 
     found = {s.lacking: s for s in suggest(config, *added) if s.kind == "recurrence"}
     bought, past, shown = found.values()
     assert "'bought'" in bought.lacking and "'past'" in past.lacking and "shown" in shown.lacking
-    assert bought.values["features.bought_brand_since"] == "{kind: since, of: [bought.brand, brand], buckets: 16, dim: 4}"
+    ranges = "buckets: 16, dim: 4}"
+    since = bought.values["features.bought_brand_since"]
+    assert since == f"{{kind: since, of: [bought.brand, brand], {ranges}"
     assert past.why.startswith("100% of the candidates")
-    assert past.values["features.past_since"] == "{kind: since, of: [past, item_id], measure: events, buckets: 16, dim: 4}"
+    since = past.values["features.past_since"]
+    assert since == f"{{kind: since, of: [past, item_id], measure: events, {ranges}"
     done = suggest(config, *added, *bought.overrides, *past.overrides, *shown.overrides)
     assert not any(suggestion.kind == "recurrence" for suggestion in done)
     mended = suggest(config, *added, "features.seen={kind: contains, of: [past, item_id]}")
