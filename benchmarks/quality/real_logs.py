@@ -57,7 +57,7 @@ SHORT, SECONDS = 0.005, 180
 """Of AUC and NDCG@10 below the reference unless `check` warns; from the import to a bundle: aims of own logs."""
 SHORT_OF_DRAWN = {"auc": 0.005, "ndcg@10": 0.01}
 """By metric, how far a drawn log may be below the reference unless `check` warns of each drawing: aims."""
-SMALL = re.compile(r"\bonly [\d,]+ (positives|negatives) in|the split 'valid' has|steps")
+SMALL = re.compile(r"\bonly [\d,]+ (positives|negatives) in|the split 'valid' has|a small log|steps")
 """Warnings of `check` that say that a log is small."""
 
 

@@ -121,6 +121,7 @@ def test_what_teaches_nothing_is_refused(world: Path, changed: Changed, name: st
 
 WARNED: dict[str, tuple[Change | None, list[str], str]] = {
     "few": (no_click_if(FROM_8TH), [CLICKS], "positives in the split 'train'"),
+    "small": (None, [CLICKS], "a small log: boosted trees may order as well or better"),
     "grow": (only(THINNED), [], "deeper levels have more candidates"),
     "empty level": (
         only(pl.col("level") != "preranked"),

@@ -98,6 +98,8 @@ def _lasting(config: Config, requests: int) -> Iterator[tuple[str, int]]:
 
 FEW = 100
 """Fewer positives or negatives cause a warning: the AUC's standard error is then .03 or more."""
+SMALL = 1000
+"""With fewer positives or negatives in training, boosted trees may learn more (docs/results/real-logs.md)."""
 FEWEST = 10
 """Fewer positives or negatives, or requests with both, cannot tell one epoch from another: with so many positives the
 AUC's standard error is .09, so that the interval of a guess reaches .68."""
@@ -299,6 +301,11 @@ class TrainingDataCheck:
             train = self.splits["train"].labels[label]
             if train.known and not (train.positives and train.negatives):
                 yield f"{label}: always {int(train.positives > 0)} where it is known in the split 'train'"
+            elif FEW <= min(train.positives, train.negatives) < SMALL:
+                yield (
+                    f"{label}: the split 'train' has {_describe(train)}, a small log: boosted trees may order as "
+                    "well or better; `corank compare RUN trees` tells"
+                )
             if "valid" not in self.splits:
                 continue
             counts = self.splits["valid"].labels[label]
