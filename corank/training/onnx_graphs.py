@@ -326,7 +326,7 @@ def _agrees(program: Program, folder: Path) -> bool:
 def _close(found: Numbers, expected: Numbers) -> bool:
     if found.shape != expected.shape:
         return False
-    bound = AGREEMENT * np.abs(expected).max(initial=0)
+    bound = AGREEMENT * np.abs(expected[np.isfinite(expected)]).max(initial=0)
     return np.allclose(found, expected, rtol=0, atol=bound, equal_nan=True)
 
 

@@ -148,7 +148,10 @@ def test_mind_comes_back(worlds: Path, mind: Path) -> None:
     # few users, who come again and again in this world
     summary = checked(mind)
     lacking = [suggestion.lacking for suggestion in summary.profile.suggestions]
-    assert lacking == ["rate of 'click' by user (kind: prior)"]
+    shown = (
+        "history of what the user was shown, in which candidates are looked for (kind: count, kind: since)"
+    )
+    assert lacking == ["rate of 'click' by user (kind: prior)", shown]
     dev = pl.read_parquet(mind / "log" / "dev.parquet")["candidates"].list.len().sum()
     assert summary.splits["test"] == dev
 
@@ -169,7 +172,11 @@ def test_ebnerd_comes_back(worlds: Path, ebnerd: Path) -> None:
     assert items["vector"].dtype == pl.Array(pl.Float32, 8)
     assert not any(name.startswith("total_") for name in items.columns)
     summary = checked(ebnerd)
-    assert [suggestion.kind for suggestion in summary.profile.suggestions] == ["prior", "within"]
+    assert [suggestion.kind for suggestion in summary.profile.suggestions] == [
+        "prior",
+        "within",
+        "recurrence",
+    ]
     last = pl.read_parquet(ebnerd / "log" / "validation.parquet")
     assert summary.splits["test"] == last["article_ids_inview"].list.len().sum()
 

@@ -191,7 +191,8 @@ def test_a_bundle_counts_matches_as_packing_did(tmp_path: Path) -> None:
     stage = case.config.stages[0]
     assert isinstance(stage, TowersSettings)
     kinds = {(type(f := case.packed.schema.features[n]).__name__, f.storage) for n in stage.matches}
-    assert {(f"{k}Feature", s) for k in ("Count", "Within", "Prior") for s in ("id", "number")} <= kinds
+    assert {"CountFeature", "WithinFeature", "PriorFeature"} <= {kind for kind, _ in kinds}
+    assert {"id", "number"} <= {storage for _, storage in kinds}
     predictions = predict_split(case.model, case.packed, "test")
     start = predictions.requests.start
     network = case.model.stages["prerank"]

@@ -210,7 +210,8 @@ def test_users_whose_requests_would_be_refused_are_bad_rows(
 ) -> None:
     funnel = derived().funnel
     source, key = broker.make_topic("odd_users"), funnel.manifest.user
-    good = {key: 1, "history_0": [1, 2]}
+    history = [{"id": item, "time": 1_700_000_000_000 + item} for item in (1, 2)]
+    good = {key: 1, "history_0": history}
     odd: list[dict[str, Any]] = [
         {"history_0": "x"},
         {"history_1": [1.5]},
@@ -222,7 +223,7 @@ def test_users_whose_requests_would_be_refused_are_bad_rows(
     with following_store(UserSink, source, store.address, dead_letter=letters) as one:
         one.until(lambda: offset(store, "users/odd_users/0") == 1 + len(odd))
     found = UserStore(store).find(1)
-    assert found == {"history_0": [1, 2]}
+    assert found == {"history_0": history}
     funnel.prepare(Request(user={"id": 1, **found}))
     lines = sorted(map(json.loads, letters.read_text().splitlines()), key=lambda line: line["offset"])
     assert [line["offset"] for line in lines] == [1, 2, 3, 4]
