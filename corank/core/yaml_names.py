@@ -2,6 +2,9 @@
 
 import json
 
+_OTHERS = ("null", "true", "false", "yes", "no", "on", "off", "y", "n", "nan", "inf")
+"""Words that some reader of YAML takes for something else."""
+
 
 def quote(name: str) -> str:
     """Quote a name unless YAML reads it as it stands, whatever is in it.
@@ -12,7 +15,3 @@ def quote(name: str) -> str:
     """
     plain = name.replace(".", "_").isidentifier() and name.lower() not in _OTHERS
     return name if plain else json.dumps(name, ensure_ascii=False)
-
-
-_OTHERS = ("null", "true", "false", "yes", "no", "on", "off", "y", "n", "nan", "inf")
-"""Words that some reader of YAML takes for something else."""

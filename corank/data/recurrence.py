@@ -9,7 +9,7 @@ from corank.core.yaml_names import quote
 OFTEN_AGAIN = 0.02
 """From this share of candidates on that a user saw before, it is worth knowing."""
 BUCKETS = "buckets: 16, dim: 4"
-"""Of times: minutes and weeks are apart, and towers learn a term of each range."""
+"""Of times and of rates that towers read: they learn a term of each range; of times minutes and weeks are apart."""
 LAST = {"clicked": 50, "shown": 200}
 """Events of a history of clicks, or of exposures, at most."""
 ROWS = 4_000_000

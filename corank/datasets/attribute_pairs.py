@@ -5,7 +5,6 @@ A network learns such pairs slowly, from products of embeddings. As a prior a pa
 Letters: F folds · U values of the user's attribute · I values of the item's.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -16,6 +15,9 @@ import yaml
 
 from corank.core.reports import Report
 from corank.core.types import Doubles, Longs
+from corank.core.yaml_names import quote
+from corank.data.recurrence import BUCKETS
+from corank.datasets.clicked_lists import CLICK, ITEM, ClickedLists
 from corank.datasets.list_columns import free_name
 
 MOST_PAIRS = 4
@@ -27,9 +29,8 @@ SMOOTHING = 20.0
 FOLDS, TURNS = 10, 8
 SURE, LEAST = 3.0, 0.002
 """The gain in standard errors over folds, and as a share of what is to be told, from which on a pair is chosen."""
-BUCKETS = "buckets: 16, dim: 4"
-"""Of the rates that are matches: towers learn a term for a range of rates sooner than a weight of the rate, which the
-ranker reads as a number."""
+USER = "@user"
+"""The column of a candidate's user."""
 SAMPLE = 300_000
 """Candidates that are looked at, about; the last ones."""
 
@@ -48,53 +49,34 @@ class AttributePair:
 class ListedLog:
     """The training days of a log of lists, with its tables."""
 
-    impressions: pl.LazyFrame
+    lists: ClickedLists
     """In the order of time."""
     user: str
     item: str
     """Columns; that of the item is of the table of items."""
-    candidates: str
-    label: str
-    aligned: bool
-    """Whether the label is a list of 0 and 1, an element a candidate; else of the clicked candidates."""
     tables: Mapping[str, pl.LazyFrame]
     """Of `user` and `item`, those that there are."""
 
     def read(self, columns: Mapping[str, Mapping[str, str]]) -> pl.DataFrame:
-        """Read candidates, a row each: features, and whether it was clicked, as `@label`.
+        """Read the last candidates of known label, a row each: features, USER, ITEM and CLICK.
 
         Args:
             columns: feature → column, by side: `context`, `user` and `item`.
         """
         logged = {**columns["context"], **({} if "user" in self.tables else columns["user"])}
-        chosen = self.impressions.select(
-            pl.col(self.candidates).alias("@item"),
-            pl.col(self.label).alias("@label"),
-            pl.col(self.user).alias("@user"),
-            *_renamed(logged),
-        )
-        size = chosen.select(pl.col("@item").list.len().mean()).collect().item() or 1
-        rows = (
-            chosen.tail(int(SAMPLE / size) + 1)
-            .collect()
-            .explode("@item", *(["@label"] if self.aligned else []))
-        )
-        among = pl.col("@item").is_in(pl.col("@label")).fill_null(False)
-        label = pl.col("@label") == 1 if self.aligned else among
-        rows = rows.with_columns(label.alias("@label")).drop_nulls(["@item", "@label"])
-        for side, key in (("user", self.user), ("item", self.item)):
+        length = pl.col(self.lists.candidates).list.len().mean()
+        size = self.lists.impressions.select(length).collect().item() or 1
+        last = self.lists.tail(int(SAMPLE / size) + 1)
+        kept = {name: pl.col(column) for name, column in {**logged, USER: self.user}.items()}
+        rows = last.rows(**kept).drop_nulls([ITEM, CLICK]).collect()
+        for side, key, of_row in (("user", self.user, USER), ("item", self.item, ITEM)):
             if side in self.tables and columns[side]:
-                kind = pl.Int64 if rows.schema[f"@{side}"].is_integer() else pl.String
-                table = self.tables[side].select(
-                    pl.col(key).cast(kind).alias(f"@{side}"), *_renamed(columns[side])
-                )
-                keyed = rows.with_columns(pl.col(f"@{side}").cast(kind))
-                rows = keyed.join(table.collect(), f"@{side}", how="left", maintain_order="left")
+                kind = pl.Int64 if rows.schema[of_row].is_integer() else pl.String
+                named = (pl.col(column).alias(name) for name, column in columns[side].items())
+                table = self.tables[side].select(pl.col(key).cast(kind).alias(of_row), *named)
+                keyed = rows.with_columns(pl.col(of_row).cast(kind))
+                rows = keyed.join(table.collect(), of_row, how="left", maintain_order="left")
         return rows
-
-
-def _renamed(columns: Mapping[str, str]) -> list[pl.Expr]:
-    return [pl.col(column).alias(name) for name, column in columns.items()]
 
 
 def describe_pairs(features: Mapping[str, str], log: ListedLog, report: Report) -> dict[str, str]:
@@ -115,11 +97,12 @@ def describe_pairs(features: Mapping[str, str], log: ListedLog, report: Report) 
     if not (users and columns["item"]):
         return {}
     lines: dict[str, str] = {}
-    for pair in choose_pairs(log.read(columns), users, list(columns["item"]), "@label", ("@user", "@item")):
+    for pair in choose_pairs(log.read(columns), users, list(columns["item"]), CLICK, (USER, ITEM)):
         name = free_name(f"{pair.user}_{pair.item}_clicks", {**features, **lines})
-        by = ", ".join(map(json.dumps, (pair.user, pair.item)))
+        by = ", ".join(map(quote, (pair.user, pair.item)))
         prior = f"kind: prior, by: [{by}], label: click, every: 1h, smoothing: auto"
         lines[name] = f"{{{prior}}}"
+        # towers learn a term of a range of rates sooner than a weight of the rate, which the ranker reads
         lines[free_name(f"{name}_bucket", {**features, **lines})] = f"{{{prior}, {BUCKETS}}}"
         better = f"tells clicks better than all rates of one, by {pair.gain:.1%} of their entropy"
         report(f"{name}: the rate of {pair.user} × {pair.item} {better}")

@@ -17,6 +17,7 @@ from corank.data.recurrence import (
     recurrence_features,
 )
 from corank.datasets.attribute_pairs import ListedLog, describe_pairs
+from corank.datasets.clicked_lists import CLICK, ITEM
 from corank.datasets.importer import training_rows
 from corank.datasets.list_columns import (
     OFTEN,
@@ -102,10 +103,9 @@ def _describe_log(
     for name in named:
         if name in unlike:
             raise DataError(f"{source}: column '{name}' (--along): {unlike[name]}")
-    first = (labels or columns.names_of("chosen"))[0]
-    training = training_rows(log, columns.time, facts.split)
-    order = find_order(training, columns.candidates, first, bool(labels), chosen, named, columns.position)
-    numbers = WholeNumbers(training, columns.candidates, columns.user, first, bool(labels), report)
+    training = columns.clicked(training_rows(log, columns.time, facts.split))
+    order = find_order(training, chosen, named, columns.position)
+    numbers = WholeNumbers(training, columns.user, report)
     marks = dict.fromkeys(labels, True) | dict.fromkeys(columns.names_of("chosen"), False)
     lists = LabelledLists(log, columns.candidates, columns.time, marks)
     late = find_late_context(lists, facts.types, used | order.taken)
@@ -180,13 +180,9 @@ def _describe_past(
 
 def _measure_recurrence(columns: ListRoles, log: pl.LazyFrame) -> dict[str, float]:
     """Measure the shares of candidates that the user clicked, or was shown, before."""
-    item, label = columns.item, columns.first_label
-    along = [label] if columns.labels else []
-    clicked = pl.col(label).cast(pl.Float64) == 1 if along else pl.col(item).is_in(pl.col(label))
-    shown = log.select(pl.col(columns.user, columns.time, label), pl.col(columns.candidates).alias(item))
-    events = {name: clicked if name == "clicked" else pl.lit(True) for name in LAST}
-    rows = shown.explode(item, *along)
-    return measure_recurrence(rows, pl.col(columns.user), pl.col(item), pl.col(columns.time), events)
+    events = {name: pl.col(CLICK) if name == "clicked" else pl.lit(True) for name in LAST}
+    rows = columns.clicked(log).rows(user=pl.col(columns.user), time=pl.col(columns.time))
+    return measure_recurrence(rows, pl.col("user"), pl.col(ITEM), pl.col("time"), events)
 
 
 def _write_tables(
@@ -212,13 +208,6 @@ def _write_tables(
 def _listed(columns: ListRoles, facts: LogFacts, out: Path) -> ListedLog:
     """The training days of what was written."""
     files = {"user": columns.users and out / "users.parquet", "item": columns.items and out / "items.parquet"}
-    labels = columns.names_of("labels")
-    return ListedLog(
-        training_rows(pl.scan_parquet(out / "log.parquet"), columns.time, facts.split),
-        columns.user,
-        columns.item,
-        columns.candidates,
-        (labels or columns.names_of("chosen"))[0],
-        bool(labels),
-        {side: pl.scan_parquet(path) for side, path in files.items() if path},
-    )
+    training = training_rows(pl.scan_parquet(out / "log.parquet"), columns.time, facts.split)
+    tables = {side: pl.scan_parquet(path) for side, path in files.items() if path}
+    return ListedLog(columns.clicked(training), columns.user, columns.item, tables)

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Literal, Self
 
+import polars as pl
 from pydantic import Field
 
 from corank.core.errors import DataError
+from corank.datasets.clicked_lists import ClickedLists
 from corank.datasets.importer import Importer
 from corank.datasets.shown_order import Role
 
@@ -53,10 +55,10 @@ class ListRoles(Importer):
         text: str = getattr(self, role)
         return [name.strip() for name in text.split(",") if name.strip()]
 
-    @property
-    def first_label(self) -> str:
-        """The column that says what was clicked."""
-        return (self.names_of("labels") or self.names_of("chosen"))[0]
+    def clicked(self, log: pl.LazyFrame) -> ClickedLists:
+        """Impressions by their candidates and the first column that says what was clicked."""
+        labels, chosen = self.names_of("labels"), self.names_of("chosen")
+        return ClickedLists(log, self.candidates, (labels or chosen)[0], aligned=bool(labels))
 
     @property
     def used(self) -> set[str]:

@@ -1,6 +1,6 @@
 """A log of one's own as corank's tables and a ready config: a row an impression with lists, or a row an exposure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from corank.core.files import atomic_folder
 from corank.core.reports import Report
 from corank.core.yaml_names import quote
-from corank.datasets.attribute_pairs import BUCKETS
+from corank.data.recurrence import BUCKETS
 from corank.datasets.importer import IMPORTERS, ImportedSplit
 from corank.datasets.list_columns import free_name
 from corank.datasets.list_features import FIRST_LABEL, ListFeatures, describe_features
@@ -110,7 +110,8 @@ def _config(columns: ListRoles, facts: LogFacts, features: ListFeatures) -> Iter
         yield f"  # left out: {line}\n"
     yield "  # how many candidates a request has, and rates of clicks so far\n"
     yield f"  {free_name('candidates', features.lines)}: {{kind: candidates}}\n"
-    yield from _rates(columns, facts, features)
+    for name, settings in _rates(columns, facts, features).items():
+        yield f"  {name}: {settings}\n"
     # a tower does not read the request's other candidates, nor the user with the item
     kinds = ("kind: within", "kind: count", "kind: since", BUCKETS)
     matches = [name for name, settings in features.lines.items() if any(kind in settings for kind in kinds)]
@@ -123,19 +124,21 @@ def _config(columns: ListRoles, facts: LogFacts, features: ListFeatures) -> Iter
     yield "\nbaseline: true  # ends a training with boosted trees on the same rows\n"
 
 
-def _rates(columns: ListRoles, facts: LogFacts, features: ListFeatures) -> Iterator[str]:
-    """Rates of clicks so far, and how often something was shown."""
-    user, lines = free_name(columns.user, {}), features.lines
+def _rates(columns: ListRoles, facts: LogFacts, features: ListFeatures) -> dict[str, str]:
+    """Describe the rates of clicks so far, and how often something was shown."""
+    user, lines = free_name(columns.user, {}), dict[str, str]()
 
-    def rate(name: str, by: Sequence[str], more: str = "") -> str:
-        of = f"kind: prior, by: [{', '.join(map(quote, by))}], label: {FIRST_LABEL}, every: 1h"
-        return f"  {free_name(name, lines)}: {{{of}{more}, smoothing: auto}}\n"
+    def add(name: str, by: str, label: str = "", more: str = "") -> None:
+        settings = f"kind: prior, by: [{quote(by)}]{label}, every: 1h{more}"
+        lines[free_name(name, features.lines | lines)] = f"{{{settings}}}"
 
+    clicks, smoothed = f", label: {FIRST_LABEL}", ", smoothing: auto"
     known = {"item": columns.item} | ({"user": user} if facts.users else {})
     for what, by in known.items():
-        yield rate(f"{what}_clicks", [by])
-        yield f"  {free_name(f'{what}_shown', lines)}: {{kind: prior, by: [{quote(by)}], every: 1h}}\n"
-    yield rate("item_clicks_lately", [columns.item], ", half_life: 1d")
+        add(f"{what}_clicks", by, clicks, smoothed)
+        add(f"{what}_shown", by)
+    add("item_clicks_lately", columns.item, clicks, f", half_life: 1d{smoothed}")
     for name in features.categories:
-        if "kind: ids" not in lines[name]:
-            yield rate(f"{name}_clicks", [name])
+        if "kind: ids" not in features.lines[name]:
+            add(f"{name}_clicks", name, clicks, smoothed)
+    return lines

@@ -11,6 +11,7 @@ import polars as pl
 from pydantic import AfterValidator
 
 from corank.core.errors import DataError
+from corank.datasets.clicked_lists import CLICK, ITEM, ClickedLists
 from corank.datasets.list_columns import free_name
 from corank.features.log_schema import POSITIONS
 
@@ -59,22 +60,11 @@ class ShownOrder:
         return self.role != "none" and self.logged is None
 
 
-def find_order(
-    training: pl.LazyFrame,
-    candidates: str,
-    label: str,
-    aligned: bool,
-    along: Sequence[str],
-    named: Sequence[str],
-    wish: str,
-) -> ShownOrder:
+def find_order(training: ClickedLists, along: Sequence[str], named: Sequence[str], wish: str) -> ShownOrder:
     """Find the positions of candidates: in a logged column, or by their index if clicks depend on it.
 
     Args:
         training: the impressions of the training days, in the order of time.
-        candidates: the column of candidates.
-        label: the column of lists of 0 and 1, an element a candidate, if `aligned`; else of the clicked candidates.
-        aligned: which of both it is.
         along: the columns with an element a candidate.
         named: those that the user names as features.
         wish: what is to be done with positions; `auto` makes them an effect, and a feature if it is `named`.
@@ -83,13 +73,13 @@ def find_order(
         DataError: positions are wished for, and lists are in an order that was not shown.
     """
     training = training.tail(LISTS)
-    column = _find_column(training, along) or _find_single(training, candidates)
+    impressions = training.impressions
+    column = _find_column(impressions, along) or _find_single(impressions, training.candidates)
     if wish == "auto" and column in named:
         wish = "feature"
     if wish == "none":
         return ShownOrder(logged=column)
-    lists = _explode(training, candidates, label, aligned, column)
-    facts = _measure(lists)
+    facts = _measure(_place(training, column))
     where = f"column '{column}'" if column else "the order of the lists"
     if not (column or facts.clear or wish != "auto"):
         return ShownOrder()
@@ -103,7 +93,7 @@ def find_order(
         "feature": "a feature, which requests must hold, too",
         "effect": "a term of training, which serving leaves out (--position feature: a feature; none: nothing)",
     }[role]
-    name = column or free_name("position", dict.fromkeys(training.collect_schema(), ""))
+    name = column or free_name("position", dict.fromkeys(impressions.collect_schema(), ""))
     said = f"{where} is taken as the position shown: {facts.figure}; it is {becomes}"
     return ShownOrder(role, name, column, said)
 
@@ -147,22 +137,13 @@ def _find_single(training: pl.LazyFrame, candidates: str) -> str | None:
     return named[0] if longest == 1 and least is not None and least >= 0 else None
 
 
-def _explode(
-    training: pl.LazyFrame, candidates: str, label: str, aligned: bool, column: str | None
-) -> pl.DataFrame:
+def _place(training: ClickedLists, column: str | None) -> pl.DataFrame:
     """Make a row of each candidate of known label, by list and position, of lists with clicked and other ones."""
-    place = pl.col(column) if column else pl.int_ranges(pl.col(candidates).list.len())
-    single = column is not None and training.collect_schema()[column].is_integer()
-    rows = training.select(
-        pl.int_range(pl.len()).alias("list"),
-        pl.col(candidates).alias("item"),
-        place.alias("place"),
-        pl.col(label).alias("label"),
-    ).explode("item", *([] if single else ["place"]), *(["label"] if aligned else []))
-    click = (pl.col("label") == 1) if aligned else pl.col("item").is_in(pl.col("label")).fill_null(False)
-    rows = rows.select("list", "item", "place", click.alias("click")).drop_nulls()
+    place = pl.col(column) if column else pl.int_ranges(pl.col(training.candidates).list.len())
+    rows = training.rows(list=pl.int_range(pl.len()), place=place)
+    named = rows.select("list", "place", item=pl.col(ITEM), click=pl.col(CLICK)).drop_nulls()
     mixed = pl.col("click").any().over("list") & ~pl.col("click").all().over("list")
-    return rows.filter(mixed).sort("list", "place", maintain_order=True).collect()
+    return named.filter(mixed).sort("list", "place", maintain_order=True).collect()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import polars as pl
 
 from corank.core.reports import Report
 from corank.core.types import Floats, Longs
+from corank.datasets.clicked_lists import CLICK, ClickedLists
 
 _ID_NAME = re.compile(r"(^|_)(id|uid|code)(_?\d+)?$|[a-z](Id|ID|Uid|Code)\d*$")
 FEW = 20
@@ -45,15 +46,10 @@ class Verdict:
 class WholeNumbers:
     """Judges the columns of whole numbers of a log and its tables."""
 
-    training: pl.LazyFrame
+    training: ClickedLists
     """The impressions of the training days."""
-    candidates: str
-    """The column of candidates."""
     user: str
     """The column of users."""
-    label: str
-    """The column of lists of 0 and 1, an element a candidate, if `aligned`; else of the clicked candidates."""
-    aligned: bool
     report: Report = lambda line: None
     """Takes a line about each column."""
     _counts: dict[str, pl.DataFrame] = field(default_factory=dict)
@@ -62,8 +58,8 @@ class WholeNumbers:
     def is_id_in_log(self, name: str, along: bool = False) -> bool:
         """Whether a column of the log holds ids; `along` if it has an element a candidate."""
         values = pl.col(name).explode() if along else pl.col(name)
-        distinct = self.training.select(values.unique()).collect(engine="streaming").to_series()
-        unit = self.candidates if along else self.user
+        distinct = self.training.impressions.select(values.unique()).collect(engine="streaming").to_series()
+        unit = self.training.candidates if along else self.user
         return self._is_id(name, distinct, lambda: self._count(unit, name))
 
     def is_id_in_table(self, name: str, table: pl.DataFrame, key: str, of_items: bool) -> bool:
@@ -71,7 +67,7 @@ class WholeNumbers:
 
         def count() -> pl.DataFrame:
             units = table.select(pl.col(key).cast(pl.String).alias("unit"), pl.col(name).alias("value"))
-            unit = self.candidates if of_items else self.user
+            unit = self.training.candidates if of_items else self.user
             if unit not in self._counts:
                 self._counts[unit] = self._count(unit)
             return self._counts[unit].with_columns(pl.col("unit").cast(pl.String)).join(units, "unit")
@@ -90,13 +86,8 @@ class WholeNumbers:
     def _count(self, unit: str, value: str | None = None) -> pl.DataFrame:
         """Count the candidates and clicks of each unit, and value of a column: `unit`, `value`, `shown`, `clicks`."""
         kept = {"unit": pl.col(unit)} | ({"value": pl.col(value)} if value else {})
-        rows = self.training.select(
-            pl.col(self.candidates).alias("@item"), pl.col(self.label).alias("@label"), **kept
-        )
-        lists = [name for name, kind in rows.collect_schema().items() if isinstance(kind, pl.List | pl.Array)]
-        rows = rows.explode([name for name in lists if self.aligned or name != "@label"])
-        click = pl.col("@label") == 1 if self.aligned else pl.col("@item").is_in(pl.col("@label"))
-        counted = rows.group_by(*kept).agg(shown=pl.len(), clicks=click.fill_null(False).sum())
+        clicks = pl.col(CLICK).fill_null(False).sum()
+        counted = self.training.rows(**kept).group_by(*kept).agg(shown=pl.len(), clicks=clicks)
         return counted.collect(engine="streaming")
 
 

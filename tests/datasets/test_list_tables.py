@@ -103,6 +103,12 @@ def test_columns_may_have_the_names_of_what_the_import_adds(tmp_path: Path) -> N
     assert (keys["item_clicks_"]["kind"], keys["candidates_"]["kind"]) == ("prior", "candidates")
 
 
+def test_a_category_may_be_called_as_what_rates_are_of(tmp_path: Path) -> None:
+    items = pl.DataFrame({"item_id": range(21), "item": ["a", "b", "c"] * 7})
+    keys = keys_of(corank.import_lists(shown(), tmp_path / "out", items=items, **ROLES))
+    assert [keys[name]["by"] for name in ("item_clicks", "item_clicks_")] == [["item_id"], ["item"]]
+
+
 def test_a_log_without_users_has_requests_alone(tmp_path: Path) -> None:
     imported = corank.import_lists(shown().drop("user_id"), tmp_path / "out", **(ROLES | {"user": ""}))
     config = corank.check(imported.config, FEW).config
