@@ -29,11 +29,12 @@ from corank.features.input_layout import Layout
 from corank.features.kinds.id import IdFeature
 from corank.features.schema import Schema
 from corank.models.tables.builder import TableBuilder
-from corank.training.checkpoints.training_state import table_optimiser
 from corank.training.config.config import Config
 from corank.training.config.settings import TableOptimiser, TrainSettings
+from corank.training.device import keep_freed_memory
+from corank.training.optimisers import table_optimiser
 from corank.training.run import Run
-from corank.training.trainer import Trainer, keep_freed_memory
+from corank.training.trainer import Trainer
 
 Mode = Literal["single", "ceiling", "sharded", "replicated", "torchrec", "memory"]
 _PROGRAM = "from benchmarks.training_ranks import main; main()"

@@ -35,7 +35,7 @@ from corank.core.errors import ConfigError, CorankError, DataError
 from corank.core.registry import load_plugins
 from corank.core.reports import Report
 from corank.datasets.feed.world import PRESETS
-from corank.training.trainer import keep_freed_memory
+from corank.training.device import keep_freed_memory
 
 
 def chosen_entries(

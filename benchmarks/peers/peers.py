@@ -21,7 +21,7 @@ from benchmarks.peers.environment import PeerProcess, environment
 from benchmarks.peers.speed import speeds
 from benchmarks.peers.trials import NETWORKS, Arena, compare
 from corank.datasets.kuairand import import_kuairand
-from corank.training.trainer import keep_freed_memory
+from corank.training.device import keep_freed_memory
 
 PARTS = ("priors", "plain", "speed")
 AIMS: dict[str, tuple[str, float]] = {

@@ -14,7 +14,7 @@ from benchmarks.peers.environment import PeerProcess
 from benchmarks.peers.export import export
 from benchmarks.speed.train_throughput import CANDIDATES, DIM, PRERANK, RANK, packed_log, stepper, timed
 from corank.batches.reader import Reader
-from corank.training.trainer import device, precision
+from corank.training.device import device, precision
 
 REQUESTS, BATCH = 12_288, 512
 PARTS = {

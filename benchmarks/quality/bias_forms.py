@@ -34,7 +34,7 @@ from corank.metrics.cascade import recall
 from corank.metrics.point import auc, truth_auc
 from corank.models.two_tower import Towers
 from corank.training.config.config_file import plain
-from corank.training.trainer import keep_freed_memory
+from corank.training.device import keep_freed_memory
 
 FORMS = {"none": None, "both": (False, False), "query": (True, False), "item": (False, True)} | {
     "neither": (True, True)

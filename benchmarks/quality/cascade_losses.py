@@ -24,7 +24,7 @@ from corank.evaluation.predict import predict_split
 from corank.metrics import cascade as joint
 from corank.models.joint import JointModel
 from corank.training.config.config_file import read
-from corank.training.trainer import keep_freed_memory
+from corank.training.device import keep_freed_memory
 from corank_lab.datasets.recflow import import_recflow
 from corank_lab.datasets.recflow_world import RecFlowFiles
 

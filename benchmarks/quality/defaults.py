@@ -42,8 +42,8 @@ from corank.datasets.kuairand import import_kuairand
 from corank.training.config.config import with_moments
 from corank.training.config.config_file import from_plain, plain
 from corank.training.config.yaml_values import read_yaml_file
+from corank.training.device import keep_freed_memory
 from corank.training.packed_data import open_or_pack
-from corank.training.trainer import keep_freed_memory
 
 Plain = dict[str, Any]
 EARLIER: list[Plain] = [

@@ -46,9 +46,9 @@ from corank.serving.funnel.request import Request
 from corank.serving.funnel.stage_scorer import Candidates
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain, read
+from corank.training.device import keep_freed_memory
 from corank.training.export import export_bundle
 from corank.training.run import Run, build_model
-from corank.training.trainer import keep_freed_memory
 
 HIDDEN, D = [128, 64], 32
 SIDES = {"query": [*HIDDEN, D], "item": [*HIDDEN, D]}

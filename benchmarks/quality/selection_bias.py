@@ -60,7 +60,7 @@ from corank.metrics.cascade import joint_recall, recall
 from corank.metrics.intervals import replicates
 from corank.metrics.point import auc, truth_auc
 from corank.models.joint import JointModel
-from corank.training.trainer import keep_freed_memory
+from corank.training.device import keep_freed_memory
 
 WORLDS = ("weak", "medium", "strong", "hidden")
 

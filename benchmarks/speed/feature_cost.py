@@ -39,13 +39,13 @@ from corank.data.packed.dataset import PackedDataset
 from corank.datasets.feed.simulate import simulate_world
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.checkpoints.training_state import optimisers
 from corank.training.config.config import Config
 from corank.training.config.config_file import read
+from corank.training.device import device, keep_freed_memory, precision
 from corank.training.export import export_bundle
+from corank.training.optimisers import optimisers
 from corank.training.packed_data import pack_config
 from corank.training.run import Run, build_model
-from corank.training.trainer import device, keep_freed_memory, precision
 
 REQUESTS = 128
 

@@ -36,7 +36,7 @@ from corank.losses.levels import LevelsLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.stage_io import StageOutput
-from corank.training.trainer import device, keep_freed_memory
+from corank.training.device import device, keep_freed_memory
 from corank_lab.losses.arf import ArfLoss
 from corank_lab.losses.icc import IccLoss
 from corank_lab.losses.levels_bce import LevelsBceLoss

@@ -26,7 +26,7 @@ from corank.losses.click import ClickLoss
 from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
 from corank.losses.unexposed import UnexposedLoss
-from corank.training.trainer import keep_freed_memory
+from corank.training.device import keep_freed_memory
 
 SIZES = {50: 512, 200: 128}
 """Candidates a request → requests a batch."""

@@ -32,9 +32,9 @@ from corank.models.joint import JointModel
 from corank.models.mlp import Mlp
 from corank.models.pairs import BatchPairs
 from corank.models.stage_io import StageInputs, StageOutput
-from corank.training.checkpoints.training_state import optimisers
 from corank.training.config.settings import TableOptimiser
-from corank.training.trainer import device, keep_freed_memory, precision
+from corank.training.device import device, keep_freed_memory, precision
+from corank.training.optimisers import optimisers
 
 FORWARD = ("look-ups", "towers", "first layer", "layers above", "losses")
 PARTS = (

@@ -34,9 +34,9 @@ from corank.models.joint import JointModel
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
-from corank.training.checkpoints.training_state import optimisers
 from corank.training.config.settings import TableOptimiser
-from corank.training.trainer import device, keep_freed_memory, precision
+from corank.training.device import device, keep_freed_memory, precision
+from corank.training.optimisers import optimisers
 from tests.support.per_row_model import PerRowReader, per_row
 
 ITEMS, CANDIDATES, DIM = 100_000, 50, 16

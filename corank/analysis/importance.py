@@ -35,8 +35,8 @@ from corank.metrics.point import auc, gauc
 from corank.models.joint import JointModel
 from corank.models.settings.stage import StageSettings
 from corank.serving.funnel.request import Request
+from corank.training.device import keep_freed_memory
 from corank.training.run import Run
-from corank.training.trainer import keep_freed_memory
 
 REQUESTS = 512
 """Requests of a batch, at most. Values are shuffled within a batch."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from corank.analysis.experiments import tree_baseline
     from corank.data.packed.dataset import PackedDataset
     from corank.distributed.ranks import Ranks
-    from corank.training import packed_data, run_publisher, trainer
+    from corank.training import device, packed_data, rank_agreement, run_publisher
     from corank.training import run as runs
     from corank.training import warm_start_preparation as warm_starts
     from corank.training.checks import data_check, log_profile
@@ -56,7 +56,8 @@ else:
     run_publisher = lazy("corank.training.run_publisher")
     tracker = lazy("corank.training.tracking.tracker")
     runs = lazy("corank.training.run")
-    trainer = lazy("corank.training.trainer")
+    device = lazy("corank.training.device")
+    rank_agreement = lazy("corank.training.rank_agreement")
     tree_baseline = lazy("corank.analysis.experiments.tree_baseline")
     warm_starts = lazy("corank.training.warm_start_preparation")
 
@@ -283,7 +284,7 @@ class _Training:
             goes_on, begin = ranks.first_does(prepare, "preparation by the first rank")
             packed = packed_data.open_packed(run.config, run.base)
             run = replace(run, config=plan_packed(run.config, packed))
-            trainer.require_agreement(ranks, run.config, packed)
+            rank_agreement.require_agreement(ranks, run.config, packed)
             plan = None
             if begin is not None and not goes_on:
                 plan = warm_starts.plan_warm_start(parse_location(begin), run.config, packed)
@@ -358,7 +359,7 @@ class _Training:
         runs.Run.create(run.folder, run.config, run.base, run.publish, origin, packed.manifest.fingerprint)
         ranks.log.remember(CREATED)
         checked.report(report)
-        for line in trainer.precision_warnings(run.config.train.precision, trainer.device()):
+        for line in device.precision_warnings(run.config.train.precision, device.device()):
             report(f"warning: {line}")
         if profile is not None:
             profile.report(report)

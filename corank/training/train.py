@@ -32,8 +32,9 @@ from corank.training.callbacks import (
 )
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.checkpoints.training_state import held_buckets, model_state, restore_model
+from corank.training.device import keep_freed_memory
 from corank.training.run import Run
-from corank.training.trainer import Trainer, keep_freed_memory
+from corank.training.trainer import Trainer
 from corank.training.warm_start_plan import WarmStartPlan
 from corank.training.weight_transfer import warm_start
 

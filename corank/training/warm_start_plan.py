@@ -27,8 +27,9 @@ from corank.models.joint import JointModel
 from corank.models.named_axes import Axes, AxisNames, name_inputs, read_axes
 from corank.training.checkpoints.checkpoint import Checkpoint, TrainingProgress, training_progress
 from corank.training.checkpoints.checkpoint_files import load, require_facts
-from corank.training.checkpoints.training_state import Average, check_model, check_training, optimisers
+from corank.training.checkpoints.training_state import check_model, check_training
 from corank.training.config.config import Config
+from corank.training.optimisers import Average, optimisers
 from corank.training.packed_data import packed_location
 from corank.training.run import Run, build_networks
 

@@ -26,14 +26,8 @@ from corank.evaluation.predict import Calibrators
 from corank.features.row_map import FRESH, PackingMap, RowMap
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint import Checkpoint, TableRows
-from corank.training.checkpoints.training_state import (
-    PREFIX,
-    Average,
-    Optimisers,
-    check_model,
-    optimisers,
-    table_rows,
-)
+from corank.training.checkpoints.training_state import PREFIX, Optimisers, check_model, table_rows
+from corank.training.optimisers import Average, optimisers
 from corank.training.run import Run, build_model, build_networks
 from corank.training.trainer import Trainer
 from corank.training.warm_start_plan import OF_MODEL, WarmStartPlan, WeightMap, find_encoders

@@ -21,8 +21,8 @@ from corank.models.layers import activated, activated_layers, linear
 from corank.models.settings.mlp import DcnSettings, DinSettings, MlpSettings, TeacherSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.two_tower import Tower
-from corank.training.checkpoints.training_state import Average, optimisers
 from corank.training.config.settings import TableOptimiser
+from corank.training.optimisers import Average, optimisers
 from tests.support.encoded_batches import random_batch
 from tests.support.history_batches import RAGGED, attended
 from tests.support.loss_cases import requests

@@ -15,9 +15,9 @@ from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings
-from corank.training.checkpoints.training_state import Average, table_optimiser
 from corank.training.config.settings import TableOptimiser
-from corank.training.trainer import Update
+from corank.training.optimisers import Average, table_optimiser
+from corank.training.update import Update
 from tests.losses.test_total import EVERY
 from tests.models.test_joint import RANKERS, STAGES, TOTAL, drawn
 from tests.support.encoded_batches import random_batch

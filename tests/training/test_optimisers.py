@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from corank.models.tables.embedding import row_gradient
-from corank.training.checkpoints.training_state import table_optimiser
 from corank.training.config.settings import TableOptimiser
+from corank.training.optimisers import table_optimiser
 
 
 @pytest.mark.parametrize("decay", [1.0, 0.9])
