@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Collection, Sequence
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
@@ -18,9 +18,6 @@ from corank.core.settings import validate
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
 from corank.models.settings.network import FirstLayer, NetworkSettings, StageContext
-
-if TYPE_CHECKING:
-    from corank.models.stage_model import StageModel
 
 VECTOR = "vector"
 """The item part that scorers of item vectors take; if the stage orders by their product, retrieval does, too."""
@@ -50,10 +47,9 @@ class StageSettings(NetworkSettings):
     network: ClassVar[str] = ""
     """Its network's class, `MODULE:CLASS`, imported when a network is built: settings are read without torch."""
 
-    def build(self, layout: Layout) -> "StageModel":
-        """Build the network from these settings and the layout, its weights drawn from torch's generator."""
-        network: StageModel = resolve_name(self.network)(self, layout)
-        return network
+    def build(self, layout: Layout) -> object:
+        """Build the network, a `StageModel`, from these settings and the layout, by torch's generator of weights."""
+        return resolve_name(self.network)(self, layout)
 
     def check(self, context: StageContext) -> None:
         """Raise ConfigError, which begins with the key, if the settings contradict the rest of the config."""
