@@ -228,6 +228,15 @@ class Loss(Settings):
         """
         return ()
 
+    def state(self, funnel: FunnelSpec) -> Mapping[str, Tensor]:
+        """What the loss keeps between batches: name → tensor as it is before the first step, of finite numbers.
+
+        They are saved and resumed with the training. `values` finds them in `outputs[stage].loss_state[self.name]` of
+        every stage that the loss reads, and changes them in place, before its formula reads them. Of several ranks each
+        holds its part of the rows, and a tensor without rows must become the same on all of them.
+        """
+        return {}
+
     def hard_negatives(self, funnel: FunnelSpec) -> set[int]:
         """The levels whose candidates get the target 0, whatever their label."""
         return set()

@@ -59,6 +59,8 @@ class StageOutput:
     log has positions; serving leaves it out."""
     loss_parameters: Mapping[str, Tensor] = field(default_factory=dict)
     """By the name of a loss that learns a number of its own at the stage (`Loss.parameters`), that number: () each."""
+    loss_state: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """By the name of a loss that keeps tensors between batches (`Loss.state`), those by name. Only in training."""
     extras: Mapping[str, Any] = field(default_factory=dict)
     """What its network gives to losses besides, by the names in `StageSettings.extras`. Only in training."""
     members: Mapping[str, Tensor] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from itertools import accumulate
+from typing import Any
 
 import torch
 
@@ -11,10 +12,11 @@ from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
 from corank.models.joint import JointModel
 from corank.models.tables.row_exchange import GradientSum
-from corank.training.checkpoints.checkpoint import TrainingProgress, training_progress
+from corank.training.checkpoints.checkpoint import Checkpoint, TrainingProgress, training_progress
 from corank.training.checkpoints.checkpoint_files import CheckpointWriter, config_facts, load_matching
 from corank.training.checkpoints.training_state import held_buckets, restore_training, training_state
 from corank.training.device import device, precision
+from corank.training.loss_state import LossState
 from corank.training.number_sample import fit_networks
 from corank.training.optimisers import Average, optimisers
 from corank.training.run import Run, build_model
@@ -46,6 +48,7 @@ class Trainer:
         self.optimisers = optimisers(self.model, train.table, train.stages)
         self.average = Average(self.model, train.average) if train.average else None
         self.total = self.config.total
+        self.loss_state = LossState(self.total, self.ranks, self.device)
         self.updates = {learner: self._ready(learner) for learner in (None, *self.model.networks)}
         """By learner, None for all, what an update of it runs."""
         self._parameters = list(self.model.parameters())
@@ -126,7 +129,7 @@ class Trainer:
             if stage.training != learns:
                 stage.train(learns)
         outputs = self.model.outputs(batch, update.losses.reads, update.scored)
-        loss, means = update.losses(outputs, batch, self.progress.step)
+        loss, means = update.losses(self.loss_state.give(outputs), batch, self.progress.step)
         for parameter in self._parameters:
             parameter.grad = None
         loss.backward()
@@ -198,13 +201,17 @@ class Trainer:
     def save(self) -> None:
         """Write the latest checkpoint: weights, optimiser states, average and progress. A collective."""
         facts = config_facts(self.config, self.packed) | {"progress": asdict(self.progress)}
-        self.writer.write(self.run.latest, training_state(self.model, self.optimisers, self.average, facts))
+        self.writer.write(self.run.latest, self.state(facts))
+
+    def state(self, facts: dict[str, Any]) -> Checkpoint:
+        """All that the training needs to continue, not copied."""
+        return training_state(self.model, self.optimisers, self.average, self.loss_state, facts)
 
     def load(self) -> None:
         """Continue from the latest checkpoint. Raises CheckpointError if it is of another config or packing."""
         latest = self.run.latest
         checkpoint = load_matching(latest, ["progress"], self.config, self.packed, held_buckets(self.model))
-        restore_training(checkpoint, self.model, self.optimisers, self.average, latest)
+        restore_training(checkpoint, self.model, self.optimisers, self.average, self.loss_state, latest)
         self.progress = training_progress(checkpoint.facts)
         if self.average is not None:
             self.average.step, self.average.begun = self.progress.step, self.progress.average_begun

@@ -20,6 +20,7 @@ from corank.core.errors import CheckpointError
 from corank.core.objects import Location
 from corank.core.types import Longs
 from corank.data.packing.packs import open_encoders
+from corank.distributed.ranks import Ranks
 from corank.features.encoders import Encoders
 from corank.features.row_map import PackingMap
 from corank.features.schema import PLACEMENTS
@@ -29,6 +30,7 @@ from corank.training.checkpoints.checkpoint import Checkpoint, TrainingProgress,
 from corank.training.checkpoints.checkpoint_files import load, require_facts
 from corank.training.checkpoints.training_state import check_model, check_training
 from corank.training.config.config import Config
+from corank.training.loss_state import LossState
 from corank.training.optimisers import Average, optimisers
 from corank.training.packed_data import packed_location
 from corank.training.run import Run, build_networks
@@ -80,7 +82,8 @@ class CarrySource:
         train, run = self.run.config.train, self.run
         average = None if train.average is None else Average(self.networks, train.average)
         states = optimisers(self.networks, train.table, train.stages)
-        check_training(self.latest, self.networks, states, average, run.latest)
+        losses = LossState(self.run.config.total, Ranks(), torch.device("cpu"))
+        check_training(self.latest, self.networks, states, average, losses, run.latest)
         if self.kept is not None:
             check_model(self.kept, self.networks, run.best)
 

@@ -131,6 +131,7 @@ def warm_start(plan: WarmStartPlan, trainer: Trainer) -> None:
     checkpoint, prefix = plan.source.weights
     carry_weights(plan, trainer.model, checkpoint, prefix)
     carry_optimisers(plan, trainer.model, trainer.optimisers)
+    trainer.loss_state.carry(plan.source.latest)
     trainer.progress.step = plan.source.progress.step
     trainer.progress.epochs_before = plan.source.epochs
     if trainer.average is not None:

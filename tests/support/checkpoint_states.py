@@ -23,7 +23,6 @@ from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks, RowShards
 from corank.training.checkpoints.checkpoint import Checkpoint, SplitTable, TablePart
 from corank.training.checkpoints.checkpoint_files import CheckpointWriter, save
-from corank.training.checkpoints.training_state import training_state
 from corank.training.config.config_file import read
 from corank.training.run import Run
 from corank.training.trainer import Trainer
@@ -110,8 +109,7 @@ def go_on(run: Run, ranks: Ranks) -> None:
     trainer = Trainer(run, run.packed(), ranks)
     if run.has_state:
         trainer.load()
-        state = training_state(trainer.model, trainer.optimisers, trainer.average, {})
-        trainer.writer.write(run.folder / "loaded", state)
+        trainer.writer.write(run.folder / "loaded", trainer.state({}))
     for batch in islice(trainer.reader.read_shuffled(0, trainer.progress.batch), STEPS):
         trainer.step(batch)
         trainer.progress.batch += 1

@@ -1,4 +1,4 @@
-"""The state of a training as named tensors: weights, optimiser states, average.
+"""The state of a training as named tensors: weights, optimiser states, average, what losses keep.
 
 Tables, and what is kept of each of their rows, are tables of the checkpoint: each rank gives and takes the rows that it
 holds. Their names are the same whatever the number of ranks.
@@ -27,6 +27,7 @@ from corank.training.checkpoints.checkpoint import (
     check_names,
     check_tensor,
 )
+from corank.training.loss_state import LossState, names_in
 from corank.training.optimisers import Average
 
 Optimisers = Mapping[str, torch.optim.Optimizer]
@@ -159,10 +160,14 @@ def model_state(model: JointModel, facts: dict[str, Any]) -> Checkpoint:
 
 
 def training_state(
-    model: JointModel, optimisers: Optimisers, average: Average | None, facts: dict[str, Any]
+    model: JointModel,
+    optimisers: Optimisers,
+    average: Average | None,
+    losses: LossState,
+    facts: dict[str, Any],
 ) -> Checkpoint:
-    """All that a training needs to continue, not copied: weights, optimiser states, average."""
-    return _named(_weights(model, average) | optimiser_tensors(optimisers), facts, model)
+    """All that a training needs to continue, not copied: weights, optimiser states, average, what losses keep."""
+    return losses.add_to(_named(_weights(model, average) | optimiser_tensors(optimisers), facts, model))
 
 
 def restore_model(held: Checkpoint, model: JointModel, path: Path) -> None:
@@ -175,12 +180,18 @@ def restore_model(held: Checkpoint, model: JointModel, path: Path) -> None:
 
 
 def restore_training(
-    held: Checkpoint, model: JointModel, optimisers: Optimisers, average: Average | None, path: Path
+    held: Checkpoint,
+    model: JointModel,
+    optimisers: Optimisers,
+    average: Average | None,
+    losses: LossState,
+    path: Path,
 ) -> None:
     """Take the state of a training over. Raises CheckpointError, which names the checkpoint's path, if it cannot."""
-    check_training(held, model, optimisers, average, path)
+    check_training(held, model, optimisers, average, losses, path)
     _copy(held, _weights(model, average), model)
     restore_optimisers(held, optimisers, list(table_rows(model).values()))
+    losses.restore(held)
 
 
 def check_model(held: Checkpoint, model: JointModel, path: Path) -> None:
@@ -192,14 +203,20 @@ def check_model(held: Checkpoint, model: JointModel, path: Path) -> None:
 
 
 def check_training(
-    held: Checkpoint, model: JointModel, optimisers: Optimisers, average: Average | None, path: Path
+    held: Checkpoint,
+    model: JointModel,
+    optimisers: Optimisers,
+    average: Average | None,
+    losses: LossState,
+    path: Path,
 ) -> None:
     """Raise CheckpointError, which names path and tensor, unless a checkpoint has a sound state of a training.
 
     The model, with which optimisers and average were made, may be without rows of its tables.
     """
-    of_optimisers = [name for name in held.names if name.startswith(PREFIX)]
-    _check(held.without(of_optimisers), _weights(model, average), model, path)
+    of_optimisers = {name for name in held.names if name.startswith(PREFIX)}
+    _check(held.without(of_optimisers | names_in(held)), _weights(model, average), model, path)
+    losses.check(held, path)
     check_optimisers(held, optimisers, list(table_rows(model).values()), path)
 
 

@@ -10,7 +10,6 @@ from corank.core.errors import CheckpointError, ConfigError
 from corank.data.packed.dataset import PackedDataset
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_files import load
-from corank.training.checkpoints.training_state import training_state
 from corank.training.run import Run
 from corank.training.trainer import Trainer
 from tests.support.interruptions import Interrupting, StoppedError, same
@@ -48,10 +47,6 @@ def first_day(case: str) -> Run:
     )
 
 
-def state(trainer: Trainer) -> Checkpoint:
-    return training_state(trainer.model, trainer.optimisers, trainer.average, {})
-
-
 def require_equal(one: Checkpoint, other: Checkpoint) -> None:
     assert one.names == other.names
     for name in one.names:
@@ -79,13 +74,13 @@ def test_two_days_in_turn_are_one_training_over_both(case: str, tmp_path: Path) 
     )
     unbroken = Trainer(Run(tmp_path / "unbroken", first.config, first.base), first.packed())
     train_epochs(unbroken)
-    require_equal(load(first.latest), state(unbroken))
+    require_equal(load(first.latest), unbroken.state({}))
     unbroken.packed = PackedDataset.open(second_day())
     unbroken.progress.epochs_before = unbroken.epochs
     if unbroken.average is not None:
         unbroken.average.begun = 0  # what is taken over stands for all steps before
     train_epochs(unbroken)
-    require_equal(load(second.latest), state(unbroken))
+    require_equal(load(second.latest), unbroken.state({}))
     assert load(second.latest).facts["progress"]["step"] == unbroken.progress.step
     assert second.origin is not None and second.origin.epochs == unbroken.epochs
     assert not same(first, second)
