@@ -222,9 +222,18 @@ def export(
     measure = LoggedLoss(opened, packed)
 
     def write(folder: Path) -> Bundle:
-        config = opened.config
         return export_bundle(
-            folder, config, packed, model, calibrators, keys, as_of, weights, moment, measure=measure
+            folder,
+            opened.config,
+            packed,
+            model,
+            calibrators,
+            keys,
+            as_of,
+            weights,
+            moment,
+            measure=measure,
+            templates=opened.templates,
         )
 
     written = replace_bundle(location, write, reads=False)

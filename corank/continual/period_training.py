@@ -220,6 +220,7 @@ class PeriodTraining:
             until=until,
             later=True,
             measure=LoggedLoss(run, packed),
+            templates=run.templates,
         )
         return {"model": bundle.manifest.model_version}
 

@@ -36,6 +36,7 @@ from corank.models.stage_model import PART, StageModel
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.training_state import model_state
 from corank.training.config.config import Config
+from corank.training.graph_templates import Templates
 from corank.training.onnx_graphs import example_parts, graph_file, write_graphs
 
 MeasureLoss = Callable[[Bundle, Bundle], PrecisionLoss]
@@ -54,6 +55,7 @@ def export_bundle(
     until: int | None = None,
     later: bool = False,
     measure: MeasureLoss | None = None,
+    templates: Templates | None = None,
 ) -> Bundle:
     """Write the bundle of a trained model, priors from the last snapshot at or before the log's end.
 
@@ -70,6 +72,7 @@ def export_bundle(
         later: whether the log may continue after `until`; priors and ages are then as if it did not.
         measure: measures what parts in less than fp32 change, and refuses too much; nobody does for a bundle that is
             not to be served.
+        templates: of graphs that are known, such as the run's; those of the user's cache alone by default.
 
     Raises BusyError, BundleError; ConfigError if a precision loses too much; and DataError if the log continues after
     `until` and may not, or a number is too large for its precision. What was at `path` before is untouched then.
@@ -77,7 +80,10 @@ def export_bundle(
     until = until if later and until is not None else _check_until(packed, until)
     with ArtifactWriter.lock(path, BundleManifest, "export") as writer:
         weights = weights or model_state(model.cpu(), {})
-        return _export(writer, config, packed, model, calibrators, weights, sign, items_as_of, until, measure)
+        templates = templates or Templates()
+        return _export(
+            writer, config, packed, model, calibrators, weights, sign, items_as_of, until, measure, templates
+        )
 
 
 def _check_until(packed: PackedDataset, until: int | None) -> int:
@@ -102,6 +108,7 @@ def _export(
     items_as_of: ItemsAsOf | None,
     until: int,
     measure: MeasureLoss | None,
+    templates: Templates,
 ) -> Bundle:
     model = model.cpu().eval()
     version = model_version(config, packed, weights, calibrators)
@@ -111,7 +118,9 @@ def _export(
     manifest = make_manifest(config, packed, model, calibrators, priors, version, items_seq, items_as_of)
 
     def fill(folder: Path) -> BundleManifest:
-        return _fill(folder, config, packed, model, calibrators, weights, priors, manifest, measure)
+        return _fill(
+            folder, config, packed, model, calibrators, weights, priors, manifest, measure, templates
+        )
 
     return write_content(writer, manifest, fill, sign)
 
@@ -220,6 +229,7 @@ def _fill(
     priors: PriorSnapshots,
     manifest: BundleManifest,
     measure: MeasureLoss | None,
+    templates: Templates,
 ) -> BundleManifest:
     packed.encoders.save(folder / "encoders")
     for n, rates in enumerate(priors.rates.values()):
@@ -227,7 +237,7 @@ def _fill(
     write_layout(folder, manifest, model.layout, priors)
     names = dict.fromkeys(model.tables_of[stage] for stage in model.stages)
     tables = {name: _write_tables(folder / "tables" / name, name, weights, model.layout) for name in names}
-    write_graphs(folder, config, model, calibrators)
+    write_graphs(folder, config, model, calibrators, templates)
     with packed.naming_damage():
         records = ItemRecords.of_packed(packed, priors, *packed.newest_items())
     records.save(folder / "items")

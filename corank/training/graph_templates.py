@@ -1,9 +1,10 @@
 """Templates: all graphs of a bundle as one ONNX model without weights, from which its files are cut and filled.
 
 A template depends on the stages' settings and widths, not on its weights, and takes seconds to export. Those of earlier
-exports are kept in the user's cache:
+exports are kept beside the run, where the one that continues it finds them, and in the user's cache:
 
-    CACHE/templates/<key>    the SHA-256 of key and template, 32 bytes, then the template
+    RUN/templates/<key>      the SHA-256 of key and template, 32 bytes, then the template
+    CACHE/templates/<key>    the same
 
 The key is a hash of all that the template depends on. A file is written whole or not at all, and is but a copy of what
 can be exported again: one that cannot be read, written or believed is no error.
@@ -14,7 +15,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -24,8 +25,10 @@ from corank.core.files import atomic_file, make_private_folder, open_regular_fil
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
+FOLDER = "templates"
+"""In a run's folder, and in the user's cache."""
 BOUND = 32 << 20
-"""Bytes of all templates that are kept; those that were not used for longest go first."""
+"""Bytes of all templates that a folder keeps; those that were not used for longest go first."""
 _CHECKSUM = 32
 """Bytes."""
 
@@ -129,7 +132,7 @@ def _values(graph: "GraphProto") -> Iterator["ValueInfoProto"]:
 
 @dataclass(frozen=True)
 class TemplateCache:
-    """The folder of the templates that are kept, of at most `bound` bytes; of None, none are.
+    """A folder of templates that are kept, of at most `bound` bytes; of None, none are.
 
     Example:
         TemplateCache.of_environment().read(key)
@@ -142,13 +145,13 @@ class TemplateCache:
     def of_environment(cls) -> Self:
         """That in CORANK_CACHE, or in the user's cache as XDG_CACHE_HOME has it, or in ~/.cache."""
         if named := os.environ.get(CACHE):
-            return cls(Path(named) / "templates")
+            return cls(Path(named) / FOLDER)
         base = Path(os.environ.get("XDG_CACHE_HOME", ""))
         try:  # a relative one is to be ignored (XDG Base Directory Specification)
             base = base if base.is_absolute() else Path.home() / ".cache"
         except RuntimeError:  # a user without a home
             return cls(None)
-        return cls(base / "corank" / "templates")
+        return cls(base / "corank" / FOLDER)
 
     def read(self, key: str) -> bytes | None:
         """The template of a key; None if there is none that this user wrote, whole and unchanged."""
@@ -189,6 +192,41 @@ class TemplateCache:
                 return
             path.unlink(missing_ok=True)
             total -= size
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Where an export looks for a template, one place after the other, and keeps it.
+
+    Example:
+        run.templates.read(key)
+    """
+
+    beside: TemplateCache = TemplateCache(None)
+    """In the folder of the run that is exported."""
+    before: TemplateCache = TemplateCache(None)
+    """In that of the run that it continues."""
+    cache: TemplateCache = field(default_factory=TemplateCache.of_environment)
+    """Of the user."""
+
+    @classmethod
+    def of_run(cls, folder: Path, before: Path | None) -> Self:
+        """Those of a run in a folder, which continues another."""
+        return cls(TemplateCache(folder / FOLDER), TemplateCache(before and before / FOLDER))
+
+    def read(self, key: str) -> bytes | None:
+        """The template of a key, which is beside the run then; None if there is none."""
+        for place in (self.beside, self.before, self.cache):
+            if (template := place.read(key)) is not None:
+                if place is not self.beside:
+                    self.beside.keep(key, template)  # for the run that continues it
+                return template
+        return None
+
+    def keep(self, key: str, template: bytes) -> None:
+        """Keep a template that was just exported, beside the run and for all others of the user."""
+        self.beside.keep(key, template)
+        self.cache.keep(key, template)
 
 
 def _digest(key: str, template: bytes) -> bytes:

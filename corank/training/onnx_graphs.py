@@ -35,7 +35,7 @@ from corank.models.joint import JointModel
 from corank.models.settings.stage import PARTS, StageSettings
 from corank.models.stage_model import EVENTS, MATCHES, PART, REQUEST_OF, Graph
 from corank.training.config.config import Config
-from corank.training.graph_templates import GraphFile, TemplateCache, cut_graph, strip_template
+from corank.training.graph_templates import GraphFile, Templates, cut_graph, strip_template
 
 COLUMN = "column."
 """Begins the name by which a graph `value` reads one of the data's columns."""
@@ -201,9 +201,11 @@ class FileGraph:
         return cls(graph, {name: tensors[name] for name in graph.inputs if name in tensors})
 
 
-def write_graphs(folder: Path, config: Config, model: JointModel, calibrators: Calibrators) -> None:
+def write_graphs(
+    folder: Path, config: Config, model: JointModel, calibrators: Calibrators, templates: Templates
+) -> None:
     """Write the graphs that serve every stage, `STAGE.GRAPH.onnx`; the whole one of scorer `graph` becomes `value`."""
-    program, templates = _program(config, model, calibrators), TemplateCache.of_environment()
+    program = _program(config, model, calibrators)
     key = _template_key(config, program)
     kept = None if key is None else templates.read(key)
     if kept is not None and _fits(kept, program, folder):

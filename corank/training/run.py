@@ -7,6 +7,7 @@ model/                  the trained model with its calibrators: written last, so
 events/                 TensorBoard
 trees/                  scores of tree teachers, if there are some
 bundle/                 what `corank serve RUN` exported
+templates/              of its graphs, which also a training that overwrites it leaves (graph_templates.py)
 tracking/               for each other tracker, what finds its run of this one
 
 A checkpoint is an artifact with a file of each process (checkpoint_files.py).
@@ -30,7 +31,7 @@ from corank.core.errors import BusyError, CheckpointError, ConfigError, CorankEr
 from corank.core.files import remove_abandoned
 from corank.core.formatting import shorten
 from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock
-from corank.core.objects import Location
+from corank.core.objects import Location, parse_location
 from corank.core.reports import Report
 from corank.data.log_rows import LAST_POSITION
 from corank.data.packed.dataset import PackedDataset
@@ -56,6 +57,7 @@ from corank.training.checkpoints.training_state import model_state, restore_mode
 from corank.training.config.config import Config
 from corank.training.config.config_file import from_plain, plain
 from corank.training.config.yaml_values import change_values
+from corank.training.graph_templates import Templates
 from corank.training.packed_data import local_root, open_packed, packed_location
 from corank.training.run_file import RUN_FILE, TRACKING, Origin, RunFile
 from corank.training.run_publisher import RunManifest
@@ -158,6 +160,21 @@ class Run:
     def has_begun(cls, folder: Path) -> bool:
         """Whether a folder holds a training: finished, or one that can be resumed."""
         return any(exists(folder / name) for name in CHECKPOINTS)
+
+    def locate_origin(self) -> Location | None:
+        """Where the run lies whose weights it took over; None if it began at random ones."""
+        if self.origin is None:
+            return None
+        location = parse_location(self.origin.run)
+        return (self.folder / location).resolve() if isinstance(location, Path) else location
+
+    @property
+    def templates(self) -> Templates:
+        """The templates of its graphs: its own, those of the run that it continues, and those in the user's cache."""
+        if self.leases:  # a copy in the user's cache
+            return Templates()
+        before = self.locate_origin()
+        return Templates.of_run(self.folder, before if isinstance(before, Path) else None)
 
     @property
     def latest(self) -> Path:

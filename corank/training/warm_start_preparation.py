@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from corank.core.errors import CheckpointError, ConfigError
-from corank.core.objects import Location, parse_location
+from corank.core.objects import Location
 from corank.data.packed.dataset import PackedDataset
 from corank.features.encoding import FIRST_KNOWN
 from corank.features.row_map import FeatureRows
@@ -148,14 +148,6 @@ def describe_origin(plan: WarmStartPlan, run: Run) -> Origin:
     )
 
 
-def locate_origin(run: Run) -> Location | None:
-    """Where the run lies that a run took its weights over from; None if it began at random ones."""
-    if run.origin is None:
-        return None
-    location = parse_location(run.origin.run)
-    return (run.folder / location).resolve() if isinstance(location, Path) else location
-
-
 def find_source(run: Run, given: Location | None, resume: bool) -> Location | None:
     """Find the run that a training starts from: that of `--from`, or that of a resumed training.
 
@@ -170,7 +162,7 @@ def find_source(run: Run, given: Location | None, resume: bool) -> Location | No
         raise ConfigError(f"--from: {given} is the run itself; write the new one elsewhere by --run")
     if not resume or not (run.folder / "run.json").is_file():
         return given
-    recorded = locate_origin(Run.open(run.folder))
+    recorded = Run.open(run.folder).locate_origin()
     if given is None:
         return recorded
     wanted = given.resolve() if isinstance(given, Path) else given

@@ -21,6 +21,7 @@ from corank.serving.http.follower import Follower, sample_requests
 from corank.serving.store.base import open_store
 from corank.serving.store.source import StoreSource
 from corank.training.config.yaml_values import read_yaml_file
+from corank.training.graph_templates import FOLDER
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.shared import finished_bundle, shared
@@ -217,6 +218,14 @@ def test_a_skipped_period_is_not_trained_and_the_next_begins_after_the_live_one(
     result = corank.daily(world / "daily.yaml", skip=[DAYS[1]])
     assert [r.decision for r in result.records] == ["live", "skipped", "live"]
     assert result.records[2].since == result.records[1].end
+
+
+@pytest.mark.slow
+def test_a_period_exports_by_the_template_of_the_live_run(two_days: Path) -> None:
+    first, second = (Run.open(two_days / "daily" / "periods" / day / "run") for day in DAYS[:2])
+    assert second.templates.before == first.templates.beside
+    kept = [[path.name for path in (run.folder / FOLDER).iterdir()] for run in (first, second)]
+    assert len(kept[0]) == 1 and kept[1] == kept[0]
 
 
 @pytest.mark.thorough

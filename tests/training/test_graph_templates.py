@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from corank.evaluation.predict import Calibrators
 from corank.models.joint import JointModel
 from corank.models.mlp import Mlp
 from corank.training import onnx_graphs
-from corank.training.graph_templates import TemplateCache
+from corank.training.graph_templates import FOLDER, TemplateCache, Templates
 from corank.training.onnx_graphs import write_graphs
 from corank.training.run import Run
 from tests.support.cases import Case, random_model
@@ -48,7 +49,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory, case: Case) -> Path:
     """A cache that has the template of the case."""
     cache, graphs = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("graphs")
     with using(cache), exports() as exported:
-        write_graphs(graphs, case.config, case.model, case.calibrators)
+        write_graphs(graphs, case.config, case.model, case.calibrators, Templates())
     assert exported.count == len(list((cache / "templates").iterdir())) == 1
     return cache
 
@@ -79,10 +80,12 @@ def exports() -> Iterator[SimpleNamespace]:
         counted.count = export.call_count
 
 
-def written(case: Case, model: JointModel, calibrators: Calibrators, folder: Path) -> dict[str, bytes]:
+def written(
+    case: Case, model: JointModel, calibrators: Calibrators, folder: Path, templates: Templates | None = None
+) -> dict[str, bytes]:
     """The files of the graphs of a model."""
     folder.mkdir()
-    write_graphs(folder, case.config, model, calibrators)
+    write_graphs(folder, case.config, model, calibrators, templates or Templates())
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -144,6 +147,76 @@ def test_without_a_place_to_keep_templates_graphs_are_exported(
     (tmp_path / "file").touch()
     with using(tmp_path / "file"):
         assert written(case, case.model, case.calibrators, tmp_path / "graphs") == expected
+
+
+# Beside runs
+
+
+@pytest.fixture
+def no_cache(tmp_path: Path) -> Iterator[None]:
+    """A user who has no cache, and can make none."""
+    (tmp_path / "file").touch()
+    with using(tmp_path / "file"):
+        yield
+
+
+def runs_from(cache: TemplateCache, folder: Path) -> list[Path]:
+    """Two runs, of which the second continues the first, which has the templates of a cache."""
+    assert cache.folder is not None
+    first, second = folder / "first", folder / "second"
+    shutil.copytree(cache.folder, first / FOLDER)
+    second.mkdir()
+    return [first, second]
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_without_a_cache_a_run_has_the_template_of_the_run_that_it_continues(
+    case: Case, tmp_path: Path
+) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    model, calibrators = other_weights(case)
+    with exports() as exported:
+        written(case, case.model, case.calibrators, tmp_path / "0", Templates.of_run(first, None))
+        files = [
+            written(case, model, calibrators, tmp_path / f"{n}", templates)
+            for n, templates in enumerate(
+                (Templates.of_run(second, first), Templates.of_run(third, second), Templates()), 1
+            )
+        ]
+    assert exported.count == 2  # of the first run, and of none
+    assert files[0] == files[1] == files[2]
+    kept = [[path.name for path in (run / FOLDER).iterdir()] for run in (first, second, third)]
+    assert kept[0] == kept[1] == kept[2] == [key_of(case)]
+
+
+def test_a_run_has_the_template_of_the_cache_and_no_cache_that_of_a_run(
+    case: Case, cache: TemplateCache, tmp_path: Path
+) -> None:
+    first, second = runs_from(cache, tmp_path)
+    with exports() as exported:
+        written(case, case.model, case.calibrators, tmp_path / "graphs", Templates.of_run(second, None))
+        with using(tmp_path / "empty"):
+            templates = Templates.of_run(tmp_path / "third", first)
+            written(case, case.model, case.calibrators, tmp_path / "more", templates)
+    assert exported.count == 0
+    assert [path.name for path in (second / FOLDER).iterdir()] == [key_of(case)]
+    assert not (tmp_path / "empty").exists()  # what others may have written stays with their run
+
+
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize("spoil", ["cut short", "of another function"])
+def test_a_spoilt_template_of_the_run_before_is_exported_anew(
+    case: Case, kept: Path, tmp_path: Path, spoil: str
+) -> None:
+    first, second = runs_from(TemplateCache(kept / FOLDER), tmp_path)
+    key, before = key_of(case), TemplateCache(first / FOLDER)
+    assert key is not None
+    expected = before.read(key)
+    SPOILT[spoil](before, key)
+    with exports() as exported:
+        written(case, case.model, case.calibrators, tmp_path / "graphs", Templates.of_run(second, first))
+    assert exported.count == 1
+    assert TemplateCache(second / FOLDER).read(key) == expected
 
 
 # Templates that are not to be used
@@ -301,8 +374,9 @@ def test_where_a_template_serves_an_export_loads_no_exporter(
 ) -> None:
     program = (
         "import sys, json, corank\n"
+        "EXPORTER = 'torch.onnx', 'torch.export._trace', 'torch._dynamo', 'onnxscript', 'onnx_ir', 'sympy'\n"
         "corank.export(sys.argv[1], sys.argv[2])\n"
-        "print(json.dumps([n for n in ('onnxscript', 'onnx_ir', 'sympy', 'torch._dynamo') if n in sys.modules]))"
+        "print(json.dumps([n for n in EXPORTER if n in sys.modules]))"
     )
     command = [sys.executable, "-W", "error", "-c", program, str(trained.folder), str(tmp_path / "bundle")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
