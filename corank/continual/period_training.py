@@ -8,10 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from corank.analysis.html import render
 from corank.analysis.verification import LoggedLoss, verify_bundle
 from corank.api.config_source import OpenedConfig, to_yaml
 from corank.api.evaluating import compare, evaluate
 from corank.api.measuring import evaluation_figures
+from corank.api.results import ComparisonResult
 from corank.api.runs import pack
 from corank.api.stores import prune, publish
 from corank.api.training import train
@@ -60,6 +62,9 @@ class PeriodTraining:
             steps.begin(self._facts())
         fields: dict[str, Any] = {}
         decision, reasons = self._decide(steps, fields)
+        compared = steps.find("compare").get("document") if steps.is_done("compare") else None
+        if compared is not None:  # drawn when the candidate serves already: plots take seconds
+            steps.do("page", lambda: self._write_page(compared))
         return PeriodRecord(
             period=self.period.name,
             begin=self.period.begin,
@@ -186,11 +191,15 @@ class PeriodTraining:
         """Figures of the candidate, and of the live run if there is one, on the second half of the holdout."""
         run = self.folder / RUN
         if self.live is None:
-            return {"candidate": _figures(evaluate(run, split="test")), "live": None}
-        page, on = self.folder / "comparison.html", self.folder / packed
-        document = compare(run, self.live_run, split="test", page=page, on=on).document
+            return {"candidate": _figures(evaluate(run, split="test")), "live": None, "document": None}
+        document = compare(run, self.live_run, split="test", on=self.folder / packed).document
         candidate, live = figures_of(document)
-        return {"candidate": candidate, "live": live}
+        return {"candidate": candidate, "live": live, "document": document}
+
+    def _write_page(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Write the page of the comparison. Raises CorankError."""
+        write_text(self.folder / "comparison.html", render(ComparisonResult(document).view()))
+        return {}
 
     def _refusals(self, compared: Mapping[str, Any]) -> list[str]:
         """The conditions of the gate that do not hold."""

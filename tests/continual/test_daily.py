@@ -228,6 +228,14 @@ def test_a_period_exports_by_the_template_of_the_live_run(two_days: Path) -> Non
     assert len(kept[0]) == 1 and kept[1] == kept[0]
 
 
+@pytest.mark.slow
+def test_the_page_of_a_comparison_is_drawn_when_the_candidate_serves(two_days: Path) -> None:
+    period = two_days / "daily" / "periods" / DAYS[1]
+    page, published = period / "comparison.html", period / "publish.json"
+    assert published.stat().st_mtime_ns < page.stat().st_mtime_ns
+    assert "<svg" in page.read_text()
+
+
 @pytest.mark.thorough
 @pytest.mark.slow
 def test_after_a_rollback_nothing_is_trained_until_the_period_is_undone(two_days: Path) -> None:
