@@ -18,6 +18,8 @@ from corank.models.named_axes import name_axes, name_inputs
 
 SNAPSHOT_WIDTH = 16
 """Width of the hidden layer of `SnapshotTerm`."""
+MINUS_INFINITY = -128
+"""Its bits in bf16 as an integer: negative numbers have no larger ones, but a NaN that has a sign does."""
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "gelu": functional.gelu,
@@ -58,18 +60,51 @@ class _ReluLayers(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         count = len(ctx.saved_tensors) // 2
         weights, (*inputs, out) = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
-        down = torch.ops.aten.threshold_backward(gradient, out, 0)
+        down = _relu_backward(gradient, out, torch.empty_like(out))
         gradients: list[Tensor] = []
         for depth in reversed(range(count)):
             bias = down.sum(0).float()
             gradients = [_weight_gradient(down, inputs[depth]), bias, *gradients]
             if depth:
                 down = down @ weights[depth]
-                torch.ops.aten.threshold_backward.grad_input(down, inputs[depth], 0, grad_input=down)
+                _relu_backward(down, inputs[depth], down)
         return (down @ weights[0] if ctx.needs_input_grad[0] else None), *gradients
 
 
 _relu_layers: Callable[..., Tensor] = _ReluLayers.apply
+
+
+def _relu_backward(gradient: Tensor, out: Tensor, into: Tensor) -> Tensor:
+    """Write the gradient where relu passed, and 0 elsewhere: of bf16, whose sign and order 16-bit integers share.
+
+    So nothing is converted to fp32 and back, which takes three times as long.
+    """
+    gradient, out, bits = (x.view(torch.int16) for x in (gradient, out, into))
+    torch.ops.aten.threshold_backward.grad_input(gradient, out, 0, grad_input=bits)
+    return into
+
+
+class _ReluInPlace(torch.autograd.Function):
+    """relu of bf16 in place, as integers for the same reason."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        torch.threshold_(x.view(torch.int16), MINUS_INFINITY, 0)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (out,) = ctx.saved_tensors
+        return _relu_backward(gradient, out, torch.empty_like(out))
+
+
+def relu_in_place(x: Tensor) -> Tensor:
+    """Apply relu, in bf16 on a CPU in a fifth of the time of `relu_`: (N, h)."""
+    of_cpu = x.dtype == torch.bfloat16 and x.device.type == "cpu"
+    relu: Callable[[Tensor], Tensor] = _ReluInPlace.apply
+    return relu(x) if of_cpu else x.relu_()
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:

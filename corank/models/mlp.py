@@ -19,7 +19,7 @@ from torch.nn import functional
 from corank.features.input_layout import Attended, Layout, event_columns
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.attention import Din, GraphHistory
-from corank.models.layers import ACTIVATIONS, Columns, activated_layers, linear
+from corank.models.layers import ACTIVATIONS, Columns, activated_layers, linear, relu_in_place
 from corank.models.named_axes import AxisNames, join, name_axes, name_event_columns, name_inputs, number
 from corank.models.settings.mlp import ITEM, TARGET, DcnSettings, LayerSettings, MlpSettings, TeacherSettings
 from corank.models.stage_io import StageInputs, StageOutput
@@ -253,7 +253,7 @@ class Mlp(StageModel):
         if self.norm is not None:
             first = self.norm(first.float()).to(first.dtype)
         # relu in place: nobody reads the sums again, and new memory for (C', h) takes longer than the pass
-        active = first.relu_() if self.activation == "relu" else ACTIVATIONS[self.activation](first)
+        active = relu_in_place(first) if self.activation == "relu" else ACTIVATIONS[self.activation](first)
         return functional.dropout(active, self.dropout, self.training)
 
 
