@@ -9,7 +9,7 @@ Letters: R requests · C candidates · I distinct items · B bags · V table row
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import cached_property, reduce
+from functools import cache, cached_property, reduce
 from operator import or_
 from typing import Any, Self, TypeVar
 
@@ -211,6 +211,12 @@ def csr(bags: Bags) -> Csr:
     )
 
 
+@cache
+def sorts_at_once() -> bool:
+    """Whether `stable_order` takes less time at once on this processor."""
+    return torch.cpu._is_amx_tile_supported()
+
+
 def group(keys: Ints) -> tuple[Ints, Ints, Ints]:
     """Group keys (V,).
 
@@ -218,7 +224,7 @@ def group(keys: Ints) -> tuple[Ints, Ints, Ints]:
         The distinct keys, ascending: (U,); where the positions of each begin, and the end: (U + 1,); the positions, in
         order within each key: (V,).
     """
-    order = stable_order(keys)
+    order = stable_order(keys, at_once=sorts_at_once())
     key = keys.take(order)
     new = np.ones(len(key), dtype=np.bool_)
     np.not_equal(key[1:], key[:-1], out=new[1:])

@@ -1,11 +1,12 @@
 """Batches against the packed arrays they are read from."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from corank.batches.batch import Batch, Csr
+from corank.batches.batch import Batch, Csr, group
 from corank.batches.reader import Reader
 from corank.core.ragged import Rows
 from corank.data.packed.dataset import PackedDataset
@@ -149,3 +150,16 @@ def test_an_epoch_holds_each_request_once_in_an_order_of_its_own(packed: PackedD
     assert same(first, again)
     assert not same(first, second)
     assert not same(first, list(Reader(packed, "train", SIZE, seed=4).read_shuffled(0)))
+
+
+def test_keys_are_grouped_alike_however_they_are_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = np.random.default_rng(0).integers(-5, 70_000, 2_000).astype(np.int32) // 40
+    grouped = []
+    for at_once in (False, True):
+        monkeypatch.setattr("corank.batches.batch.sorts_at_once", partial(bool, at_once))
+        grouped.append(group(keys))
+    for one, other in zip(*grouped, strict=True):
+        assert one.dtype == other.dtype == np.int32
+        np.testing.assert_array_equal(one, other)
+    distinct, start, order = grouped[0]
+    np.testing.assert_array_equal(keys[order], np.repeat(distinct, np.diff(start)))

@@ -67,7 +67,10 @@ def test_top_k_leaves_out_nan(k: int) -> None:
     assert top_k(scores[:0], k).tolist() == []
 
 
-@given(st.lists(st.integers(-(2**31), 2**31 - 1)))
-def test_equal_keys_keep_their_order(values: list[int]) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+@given(values=st.lists(st.integers(-(2**31), 2**31 - 1)))
+def test_equal_keys_keep_their_order(values: list[int], at_once: bool) -> None:
     keys = np.array(values * 2, np.int32)
-    assert stable_order(keys).tolist() == np.argsort(keys, kind="stable").tolist()
+    order = stable_order(keys, at_once)
+    assert order.dtype == np.int64
+    assert order.tolist() == np.argsort(keys, kind="stable").tolist()

@@ -17,7 +17,7 @@ from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
 from corank.losses.unexposed import UnexposedLoss
 from corank.models.joint import JointModel
-from corank.models.layers import activated, activated_layers, linear
+from corank.models.layers import activated, activated_layers, linear, relu_in_place
 from corank.models.settings.mlp import DcnSettings, DinSettings, MlpSettings, TeacherSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.two_tower import Tower
@@ -95,6 +95,23 @@ def test_fused_relu_has_the_gradient_of_the_plain_one(width: int) -> None:
         outcomes.append((out.detach(), leaf.grad, layer.weight.grad, layer.bias.grad))
     for ours, plain in zip(*outcomes, strict=True):
         torch.testing.assert_close(ours, plain, rtol=2e-2, atol=2e-2)
+
+
+def test_relu_on_integers_has_the_numbers_of_the_plain_one() -> None:
+    """Of every number of bf16, and of NaN; forward and backward."""
+    every = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16)
+    upstream = torch.linspace(-3, 3, 2**16).bfloat16()
+    outcomes = []
+    for relu in (relu_in_place, torch.relu_):
+        leaf = every.clone().requires_grad_()
+        out = relu(leaf * 1)
+        out.backward(upstream)
+        outcomes.append((out.detach(), leaf.grad))
+    (ours, our_gradient), (plain, gradient) = outcomes
+    assert gradient is not None and our_gradient is not None
+    torch.testing.assert_close(ours, plain, rtol=0, atol=0, equal_nan=True)
+    number = ~every.isnan()
+    assert torch.equal(our_gradient[number], gradient[number])
 
 
 @pytest.mark.precision
