@@ -269,6 +269,11 @@ def concat_vectors(parts: Sequence[Vectors]) -> Vectors:
     return first.concat(*others)
 
 
+def _take(columns: NDArray[Any], index: Index) -> NDArray[Any]:
+    """Select rows by position, ten times as fast as columns[index]; of no columns that takes a fifth of the time."""
+    return columns.take(index, axis=0) if columns.shape[1] else columns[index]
+
+
 @dataclass(frozen=True)
 class Rows:
     """N encoded rows of one placement, features in the order of `Schema.placed`."""
@@ -283,8 +288,7 @@ class Rows:
 
     def take(self, index: Index) -> Self:
         """Select rows by position."""
-        # ten times as fast as ids[index]
-        ids, numbers = self.ids.take(index, axis=0), self.numbers.take(index, axis=0)
+        ids, numbers = _take(self.ids, index), _take(self.numbers, index)
         lists = tuple(values.take(index) for values in self.lists)
         return type(self)(ids, numbers, lists, tuple(values.take(index) for values in self.vectors))
 

@@ -122,7 +122,7 @@ class Group:
 
     def bags(self, rows: Rows) -> Bags:
         """The table rows that `rows` reads, bag by bag in the order (row, feature)."""
-        single = rows.ids[:, self.ids] + self.offsets
+        single = self._codes(rows)
         if not self.lists:
             return Bags(single.ravel(), None, None, single.size)
         length = self._lengths(rows)
@@ -144,11 +144,15 @@ class Group:
     def embed(self, rows: Rows, table: Floats, out: Floats, few: bool = False) -> None:
         """Compute the sums of `bags` without torch, into `out`: (N, width); `few` as in `embed_rows`."""
         end = len(self.ids) * self.dim
-        ids = rows.ids if len(self.ids) == rows.ids.shape[1] else rows.ids[:, self.ids]
-        out[:, :end] = table.take(ids + self.offsets, axis=0).reshape(len(ids), end)
+        out[:, :end] = table.take(self._codes(rows), axis=0).reshape(len(rows), end)
         for listed in self.lists:
             _pool(table, rows.lists[listed.index], listed, out[:, end : end + self.dim], few)
             end += self.dim
+
+    def _codes(self, rows: Rows) -> Ints:
+        """The table row of each id: (N, f)."""
+        ids = rows.ids if len(self.ids) == rows.ids.shape[1] else rows.ids[:, self.ids]
+        return ids + self.offsets
 
     def _lengths(self, rows: Rows) -> Ints:
         length = np.ones((len(rows), len(self.ids) + len(self.lists)), dtype=np.int32)
