@@ -68,7 +68,7 @@ def train_speed(code: Checkout, config: Path, run: Path) -> float:
 
 
 @contextmanager
-def repeating(code: Checkout, program: str, *arguments: Path) -> Iterator[subprocess.Popen[str]]:
+def repeating(code: Checkout, program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """A process that does for every line that it reads what its program says, and prints the time."""
     environment = os.environ | {"PYTHONPATH": str(code.root), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-P", "-c", program, *map(str, arguments)]
