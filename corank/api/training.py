@@ -28,6 +28,7 @@ from corank.core.objects import Location, PathOrUrl, parse_location
 from corank.core.options import Option, Overrides
 from corank.core.reports import Report
 from corank.core.view import Section
+from corank.data.packing.packs import is_past
 from corank.distributed.launch_environment import is_first, is_started_here
 from corank.engine.base import Engine, open_engine
 from corank.training.callbacks import Callback, check_callbacks
@@ -282,7 +283,7 @@ class _Training:
                 return self._prepare(run, ranks)
 
             goes_on, begin = ranks.first_does(prepare, "preparation by the first rank")
-            packed = packed_data.open_packed(run.config, run.base)
+            packed = packed_data.open_packed(run.config, run.base, is_past)
             run = replace(run, config=plan_packed(run.config, packed))
             rank_agreement.require_agreement(ranks, run.config, packed)
             plan = None

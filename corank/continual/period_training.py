@@ -25,6 +25,7 @@ from corank.continual.setup import BUNDLE, PACKED, RUN, DailySetup, PeriodSteps
 from corank.core.files import write_text
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import find_versions, hash_versions
+from corank.data.packing.packs import mark_continued
 from corank.serving.funnel.funnel import Funnel
 from corank.training.drift.drift import measure_drift
 from corank.training.export import export_bundle
@@ -163,6 +164,7 @@ class PeriodTraining:
     def _pack(self) -> dict[str, Any]:
         """Pack the period. Returns where, relative to the period's folder, and candidates by split."""
         packed = self._open_packed()
+        mark_continued(str(packed.location))  # the next period will, and the log grows while this one trains
         rows = {name: sum(s.candidates for s in shards) for name, shards in packed.manifest.splits.items()}
         return {"location": os.path.relpath(str(packed.location), self.folder), "rows": rows}
 

@@ -30,6 +30,7 @@ from corank.data.packing.packs import (
     continued_folder,
     find_continued,
     find_staleness,
+    is_past,
     mark_continued,
     open_features,
     pack_features,
@@ -203,7 +204,7 @@ def open_or_pack(
                     f"packing what came since {format_time(earlier.through)}, as `corank pack --from` does"
                 )
                 return pack_config(config, base, report, engine, earlier)
-            return open_packed(config, base)
+            return open_packed(config, base, is_past)
     else:
         try:
             return open_packed(config, base)

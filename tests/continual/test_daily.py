@@ -221,6 +221,27 @@ def test_a_skipped_period_is_not_trained_and_the_next_begins_after_the_live_one(
 
 
 @pytest.mark.slow
+def test_rows_that_arrive_while_the_first_period_trains_are_of_the_next(tmp_path: Path, world: Path) -> None:
+    """Files arrive all the time: each minute of a minute loop, and hours of them while the whole log is trained."""
+    for name in ("items.parquet", "users.parquet", "config.yaml"):
+        shutil.copy(world / name, tmp_path / name)
+    shutil.copytree(world / "days", tmp_path / "days")
+    (tmp_path / "log").mkdir()
+    deliver(tmp_path, "before")
+    deliver(tmp_path, DAYS[0])
+
+    def arrive(line: str) -> None:
+        if line == f"{DAYS[0]}: training":
+            deliver(tmp_path, DAYS[1])
+
+    assert corank.daily(write_settings(tmp_path), report=arrive).refused is None
+    assert corank.daily(tmp_path / "daily.yaml").refused is None
+    first, second = DailyHistory(tmp_path / "daily").records
+    assert (first.decision, second.decision) == ("live", "live")
+    assert first.rows == DailyHistory(world / "daily").records[0].rows
+
+
+@pytest.mark.slow
 def test_a_period_exports_by_the_template_of_the_live_run(two_days: Path) -> None:
     first, second = (Run.open(two_days / "daily" / "periods" / day / "run") for day in DAYS[:2])
     assert second.templates.before == first.templates.beside
