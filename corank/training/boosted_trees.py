@@ -23,7 +23,8 @@ from corank.core.reports import Progress
 from corank.core.types import Floats
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.shard import Shard
-from corank.distributed.ranks import BUCKETS, Ranks, RowShards
+from corank.distributed.ranks import Ranks
+from corank.distributed.row_shards import BUCKETS, RowShards
 from corank.features.input_layout import Layout, embed_rows
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.joint import JointModel

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from corank.distributed.ranks import RowShards
+from corank.distributed.row_shards import RowShards
 from corank.models.tables.builder import draw_rows
 
 UNTRAINED = np.array([0, 1, 300, 301], dtype=np.int32)

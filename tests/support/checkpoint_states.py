@@ -20,7 +20,8 @@ from torch import Tensor
 from corank.core.artifact import ArtifactWriter
 from corank.core.errors import CorankError
 from corank.distributed.process_group import join_ranks
-from corank.distributed.ranks import Ranks, RowShards
+from corank.distributed.ranks import Ranks
+from corank.distributed.row_shards import RowShards
 from corank.training.checkpoints.checkpoint import Checkpoint, SplitTable, TablePart
 from corank.training.checkpoints.checkpoint_files import CheckpointWriter, save
 from corank.training.config.config_file import read

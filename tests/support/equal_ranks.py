@@ -21,7 +21,8 @@ from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
 from corank.datasets.feed.simulate import simulate_world
 from corank.distributed.process_group import join_ranks
-from corank.distributed.ranks import Ranks, RowShards
+from corank.distributed.ranks import Ranks
+from corank.distributed.row_shards import RowShards
 from corank.training.config.config import Config
 from corank.training.run import Run
 from corank.training.trainer import Trainer

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from corank.batches.batch import TableLookup
 from corank.core.types import Ints
-from corank.distributed.ranks import BUCKETS, Pending, Ranks, RowShards
+from corank.distributed.ranks import Pending, Ranks
+from corank.distributed.row_shards import BUCKETS, RowShards
 from corank.features.input_layout import Layout
 from corank.models.tables.embedding import Tables, row_gradient, sum_rows
 from corank.models.tables.row_exchange import GradientSum, RowExchange, RowUnion

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from corank.batches.batch import Csr, TableLookup
-from corank.distributed.ranks import BUCKETS
+from corank.distributed.row_shards import BUCKETS
 
 
 def gather(matrix: Tensor, row: Tensor) -> Tensor:

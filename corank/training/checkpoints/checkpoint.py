@@ -21,7 +21,7 @@ from torch import Tensor
 
 from corank.core.errors import CheckpointError
 from corank.core.formatting import shorten
-from corank.distributed.ranks import BUCKETS, RowShards
+from corank.distributed.row_shards import BUCKETS, RowShards
 
 Count = Annotated[int, Strict(), Ge(0), Le(2**48)]
 Figures = list[dict[str, Annotated[float, Strict()] | None]]

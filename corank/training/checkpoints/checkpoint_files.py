@@ -38,7 +38,8 @@ from corank.core.errors import CheckpointError, ConfigError, CorankError
 from corank.core.files import atomic_file, open_regular_file, parse_json, read_regular_file, sync
 from corank.core.settings import Settings, validate
 from corank.data.packed.dataset import PackedDataset
-from corank.distributed.ranks import BUCKETS, Ranks, RowShards
+from corank.distributed.ranks import Ranks
+from corank.distributed.row_shards import BUCKETS, RowShards
 from corank.training.checkpoints.checkpoint import (
     ALL_BUCKETS,
     Checkpoint,

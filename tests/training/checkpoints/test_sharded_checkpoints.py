@@ -14,7 +14,8 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_into
 
 from corank.core.artifact import read_manifest
 from corank.core.errors import CheckpointError
-from corank.distributed.ranks import BUCKETS, Ranks, RowShards
+from corank.distributed.ranks import Ranks
+from corank.distributed.row_shards import BUCKETS, RowShards
 from corank.training.checkpoints.checkpoint import ALL_BUCKETS, TableRows
 from corank.training.checkpoints.checkpoint_files import CheckpointManifest, load
 from corank.training.run import Run
