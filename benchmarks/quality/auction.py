@@ -23,7 +23,8 @@ from benchmarks import harness
 from benchmarks.quality.arena import Figures, spread
 from corank.core.types import Doubles
 from corank.datasets.feed.simulate import simulate_world
-from corank.evaluation.predict import Predictions, predict_split, read_truth
+from corank.evaluation.predict import predict_split
+from corank.evaluation.predictions import Predictions, read_truth
 from corank.metrics.point import truth_auc
 from corank.training.run import Run
 

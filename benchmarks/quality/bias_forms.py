@@ -29,7 +29,8 @@ from benchmarks import harness
 from benchmarks.quality.arena import Arena, Figures, kept, spread, world
 from benchmarks.quality.prerank_structures import SIDES, imported
 from benchmarks.quality.selection_bias_arms import KEEP, TOP
-from corank.evaluation.predict import predict_split, read_truth
+from corank.evaluation.predict import predict_split
+from corank.evaluation.predictions import read_truth
 from corank.metrics.cascade import recall
 from corank.metrics.point import auc, truth_auc
 from corank.models.two_tower import Towers

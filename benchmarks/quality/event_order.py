@@ -24,7 +24,8 @@ from benchmarks.quality.arena import Arena, Figures, kept, spread
 from corank.core.settings import validate
 from corank.data.packing.pack import pack_log
 from corank.datasets.feed.simulate import simulate_world
-from corank.evaluation.predict import predict_split, read_truth
+from corank.evaluation.predict import predict_split
+from corank.evaluation.predictions import read_truth
 from corank.metrics.point import truth_auc
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain, read

@@ -33,7 +33,8 @@ from corank.datasets.feed.production import examination
 from corank.datasets.feed.simulate import simulate_world
 from corank.evaluation.inputs import CascadeRows
 from corank.evaluation.measures import cascade_rows
-from corank.evaluation.predict import predict_split, read_truth
+from corank.evaluation.predict import predict_split
+from corank.evaluation.predictions import read_truth
 from corank.metrics.intervals import interval
 from corank.metrics.measure import RatioMeasure
 from corank.metrics.metric import METRICS

@@ -38,7 +38,8 @@ from corank.analysis.logged_request import logged_request
 from corank.core.calibration import Platt
 from corank.core.settings import validate
 from corank.datasets.kuairand import import_kuairand
-from corank.evaluation.predict import predict_split, read_truth
+from corank.evaluation.predict import predict_split
+from corank.evaluation.predictions import read_truth
 from corank.metrics.cascade import recall
 from corank.metrics.point import auc, truth_auc
 from corank.serving.funnel.funnel import Funnel

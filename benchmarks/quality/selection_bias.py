@@ -55,7 +55,8 @@ from benchmarks.quality.selection_bias_arms import (
     with_negatives,
 )
 from corank.core.types import Floats
-from corank.evaluation.predict import Predictions, predict_split, read_truth
+from corank.evaluation.predict import predict_split
+from corank.evaluation.predictions import Predictions, read_truth
 from corank.metrics.cascade import joint_recall, recall
 from corank.metrics.intervals import replicates
 from corank.metrics.point import auc, truth_auc

@@ -23,7 +23,7 @@ from corank.data.log_rows import find_truth, request_columns, truth_columns
 from corank.data.tables import Table
 from corank.engine.base import open_engine
 from corank.evaluation.measures import Evaluation, evaluate_predictions
-from corank.evaluation.predict import Predictions, Truth
+from corank.evaluation.predictions import Predictions, Truth
 from corank.features.log_schema import (
     ITEM,
     LEVEL,

@@ -19,7 +19,7 @@ from corank.data.packed.dataset import PackedDataset
 from corank.evaluation import predict
 from corank.evaluation.groups import group_candidates, select_candidates
 from corank.evaluation.measures import Evaluation, evaluate_predictions, render
-from corank.evaluation.predict import Calibrators, Predictions, Truth
+from corank.evaluation.predictions import Calibrators, Predictions, Truth
 from corank.models.joint import JointModel
 from corank.models.settings.stage import StageSettings
 from corank.training.run import Run

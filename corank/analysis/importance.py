@@ -26,7 +26,7 @@ from corank.core.ragged import Rows
 from corank.core.reports import Progress, Report
 from corank.core.types import Doubles, Floats, Longs
 from corank.data.packed.dataset import PackedDataset
-from corank.evaluation.predict import Calibrators
+from corank.evaluation.predictions import Calibrators
 from corank.features.encoding import RowFeatures
 from corank.features.schema import Schema
 from corank.metrics.intervals import replicates

@@ -30,7 +30,7 @@ from corank.core.types import Floats, Longs
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.derived_columns import encode_features, plan_features
 from corank.data.packed.history import attribute_codes
-from corank.evaluation.predict import Calibrators
+from corank.evaluation.predictions import Calibrators
 from corank.features.encoders import split_record
 from corank.features.input_layout import TableSet, embed_rows
 from corank.features.operands import OperandRows

@@ -17,7 +17,7 @@ from corank.core.errors import DataError
 from corank.core.ordering import top_k
 from corank.core.types import Doubles, Longs, Numbers
 from corank.data.packed.dataset import PackedDataset
-from corank.evaluation.predict import stage_values
+from corank.evaluation.predictions import stage_values
 from corank.serving.conformance import difference
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request

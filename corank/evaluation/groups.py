@@ -17,7 +17,7 @@ from corank.core.settings import describe_unknown
 from corank.core.types import Index
 from corank.data.log_rows import key_columns, request_columns, scan_log
 from corank.data.packed.dataset import PackedDataset
-from corank.evaluation.predict import Predictions, Truth
+from corank.evaluation.predictions import Predictions, Truth
 from corank.features.log_schema import ITEM
 from corank.metrics.requests import Requests
 

@@ -13,7 +13,7 @@ from scipy.special import expit
 
 from corank.core.calibration import Platt
 from corank.core.types import Floats
-from corank.evaluation.predict import EvaluatedStage, Predictions
+from corank.evaluation.predictions import EvaluatedStage, Predictions
 from corank.metrics.cascade import cascade_ranks
 from corank.metrics.inputs import Inputs
 

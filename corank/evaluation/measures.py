@@ -13,7 +13,7 @@ from scipy.special import expit
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
 from corank.evaluation.inputs import CascadeRows, candidate_inputs, exposed_inputs
-from corank.evaluation.predict import (
+from corank.evaluation.predictions import (
     Calibrators,
     EvaluatedStage,
     Predictions,

@@ -1,12 +1,8 @@
-"""The logits that a model gives the candidates of a split, and the numbers by which stages order them.
+"""The logits that a model gives the candidates of a split."""
 
-Letters: C candidates.
-"""
-
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,42 +12,13 @@ from safetensors.numpy import load, save
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population
-from corank.core.calibration import Platt
-from corank.core.errors import DataError
-from corank.core.ordering import Formula, stage_value
 from corank.core.reports import Progress
 from corank.core.time import day_numbers
-from corank.core.types import Floats, Longs
 from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
+from corank.evaluation.predictions import Predictions, read_propensities
 from corank.metrics.requests import Requests
 from corank.models.joint import JointModel
-
-Logits = dict[str, dict[str, Floats]]
-"""Stage → label → (C,)."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Logits of a split's candidates, with their columns of the log; request-major, in the order of the log."""
-
-    logits: Logits
-    requests: Requests
-    day: Longs
-    """The day of each request in the log's time zone, counted from 1970-01-01: (R,)."""
-    level: NDArray[np.uint8]
-    """The code of the deepest level that a candidate reached: (C,)."""
-    exposed: NDArray[np.bool_]
-    """(C,)"""
-    labels: dict[str, NDArray[np.int8]]
-    """Label → 1, 0, or −1 where unknown, as it is for all that was not shown: (C,)."""
-    weight: Floats
-    """(C,)"""
-    columns: dict[str, Floats] = field(default_factory=dict)
-    """Column of `data.columns` → (C,)."""
-    propensity: Floats | None = None
-    """The probability of exposure, NaN outside of the random bucket: (C,). None if the config names no
-    `data.propensity`, or not all candidates are predicted."""
 
 
 def predict_split(
@@ -131,12 +98,6 @@ def predict_by_ranks(
     )
 
 
-def read_propensities(packed: PackedDataset, split: str) -> Floats | None:
-    """Read the propensities of a split: (C,), NaN outside of the random bucket; None if the config names none."""
-    parts = [shard.propensity for shard in packed.splits[split]]
-    return None if parts[0] is None else np.concatenate([part for part in parts if part is not None])
-
-
 @contextmanager
 def _evaluation_mode(model: JointModel) -> Iterator[None]:
     """The model without dropout, in fp32, and without gradients; then as it was before."""
@@ -177,81 +138,3 @@ def _predict_batch(model: JointModel, batch: Batch, names: Sequence[str]) -> dic
     columns |= {f"label.{name}": values.numpy().astype(np.int8) for name, values in batch.labels.items()}
     columns |= {f"column.{name}": values.numpy() for name, values in batch.columns.items()}
     return logits | columns
-
-
-Calibrators = dict[str, dict[str, Platt]]
-"""Stage → label → calibrator."""
-Truth = dict[str, Floats]
-"""Label → known click probability (C,); empty unless the world is simulated."""
-
-
-class EvaluatedStage(Protocol):
-    """The facts of a stage that evaluation needs: of a config's settings, or of a bundle."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def labels(self) -> Sequence[str]:
-        """The labels that it predicts."""
-
-    @property
-    def main(self) -> str:
-        """The label whose positives it is evaluated by."""
-
-    @property
-    def cuts(self) -> Sequence[str]:
-        """Levels of the log whose candidates it cut."""
-
-    @property
-    def keep(self) -> int:
-        """How many candidates it keeps."""
-
-    @property
-    def value(self) -> str:
-        """The formula that it orders by, as text."""
-
-    def ordering(self, columns: Collection[str]) -> Formula:
-        """Its value, parsed, over its labels and the data's `columns`."""
-
-
-def read_truth(packed: PackedDataset, split: str) -> Truth:
-    """Read the truth table of a split, which only evaluation reads."""
-    shards = packed.splits[split]
-    return {label: np.concatenate([shard.truth[label] for shard in shards]) for label in shards[0].truth}
-
-
-def order_scores(
-    predictions: Predictions, stage: EvaluatedStage, calibrators: Mapping[str, Platt]
-) -> NDArray[np.floating]:
-    """Compute what a stage orders by: its value, or, if that is a single label, the logit, in the same order: (C,).
-
-    Raises DataError if a value is not finite.
-    """
-    label = stage.ordering(predictions.columns).single
-    return predictions.logits[stage.name][label] if label else stage_values(predictions, stage, calibrators)
-
-
-def stage_values(
-    predictions: Predictions, stage: EvaluatedStage, calibrators: Mapping[str, Platt]
-) -> NDArray[np.floating]:
-    """Compute a stage's value of each candidate: (C,). Raises DataError if one is not finite."""
-    value, logits = stage.ordering(predictions.columns), predictions.logits[stage.name]
-    values = stage_value(value, logits, calibrators, predictions.columns)
-    odd = np.flatnonzero(~np.isfinite(values))
-    if len(odd):
-        raise DataError(
-            f"stages.{stage.name}.value: {stage.value!r} is {values[odd[0]]} for candidate {odd[0]} of the split; "
-            "look for zeros below a division, and for extreme numbers among data.columns"
-        )
-    return values
-
-
-def true_values(predictions: Predictions, stage: EvaluatedStage, truth: Truth) -> Floats | None:
-    """Compute a stage's value from the true probabilities of its labels: (C,); None if one is not known."""
-    value = stage.ordering(predictions.columns)
-    if any(label in value.names and label not in truth for label in stage.labels):
-        return None
-    values: Floats = value(predictions.columns | truth).astype(np.float32)
-    return values

@@ -28,7 +28,7 @@ from corank.core.subnormal import SMALLEST, flush_subnormals
 from corank.core.time import format_time
 from corank.core.types import Floats
 from corank.data.packed.dataset import PackedDataset, prior_folder
-from corank.evaluation.predict import Calibrators
+from corank.evaluation.predictions import Calibrators
 from corank.features.input_layout import Layout, TableSet
 from corank.features.priors import PriorSnapshots
 from corank.models.joint import JointModel

@@ -29,7 +29,7 @@ from corank.core.errors import BundleError
 from corank.core.ordering import Formula
 from corank.core.subnormal import flush_subnormals
 from corank.core.types import Numbers
-from corank.evaluation.predict import Calibrators
+from corank.evaluation.predictions import Calibrators
 from corank.features.input_layout import Layout, event_width
 from corank.models.joint import JointModel
 from corank.models.settings.stage import PARTS, StageSettings

@@ -38,7 +38,7 @@ from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import SETS, PackManifest, list_packs, packed_settings
 from corank.data.packing.packs import is_past
 from corank.distributed.ranks import Ranks
-from corank.evaluation.predict import Calibrators
+from corank.evaluation.predictions import Calibrators
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.models.joint import JointModel

@@ -14,7 +14,8 @@ from corank.core.errors import DivergedError
 from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import ALONE, Ranks
 from corank.evaluation.inputs import exposed_inputs
-from corank.evaluation.predict import Calibrators, Predictions, predict_by_ranks
+from corank.evaluation.predict import predict_by_ranks
+from corank.evaluation.predictions import Calibrators, Predictions
 from corank.metrics.metric import validation_metrics
 from corank.models.joint import JointModel
 from corank.training.boosted_trees import add_tree_scores, fit_stage_trees

@@ -22,7 +22,7 @@ from corank.core.types import Longs
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.packs import open_with_features
 from corank.distributed.row_shards import BUCKETS, RowShards
-from corank.evaluation.predict import Calibrators
+from corank.evaluation.predictions import Calibrators
 from corank.features.row_map import FRESH, PackingMap, RowMap
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint import Checkpoint, TableRows

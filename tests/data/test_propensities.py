@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from corank.evaluation.predict import read_propensities
+from corank.evaluation.predictions import read_propensities
 from corank.features.kinds.id import IdFeature
 from tests.support.packing import World
 from tests.support.predictions import IDENTITY, LEVELS, STAGES, document_of, predictions

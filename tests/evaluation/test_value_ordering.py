@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from corank.core.calibration import Platt
 from corank.core.errors import DataError, RequestError
-from corank.evaluation.predict import order_scores, stage_values
+from corank.evaluation.predictions import order_scores, stage_values
 from corank.serving.funnel.request import Request
 from tests.support.cases import Case
 from tests.support.configs import TEXT, refused

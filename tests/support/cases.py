@@ -20,7 +20,7 @@ from corank.core.artifact import ArtifactWriter
 from corank.core.calibration import Platt
 from corank.data.packed.dataset import PackedDataset, prior_folder
 from corank.distributed.ranks import Ranks
-from corank.evaluation.predict import Calibrators
+from corank.evaluation.predictions import Calibrators
 from corank.models.joint import JointModel
 from corank.serving.funnel.funnel import Funnel
 from corank.training.config.config import Config

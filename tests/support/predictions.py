@@ -7,7 +7,7 @@ import numpy as np
 
 from corank.core.calibration import Platt
 from corank.evaluation.measures import evaluate_predictions, render
-from corank.evaluation.predict import Calibrators, Predictions
+from corank.evaluation.predictions import Calibrators, Predictions
 from corank.metrics.requests import Requests
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings

@@ -11,7 +11,7 @@ import torch
 import corank
 from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError
-from corank.evaluation.predict import Calibrators
+from corank.evaluation.predictions import Calibrators
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.checkpoints.training_state import model_state

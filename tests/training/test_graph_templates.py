@@ -20,7 +20,7 @@ import torch
 
 from corank.core.artifact_cache import CACHE
 from corank.core.calibration import Platt
-from corank.evaluation.predict import Calibrators
+from corank.evaluation.predictions import Calibrators
 from corank.models.joint import JointModel
 from corank.models.mlp import Mlp
 from corank.training import onnx_graphs

@@ -23,7 +23,7 @@ from corank.core.types import Doubles
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.inputs import CascadeRows, candidate_inputs, exposed_inputs
 from corank.evaluation.measures import cascade_rows
-from corank.evaluation.predict import Calibrators, Predictions, Truth, order_scores
+from corank.evaluation.predictions import Calibrators, Predictions, Truth, order_scores
 from corank.metrics.inputs import Inputs, Population
 from corank.metrics.intervals import replicates
 from corank.metrics.measure import Measure, RatioMeasure
