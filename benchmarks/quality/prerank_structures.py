@@ -49,7 +49,8 @@ from corank.training.config.config import Config
 from corank.training.config.config_file import plain, read
 from corank.training.device import keep_freed_memory
 from corank.training.export import export_bundle
-from corank.training.run import Run, build_model
+from corank.training.model_building import build_model
+from corank.training.run import Run
 
 HIDDEN, D = [128, 64], 32
 SIDES = {"query": [*HIDDEN, D], "item": [*HIDDEN, D]}

@@ -28,7 +28,8 @@ from corank.core.errors import BundleError, CheckpointError
 from corank.datasets.feed.simulate import simulate_world
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.checkpoints.checkpoint_files import exists, load
+from corank.training.checkpoints.checkpoint_files import load
+from corank.training.checkpoints.manifest import exists
 from corank.training.run import Run
 
 PROGRAM = [sys.executable, "-c", "from corank.cli.main import main; main()"]

@@ -43,9 +43,10 @@ from corank.training.config.config import Config
 from corank.training.config.config_file import read
 from corank.training.device import device, keep_freed_memory, precision
 from corank.training.export import export_bundle
+from corank.training.model_building import build_model
 from corank.training.optimisers import optimisers
 from corank.training.packed_data import pack_config
-from corank.training.run import Run, build_model
+from corank.training.run import Run
 
 REQUESTS = 128
 

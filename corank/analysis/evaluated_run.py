@@ -6,24 +6,37 @@ Letters: C candidates.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
+from corank.core.lazy import lazy
 from corank.core.objects import Location
 from corank.core.reports import Progress
 from corank.core.types import Floats
 from corank.data.packed.dataset import PackedDataset
-from corank.evaluation import predict
 from corank.evaluation.groups import group_candidates, select_candidates
 from corank.evaluation.measures import Evaluation, evaluate_predictions, render
-from corank.evaluation.predictions import Calibrators, Predictions, Truth
-from corank.models.joint import JointModel
+from corank.evaluation.predictions import (
+    Calibrators,
+    Predictions,
+    Truth,
+    order_scores,
+    read_truth,
+    true_values,
+)
 from corank.models.settings.stage import StageSettings
 from corank.training.run import Run
-from corank.training.weight_transfer import JudgedRun
+
+if TYPE_CHECKING:
+    from corank.evaluation import predict
+    from corank.models.joint import JointModel
+    from corank.training import weight_transfer
+else:  # what predicts: the figures of what is predicted need no torch
+    predict = lazy("corank.evaluation.predict")
+    weight_transfer = lazy("corank.training.weight_transfer")
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,7 @@ class EvaluatedRun:
     run: Run
     split: str
     packed: PackedDataset
-    model: JointModel
+    model: "JointModel"
     calibrators: Calibrators
     predictions: Predictions
     on: Location | None = None
@@ -48,7 +61,7 @@ class EvaluatedRun:
     @cached_property
     def truth(self) -> Truth:
         """The true probabilities of the split, as far as they are known. Raises DataError."""
-        return predict.read_truth(self.packed, self.split)
+        return read_truth(self.packed, self.split)
 
     @cached_property
     def evaluation(self) -> Evaluation:
@@ -72,12 +85,12 @@ class EvaluatedRun:
 
     def ranks(self, stage: StageSettings) -> NDArray[np.int64]:
         """Rank of each candidate within its request, 0 the best: (C,)."""
-        scores = predict.order_scores(self.predictions, stage, self.calibrators[stage.name])
+        scores = order_scores(self.predictions, stage, self.calibrators[stage.name])
         return self.predictions.requests.ranks(scores)
 
     def true_value(self, stage: StageSettings) -> Floats | None:
         """The stage's value computed from the true probabilities: (C,); None if the truth is unknown."""
-        return predict.true_values(self.predictions, stage, self.truth)
+        return true_values(self.predictions, stage, self.truth)
 
 
 def evaluate_run(
@@ -122,7 +135,7 @@ def predict_run(
         _require_split(packed, split)
         model, calibrators = run.model(packed)
     else:
-        judged = JudgedRun.on(run, on)
+        judged = weight_transfer.JudgedRun.on(run, on)
         packed, model, calibrators, lost = judged.packed, judged.model, judged.calibrators, judged.lost
         _require_split(packed, split)
     packed.verify([split])

@@ -16,6 +16,8 @@ from corank.core.types import Ints, Longs
 
 BUCKETS = 256
 """Buckets of a table; no more ranks than that can share one."""
+ALL_BUCKETS = range(BUCKETS)
+"""The buckets of a rank that holds whole tables."""
 
 
 @dataclass(frozen=True)

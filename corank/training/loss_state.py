@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from corank.core.errors import ConfigError
-from corank.distributed.ranks import BUCKETS, Ranks, RowShards
+from corank.distributed.ranks import Ranks
+from corank.distributed.row_shards import BUCKETS, RowShards
 from corank.losses.total import TotalLoss
 from corank.models.stage_io import StageOutput
 from corank.training.checkpoints.checkpoint import (

@@ -17,11 +17,11 @@ Removal of packed data that neither a config nor the runs next to it use.
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import TypeAdapter
 
@@ -30,30 +30,16 @@ from corank.core.artifact_cache import open_artifact
 from corank.core.errors import BusyError, CheckpointError, ConfigError, CorankError, DataError
 from corank.core.files import remove_abandoned
 from corank.core.formatting import shorten
+from corank.core.lazy import lazy
 from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock
 from corank.core.objects import Location, parse_location
 from corank.core.reports import Report
-from corank.data.log_rows import LAST_POSITION
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import SETS, PackManifest, list_packs, packed_settings
 from corank.data.packing.packs import is_past
-from corank.distributed.ranks import Ranks
 from corank.evaluation.predictions import Calibrators
-from corank.features.encoders import Encoders
-from corank.features.input_layout import Layout
-from corank.models.joint import JointModel
-from corank.models.tables.builder import TableBuilder
-from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.checkpoint_files import (
-    CheckpointWriter,
-    config_facts,
-    exists,
-    load,
-    load_matching,
-    remove,
-    require_facts,
-)
-from corank.training.checkpoints.training_state import model_state, restore_model
+from corank.training.checkpoints.facts import config_facts, require_facts
+from corank.training.checkpoints.manifest import exists, remove
 from corank.training.config.config import Config
 from corank.training.config.config_file import from_plain, plain
 from corank.training.config.yaml_values import change_values
@@ -61,6 +47,17 @@ from corank.training.graph_templates import Templates
 from corank.training.packed_data import local_root, open_packed, packed_location
 from corank.training.run_file import RUN_FILE, TRACKING, Origin, RunFile
 from corank.training.run_publisher import RunManifest
+
+if TYPE_CHECKING:
+    from corank.models.joint import JointModel
+    from corank.training import model_building
+    from corank.training.checkpoints import checkpoint_files, training_state
+    from corank.training.checkpoints.checkpoint import Checkpoint
+    from corank.training.checkpoints.checkpoint_files import CheckpointWriter
+else:  # what has tensors: a run's config, packed data and figures are read without torch
+    model_building = lazy("corank.training.model_building")
+    checkpoint_files = lazy("corank.training.checkpoints.checkpoint_files")
+    training_state = lazy("corank.training.checkpoints.training_state")
 
 _CALIBRATORS: TypeAdapter[Calibrators] = TypeAdapter(Calibrators)
 CHECKPOINTS = ("model", "latest", "best")
@@ -211,7 +208,7 @@ class Run:
         """Whether training has ended and the model is written."""
         return exists(self.checkpoint)
 
-    def trained(self, packed: PackedDataset) -> Checkpoint:
+    def trained(self, packed: PackedDataset) -> "Checkpoint":
         """Load the trained model's checkpoint. Raises CheckpointError if there is none, or it is of another packing."""
         if not self.finished:
             holder = LockHolder.read(self.folder / LOCK)
@@ -219,42 +216,42 @@ class Run:
             raise CheckpointError(
                 f"{self.folder}: training has not finished; {busy}go on with `corank train --resume`"
             )
-        return load_matching(self.checkpoint, TRAINED, self.config, packed)
+        return checkpoint_files.load_matching(self.checkpoint, TRAINED, self.config, packed)
 
-    def shipped(self) -> tuple[Checkpoint, Calibrators]:
+    def shipped(self) -> tuple["Checkpoint", Calibrators]:
         """Load trained weights and calibrators, whatever the packed data. Raises CheckpointError if there are none."""
         if not self.finished:
             raise CheckpointError(
                 f"{self.folder}: training has not finished; go on with `corank train --resume`"
             )
-        checkpoint = load(self.checkpoint)
-        require_facts(checkpoint, ("codes", *TRAINED), self.checkpoint)
-        return checkpoint, _calibrators(checkpoint, self.config, self.checkpoint)
+        checkpoint = checkpoint_files.load(self.checkpoint)
+        require_facts(checkpoint.facts, ("codes", *TRAINED), self.checkpoint)
+        return checkpoint, _calibrators(checkpoint.facts, self.config, self.checkpoint)
 
-    def model(self, packed: PackedDataset) -> tuple[JointModel, Calibrators]:
+    def model(self, packed: PackedDataset) -> tuple["JointModel", Calibrators]:
         """Load the trained model and its calibrators. Raises CheckpointError if training has not finished."""
         checkpoint = self.trained(packed)
-        model = build_model(self.config, packed)
-        restore_model(checkpoint, model, self.checkpoint)
-        return model, _calibrators(checkpoint, self.config, self.checkpoint)
+        model = model_building.build_model(self.config, packed)
+        training_state.restore_model(checkpoint, model, self.checkpoint)
+        return model, _calibrators(checkpoint.facts, self.config, self.checkpoint)
 
-    def networks(self, packed: PackedDataset) -> tuple[JointModel, Calibrators, Checkpoint]:
+    def networks(self, packed: PackedDataset) -> tuple["JointModel", Calibrators, "Checkpoint"]:
         """Load the trained model without rows of its tables, its calibrators, and the checkpoint, which has them.
 
         Raises CheckpointError if training has not finished.
         """
         checkpoint = self.trained(packed)
-        model = build_networks(self.config, packed.encoders)
-        restore_model(checkpoint, model, self.checkpoint)
-        return model, _calibrators(checkpoint, self.config, self.checkpoint), checkpoint
+        model = model_building.build_networks(self.config, packed.encoders)
+        training_state.restore_model(checkpoint, model, self.checkpoint)
+        return model, _calibrators(checkpoint.facts, self.config, self.checkpoint), checkpoint
 
     def finish(
         self,
         packed: PackedDataset,
-        model: JointModel,
+        model: "JointModel",
         calibrators: Calibrators,
         facts: dict[str, Any],
-        writer: CheckpointWriter | None = None,
+        writer: "CheckpointWriter | None" = None,
     ) -> None:
         """Write the trained model, which makes the run finished. A collective of the writer's ranks.
 
@@ -262,8 +259,8 @@ class Run:
         """
         fitted = {stage: {n: asdict(p) for n, p in labels.items()} for stage, labels in calibrators.items()}
         model_facts = config_facts(self.config, packed) | {"calibrators": fitted} | facts
-        writer = writer or CheckpointWriter()
-        writer.write(self.checkpoint, model_state(model, model_facts))
+        writer = writer or checkpoint_files.CheckpointWriter()
+        writer.write(self.checkpoint, training_state.model_state(model, model_facts))
         writer.wait()
 
 
@@ -271,39 +268,13 @@ def _unwritable(folder: Path, error: OSError) -> CheckpointError:
     return CheckpointError(f"{folder}: cannot be written: {error}; name another with --run")
 
 
-def _calibrators(checkpoint: Checkpoint, config: Config, path: Path) -> Calibrators:
+def _calibrators(facts: Mapping[str, Any], config: Config, path: Path) -> Calibrators:
     """The calibrators of a trained model. Raises CheckpointError unless each label of each stage has a sound one."""
     try:
-        calibrators = _CALIBRATORS.validate_python(checkpoint.facts["calibrators"])
+        calibrators = _CALIBRATORS.validate_python(facts["calibrators"])
         return {stage.name: {n: calibrators[stage.name][n] for n in stage.labels} for stage in config.stages}
     except (ValueError, KeyError, DataError):
         raise CheckpointError(f"{path}: its calibrators are not those of its stages; train again") from None
-
-
-def build_model(config: Config, packed: PackedDataset, ranks: Ranks | None = None) -> JointModel:
-    """Build the model of a config: tables drawn by `train.seed`, layers by torch's seed.
-
-    Args:
-        config: of the run.
-        packed: the data, whose vocabularies the tables have rows for.
-        ranks: the processes over which the tables may be sharded; this one alone by default.
-    """
-    layout = Layout(packed.schema, packed.encoders.sizes)
-    sets = {n.name if n.embeddings == "own" else "shared" for n in config.networks.values()}
-    weights = len(sets) * sum(rows * dim for dim, rows in layout.table_rows.items())
-    tables = TableBuilder(config.train.seed, ranks or Ranks(), config.train.shards_tables(weights))
-    return _build(config, layout, tables)
-
-
-def build_networks(config: Config, encoders: Encoders) -> JointModel:
-    """Build the model of a config with tables that have no rows."""
-    return _build(config, Layout(encoders.schema, encoders.sizes), TableBuilder(empty=True))
-
-
-def _build(config: Config, layout: Layout, tables: TableBuilder) -> JointModel:
-    positions = LAST_POSITION + 1 if config.data.position else 0
-    parameters = config.total.parameters()
-    return JointModel(config.stages, layout, config.teachers, positions, tables, parameters)
 
 
 RUNS = ("runs/*", "sweeps/*/run", "tunings/*/run")

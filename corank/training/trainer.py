@@ -12,14 +12,16 @@ from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
 from corank.models.joint import JointModel
 from corank.models.tables.row_exchange import GradientSum
-from corank.training.checkpoints.checkpoint import Checkpoint, TrainingProgress, training_progress
-from corank.training.checkpoints.checkpoint_files import CheckpointWriter, config_facts, load_matching
+from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.checkpoint_files import CheckpointWriter, load_matching
+from corank.training.checkpoints.facts import TrainingProgress, config_facts, training_progress
 from corank.training.checkpoints.training_state import held_buckets, restore_training, training_state
 from corank.training.device import device, precision
 from corank.training.loss_state import LossState
+from corank.training.model_building import build_model
 from corank.training.number_sample import fit_networks
 from corank.training.optimisers import Average, optimisers
-from corank.training.run import Run, build_model
+from corank.training.run import Run
 from corank.training.update import Update, scored_populations, sum_gradients
 
 RANK_SEED = 0x9E3779B1

@@ -26,14 +26,16 @@ from corank.features.row_map import PackingMap
 from corank.features.schema import PLACEMENTS
 from corank.models.joint import JointModel
 from corank.models.named_axes import Axes, AxisNames, name_inputs, read_axes
-from corank.training.checkpoints.checkpoint import Checkpoint, TrainingProgress, training_progress
-from corank.training.checkpoints.checkpoint_files import load, require_facts
+from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.checkpoint_files import load
+from corank.training.checkpoints.facts import TrainingProgress, require_facts, training_progress
 from corank.training.checkpoints.training_state import check_model, check_training
 from corank.training.config.config import Config
 from corank.training.loss_state import LossState
+from corank.training.model_building import build_networks
 from corank.training.optimisers import Average, optimisers
 from corank.training.packed_data import packed_location
-from corank.training.run import Run, build_networks
+from corank.training.run import Run
 
 OF_MODEL = "model."
 """Before the names of weights in the state of a training."""
@@ -69,7 +71,7 @@ class CarrySource:
                 f"{location}: training has not finished; go on with `corank train --resume`, then train from it"
             )
         latest = load(run.latest)
-        require_facts(latest, ("progress", "codes"), run.latest)
+        require_facts(latest.facts, ("progress", "codes"), run.latest)
         progress = training_progress(latest.facts)
         kept = load(run.best) if progress.best_epoch < progress.epoch else None
         encoders = find_encoders(run, latest.facts["codes"])

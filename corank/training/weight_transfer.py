@@ -27,8 +27,9 @@ from corank.features.row_map import FRESH, PackingMap, RowMap
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint import Checkpoint, TableRows
 from corank.training.checkpoints.training_state import PREFIX, Optimisers, check_model, table_rows
+from corank.training.model_building import build_model, build_networks
 from corank.training.optimisers import Average, optimisers
-from corank.training.run import Run, build_model, build_networks
+from corank.training.run import Run
 from corank.training.trainer import Trainer
 from corank.training.warm_start_plan import OF_MODEL, WarmStartPlan, WeightMap, find_encoders
 

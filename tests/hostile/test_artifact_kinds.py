@@ -23,7 +23,8 @@ from corank.serving.store.fetch import fetch_bundle
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.checkpoint_files import CheckpointManifest, load, save
+from corank.training.checkpoints.checkpoint_files import load, save
+from corank.training.checkpoints.manifest import CheckpointManifest
 from tests.support.artifact_conformance import (
     ArtifactConformance,
     ExclusiveConformance,

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import corank
-from corank.training.checkpoints.checkpoint_files import exists, load
+from corank.training.checkpoints.checkpoint_files import load
+from corank.training.checkpoints.manifest import exists
 from corank.training.run import Run
 from tests.support.kills import count_changes, kill_at
 from tests.support.shared import copy_run, finished_run

@@ -25,9 +25,10 @@ from corank.models.joint import JointModel
 from corank.serving.funnel.funnel import Funnel
 from corank.training.config.config import Config
 from corank.training.export import export_bundle
+from corank.training.model_building import build_model
 from corank.training.number_sample import fit_networks
 from corank.training.packed_data import open_packed, pack_config
-from corank.training.run import Run, build_model
+from corank.training.run import Run
 from tests.support.random_config import world_config
 from tests.support.random_tables import write_tables
 from tests.support.random_worlds import Drawn

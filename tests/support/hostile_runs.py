@@ -21,7 +21,8 @@ from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import predict_by_ranks
 from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.checkpoint_files import CheckpointManifest, load, shard_file, write_shard
+from corank.training.checkpoints.checkpoint_files import load, write_shard
+from corank.training.checkpoints.manifest import CheckpointManifest, shard_file
 from corank.training.export import export_bundle
 from corank.training.run import CHECKPOINTS, Run
 from corank.training.train import train_run

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from corank.core.artifact import ArtifactWriter, new_content
-from corank.training.checkpoints.checkpoint import ALL_BUCKETS, Checkpoint, SplitTable, TablePart
-from corank.training.checkpoints.checkpoint_files import CheckpointManifest, copy_shard, load, write_shard
+from corank.distributed.row_shards import ALL_BUCKETS
+from corank.training.checkpoints.checkpoint import Checkpoint, SplitTable, TablePart
+from corank.training.checkpoints.checkpoint_files import copy_shard, load, write_shard
+from corank.training.checkpoints.manifest import CheckpointManifest
 from corank.training.run import CHECKPOINTS, Run
 from tests.support.shared import copy_run
 

@@ -19,7 +19,8 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import open_store
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
-from corank.training.checkpoints.checkpoint_files import exists, load
+from corank.training.checkpoints.checkpoint_files import load
+from corank.training.checkpoints.manifest import exists
 from corank.training.run import Run
 from tests.support.stores import worths
 from tests.support.writers_work import NEW_ITEM, Job, Targets

@@ -35,7 +35,8 @@ from corank.training.boosted_trees import (
     read_trees,
 )
 from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.checkpoint_files import exists, load
+from corank.training.checkpoints.checkpoint_files import load
+from corank.training.checkpoints.manifest import exists
 from corank.training.config.config_file import read
 from corank.training.config.settings import TreeTeacherSettings
 from corank.training.run import TREES, Run

@@ -11,7 +11,8 @@ import torch
 import corank
 from corank.core.errors import CheckpointError, DataError
 from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.checkpoint_files import load, remove, save
+from corank.training.checkpoints.checkpoint_files import load, save
+from corank.training.checkpoints.manifest import remove
 from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support.shared import copy_run

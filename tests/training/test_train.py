@@ -11,7 +11,8 @@ import torch
 import corank
 from corank.core.errors import CorankError
 from corank.training import train
-from corank.training.checkpoints.checkpoint_files import exists, load
+from corank.training.checkpoints.checkpoint_files import load
+from corank.training.checkpoints.manifest import exists
 from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support import kills

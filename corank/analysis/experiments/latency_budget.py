@@ -42,7 +42,8 @@ from corank.serving.funnel.request import Request
 from corank.training.config.config import Config
 from corank.training.config.config_file import Plain, find_removed, from_plain, plain, without_features
 from corank.training.export import export_bundle
-from corank.training.run import Run, build_model
+from corank.training.model_building import build_model
+from corank.training.run import Run
 
 REQUESTS, ROUNDS = 8, 30
 """Logged requests that are timed, and how often each: 240 calls a quota."""

@@ -12,131 +12,31 @@ holds every shard once more in memory.
 """
 
 import json
-import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Le
-from pydantic import ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from corank.core.artifact import (
-    MANIFEST,
     ArtifactWriter,
     File,
-    FileName,
-    Manifest,
     new_content,
     open_folder,
 )
-from corank.core.errors import CheckpointError, ConfigError, CorankError
+from corank.core.errors import CheckpointError
 from corank.core.files import atomic_file, open_regular_file, parse_json, read_regular_file, sync
-from corank.core.settings import Settings, validate
+from corank.core.settings import validate
 from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
-from corank.distributed.row_shards import BUCKETS, RowShards
-from corank.training.checkpoints.checkpoint import (
-    ALL_BUCKETS,
-    Checkpoint,
-    SplitTable,
-    TablePart,
-    check_facts,
-    map_tensors,
-)
+from corank.distributed.row_shards import ALL_BUCKETS, BUCKETS, RowShards
+from corank.training.checkpoints.checkpoint import Checkpoint, SplitTable, TablePart, map_tensors
+from corank.training.checkpoints.facts import require_matching
+from corank.training.checkpoints.manifest import CheckpointManifest, shard_file
 from corank.training.config.config import Config
-from corank.training.config.config_file import flatten, plain
-
-Number = Literal[
-    "float64", "float32", "bfloat16", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"
-]
-"""The types of numbers that a checkpoint may have, by their names in torch."""
-Size = Annotated[int, Ge(0), Le(2**48)]
-
-
-class StoredTensor(Settings):
-    """Type and shape of a checkpoint's tensor."""
-
-    dtype: Number
-    shape: Annotated[list[Size], Field(max_length=8)]
-    """Of the whole tensor."""
-    table: bool
-    """Whether its rows are those of a table: each file has the rows of some buckets. Others are in the first file."""
-
-    def stored_shape(self, buckets: range) -> tuple[int, ...]:
-        """The shape in a file that has some buckets."""
-        if not self.table or buckets == ALL_BUCKETS:
-            return tuple(self.shape)
-        return (RowShards(self.shape[0]).depth, len(buckets), *self.shape[1:])
-
-
-class CheckpointManifest(Manifest):
-    """The manifest of a checkpoint."""
-
-    model_config = ConfigDict(ser_json_inf_nan="constants")  # figures may be infinite
-
-    error: ClassVar[type[CorankError]] = CheckpointError
-    missing: ClassVar[str] = "no such checkpoint; train first"
-    remedy: ClassVar[str] = "delete it and train again"
-
-    kind: str = "checkpoint"
-    format: int = 2
-    files: dict[FileName, File] = Field({}, max_length=BUCKETS)
-    facts: dict[str, Any]
-    """Everything that is no tensor."""
-    tensors: dict[str, StoredTensor]
-
-    @model_validator(mode="after")
-    def _check_whole(self) -> "CheckpointManifest":
-        expected = {shard_file(rank, self.ranks) for rank in range(self.ranks)}
-        if self.files.keys() != expected:
-            odd = min(self.files.keys() ^ expected)
-            raise ValueError(f"files: '{odd[:200]}' is missing, or is not one of {self.ranks} ranks")
-        for name, tensor in self.tensors.items():
-            if tensor.table and not tensor.shape:
-                raise ValueError(f"tensors: '{name[:200]}' is called a table and has no rows")
-        check_facts(self.facts)
-        return self
-
-    @property
-    def ranks(self) -> int:
-        """The processes that wrote it."""
-        return len(self.files)
-
-    @classmethod
-    def outline(cls, checkpoint: Checkpoint) -> "CheckpointManifest":
-        """The manifest of a checkpoint without its files. Its values are copied where a training changes them."""
-        tensors = {
-            name: StoredTensor.model_validate(
-                {
-                    "dtype": str(checkpoint.dtype(name)).removeprefix("torch."),
-                    "shape": list(checkpoint.shape(name)),
-                    "table": name in checkpoint.tables,
-                }
-            )
-            for name in checkpoint.names
-        }
-        return cls.model_construct(facts=json.loads(json.dumps(checkpoint.facts)), tensors=tensors)
-
-
-def shard_file(rank: int, ranks: int) -> str:
-    """The name of the file that a rank writes."""
-    return f"shard-{rank:05d}-of-{ranks:05d}.safetensors"
-
-
-def exists(folder: Path) -> bool:
-    """Whether there is a checkpoint, written to its end."""
-    return (folder / MANIFEST).is_file()
-
-
-def remove(folder: Path) -> None:
-    """Remove a checkpoint if there is one. Raises OSError if its manifest cannot be removed."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def load(folder: Path, buckets: range = ALL_BUCKETS) -> Checkpoint:
@@ -376,17 +276,6 @@ def _unwritable(folder: Path, ranks: Ranks, error: Exception) -> CheckpointError
     )
 
 
-MAY_CHANGE = {"packed", "train.tables", "baseline"}
-"""Keys of a config that may change when a training continues: they say where data and weights lie, and what follows."""
-AFTERWARDS = ("drift.", "export.")
-"""Prefixes of keys that do not affect training, and that may change, too."""
-
-
-def config_facts(config: Config, packed: PackedDataset) -> dict[str, Any]:
-    """The facts that tie a checkpoint to a config and to packed data."""
-    return {"config": plain(config), "codes": packed.codes}
-
-
 def load_matching(
     path: Path,
     parts: Sequence[str],
@@ -400,39 +289,5 @@ def load_matching(
     it is of another config or packing.
     """
     checkpoint = load(path, buckets)
-    _refuse_other_config(checkpoint, config, path)
-    if checkpoint.facts.get("codes") != packed.codes:
-        raise CheckpointError(
-            f"{path}: trained on another packing of the data, whose vocabularies differ; "
-            "train anew with --overwrite"
-        )
-    require_facts(checkpoint, parts, path)
+    require_matching(checkpoint.facts, parts, config, packed, path)
     return checkpoint
-
-
-def require_facts(held: Checkpoint, names: Iterable[str], path: Path) -> None:
-    """Raise CheckpointError, which names the checkpoint's path, if it lacks a fact."""
-    for name in names:
-        if name not in held.facts:
-            raise CheckpointError(f"{path}: holds no {name}; it is a checkpoint of another kind; train again")
-
-
-def _refuse_other_config(checkpoint: Checkpoint, config: Config, path: Path) -> None:
-    ours, theirs = flatten(plain(config)), flatten(_with_defaults(checkpoint.facts.get("config", {})))
-    keys = {k for k in (ours.keys() | theirs.keys()) - MAY_CHANGE if not k.startswith(AFTERWARDS)}
-    differing = sorted(key for key in keys if ours.get(key) != theirs.get(key))
-    if differing:
-        named = "; ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} now" for k in differing[:5])
-        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
-        raise CheckpointError(
-            f"{path}: a checkpoint of another config ({named}{more}); "
-            "give the config that it was trained with, or train anew without --resume"
-        )
-
-
-def _with_defaults(settings: Any) -> Any:
-    """A checkpoint's config with the defaults of keys that it lacks; unchanged if it is not valid now."""
-    try:
-        return plain(validate(Config, settings, "checkpoint"))
-    except ConfigError:
-        return settings

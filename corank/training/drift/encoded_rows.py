@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 import polars as pl
 
+from corank.core.artifact import read_manifest
 from corank.core.errors import CheckpointError
 from corank.core.ragged import NONE, Ragged, Vectors
 from corank.core.time import DAY, MILLISECOND
@@ -24,7 +25,7 @@ from corank.features.encoding import MISSING, UNKNOWN, Encoded, Vocabulary
 from corank.features.feature_kind import Side
 from corank.features.operands import with_compared
 from corank.features.schema import Schema
-from corank.training.checkpoints.checkpoint_files import load
+from corank.training.checkpoints.manifest import CheckpointManifest
 from corank.training.drift.figure import CodeBins, NumberBins, chance_of_shares, stability_index
 from corank.training.packed_data import packed_location
 from corank.training.run import Run
@@ -238,7 +239,7 @@ def open_packed_of(run: Run) -> PackedDataset:
     """
     if not run.finished:
         raise CheckpointError(f"{run.folder}: training has not finished; go on with `corank train --resume`")
-    codes = load(run.latest).facts.get("codes")
+    codes = read_manifest(run.latest, CheckpointManifest).facts.get("codes")
     return open_trained(packed_location(run.config, run.base), run.config.data, str(codes))
 
 

@@ -15,9 +15,10 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_into
 from corank.core.artifact import read_manifest
 from corank.core.errors import CheckpointError
 from corank.distributed.ranks import Ranks
-from corank.distributed.row_shards import BUCKETS, RowShards
-from corank.training.checkpoints.checkpoint import ALL_BUCKETS, TableRows
-from corank.training.checkpoints.checkpoint_files import CheckpointManifest, load
+from corank.distributed.row_shards import ALL_BUCKETS, BUCKETS, RowShards
+from corank.training.checkpoints.checkpoint import TableRows
+from corank.training.checkpoints.checkpoint_files import load
+from corank.training.checkpoints.manifest import CheckpointManifest
 from corank.training.run import Run
 from tests.support.checkpoint_states import (
     ROWS,

@@ -11,7 +11,7 @@ from corank.training.checks.forecast import (
     Machine,
     forecast_training,
 )
-from corank.training.run import build_model
+from corank.training.model_building import build_model
 from tests.support.command_line import run_corank
 from tests.support.shared import small_world
 
