@@ -21,6 +21,9 @@ from corank.metrics.metric import Direction, metric_direction
 from corank.training.config.config_file import flatten, plain
 from corank.training.run import Run
 
+TREES = "trees"
+"""The name, in place of a run, of the cascade of boosted trees that is trained to be compared with."""
+
 
 @dataclass(frozen=True)
 class Margins:

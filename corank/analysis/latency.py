@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import ItemRecords
+from corank.core.lazy import lazy
 from corank.core.ragged import Rows
 from corank.core.types import Floats, Longs
 from corank.data.packed.dataset import PackedDataset
@@ -35,14 +36,18 @@ from corank.features.encoders import split_record
 from corank.features.input_layout import TableSet, embed_rows
 from corank.features.operands import OperandRows
 from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
-from corank.models.joint import JointModel
 from corank.models.settings.stage import StageSettings
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request, to_series
 from corank.serving.funnel.request_encoder import EncodedBatch, RequestEncoder
 from corank.serving.funnel.request_history import RequestHistory, find_items
 from corank.training.config.config import Config
-from corank.training.export import make_manifest
+
+if TYPE_CHECKING:
+    from corank.models.joint import JointModel
+    from corank.training import export
+else:  # what knows a trained model: a bundle is timed without torch
+    export = lazy("corank.training.export")
 
 ROUNDS, CALLS = 5, 20
 """A measurement is the median of `ROUNDS` rounds; a round is the mean of `CALLS` calls."""
@@ -65,7 +70,7 @@ class FeatureLatency:
 
 
 def feature_latencies(
-    config: Config, packed: PackedDataset, model: JointModel, calibrators: Calibrators, request: Request
+    config: Config, packed: PackedDataset, model: "JointModel", calibrators: Calibrators, request: Request
 ) -> dict[str, FeatureLatency]:
     """Latency of every input in one request.
 
@@ -76,7 +81,7 @@ def feature_latencies(
     """
     model, stages = model.cpu().eval(), config.stages
     priors = packed.priors.as_of(packed.schema, packed.manifest.last)
-    manifest = make_manifest(config, packed, model, calibrators, priors)
+    manifest = export.make_manifest(config, packed, model, calibrators, priors)
     items = LayeredItems((ItemLayer(ItemRecords.of_packed(packed, priors, *packed.newest_items()), {}),))
     named = {name for stage in stages for name in stage.ordering(config.data.columns).names}
     # logged requests describe no items, whose parts would be needed
@@ -100,7 +105,7 @@ def feature_latencies(
 class _OnlineRequest:
     """A request of which single features are encoded and looked up as a bundle does it, from a trained model."""
 
-    model: JointModel
+    model: "JointModel"
     receiver: RequestEncoder
     request: Request
     received: EncodedBatch

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -22,6 +22,7 @@ from corank.analysis.evaluation_view import TO_LOG
 from corank.analysis.latency import QUOTA_ROUNDS, cpu_ms
 from corank.analysis.logged_request import logged_request
 from corank.analysis.plots import Series
+from corank.core.lazy import lazy
 from corank.core.types import Doubles
 from corank.core.view import Block, Plot
 from corank.evaluation.measures import cascade_rows
@@ -31,8 +32,12 @@ from corank.metrics.metric import METRICS, Metric, validation_metrics
 from corank.metrics.off_policy import cut_probability
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.export import export_bundle
 from corank.training.run import Run
+
+if TYPE_CHECKING:
+    from corank.training import export
+else:  # which loads torch
+    export = lazy("corank.training.export")
 
 QUOTAS = 12
 """Points of a quota curve, about."""
@@ -57,7 +62,7 @@ def quota_cpu_ms(
     run = evaluated.run.config
     with tempfile.TemporaryDirectory(prefix="corank") as folder:
         parts = run, evaluated.packed, evaluated.model, evaluated.calibrators
-        bundle = export_bundle(Path(folder) / "bundle", *parts)
+        bundle = export.export_bundle(Path(folder) / "bundle", *parts)
         return cpu_ms(Funnel(bundle), requests, run.stages[0].name, quotas)
 
 

@@ -53,8 +53,7 @@ def evaluate(
         ['metric', 'value', 'low', 'high', 'random', 'requests']
     """
     from corank.analysis import evaluated_run, evaluation_view
-    from corank.training.run import Run
-    from corank.training.weight_transfer import locate_packed
+    from corank.training.run import Run, locate_packed
 
     opened = Run.open(parse_location(run))
     if by is None:
@@ -229,15 +228,15 @@ def _compare(
                 "bundles are compared on logged requests: name their table by --on, such as log/*.parquet"
             )
         return bundle_comparison.compare_bundles(one, other, on, *tables, margins, progress)
-    from corank.analysis.experiments import tree_baseline
-    from corank.training.run import Run
-    from corank.training.weight_transfer import locate_packed
+    from corank.training.run import Run, locate_packed
 
-    if str(other) == tree_baseline.TREES and not Path(tree_baseline.TREES).exists():
+    if str(other) == comparison.TREES and not Path(comparison.TREES).exists():
         if on is not None:
             raise DataError(
                 "--on is of two runs; trees are trained and judged on the packed data of the first"
             )
+        from corank.analysis.experiments import tree_baseline
+
         return tree_baseline.compare_with_trees(Run.open(one), split or "test", progress, margins)
     where = None if on is None else locate_packed(parse_location(on))
     opened = Run.open(one), Run.open(other)

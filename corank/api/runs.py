@@ -237,7 +237,7 @@ def check(
     opened = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
     with opened.frames.named():
         if against is not None:
-            from corank.training.drift.drift import measure_drift  # which loads torch, as a run does
+            from corank.training.drift.drift import measure_drift
             from corank.training.run import Run
 
             run = Run.open(parse_location(against))
@@ -301,7 +301,7 @@ def pack(
         earlier = open_earlier(continue_from, opened_config.settings.data, fixed, repack)
         packed = pack_config(opened_config.settings, opened_config.base, report, opened, earlier)
     if prune:
-        from corank.training.run import prune_packed  # reads runs, so it loads torch
+        from corank.training.run import prune_packed
 
         prune_packed(opened_config.settings, opened_config.base, report)
     return PackResult.of(packed)

@@ -250,7 +250,7 @@ def _open_packed(run: Location) -> PackedDataset:
 
 
 def _open_run(location: Location) -> "Run":
-    from corank.training.run import Run  # which loads torch, as the export did
+    from corank.training.run import Run
 
     return Run.open(location)
 

@@ -264,6 +264,16 @@ class Run:
         writer.wait()
 
 
+def locate_packed(location: Location) -> Location:
+    """Where packed data lie that are named by their folder, by their URL, or by the folder of a run.
+
+    Raises DataError, StorageError if the run's data are not there.
+    """
+    if isinstance(location, Path) and (location / "run.json").is_file():
+        return Run.open(location).packed().location
+    return location
+
+
 def _unwritable(folder: Path, error: OSError) -> CheckpointError:
     return CheckpointError(f"{folder}: cannot be written: {error}; name another with --run")
 

@@ -9,7 +9,6 @@ Letters: N rows that a tensor holds.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -201,16 +200,6 @@ class JudgedRun:
         carry_weights(WeightMap.find(earlier, model, packing_map), model, checkpoint, "")
         lost = {name: rows.gone for name, rows in packing_map.features.items() if rows.gone}
         return cls(packed, model, calibrators, lost)
-
-
-def locate_packed(location: Location) -> Location:
-    """Where packed data lie that are named by their folder, by their URL, or by the folder of a run.
-
-    Raises DataError, StorageError if the run's data are not there.
-    """
-    if isinstance(location, Path) and (location / "run.json").is_file():
-        return Run.open(location).packed().location
-    return location
 
 
 def _require_log(run: Run, packed: PackedDataset, location: Location) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from corank.analysis.comparison import Margins, compare_evaluations, compare_predicted
+from corank.analysis.comparison import TREES, Margins, compare_evaluations, compare_predicted
 from corank.analysis.comparison_page import SIGNS
 from corank.analysis.evaluated_run import predict_run
 from corank.analysis.experiments.engine import train_trial
@@ -32,8 +32,6 @@ from corank.training.config.config import Config
 from corank.training.config.config_file import from_plain, plain
 from corank.training.run import Run
 
-TREES = "trees"
-"""The name of this reference in place of a run."""
 _ROLE = ("name", "keep", "cuts", "labels", "value")
 """Keys of the last stage that define its purpose, not its model."""
 _DROPPED = ("teachers", "tree_teachers", "export")
