@@ -15,7 +15,6 @@ TRAINING = {
     "report": ["RUN"],
     "explain": ["RUN"],
     "export": ["RUN", "OUT"],
-    "request": ["RUN"],
     "evaluate": ["RUN"],
     "compare": ["RUN", "RUN"],
     "predict": ["RUN", "LOG", "OUT"],
@@ -42,10 +41,16 @@ def test_a_command_names_the_extra_that_it_lacks(world: Path, trained: Run, tmp_
     assert not out.exists()
 
 
-def test_a_log_is_checked_and_packed_without_extras(world: Path, tmp_path: Path) -> None:
+def test_a_log_is_checked_packed_and_replayed_without_extras(
+    world: Path, trained: Run, tmp_path: Path
+) -> None:
     config, packed = str(world / "config.yaml"), tmp_path / "packed"
-    commands = [["check", config], ["pack", config, "--set", f"packed={packed}"]]
-    assert [ended.code for ended in run_without_extras(commands)] == [0, 0]
+    commands = [
+        ["check", config],
+        ["pack", config, "--set", f"packed={packed}"],
+        ["request", str(trained.folder)],
+    ]
+    assert [ended.code for ended in run_without_extras(commands)] == [0, 0, 0]
     assert (packed / "manifest.json").is_file()
 
 

@@ -34,12 +34,12 @@ class Ended(NamedTuple):
     err: str
 
 
-def without_extras(code: str, *arguments: str) -> str:
-    """Run Python code in a process where the modules of all extras are absent. Returns what it prints.
+def without_extras(code: str, *arguments: str, absent: Iterable[str] = EXTRA_OF) -> str:
+    """Run Python code in a process where the modules of all extras are absent, or others. Returns what it prints.
 
     `sys.argv[2:]` are the arguments.
     """
-    command = [sys.executable, "-c", _RUN + code, ",".join(EXTRA_OF), *arguments]
+    command = [sys.executable, "-c", _RUN + code, ",".join(absent), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -60,9 +60,10 @@ print(json.dumps(ended))
 """
 
 
-def run_without_extras(commands: Sequence[Sequence[str]]) -> list[Ended]:
-    """Run commands of corank, one after another, in a process where the modules of all extras are absent."""
-    return [Ended(*end) for end in json.loads(without_extras(_COMMANDS, json.dumps(commands)))]
+def run_without_extras(commands: Sequence[Sequence[str]], absent: Iterable[str] = EXTRA_OF) -> list[Ended]:
+    """Run commands of corank, one after another, in a process where the modules of all extras are absent, or others."""
+    ended = without_extras(_COMMANDS, json.dumps(commands), absent=absent)
+    return [Ended(*end) for end in json.loads(ended)]
 
 
 def base_distributions(wheel: Path) -> Iterator[Distribution]:
