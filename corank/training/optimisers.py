@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from corank.models.joint import JointModel
 from corank.models.tables.embedding import gather, overwrite_rows
 from corank.training.config.settings import DenseOptimiser, TableOptimiser
+from corank.training.eager_optimisers import skip_compiler
 
 TERM_RATE = 10
 """Learning rate of terms of positions, and of what losses learn, over that of layers: each term is a number by
@@ -21,6 +22,7 @@ def optimisers(
     model: JointModel, table: TableOptimiser, stages: dict[str, DenseOptimiser]
 ) -> dict[str, torch.optim.Optimizer]:
     """Build the optimisers: `table`, and one per stage or teacher, by name."""
+    skip_compiler()
     projections = {set_name: list(part.parameters()) for set_name, part in model.projections.items()}
     built: dict[str, torch.optim.Optimizer] = {"table": table_optimiser(model.tables.parameters(), table)}
     for name, stage in model.networks.items():
