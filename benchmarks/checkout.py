@@ -24,13 +24,16 @@ class Checkout:
 
     root: Path
 
-    def run(self, *arguments: object, threads: int | None = 1) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: object, threads: int | None = 1, program: str = PROGRAM
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command. With one thread the order of sums is the code's own; None leaves it to the machine."""
         environment = os.environ | {"PYTHONPATH": str(self.root)}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled once
         if threads is not None:
             environment |= {"OMP_NUM_THREADS": str(threads)}
         # -P: not the code of the current folder
-        command = [sys.executable, "-P", "-c", PROGRAM, *map(str, arguments)]
+        command = [sys.executable, "-P", "-c", program, *map(str, arguments)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     def output(self, *arguments: object, threads: int | None = 1) -> str:
