@@ -6,13 +6,14 @@ are not to be compiled.
 
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import torch
 from torch.optim import Adam, Optimizer
 
 
+@cache
 def skip_compiler() -> None:
     """Let optimisers call their methods as they are, which `torch._dynamo.disable` would do, too.
 
