@@ -39,8 +39,8 @@ COMMANDS = {
 }
 """By figure: the command, in the order in which one needs what another wrote; {0} is the folder of the world.
 
-`export_first` finds no template of its graphs, `export` that of the round before; `report` and `compare` what
-`evaluate` has predicted.
+`export_first` finds no template of its graphs, `export` that of the round before; `evaluate` finds no predictions,
+`report` and `compare` those of `evaluate`.
 """
 TIMED = (
     """
@@ -121,6 +121,8 @@ def main() -> None:
                 for side, code in zip(("before", "now"), codes, strict=True):
                     if name == "export_first":
                         shutil.rmtree(Path(os.environ[CACHE]) / "templates", ignore_errors=True)
+                    if name == "evaluate":
+                        shutil.rmtree(Path(scratch) / side / "run" / "predictions", ignore_errors=True)
                     seconds, imports = measure_cpu(code, name, Path(scratch) / side)
                     measured = {side: seconds} | ({"imports": imports} if side == "now" else {})
                     for what, value in measured.items():
