@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corank.analysis.kept_predictions import KeptPredictions
 from corank.core.errors import DataError
 from corank.core.lazy import lazy
 from corank.core.objects import Location
@@ -32,7 +33,6 @@ from corank.training.run import Run
 
 if TYPE_CHECKING:
     from corank.evaluation import predict
-    from corank.models.joint import JointModel
     from corank.training import weight_transfer
 else:  # what predicts: the figures of what is predicted need no torch
     predict = lazy("corank.evaluation.predict")
@@ -46,7 +46,6 @@ class EvaluatedRun:
     run: Run
     split: str
     packed: PackedDataset
-    model: "JointModel"
     calibrators: Calibrators
     predictions: Predictions
     on: Location | None = None
@@ -128,19 +127,31 @@ def predict_run(
 ) -> EvaluatedRun:
     """Open a run, and predict a split of its packed data, or of those at `on`.
 
+    Of its own packed data the run keeps the predictions, and they are read if it has them: the same to the bit.
+
     Raises CheckpointError, StorageError, and DataError if there is no such split, or the run cannot be judged there.
     """
     if on is None:
-        packed, lost = run.packed(), dict[str, int]()
-        _require_split(packed, split)
-        model, calibrators = run.model(packed)
-    else:
-        judged = weight_transfer.JudgedRun.on(run, on)
-        packed, model, calibrators, lost = judged.packed, judged.model, judged.calibrators, judged.lost
-        _require_split(packed, split)
+        return _predict_own(run, split, progress)
+    judged = weight_transfer.JudgedRun.on(run, on)
+    _require_split(judged.packed, split)
+    judged.packed.verify([split])
+    predictions = predict.predict_split(judged.model, judged.packed, split, progress=progress)
+    return EvaluatedRun(run, split, judged.packed, judged.calibrators, predictions, on, judged.lost)
+
+
+def _predict_own(run: Run, split: str, progress: Progress) -> EvaluatedRun:
+    packed = run.packed()
+    _require_split(packed, split)
+    trained, calibrators = run.described(packed)
     packed.verify([split])
-    predictions = predict.predict_split(model, packed, split, progress=progress)
-    return EvaluatedRun(run, split, packed, model, calibrators, predictions, on, lost)
+    kept = KeptPredictions.of(run, packed, split, trained)
+    if (predictions := kept.read()) is None:
+        model, calibrators = run.model(packed)
+        predictions = predict.predict_split(model, packed, split, progress=progress)
+        if run.described(packed)[0].digest == trained.digest:  # no other training ended meanwhile
+            kept.keep(predictions)
+    return EvaluatedRun(run, split, packed, calibrators, predictions)
 
 
 def _require_split(packed: PackedDataset, split: str) -> None:

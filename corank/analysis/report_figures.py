@@ -59,10 +59,9 @@ def quota_cpu_ms(
 
     Raises BundleError, RequestError if the model cannot be exported or its requests cannot be ranked.
     """
-    run = evaluated.run.config
+    run, packed = evaluated.run.config, evaluated.packed
     with tempfile.TemporaryDirectory(prefix="corank") as folder:
-        parts = run, evaluated.packed, evaluated.model, evaluated.calibrators
-        bundle = export.export_bundle(Path(folder) / "bundle", *parts)
+        bundle = export.export_bundle(Path(folder) / "bundle", run, packed, *evaluated.run.model(packed))
         return cpu_ms(Funnel(bundle), requests, run.stages[0].name, quotas)
 
 

@@ -46,7 +46,7 @@ def _lead(evaluated: EvaluatedRun) -> str:
     document, rows, data = evaluated.document, evaluated.predictions, evaluated.run.config.data
     log = data.log_files if isinstance(data.log_files, str) else ", ".join(data.log_files)
     positives = ", ".join(f"{int((known == 1).sum()):,} {name}" for name, known in rows.labels.items())
-    epoch = evaluated.run.trained(evaluated.packed).facts["epoch"]
+    epoch = evaluated.run.described(evaluated.packed)[0].facts["epoch"]
     return (
         f"Split {document['split']} of {log}: {document['requests']:,} requests of "
         f"{len(np.unique(rows.requests.user)):,} users, {document['candidates']:,} candidates, of which "

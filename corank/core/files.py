@@ -8,6 +8,7 @@ Files of a folder that others may have written: plain names, no links, nothing b
 import errno
 import fcntl
 import glob
+import hashlib
 import json
 import os
 import re
@@ -246,6 +247,35 @@ def write_bytes(path: Path, content: bytes, option: str = "--out") -> None:
             partial.write_bytes(content)
     except OSError as error:
         raise CorankError(f"{path}: cannot be written: {error}; name another place with {option}") from None
+
+
+CHECKSUM = 32
+"""Bytes before the content of a sealed file."""
+
+
+def write_sealed(path: Path, key: str, content: bytes | memoryview) -> None:
+    """Write a copy of what can be made again: atomically, after the SHA-256 of its key and itself. Raises OSError.
+
+    Args:
+        path: the file; its folder is made.
+        key: of what it is: a text that depends on all that the content depends on.
+        content: its bytes.
+    """
+    with atomic_file(path) as partial, partial.open("wb") as file:
+        file.write(_seal(key, content))
+        file.write(content)
+
+
+def unseal(key: str, raw: bytes) -> memoryview | None:
+    """The content of a file that `write_sealed` wrote under a key; None of another key, or if it is not as written."""
+    content = memoryview(raw)[CHECKSUM:]
+    return content if raw[:CHECKSUM] == _seal(key, content) else None
+
+
+def _seal(key: str, content: bytes | memoryview) -> bytes:
+    digest = hashlib.sha256(key.encode())
+    digest.update(content)
+    return digest.digest()
 
 
 def link_file(source: Path, target: Path) -> None:

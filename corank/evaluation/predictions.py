@@ -5,7 +5,7 @@ Letters: R requests · C candidates.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
 from corank.core.ordering import Formula, stage_value
+from corank.core.time import day_numbers
 from corank.core.types import Floats, Longs
 from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.shard import Shard
 from corank.metrics.requests import Requests
 
 Logits = dict[str, dict[str, Floats]]
@@ -46,6 +48,37 @@ class Predictions:
     propensity: Floats | None = None
     """The probability of exposure, NaN outside of the random bucket: (C,). None if the config names no
     `data.propensity`, or not all candidates are predicted."""
+
+
+def read_whole(packed: PackedDataset, split: str, logits: Logits) -> Predictions:
+    """Read what predictions of all candidates of a split have besides given logits, as batches have it."""
+    parts = [_read_shard(packed, shard) for shard in packed.splits[split]]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Predictions(
+        logits=logits,
+        requests=Requests(np.append(0, np.cumsum(joined["size"])), joined["user"]),
+        day=day_numbers(joined["time"], packed.data.timezone),
+        level=joined["level"],
+        exposed=joined["level"] == len(packed.data.levels) - 1,
+        labels={name: joined[f"label.{name}"] for name in packed.data.labels},
+        weight=joined["weight"],
+        columns={name: joined[f"column.{name}"] for name in packed.data.columns},
+        propensity=read_propensities(packed, split),
+    )
+
+
+def _read_shard(packed: PackedDataset, shard: Shard) -> dict[str, NDArray[Any]]:
+    """The columns of a shard's requests and candidates, and `size`, the candidates of each request."""
+    of_items = {name: values[shard.item] for name, values in packed.item_columns.items()}
+    return {
+        "size": np.diff(shard.request_start),
+        "user": shard.user,
+        "time": shard.time,
+        "level": shard.level,
+        "weight": np.ones(len(shard.level), np.float32) if shard.weight is None else shard.weight,
+        **{f"label.{name}": values for name, values in shard.labels.items()},
+        **{f"column.{name}": values for name, values in (shard.columns | of_items).items()},
+    }
 
 
 def read_propensities(packed: PackedDataset, split: str) -> Floats | None:

@@ -10,7 +10,6 @@ The key is a hash of all that the template depends on. A file is written whole o
 can be exported again: one that cannot be read, written or believed is no error.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from corank.core.artifact_cache import CACHE
-from corank.core.files import atomic_file, make_private_folder, open_regular_file
+from corank.core.files import CHECKSUM, make_private_folder, open_regular_file, unseal, write_sealed
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
@@ -29,8 +28,6 @@ FOLDER = "templates"
 """In a run's folder, and in the user's cache."""
 BOUND = 32 << 20
 """Bytes of all templates that a folder keeps; those that were not used for longest go first."""
-_CHECKSUM = 32
-"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -164,19 +161,18 @@ class TemplateCache:
             os.utime(self.folder / key)  # as used now
         except OSError:
             return None
-        checksum, template = raw[:_CHECKSUM], raw[_CHECKSUM:]
-        return template if checksum == _digest(key, template) else None
+        template = unseal(key, raw)
+        return None if template is None else bytes(template)
 
     def keep(self, key: str, template: bytes) -> None:
         """Keep a template, if the folder can be written and has room for it."""
-        size = _CHECKSUM + len(template)
+        size = CHECKSUM + len(template)
         if self.folder is None or size > self.bound:
             return
         with suppress(OSError):
             make_private_folder(self.folder)
             self._make_room(size)
-            with atomic_file(self.folder / key) as partial:
-                partial.write_bytes(_digest(key, template) + template)
+            write_sealed(self.folder / key, key, template)
 
     def _make_room(self, needed: int) -> None:
         """Remove those that were not used for longest, until there is room. Raises OSError."""
@@ -227,7 +223,3 @@ class Templates:
         """Keep a template that was just exported, beside the run and for all others of the user."""
         self.beside.keep(key, template)
         self.cache.keep(key, template)
-
-
-def _digest(key: str, template: bytes) -> bytes:
-    return hashlib.sha256(key.encode() + template).digest()

@@ -6,6 +6,7 @@ best/                   the weights of the best epoch so far
 model/                  the trained model with its calibrators: written last, so a run that has it is finished
 events/                 TensorBoard
 trees/                  scores of tree teachers, if there are some
+predictions/            what the trained model predicted of a split, from which figures are computed again
 bundle/                 what `corank serve RUN` exported
 templates/              of its graphs, which also a training that overwrites it leaves (graph_templates.py)
 tracking/               for each other tracker, what finds its run of this one
@@ -38,8 +39,8 @@ from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import SETS, PackManifest, list_packs, packed_settings
 from corank.data.packing.packs import is_past
 from corank.evaluation.predictions import Calibrators
-from corank.training.checkpoints.facts import config_facts, require_facts
-from corank.training.checkpoints.manifest import exists, remove
+from corank.training.checkpoints.facts import config_facts, require_facts, require_matching
+from corank.training.checkpoints.manifest import CheckpointManifest, exists, remove
 from corank.training.config.config import Config
 from corank.training.config.config_file import from_plain, plain
 from corank.training.config.yaml_values import change_values
@@ -68,6 +69,8 @@ TRAINED = ("calibrators", "epoch", "step", "figures")
 """Facts of a trained model."""
 TREES = "trees"
 """Folder with the scores of each tree teacher for the candidates of the training split."""
+PREDICTIONS = "predictions"
+"""Folder with the logits of each split that was predicted (corank/analysis/kept_predictions.py)."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
             for name in CHECKPOINTS:
                 remove(folder / name)
-            for name in ("events", TRACKING, TREES, "bundle"):
+            for name in ("events", TRACKING, TREES, PREDICTIONS, "bundle"):
                 shutil.rmtree(folder / name, ignore_errors=True)
             file.write(folder)
         except OSError as error:
@@ -210,13 +213,24 @@ class Run:
 
     def trained(self, packed: PackedDataset) -> "Checkpoint":
         """Load the trained model's checkpoint. Raises CheckpointError if there is none, or it is of another packing."""
+        self._require_finished()
+        return checkpoint_files.load_matching(self.checkpoint, TRAINED, self.config, packed)
+
+    def described(self, packed: PackedDataset) -> tuple[CheckpointManifest, Calibrators]:
+        """Read the trained model's manifest and its calibrators, not its weights. Raises CheckpointError as `trained`."""
+        self._require_finished()
+        manifest = read_manifest(self.checkpoint, CheckpointManifest)
+        require_matching(manifest.facts, TRAINED, self.config, packed, self.checkpoint)
+        return manifest, _calibrators(manifest.facts, self.config, self.checkpoint)
+
+    def _require_finished(self) -> None:
+        """Raise CheckpointError unless training has ended."""
         if not self.finished:
             holder = LockHolder.read(self.folder / LOCK)
             busy = f"wait for {holder}, or " if holder else ""
             raise CheckpointError(
                 f"{self.folder}: training has not finished; {busy}go on with `corank train --resume`"
             )
-        return checkpoint_files.load_matching(self.checkpoint, TRAINED, self.config, packed)
 
     def shipped(self) -> tuple["Checkpoint", Calibrators]:
         """Load trained weights and calibrators, whatever the packed data. Raises CheckpointError if there are none."""

@@ -48,7 +48,7 @@ class TestFigures(engine.Measurement):
         """The trial with its figures."""
         model, calibrators = run.model(packed)
         valid, test = (predict_split(model, packed, split) for split in ("valid", "test"))
-        evaluated = EvaluatedRun(run, "test", packed, model, calibrators, test)
+        evaluated = EvaluatedRun(run, "test", packed, calibrators, test)
         truth = evaluated.truth
         trial = replace(
             trial,
