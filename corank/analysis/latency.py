@@ -14,14 +14,12 @@ graphs on disk.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import ItemRecords
@@ -37,7 +35,6 @@ from corank.features.input_layout import TableSet, embed_rows
 from corank.features.operands import OperandRows
 from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
 from corank.models.settings.stage import StageSettings
-from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request, to_series
 from corank.serving.funnel.request_encoder import EncodedBatch, RequestEncoder
 from corank.serving.funnel.request_history import RequestHistory, find_items
@@ -51,9 +48,6 @@ else:  # what knows a trained model: a bundle is timed without torch
 
 ROUNDS, CALLS = 5, 20
 """A measurement is the median of `ROUNDS` rounds; a round is the mean of `CALLS` calls."""
-
-QUOTA_ROUNDS = 5
-"""Rounds of `cpu_ms`."""
 
 
 @dataclass(frozen=True)
@@ -210,27 +204,3 @@ def timed(run: Callable[[], object] | None) -> float:
             run()
         rounds.append((time.perf_counter() - began) / CALLS * 1e6)
     return float(np.median(rounds))
-
-
-def cpu_ms(
-    funnel: Funnel, requests: Sequence[Request], stage: str, quotas: Sequence[int]
-) -> NDArray[np.float64]:
-    """CPU time of `Funnel.rank` by the quota of one stage: milliseconds a request, (len(quotas),).
-
-    All threads of the process count. The result is the mean over requests of the median of `QUOTA_ROUNDS` rounds.
-    A round runs all quotas, so that a slow spell of the machine affects all of them.
-
-    Raises:
-        RequestError: if a request does not fit the bundle.
-    """
-    times = np.empty((QUOTA_ROUNDS, len(requests), len(quotas)))
-    for n, request in enumerate(requests):
-        variants = [msgspec.structs.replace(request, keep={stage: keep}, trace=False) for keep in quotas]
-        funnel.rank(variants[-1])  # the first call of a size also prepares its memory
-        for times_of_round in times:
-            for m, one in enumerate(variants):
-                began = time.process_time_ns()
-                funnel.rank(one)
-                times_of_round[n, m] = (time.process_time_ns() - began) / 1e6
-    milliseconds: NDArray[np.float64] = np.median(times, axis=0).mean(axis=0)
-    return milliseconds

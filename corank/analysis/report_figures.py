@@ -3,26 +3,22 @@
 Letters: R requests.
 """
 
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from numpy.typing import NDArray
 
 from corank.analysis import plots
 from corank.analysis.colours import COLOURS
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.evaluation_view import TO_LOG
-from corank.analysis.latency import QUOTA_ROUNDS, cpu_ms
-from corank.analysis.logged_request import logged_request
 from corank.analysis.plots import Series
-from corank.core.lazy import lazy
+from corank.analysis.quota_costs import QUOTA_ROUNDS, quota_cpu_ms, timed_requests
 from corank.core.types import Doubles
 from corank.core.view import Block, Plot
 from corank.evaluation.measures import cascade_rows
@@ -30,18 +26,10 @@ from corank.metrics.cascade import quota_curve
 from corank.metrics.intervals import interval
 from corank.metrics.metric import METRICS, Metric, validation_metrics
 from corank.metrics.off_policy import cut_probability
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
 from corank.training.run import Run
-
-if TYPE_CHECKING:
-    from corank.training import export
-else:  # which loads torch
-    export = lazy("corank.training.export")
 
 QUOTAS = 12
 """Points of a quota curve, about."""
-TIMED_REQUESTS = 8
 
 
 def quota_grid(evaluated: EvaluatedRun) -> list[int]:
@@ -50,19 +38,6 @@ def quota_grid(evaluated: EvaluatedRun) -> list[int]:
     largest = int(evaluated.predictions.requests.size.max())
     even = np.geomspace(last.keep, largest, QUOTAS).round().astype(int)
     return sorted({*even.tolist(), min(first.keep, largest)})
-
-
-def quota_cpu_ms(
-    evaluated: EvaluatedRun, requests: Sequence[Request], quotas: Sequence[int]
-) -> NDArray[np.float64]:
-    """Milliseconds of CPU time of a request, through the exported bundle, at each quota of the first stage.
-
-    Raises BundleError, RequestError if the model cannot be exported or its requests cannot be ranked.
-    """
-    run, packed = evaluated.run.config, evaluated.packed
-    with tempfile.TemporaryDirectory(prefix="corank") as folder:
-        bundle = export.export_bundle(Path(folder) / "bundle", run, packed, *evaluated.run.model(packed))
-        return cpu_ms(Funnel(bundle), requests, run.stages[0].name, quotas)
 
 
 def quota_recalls(evaluated: EvaluatedRun, quotas: Sequence[int]) -> tuple[dict[str, Series], Series]:
@@ -84,15 +59,6 @@ def quota_recalls(evaluated: EvaluatedRun, quotas: Sequence[int]) -> tuple[dict[
     }
     recalls = {name: Series(curve.m, curve.recall(name), *ends) for name, ends in bounds.items()}
     return recalls, Series(curve.m, curve.random(next(iter(references))))
-
-
-def sample_logged_requests(evaluated: EvaluatedRun) -> list[Request]:
-    """`TIMED_REQUESTS` logged requests of at least median size, spread evenly over the split."""
-    size = evaluated.predictions.requests.size
-    usual = np.flatnonzero(size >= np.median(size))
-    chosen = np.unique(usual[np.linspace(0, len(usual) - 1, TIMED_REQUESTS).astype(int)])
-    run, packed, split = evaluated.run, evaluated.packed, evaluated.split
-    return [Request.parse(logged_request(run, split, int(n), packed)) for n in chosen]
 
 
 def scalars(events: Path) -> dict[str, Series]:
@@ -120,13 +86,13 @@ def quota_curve_blocks(evaluated: EvaluatedRun) -> list[Block]:
         return [f"None: it takes two stages, and {wanted}. {TO_LOG}"]
     quotas = quota_grid(evaluated)
     curves, random = quota_recalls(evaluated, [m for m in quotas if m < largest])
-    requests = sample_logged_requests(evaluated)
-    cost = Series(np.array(quotas), quota_cpu_ms(evaluated, requests, quotas))
+    cost = Series(np.array(quotas), quota_cpu_ms(evaluated, quotas))
     caption = (
         f"How many candidates must {first.name} keep? Left: the share of the best that survives; where it flattens, a "
         "larger quota buys nothing. Bands are 95 % intervals; at each quota, requests with more candidates count. "
-        f"Right: CPU time of a whole request, encoding included: {len(requests)} logged requests through the exported "
-        f"graphs on this machine, the median of {QUOTA_ROUNDS} rounds. The dashed line is the config's quota."
+        f"Right: CPU time of a whole request, encoding included: {len(timed_requests(evaluated))} logged requests "
+        f"through the exported graphs on this machine, the median of {QUOTA_ROUNDS} rounds. "
+        "The dashed line is the config's quota."
     )
     lines: dict[str, Any] = {"recalls": curves, "random": random, "cost": cost}
     return [Plot(partial(plots.plot_quota_curve, **lines, keep=first.keep, stage=first.name), caption)]

@@ -129,7 +129,7 @@ def _values(graph: "GraphProto") -> Iterator["ValueInfoProto"]:
 
 @dataclass(frozen=True)
 class TemplateCache:
-    """A folder of templates that are kept, of at most `bound` bytes; of None, none are.
+    """A folder of templates, or of other files that are kept as they are, of at most `bound` bytes; None keeps none.
 
     Example:
         TemplateCache.of_environment().read(key)
@@ -139,16 +139,16 @@ class TemplateCache:
     bound: int = BOUND
 
     @classmethod
-    def of_environment(cls) -> Self:
-        """That in CORANK_CACHE, or in the user's cache as XDG_CACHE_HOME has it, or in ~/.cache."""
+    def of_environment(cls, name: str = "templates") -> Self:
+        """That of a name in CORANK_CACHE, or in the user's cache as XDG_CACHE_HOME has it, or in ~/.cache."""
         if named := os.environ.get(CACHE):
-            return cls(Path(named) / FOLDER)
+            return cls(Path(named) / name)
         base = Path(os.environ.get("XDG_CACHE_HOME", ""))
         try:  # a relative one is to be ignored (XDG Base Directory Specification)
             base = base if base.is_absolute() else Path.home() / ".cache"
         except RuntimeError:  # a user without a home
             return cls(None)
-        return cls(base / "corank" / FOLDER)
+        return cls(base / "corank" / name)
 
     def read(self, key: str) -> bytes | None:
         """The template of a key; None if there is none that this user wrote, whole and unchanged."""

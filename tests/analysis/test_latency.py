@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from corank.analysis import latency
-from corank.analysis.latency import cpu_ms, feature_latencies
+from corank.analysis.latency import feature_latencies
 from corank.analysis.logged_request import logged_request
+from corank.analysis.quota_costs import cpu_ms
 from corank.core.errors import RequestError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request

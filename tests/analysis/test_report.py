@@ -58,7 +58,7 @@ def two_stages(trained: Run) -> tuple[str, Sections]:
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports export no bundle to time it, which takes as long as the rest. Other tests time one."""
 
-    def one_each(evaluated: object, requests: object, quotas: list[int]) -> NDArray[np.float64]:
+    def one_each(evaluated: object, quotas: list[int]) -> NDArray[np.float64]:
         return np.ones(len(quotas))
 
     monkeypatch.setattr(run_figures, "quota_cpu_ms", one_each)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from corank.analysis.evaluated_run import predict_run
 from corank.analysis.experiments import engine
 from corank.analysis.experiments.arms import BASE, ArmSet
 from corank.analysis.experiments.engine import ArmResult, Trial, TrialData
@@ -133,8 +134,8 @@ def finish_search(
     train_run(run, packed, resume=resume)
     test = None
     if packed.splits.get("test"):
-        model, calibrators = run.model(packed)
-        figures = objective.measure(predict_split(model, packed, "test"), run.config, calibrators)
+        predicted = predict_run(run, "test")
+        figures = objective.measure(predicted.predictions, run.config, predicted.calibrators)
         test = {name: figure.interval()._asdict() | {"n": figure.n} for name, figure in figures.items()}
     document = {
         "name": chosen.name,

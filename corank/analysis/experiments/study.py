@@ -20,7 +20,8 @@ from corank.analysis.experiments.engine import ArmResult, Trial
 from corank.analysis.experiments.figures import FEWEST_REQUESTS, SIGN_WORDS, format_difference
 from corank.analysis.experiments.question import Question, build_arms
 from corank.analysis.experiments.search import count_rows
-from corank.analysis.report_figures import quota_cpu_ms, quota_grid, sample_logged_requests
+from corank.analysis.quota_costs import quota_cpu_ms
+from corank.analysis.report_figures import quota_grid
 from corank.core.files import write_text
 from corank.core.reports import Progress
 from corank.data.packed.dataset import PackedDataset
@@ -87,7 +88,7 @@ def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> engine.QuotaCurve |
             measure = METRICS[name].measure(inputs[METRICS[name].population])
             if measure is not None:
                 recalls.setdefault(name, []).append(measure.value())
-    cpu_ms = quota_cpu_ms(evaluated, sample_logged_requests(evaluated), quotas) if timed else None
+    cpu_ms = quota_cpu_ms(evaluated, quotas) if timed else None
     return engine.QuotaCurve(quotas, recalls, None if cpu_ms is None else cpu_ms.tolist())
 
 

@@ -1,0 +1,121 @@
+"""CPU time of a request by the quota of the first stage, through the exported graphs; timed once for a funnel's shape.
+
+Whatever the weights are, graphs of one shape take the same time for the same requests on the same machine. So times are
+kept in the user's cache, and a report of kept predictions needs no model:
+
+    CACHE/timings/<key>    as a template of graphs (graph_templates.py): milliseconds, fp64, by quota
+"""
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from corank.analysis.evaluated_run import EvaluatedRun
+from corank.analysis.kept_predictions import hash_code
+from corank.core.lazy import lazy
+from corank.training.config.config_file import plain
+from corank.training.graph_templates import TemplateCache
+
+if TYPE_CHECKING:
+    from corank.serving.funnel.funnel import Funnel
+    from corank.serving.funnel.request import Request
+    from corank.training import export
+else:  # which loads torch
+    export = lazy("corank.training.export")
+
+TIMED_REQUESTS = 8
+QUOTA_ROUNDS = 5
+"""Rounds of `cpu_ms`."""
+_SHAPE = ("data", "features", "stages", "export")
+"""Keys of a config that say how a request is encoded and ranked."""
+
+
+def timed_requests(evaluated: EvaluatedRun) -> list[int]:
+    """Numbers of `TIMED_REQUESTS` logged requests of at least median size, spread evenly over the split."""
+    size = evaluated.predictions.requests.size
+    usual = np.flatnonzero(size >= np.median(size))
+    chosen: list[int] = np.unique(usual[np.linspace(0, len(usual) - 1, TIMED_REQUESTS).astype(int)]).tolist()
+    return chosen
+
+
+def quota_cpu_ms(evaluated: EvaluatedRun, quotas: Sequence[int]) -> NDArray[np.float64]:
+    """Milliseconds of CPU time of a request at each quota of the first stage, as a funnel of this shape was timed.
+
+    Raises BundleError, RequestError if the model cannot be exported or its requests cannot be ranked.
+    """
+    key, cache = _shape(evaluated, quotas), TemplateCache.of_environment("timings")
+    if key is not None and (kept := cache.read(key)) is not None:
+        return np.frombuffer(kept, np.float64)
+    times = _measure(evaluated, quotas)
+    if key is not None:
+        cache.keep(key, times.tobytes())
+    return times
+
+
+def _shape(evaluated: EvaluatedRun, quotas: Sequence[int]) -> str | None:
+    """A hash of all that times depend on; None of code without a file."""
+    run, packed = evaluated.run, evaluated.packed
+    code = hash_code(type(stage).__module__ for stage in run.config.stages)
+    if code is None:
+        return None
+    fitted = any(stage.fitted for stage in run.config.stages)
+    settings = plain(run.config)
+    parts = [
+        [settings[key] for key in _SHAPE],
+        [packed.manifest.digest, evaluated.split, list(quotas), timed_requests(evaluated)],
+        [platform.node(), platform.machine(), os.cpu_count(), version("onnxruntime"), code],
+        run.described(packed)[0].digest
+        if fitted
+        else None,  # what is fitted has the shape of what it was fitted to
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _measure(evaluated: EvaluatedRun, quotas: Sequence[int]) -> NDArray[np.float64]:
+    """Time a bundle of the run. Raises BundleError, RequestError."""
+    # by what is timed alone
+    from corank.analysis.logged_request import logged_request
+    from corank.serving.funnel.funnel import Funnel
+    from corank.serving.funnel.request import Request
+
+    run, packed, split = evaluated.run, evaluated.packed, evaluated.split
+    numbers = timed_requests(evaluated)
+    requests = [Request.parse(logged_request(run, split, n, packed)) for n in numbers]
+    with tempfile.TemporaryDirectory(prefix="corank") as folder:
+        bundle = export.export_bundle(Path(folder) / "bundle", run.config, packed, *run.model(packed))
+        return cpu_ms(Funnel(bundle), requests, run.config.stages[0].name, quotas)
+
+
+def cpu_ms(
+    funnel: "Funnel", requests: Sequence["Request"], stage: str, quotas: Sequence[int]
+) -> NDArray[np.float64]:
+    """CPU time of `Funnel.rank` by the quota of one stage: milliseconds a request, (len(quotas),).
+
+    All threads of the process count. The result is the mean over requests of the median of `QUOTA_ROUNDS` rounds.
+    A round runs all quotas, so that a slow spell of the machine affects all of them.
+
+    Raises:
+        RequestError: if a request does not fit the bundle.
+    """
+    times = np.empty((QUOTA_ROUNDS, len(requests), len(quotas)))
+    for n, request in enumerate(requests):
+        variants = [msgspec.structs.replace(request, keep={stage: keep}, trace=False) for keep in quotas]
+        funnel.rank(variants[-1])  # the first call of a size also prepares its memory
+        for times_of_round in times:
+            for m, one in enumerate(variants):
+                began = time.process_time_ns()
+                funnel.rank(one)
+                times_of_round[n, m] = (time.process_time_ns() - began) / 1e6
+    milliseconds: NDArray[np.float64] = np.median(times, axis=0).mean(axis=0)
+    return milliseconds
