@@ -217,7 +217,7 @@ class Run:
         return checkpoint_files.load_matching(self.checkpoint, TRAINED, self.config, packed)
 
     def described(self, packed: PackedDataset) -> tuple[CheckpointManifest, Calibrators]:
-        """Read the trained model's manifest and calibrators, not its weights. Raises CheckpointError as `trained` does."""
+        """Read the trained model's manifest and calibrators, not its weights. Raises as `trained` does."""
         self._require_finished()
         manifest = read_manifest(self.checkpoint, CheckpointManifest)
         require_matching(manifest.facts, TRAINED, self.config, packed, self.checkpoint)
