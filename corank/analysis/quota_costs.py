@@ -3,7 +3,7 @@
 Whatever the weights are, graphs of one shape take the same time for the same requests on the same machine. So times are
 kept in the user's cache, and a report of kept predictions needs no model:
 
-    CACHE/timings/<key>    as a template of graphs (graph_templates.py): milliseconds, fp64, by quota
+    CACHE/timings/<key>    milliseconds, fp64, by quota
 """
 
 import hashlib
@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.kept_predictions import hash_code
+from corank.core.kept_files import KeptFiles
 from corank.core.lazy import lazy
 from corank.training.config.config_file import plain
-from corank.training.graph_templates import TemplateCache
 
 if TYPE_CHECKING:
     from corank.serving.funnel.funnel import Funnel
@@ -54,7 +54,7 @@ def quota_cpu_ms(evaluated: EvaluatedRun, quotas: Sequence[int]) -> NDArray[np.f
 
     Raises BundleError, RequestError if the model cannot be exported or its requests cannot be ranked.
     """
-    key, cache = _shape(evaluated, quotas), TemplateCache.of_environment("timings")
+    key, cache = _shape(evaluated, quotas), KeptFiles.of_user("timings")
     if key is not None and (kept := cache.read(key)) is not None:
         return np.frombuffer(kept, np.float64)
     times = _measure(evaluated, quotas)

@@ -3,31 +3,25 @@
 A template depends on the stages' settings and widths, not on its weights, and takes seconds to export. Those of earlier
 exports are kept beside the run, where the one that continues it finds them, and in the user's cache:
 
-    RUN/templates/<key>      the SHA-256 of key and template, 32 bytes, then the template
-    CACHE/templates/<key>    the same
+    RUN/templates/<key>
+    CACHE/templates/<key>
 
-The key is a hash of all that the template depends on. A file is written whole or not at all, and is but a copy of what
-can be exported again: one that cannot be read, written or believed is no error.
+The key is a hash of all that the template depends on.
 """
 
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from corank.core.artifact_cache import CACHE
-from corank.core.files import CHECKSUM, make_private_folder, open_regular_file, unseal, write_sealed
+from corank.core.kept_files import NOWHERE, KeptFiles
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 FOLDER = "templates"
 """In a run's folder, and in the user's cache."""
-BOUND = 32 << 20
-"""Bytes of all templates that a folder keeps; those that were not used for longest go first."""
 
 
 @dataclass(frozen=True)
@@ -128,69 +122,6 @@ def _values(graph: "GraphProto") -> Iterator["ValueInfoProto"]:
 
 
 @dataclass(frozen=True)
-class TemplateCache:
-    """A folder of templates, or of other files that are kept as they are, of at most `bound` bytes; None keeps none.
-
-    Example:
-        TemplateCache.of_environment().read(key)
-    """
-
-    folder: Path | None
-    bound: int = BOUND
-
-    @classmethod
-    def of_environment(cls, name: str = "templates") -> Self:
-        """That of a name in CORANK_CACHE, or in the user's cache as XDG_CACHE_HOME has it, or in ~/.cache."""
-        if named := os.environ.get(CACHE):
-            return cls(Path(named) / name)
-        base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        try:  # a relative one is to be ignored (XDG Base Directory Specification)
-            base = base if base.is_absolute() else Path.home() / ".cache"
-        except RuntimeError:  # a user without a home
-            return cls(None)
-        return cls(base / "corank" / name)
-
-    def read(self, key: str) -> bytes | None:
-        """The template of a key; None if there is none that this user wrote, whole and unchanged."""
-        if self.folder is None:
-            return None
-        try:
-            with open_regular_file(self.folder, key) as file:
-                facts = os.fstat(file.fileno())
-                raw = file.read() if facts.st_uid == os.geteuid() and facts.st_size <= self.bound else b""
-            os.utime(self.folder / key)  # as used now
-        except OSError:
-            return None
-        template = unseal(key, raw)
-        return None if template is None else bytes(template)
-
-    def keep(self, key: str, template: bytes) -> None:
-        """Keep a template, if the folder can be written and has room for it."""
-        size = CHECKSUM + len(template)
-        if self.folder is None or size > self.bound:
-            return
-        with suppress(OSError):
-            make_private_folder(self.folder)
-            self._make_room(size)
-            write_sealed(self.folder / key, key, template)
-
-    def _make_room(self, needed: int) -> None:
-        """Remove those that were not used for longest, until there is room. Raises OSError."""
-        assert self.folder is not None
-        files = []
-        for path in self.folder.glob("[0-9a-f]*"):
-            with suppress(FileNotFoundError):  # another process made room, too
-                facts = path.stat()
-                files.append((facts.st_mtime_ns, facts.st_size, path))
-        total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total + needed <= self.bound:
-                return
-            path.unlink(missing_ok=True)
-            total -= size
-
-
-@dataclass(frozen=True)
 class Templates:
     """Where an export looks for a template, one place after the other, and keeps it.
 
@@ -198,17 +129,17 @@ class Templates:
         run.templates.read(key)
     """
 
-    beside: TemplateCache = TemplateCache(None)
+    beside: KeptFiles = NOWHERE
     """In the folder of the run that is exported."""
-    before: TemplateCache = TemplateCache(None)
+    before: KeptFiles = NOWHERE
     """In that of the run that it continues."""
-    cache: TemplateCache = field(default_factory=TemplateCache.of_environment)
+    cache: KeptFiles = field(default_factory=lambda: KeptFiles.of_user(FOLDER))
     """Of the user."""
 
     @classmethod
     def of_run(cls, folder: Path, before: Path | None) -> Self:
         """Those of a run in a folder, which continues another."""
-        return cls(TemplateCache(folder / FOLDER), TemplateCache(before and before / FOLDER))
+        return cls(KeptFiles(folder / FOLDER), KeptFiles(before and before / FOLDER))
 
     def read(self, key: str) -> bytes | None:
         """The template of a key, which is beside the run then; None if there is none."""

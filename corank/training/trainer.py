@@ -15,9 +15,9 @@ from corank.models.tables.row_exchange import GradientSum
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_files import CheckpointWriter, load_matching
 from corank.training.checkpoints.facts import TrainingProgress, config_facts, training_progress
+from corank.training.checkpoints.loss_state import LossState
 from corank.training.checkpoints.training_state import held_buckets, restore_training, training_state
 from corank.training.device import device, precision
-from corank.training.loss_state import LossState
 from corank.training.model_building import build_model
 from corank.training.number_sample import fit_networks
 from corank.training.optimisers import Average, optimisers

@@ -29,9 +29,9 @@ from corank.models.named_axes import Axes, AxisNames, name_inputs, read_axes
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.checkpoints.facts import TrainingProgress, require_facts, training_progress
+from corank.training.checkpoints.loss_state import LossState
 from corank.training.checkpoints.training_state import check_model, check_training
 from corank.training.config.config import Config
-from corank.training.loss_state import LossState
 from corank.training.model_building import build_networks
 from corank.training.optimisers import Average, optimisers
 from corank.training.packed_data import packed_location

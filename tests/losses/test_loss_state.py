@@ -19,7 +19,7 @@ from corank.losses.total import TotalLoss
 from corank.models.stage_io import StageOutput
 from corank.training.checkpoints.checkpoint import Checkpoint, SplitTable
 from corank.training.checkpoints.checkpoint_files import load
-from corank.training.loss_state import LossState
+from corank.training.checkpoints.loss_state import LossState
 from corank.training.run import Run
 from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.shared import small_world

@@ -20,11 +20,12 @@ import torch
 
 from corank.core.artifact_cache import CACHE
 from corank.core.calibration import Platt
+from corank.core.kept_files import NOWHERE, KeptFiles
 from corank.evaluation.predictions import Calibrators
 from corank.models.joint import JointModel
 from corank.models.mlp import Mlp
 from corank.training import onnx_graphs
-from corank.training.graph_templates import FOLDER, TemplateCache, Templates
+from corank.training.graph_templates import FOLDER, Templates
 from corank.training.onnx_graphs import write_graphs
 from corank.training.run import Run
 from tests.support.cases import Case, random_model
@@ -55,14 +56,14 @@ def kept(tmp_path_factory: pytest.TempPathFactory, case: Case) -> Path:
 
 
 @pytest.fixture
-def cache(kept: Path, tmp_path: Path) -> Iterator[TemplateCache]:
+def cache(kept: Path, tmp_path: Path) -> Iterator[KeptFiles]:
     """A copy of `kept`, which this process uses."""
     folder = tmp_path / "cache" / "templates"
     folder.mkdir(parents=True)
     for file in (kept / "templates").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     with using(tmp_path / "cache"):
-        yield TemplateCache.of_environment()
+        yield KeptFiles.of_user(FOLDER)
 
 
 @contextmanager
@@ -104,7 +105,7 @@ def other_weights(case: Case) -> tuple[JointModel, Calibrators]:
 
 
 def test_files_are_those_of_an_export_of_the_same_weights(
-    case: Case, cache: TemplateCache, tmp_path: Path
+    case: Case, cache: KeptFiles, tmp_path: Path
 ) -> None:
     model, calibrators = other_weights(case)
     with exports() as exported:
@@ -118,7 +119,7 @@ def test_files_are_those_of_an_export_of_the_same_weights(
 
 
 def test_a_file_holds_what_its_graph_needs_and_no_place_of_this_machine(
-    case: Case, cache: TemplateCache, tmp_path: Path
+    case: Case, cache: KeptFiles, tmp_path: Path
 ) -> None:
     files = written(case, case.model, case.calibrators, tmp_path / "graphs")
     assert sorted(files) == [
@@ -141,7 +142,7 @@ def test_a_file_holds_what_its_graph_needs_and_no_place_of_this_machine(
 
 
 def test_without_a_place_to_keep_templates_graphs_are_exported(
-    case: Case, cache: TemplateCache, tmp_path: Path
+    case: Case, cache: KeptFiles, tmp_path: Path
 ) -> None:
     expected = written(case, case.model, case.calibrators, tmp_path / "expected")
     (tmp_path / "file").touch()
@@ -160,7 +161,7 @@ def no_cache(tmp_path: Path) -> Iterator[None]:
         yield
 
 
-def runs_from(cache: TemplateCache, folder: Path) -> list[Path]:
+def runs_from(cache: KeptFiles, folder: Path) -> list[Path]:
     """Two runs, of which the second continues the first, which has the templates of a cache."""
     assert cache.folder is not None
     first, second = folder / "first", folder / "second"
@@ -190,7 +191,7 @@ def test_without_a_cache_a_run_has_the_template_of_the_run_that_it_continues(
 
 
 def test_a_run_has_the_template_of_the_cache_and_no_cache_that_of_a_run(
-    case: Case, cache: TemplateCache, tmp_path: Path
+    case: Case, cache: KeptFiles, tmp_path: Path
 ) -> None:
     first, second = runs_from(cache, tmp_path)
     with exports() as exported:
@@ -208,55 +209,55 @@ def test_a_run_has_the_template_of_the_cache_and_no_cache_that_of_a_run(
 def test_a_spoilt_template_of_the_run_before_is_exported_anew(
     case: Case, kept: Path, tmp_path: Path, spoil: str
 ) -> None:
-    first, second = runs_from(TemplateCache(kept / FOLDER), tmp_path)
-    key, before = key_of(case), TemplateCache(first / FOLDER)
+    first, second = runs_from(KeptFiles(kept / FOLDER), tmp_path)
+    key, before = key_of(case), KeptFiles(first / FOLDER)
     assert key is not None
     expected = before.read(key)
     SPOILT[spoil](before, key)
     with exports() as exported:
         written(case, case.model, case.calibrators, tmp_path / "graphs", Templates.of_run(second, first))
     assert exported.count == 1
-    assert TemplateCache(second / FOLDER).read(key) == expected
+    assert KeptFiles(second / FOLDER).read(key) == expected
 
 
 # Templates that are not to be used
 
 
-def of_other_graphs(cache: TemplateCache, key: str) -> None:
+def of_other_graphs(cache: KeptFiles, key: str) -> None:
     graph = onnx.helper.make_graph([], "other", [], [])
     cache.keep(key, onnx.helper.make_model(graph).SerializeToString())
 
 
-def of_another_function(cache: TemplateCache, key: str) -> None:
+def of_another_function(cache: KeptFiles, key: str) -> None:
     """As if a stage's activation had not been hashed."""
     template = cache.read(key)
     assert template is not None and b"Relu" in template
     cache.keep(key, template.replace(b"Relu", b"Tanh"))
 
 
-def place(cache: TemplateCache, key: str) -> Path:
+def place(cache: KeptFiles, key: str) -> Path:
     assert cache.folder is not None
     return cache.folder / key
 
 
-def changed(change: Callable[[bytes], bytes]) -> Callable[[TemplateCache, str], object]:
+def changed(change: Callable[[bytes], bytes]) -> Callable[[KeptFiles, str], object]:
     return lambda cache, key: place(cache, key).write_bytes(change(place(cache, key).read_bytes()))
 
 
-def link(cache: TemplateCache, key: str) -> None:
+def link(cache: KeptFiles, key: str) -> None:
     file = place(cache, key)
     file.rename(file.with_name("elsewhere"))
     file.symlink_to("elsewhere")
 
 
-def renamed(cache: TemplateCache, key: str) -> None:
+def renamed(cache: KeptFiles, key: str) -> None:
     template = cache.read(key)
     assert template is not None
     cache.keep(KEY, template)
     place(cache, KEY).replace(place(cache, key))
 
 
-SPOILT: dict[str, Callable[[TemplateCache, str], object]] = {
+SPOILT: dict[str, Callable[[KeptFiles, str], object]] = {
     "cut short": changed(lambda raw: raw[:-1]),
     "empty": changed(lambda raw: b""),
     "a bit": changed(lambda raw: raw[:-40] + bytes([raw[-40] ^ 1]) + raw[-39:]),
@@ -270,7 +271,7 @@ SPOILT: dict[str, Callable[[TemplateCache, str], object]] = {
 
 @pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
 def test_a_spoilt_template_is_exported_anew(
-    case: Case, cache: TemplateCache, tmp_path: Path, spoil: Callable[[TemplateCache, str], object]
+    case: Case, cache: KeptFiles, tmp_path: Path, spoil: Callable[[KeptFiles, str], object]
 ) -> None:
     expected = written(case, case.model, case.calibrators, tmp_path / "expected")
     key = key_of(case)
@@ -324,7 +325,7 @@ def test_what_is_fitted_to_data_has_no_key(case: Case) -> None:
 
 
 def test_a_full_cache_forgets_what_was_not_used_for_longest(tmp_path: Path) -> None:
-    cache = TemplateCache(tmp_path / "made", bound=300)
+    cache = KeptFiles(tmp_path / "made", bound=300)
     names = [f"{n}" * 64 for n in range(4)]
     for n, name in enumerate(names[:3]):
         cache.keep(name, bytes(60))
@@ -334,8 +335,8 @@ def test_a_full_cache_forgets_what_was_not_used_for_longest(tmp_path: Path) -> N
     assert [cache.read(name) is not None for name in names] == [True, False, True, True]
     cache.keep(names[1], bytes(400))
     assert cache.read(names[1]) is None and cache.read(names[0]) is not None
-    assert TemplateCache(None).read(KEY) is None
-    TemplateCache(None).keep(KEY, b"x")
+    assert NOWHERE.read(KEY) is None
+    NOWHERE.keep(KEY, b"x")
 
 
 def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,12 +348,12 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPat
     for variables, folder in places:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        assert TemplateCache.of_environment().folder == Path(folder)
+        assert KeptFiles.of_user(FOLDER).folder == Path(folder)
 
 
 def _work(folder: Path, number: int) -> list[int]:
     """Keep templates of one key again and again. Returns which of all processes' were read."""
-    cache, found = TemplateCache(folder, bound=120_000), set()
+    cache, found = KeptFiles(folder, bound=120_000), set()
     for _ in range(10):
         cache.keep(KEY, bytes([number]) * 50_000)
         template = cache.read(KEY)

@@ -27,7 +27,7 @@ from corank.training.checkpoints.checkpoint import (
     check_names,
     check_tensor,
 )
-from corank.training.loss_state import LossState, names_in
+from corank.training.checkpoints.loss_state import LossState, names_in
 from corank.training.optimisers import Average
 
 Optimisers = Mapping[str, torch.optim.Optimizer]
