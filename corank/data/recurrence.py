@@ -10,8 +10,10 @@ OFTEN_AGAIN = 0.02
 """From this share of candidates on that a user saw before, it is worth knowing."""
 BUCKETS = "buckets: 16, dim: 4"
 """Of times and of rates that towers read: they learn a term of each range; of times minutes and weeks are apart."""
-LAST = {"clicked": 50, "shown": 200}
-"""Events of a history of clicks, or of exposures, at most."""
+EVENTS = ("clicked", "shown")
+"""Sorts of a log's own events, of which there may be histories."""
+LAST = 200
+"""Events of such a history, at most."""
 ROWS = 4_000_000
 """Candidates that are read of a large log, about."""
 CATEGORIES = 2
@@ -60,12 +62,12 @@ def describe_events(event: str, item: str, label: str) -> str:
     """Describe a history of the log's own exposures as the config does; no network reads its ids.
 
     Args:
-        event: `clicked`, or `shown`.
+        event: one of EVENTS.
         item: the feature of the candidate's id.
         label: of a click.
     """
     happened = f", event: {quote(label)}" if event == "clicked" else ""
-    return f"{{side: user, kind: ids, of: {quote(item)}{happened}, input: false, last: {LAST[event]}}}"
+    return f"{{side: user, kind: ids, of: {quote(item)}{happened}, input: false, last: {LAST}}}"
 
 
 def recurrence_features(

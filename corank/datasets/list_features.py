@@ -9,7 +9,7 @@ from corank.core.errors import DataError
 from corank.core.reports import Report
 from corank.core.yaml_names import quote
 from corank.data.recurrence import (
-    LAST,
+    EVENTS,
     OFTEN_AGAIN,
     describe_events,
     find_categories,
@@ -150,7 +150,9 @@ def _find_categories(columns: ListRoles, out: Path, features: dict[str, str]) ->
 def _describe_past(
     columns: ListRoles, users: bool, out: Path, features: dict[str, str], categories: list[str]
 ) -> dict[str, str]:
-    """Describe the history of clicks, given or of the log, and that of exposures, where users meet items again.
+    """Describe the history that is given, and those of the log's clicks and exposures, where users meet items again.
+
+    A history that is given may end sooner than the log's clicks do, and may be of other events.
 
     Args:
         columns: of the log in the folder `out`.
@@ -173,14 +175,14 @@ def _describe_past(
         add("history", settings, timed=bool(columns.history_times))
     shares = _measure_recurrence(columns, pl.scan_parquet(out / "log.parquet")) if users else {}
     for name, share in shares.items():
-        if share >= OFTEN_AGAIN and not (columns.history and name == "clicked"):
+        if share >= OFTEN_AGAIN:
             add(name, describe_events(name, item, FIRST_LABEL), timed=True)
     return lines
 
 
 def _measure_recurrence(columns: ListRoles, log: pl.LazyFrame) -> dict[str, float]:
     """Measure the shares of candidates that the user clicked, or was shown, before."""
-    events = {name: pl.col(CLICK) if name == "clicked" else pl.lit(True) for name in LAST}
+    events = {name: pl.col(CLICK) if name == "clicked" else pl.lit(True) for name in EVENTS}
     rows = columns.clicked(log).rows(user=pl.col(columns.user), time=pl.col(columns.time))
     return measure_recurrence(rows, pl.col("user"), pl.col(ITEM), pl.col("time"), events)
 

@@ -378,11 +378,13 @@ def test_candidates_are_looked_for_in_the_history(tmp_path: Path) -> None:
     timed = write_lists(world / "log.parquet", out / "timed", settings(world, **times))
     told = {"history_count", "history_since", "history_brand_count", "history_brand_since"}
     assert told <= {*timed.features}
+    # a given history may be cut short, so that clicks of the log are looked for, too
+    assert {"clicked_count", "clicked_brand_since"} <= {*timed.features}
     text = (out / "timed" / "config.yaml").read_text()
     assert "history: {side: user, kind: ids, of: item_id, column: past, times: past_at, last: 50}" in text
     assert "history_brand_since: {kind: since, of: [history.brand, brand], buckets: 16, dim: 4}" in text
     assert (
-        "matches: [history_count, history_since, history_brand_count, history_brand_since, shown_count"
+        "matches: [history_count, history_since, history_brand_count, history_brand_since, clicked_count"
         in text
     )
     checked = check_config(read(out / "timed" / "config.yaml"), out / "timed")
@@ -410,6 +412,7 @@ def test_candidates_are_looked_for_in_earlier_requests_if_they_recur(tmp_path: P
     assert {"clicked", "clicked_count", "clicked_brand_since", "shown", "shown_since"} <= {*own.features}
     text = (out / "own" / "config.yaml").read_text()
     assert "shown: {side: user, kind: ids, of: item_id, input: false, last: 200}" in text
+    assert "clicked: {side: user, kind: ids, of: item_id, event: click, input: false, last: 200}" in text
     checked = check_config(read(out / "own" / "config.yaml"), out / "own")
     checked.data_check.require()
     assert not any(one.kind == "recurrence" for one in checked.profile.suggestions)
