@@ -25,7 +25,10 @@ MOST_PAIRS = 4
 MOST_VALUES, MOST_CELLS = 200, 4_000
 """Of an attribute, and of a pair."""
 SMOOTHING = 20.0
-"""Candidates of the rate that is expected which are added to those of a pair."""
+"""Candidates of the rate of all that are added to those of a value."""
+PAIR_SMOOTHING = 200.0
+"""Candidates of the rate of all that are added to those of a pair, which tells less than a value does: with fewer its
+rates of some hundred candidates say more of chance than of the pair."""
 FOLDS, TURNS = 10, 8
 SURE, LEAST = 3.0, 0.002
 """The gain in standard errors over folds, and as a share of what is to be told, from which on a pair is chosen."""
@@ -202,7 +205,7 @@ def _gain_by_fold(shown: Doubles, clicked: Doubles, expected: Doubles, rate: flo
         rate: of all clicks.
     """
     others, ones = expected.sum(axis=0) - expected, clicked.sum(axis=0) - clicked
-    lift = (ones + SMOOTHING * rate) / (others + SMOOTHING * rate)
+    lift = (ones + PAIR_SMOOTHING * rate) / (others + PAIR_SMOOTHING * rate)
     alone = np.clip(expected / np.maximum(shown, 1), 1e-6, 1 - 1e-6)
     paired = np.clip(alone * lift, 1e-6, 1 - 1e-6)
     gain = clicked * np.log(paired / alone) + (shown - clicked) * np.log((1 - paired) / (1 - alone))

@@ -48,6 +48,18 @@ def test_a_pair_that_tells_more_than_both_is_chosen(seed: int) -> None:
     assert chosen(draw_rows(0.8, seed))[0] == ("country", "category")
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_weak_pair_of_many_values_is_chosen(seed: int) -> None:
+    """Each of its values has some hundred candidates, so that their own rates tell more of chance than of it."""
+    rng = np.random.default_rng(seed)
+    country, brand, device = (rng.integers(values, size=45_000) for values in (8, 40, 3))
+    logit = -2 + 0.3 * rng.normal(size=40)[brand] + 0.3 * rng.normal(size=(8, 40))[country, brand]
+    clicked = rng.random(len(logit)) < 1 / (1 + np.exp(-logit))
+    rows = pl.DataFrame({"country": country, "device": device, "brand": brand, "clicked": clicked})
+    found = choose_pairs(rows, ["country", "device"], ["brand"], "clicked")
+    assert [(pair.user, pair.item) for pair in found] == [("country", "brand")]
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_no_pair_is_chosen_where_both_tell_all(seed: int) -> None:
     assert not chosen(draw_rows(0.0, seed))
