@@ -8,18 +8,17 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-import torch
-from hypothesis import HealthCheck, settings
 
-from corank.core.artifact_cache import CACHE
 from corank.core.registry import PLUGINS
-from corank.training.run import Run
 from tests.documented.summary import print_summary
-from tests.support import shared
 from tests.support.object_store import ObjectStore, make_store, s3_server, use_store
+
+if TYPE_CHECKING:  # what takes seconds to load is imported by processes that run tests
+    from corank.training.run import Run
 
 THOROUGH = [
     line
@@ -33,17 +32,16 @@ _MAKERS = re.compile(
     re.MULTILINE,
 )
 
-torch.set_num_threads(1)
 # what is imported lives on: collections that visited it took a tenth of the CPU time
 gc.set_threshold(50_000, 20, 20)
-# a loaded machine may be slow at any example, and at drawing it
-settings.register_profile("corank", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("corank")
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """One worker of a fresh checkout compiles the modules, the others wait and read what it compiled."""
+    if session.config.pluginmanager.hasplugin("dsession"):  # this process runs no test: its workers do
+        return (yield)
+    _prepare_process()
     here = Path(__file__)
     with here.open() as lock:
         if not any((here.parent / "__pycache__").glob("test_*.pyc")):
@@ -55,6 +53,16 @@ def pytest_collection() -> Generator[None, object, object]:
     gc.collect()
     gc.freeze()
     return result
+
+
+def _prepare_process() -> None:
+    import torch
+    from hypothesis import HealthCheck, settings
+
+    torch.set_num_threads(1)
+    # a loaded machine may be slow at any example, and at drawing it
+    settings.register_profile("corank", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("corank")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -90,11 +98,14 @@ def _is_slow(path: Path) -> bool:
 @pytest.fixture(scope="session", autouse=True)
 def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
     """Let the workers of one session share what they make, and the templates of exported graphs."""
+    from corank.core.artifact_cache import CACHE
+    from tests.support import shared
+
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "shared"
     folder.mkdir(exist_ok=True)
     shared.use_folder(folder)
-    os.environ[CACHE] = str(folder / "cache")  # of processes that tests start, too
+    os.environ[CACHE] = str(shared.cache_of(folder))  # of processes that tests start, too
 
 
 @pytest.fixture(autouse=True)
@@ -111,24 +122,32 @@ def plugins_of_the_environment() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def world() -> Path:
     """A folder with config.yaml, log/, truth/, items.parquet, users.parquet and packed/."""
+    from tests.support import shared
+
     return shared.simulated_world()
 
 
 @pytest.fixture(scope="session")
 def small_world() -> Path:
     """As `world`, of a third of the requests: for what holds whatever a model learns."""
+    from tests.support import shared
+
     return shared.small_world()
 
 
 @pytest.fixture(scope="session")
-def trained() -> Run:
+def trained() -> "Run":
     """A finished run of `world`."""
+    from tests.support import shared
+
     return shared.finished_run()
 
 
 @pytest.fixture(scope="session")
 def trained_bundle() -> Path:
     """The bundle of `trained`."""
+    from tests.support import shared
+
     return shared.finished_bundle()
 
 

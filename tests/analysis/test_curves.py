@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
-
-from corank.analysis.report_figures import scalars
-
 
 def test_a_resumed_run_has_its_steps_once(tmp_path: Path) -> None:
     """Steps after the checkpoint from which a run continues were logged twice; the later ones count."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    from corank.analysis.report_figures import scalars
+
     for first, values in ((0, [3.0, 2.0, 9.0]), (2, [1.0, 0.0])):
         with SummaryWriter(str(tmp_path), purge_step=first, filename_suffix=f".{first}") as board:
             for step, value in enumerate(values, start=first):

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 
 from corank.core.calibration import Platt, fit
 from corank.core.errors import DataError
@@ -39,6 +38,8 @@ def test_fit_by_hand() -> None:
 
 
 def test_fit_is_maximum_likelihood() -> None:
+    from sklearn.linear_model import LogisticRegression
+
     logits, labels = drawn()
     reference = LogisticRegression(C=np.inf, tol=1e-10).fit(logits[:, None], labels)
     platt = fit(logits, labels)

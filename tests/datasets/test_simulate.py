@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from corank.core.errors import ConfigError, DataError
 from corank.datasets.feed.simulate import simulate_world
@@ -88,6 +87,8 @@ def test_a_small_share_of_requests_is_exposed_at_random(log: pl.DataFrame) -> No
 
 def test_clicks_follow_the_truth_and_fall_with_position(log: pl.DataFrame) -> None:
     """Clicks over their true probability are the examination: position^-0.4."""
+    from sklearn.metrics import roc_auc_score
+
     exposed = log.filter(level="exposed")
     assert roc_auc_score(exposed["is_click"], exposed["truth"]) > 0.65
     at = exposed.group_by("position").agg(pl.col("is_click", "truth").sum()).sort("position")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import ndcg_score
 
 from corank.core.errors import DataError
 from corank.core.types import Doubles
@@ -142,6 +141,8 @@ def test_gains_are_those_of_every_request_alone(data: Scored, k: int, m: int) ->
 
 @given(st.lists(st.permutations(range(9)), min_size=1, max_size=5), st.integers(1, 8))
 def test_ndcg_agrees_with_scikit_learn(orders: list[list[int]], k: int) -> None:
+    from sklearn.metrics import ndcg_score
+
     some = requests(*[9] * len(orders))
     reference = np.tile(np.arange(9), len(orders))
     stage = np.concatenate(orders)

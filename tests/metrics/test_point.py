@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss, roc_auc_score
 
 from corank.core.errors import DataError
 from corank.core.types import Doubles, Longs
@@ -45,6 +44,8 @@ def many(
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_auc_and_logloss_agree_with_scikit_learn(dtype: type[np.floating]) -> None:
+    from sklearn.metrics import log_loss, roc_auc_score
+
     user, score, label, weight = many(0)
     score = score.astype(dtype)
     known = label >= 0
@@ -59,6 +60,8 @@ def test_auc_and_logloss_agree_with_scikit_learn(dtype: type[np.floating]) -> No
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_gauc_is_the_weighted_mean_of_users_auc(weighted: bool) -> None:
+    from sklearn.metrics import roc_auc_score
+
     user, score, label, weight = many(1, rows=150, people=40)
     if not weighted:
         weight = np.ones_like(weight)

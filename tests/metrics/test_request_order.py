@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
 
 from corank.core.types import Doubles, Longs
 from corank.metrics.measure import RatioMeasure
@@ -104,6 +103,8 @@ def many(generator: np.random.Generator, rows: int = 900) -> tuple[Longs, Longs,
 
 
 def test_gauc_by_user_and_day_is_the_weighted_mean_of_their_auc() -> None:
+    from sklearn.metrics import roc_auc_score
+
     generator = np.random.default_rng(4)
     user, request, score, label, weight = many(generator)
     label[generator.random(len(label)) < 0.1] = -1
