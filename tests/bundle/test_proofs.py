@@ -12,6 +12,7 @@ from corank.core import artifact
 from corank.core.errors import BundleError
 from corank.serving.http.process.worker_process import MOST_PROOFS, PROOF_BYTES, SPAWN, SharedProofs
 from tests.support.shared import derived
+from tests.support.worker_mains import note_proof
 
 
 @pytest.fixture
@@ -79,17 +80,13 @@ def test_a_folder_without_a_bundle_is_not_proven(tmp_path: Path) -> None:
     assert not is_proven(tmp_path, {b""}) and not is_proven(tmp_path / "nothing", {b""})
 
 
-def _note(proofs: SharedProofs, number: int) -> None:
-    proofs.add(number.to_bytes(PROOF_BYTES, "big"))
-
-
 def test_workers_share_the_newest_proofs() -> None:
     proofs = SharedProofs()
-    worker = SPAWN.Process(target=_note, args=(proofs, 1))
+    worker = SPAWN.Process(target=note_proof, args=(proofs, 1))
     worker.start()
     worker.join()
     assert (1).to_bytes(PROOF_BYTES, "big") in proofs and (2).to_bytes(PROOF_BYTES, "big") not in proofs
     for number in range(2, MOST_PROOFS + 2):
-        _note(proofs, number)
+        note_proof(proofs, number)
     known = [number for number in range(1, MOST_PROOFS + 3) if number.to_bytes(PROOF_BYTES, "big") in proofs]
     assert known == list(range(2, MOST_PROOFS + 2))

@@ -1,10 +1,12 @@
-"""Mains of worker processes for tests of their supervisor; few imports, since each is spawned."""
+"""What tests run in processes of their own that are spawned: few imports, since each loads them anew."""
 
 import signal
 import socket
 import sys
+from pathlib import Path
 
-from corank.serving.http.process.worker_process import WorkerSigns
+from corank.core.kept_files import KeptFiles
+from corank.serving.http.process.worker_process import PROOF_BYTES, SharedProofs, WorkerSigns
 
 
 def fail_at_once(listener: socket.socket, signs: WorkerSigns) -> None:
@@ -30,3 +32,20 @@ def serve_until_told(listener: socket.socket, signs: WorkerSigns) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     signs.beat()
     signal.sigwait(ends)
+
+
+def note_proof(proofs: SharedProofs, number: int) -> None:
+    """Add a proof that is a number."""
+    proofs.add(number.to_bytes(PROOF_BYTES, "big"))
+
+
+def keep_templates(folder: Path, key: str, number: int) -> list[int]:
+    """Keep templates of one key again and again. Returns which of all processes' were read."""
+    cache, found = KeptFiles(folder, bound=120_000), set()
+    for _ in range(10):
+        cache.keep(key, bytes([number]) * 50_000)
+        template = cache.read(key)
+        if template is not None:
+            assert len(template) == 50_000 and len({*template}) == 1
+            found.add(template[0])
+    return sorted(found)

@@ -24,14 +24,15 @@ from corank.core.kept_files import NOWHERE, KeptFiles
 from corank.evaluation.predictions import Calibrators
 from corank.models.joint import JointModel
 from corank.models.mlp import Mlp
+from corank.serving.http.process.worker_process import SPAWN
 from corank.training import onnx_graphs
 from corank.training.graph_templates import FOLDER, Templates
 from corank.training.onnx_graphs import write_graphs
 from corank.training.run import Run
 from tests.support.cases import Case, random_model
-from tests.support.kills import CONTEXT
 from tests.support.random_worlds import RICH
 from tests.support.shared import shared_case
+from tests.support.worker_mains import keep_templates
 
 KEY = "ab" * 32
 
@@ -45,24 +46,16 @@ def case() -> Case:
     return shared_case(RICH)
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory, case: Case) -> Path:
-    """A cache that has the template of the case."""
-    cache, graphs = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("graphs")
-    with using(cache), exports() as exported:
-        write_graphs(graphs, case.config, case.model, case.calibrators, Templates())
-    assert exported.count == len(list((cache / "templates").iterdir())) == 1
-    return cache
-
-
 @pytest.fixture
-def cache(kept: Path, tmp_path: Path) -> Iterator[KeptFiles]:
-    """A copy of `kept`, which this process uses."""
-    folder = tmp_path / "cache" / "templates"
-    folder.mkdir(parents=True)
-    for file in (kept / "templates").iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
+def cache(case: Case, tmp_path: Path) -> Iterator[KeptFiles]:
+    """A cache that has the template of the case, which its export kept in that of the session."""
+    assert (case.base / "bundle").exists()
+    key = key_of(case)
+    assert key is not None
+    template = KeptFiles.of_user(FOLDER).read(key)
+    assert template is not None
     with using(tmp_path / "cache"):
+        KeptFiles.of_user(FOLDER).keep(key, template)
         yield KeptFiles.of_user(FOLDER)
 
 
@@ -107,11 +100,13 @@ def other_weights(case: Case) -> tuple[JointModel, Calibrators]:
 def test_files_are_those_of_an_export_of_the_same_weights(
     case: Case, cache: KeptFiles, tmp_path: Path
 ) -> None:
+    """Which is all there is without a place to keep templates."""
     model, calibrators = other_weights(case)
     with exports() as exported:
         by_template = written(case, model, calibrators, tmp_path / "by_template")
     assert exported.count == 0
-    with using(tmp_path / "empty"), exports() as exported:
+    (tmp_path / "file").touch()
+    with using(tmp_path / "file"), exports() as exported:
         by_export = written(case, model, calibrators, tmp_path / "by_export")
     assert exported.count == 1
     assert by_template == by_export
@@ -141,51 +136,27 @@ def test_a_file_holds_what_its_graph_needs_and_no_place_of_this_machine(
     )
 
 
-def test_without_a_place_to_keep_templates_graphs_are_exported(
-    case: Case, cache: KeptFiles, tmp_path: Path
-) -> None:
-    expected = written(case, case.model, case.calibrators, tmp_path / "expected")
-    (tmp_path / "file").touch()
-    with using(tmp_path / "file"):
-        assert written(case, case.model, case.calibrators, tmp_path / "graphs") == expected
-
-
 # Beside runs
 
 
-@pytest.fixture
-def no_cache(tmp_path: Path) -> Iterator[None]:
-    """A user who has no cache, and can make none."""
-    (tmp_path / "file").touch()
-    with using(tmp_path / "file"):
-        yield
-
-
-def runs_from(cache: KeptFiles, folder: Path) -> list[Path]:
-    """Two runs, of which the second continues the first, which has the templates of a cache."""
+def first_run(cache: KeptFiles, folder: Path) -> Path:
+    """A run that has the templates of a cache."""
     assert cache.folder is not None
-    first, second = folder / "first", folder / "second"
-    shutil.copytree(cache.folder, first / FOLDER)
-    second.mkdir()
-    return [first, second]
+    shutil.copytree(cache.folder, folder / FOLDER)
+    return folder
 
 
-@pytest.mark.usefixtures("no_cache")
 def test_without_a_cache_a_run_has_the_template_of_the_run_that_it_continues(
-    case: Case, tmp_path: Path
+    case: Case, cache: KeptFiles, tmp_path: Path
 ) -> None:
-    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    first, second, third = first_run(cache, tmp_path / "first"), tmp_path / "second", tmp_path / "third"
     model, calibrators = other_weights(case)
-    with exports() as exported:
-        written(case, case.model, case.calibrators, tmp_path / "0", Templates.of_run(first, None))
-        files = [
-            written(case, model, calibrators, tmp_path / f"{n}", templates)
-            for n, templates in enumerate(
-                (Templates.of_run(second, first), Templates.of_run(third, second), Templates()), 1
-            )
-        ]
-    assert exported.count == 2  # of the first run, and of none
-    assert files[0] == files[1] == files[2]
+    expected = written(case, model, calibrators, tmp_path / "expected")
+    (tmp_path / "file").touch()
+    with using(tmp_path / "file"), exports() as exported:
+        for n, templates in enumerate((Templates.of_run(second, first), Templates.of_run(third, second))):
+            assert written(case, model, calibrators, tmp_path / f"{n}", templates) == expected
+    assert exported.count == 0
     kept = [[path.name for path in (run / FOLDER).iterdir()] for run in (first, second, third)]
     assert kept[0] == kept[1] == kept[2] == [key_of(case)]
 
@@ -193,7 +164,7 @@ def test_without_a_cache_a_run_has_the_template_of_the_run_that_it_continues(
 def test_a_run_has_the_template_of_the_cache_and_no_cache_that_of_a_run(
     case: Case, cache: KeptFiles, tmp_path: Path
 ) -> None:
-    first, second = runs_from(cache, tmp_path)
+    first, second = first_run(cache, tmp_path / "first"), tmp_path / "second"
     with exports() as exported:
         written(case, case.model, case.calibrators, tmp_path / "graphs", Templates.of_run(second, None))
         with using(tmp_path / "empty"):
@@ -204,17 +175,17 @@ def test_a_run_has_the_template_of_the_cache_and_no_cache_that_of_a_run(
     assert not (tmp_path / "empty").exists()  # what others may have written stays with their run
 
 
-@pytest.mark.usefixtures("no_cache")
-@pytest.mark.parametrize("spoil", ["cut short", "of another function"])
-def test_a_spoilt_template_of_the_run_before_is_exported_anew(
-    case: Case, kept: Path, tmp_path: Path, spoil: str
+@pytest.mark.thorough
+def test_a_spoilt_template_of_the_run_before_is_exported_anew_and_kept_beside_the_run(
+    case: Case, cache: KeptFiles, tmp_path: Path
 ) -> None:
-    first, second = runs_from(KeptFiles(kept / FOLDER), tmp_path)
+    first, second = first_run(cache, tmp_path / "first"), tmp_path / "second"
     key, before = key_of(case), KeptFiles(first / FOLDER)
     assert key is not None
     expected = before.read(key)
-    SPOILT[spoil](before, key)
-    with exports() as exported:
+    of_another_function(before, key)
+    (tmp_path / "file").touch()
+    with using(tmp_path / "file"), exports() as exported:
         written(case, case.model, case.calibrators, tmp_path / "graphs", Templates.of_run(second, first))
     assert exported.count == 1
     assert KeptFiles(second / FOLDER).read(key) == expected
@@ -257,20 +228,44 @@ def renamed(cache: KeptFiles, key: str) -> None:
     place(cache, KEY).replace(place(cache, key))
 
 
-SPOILT: dict[str, Callable[[KeptFiles, str], object]] = {
+DAMAGED: dict[str, Callable[[KeptFiles, str], object]] = {
     "cut short": changed(lambda raw: raw[:-1]),
     "empty": changed(lambda raw: b""),
     "a bit": changed(lambda raw: raw[:-40] + bytes([raw[-40] ^ 1]) + raw[-39:]),
     "renamed": renamed,
     "a link": link,
+}
+MISLEADING: dict[str, Callable[[KeptFiles, str], object]] = {
     "no ONNX": lambda cache, key: cache.keep(key, b"\xff" * 100),
     "of other graphs": of_other_graphs,
     "of another function": of_another_function,
 }
 
 
-@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
-def test_a_spoilt_template_is_exported_anew(
+@pytest.mark.parametrize("spoil", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_template_is_none_and_is_kept_anew(
+    case: Case, cache: KeptFiles, spoil: Callable[[KeptFiles, str], object]
+) -> None:
+    key = key_of(case)
+    assert key is not None
+    template = cache.read(key)
+    assert template
+    spoil(cache, key)
+    assert cache.read(key) is None
+    cache.keep(key, template)
+    assert cache.read(key) == template
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(MISLEADING["no ONNX"], marks=pytest.mark.thorough),
+        pytest.param(MISLEADING["of other graphs"], marks=pytest.mark.thorough),
+        MISLEADING["of another function"],
+    ],
+    ids=MISLEADING,
+)
+def test_a_template_of_something_else_is_exported_anew(
     case: Case, cache: KeptFiles, tmp_path: Path, spoil: Callable[[KeptFiles, str], object]
 ) -> None:
     expected = written(case, case.model, case.calibrators, tmp_path / "expected")
@@ -351,21 +346,9 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPat
         assert KeptFiles.of_user(FOLDER).folder == Path(folder)
 
 
-def _work(folder: Path, number: int) -> list[int]:
-    """Keep templates of one key again and again. Returns which of all processes' were read."""
-    cache, found = KeptFiles(folder, bound=120_000), set()
-    for _ in range(10):
-        cache.keep(KEY, bytes([number]) * 50_000)
-        template = cache.read(KEY)
-        if template is not None:
-            assert len(template) == 50_000 and len({*template}) == 1
-            found.add(template[0])
-    return sorted(found)
-
-
 def test_processes_that_keep_templates_at_once_read_whole_ones(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(2, mp_context=CONTEXT) as pool:
-        read = list(pool.map(_work, [tmp_path] * 2, (1, 2)))
+    with ProcessPoolExecutor(2, mp_context=SPAWN) as pool:
+        read = list(pool.map(keep_templates, [tmp_path] * 2, [KEY] * 2, (1, 2)))
     assert 1 in read[0] and 2 in read[1]
 
 
@@ -375,9 +358,8 @@ def test_where_a_template_serves_an_export_loads_no_exporter(
 ) -> None:
     program = (
         "import sys, json, corank\n"
-        "EXPORTER = 'torch.onnx', 'torch.export._trace', 'torch._dynamo', 'onnxscript', 'onnx_ir', 'sympy'\n"
         "corank.export(sys.argv[1], sys.argv[2])\n"
-        "print(json.dumps([n for n in EXPORTER if n in sys.modules]))"
+        "print(json.dumps([n for n in ('onnxscript', 'onnx_ir', 'sympy', 'torch._dynamo', 'torch.onnx', 'torch.export._trace') if n in sys.modules]))"
     )
     command = [sys.executable, "-W", "error", "-c", program, str(trained.folder), str(tmp_path / "bundle")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
