@@ -8,7 +8,6 @@ import pytest
 from numpy.typing import NDArray
 
 import corank
-from corank.analysis import report_figures as run_figures
 from corank.core.errors import CheckpointError, CorankError, DataError
 from corank.core.formatting import format_metric
 from corank.training.run import Run
@@ -61,7 +60,7 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     def one_each(evaluated: object, quotas: list[int]) -> NDArray[np.float64]:
         return np.ones(len(quotas))
 
-    monkeypatch.setattr(run_figures, "quota_cpu_ms", one_each)
+    monkeypatch.setattr("corank.analysis.report_figures.quota_cpu_ms", one_each)
 
 
 def test_two_stages(trained: Run, two_stages: tuple[str, Sections]) -> None:
@@ -156,15 +155,19 @@ def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
     assert len(files) == 2 * document.count("<svg ")
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("untimed")
+def test_a_page_that_cannot_be_written_is_told(trained: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CorankError, match=r"file/a\.html: cannot be written"):
+        corank.report(trained.folder, tmp_path / "file" / "a.html")
+
+
 def test_what_cannot_be_reported_is_refused(trained: Run, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"not a run \(it has no run.json\)"):
         corank.report(tmp_path)
     with pytest.raises(DataError, match=r"no split 'tset': data\.split gives train, valid, test;"):
         corank.report(trained.folder, tmp_path / "a.html", "tset")
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(CorankError, match=r"file/a\.html: cannot be written"):
-        corank.report(trained.folder, tmp_path / "file" / "a.html")
     unfinished = Run.create(tmp_path / "run", trained.config, trained.base)
     with pytest.raises(CheckpointError, match="training has not finished"):
         corank.report(unfinished.folder)
