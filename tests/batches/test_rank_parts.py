@@ -10,11 +10,10 @@ from corank.batches.draws import Draws
 from corank.batches.reader import Reader
 from corank.batches.sampling import BATCH, CATALOGUE, Population, Reading
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packing import pack
 from corank.distributed.ranks import Ranks
 from tests.support.cases import Case
 from tests.support.packing import DAY, HOUR, World
-from tests.support.random_worlds import DERIVED
+from tests.support.shared import case_in_parts
 from tests.support.thread_ranks import run_ranks
 
 WANTED: Population = {0: 3, 2: None, BATCH: 4, CATALOGUE: 5}
@@ -23,10 +22,8 @@ SIZE = 9
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pack, "PARTITION", 25)
-        return Case.of(tmp_path_factory.mktemp("parts"), DERIVED)
+def case() -> Case:
+    return case_in_parts()
 
 
 def reader(case: Case, ranks: Ranks, size: int = SIZE, population: Population | None = WANTED) -> Reader:

@@ -1,7 +1,7 @@
 """`in_batch` against its formula; an item in the batch twice, as it was at two times, is one; items of ranks."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,6 @@ from corank.batches.reader import Reader
 from corank.batches.sampling import BATCH
 from corank.core.errors import ConfigError
 from corank.core.types import Floats
-from corank.data.packing import pack
 from corank.distributed.ranks import Ranks
 from corank.losses.in_batch import BatchItems, InBatchLoss
 from corank.models.stage_io import StageOutput, StageVectors
@@ -23,7 +22,7 @@ from tests.support.cases import Case
 from tests.support.encoded_batches import batch, rows
 from tests.support.loss_cases import SCOPE, loss, softplus
 from tests.support.models import grad_of
-from tests.support.random_worlds import DERIVED
+from tests.support.shared import case_in_parts
 from tests.support.thread_ranks import run_ranks
 
 TERM = InBatchLoss(kind="in_batch", stage="prerank", temperature=0.5)
@@ -136,10 +135,8 @@ def test_a_ranker_has_no_vectors() -> None:
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pack, "PARTITION", 25)
-        yield Case.of(tmp_path_factory.mktemp("parts"), DERIVED)
+def case() -> Case:
+    return case_in_parts()
 
 
 def vectors_of_items(case: Case, batch: Batch) -> dict[int, Floats]:

@@ -14,14 +14,17 @@ from corank.serving.store.users import UserStore, put_users
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.random_worlds import DERIVED, LISTED
-from tests.support.shared import shared_case
+from tests.support.shared import bare_case, shared_case
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=[DERIVED, LISTED], ids=["derived", "listed"])
+@pytest.fixture(
+    scope="module", params=[(shared_case, DERIVED), (bare_case, LISTED)], ids=["derived", "listed"]
+)
 def case(request: pytest.FixtureRequest) -> Case:
-    shared = shared_case(request.param)
+    make, drawn = request.param
+    shared: Case = make(drawn)
     assert shared.funnel
     return shared
 

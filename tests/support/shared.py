@@ -9,9 +9,13 @@ from hashlib import blake2b
 from pathlib import Path
 from tempfile import mkdtemp
 
+import pytest
+
 import corank
+from corank.core.artifact_cache import CACHE
+from corank.data.packing import pack
 from corank.training.run import Run
-from tests.support.cases import Case
+from tests.support.cases import Case, bare_funnel
 from tests.support.random_worlds import DERIVED, Drawn
 from tests.support.simulated_runs import make_world, trained_run
 
@@ -24,6 +28,11 @@ def use_folder(folder: Path) -> None:
     _folder = folder
 
 
+def cache_of(folder: Path) -> Path:
+    """The cache of the workers that share a folder, which has the templates of exported graphs."""
+    return folder / "cache"
+
+
 def shared(name: str, make: Callable[[Path], object]) -> Path:
     """The folder that `make` fills, on the first call of all workers."""
     global _folder
@@ -34,7 +43,9 @@ def shared(name: str, make: Callable[[Path], object]) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
             folder.mkdir()
-            make(folder)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv(CACHE, str(cache_of(_folder)))  # not that of a test: its exports serve all
+                make(folder)
             done.touch()
     return folder
 
@@ -75,11 +86,31 @@ def shared_case(drawn: Drawn) -> Case:
     return _case(json.dumps(drawn, sort_keys=True))
 
 
+def bare_case(drawn: Drawn) -> Case:
+    """As `shared_case`, but its bundle has no stages and is quickly made: for what needs no model."""
+    return _case(json.dumps(drawn, sort_keys=True), bare=True)
+
+
+def case_in_parts() -> Case:
+    """The case of `derived` without a bundle, packed in several parts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack, "PARTITION", 25)
+        return Case.open(shared("parts", lambda folder: Case.of(folder, DERIVED)), DERIVED)
+
+
 @cache
-def _case(text: str) -> Case:
+def _case(text: str, bare: bool = False) -> Case:
     drawn = json.loads(text)
-    name = f"case-{blake2b(text.encode(), digest_size=8).hexdigest()}"
-    return Case.open(shared(name, lambda folder: Case.of(folder, drawn).funnel), drawn)
+
+    def make(folder: Path) -> None:
+        case = Case.of(folder, drawn)
+        if bare:
+            bare_funnel(case.packed, folder / "bundle")
+        else:
+            assert case.funnel
+
+    name = f"{'bare' if bare else 'case'}-{blake2b(text.encode(), digest_size=8).hexdigest()}"
+    return Case.open(shared(name, make), drawn)
 
 
 def derived() -> Case:
