@@ -11,18 +11,20 @@ import yaml
 
 import corank
 from corank.api.config_source import to_yaml
+from corank.core.artifact import read_manifest
 from corank.core.errors import ConfigError, DataError
+from corank.data.packed.manifest import PackManifest
 from corank.training.config.config_file import read
 from corank.training.config.yaml_values import read_yaml_file
 
 
 @pytest.fixture
-def raw(world: Path, tmp_path: Path) -> Path:
+def raw(small_world: Path, tmp_path: Path) -> Path:
     """The tables and the config of the world, not packed."""
     for name in ("log", "truth"):
-        shutil.copytree(world / name, tmp_path / name)
+        shutil.copytree(small_world / name, tmp_path / name)
     for name in ("config.yaml", "items.parquet", "users.parquet"):
-        shutil.copy(world / name, tmp_path / name)
+        shutil.copy(small_world / name, tmp_path / name)
     return tmp_path
 
 
@@ -65,7 +67,7 @@ def test_mistakes_in_a_mapping_name_the_key(raw: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("kind", ["polars", "lazy", "pandas", "arrow"])
-def test_frames_pack_to_the_bytes_of_their_files(raw: Path, kind: str) -> None:
+def test_frames_pack_to_the_bytes_of_their_files(small_world: Path, raw: Path, kind: str) -> None:
     convert: dict[str, Callable[[pl.DataFrame], Any]] = {
         "polars": lambda frame: frame,
         "lazy": pl.DataFrame.lazy,
@@ -79,13 +81,13 @@ def test_frames_pack_to_the_bytes_of_their_files(raw: Path, kind: str) -> None:
         "users": [raw / "users.parquet"],
     }
     tables = {name: convert[kind](pl.read_parquet(paths)) for name, paths in files.items()}
-    by_file = corank.pack(config, ["packed=by_file"]).packed
+    by_file = read_manifest(small_world / "packed" / "simulated-medium", PackManifest)
     without = values(config)
     for name in tables:
         del without["data"][name]
     config.write_text(yaml.safe_dump(without, sort_keys=False), encoding="utf-8")
     by_frame = corank.pack(config, ["packed=by_frame"], tables=tables).packed
-    assert by_frame.manifest.files == by_file.manifest.files
+    assert by_frame.manifest.files == by_file.files
     again = corank.pack(config, ["packed=by_frame"], tables=tables).packed
     assert again.manifest == by_frame.manifest
     assert len(list((raw / "by_frame.tables").glob("*.parquet"))) == 3

@@ -103,10 +103,10 @@ def test_lists_pack_to_the_bytes_of_rows_by_any_workers(
     lists, rows = written(tmp_path / "lists", frame), written(tmp_path / "rows", exploded(frame))
     expected = pack_log(data("log/*.parquet"), schema(), rows, rows / "packed").manifest.files
     assert any("label.click" in name for name in expected)
-    for workers in (1, 2):
-        with PoolEngine(workers=workers) as engine:
-            packed = pack_log(data(LISTS), schema(), lists, lists / f"packed{workers}", engine=engine)
-        assert packed.manifest.files == expected
+    assert pack_log(data(LISTS), schema(), lists, lists / "packed").manifest.files == expected
+    with PoolEngine(workers=2) as engine:
+        packed = pack_log(data(LISTS), schema(), lists, lists / "pool", engine=engine)
+    assert packed.manifest.files == expected
 
 
 def test_the_index_in_a_list_is_a_position(tmp_path: Path) -> None:

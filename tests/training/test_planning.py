@@ -63,7 +63,7 @@ class Interrupt(corank.Callback):
 
 
 @pytest.mark.slow
-def test_check_train_resume_and_workers_agree(tmp_path: Path) -> None:
+def test_check_train_and_resume_agree(tmp_path: Path) -> None:
     config = small_world() / "config.yaml"
     changes = [*AUTO, "train.early_stop={metric: rank.click.auc, patience: 20}", "train.precision=fp32"]
     planned = corank.check(config, changes).config.train
@@ -78,9 +78,6 @@ def test_check_train_resume_and_workers_agree(tmp_path: Path) -> None:
     assert resumed.config == whole.config
     models = [run.model(run.packed())[0].state_dict() for run in (whole, resumed)]
     assert all(torch.equal(t, models[1][name]) for name, t in models[0].items())
-    two = [*changes, "train.epochs=1"]
-    assert corank.train(config, two, folder=tmp_path / "two", workers=2).run.config.train.requests == 16
-    assert numbers(tmp_path / "two") == (1, 16)
 
 
 SHARES = "data.split={valid: 0.1, test: 0.2}"
@@ -151,5 +148,14 @@ def test_packing_training_and_all_that_follows_agree(tmp_path: Path) -> None:
     assert successor.continued is not None and successor.data.training_end() > manifest.data.training_end()
     going_on = corank.train(config, later, folder=tmp_path / "next", continue_from=tmp_path / "run")
     assert going_on.run.config.data.training_end() == successor.data.training_end()
-    workers = corank.train(config, changes, folder=tmp_path / "two", workers=2)
-    assert workers.run.config.data == manifest.data
+
+
+@pytest.mark.thorough
+@pytest.mark.slow
+def test_several_processes_read_the_same_data_and_plan_the_same_training(tmp_path: Path) -> None:
+    config = small_world() / "config.yaml"
+    changes = [SHARES, f"packed={tmp_path / 'packed'}", "train.epochs=1", "train.requests=auto"]
+    manifest = corank.pack(config, changes).packed.manifest
+    run = corank.train(config, changes, folder=tmp_path / "two", workers=2).run
+    assert run.config.data == manifest.data
+    assert numbers(run.folder) == (1, 16)
