@@ -10,7 +10,6 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import corank
 from corank.bundle.bundle import Bundle
@@ -54,8 +53,6 @@ def _first_day(folder: Path) -> None:
     config = read_yaml_file(simulated_world() / "config.yaml")
     del config["data"]["truth"]
     config["train"] |= {"epochs": 1}
-    for stage in config["stages"]:
-        stage |= {key: [16] for key in ("query", "item", "hidden") if key in stage}
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     (folder / "log").mkdir()
     log = pl.read_parquet(simulated_world() / "log" / "*.parquet")
@@ -139,6 +136,8 @@ def in_hour(rows: pl.DataFrame, number: int) -> pl.DataFrame:
 @pytest.mark.slow
 def test_each_period_goes_on_from_the_one_before_and_a_second_call_changes_nothing(world: Path) -> None:
     """By the hour, after a first day: each hour gets the rows of a day."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     for n, day in enumerate(DAYS[1:3]):
         deliver(world, day, lambda rows, n=n: in_hour(rows, n))  # type: ignore[misc]
     config = read_yaml_file(world / "config.yaml")
@@ -345,6 +344,7 @@ def test_what_cannot_be_undone_stays_as_it_is(world: Path) -> None:
     assert DailyHistory(world / "daily").records[0].decision == "live" and live_version(world) == before
 
 
+@pytest.mark.thorough
 def test_a_period_is_not_undone_if_the_run_before_it_is_gone(two_days: Path) -> None:
     before = live_version(two_days)
     shutil.rmtree(two_days / "daily" / "periods" / DAYS[0] / "run")

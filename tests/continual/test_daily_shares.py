@@ -13,7 +13,7 @@ from tests.support.daily_world import write_daily_world
 
 @pytest.mark.slow
 def test_periods_split_the_log_and_the_first_plans_its_training(tmp_path: Path) -> None:
-    settings = write_daily_world(tmp_path / "world", 3, 900)
+    settings = write_daily_world(tmp_path / "world", 3, 900, drifts=False)
     # half of it validates: a shorter one holds too few clicks to stop the first period by
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"holdout": "20h"}))
     config = settings.parent / "config.yaml"

@@ -1,4 +1,4 @@
-"""A drifting world of some days whose funnel is trained daily, and what a run of `corank daily` leaves."""
+"""A world of some days whose funnel is trained daily, and what a run of `corank daily` leaves."""
 
 import json
 from hashlib import sha256
@@ -15,7 +15,8 @@ from corank.serving.funnel.request import Request
 from corank.training.config.yaml_values import read_values
 from corank.training.run import Run
 
-SMALL = {"prerank": {"query": [8, 4], "item": [8, 4]}, "rank": {"hidden": [8]}}
+SMALL = {"prerank": {"query": [16, 8], "item": [16, 8]}, "rank": {"hidden": [16, 8]}}
+"""The widths of all simulated worlds of tests: where features are the same, too, one export serves their bundles."""
 SETTINGS: dict[str, Any] = {
     "config": "config.yaml",
     "first": "2026-03-02",
@@ -29,11 +30,10 @@ SETTINGS: dict[str, Any] = {
 """Every candidate goes live: chance decides on figures of so few rows."""
 
 
-def write_daily_world(folder: Path, days: int, requests: int) -> Path:
-    """Write a world that drifts, a small config and the settings of `corank daily`. Returns the settings' path."""
-    simulate_world(
-        folder, requests=requests, candidates=12, users=40, items=50, days=days, drift={"lifetime": 3}
-    )
+def write_daily_world(folder: Path, days: int, requests: int, drifts: bool = True) -> Path:
+    """Write a world, a small config and the settings of `corank daily`. Returns the settings' path."""
+    drift = {"lifetime": 3} if drifts else None
+    simulate_world(folder, requests=requests, candidates=12, users=40, items=50, days=days, drift=drift)
     config = read_values(folder / "config.yaml", []).value
     config["stages"] = [stage | SMALL[stage["name"]] for stage in config["stages"]]
     config["train"] |= {"requests": 32, "average": 0.9, "checkpoint_every": 2}

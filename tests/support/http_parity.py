@@ -23,6 +23,8 @@ def parity(run: Run, url: str, requests: int) -> dict[str, float]:
     figures: dict[str, float] = {"requests": 0, "scores": 0, "largest": 0.0}
     with httpx2.Client(base_url=url) as client:
         for split in ("test", "valid", "train"):
+            if figures["requests"] == requests:
+                break
             rows = predict_split(model, packed, split)
             score = {
                 stage: calibrated(calibrators[stage]["click"], labels["click"])
