@@ -51,7 +51,10 @@ def test_a_key_that_is_renamed_is_read_with_a_line(path: Path, capsys: pytest.Ca
 @pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_opened_and_resumed(tmp_path: Path) -> None:
     """Its file and its checkpoints have keys that went, as null, one by its earlier name, and lack one."""
-    config, overrides = small_world() / "config.yaml", ["train.requests=24", "train.checkpoint_every=2"]
+    config, overrides = (
+        small_world() / "config.yaml",
+        ["train.requests=24", "train.checkpoint_every=2", "train.epochs=1"],
+    )
     whole = trained_run(config, tmp_path / "whole", *overrides)
     with pytest.raises(StoppedError):
         corank.train(config, overrides, folder=tmp_path / "run", callbacks=[Interrupting(1)])

@@ -15,7 +15,7 @@ from corank.training.checkpoints.checkpoint_files import load, save
 from corank.training.checkpoints.manifest import remove
 from corank.training.config.config_file import read
 from corank.training.run import Run
-from tests.support.shared import copy_run
+from tests.support.shared import copy_run, shared
 from tests.support.simulated_runs import make_world, trained_run
 
 
@@ -67,11 +67,21 @@ def test_resuming_with_another_config_names_the_keys(world: Path, copied: Run) -
         trained_run(config, copied.folder, "train.seed=4", resume=True)
 
 
+def _train_few(folder: Path) -> None:
+    trained_run(make_world(folder / "few" / "world", requests=300), folder / "few" / "run")
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> tuple[Path, Run]:
+    """The config of a world of 300 requests, which the test may spoil, and a finished run of it."""
+    folder = shutil.copytree(shared("few", _train_few) / "few", tmp_path / "few")
+    return folder / "world" / "config.yaml", Run.open(folder / "run")
+
+
 @pytest.mark.slow
-def test_a_model_of_another_packing_is_refused(tmp_path: Path) -> None:
+def test_a_model_of_another_packing_is_refused(few: tuple[Path, Run], tmp_path: Path) -> None:
     """Its codes are those of other vocabularies: its scores would be wrong."""
-    config = make_world(tmp_path / "world", requests=300)
-    run = trained_run(config, tmp_path / "run")
+    config, run = few
     corank.pack(config)
     corank.evaluate(run.folder)
     make_world(tmp_path / "other", requests=300, users=30, items=90)
@@ -87,10 +97,11 @@ def test_a_model_of_another_packing_is_refused(tmp_path: Path) -> None:
             act()
 
 
-def test_a_changed_log_makes_the_packing_stale_until_it_is_put_back(tmp_path: Path) -> None:
-    config = make_world(tmp_path, requests=300)
-    run = trained_run(config, tmp_path / "run")
-    log = next((tmp_path / "log").iterdir())
+def test_a_changed_log_makes_the_packing_stale_until_it_is_put_back(
+    few: tuple[Path, Run], tmp_path: Path
+) -> None:
+    config, run = few
+    log = next((config.parent / "log").iterdir())
     before, times = log.read_bytes(), log.stat()
     pl.read_parquet(log)[:-1].write_parquet(log)
     again = "run `corank pack` again"

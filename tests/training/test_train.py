@@ -105,9 +105,9 @@ def _train_alone(config: Path, folder: Path, overrides: list[str]) -> None:
 
 def test_a_killed_run_ends_as_an_unbroken_one(small_world: Path, tmp_path: Path) -> None:
     config, folder = small_world / "config.yaml", tmp_path / "killed"
-    overrides = [*SMALL, *HARD, "train.average=0.9", "train.epochs=12"]
-    # of some 240 changes of files the first 30 begin the run and write its first checkpoint
-    kills.kill_at(random.randint(40, 200), _train_alone, config, folder, overrides)
+    overrides = [*SMALL, *HARD, "train.average=0.9", "train.epochs=6"]
+    # of some 135 changes of files the first 30 begin the run and write its first checkpoint
+    kills.kill_at(random.randint(40, 100), _train_alone, config, folder, overrides)
     assert not exists(folder / "model")
     assert load(folder / "latest").facts["progress"]["step"] > 0
     resumed = trained_run(config, folder, *overrides, resume=True)
@@ -117,10 +117,20 @@ def test_a_killed_run_ends_as_an_unbroken_one(small_world: Path, tmp_path: Path)
     assert len([*folder.glob("*/*/*.safetensors")]) == 3
 
 
-def test_resuming_a_finished_run_changes_nothing(small_world: Path, tmp_path: Path) -> None:
-    config = small_world / "config.yaml"
-    kept = corank.train(config, SMALL, folder=tmp_path)
+def test_a_loss_that_becomes_nan_is_named(small_world: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorankError, match=r"loss rank\.click became NaN by step \d+; lower train\.table\.lr"):
+        trained_run(
+            small_world / "config.yaml", tmp_path, *SMALL, "train.table.lr=1e30", "train.precision=fp32"
+        )
+
+
+def test_every_loss_is_reported_and_resuming_the_finished_run_changes_nothing(
+    small_world: Path, tmp_path: Path
+) -> None:
+    config, callback = small_world / "config.yaml", Silent()
+    kept = corank.train(config, SMALL, folder=tmp_path, callbacks=[callback])
     assert kept.lines == [f"kept epoch 2, the last; run: {tmp_path}"]
+    assert_reported(config, kept.run, callback)
     before = {path: path.read_bytes() for path in tmp_path.glob("[blm]*/**/*.*")}
     callback = Silent()
     again = corank.train(config, SMALL, resume=True, folder=tmp_path, callbacks=[callback])
@@ -129,16 +139,8 @@ def test_resuming_a_finished_run_changes_nothing(small_world: Path, tmp_path: Pa
     assert {path: path.read_bytes() for path in tmp_path.glob("[blm]*/**/*.*")} == before
 
 
-def test_a_loss_that_becomes_nan_is_named(small_world: Path, tmp_path: Path) -> None:
-    with pytest.raises(CorankError, match=r"loss rank\.click became NaN by step \d+; lower train\.table\.lr"):
-        trained_run(
-            small_world / "config.yaml", tmp_path, *SMALL, "train.table.lr=1e30", "train.precision=fp32"
-        )
-
-
-def test_every_loss_is_reported_on_screen_and_in_tensorboard(small_world: Path, tmp_path: Path) -> None:
-    config, callback = small_world / "config.yaml", Silent()
-    run = corank.train(config, SMALL, folder=tmp_path, callbacks=[callback]).run
+def assert_reported(config: Path, run: Run, callback: Silent) -> None:
+    """Fail unless callbacks and TensorBoard have the same losses and figures."""
     names = [name for name, _ in read(config).total.select(None)]
     assert names == ["rank.click", "prerank.click", "prerank.unexposed", "prerank.in_batch"]
     assert callback.losses and all(list(losses) == names for losses in callback.losses)
