@@ -105,9 +105,9 @@ def _train_alone(config: Path, folder: Path, overrides: list[str]) -> None:
 
 def test_a_killed_run_ends_as_an_unbroken_one(small_world: Path, tmp_path: Path) -> None:
     config, folder = small_world / "config.yaml", tmp_path / "killed"
-    overrides = [*SMALL, *HARD, "train.average=0.9", "train.epochs=6"]
-    # of some 135 changes of files the first 30 begin the run and write its first checkpoint
-    kills.kill_at(random.randint(40, 100), _train_alone, config, folder, overrides)
+    overrides = [*SMALL, *HARD, "train.average=0.9", "train.epochs=3"]
+    # of some 280 changes of files the first 30 begin the run and write its first checkpoint
+    kills.kill_at(random.randint(40, 200), _train_alone, config, folder, overrides)
     assert not exists(folder / "model")
     assert load(folder / "latest").facts["progress"]["step"] > 0
     resumed = trained_run(config, folder, *overrides, resume=True)
