@@ -3,6 +3,8 @@
 Nothing lies between: a framework's router and middleware take as long as a fifth of a request.
 """
 
+import asyncio
+import math
 import sys
 import time
 import traceback
@@ -33,6 +35,10 @@ def _charge_nothing(count: int) -> None:
     """Count requests of which any number may come."""
 
 
+def _release_nothing() -> None:
+    """End to hold a body that is not read."""
+
+
 class HttpCall:
     """A request: its head, and its body as it comes."""
 
@@ -45,6 +51,16 @@ class HttpCall:
         self.scope, self._receive = scope, receive
         self._headers: dict[bytes, bytes] | None = None
         self._more = True
+        self.body: bytes | bytearray = b""
+        """Its body, as far as it has come."""
+        self.due = math.inf
+        """When its body must have come, by the clock of the event loop."""
+        self.timeout: asyncio.Timeout | None = None
+        """While a part of its body is waited for."""
+        self.given_up = False
+        """Whether no more of its body is read, in favour of others."""
+        self.release: Callable[[], None] = _release_nothing
+        """Ends to hold its body."""
         self.caller = NOBODY
         """The name of the token that it came with."""
         self.change: dict[str, Any] = {}
@@ -92,6 +108,15 @@ class HttpCall:
             if part := message.get("body", b""):
                 return bytes(part)
         return None
+
+    def append(self, part: bytes) -> None:
+        """Add a part to the body. The only part of one, as most have, is not copied."""
+        if not self.body:
+            self.body = part
+            return
+        if type(self.body) is bytes:
+            self.body = bytearray(self.body)
+        self.body += part
 
 
 JSON = "application/json"
@@ -189,7 +214,10 @@ class Routes:
             return
         began, method = time.perf_counter(), scope["method"]
         handler, call = self._table.get((method, scope["path"])), HttpCall(scope, receive)
-        reply = self._refuse(scope["path"]) if handler is None else await handler(call)
+        try:
+            reply = self._refuse(scope["path"]) if handler is None else await handler(call)
+        finally:
+            call.release()
         for observe in self._observers:
             observe(call, reply, began)
         await reply.send(send, method != "HEAD")

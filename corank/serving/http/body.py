@@ -14,10 +14,10 @@ import math
 import re
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
-from functools import cache
-from typing import Annotated, Any, Self, TypeVar, cast
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache, partial
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from msgspec import Meta
 
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import RequestError
+from corank.core.types import Longs
 from corank.serving.funnel.request import MAX_CANDIDATES, Columns, GivenCandidates, NumberIds, Request
 from corank.serving.http.asgi import JSON, HttpCall, HttpReply, RefusedError
 from corank.serving.http.serve_settings import Limits
@@ -86,15 +87,46 @@ ID_BYTES = 8
 PackedIds = Annotated[bytes, Meta(min_length=ID_BYTES, max_length=ID_BYTES * MAX_CANDIDATES)]
 
 
+class DecodedRequest(Request, frozen=True):
+    """A request whose types the decoder has checked; its candidates are an array if all are whole numbers."""
+
+    def __post_init__(self) -> None:
+        if type(ids := self.candidates) is list:
+            with suppress(struct.error):
+                self._keep_numbers(np.frombuffer(struct.pack(f"{len(ids)}q", *ids), dtype=np.int64))
+
+    def _keep_numbers(self, numbers: Longs) -> None:
+        msgspec.structs.force_setattr(self, "candidates", NumberIds(numbers))
+
+
+class PackedRequest(DecodedRequest, frozen=True):
+    """A request whose candidates may have come as bytes."""
+
+    candidates: GivenCandidates | PackedIds | None = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Raise RequestError if the bytes are no whole numbers of 8 bytes."""
+        if not isinstance(packed := self.candidates, bytes):
+            super().__post_init__()
+            return
+        if len(packed) % ID_BYTES:
+            raise RequestError(
+                f"body: candidates: expected int64 of {ID_BYTES} bytes each; received {len(packed):,} bytes"
+            )
+        self._keep_numbers(np.frombuffer(packed, dtype="<i8"))
+
+
 class Codec(ABC):
     """Decodes bodies of one content type, and encodes answers."""
 
-    def __init__(
-        self, content_type: str, encode: Callable[[Any], bytes], make_decoder: Callable[[Any], Any]
-    ) -> None:
-        """`encode` encodes an answer; `make_decoder` makes the decoder of a type."""
-        self.content_type, self.encode = content_type, encode
-        self._decoder: Callable[[Any], Any] = cache(make_decoder)
+    content_type: ClassVar[str]
+    encode: Callable[[Any], bytes]
+    _make_decoder: Callable[[Any], Any]
+    _request: type[Request]
+    """What a request is decoded as."""
+
+    def __init__(self) -> None:
+        self._decoder: Callable[[Any], Any] = cache(self._make_decoder)
 
     @abstractmethod
     def check(self, body: bytes) -> None:
@@ -103,14 +135,22 @@ class Codec(ABC):
     def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
         """Decode a body, or a part of one. Raises RequestError, which names the field."""
         try:
-            value: T = self._decoder(kind).decode(part)
+            value: T = self._decoder(self._request if kind is Request else kind).decode(part)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise RequestError(f"body: {error}") from None
         return value
 
+    def decode_whole(self, body: bytes, kind: type[T]) -> T:
+        """Decode a body. Raises RequestError, which names the field; RefusedError if it is too large."""
+        self.check(body)
+        return self.decode(body, kind)
+
 
 class JsonCodec(Codec):
     """JSON."""
+
+    content_type, encode = JSON, staticmethod(msgspec.json.encode)
+    _make_decoder, _request = msgspec.json.Decoder, DecodedRequest
 
     def check(self, body: bytes) -> None:
         """As `Codec.check`: a count is a hundred times as fast as to decode millions of values and then refuse them."""
@@ -119,33 +159,12 @@ class JsonCodec(Codec):
             if len(body) > most and (count := body.count(mark)) > most:
                 raise RequestError(f"body: expected {most:,} {what} or fewer; received {count:,}")
 
-    def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
-        """As `Codec.decode`. Ids that are all whole numbers, as most are, take half the time, and become an array."""
-        if kind is Request:
-            try:
-                request = self._decoder(NumberedRequest).decode(part)
-                if type(request.candidates) is not list:
-                    return cast(T, request)
-            except (msgspec.DecodeError, RequestError, RecursionError, UnicodeDecodeError):
-                pass  # what follows says what is wrong, if anything is
-        return super().decode(part, kind)
-
-
-class NumberedRequest(Request, frozen=True):
-    """A request whose candidates, if they are whole numbers of 64 bits, are kept as an array."""
-
-    candidates: Annotated[list[int], Meta(min_length=1, max_length=MAX_CANDIDATES)] | None = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        # the decoder has checked the types of all fields, as `Request` checks those of one that is built in Python
-        if type(ids := self.candidates) is list:
-            with suppress(struct.error):
-                numbers = np.frombuffer(struct.pack(f"{len(ids)}q", *ids), dtype=np.int64)
-                msgspec.structs.force_setattr(self, "candidates", NumberIds(numbers))
-
 
 class MsgpackCodec(Codec):
     """MessagePack."""
+
+    content_type, encode = MSGPACK, staticmethod(msgspec.msgpack.encode)
+    _make_decoder, _request = msgspec.msgpack.Decoder, PackedRequest
 
     def check(self, body: bytes) -> None:
         """As `Codec.check`."""
@@ -156,31 +175,12 @@ class MsgpackCodec(Codec):
 
     def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
         """As `Codec.decode`."""
-        if kind is Request:
-            packed = super().decode(part, PackedRequest)
-            _refuse_not_finite(_without_ids(bytes(part), packed), packed)
-            return cast(T, packed)
         decoded = super().decode(part, kind)
-        if kind is Items:  # parts of other types are decoded again, as one of these
+        if isinstance(decoded, Request):
+            _refuse_not_finite(_without_ids(bytes(part), decoded), decoded)
+        elif kind is Items:  # parts of other types are decoded again, as one of these
             _refuse_not_finite(bytes(part), decoded)
         return decoded
-
-
-class PackedRequest(Request, frozen=True):
-    """A request whose candidates may have come as bytes."""
-
-    candidates: GivenCandidates | PackedIds | None = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        """Raise RequestError if the bytes are no whole numbers of 8 bytes."""
-        if isinstance(packed := self.candidates, bytes):
-            if len(packed) % ID_BYTES:
-                raise RequestError(
-                    f"body: candidates: expected int64 of {ID_BYTES} bytes each; received {len(packed):,} bytes"
-                )
-            numbers = NumberIds(np.frombuffer(packed, dtype="<i8"))
-            msgspec.structs.force_setattr(self, "candidates", numbers)
-        super().__post_init__()
 
 
 def _without_ids(part: bytes, request: Request) -> bytes:
@@ -221,8 +221,8 @@ def _not_finite(value: Any, field: str) -> Iterator[str]:
             yield from _not_finite(part, f"{field}.{n}")
 
 
-JSON_CODEC: Codec = JsonCodec(JSON, msgspec.json.encode, msgspec.json.Decoder)
-MSGPACK_CODEC: Codec = MsgpackCodec(MSGPACK, msgspec.msgpack.encode, msgspec.msgpack.Decoder)
+JSON_CODEC: Codec = JsonCodec()
+MSGPACK_CODEC: Codec = MsgpackCodec()
 CODECS: dict[str, Codec] = {JSON: JSON_CODEC, MSGPACK: MSGPACK_CODEC}
 """By content type."""
 
@@ -271,149 +271,94 @@ CLOSE = {"Connection": "close"}
 """Headers of the answer to a body that is not read to the end."""
 
 
-class ReceivedBody:
-    """A body, as far as it has come. It counts as held until its block ends."""
-
-    def __init__(self, reader: "BodyReader", call: HttpCall, codec: Codec, due: float) -> None:
-        """
-        Args:
-            reader: counts it.
-            call: the request that it is of.
-            codec: of its content type.
-            due: when it must have come, by the clock of the event loop.
-        """
-        self._reader, self.call, self.codec, self.due = reader, call, codec, due
-        self.timeout: asyncio.Timeout | None = None
-        """While a part of it is waited for."""
-        self.content: bytes | bytearray = b""
-        self.given_up = False
-
-    def append(self, part: bytes) -> None:
-        """Add a part. The only part of a body, as most have, is not copied."""
-        if not self.content:
-            self.content = part
-            return
-        if type(self.content) is bytes:
-            self.content = bytearray(self.content)
-        self.content += part
-
-    @property
-    def whole(self) -> bytes:
-        """All of a body that has come to its end."""
-        return bytes(self.content)  # no copy of the only part
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._reader.release(self)
-
-    def decode(self, kind: type[T]) -> T:
-        """Decode a body that has come to its end.
-
-        Raises RequestError, which names the field; RefusedError if it is too large for its codec.
-        """
-        whole = self.whole
-        self.codec.check(whole)
-        return self.codec.decode(whole, kind)
-
-
 class BodyReader:
-    """Reads the bodies of a worker's requests."""
+    """Reads the bodies of a worker's requests. Each is held until its request is answered."""
 
     def __init__(self, limits: Limits) -> None:
         """`limits`: of a body, of all, and of the time in which one must come."""
         self._limits = limits
         self._held = 0
-        self._unfinished: dict[ReceivedBody, None] = {}  # the oldest first
+        self._unfinished: dict[HttpCall, None] = {}  # the oldest first
 
     @property
     def is_idle(self) -> bool:
         """Whether no request with a body is being received or answered."""
         return not self._unfinished and not self._held
 
-    async def read(self, call: HttpCall) -> ReceivedBody:
-        """Read a body, for a `with` block.
+    async def read(self, call: HttpCall) -> tuple[Codec, bytes]:
+        """Read a body: its codec, and all of it.
 
         Raises RefusedError if it is of another type, too large or too slow, or too much is held.
         """
-        body = self._expect(call, body_codec(call))
-        try:
-            await self._receive(body)
-        except BaseException:
-            self.release(body)
-            raise
-        del self._unfinished[body]
-        return body
+        codec = body_codec(call)
+        self._expect(call)
+        await self._receive(call)
+        del self._unfinished[call]
+        return codec, bytes(call.body)  # no copy of the only part
 
-    @asynccontextmanager
-    async def read_lines(self, call: HttpCall) -> AsyncIterator[tuple[bytes, Callable[[], Awaitable[bytes]]]]:
-        """Read the first line of a body of two lines of JSON; yield it, and what waits for the second one.
-
-        Raises RefusedError as `read` does.
-        """
+    async def read_line(self, call: HttpCall) -> bytes:
+        """Read the first line of a body of two lines of JSON. Raises RefusedError as `read` does."""
         if (received := _media_type(call)) != JSON_LINES:
             raise RefusedError(415, f"expected the header Content-Type: {JSON_LINES}; received {received!r}")
-        with self._expect(call, JSON_CODEC) as body:
-            await self._receive(body, until=b"\n")
-            first, end, _ = body.whole.partition(b"\n")
+        self._expect(call)
+        await self._receive(call, until=b"\n")
+        return bytes(call.body).partition(b"\n")[0]
 
-            async def read_second() -> bytes:
-                await self._receive(body)
-                self._unfinished.pop(body, None)
-                return body.whole[len(first) + len(end) :]
+    async def read_rest(self, call: HttpCall) -> bytes:
+        """Read the second line. Raises RefusedError as `read` does."""
+        await self._receive(call)
+        self._unfinished.pop(call, None)
+        return bytes(call.body).partition(b"\n")[2]
 
-            yield first, read_second
-
-    def _expect(self, call: HttpCall, codec: Codec) -> ReceivedBody:
+    def _expect(self, call: HttpCall) -> None:
         """Begin to hold a body that is yet to come. Raises RefusedError if it will be too large."""
         length = call.header(b"content-length")
         if length is not None and (
             not length.isdecimal() or len(length) > 20 or int(length) > self._limits.body
         ):
             raise self._too_large()
-        body = ReceivedBody(self, call, codec, asyncio.get_running_loop().time() + self._limits.seconds)
-        self._unfinished[body] = None
-        return body
+        call.due = asyncio.get_running_loop().time() + self._limits.seconds
+        call.release = partial(self._release, call)
+        self._unfinished[call] = None
 
-    async def _receive(self, body: ReceivedBody, until: bytes | None = None) -> None:
+    async def _receive(self, call: HttpCall, until: bytes | None = None) -> None:
         """Receive a body to its end, or to the part that has a mark."""
-        if body.given_up:
+        if call.given_up:
             raise self._too_much()
         try:
-            async with asyncio.timeout_at(body.due) as body.timeout:
-                while (part := await body.call.next_part()) is not None:
-                    if len(body.content) + len(part) > self._limits.body:
+            async with asyncio.timeout_at(call.due) as call.timeout:
+                while (part := await call.next_part()) is not None:
+                    if len(call.body) + len(part) > self._limits.body:
                         raise self._too_large()
-                    self._make_room(body, len(part))
+                    self._make_room(call, len(part))
                     self._held += len(part)
-                    body.append(part)
+                    call.append(part)
                     if until is not None and until in part:
                         break
         except TimeoutError:
-            if body.given_up:
+            if call.given_up:
                 raise self._too_much() from None
             message = f"the body did not come within {self._limits.seconds:g} s"
             raise RefusedError(408, message, CLOSE) from None
         finally:
-            body.timeout = None
+            call.timeout = None
 
-    def _make_room(self, body: ReceivedBody, size: int) -> None:
+    def _make_room(self, call: HttpCall, size: int) -> None:
         """Give up the oldest unfinished bodies until `size` more bytes fit; raise RefusedError if it is this one."""
-        while self._held + size > self._limits.bodies or body.given_up:
-            oldest = next(iter(self._unfinished), body)
-            if oldest is body or body.given_up:
+        while self._held + size > self._limits.bodies or call.given_up:
+            oldest = next(iter(self._unfinished), call)
+            if oldest is call or call.given_up:
                 raise self._too_much()
-            self.release(oldest)
+            self._release(oldest)
             oldest.given_up = True
             if oldest.timeout is not None:
                 oldest.timeout.reschedule(asyncio.get_running_loop().time())
 
-    def release(self, body: ReceivedBody) -> None:
+    def _release(self, call: HttpCall) -> None:
         """End to hold a body."""
-        self._unfinished.pop(body, None)
-        self._held -= len(body.content)
-        body.content = b""
+        self._unfinished.pop(call, None)
+        self._held -= len(call.body)
+        call.body = b""
 
     def _too_large(self) -> RefusedError:
         return RefusedError(413, f"a body has {self._limits.body:,} bytes at most")
@@ -428,8 +373,7 @@ _candidates: Any = next(field.type for field in msgspec.structs.fields(Request) 
 
 def read_query(line: bytes) -> Request:
     """Read the first line. Raises RequestError, which names the field."""
-    JSON_CODEC.check(line)
-    request = JSON_CODEC.decode(line, Request)
+    request = JSON_CODEC.decode_whole(line, Request)
     if request.candidates is not None or request.retrieve is not None or request.where:
         raise RequestError(
             "body: the first line has neither candidates, retrieve nor where; the second has candidates"
@@ -439,8 +383,7 @@ def read_query(line: bytes) -> Request:
 
 def read_candidates(line: bytes) -> list[Any]:
     """Read the second line. Raises RequestError, which names the field."""
-    JSON_CODEC.check(line)
-    candidates: list[Any] | None = JSON_CODEC.decode(line, _candidates)
+    candidates: list[Any] | None = JSON_CODEC.decode_whole(line, _candidates)
     if candidates is None:
         raise RequestError("body: expected a list of candidates in the second line; received null")
     return candidates

@@ -128,16 +128,16 @@ class RankEndpoints:
     async def rank(self, call: HttpCall) -> HttpReply:
         """POST /rank: rank the candidates of a request."""
         # read before the request counts as waiting, so that a slow sender keeps nobody else out
-        with await self._bodies.read(call) as body:
-            arrived = time.perf_counter()
-            self._shed_if_full()
-            request, size = body.decode(Request), len(body.content)
-            # before the request's turn, so that no other request waits for the store
-            user = await self._find_user(request)
-            self._shed_if_full()
-            with self._counting(1):
-                one = Waiting(call, request, size, user, arrived)
-                return answer_to(call, await self._run(one, self._pool.active == 1))
+        codec, body = await self._bodies.read(call)
+        arrived = time.perf_counter()
+        self._shed_if_full()
+        request = codec.decode_whole(body, Request)
+        # before the request's turn, so that no other request waits for the store
+        user = await self._find_user(request)
+        self._shed_if_full()
+        with self._counting(1):
+            one = Waiting(call, request, len(body), user, arrived)
+            return answer_to(call, await self._run(one, self._pool.active == 1))
 
     async def rank_ahead(self, call: HttpCall) -> HttpReply:
         """POST /rank/ahead: rank a request whose query comes first, and whose candidates follow.
@@ -145,19 +145,19 @@ class RankEndpoints:
         The user is looked up and the query encoded while the client finds candidates. Both come by one connection, to
         one worker, so that nothing is kept between requests.
         """
-        async with self._bodies.read_lines(call) as (first, read_second):
-            self._shed_if_full()
-            request = read_query(first)
-            user = await self._find_user(request)
-            check_clock(request, self._limits.clock_skew)
-            ahead = self._follower.funnel.prepare(_join(request, user))
-            second = await read_second()
-            arrived = time.perf_counter()
-            self._shed_if_full()
-            request = msgspec.structs.replace(request, candidates=read_candidates(second))
-            with self._counting(1):
-                one = Waiting(call, request, len(first) + len(second), user, arrived, ahead)
-                return answer_to(call, await self._run(one, self._pool.active == 1))
+        first = await self._bodies.read_line(call)
+        self._shed_if_full()
+        request = read_query(first)
+        user = await self._find_user(request)
+        check_clock(request, self._limits.clock_skew)
+        ahead = self._follower.funnel.prepare(_join(request, user))
+        second = await self._bodies.read_rest(call)
+        arrived = time.perf_counter()
+        self._shed_if_full()
+        request = msgspec.structs.replace(request, candidates=read_candidates(second))
+        with self._counting(1):
+            one = Waiting(call, request, len(first) + len(second), user, arrived, ahead)
+            return answer_to(call, await self._run(one, self._pool.active == 1))
 
     async def rank_batch(self, call: HttpCall) -> HttpReply:
         """POST /rank/batch: rank several requests by one live version; those of a canary's users by the canary.
@@ -165,24 +165,24 @@ class RankEndpoints:
         As many as fit into one batch of the service at once; other requests have their turns between. What is wrong
         with one request is said in its place.
         """
-        with await self._bodies.read(call) as body:
-            parts, codec = body.decode(RequestBatch).requests, body.codec
-            call.charge(len(parts) - 1)
-            self._shed_if_full()
-            funnel, answers = self._follower.funnel, list[dict[str, Any]]()
-            with self._counting(len(parts)):
-                for first in range(0, len(parts), AT_ONCE):
-                    some = parts[first : first + AT_ONCE]
-                    ranked = (self._rank_part(call, funnel, part, codec) for part in some)
-                    answers += await asyncio.gather(*ranked)
-            manifest = funnel.manifest
-            answer = {
-                "model_version": manifest.model_version,
-                "items_seq": manifest.items_seq,
-                "items_id": manifest.items_id,
-                "answers": answers,
-            }
-            return answer_to(call, answer)
+        codec, body = await self._bodies.read(call)
+        parts = codec.decode_whole(body, RequestBatch).requests
+        call.charge(len(parts) - 1)
+        self._shed_if_full()
+        funnel, answers = self._follower.funnel, list[dict[str, Any]]()
+        with self._counting(len(parts)):
+            for first in range(0, len(parts), AT_ONCE):
+                some = parts[first : first + AT_ONCE]
+                ranked = (self._rank_part(call, funnel, part, codec) for part in some)
+                answers += await asyncio.gather(*ranked)
+        manifest = funnel.manifest
+        answer = {
+            "model_version": manifest.model_version,
+            "items_seq": manifest.items_seq,
+            "items_id": manifest.items_id,
+            "answers": answers,
+        }
+        return answer_to(call, answer)
 
     async def _rank_part(
         self, call: HttpCall, funnel: Funnel, part: msgspec.Raw, codec: Codec

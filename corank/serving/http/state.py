@@ -169,16 +169,17 @@ class ChangeEndpoints:
         source = self._follower.source
         if not isinstance(source, StoreSource) or source.trusted is not None:
             raise RefusedError(409, source.without_items)
-        with await self._bodies.read(call) as body:
-            rows = body.decode(Items).rows()
-            call.change = {"items": len(rows)}
-            try:
-                funnel, by = self._follower.funnel, call.caller
-                version = funnel.manifest.content
-                head = await self._write(lambda: upsert(source.open(), version, funnel, rows, by))
-            except StoreError as error:
-                self._follower.request_refresh()
-                raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
+        codec, body = await self._bodies.read(call)
+        rows = codec.decode_whole(body, Items).rows()
+        call.change = {"items": len(rows)}
+        try:
+            funnel, by = self._follower.funnel, call.caller
+            version = funnel.manifest.content
+            head = await self._write(lambda: upsert(source.open(), version, funnel, rows, by))
+        except StoreError as error:
+            self._follower.request_refresh()
+            raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
+        call.release()  # what follows may take long
         seq = head.seq
         call.change |= {"version": head.live, "to": {"items_seq": seq}, "from": {"items_seq": seq - 1}}
         answer = {"items": len(rows), "items_seq": seq}
