@@ -46,7 +46,7 @@ from benchmarks.speed.request_parts import bundle_of, part_figures
 from benchmarks.speed.rivals import RIVALS
 from benchmarks.speed.transports import BATCH, ahead_figures, batches, packed
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.ranking_result import RankingResult
+from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.scorer import refuse_odd
 from corank.serving.funnel.stage_scorer import Candidates, ScorerInputs, open_graph
@@ -103,7 +103,8 @@ def prerank(funnel: Funnel, requests: Sequence[Request]) -> dict[str, Callable[[
     everyone, quotas = np.arange(CANDIDATES), {s.name: s.keep for s in funnel.manifest.stages}
 
     def ours(n: int) -> None:
-        ranked = RankingResult(funnel.manifest, received[n].requests[0], quotas, 0.0)
+        ranked = Ranking(requests[n])
+        ranked.begin(funnel.manifest, quotas, received[n].requests[0])
         candidates = Candidates(received[n], everyone, {name: query_inputs[n]})
         score = refuse_odd(stage, funnel.scorer.evaluate(stage, candidates)[1], candidates)
         ranked.cut(stage, everyone, score)

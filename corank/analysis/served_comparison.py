@@ -32,9 +32,9 @@ from corank.analysis.served_rows import (
 from corank.core.errors import DataError
 from corank.core.types import Doubles, Longs, Mask, Numbers
 from corank.evaluation.measures import Measures
+from corank.serving.funnel.ranking import CANARY, LIVE
 from corank.serving.log.log_format import ROLE, SERVED
 from corank.serving.log.request_log import SHADOW_FOLDER, describe_open_files
-from corank.serving.log.settings import CANARY, LIVE
 
 USER_CODE, IS_CANARY = "user_code", "is_canary"
 

@@ -20,37 +20,8 @@ from corank.core.errors import RequestError, ServiceError
 from corank.core.lazy import require
 from corank.core.types import Longs
 from corank.features.encoding import as_int64
-from corank.serving.funnel.request import Request
+from corank.serving.funnel.request import RankAnswer, RankedItem, Request
 from corank.serving.http.body import CODECS, JSON_CODEC, JSON_LINES, MSGPACK_CODEC, Codec
-
-
-class RankedItem(msgspec.Struct, frozen=True):
-    """An item of an answer."""
-
-    id: int | str
-    score: float
-    scores: dict[str, float] = {}
-    """By stage, if the request chose `scores`."""
-
-
-class RankAnswer(msgspec.Struct, frozen=True):
-    """The answer to a request; what the request did not choose is empty."""
-
-    model_version: str = ""
-    items_seq: int = 0
-    items_id: str = ""
-    stage: str = ""
-    """Whose scores these are."""
-    items: list[RankedItem] = []
-    """What the last stage keeps, best first."""
-    ids: list[int | str] = []
-    unknown: list[int | str] = []
-    missing: list[str] = []
-    warnings: list[str] = []
-    fallback: dict[str, str] | None = None
-    user: str = ""
-    trace: list[dict[str, Any]] = []
-    microseconds: dict[str, int] = {}
 
 
 class BatchPart(RankAnswer, frozen=True):

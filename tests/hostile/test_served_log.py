@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import stat
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from corank.serving.funnel.request import Request
 from corank.serving.log import request_log, served_rows
 from corank.serving.log.log_format import REQUEST, SERVED, LogFormat
 from corank.serving.log.request_log import RequestLog
-from corank.serving.log.served_rows import ServedRequest, make_rows
+from corank.serving.log.served_rows import Served, count_bytes, encode_served, make_rows
 from tests.support.served_logs import add_labels, learn_from, serve_hostile
 from tests.support.shared import derived
 from tests.support.store_faults import full_disk
@@ -41,11 +40,12 @@ def log_format() -> LogFormat:
     return LogFormat.of(derived().funnel.manifest, encoder.encoders, ids.dtype)
 
 
-def served(**changes: Any) -> ServedRequest:
+def served(**changes: Any) -> Served:
     """A served request; fields of its JSON are changed after it was ranked."""
-    funnel = derived().funnel
-    one = ServedRequest.of(funnel.run(Request.parse(requests()[0])), "1", "live")
-    return replace(one, request=json.dumps(one.fields() | changes).encode())
+    ranking = derived().funnel.run(Request.parse(requests()[0]))
+    ranking.role, ranking.served_id = "live", "1"
+    one = encode_served(ranking)
+    return one | {"request": json.dumps(json.loads(one["request"]) | changes).encode()}
 
 
 def rejected(folder: Path) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ def test_a_request_is_stored_once(tmp_path: Path) -> None:
 
 def test_what_waits_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = served()
-    monkeypatch.setattr(request_log, "MAX_BYTES", 10 * one.size)
+    monkeypatch.setattr(request_log, "MAX_BYTES", 10 * count_bytes(one))
     log = RequestLog(tmp_path)
     add(log, *[{}] * 15)
     assert log.take_counts() == {"dropped": 5}
@@ -155,8 +155,8 @@ def test_a_value_that_does_not_fit_costs_its_request_alone(reason: str) -> None:
     one, bad = served(), served(**BAD[reason])
     if "candidates" in BAD[reason]:  # as many levels and scores as candidates
         n = len(BAD[reason]["candidates"])
-        bad = replace(bad, levels=bad.levels[:n], scores=tuple(scores[: 8 * n] for scores in bad.scores))
-    aside: list[tuple[ServedRequest, str]] = []
+        bad |= {"levels": bad["levels"][:n], "scores": [scores[: 8 * n] for scores in bad["scores"]]}
+    aside: list[tuple[Served, str]] = []
     rows = list(make_rows(log_format(), [one, one, bad, one], lambda *refused: aside.append(refused)))
     assert sum(table[REQUEST].is_valid().to_pylist().count(True) for table in rows) == 3
     ((refused, why),) = aside

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from copy import copy
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -39,7 +38,7 @@ from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
-from corank.serving.funnel.ranking_result import RankingResult
+from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import EncodedBatch, QueryAhead, RequestEncoder
 from corank.serving.funnel.scorer import Scorer, refuse_odd
@@ -131,17 +130,6 @@ class LatencyTracker:
             self.p99 = 0.0
         elif self._since_update >= FEW or not self.p99:
             self._since_update, self.p99 = 0, float(np.percentile(self._seconds, 99))
-
-
-@dataclass(slots=True)
-class BatchRequest:
-    """A request to be ranked with others."""
-
-    request: Request
-    arrived: float | None = None
-    """When it arrived, by `time.perf_counter`; now if None."""
-    ahead: QueryAhead | None = None
-    """Its query, as `Funnel.prepare` made it."""
 
 
 class Predicted(NamedTuple):
@@ -271,10 +259,9 @@ class Funnel:
             For each the answer that `rank` gives, or the error that it raises. Neither depends on the other requests:
             orders and cuts are the same, and scores to the last digits.
         """
-        parsed = [_parse_or_refuse(request) for request in requests]
-        outcomes = iter(self.run_many([BatchRequest(one) for one in parsed if isinstance(one, Request)]))
-        ranked = [next(outcomes) if isinstance(one, Request) else one for one in parsed]
-        return [one if isinstance(one, Exception) else one.to_answer() for one in ranked]
+        asked = [_parse_or_refuse(request) for request in requests]
+        errors = iter(self.run_many([one for one in asked if isinstance(one, Ranking)]))
+        return [next(errors) or one.to_answer() if isinstance(one, Ranking) else one for one in asked]
 
     def count_candidates(self, request: Request) -> int:
         """Return how many candidates a request has, or is to have retrieved."""
@@ -285,9 +272,7 @@ class Funnel:
         self._quotas_of(request)
         return self.request_encoder.prepare(request)
 
-    def run(
-        self, request: Request, arrived: float | None = None, ahead: QueryAhead | None = None
-    ) -> RankingResult:
+    def run(self, request: Request, arrived: float | None = None, ahead: QueryAhead | None = None) -> Ranking:
         """Run a request through the stages. If a stage misses its deadline, the order of the one before it stands.
 
         Args:
@@ -297,57 +282,65 @@ class Funnel:
 
         Raises RequestError.
         """
-        return self._run([self._read(BatchRequest(request, arrived, ahead))])[0]
+        ranking = Ranking(request, time.perf_counter() if arrived is None else arrived, ahead)
+        self._read(ranking)
+        self._run([ranking])
+        return ranking
 
-    def run_many(self, requests: Sequence[BatchRequest]) -> list[RankingResult | Exception]:
-        """Run requests through the stages, all at once: for each its result, or the error that `run` raises."""
-        outcomes: list[RankingResult | Exception | None] = [None] * len(requests)
-        pending: list[tuple[int, RankingResult]] = []
-        for n, one in enumerate(requests):
+    def run_many(self, rankings: Sequence[Ranking], bounded: bool = False) -> list[Exception | None]:
+        """Run requests through the stages, all at once.
+
+        Args:
+            rankings: of the requests; they receive what becomes of them.
+            bounded: whether a request is refused that asks a stage to keep more than the bundle does, which takes
+                more time.
+
+        Returns the error that `run` raises of each; None if it was ranked.
+        """
+        errors: list[Exception | None] = [None] * len(rankings)
+        pending: list[int] = []
+        for n, one in enumerate(rankings):
             try:
-                pending.append((n, self._read(one)))
+                self._read(one, bounded)
+                pending.append(n)
             except Exception as error:
-                outcomes[n] = error
+                errors[n] = error
         for first in range(0, len(pending), self._at_once):
             together = pending[first : first + self._at_once]
             try:
-                results: list[RankingResult | Exception] = [*self._run([one for _, one in together])]
+                self._run([rankings[n] for n in together])
             except Exception as error:
                 # of one of them: each alone tells of which, and keeps it from the others
-                alone = [requests[n] for n, _ in together]
-                results = [error] if len(alone) == 1 else [self.run_many([one])[0] for one in alone]
-            for (n, _), result in zip(together, results, strict=True):
-                outcomes[n] = result
-        return [one for one in outcomes if one is not None]
+                for n in together:
+                    (errors[n],) = [error] if len(together) == 1 else self.run_many([rankings[n]], bounded)
+        return errors
 
     @panics_as_errors()
-    def _read(self, one: BatchRequest) -> RankingResult:
+    def _read(self, one: Ranking, bounded: bool = False) -> None:
         """Read a request as far as it is its own. Raises RequestError."""
-        began = time.perf_counter() if one.arrived is None else one.arrived
-        quotas = self._quotas_of(one.request)
+        quotas = self._quotas_of(one.request, bounded)
         encoded = self.request_encoder.read(one.request, self.retrieval is not None, one.ahead)
-        return RankingResult(self.manifest, encoded, quotas, began)
+        one.begin(self.manifest, quotas, encoded)
 
     @panics_as_errors()
-    def _run(self, results: Sequence[RankingResult]) -> Sequence[RankingResult]:
+    def _run(self, rankings: Sequence[Ranking]) -> None:
         """Run R requests that were read through the stages. Raises what ranking one of them raises."""
-        batch = self.request_encoder.encode([one.encoded for one in results], self._retriever)
+        batch = self.request_encoder.encode([one.encoded for one in rankings], self._retriever)
         encoded_at = time.perf_counter()
-        for result in results:
-            result.seconds["receive"] = encoded_at - result.began
+        for one in rankings:
+            one.seconds["receive"] = encoded_at - one.began
         alive: dict[int, Longs] = {r: np.arange(len(one.ids)) for r, one in enumerate(batch.requests)}
         shared: Shared = {}
         for stage in self.manifest.stages:
             since = time.perf_counter()
-            scores = self._score_in_time(stage, batch, alive, shared, results)
+            scores = self._score_in_time(stage, batch, alive, shared, rankings)
             if not alive:
                 break
             seconds, begin = time.perf_counter() - since, 0
             for r, candidates in alive.items():
                 score, begin = scores[begin : begin + len(candidates)], begin + len(candidates)
-                results[r].seconds[stage.name] = seconds
-                alive[r] = results[r].cut(stage, candidates, score)
-        return results
+                rankings[r].seconds[stage.name] = seconds
+                alive[r] = rankings[r].cut(stage, candidates, score)
 
     def _retriever(self, request: Request, query: Rows, r: int) -> Longs:
         """Retrieve the candidates of a request, the r-th of some queries."""
@@ -362,7 +355,7 @@ class Funnel:
         batch: EncodedBatch,
         alive: dict[int, Longs],
         shared: Shared,
-        results: Sequence[RankingResult],
+        rankings: Sequence[Ranking],
     ) -> Numbers:
         """Score the candidates of requests, by the request. One that the stage skips, or is late for, falls back.
 
@@ -371,33 +364,33 @@ class Funnel:
             batch: the requests.
             alive: the candidates of each request, counted from its first; requests that fall back are removed.
             shared: what the stages share.
-            results: of all requests.
+            rankings: of all requests.
 
         Raises what the stage raises, if there is no earlier order, or it may be of one request of several alone.
         """
         if stage.deadline_ms is None or self._timer is None:
-            return self._score(stage, batch, alive, shared, results)
+            return self._score(stage, batch, alive, shared, rankings)
         latency, began = self._latencies[stage.name], time.perf_counter()
-        due = {r: results[r].began + stage.deadline_ms / 1000 for r in alive}
+        due = {r: rankings[r].began + stage.deadline_ms / 1000 for r in alive}
         for r, moment in due.items():
             if began + latency.p99 > moment:
                 latency.record_skip()
-                results[r].fall_back(stage, "skipped")
+                rankings[r].fall_back(stage, "skipped")
                 del alive[r]
         while alive:
             since = time.perf_counter()
             try:
                 with self._timer.until(min(due[r] for r in alive)) as options:
-                    return self._score(stage, batch, alive, shared, results, options)
+                    return self._score(stage, batch, alive, shared, rankings, options)
             except RUNTIME_ERRORS:
                 if not options.terminate:
                     raise
                 now = time.perf_counter()
                 late = [r for r in alive if due[r] <= now]
-                if not all(results[r].cuts for r in late):
+                if not all(rankings[r].cuts for r in late):
                     raise
                 for r in late:
-                    results[r].fall_back(stage, "late")
+                    rankings[r].fall_back(stage, "late")
                     del alive[r]
             finally:
                 latency.record(time.perf_counter() - since)
@@ -409,7 +402,7 @@ class Funnel:
         batch: EncodedBatch,
         alive: dict[int, Longs],
         shared: Shared,
-        results: Sequence[RankingResult],
+        rankings: Sequence[Ranking],
         options: RunOptions | None = None,
     ) -> Numbers:
         """The values by which a stage orders the candidates `alive`, by the request: (n,).
@@ -421,9 +414,9 @@ class Funnel:
             return refuse_odd(stage, self.scorer.evaluate(stage, candidates)[1], candidates)
         except RUNTIME_ERRORS:
             (r, *others) = alive
-            if others or not results[r].cuts or (options is not None and options.terminate):
+            if others or not rankings[r].cuts or (options is not None and options.terminate):
                 raise
-            results[r].fall_back(stage, "failed")
+            rankings[r].fall_back(stage, "failed")
             alive.clear()
             return np.empty(0)
 
@@ -507,20 +500,24 @@ class Funnel:
         ids = [id_ for one in batch.requests for id_ in one.ids]
         return Predicted(ids, outputs, {name: batch.column(name, batch.everyone) for name in named})
 
-    def _quotas_of(self, request: Request) -> dict[str, int]:
-        """How many candidates each stage keeps."""
+    def _quotas_of(self, request: Request, bounded: bool = False) -> dict[str, int]:
+        """How many candidates each stage keeps, which may be `bounded` by the bundle. Raises RequestError."""
         quotas = self._quotas
         if not request.keep:
             return quotas
-        for name in request.keep:
+        for name, keep in request.keep.items():
             if name not in quotas:
                 raise RequestError(f"keep: no stage '{name}'; the bundle's stages are {', '.join(quotas)}")
+            if bounded and keep > quotas[name]:
+                raise RequestError(
+                    f"keep.{name}: expected {quotas[name]} or less, as the bundle says; received {keep}"
+                )
         return quotas | dict(request.keep)
 
 
-def _parse_or_refuse(request: Request | Mapping[str, Any]) -> Request | RequestError:
+def _parse_or_refuse(request: Request | Mapping[str, Any]) -> Ranking | RequestError:
     try:
-        return _parse(request)
+        return Ranking(_parse(request))
     except RequestError as error:
         return error
 

@@ -1,4 +1,4 @@
-"""A request to rank: its type, bounds and checks, the reader of its histories, and the fields of an answer.
+"""A request to rank: its type, bounds and checks, the reader of its histories, and the type of its answer.
 
 Letters: L events of a history.
 """
@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self
 
 import msgspec
 import numpy as np
@@ -20,29 +20,56 @@ from corank.core.settings import describe_unknown
 from corank.core.time import DAY, MILLISECOND, moment_to_ms, now_ms
 from corank.core.types import Longs
 
-AnswerField = Literal[
-    "model_version",
-    "items_seq",
-    "items_id",
-    "stage",
-    "items",
-    "ids",
-    "scores",
-    "unknown",
-    "missing",
-    "warnings",
-    "fallback",
-    "trace",
-    "user",
-    "role",
-    "served_id",
-    "microseconds",
-]
-"""A part of an answer. `ids` are the ids of `items` alone; `scores` adds to each item the scores of all stages."""
-ANSWER_FIELDS: tuple[str, ...] = get_args(AnswerField)
+
+class RankedItem(msgspec.Struct, frozen=True):
+    """An item of an answer."""
+
+    id: int | str
+    score: float
+    scores: dict[str, float] = {}
+    """By stage, if the request chose `scores`."""
+
+
+class RankAnswer(msgspec.Struct, frozen=True):
+    """The answer to a request; what the request did not choose is empty."""
+
+    model_version: str = ""
+    items_seq: int = 0
+    items_id: str = ""
+    stage: str = ""
+    """Whose scores these are."""
+    items: list[RankedItem] = []
+    """What the last stage keeps, best first."""
+    ids: list[int | str] = []
+    """Of the items, without scores."""
+    unknown: list[int | str] = []
+    """Ids of candidates that are left out: neither known nor described."""
+    missing: list[str] = []
+    """Columns that the request lacks."""
+    warnings: list[str] = []
+    fallback: dict[str, str] | None = None
+    """The stage that did not finish, `stage`, and `why`; None if all did."""
+    trace: list[dict[str, Any]] = []
+    """For every candidate its score and rank at each stage it reached, and the stage that cut it."""
+    user: str = ""
+    """Whether columns of the user were given, stored, new or unavailable."""
+    microseconds: dict[str, int] = {}
+    """By part of the ranking."""
+    role: str = ""
+    """Of the version that answered: live or canary."""
+    served_id: str | None = None
+    """Of this request in the log; None if it is not logged."""
+
+
+ANSWER_FIELDS = (*RankAnswer.__struct_fields__, "scores")
+"""What a request may choose: the fields of an answer, and `scores`, those of all stages, with its items."""
 DEFAULT_FIELDS = frozenset(ANSWER_FIELDS) - {"ids", "scores", "trace", "microseconds"}
 """Of a request that chooses none; `warnings` and `fallback` are there if there is something to say, `served_id` if the
 request is logged."""
+if TYPE_CHECKING:
+    AnswerField = str
+else:
+    AnswerField = Literal[ANSWER_FIELDS]
 
 
 MAX_CANDIDATES = 10_000

@@ -108,12 +108,11 @@ class AccessLog:
             "token": call.caller,
         }
         line |= {name: fact for name, fact in (("trace", call.trace), ("why", call.why)) if fact is not None}
-        ranked = [result for result, _, _ in call.ranked]
-        if ranked:
-            line["version"] = ranked[0].manifest.model_version
-            line["role"] = call.ranked[0][2]
-            line["items_seq"] = ranked[0].manifest.items_seq
-            line["candidates"] = sum(len(one.encoded.ids) + len(one.encoded.unknown) for one in ranked)
+        if ranked := call.ranked:
+            line["version"] = ranked[0].model_version
+            line["role"] = ranked[0].role
+            line["items_seq"] = ranked[0].items_seq
+            line["candidates"] = sum(len(one.encoded.ids) + len(one.unknown) for one in ranked)
             parts = dict.fromkeys(name for one in ranked for name in one.seconds)
             line["stages"] = {
                 name: round(sum(one.seconds.get(name, 0.0) for one in ranked) * 1e3, 3) for name in parts

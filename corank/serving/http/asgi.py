@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from corank.serving.funnel.ranking_result import RankingResult
+from corank.serving.funnel.ranking import Ranking
 
 AsgiMessage = MutableMapping[str, Any]
 AsgiScope = MutableMapping[str, Any]
@@ -69,8 +69,8 @@ class HttpCall:
         """Counts so many requests more against the rate of its token; raises RefusedError if they are too many."""
         self.why: str | None = None
         """Why it was refused for a limit: queue, bodies or rate."""
-        self.ranked: list[tuple[RankingResult, float, str]] = []
-        """What it had ranked, when each was done, by `time.perf_counter`, and the role of the version that did it."""
+        self.ranked: list[Ranking] = []
+        """What it had ranked."""
         self.id: str | None = None
         """Of its line in the access log; the client may give it."""
         self.trace: str | None = None

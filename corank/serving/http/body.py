@@ -23,7 +23,6 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from corank.bundle.manifest import BundleManifest
 from corank.core.errors import RequestError
 from corank.core.types import Longs
 from corank.serving.funnel.request import MAX_CANDIDATES, Columns, GivenCandidates, NumberIds, Request
@@ -57,18 +56,6 @@ class RequestBatch(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Requests that one live version answers, each decoded on its own, so that one that is invalid spoils no other."""
 
     requests: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_BATCH)]
-
-
-def check_quotas(request: Request, manifest: BundleManifest) -> None:
-    """Raise RequestError if a request asks a stage to keep more than the bundle does, which takes more time."""
-    if not request.keep:
-        return
-    quotas = {stage.name: stage.keep for stage in manifest.stages}
-    for stage, keep in request.keep.items():
-        if keep > quotas.get(stage, keep):
-            raise RequestError(
-                f"keep.{stage}: expected {quotas[stage]} or less, as the bundle says; received {keep}"
-            )
 
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from corank.core.version import corank_version
-from corank.serving.funnel.request import Request
+from corank.serving.funnel.request import RankAnswer, Request
 from corank.serving.http.asgi import JSON
 from corank.serving.http.body import CODECS, JSON_LINES, MSGPACK, Items, RequestBatch
 
@@ -15,6 +15,7 @@ ACCESS_ERRORS = RATE_ERROR | {
     "401": "The token is missing or wrong",
     "403": "The token has another scope, or the service was called by another name or from another site's page",
 }
+ANY_OBJECT = {"type": "object"}
 GETS: dict[str, tuple[str, dict[str, str]]] = {
     "/version": ("The live version and its stages", RATE_ERROR),
     "/example": ("A random request, made of values that the live version knows", RATE_ERROR),
@@ -31,8 +32,8 @@ GETS: dict[str, tuple[str, dict[str, str]]] = {
 
 def make_document(max_body: int) -> dict[str, Any]:
     """Make the document of a service whose bodies have `max_body` bytes at most."""
-    (rank, items, batch), schemas = msgspec.json.schema_components(
-        [Request, Items, RequestBatch], ref_template="#/components/schemas/{name}"
+    (rank, items, batch, answer), schemas = msgspec.json.schema_components(
+        [Request, Items, RequestBatch, RankAnswer], ref_template="#/components/schemas/{name}"
     )
     # a part of a batch is decoded on its own
     schemas["RequestBatch"]["properties"]["requests"]["items"] = rank
@@ -53,8 +54,8 @@ def make_document(max_body: int) -> dict[str, Any]:
     ahead = "Rank a request whose query comes first: a line without candidates, then a line of candidates"
     several = "Rank several requests by one live version; an error of one stands in its place"
     posts = {
-        "/rank": _operation("Rank the candidates of a request", errors) | _body(rank),
-        "/rank/ahead": _operation(ahead, errors) | _body({"type": "string"}, [JSON_LINES]),
+        "/rank": _operation("Rank the candidates of a request", errors, answer) | _body(rank),
+        "/rank/ahead": _operation(ahead, errors, answer) | _body({"type": "string"}, [JSON_LINES]),
         "/rank/batch": _operation(several, errors) | _body(batch),
         "/items": _operation("Insert or replace items", item_errors) | _body(items) | token,
         "/reload": _operation(
@@ -82,13 +83,13 @@ def make_document(max_body: int) -> dict[str, Any]:
     }
 
 
-def _operation(summary: str, errors: dict[str, str]) -> dict[str, Any]:
-    """An operation with its errors by status."""
+def _operation(summary: str, errors: dict[str, str], schema: Any = ANY_OBJECT) -> dict[str, Any]:
+    """An operation with the schema of its answer, and its errors by status."""
     error = {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
     responses = {
         status: {"description": description, "content": error} for status, description in errors.items()
     }
-    answer = {"description": "OK", "content": {JSON: {"schema": {"type": "object"}}}}
+    answer = {"description": "OK", "content": {JSON: {"schema": schema}}}
     return {"summary": summary, "responses": {"200": answer} | responses}
 
 

@@ -23,12 +23,11 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from corank.core.version import register_version
-from corank.serving.funnel.ranking_result import RankingResult
+from corank.serving.funnel.ranking import LIVE, Ranking, Role
 from corank.serving.http.asgi import HttpCall, HttpReply
 from corank.serving.http.follower import ServiceStatus
 from corank.serving.http.process.worker_process import MULTIPROC, RestartCounts
 from corank.serving.http.versions import Rollout
-from corank.serving.log.settings import LIVE, Role
 
 LABELS = ("model_version", "role")
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -139,17 +138,16 @@ class VersionMetrics:
         self._ended: dict[tuple[str, Role], float] = {}
         """When versions ended whose series are still exposed."""
 
-    def observe(self, role: Role, result: RankingResult, seconds: float) -> None:
+    def observe(self, one: Ranking) -> None:
         """Count a request that a version ranked."""
-        version = result.manifest.model_version
-        self._seconds_of(version, role).observe(seconds)
-        _, scores = result.answered
+        self._seconds_of(one.model_version, one.role).observe(one.done - one.began)
+        _, scores = one.answered
         if len(scores):
-            self._score_of(version, role).observe(sum(scores.tolist()) / len(scores))
+            self._score_of(one.model_version, one.role).observe(sum(scores.tolist()) / len(scores))
 
-    def observe_overlap(self, answered: RankingResult, shadow: RankingResult) -> None:
+    def observe_overlap(self, answered: Ranking, shadow: Ranking) -> None:
         """Compare the shadow's answer with the one that was given."""
-        theirs, ours = ({*map(one.encoded.ids.__getitem__, one.answered[0])} for one in (answered, shadow))
+        theirs, ours = {*answered.ids}, {*shadow.ids}
         if theirs:
             self._overlap.observe(len(theirs & ours) / len(theirs))
 
@@ -242,24 +240,24 @@ class ServiceMetrics:
         """Count one of COUNTERS by the values of its labels."""
         self._counter(name, *labels).inc(number)
 
-    def observe(self, result: RankingResult, seconds: float, role: Role) -> None:
-        """Count a request that was ranked by a version; `seconds` is the time from arrival to answer."""
-        self.versions.observe(role, result, seconds)
-        for name, part in result.seconds.items():
+    def observe(self, one: Ranking) -> None:
+        """Count a request that was answered."""
+        self.versions.observe(one)
+        for name, part in one.seconds.items():
             self._seconds_of(name).observe(part)
-        self.count("candidates", number=len(result.encoded.ids) + len(result.encoded.unknown))
-        for cut in result.cuts:
+        self.count("candidates", number=len(one.encoded.ids) + len(one.unknown))
+        for cut in one.cuts:
             self.count("cut", cut.stage, number=len(cut.alive) - len(cut.kept))
-        if result.encoded.unknown:
-            self.count("unknown_items", number=len(result.encoded.unknown))
-        for column in result.encoded.missing:
+        if one.unknown:
+            self.count("unknown_items", number=len(one.unknown))
+        for column in one.missing:
             self.count("missing_columns", column)
-        for column, clipped in result.encoded.clipped.items():
+        for column, clipped in one.encoded.clipped.items():
             self.count("clipped_numbers", column, number=clipped)
-        for warning in result.encoded.warnings:
+        for warning in one.encoded.warnings:
             self.count("warnings", warning.kind)
-        if result.fallback:
-            self.count("fallbacks", result.fallback["stage"], result.fallback["why"])
+        if one.fallback:
+            self.count("fallbacks", one.fallback["stage"], one.fallback["why"])
 
     def count_request(self, call: HttpCall, reply: HttpReply, began: float) -> None:
         """Count a request that is answered; as an `Observer`."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -20,9 +20,9 @@ from corank.bundle.graph_files import RUNTIME_ERRORS
 from corank.core.errors import RequestError
 from corank.core.panics import panics_as_errors
 from corank.core.time import MILLISECOND, now_ms
-from corank.serving.funnel.funnel import AT_ONCE, BatchRequest, Funnel
+from corank.serving.funnel.funnel import AT_ONCE, Funnel
+from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.request_encoder import QueryAhead
 from corank.serving.http.asgi import HttpCall, HttpReply, RefusedError, shorten_error
 from corank.serving.http.body import (
     RETRY_AFTER,
@@ -38,8 +38,8 @@ from corank.serving.http.follower import Follower
 from corank.serving.http.prometheus import ServiceMetrics
 from corank.serving.http.rank_queue import RankQueue
 from corank.serving.http.serve_settings import Limits
-from corank.serving.http.user_lookup import GIVEN, FoundUser, UserLookup, lookup_seconds
-from corank.serving.http.versioned_ranking import RankedRequest, ShadowQueue, rank_by_version
+from corank.serving.http.user_lookup import GIVEN, UserLookup, lookup_seconds
+from corank.serving.http.versioned_ranking import ShadowQueue, rank_by_version
 from corank.serving.log.request_log import RoleLogs
 
 UNITS = {"seconds": 1_000.0, "microseconds": 1e-3, "nanoseconds": 1e-6}
@@ -72,20 +72,9 @@ MOST_CANDIDATES = 16_000
 """Of requests that are ranked together: beyond them the first would wait long for the last."""
 
 
-class Waiting(NamedTuple):
-    """A request that waits to be ranked."""
-
-    call: HttpCall
-    request: Request
-    size: int
-    """Bytes of its body."""
-    user: FoundUser
-    arrived: float | None
-    """When it was here whole, by `time.perf_counter`; None if its time counts from its turn."""
-    ahead: QueryAhead | None = None
-    """Its query, which was encoded before its candidates came."""
-    funnel: Funnel | None = None
-    """Of the version that must rank it; None for the one that is live when its turn comes."""
+Waiting = tuple[Ranking, Funnel | None]
+"""A request that waits to be ranked, and the funnel that must rank it; None for the one that is live when its turn
+comes. One of a batch has its funnel, and its time counts from its turn."""
 
 
 class RankEndpoints:
@@ -131,13 +120,12 @@ class RankEndpoints:
         codec, body = await self._bodies.read(call)
         arrived = time.perf_counter()
         self._shed_if_full()
-        request = codec.decode_whole(body, Request)
         # before the request's turn, so that no other request waits for the store
-        user = await self._find_user(request)
+        request, user = await self._find_user(codec.decode_whole(body, Request))
         self._shed_if_full()
         with self._counting(1):
-            one = Waiting(call, request, len(body), user, arrived)
-            return answer_to(call, await self._run(one, self._pool.active == 1))
+            one = Ranking(request, arrived, size=len(body), user=user)
+            return answer_to(call, await self._run(call, one, alone=self._pool.active == 1))
 
     async def rank_ahead(self, call: HttpCall) -> HttpReply:
         """POST /rank/ahead: rank a request whose query comes first, and whose candidates follow.
@@ -147,17 +135,16 @@ class RankEndpoints:
         """
         first = await self._bodies.read_line(call)
         self._shed_if_full()
-        request = read_query(first)
-        user = await self._find_user(request)
-        check_clock(request, self._limits.clock_skew)
-        ahead = self._follower.funnel.prepare(_join(request, user))
+        query, user = await self._find_user(read_query(first))
+        check_clock(query, self._limits.clock_skew)
+        ahead = self._follower.funnel.prepare(query)
         second = await self._bodies.read_rest(call)
         arrived = time.perf_counter()
         self._shed_if_full()
-        request = msgspec.structs.replace(request, candidates=read_candidates(second))
+        request = msgspec.structs.replace(query, candidates=read_candidates(second))
         with self._counting(1):
-            one = Waiting(call, request, len(first) + len(second), user, arrived, ahead)
-            return answer_to(call, await self._run(one, self._pool.active == 1))
+            one = Ranking(request, arrived, ahead, len(first) + len(second), user)
+            return answer_to(call, await self._run(call, one, alone=self._pool.active == 1))
 
     async def rank_batch(self, call: HttpCall) -> HttpReply:
         """POST /rank/batch: rank several requests by one live version; those of a canary's users by the canary.
@@ -189,10 +176,8 @@ class RankEndpoints:
     ) -> dict[str, Any]:
         """The answer to a request of a batch, or its error. Its deadlines count from its own turn."""
         try:
-            request = codec.decode(part, Request)
-            user = await self._find_user(request)
-            one = Waiting(call, request, len(bytes(part)), user, arrived=None, funnel=funnel)
-            return await self._run(one)
+            request, user = await self._find_user(codec.decode(part, Request))
+            return await self._run(call, Ranking(request, size=len(bytes(part)), user=user), funnel)
         except RequestError as error:
             return {"error": shorten_error(str(error)), "status": 400}
         except RefusedError as refused:
@@ -207,14 +192,16 @@ class RankEndpoints:
         finally:
             self.waiting -= requests
 
-    async def _find_user(self, request: Request) -> FoundUser:
-        """The user of a request, looked up if the service looks users up."""
-        if self._users is None:
-            return GIVEN
-        user = await self._users.find(request.user, lookup_seconds(self._follower.funnel.manifest))
+    async def _find_user(self, request: Request) -> tuple[Request, str]:
+        """A request with what the store has of its user, if it is asked, and what the answer says of the user."""
+        user = GIVEN
+        if self._users is not None:
+            user = await self._users.find(request.user, lookup_seconds(self._follower.funnel.manifest))
         if user is not GIVEN:
             self._metrics.count("user_lookups", user.outcome)
-        return user
+        if user.columns:
+            request = msgspec.structs.replace(request, user=request.user | user.columns)
+        return request, user.origin
 
     def _shed_if_full(self) -> None:
         """Raise RefusedError if as many requests are waiting as may."""
@@ -224,64 +211,50 @@ class RankEndpoints:
                 503, f"{self.waiting} requests are waiting; try again", {"Retry-After": RETRY_AFTER}, "queue"
             )
 
-    async def _run(self, one: Waiting, alone: bool = False) -> dict[str, Any]:
-        """The answer to a request, when its turn has come; at once if it is alone."""
+    async def _run(
+        self, call: HttpCall, one: Ranking, funnel: Funnel | None = None, alone: bool = False
+    ) -> dict[str, Any]:
+        """The answer to a request, when its turn has come; at once if it is alone. The others are as in `Waiting`."""
         check_clock(one.request, self._limits.clock_skew)
-        return await self._queue.run(one, self._follower.funnel.count_candidates(one.request), alone)
+        candidates = self._follower.funnel.count_candidates(one.request)
+        answer = await self._queue.run((one, funnel), candidates, alone)
+        call.ranked.append(one)
+        return answer
 
     def _rank(self, batch: Sequence[Waiting]) -> list[dict[str, Any] | Exception]:
         """The answers to a batch of requests."""
-        began, outcomes = time.perf_counter(), list[dict[str, Any] | Exception]()
+        began, answers = time.perf_counter(), list[dict[str, Any] | Exception]()
         self._metrics.batch_requests.observe(len(batch))
-        arrived = [began if one.arrived is None else one.arrived for one in batch]
-        joined = [_join(one.request, one.user) for one in batch]
-        requests = [
-            BatchRequest(request, moment, one.ahead)
-            for request, moment, one in zip(joined, arrived, batch, strict=True)
-        ]
-        funnels = [one.funnel or self._follower.funnel for one in batch]
-        ranked = rank_by_version(self._follower.rollout, self._metrics.versions, funnels, requests)
-        for one, request, moment, outcome in zip(batch, joined, arrived, ranked, strict=True):
+        rankings = [one for one, _ in batch]
+        for one, funnel in batch:
+            if funnel is not None:
+                one.began = began
+        funnels = [funnel or self._follower.funnel for _, funnel in batch]
+        ranked = rank_by_version(self._follower.rollout, self._metrics.versions, funnels, rankings)
+        for one, outcome in zip(rankings, ranked, strict=True):
             try:
                 if isinstance(outcome, Exception):
                     raise outcome
                 with panics_as_errors():
-                    outcomes.append(self._answer(one, request, moment, outcome))
+                    answers.append(self._answer(one, outcome))
             except RUNTIME_ERRORS as error:
                 self._metrics.count("failed")
-                outcomes.append(RefusedError(500, f"the first stage cannot be computed: {error}"))
+                answers.append(RefusedError(500, f"the first stage cannot be computed: {error}"))
             except Exception as error:
-                outcomes.append(error)
-        return outcomes
+                answers.append(error)
+        return answers
 
-    def _answer(
-        self, one: Waiting, request: Request, arrived: float, ranked: RankedRequest
-    ) -> dict[str, Any]:
-        """The answer to a request that was ranked, which is logged and counted."""
-        result = ranked.result
+    def _answer(self, one: Ranking, funnel: Funnel) -> dict[str, Any]:
+        """The answer to a request that a funnel ranked, which is logged and counted."""
         if next(self._answered) % REMEMBERED_EVERY == 0 and one.size <= REMEMBERED_BYTES:
-            self._follower.recent.append(request)
-        if result.encoded.unknown:
+            self._follower.recent.append(one.request)
+        if one.unknown:
             self._follower.request_refresh()  # the store may know them by now
-        answer = result.to_answer(one.user.origin)
-        done = time.perf_counter()
-        one.call.ranked.append((result, done, ranked.role))
-        self._metrics.observe(result, done - arrived, ranked.role)
-        served_id = None
         if self._request_log is not None:
-            served_id = self._request_log.add(ranked.funnel, result, ranked.role)
+            self._request_log.add(funnel, one)
+        answer = one.to_answer()
+        one.done = time.perf_counter()
+        self._metrics.observe(one)
         if self.shadow is not None:
-            self.shadow.offer(request, result, served_id, one.size)
-        fields = request.fields
-        if fields is None or "role" in fields:
-            answer["role"] = ranked.role
-        if served_id is not None and (fields is None or "served_id" in fields):
-            answer["served_id"] = served_id
+            self.shadow.offer(one)
         return answer
-
-
-def _join(request: Request, user: FoundUser) -> Request:
-    """A request with what was found of its user."""
-    if not user.columns:
-        return request
-    return msgspec.structs.replace(request, user=request.user | user.columns)

@@ -79,10 +79,10 @@ class RequestTracer:
             attributes |= {"http.route": path, "url.path": path}
         if call.why is not None:
             attributes["corank.why"] = call.why
-        for result, _, role in call.ranked[:1]:
-            attributes["corank.model_version"] = result.manifest.model_version
-            attributes["corank.role"] = role
-            attributes["corank.items_seq"] = result.manifest.items_seq
+        for one in call.ranked[:1]:
+            attributes["corank.model_version"] = one.model_version
+            attributes["corank.role"] = one.role
+            attributes["corank.items_seq"] = one.items_seq
         span = self._tracer.start_span(
             f"{call.scope['method']} {path}".rstrip(),
             extract(carrier),
@@ -95,13 +95,13 @@ class RequestTracer:
             if reply.status >= 500:
                 span.set_status(Status(StatusCode.ERROR))
             parent = set_span_in_context(span)
-            for result, done, _ in call.ranked:
+            for one in call.ranked:
                 # parts follow each other, the last one until the request was ranked
-                start = done - sum(result.seconds.values())
-                for name, seconds in result.seconds.items():
+                start = one.done - sum(one.seconds.values())
+                for name, seconds in one.seconds.items():
                     part = self._tracer.start_span(name, parent, start_time=moment(start))
                     if name == "receive":
-                        part.set_attribute("corank.candidates", len(result.encoded.ids))
+                        part.set_attribute("corank.candidates", len(one.encoded.ids))
                     start += seconds
                     part.end(moment(start))
         span.end()

@@ -14,10 +14,10 @@ from corank.core.errors import BundleError, ConfigError, CorankError, StoreError
 from corank.core.panics import panics_as_errors
 from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.ranking import CANARY, SHADOW, Role
 from corank.serving.funnel.request import Request
 from corank.serving.http.circuit_breaker import BAD, WINDOW, CircuitBreaker
 from corank.serving.http.serve_settings import CanaryShare
-from corank.serving.log.settings import CANARY, SHADOW, Role
 from corank.serving.store.base import Store
 from corank.serving.store.claims import RENEW_SECONDS, write_lease
 from corank.serving.store.fetch import catch_up, load_latest

@@ -19,6 +19,7 @@ import uvicorn
 from corank.bundle.signatures import TrustedKeys
 from corank.core.objects import parse_location
 from corank.core.reports import Report
+from corank.serving.funnel.ranking import LIVE
 from corank.serving.http.access_control import AccessControl, OriginPolicy, guard
 from corank.serving.http.access_log import AccessLog, AuditLog
 from corank.serving.http.asgi import Routes
@@ -36,7 +37,6 @@ from corank.serving.http.tokens import Rate, RateLimiter, Scope, Token, Tokens
 from corank.serving.http.user_lookup import UserLookup
 from corank.serving.http.versions import Rollout
 from corank.serving.log.request_log import RoleLogs, writing
-from corank.serving.log.settings import LIVE
 from corank.serving.store.base import is_store
 from corank.serving.store.fetch import fetch_in_subprocess
 from corank.serving.store.isolated_store import open_isolated

@@ -6,7 +6,7 @@ Each of its Parquet files says in its metadata which of its columns are what.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_type_hints
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from corank.core.errors import CorankError, DataError
 from corank.features.encoders import Encoders
 from corank.features.feature_kind import ColumnFeature
 from corank.features.schema import Placement
+from corank.serving.funnel.request import RankAnswer
 
 
 class FileColumns(msgspec.Struct, frozen=True):
@@ -65,6 +66,8 @@ SERVED, REQUEST, ROLE = "served_id", "served_request", "served_role"
 rows; whether the `live` version answered or its `canary`, or the `shadow` would have."""
 ITEMS_ID = "items_id"
 VERSION = ("model_version", "items_seq", ITEMS_ID)
+ANSWERED = {SERVED: "served_id", ROLE: "role"} | {name: name for name in VERSION}
+"""Columns that are the same on all rows of a request → the field of its answer that each repeats."""
 LARGEST = float(np.finfo(np.float32).max)
 """Training reads values as 32-bit floats, and mean and deviation of larger numbers are infinite."""
 REACH = 10.0
@@ -179,7 +182,7 @@ class LogFormat:
         types |= {data.time: pa.timestamp("ms", "UTC")} | dict.fromkeys(
             [*generated, SERVED, ROLE, REQUEST], TEXT
         )
-        types |= dict(zip(VERSION, (TEXT, pa.int64(), TEXT), strict=True)) | {data.item: to_arrow(item)}
+        types |= {name: _answer_type(of) for name, of in ANSWERED.items()} | {data.item: to_arrow(item)}
         types |= {name: column.type for name, column in candidate.items()} | {level: TEXT}
         types |= {f"score_{stage}": pa.float64() for stage in stages}
         return cls(
@@ -196,6 +199,12 @@ class LogFormat:
                 list(types.items()), LogColumns(data.user, data.time, data.item, tuple(stages)).metadata()
             ),
         )
+
+
+def _answer_type(name: str) -> pa.DataType:
+    """The Arrow type of a field of an answer."""
+    kind = get_type_hints(RankAnswer)[name]
+    return {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}.get(kind, TEXT)
 
 
 def to_arrow(kind: pl.DataType) -> pa.DataType:

@@ -31,10 +31,10 @@ from corank.core.files import PARTIAL, atomic_file, make_private_folder, remove_
 from corank.core.reports import Report
 from corank.features.encoders import Encoders
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.ranking_result import RankingResult
-from corank.serving.log.log_format import REQUEST, LogFormat
-from corank.serving.log.served_rows import ServedRequest, make_rows
-from corank.serving.log.settings import LIVE, MAX_ROWS, MAX_SECONDS, SHADOW, Role
+from corank.serving.funnel.ranking import LIVE, SHADOW, Ranking, Role
+from corank.serving.log.log_format import ANSWERED, REQUEST, LogFormat
+from corank.serving.log.served_rows import Served, count_bytes, encode_served, make_rows
+from corank.serving.log.settings import MAX_ROWS, MAX_SECONDS
 
 GROUP_ROWS, GROUP_BYTES = 16_384, 8 * 2**20
 """A row group is written once there are so many rows, or bytes in memory."""
@@ -106,19 +106,12 @@ class OpenLogFiles:
         if sum(map(len, self._tables)) >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
             self._write_group()
 
-    def reject(self, served: ServedRequest, reason: str) -> None:
+    def reject(self, served: Served, reason: str) -> None:
         """Set a request aside, a line of JSON with the reason. Raises OSError if the disk refuses."""
         if self._aside is None:
             self._aside = self._stack.enter_context(self._open(self._rejected_path).open("wb"))
-        line = {
-            "reason": reason,
-            "request": msgspec.Raw(served.request),
-            "model_version": served.model_version,
-            "items_seq": served.items_seq,
-            "items_id": served.items_id,
-            "served_id": served.id,
-            "served_role": served.role,
-        }
+        line = {"reason": reason, "request": msgspec.Raw(served["request"])}
+        line |= {name: served[name] for name in ANSWERED}
         self._aside.write(msgspec.json.encode(line) + b"\n")
         self.rejected += 1
 
@@ -171,7 +164,7 @@ class RequestLog:
         self._credit, self._bytes = 0.0, 0
         self._prefix, self._numbers = uuid.uuid4().hex[:24], itertools.count()
         self._lock, self._writing = threading.Lock(), threading.Lock()
-        self._pending: list[tuple[LogFormat, ServedRequest]] = []
+        self._pending: list[tuple[LogFormat, Served]] = []
         self._format: tuple[Encoders, LogFormat] | None = None
         self._files: OpenLogFiles | None = None
         self._opened_at, self._retry_at = 0.0, 0.0
@@ -184,39 +177,35 @@ class RequestLog:
         except OSError as error:
             raise CorankError(f"{folder}: served requests cannot be logged there: {error}") from None
 
-    def add(
-        self, funnel: Funnel, result: RankingResult, role: Role = LIVE, id_: str | None = None
-    ) -> str | None:
+    def add(self, funnel: Funnel, one: Ranking) -> None:
         """Keep a request for the next file, or drop it if too much waits already.
+
+        It gets its `served_id`, unique among all logs, if it is in the share that is logged. What the shadow ranks has
+        that of the answer, and is logged whatever the share.
 
         Args:
             funnel: that ranked it.
-            result: of the request.
-            role: of the funnel's version.
-            id_: of the request if it is logged elsewhere, too; it is then logged whatever the share.
-
-        Returns:
-            The request's id, unique among all logs; None if it is not in the share that is logged.
+            one: what became of it.
         """
-        if id_ is None:
+        if one.role != SHADOW:
             self._credit += self.share
             if self._credit < 1:
-                return None
+                return
             self._credit -= 1
-            id_ = f"{self._prefix}{next(self._numbers):08x}"
+            one.served_id = f"{self._prefix}{next(self._numbers):08x}"
+        one.role = one.role or LIVE  # in process
         try:
-            one = (self._format_of(funnel), ServedRequest.of(result, id_, role))
+            form, served = self._format_of(funnel), encode_served(one)
         except (TypeError, ValueError, OverflowError):
             self._count(dropped=1)  # built in Python of what JSON cannot hold
-            return id_
-        size = one[1].size
+            return
+        size = count_bytes(served)
         with self._lock:
             if self._bytes + size > MAX_BYTES:
                 self._counts["dropped"] += 1
             else:
-                self._pending.append(one)
+                self._pending.append((form, served))
                 self._bytes += size
-        return id_
 
     def is_due(self) -> bool:
         """Whether there is something to write, or a file to complete."""
@@ -248,7 +237,7 @@ class RequestLog:
                 ) from None
             finally:
                 with self._lock:
-                    self._bytes -= sum(served.size for _, served in pending)
+                    self._bytes -= sum(count_bytes(served) for _, served in pending)
 
     def write(self) -> Path | None:
         """Write what waits and complete the file; None if there is none. Raises CorankError, as `flush`."""
@@ -263,7 +252,7 @@ class RequestLog:
             self._format = (encoders, LogFormat.of(manifest, encoders, item))
         return self._format[1]
 
-    def _write(self, pending: list[tuple[LogFormat, ServedRequest]]) -> list[Path]:
+    def _write(self, pending: list[tuple[LogFormat, Served]]) -> list[Path]:
         """Write requests to the open files; complete these first if another model has other columns."""
         done: list[Path] = []
         self._taken = len(pending)
@@ -330,9 +319,9 @@ class RoleLogs:
             for role in roles
         }
 
-    def add(self, funnel: Funnel, result: RankingResult, role: Role, id_: str | None = None) -> str | None:
-        """Keep a request, as `RequestLog.add`."""
-        return self._logs[role].add(funnel, result, role, id_)
+    def add(self, funnel: Funnel, one: Ranking) -> None:
+        """Keep a request, as `RequestLog.add`, in the log of its role."""
+        self._logs[one.role or LIVE].add(funnel, one)
 
     def is_due(self) -> bool:
         """Whether there is something to write, or a file to complete."""

@@ -16,89 +16,53 @@ from numpy.typing import NDArray
 
 from corank.core.time import DAY, MILLISECOND, format_time, now_ms
 from corank.core.types import Longs
-from corank.serving.funnel.ranking_result import RankingResult
-from corank.serving.log.log_format import REQUEST, ROLE, SERVED, TEXT, VERSION, LogFormat, UnfitValueError
-from corank.serving.log.settings import Role
+from corank.serving.funnel.ranking import Ranking
+from corank.serving.log.log_format import ANSWERED, REQUEST, SERVED, TEXT, LogFormat, UnfitValueError
 
 OVERHEAD = 512
 """Bytes of a pending request besides its contents, about."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServedRequest:
-    """A request that was ranked, encoded."""
-
-    request: bytes
-    """The request as JSON, with its time and its candidates, which it may have left to the service."""
-    unknown: bytes
-    """Ids of the candidates that were left out, as a JSON list."""
-    levels: bytes
-    """Index of the level that each candidate reached, uint8: (n,)."""
-    scores: tuple[bytes, ...]
-    """By stage the scores, float64, NaN where the stage scored nothing: (n,)."""
-    model_version: str
-    items_seq: int
-    items_id: str
-    id: str
-    """Of this time that the request was served."""
-    role: Role
-    """Of the version."""
-
-    @classmethod
-    def of(cls, result: RankingResult, id_: str, role: Role) -> "ServedRequest":
-        """Encode a result. Raises TypeError, ValueError or OverflowError for a request that JSON cannot hold."""
-        encoded, request = result.encoded, result.request
-        fields = msgspec.structs.asdict(request)
-        del fields["retrieve"], fields["where"], fields["fields"]
-        candidates = encoded.ids if request.candidates is None else request.candidates
-        fields |= {"time": encoded.time, "candidates": [*candidates]}
-        return cls(
-            msgspec.json.encode(fields),
-            msgspec.json.encode(encoded.unknown),
-            find_level_codes(result).tobytes(),
-            tuple(_scores(result, stage.name).tobytes() for stage in result.manifest.stages),
-            result.manifest.model_version,
-            result.manifest.items_seq,
-            result.manifest.items_id,
-            id_,
-            role,
-        )
-
-    @property
-    def size(self) -> int:
-        """Bytes in memory, about."""
-        return (
-            OVERHEAD + len(self.request) + len(self.unknown) + len(self.levels) + sum(map(len, self.scores))
-        )
-
-    def fields(self) -> dict[str, Any]:
-        """The request's fields."""
-        decoded: dict[str, Any] = msgspec.json.decode(self.request)
-        return decoded
+Served = dict[str, Any]
+"""A served request as it waits: the columns `ANSWERED`; `request` as JSON, with its time and its candidates, which it
+may have left to the service; `unknown`, the ids of the candidates that were left out, as JSON; `levels`, the index of
+the level that each candidate reached, uint8: (n,); and by stage its `scores`, float64, NaN where it scored nothing:
+(n,)."""
 
 
-def find_level_codes(result: RankingResult) -> NDArray[np.uint8]:
+def encode_served(one: Ranking) -> Served:
+    """Encode a request that was ranked. Raises TypeError, ValueError or OverflowError for what JSON cannot hold."""
+    fields = msgspec.structs.asdict(one.request)
+    del fields["retrieve"], fields["where"], fields["fields"]
+    candidates = one.encoded.ids if one.request.candidates is None else one.request.candidates
+    fields |= {"time": one.encoded.time, "candidates": [*candidates]}
+    return {column: getattr(one, field) for column, field in ANSWERED.items()} | {
+        "request": msgspec.json.encode(fields),
+        "unknown": msgspec.json.encode(one.unknown),
+        "levels": find_level_codes(one).tobytes(),
+        "scores": [one.scores(stage.name).tobytes() for stage in one.manifest.stages],
+    }
+
+
+def count_bytes(served: Served) -> int:
+    """Bytes of a served request in memory, about."""
+    contents = (served["request"], served["unknown"], served["levels"], *served["scores"])
+    return OVERHEAD + sum(map(len, contents))
+
+
+def find_level_codes(one: Ranking) -> NDArray[np.uint8]:
     """Find the index of the level that each candidate reached: (n,).
 
     Exposure is not among them, since the service cannot see it.
     """
-    levels = result.manifest.data.levels
-    codes = np.zeros(len(result.encoded.ids), dtype=np.int64)
-    for n, stage in enumerate(result.manifest.stages[: len(result.cuts)]):
-        cut = result.cuts[n]
+    levels = one.manifest.data.levels
+    codes = np.zeros(len(one.encoded.ids), dtype=np.int64)
+    for n, stage in enumerate(one.manifest.stages[: len(one.cuts)]):
+        cut = one.cuts[n]
         level = levels.index(stage.cuts[-1]) if stage.cuts else n
         codes[cut.alive] = level
         codes[cut.alive[cut.kept]] = level + 1
     return np.minimum(codes, max(len(levels) - 2, 0)).astype(np.uint8)
-
-
-def _scores(result: RankingResult, stage: str) -> NDArray[np.float64]:
-    """The scores of one stage, NaN for a candidate that it did not score: (n,)."""
-    scores = np.full(len(result.encoded.ids), np.nan)
-    for cut in result.cuts:
-        if cut.stage == stage:
-            scores[cut.alive] = cut.score
-    return scores
 
 
 ROWS, BYTES = 4096, 4 * 2**20
@@ -110,7 +74,7 @@ FIRST = -62_135_596_800_000
 
 _NOTHING: dict[str, Any] = {}
 
-Reject = Callable[[ServedRequest, str], None]
+Reject = Callable[[Served, str], None]
 """Receives a request that has no rows, and why."""
 
 
@@ -118,7 +82,7 @@ Reject = Callable[[ServedRequest, str], None]
 class _Decoded:
     """A served request, decoded."""
 
-    served: ServedRequest
+    served: Served
     time: int
     columns: dict[str, Any]
     """Of the user and the context."""
@@ -129,10 +93,10 @@ class _Decoded:
     """Size of the columns, repeated on each row."""
 
     @classmethod
-    def of(cls, served: ServedRequest, form: LogFormat) -> "_Decoded":
+    def of(cls, served: Served, form: LogFormat) -> "_Decoded":
         """Decode. Raises UnfitValueError for a request that cannot have rows."""
-        fields = served.fields()
-        unknown = set(msgspec.json.decode(served.unknown))
+        fields: dict[str, Any] = msgspec.json.decode(served["request"])
+        unknown = set(msgspec.json.decode(served["unknown"]))
         candidates = fields["candidates"]
         if unknown or dict in set(map(type, candidates)):
             rows = [one if isinstance(one, dict) else {"id": one} for one in candidates]
@@ -164,7 +128,7 @@ def _size(value: Any) -> int:
     return len(value) if isinstance(value, str) else 8
 
 
-def make_rows(form: LogFormat, requests: Sequence[ServedRequest], reject: Reject) -> Iterator[pa.Table]:
+def make_rows(form: LogFormat, requests: Sequence[Served], reject: Reject) -> Iterator[pa.Table]:
     """Convert requests to rows, in order, a table of at most some MiB after another.
 
     A request that does not fit is handed to `reject`, with the reason; the others are not touched by it.
@@ -221,12 +185,10 @@ def _request_columns(form: LogFormat, batch: list[_Decoded]) -> dict[str, pa.Arr
         for name, column in form.request.items()
     }
     columns[form.time] = pa.array([one.time for one in batch], form.schema.field(form.time).type)
-    for name in (*form.generated, SERVED):
-        columns[name] = pa.array([one.served.id for one in batch], TEXT)
-    columns[ROLE] = pa.array([one.served.role for one in batch], TEXT)
-    columns[REQUEST] = pa.array([one.served.request.decode() for one in batch], TEXT)
-    for name in VERSION:
-        columns[name] = pa.array([getattr(one.served, name) for one in batch], form.schema.field(name).type)
+    columns[REQUEST] = pa.array([one.served["request"].decode() for one in batch], TEXT)
+    for name in ANSWERED:
+        columns[name] = pa.array([one.served[name] for one in batch], form.schema.field(name).type)
+    columns |= dict.fromkeys(form.generated, columns[SERVED])
     return columns
 
 
@@ -239,11 +201,11 @@ def _candidate_columns(form: LogFormat, batch: list[_Decoded]) -> dict[str, pa.A
     }
     ids = [id_ for one in batch for id_ in one.ids]
     columns[form.item] = pa.array(ids, form.schema.field(form.item).type)
-    levels = np.frombuffer(b"".join(one.served.levels for one in batch), dtype=np.uint8)
+    levels = np.frombuffer(b"".join(one.served["levels"] for one in batch), dtype=np.uint8)
     columns[form.level] = pa.DictionaryArray.from_arrays(
         pa.array(levels.astype(np.int32)), pa.array(form.levels, TEXT)
     )
     for n, stage in enumerate(form.stages):
-        scores = np.frombuffer(b"".join(one.served.scores[n] for one in batch))
+        scores = np.frombuffer(b"".join(one.served["scores"][n] for one in batch))
         columns[f"score_{stage}"] = pa.array(scores, mask=np.isnan(scores))
     return columns

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from corank.core.errors import RequestError
 from corank.core.panics import PanicError
 from corank.core.types import Floats, Numbers
-from corank.serving.funnel.funnel import BatchRequest, DeadlineTimer, Funnel
-from corank.serving.funnel.ranking_result import RankingResult
+from corank.serving.funnel.funnel import DeadlineTimer, Funnel
+from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.scorer import PartsScorer
 from corank.serving.funnel.stage_scorer import SCORERS, Candidates
@@ -287,8 +287,8 @@ def test_each_request_of_several_has_its_own_deadline(rich: Case, wide: dict[str
     stages = [first, last.model_copy(update={"deadline_ms": 1.0})]
     funnel.manifest = rich.funnel.manifest.model_copy(update={"stages": stages})
     funnel._timer, now = DeadlineTimer(), time.perf_counter()
-    late, in_time = funnel.run_many([BatchRequest(Request.parse(wide), now + late) for late in (-3600, 3600)])
-    assert isinstance(late, RankingResult) and isinstance(in_time, RankingResult)
+    late, in_time = (Ranking(Request.parse(wide), now + late) for late in (-3600, 3600))
+    assert funnel.run_many([late, in_time]) == [None, None]
     assert late.fallback == {"stage": "rank", "why": "skipped"} and in_time.fallback is None
     assert in_time.to_answer() == rich.funnel.rank(wide)
     assert [cut.stage for cut in late.cuts] == ["prerank"] and len(late.to_answer()["items"]) == 5

@@ -234,7 +234,7 @@ def test_an_answer_has_the_fields_that_are_asked_for(client: TestClient, case: C
     refused = client.post("/rank", json=request | {"fields": ["score"]})
     assert refused.status_code == 400 and "'score' - at `$.fields[0]`" in refused.json()["error"]
     with pytest.raises(RequestError, match="unknown field 'score'; did you mean 'scores'"):
-        Request(user={}, fields=["score"])  # type: ignore[list-item]
+        Request(user={}, fields=["score"])
     with pytest.raises(RequestError, match="fields: expected a list"):
         Request.parse({"user": {}, "fields": "ids"})
 

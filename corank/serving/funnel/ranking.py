@@ -1,0 +1,197 @@
+"""What becomes of one request: how it was encoded, what each stage cut and by which score, times, and the answer.
+
+Letters: n candidates · a of them alive.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from corank.bundle.manifest import BundleManifest
+from corank.bundle.stage_facts import StageFacts
+from corank.core.ordering import top_k
+from corank.core.types import Floats, Longs, Numbers
+from corank.serving.funnel.candidates import select_ids
+from corank.serving.funnel.request import DEFAULT_FIELDS, RankAnswer, Request
+from corank.serving.funnel.request_encoder import EncodedRequest, QueryAhead
+
+Role = Literal["live", "canary", "shadow"]
+"""Of a version in a service: it answers, answers some users, or is scored only."""
+LIVE: Role = "live"
+CANARY: Role = "canary"
+SHADOW: Role = "shadow"
+
+
+class StageCut(NamedTuple):
+    """The candidates that a stage scored and kept."""
+
+    stage: str
+    alive: Longs
+    """The candidates that it scored: (a,)."""
+    score: Numbers
+    """Their scores: (a,)."""
+    kept: Longs
+    """Positions in `alive` of those that it keeps, best first, ties in the order given."""
+
+
+@dataclass(slots=True, eq=False)
+class Ranking:
+    """A request from its turn to its answer and its line in the log.
+
+    What is read of it and what the stages make of it is set by the funnel that ranks it, and set anew by the next one.
+    Each field of `RankAnswer` is an attribute here, None where there is nothing to say.
+    """
+
+    request: Request
+    began: float = field(default_factory=time.perf_counter)
+    """When the request arrived, by `time.perf_counter`."""
+    ahead: QueryAhead | None = None
+    """Its query, as `Funnel.prepare` made it."""
+    size: int = 0
+    """Bytes of its body."""
+    user: str | None = None
+    """What is said of the user; None in process, where nobody is looked up."""
+    role: Role | None = None
+    """Of the version that ranked it; None in process."""
+    served_id: str | None = None
+    """Of this time that it was served; None if it is not logged."""
+    done: float = 0.0
+    """When it was answered, by `time.perf_counter`."""
+    manifest: BundleManifest = field(init=False)
+    encoded: EncodedRequest = field(init=False)
+    quotas: Mapping[str, int] = field(init=False)
+    """By stage."""
+    cuts: list[StageCut] = field(init=False)
+    """Of the stages that finished, in order."""
+    seconds: dict[str, float] = field(init=False)
+    """Time of encoding, `receive`, and of each stage that finished, of all requests that were ranked together."""
+    fallback: dict[str, str] | None = field(init=False)
+    """The stage that did not finish, `stage`, and `why`: skipped, late or failed."""
+    _answered: tuple[Longs, Numbers] | None = field(init=False)
+
+    def begin(self, manifest: BundleManifest, quotas: Mapping[str, int], encoded: EncodedRequest) -> None:
+        """Begin to rank it by a version; what another made of it is forgotten."""
+        self.manifest, self.quotas, self.encoded = manifest, quotas, encoded
+        self.cuts, self.seconds, self.fallback, self._answered = [], {}, None, None
+
+    def cut(self, stage: StageFacts, alive: Longs, score: Numbers) -> Longs:
+        """Apply a stage's quota and `min_score` to the candidates that it scored.
+
+        Returns:
+            The candidates that it keeps, best first.
+        """
+        kept = top_k(score, self.quotas[stage.name])
+        if stage.min_score is not None:
+            kept = kept[score[kept] >= stage.min_score]
+        self.cuts.append(StageCut(stage.name, alive, score, kept))
+        return alive.take(kept)
+
+    def fall_back(self, stage: StageFacts, why: str) -> None:
+        """Record that a stage did not finish."""
+        self.fallback = {"stage": stage.name, "why": why}
+
+    @property
+    def answered(self) -> tuple[Longs, Numbers]:
+        """The candidates that the answer has, best first, and their scores: what the last stage keeps.
+
+        If the last stage did not finish, it is as many in the order of the last stage that did.
+        """
+        if self._answered is None:
+            last = self.cuts[-1]
+            kept = last.kept[: self.quotas[self.manifest.stages[-1].name]]
+            self._answered = last.alive.take(kept), last.score.take(kept)
+        return self._answered
+
+    def scores(self, stage: str) -> Floats:
+        """The scores of one stage, NaN for a candidate that it did not score: (n,)."""
+        scores = np.full(len(self.encoded.ids), np.nan)
+        for cut in self.cuts:
+            if cut.stage == stage:
+                scores[cut.alive] = cut.score
+        return scores
+
+    def to_answer(self) -> dict[str, Any]:
+        """The answer, of the fields that the request chooses: the items, and how they came about."""
+        request = self.request
+        chosen = DEFAULT_FIELDS if request.fields is None else {*request.fields}
+        if "scores" in chosen:
+            chosen |= {"items"}
+        elif request.trace and request.fields is None:
+            chosen |= {"trace"} if self.user is None else {"trace", "microseconds"}
+        answer = {name: getattr(self, name) for name in RankAnswer.__struct_fields__ if name in chosen}
+        return {name: value for name, value in answer.items() if value is not None}
+
+    @property
+    def model_version(self) -> str:
+        """Of the version that ranked it."""
+        return self.manifest.model_version
+
+    @property
+    def items_seq(self) -> int:
+        """Number of the last change of items."""
+        return self.manifest.items_seq
+
+    @property
+    def items_id(self) -> str:
+        """Id of that change."""
+        return self.manifest.items_id
+
+    @property
+    def stage(self) -> str:
+        """Whose scores the answer has."""
+        return self.cuts[-1].stage
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """The items of the answer, best first, with the scores of all stages if the request chooses `scores`."""
+        positions, values = self.answered
+        ids = select_ids(self.encoded.ids, positions)
+        items: list[dict[str, Any]] = [
+            {"id": id_, "score": score} for id_, score in zip(ids, values.tolist(), strict=True)
+        ]
+        if "scores" in (self.request.fields or ()):
+            scores = {cut.stage: self.scores(cut.stage)[positions].tolist() for cut in self.cuts}
+            for n, item in enumerate(items):
+                item["scores"] = {stage: of[n] for stage, of in scores.items()}
+        return items
+
+    @property
+    def ids(self) -> list[Any]:
+        """The ids of those items."""
+        return [*select_ids(self.encoded.ids, self.answered[0])]
+
+    @property
+    def unknown(self) -> list[Any]:
+        """Ids of candidates that were left out."""
+        return self.encoded.unknown
+
+    @property
+    def missing(self) -> list[str]:
+        """Columns that the request lacks."""
+        return self.encoded.missing
+
+    @property
+    def warnings(self) -> list[str] | None:
+        """What may be wrong with the request."""
+        return [warning.text for warning in self.encoded.warnings] or None
+
+    @property
+    def trace(self) -> list[dict[str, Any]]:
+        """For every candidate its score and rank, from 1, at each stage it reached, and the stage that cut it."""
+        trace: list[dict[str, Any]] = [{"id": id_, "stages": {}, "cut": None} for id_ in self.encoded.ids]
+        for cut in self.cuts:
+            order = np.argsort(-cut.score, kind="stable")  # the kept ones come first
+            for rank, (n, score) in enumerate(
+                zip(cut.alive[order].tolist(), cut.score[order].tolist(), strict=True), 1
+            ):
+                trace[n]["stages"][cut.stage] = {"score": score, "rank": rank}
+                trace[n]["cut"] = cut.stage if rank > len(cut.kept) else None
+        return trace
+
+    @property
+    def microseconds(self) -> dict[str, int]:
+        """Time of each part."""
+        return {name: round(s * 1e6) for name, s in self.seconds.items()}
