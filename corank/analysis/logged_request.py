@@ -9,14 +9,14 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.hash_index import Keys
-from corank.data.column_sources import RequestColumns
 from corank.data.event_tables import EventColumns, open_events
 from corank.data.log_rows import log_columns, request_columns, scan_log
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.shard import Shard
-from corank.data.point_in_time import VersionedRows
+from corank.data.request_columns import RequestColumns
 from corank.data.tables import Table
 from corank.data.vector_files import with_vector_files
+from corank.data.versioned_tables import read_versions
 from corank.features.encoding import FIRST_KNOWN, Vocabulary
 from corank.features.history import to_times
 from corank.features.history_events import Events, History, timed_histories
@@ -83,7 +83,7 @@ def _user(run: Run, wanted: Sequence[str], first: dict[str, Any], time: int) -> 
         return values
     key = pl.String if users.types[data.user] == pl.String else pl.Int64
     id_ = pl.Series(data.user, [first[data.user]]).cast(key)
-    versions, _ = VersionedRows.read(users, data.user, columns, id_, only=True)
+    versions, _ = read_versions(users, data.user, columns, id_, only=True)
     row = int(versions.find(id_, np.array([time]))[0])
     version = versions.frame.select(columns).row(row, named=True)
     return values | {column: _to_json(value) for column, value in version.items()}

@@ -44,8 +44,8 @@ from corank.serving.store import retention
 from corank.serving.store.base import CACHE, is_store, open_store
 from corank.serving.store.journal import read_log
 from corank.serving.store.publish import publish_bundle
+from corank.serving.store.put_users import put_users
 from corank.serving.store.upsert import MergedItems
-from corank.serving.store.users import put_users
 from corank.serving.user_table import UserSources, write_users
 from corank.training.run_publisher import RunManifest
 

@@ -16,7 +16,6 @@ from corank.bundle.manifest import BundleManifest, ItemsAsOf
 from corank.core.errors import DataError
 from corank.core.reports import Report
 from corank.core.time import MILLISECOND, now_ms
-from corank.data.column_sources import Source
 from corank.data.event_tables import EventColumns, open_given_events
 from corank.data.log_rows import log_columns, request_columns, scan_log
 from corank.data.packing.event_counts import (
@@ -25,9 +24,10 @@ from corank.data.packing.event_counts import (
     event_priors,
     select_item_operands,
 )
-from corank.data.point_in_time import VersionedRows
+from corank.data.request_columns import Source
 from corank.data.tables import Table
 from corank.data.validate import check_rows, drop_unusable_rows, label_checks, weight_checks, whole_checks
+from corank.data.versioned_tables import read_versions
 from corank.features.encoders import Encoders
 from corank.features.log_schema import ITEM, ROW, TIME, USER, DataSettings, read_labels, user_column
 from corank.features.operands import OperandNames, OperandRows, Operands
@@ -257,6 +257,6 @@ class NewerReader:
                 "pass that table, too"
             )
         table, columns = Table.scan("users", newer.users, newer.base), list(dict.fromkeys(names.values()))
-        users, _ = VersionedRows.read(table, manifest.user, columns, rows[USER].unique(), only=True)
+        users, _ = read_versions(table, manifest.user, columns, rows[USER].unique(), only=True)
         user_rows = users.frame[users.find(rows[USER], rows[TIME].to_numpy())]
         return user_rows.select(pl.col(column).alias(user_column(name)) for name, column in names.items())

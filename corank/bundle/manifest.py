@@ -19,7 +19,7 @@ from corank.core.objects import Location
 from corank.core.registry import plugin_hint
 from corank.core.settings import Settings, build_once
 from corank.core.time import EARLIEST, LATEST, format_time
-from corank.data.column_sources import RequestColumns, Source
+from corank.data.request_columns import RequestColumns, Source
 from corank.features.feature_kind import Feature
 from corank.features.history_events import timed_histories
 from corank.features.log_schema import DataSettings

@@ -34,10 +34,11 @@ from corank.core.reports import Report
 from corank.core.time import MILLISECOND, floor_times, format_time
 from corank.data.packed.dataset import prior_folder
 from corank.data.packing.event_counts import event_priors
-from corank.data.point_in_time import VersionedRows, newest_rows
+from corank.data.point_in_time import newest_rows
 from corank.data.tables import Table
 from corank.data.validate import check_rows, value_checks
 from corank.data.vector_files import with_vector_files
+from corank.data.versioned_tables import read_versions
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.log_schema import ID, DataSettings
@@ -144,7 +145,7 @@ def _merge_items(
     key, columns = manifest.item, list(manifest.request_columns.item)
     check_rows(table, value_checks(table, manifest.item_columns, [key]))
     none = pl.Series(dtype=records.ids.values.dtype)
-    versions, _ = VersionedRows.read(table, key, columns, none, only=False)
+    versions, _ = read_versions(table, key, columns, none, only=False)
     frame = newest_rows(versions.frame).rename({ID: key})
     known_ids = int((records.ids.find(frame[key]) >= 0).sum())
     report(f"items: {known_ids:,} replaced, {len(frame) - known_ids:,} new")

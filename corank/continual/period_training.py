@@ -24,7 +24,7 @@ from corank.continual.settings import MILLISECOND, Period
 from corank.continual.setup import BUNDLE, PACKED, RUN, DailySetup, PeriodSteps
 from corank.core.files import write_text
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import find_versions, hash_versions
+from corank.data.packed.inputs import find_versions, hash_versions
 from corank.data.packing.packs import mark_continued
 from corank.serving.funnel.funnel import Funnel
 from corank.training.drift.drift import measure_drift

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from corank.core.errors import DataError
 from corank.core.types import Floats
-from corank.data.column_sources import Source
+from corank.data.request_columns import Source
 from corank.data.tables import Table
 from corank.features.log_schema import (
     ITEM,

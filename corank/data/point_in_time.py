@@ -7,13 +7,10 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from corank.core.errors import DataError
 from corank.core.hash_index import Keys
 from corank.core.ordering import bisect_ranges
 from corank.core.time import NEVER
 from corank.core.types import Index, Longs
-from corank.data.tables import VALID_FROM, Table
-from corank.data.validate import check_rows, number_checks, whole_checks
 from corank.features.log_schema import FROM, ID
 
 
@@ -31,47 +28,6 @@ class VersionedRows:
 
     frame: pl.DataFrame
     """Columns ID, FROM and those of the features: (N)."""
-
-    @classmethod
-    def read(
-        cls, table: Table, key: str, columns: list[str], wanted: pl.Series, only: bool
-    ) -> tuple[Self, pl.Series]:
-        """Read the rows of `items` or `users`.
-
-        Args:
-            table: the table.
-            key: its column of ids.
-            columns: the features' columns.
-            wanted: ids of the log, of the table's type.
-            only: whether other ids than the wanted ones are left out.
-
-        Returns:
-            The rows, and the wanted ids that are not in the table, ascending.
-
-        Raises:
-            DataError: two rows of one id and time differ, an id is null, or a number is NaN or infinite.
-        """
-        table.require([key, *columns])
-        check_rows(table, [*whole_checks(table, [key]), *number_checks(table, columns, [key])])
-        kind = table.collect(table.frame.select(table.key(key)).head(0)).to_series().dtype
-        if kind != wanted.dtype:
-            raise table.unfit(key, f"{wanted.dtype}, as in the log")
-        own = [table.key(key).alias(ID), table.valid_from().alias(FROM), *table.own(columns)]
-        rows = table.frame.select(own)
-        if only:
-            rows = rows.join(pl.LazyFrame({ID: wanted}), on=ID, how="semi")
-        frame = table.collect(rows).unique()
-        if frame[ID].null_count():
-            raise DataError(f"data.{table.name}: column '{key}' is null in {frame[ID].null_count()} rows")
-        twice = frame.filter(frame.select(ID, FROM).is_duplicated())
-        if len(twice):
-            raise DataError(
-                f"data.{table.name}: {key}={twice[ID].min()!r} has rows that differ; "
-                f"keep one, or tell them apart by a column '{VALID_FROM}'"
-            )
-        absent = wanted.filter(~wanted.is_in(frame[ID].implode())).sort()
-        complete = cls.complete(frame, wanted)
-        return cls(table.look_up(complete.frame, ID, columns)), absent
 
     @classmethod
     def complete(cls, frame: pl.DataFrame, wanted: pl.Series) -> Self:

@@ -16,8 +16,8 @@ from corank.core.ragged import concat_ranges
 from corank.data.event_tables import EventColumns, open_given_events
 from corank.data.log_rows import constant_columns, log_columns, request_columns
 from corank.data.packing.grouping import GroupedRequests
-from corank.data.point_in_time import VersionedRows
 from corank.data.tables import Table
+from corank.data.versioned_tables import read_versions
 from corank.features.history_events import Events, History
 from corank.features.log_schema import (
     ITEM,
@@ -249,7 +249,7 @@ class RequestGroup:
         table, columns, key = self.log.users, self.log.user_columns, self.log.data.user
         if table is None:
             return {}
-        versions, _ = VersionedRows.read(table, key, columns, first[USER].unique(), only=True)
+        versions, _ = read_versions(table, key, columns, first[USER].unique(), only=True)
         rows = versions.find(first[USER], first[TIME].to_numpy())
         return {c: versions.frame[c].gather(rows) for c in columns}
 

@@ -17,9 +17,9 @@ from corank.core.files import atomic_file
 from corank.core.reports import Progress
 from corank.data.event_tables import EventColumns
 from corank.data.log_rows import log_columns, request_columns, scan_log
-from corank.data.point_in_time import VersionedRows
 from corank.data.tables import Table
 from corank.data.validate import check_rows, label_checks, whole_checks
+from corank.data.versioned_tables import read_versions
 from corank.features.log_schema import ITEM, ROW, TIME, USER, DataSettings
 from corank.features.schema import Schema
 from corank.serving.log_requests import cut_histories, needed_settings, open_event_tables
@@ -119,7 +119,7 @@ class UserSources:
         wanted = [c for c in user_columns(self.manifest) if c in self.users.types and c not in made]
         if not wanted:
             return {}
-        versions, _ = VersionedRows.read(self.users, self.data.user, wanted, users, only=True)
+        versions, _ = read_versions(self.users, self.data.user, wanted, users, only=True)
         rows = versions.find(users, np.full(len(users), until))
         return {column: versions.frame[column].gather(rows) for column in wanted}
 

@@ -15,13 +15,8 @@ from corank.core.objects import Location, ObjectUrl, parse_location
 from corank.core.reports import Report
 from corank.core.time import FOREVER, format_time
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import (
-    PACK_AGAIN,
-    PackManifest,
-    fingerprint,
-    list_packs,
-    packed_settings,
-)
+from corank.data.packed.inputs import fingerprint
+from corank.data.packed.manifest import PACK_AGAIN, PackManifest, list_packs, packed_settings
 from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.pack import pack_log
 from corank.data.packing.packs import (

@@ -12,7 +12,8 @@ from corank.core.artifact import MANIFEST
 from corank.core.errors import DataError
 from corank.core.locks import LOCK
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import SETS, fingerprint, list_packs
+from corank.data.packed.inputs import fingerprint
+from corank.data.packed.manifest import SETS, list_packs
 from corank.data.packing.packs import mark_continued, open_features, open_with_features, pack_features
 from corank.features.kinds.id import IdFeature
 from corank.features.schema import Schema

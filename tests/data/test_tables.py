@@ -10,7 +10,7 @@ import pytest
 
 from corank.core.errors import DataError, MissingObjectError, StorageError
 from corank.core.time import NEVER
-from corank.data.packed.manifest import fingerprint
+from corank.data.packed.inputs import fingerprint
 from corank.data.point_in_time import VersionedRows
 from corank.data.tables import KeepRows, Table, cut_table, find_source_files
 from corank.features.log_schema import FROM, ID, DataSettings

@@ -20,7 +20,7 @@ import corank.cli.console
 import corank.cli.progress
 from corank.cli.main import main
 from corank.core.errors import CorankError
-from corank.data.packed.manifest import fingerprint
+from corank.data.packed.inputs import fingerprint
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import open_store
 from corank.serving.store.fetch import fetch_bundle

@@ -26,7 +26,8 @@ from corank.core.files import write_text
 from corank.core.reports import Progress, Report
 from corank.core.version import corank_version
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import fingerprint, packed_settings
+from corank.data.packed.inputs import fingerprint
+from corank.data.packed.manifest import packed_settings
 from corank.data.packing.pack import pack_log
 from corank.models.joint import JointModel
 from corank.training.callbacks import Callback, TrainingEvaluation

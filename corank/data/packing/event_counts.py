@@ -20,6 +20,7 @@ from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, write_beside, write_counts
 from corank.data.point_in_time import VersionedRows
 from corank.data.tables import RowRange, cut_table
+from corank.data.versioned_tables import read_versions
 from corank.engine.base import SentByFields
 from corank.features.encoders import Encoders
 from corank.features.log_schema import ITEM, TIME, USER
@@ -108,7 +109,7 @@ class CountEvents(SentByFields):
         if users is None or not columns:
             versions = VersionedRows.from_ids(wanted)
         else:
-            versions, _ = VersionedRows.read(users, key, columns, wanted, only=True)
+            versions, _ = read_versions(users, key, columns, wanted, only=True)
         with write_beside(self._users_file) as partial:
             write_frame(partial, versions.frame)
 

@@ -12,7 +12,8 @@ from corank.core.errors import DataError
 from corank.core.time import NEVER
 from corank.data.event_tables import EventColumns
 from corank.data.lake_tables import is_lake_table
-from corank.data.packed.manifest import InputFile, InputFiles, name_files
+from corank.data.packed.inputs import name_files
+from corank.data.packed.manifest import InputFile, InputFiles
 from corank.data.packing.earlier_pack import PackStart
 from corank.data.packing.workspace import PackWorkspace
 from corank.data.tables import SourceFile, Table, scan_files

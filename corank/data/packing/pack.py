@@ -18,16 +18,8 @@ from corank.core.errors import DiskError
 from corank.core.reports import Report
 from corank.core.time import format_time
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import (
-    PackManifest,
-    ShardCount,
-    find_columns,
-    find_versions,
-    fingerprint,
-    hash_versions,
-    pin_tables,
-    remove_old_sets,
-)
+from corank.data.packed.inputs import find_columns, find_versions, fingerprint, hash_versions, pin_tables
+from corank.data.packed.manifest import PackManifest, ShardCount, remove_old_sets
 from corank.data.packing.derive import count_items, derive_columns
 from corank.data.packing.earlier_pack import FROM_BEGIN, EarlierPack, PackStart, report_grown
 from corank.data.packing.event_counts import count_events, counted_tables

@@ -22,17 +22,8 @@ from corank.core.objects import Location
 from corank.core.reports import Report
 from corank.core.time import day_numbers
 from corank.data.packed.dataset import ENCODERS, PackedDataset, hash_encoders
-from corank.data.packed.manifest import (
-    MARK,
-    PACK_AGAIN,
-    SETS,
-    PackManifest,
-    find_versions,
-    fingerprint,
-    hash_versions,
-    list_packs,
-    packed_settings,
-)
+from corank.data.packed.inputs import find_versions, fingerprint, hash_versions
+from corank.data.packed.manifest import MARK, PACK_AGAIN, SETS, PackManifest, list_packs, packed_settings
 from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.pack import pack_log
 from corank.engine.base import Engine

@@ -9,13 +9,7 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.core.reports import Report
 from corank.core.time import to_ms
-from corank.data.column_sources import (
-    Source,
-    check_times,
-    feature_columns,
-    find_sources,
-    find_value_sources,
-)
+from corank.data.column_sources import check_times, feature_columns, find_sources, find_value_sources
 from corank.data.event_tables import EventColumns, open_events
 from corank.data.log_rows import log_columns, scan_log, truth_columns
 from corank.data.log_summary import LogSummary
@@ -23,9 +17,11 @@ from corank.data.packing.earlier_pack import FROM_BEGIN, PackStart
 from corank.data.packing.fit_encoders import MeasuredColumn, measure_columns
 from corank.data.packing.state import join_ids, keep_from, read_ids
 from corank.data.point_in_time import VersionedRows
+from corank.data.request_columns import Source
 from corank.data.tables import Table
 from corank.data.validate import SERVED_ID, drop_unusable_rows
 from corank.data.vector_files import with_vector_files
+from corank.data.versioned_tables import read_versions
 from corank.engine.base import Engine
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
@@ -169,7 +165,7 @@ class PackSources:
             return VersionedRows.from_ids(ids.items["value"])
         columns = [c for c in feature_columns(self.schema, self.sources, "items") if c != data.item]
         columns += [name for name in self.item_columns if name not in columns]
-        items, absent = VersionedRows.read(table, data.item, columns, ids.logged, only=False)
+        items, absent = read_versions(table, data.item, columns, ids.logged, only=False)
         if len(absent):
             some = ", ".join(map(repr, absent.head(5).to_list()))
             raise DataError(
@@ -183,5 +179,5 @@ class PackSources:
         if table is None:
             return VersionedRows.from_ids(wanted), 0
         columns = [c for c in feature_columns(self.schema, self.sources, "users") if c != data.user]
-        users, absent = VersionedRows.read(table, data.user, columns, wanted, only=True)
+        users, absent = read_versions(table, data.user, columns, wanted, only=True)
         return users, len(absent)

@@ -1,25 +1,18 @@
 """Users in a store: their columns, for requests that give only a user's id."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import polars as pl
 from msgspec import Meta
 
-from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, StoreError
-from corank.data.point_in_time import newest_rows
-from corank.data.tables import Table
-from corank.data.validate import check_rows, whole_checks
-from corank.features.log_schema import FROM, ID
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import MAX_VALUES, Columns, Request
 from corank.serving.store.base import Pairs, Store
 from corank.serving.store.live_version import USERS, OffsetMoves, StoreState
-from corank.serving.store.publish import BLOCK
 from corank.serving.store.record_codec import to_keys
 
 USER_BYTES = 1 << 20
@@ -31,42 +24,6 @@ def user_columns(manifest: BundleManifest) -> list[str]:
     """Return the columns of a user that a request may have, histories among them."""
     columns = manifest.request_columns
     return [*columns.user, *(name for name in columns.histories if name not in columns.user)]
-
-
-def put_users(source: str, bundle: Bundle, store: Store) -> int:
-    """Put the newest row of every user of a table into a store, for all its versions.
-
-    Args:
-        source: the table: a file or a glob.
-        bundle: tells which columns are needed.
-        store: the store.
-
-    Returns:
-        The number of users.
-
-    Raises DataError, StoreError.
-    """
-    manifest = bundle.manifest
-    table = Table.scan("users", source, Path())
-    table.require([manifest.user])
-    check_rows(table, whole_checks(table, [manifest.user]))
-    if table.types[manifest.user].is_temporal():
-        raise table.unfit(manifest.user, "whole numbers or text")
-    columns = [c for c in user_columns(manifest) if c in table.types]
-    if not columns:
-        raise DataError(f"{source}: has none of the columns {', '.join(user_columns(manifest))}")
-    rows = table.frame.select(table.key(manifest.user).alias(ID), table.valid_from().alias(FROM), *columns)
-    frame = newest_rows(table.collect(rows.drop_nulls(ID)))
-    for first in range(0, len(frame), BLOCK):
-        some = frame[first : first + BLOCK]
-        values = []
-        for id_, row in zip(some[ID], some.select(columns).iter_rows(named=True), strict=True):
-            try:
-                values.append(encode_user(row))
-            except DataError as error:
-                raise DataError(f"{source}: user {id_!r}: {error}") from None
-        store.put({USERS: list(zip(to_keys(some[ID]), values, strict=True))})
-    return len(frame)
 
 
 def change_users(store: Store, users: Pairs, removed: Sequence[bytes], moves: OffsetMoves) -> None:

@@ -12,8 +12,9 @@ import polars as pl
 
 from corank.batches.sampling import LabelCounts, MixedCounts, SplitCounts
 from corank.core.time import MILLISECOND, to_ms
-from corank.data.column_sources import Source, feature_columns
+from corank.data.column_sources import feature_columns
 from corank.data.log_rows import log_columns, request_columns, row_splits
+from corank.data.request_columns import Source
 from corank.data.tables import Table
 from corank.features.log_schema import (
     FROM,

@@ -8,10 +8,11 @@ from typing import Any
 
 from corank.core.reports import Report
 from corank.core.time import DAY
-from corank.data.column_sources import Source, find_sources
+from corank.data.column_sources import find_sources
 from corank.data.event_tables import open_events
 from corank.data.log_rows import scan_log
 from corank.data.log_summary import LogSummary
+from corank.data.request_columns import Source
 from corank.data.tables import Table
 from corank.data.vector_files import with_vector_files
 from corank.training.checks.guidance import Guidance, Suggestion

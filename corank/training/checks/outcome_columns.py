@@ -10,9 +10,9 @@ from functools import cached_property
 import polars as pl
 
 from corank.core.types import Longs, Mask
-from corank.data.column_sources import Source
 from corank.data.log_rows import request_columns
 from corank.data.outcomes import where_label, where_request, why_outcome
+from corank.data.request_columns import Source
 from corank.features.log_schema import ITEM, TIME, value_column
 from corank.training.checks.log_counts import EXPOSED, SPLIT, SplitRows
 from corank.training.config.config import Config

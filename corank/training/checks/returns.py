@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from corank.data.column_sources import Source
 from corank.data.recurrence import measure_recurrence
+from corank.data.request_columns import Source
 from corank.features.history_events import History
 from corank.features.log_schema import ITEM, TIME, USER, label_column
 from corank.features.schema import Schema

@@ -11,11 +11,11 @@ import polars as pl
 
 from corank.batches.sampling import SOURCES, Population
 from corank.core.errors import DataError
-from corank.data.column_sources import Source
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.grouping import refuse_contradictions
 from corank.data.packing.pack import count_partitions
 from corank.data.packing.sources import PackSources
+from corank.data.request_columns import Source
 from corank.engine.base import open_engine
 from corank.training.checks.data_check import TrainingDataCheck, find_single_buckets
 from corank.training.checks.forecast import Forecast, forecast_training, measure_machine

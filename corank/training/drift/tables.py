@@ -9,11 +9,12 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.time import FOREVER, format_time
-from corank.data.column_sources import Source, feature_columns
+from corank.data.column_sources import feature_columns
 from corank.data.log_rows import log_splits
 from corank.data.log_summary import identifying_columns, log_checks, require_columns
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import list_inputs, name_columns
+from corank.data.packed.inputs import list_inputs, name_columns
+from corank.data.request_columns import Source
 from corank.data.tables import Table, find_source_files
 from corank.data.validate import find_faults
 from corank.features.log_schema import LEVEL, TIME, ListLog

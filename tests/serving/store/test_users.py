@@ -11,7 +11,8 @@ from corank.bundle.bundle import Bundle
 from corank.core.errors import DataError
 from corank.serving.funnel.request import Request
 from corank.serving.store.base import Store
-from corank.serving.store.users import UserStore, put_users, user_columns
+from corank.serving.store.put_users import put_users
+from corank.serving.store.users import UserStore, user_columns
 from tests.support.command_line import run_corank
 from tests.support.random_worlds import DAY
 from tests.support.shared import derived
