@@ -104,7 +104,7 @@ def prerank(funnel: Funnel, requests: Sequence[Request]) -> dict[str, Callable[[
 
     def ours(n: int) -> None:
         ranked = Ranking(requests[n])
-        ranked.begin(funnel.manifest, quotas, received[n].requests[0])
+        ranked.begin(funnel.manifest, quotas)
         candidates = Candidates(received[n], everyone, {name: query_inputs[n]})
         score = refuse_odd(stage, funnel.scorer.evaluate(stage, candidates)[1], candidates)
         ranked.cut(stage, everyone, score)

@@ -35,6 +35,7 @@ from corank.features.input_layout import TableSet, embed_rows
 from corank.features.operands import OperandRows
 from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
 from corank.models.settings.stage import StageSettings
+from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import Request, to_series
 from corank.serving.funnel.request_encoder import EncodedBatch, RequestEncoder
 from corank.serving.funnel.request_history import RequestHistory, find_items
@@ -80,7 +81,7 @@ def feature_latencies(
     named = {name for stage in stages for name in stage.ordering(config.data.columns).names}
     # logged requests describe no items, whose parts would be needed
     receiver = RequestEncoder(manifest, packed.encoders, items, priors, named, lambda rows: {})
-    received = receiver.encode([receiver.read(request)])
+    received = receiver.encode([receiver.read(Ranking(request))])
     online = _OnlineRequest(model, receiver, request, received, manifest.user)
     met, n = {}, len(received.positions)
     for stage in stages:

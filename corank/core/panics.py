@@ -1,7 +1,6 @@
 """Panics of the libraries that are written in Rust, such as polars: they derive from BaseException alone."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ContextDecorator
 
 _STOPS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 """What ends the process, or a generator."""
@@ -11,8 +10,7 @@ class PanicError(RuntimeError):
     """A library has met a fault of its own, and reports it as what is no Exception."""
 
 
-@contextmanager
-def panics_as_errors() -> Iterator[None]:
+class panics_as_errors(ContextDecorator):  # noqa: N801
     """Raise PanicError in place of what is no Exception, unless the process is to stop. The block awaits nothing.
 
     Example:
@@ -22,9 +20,10 @@ def panics_as_errors() -> Iterator[None]:
             ...
         corank.core.panics.PanicError: BaseException: range.end <= self.size
     """
-    try:
-        yield
-    except (Exception, *_STOPS):
-        raise
-    except BaseException as panic:
-        raise PanicError(f"{type(panic).__name__}: {panic}") from panic
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if kind is not None and not issubclass(kind, (Exception, *_STOPS)):
+            raise PanicError(f"{kind.__name__}: {error}") from error

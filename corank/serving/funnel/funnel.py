@@ -40,7 +40,7 @@ from corank.features.input_layout import Layout
 from corank.features.schema import Schema
 from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.request_encoder import EncodedBatch, QueryAhead, RequestEncoder
+from corank.serving.funnel.request_encoder import EncodedBatch, RequestEncoder
 from corank.serving.funnel.scorer import Scorer, refuse_odd
 from corank.serving.funnel.stage_scorer import Candidates, Shared
 from corank.serving.store.base import CACHE, is_store, open_store
@@ -267,22 +267,25 @@ class Funnel:
         """Return how many candidates a request has, or is to have retrieved."""
         return self.request_encoder.count_candidates(request)
 
-    def prepare(self, request: Request) -> QueryAhead:
-        """Encode the query of a request whose candidates are not known yet, for `run`. Raises RequestError."""
+    def prepare(self, request: Request) -> Ranking:
+        """Encode the query of a request whose candidates are not known yet, for `run_many`. Raises RequestError.
+
+        The whole request is then to be set. Its query is encoded anew if another funnel ranks it, or other items are
+        live by then.
+        """
         self._quotas_of(request)
         return self.request_encoder.prepare(request)
 
-    def run(self, request: Request, arrived: float | None = None, ahead: QueryAhead | None = None) -> Ranking:
+    def run(self, request: Request, arrived: float | None = None) -> Ranking:
         """Run a request through the stages. If a stage misses its deadline, the order of the one before it stands.
 
         Args:
             request: to rank.
             arrived: when it arrived, by `time.perf_counter`; now if None.
-            ahead: its query, as `prepare` made it; encoded anew if another funnel did, or other items are live now.
 
         Raises RequestError.
         """
-        ranking = Ranking(request, time.perf_counter() if arrived is None else arrived, ahead)
+        ranking = Ranking(request, time.perf_counter() if arrived is None else arrived)
         self._read(ranking)
         self._run([ranking])
         return ranking
@@ -312,6 +315,7 @@ class Funnel:
             except Exception as error:
                 # of one of them: each alone tells of which, and keeps it from the others
                 for n in together:
+                    rankings[n].prepared_by = None  # to be read anew
                     (errors[n],) = [error] if len(together) == 1 else self.run_many([rankings[n]], bounded)
         return errors
 
@@ -319,17 +323,17 @@ class Funnel:
     def _read(self, one: Ranking, bounded: bool = False) -> None:
         """Read a request as far as it is its own. Raises RequestError."""
         quotas = self._quotas_of(one.request, bounded)
-        encoded = self.request_encoder.read(one.request, self.retrieval is not None, one.ahead)
-        one.begin(self.manifest, quotas, encoded)
+        self.request_encoder.read(one, self.retrieval is not None)
+        one.begin(self.manifest, quotas)
 
     @panics_as_errors()
     def _run(self, rankings: Sequence[Ranking]) -> None:
         """Run R requests that were read through the stages. Raises what ranking one of them raises."""
-        batch = self.request_encoder.encode([one.encoded for one in rankings], self._retriever)
+        batch = self.request_encoder.encode(rankings, self._retriever)
         encoded_at = time.perf_counter()
         for one in rankings:
             one.seconds["receive"] = encoded_at - one.began
-        alive: dict[int, Longs] = {r: np.arange(len(one.ids)) for r, one in enumerate(batch.requests)}
+        alive: dict[int, Longs] = {r: np.arange(len(one.candidates)) for r, one in enumerate(rankings)}
         shared: Shared = {}
         for stage in self.manifest.stages:
             since = time.perf_counter()
@@ -464,7 +468,7 @@ class Funnel:
 
     def encode(self, *requests: Request) -> EncodedBatch:
         """Encode requests, with retrieved candidates for those that bring none. Raises RequestError."""
-        read = [self.request_encoder.read(one, self.retrieval is not None) for one in requests]
+        read = [self.request_encoder.read(Ranking(one), self.retrieval is not None) for one in requests]
         return self.request_encoder.encode(read, self._retriever)
 
     def _uncut(self, batch: EncodedBatch) -> Iterator[tuple[StageFacts, dict[str, Floats], Numbers]]:
@@ -497,7 +501,7 @@ class Funnel:
                 outputs[f"probability.{stage.name}.{label}"] = calibrators[label].apply(values)
             outputs[f"value.{stage.name}"] = value
         named = [name for name in self.manifest.data.columns if name in self.scorer.named]
-        ids = [id_ for one in batch.requests for id_ in one.ids]
+        ids = [id_ for one in batch.requests for id_ in one.candidates]
         return Predicted(ids, outputs, {name: batch.column(name, batch.everyone) for name in named})
 
     def _quotas_of(self, request: Request, bounded: bool = False) -> dict[str, int]:

@@ -11,9 +11,8 @@ from copy import copy
 from functools import lru_cache
 from math import copysign
 from types import NoneType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-import msgspec
 import numpy as np
 
 from corank.bundle.item_layers import LayeredItems
@@ -29,8 +28,9 @@ from corank.features.feature_kind import EventAge
 from corank.features.operands import OperandNames, OperandRows, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import Schema, plain_columns
+from corank.serving.funnel.ranking import EncodedValue, Ranking
 from corank.serving.funnel.request import Request, refuse_unknown_column, to_series
-from corank.serving.funnel.request_history import HistoryEncoder, RequestHistory
+from corank.serving.funnel.request_history import HistoryEncoder
 
 CACHED_VALUES = 2**16
 """Single values that are cached, of all features."""
@@ -44,22 +44,6 @@ USER_IDS = {"text": (str,), "whole numbers": (int,), None: (int, str)}
 """The types that an id of a user may have, by what the log has."""
 SINGLE = {int, bool, NoneType}
 LISTED = {int, str, NoneType}
-
-
-class EncodedValue(msgspec.Struct, frozen=True, gc=False):
-    """A value of one feature, encoded, and what derived features take of it.
-
-    Tens of thousands are cached. The collector of cycles would visit each of them, for 100 ms: they are not part of
-    one, and are not its.
-    """
-
-    row: Any
-    """What the row holds of it: a code, the numbers of its columns (width,), or a list or a vector of 1 row."""
-    key: int | None
-    """Its hash; None, as the other two, if none is taken."""
-    hashes: Any
-    """Those of a list: a `Ragged` of 1 row."""
-    number: float | None
 
 
 class QueryValues:
@@ -117,19 +101,6 @@ def _is_short(values: list[Any]) -> bool:
     if len(values) > CACHED_ITEMS or not LISTED.issuperset(map(type, values)):
         return False
     return sum(len(value) for value in values if type(value) is str) <= CACHED_LENGTH
-
-
-class QueryPart(NamedTuple):
-    """What a request says of its query, read as far as no item is looked up."""
-
-    time: int
-    """Of the request, ms since 1970 UTC."""
-    values: Sequence[EncodedValue]
-    """Of the features of columns, in the order of `QueryEncoder.columns`."""
-    histories: Mapping[str, RequestHistory]
-    missing: list[str]
-    """As in `EncodedRequest`, and `clipped`: of the query alone."""
-    clipped: dict[str, int]
 
 
 class QueryEncoder:
@@ -219,7 +190,7 @@ class QueryEncoder:
 
     def encode(
         self,
-        parts: Sequence[QueryPart],
+        parts: Sequence[Ranking],
         positions: Mapping[str, Longs],
         items: LayeredItems,
         candidates: Sequence[int],
@@ -227,7 +198,7 @@ class QueryEncoder:
         """Encode the queries of R requests: their rows and their operands.
 
         Args:
-            parts: what each request says of it.
+            parts: of the requests, whose queries were read.
             positions: of the items of histories that are looked up, by history, one request after the other.
             items: the catalogue.
             candidates: how many each request has: (R,).
@@ -246,7 +217,7 @@ class QueryEncoder:
         return self.histories.complete(rows, gathered), operands
 
     def _assemble(
-        self, parts: Sequence[QueryPart], derived: Mapping[str, Column], codes: Mapping[str, Ragged]
+        self, parts: Sequence[Ranking], derived: Mapping[str, Column], codes: Mapping[str, Ragged]
     ) -> Rows:
         """Put values, derived features and the codes of histories together as R rows."""
         placed, values = self._placed, [part.values for part in parts]
@@ -271,7 +242,7 @@ class QueryEncoder:
 
     def _join_operands(
         self,
-        parts: Sequence[QueryPart],
+        parts: Sequence[Ranking],
         listed: Mapping[str, Ragged],
         means: Mapping[str, Vectors],
         ages: dict[tuple[str, EventAge], Ragged],

@@ -4,25 +4,44 @@ Letters: n candidates · a of them alive.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.stage_facts import StageFacts
 from corank.core.ordering import top_k
+from corank.core.ragged import Rows
 from corank.core.types import Floats, Longs, Numbers
+from corank.features.operands import Operands
 from corank.serving.funnel.candidates import select_ids
-from corank.serving.funnel.request import DEFAULT_FIELDS, RankAnswer, Request
-from corank.serving.funnel.request_encoder import EncodedRequest, QueryAhead
+from corank.serving.funnel.request import DEFAULT_FIELDS, RankAnswer, Request, RequestWarning
+from corank.serving.funnel.request_history import RequestHistory
 
 Role = Literal["live", "canary", "shadow"]
 """Of a version in a service: it answers, answers some users, or is scored only."""
 LIVE: Role = "live"
 CANARY: Role = "canary"
 SHADOW: Role = "shadow"
+
+
+class EncodedValue(msgspec.Struct, frozen=True, gc=False):
+    """A value of one feature, encoded, and what derived features take of it.
+
+    Tens of thousands are cached. The collector of cycles would visit each of them, for 100 ms: they are not part of
+    one, and are not its.
+    """
+
+    row: Any
+    """What the row holds of it: a code, the numbers of its columns (width,), or a list or a vector of 1 row."""
+    key: int | None
+    """Its hash; None, as the other two, if none is taken."""
+    hashes: Any
+    """Those of a list: a `Ragged` of 1 row."""
+    number: float | None
 
 
 class StageCut(NamedTuple):
@@ -48,8 +67,6 @@ class Ranking:
     request: Request
     began: float = field(default_factory=time.perf_counter)
     """When the request arrived, by `time.perf_counter`."""
-    ahead: QueryAhead | None = None
-    """Its query, as `Funnel.prepare` made it."""
     size: int = 0
     """Bytes of its body."""
     user: str | None = None
@@ -60,8 +77,32 @@ class Ranking:
     """Of this time that it was served; None if it is not logged."""
     done: float = 0.0
     """When it was answered, by `time.perf_counter`."""
+    prepared_by: object | None = None
+    """The encoder that read its query ahead of its candidates, and can use it; that of other items cannot."""
+    events: Mapping[str, Longs] = field(init=False)
+    """Of a query that was read ahead, the positions of the items of histories that are looked up, by history."""
+    query: tuple[Rows, Operands] | None = field(init=False)
+    """Of such a query, its row and operands; None if a feature needs the number of candidates."""
+    time: int = field(init=False)
+    """Of the request, ms since 1970 UTC."""
+    values: Sequence[EncodedValue] = field(init=False)
+    """Of the features of columns, in the order of `QueryEncoder.columns`."""
+    histories: Mapping[str, RequestHistory] = field(init=False)
+    missing: list[str] = field(init=False)
+    """Columns that the request lacks."""
+    clipped: dict[str, int] = field(init=False)
+    """By `SIDE.COLUMN`, how many numbers lie outside the range of training; they are clipped to it."""
+    candidates: Sequence[Any] = field(init=False)
+    """Ids of the candidates that are known or described, in the order given."""
+    numbers: Longs | None = field(init=False)
+    """The ids given, if all are whole numbers."""
+    columns: list[dict[str, Any]] = field(init=False)
+    """The columns given with each candidate; empty if no candidate has any."""
+    unknown: list[Any] = field(init=False)
+    """Ids of candidates that are left out: neither known nor described."""
+    found: list[RequestWarning] = field(init=False)
+    """What may be wrong with the request."""
     manifest: BundleManifest = field(init=False)
-    encoded: EncodedRequest = field(init=False)
     quotas: Mapping[str, int] = field(init=False)
     """By stage."""
     cuts: list[StageCut] = field(init=False)
@@ -72,9 +113,9 @@ class Ranking:
     """The stage that did not finish, `stage`, and `why`: skipped, late or failed."""
     _answered: tuple[Longs, Numbers] | None = field(init=False)
 
-    def begin(self, manifest: BundleManifest, quotas: Mapping[str, int], encoded: EncodedRequest) -> None:
+    def begin(self, manifest: BundleManifest, quotas: Mapping[str, int]) -> None:
         """Begin to rank it by a version; what another made of it is forgotten."""
-        self.manifest, self.quotas, self.encoded = manifest, quotas, encoded
+        self.manifest, self.quotas = manifest, quotas
         self.cuts, self.seconds, self.fallback, self._answered = [], {}, None, None
 
     def cut(self, stage: StageFacts, alive: Longs, score: Numbers) -> Longs:
@@ -107,7 +148,7 @@ class Ranking:
 
     def scores(self, stage: str) -> Floats:
         """The scores of one stage, NaN for a candidate that it did not score: (n,)."""
-        scores = np.full(len(self.encoded.ids), np.nan)
+        scores = np.full(len(self.candidates), np.nan)
         for cut in self.cuts:
             if cut.stage == stage:
                 scores[cut.alive] = cut.score
@@ -148,7 +189,7 @@ class Ranking:
     def items(self) -> list[dict[str, Any]]:
         """The items of the answer, best first, with the scores of all stages if the request chooses `scores`."""
         positions, values = self.answered
-        ids = select_ids(self.encoded.ids, positions)
+        ids = select_ids(self.candidates, positions)
         items: list[dict[str, Any]] = [
             {"id": id_, "score": score} for id_, score in zip(ids, values.tolist(), strict=True)
         ]
@@ -161,27 +202,17 @@ class Ranking:
     @property
     def ids(self) -> list[Any]:
         """The ids of those items."""
-        return [*select_ids(self.encoded.ids, self.answered[0])]
-
-    @property
-    def unknown(self) -> list[Any]:
-        """Ids of candidates that were left out."""
-        return self.encoded.unknown
-
-    @property
-    def missing(self) -> list[str]:
-        """Columns that the request lacks."""
-        return self.encoded.missing
+        return [*select_ids(self.candidates, self.answered[0])]
 
     @property
     def warnings(self) -> list[str] | None:
         """What may be wrong with the request."""
-        return [warning.text for warning in self.encoded.warnings] or None
+        return [warning.text for warning in self.found] or None
 
     @property
     def trace(self) -> list[dict[str, Any]]:
         """For every candidate its score and rank, from 1, at each stage it reached, and the stage that cut it."""
-        trace: list[dict[str, Any]] = [{"id": id_, "stages": {}, "cut": None} for id_ in self.encoded.ids]
+        trace: list[dict[str, Any]] = [{"id": id_, "stages": {}, "cut": None} for id_ in self.candidates]
         for cut in self.cuts:
             order = np.argsort(-cut.score, kind="stable")  # the kept ones come first
             for rank, (n, score) in enumerate(

@@ -41,10 +41,10 @@ from corank.serving.funnel.candidates import (
     read_numbers,
     select_ids,
 )
-from corank.serving.funnel.query_encoder import QueryEncoder, QueryPart
+from corank.serving.funnel.query_encoder import QueryEncoder
+from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import (
     Request,
-    RequestWarning,
     refuse_unknown_column,
     to_series,
 )
@@ -57,39 +57,12 @@ from corank.serving.funnel.request_history import (
 )
 
 
-@dataclass(slots=True)
-class EncodedRequest:
-    """What a request has of its own; its candidates are those known or described, in the order given."""
-
-    request: Request
-    part: QueryPart
-    ids: Sequence[Any]
-    """Of its candidates."""
-    numbers: Longs | None
-    """The ids given, if all are whole numbers."""
-    columns: list[dict[str, Any]]
-    """The columns given with each candidate; empty if no candidate has any."""
-    ahead: "QueryAhead | None"
-    missing: list[str]
-    """Columns that the request lacks."""
-    clipped: Mapping[str, int]
-    """By `SIDE.COLUMN`, how many numbers lie outside the range of training; they are clipped to it."""
-    warnings: list[RequestWarning]
-    unknown: list[Any] = field(default_factory=list)
-    """Ids of candidates that are left out: neither known nor described."""
-
-    @property
-    def time(self) -> int:
-        """Of the request, ms since 1970 UTC."""
-        return self.part.time
-
-
 @dataclass
 class EncodedBatch:
     """R requests as the stages read them: n candidates, those of one request after those of another."""
 
     encoder: "RequestEncoder"
-    requests: Sequence[EncodedRequest]
+    requests: Sequence[Ranking]
     start: list[int]
     """Where the candidates of each request begin, and the end: (R + 1,)."""
     request_of: Longs
@@ -130,18 +103,6 @@ class EncodedBatch:
         return (
             self.given[name][alive] if name in self.given else self.items.column(name, self.positions[alive])
         )
-
-
-@dataclass(frozen=True)
-class QueryAhead:
-    """The query of a request. The encoder that made it can use it, and no other: not that of other items."""
-
-    encoder: object
-    part: QueryPart
-    events: Mapping[str, Longs]
-    """Positions of the items of histories that are looked up, by history."""
-    encoded: tuple[Rows, Operands] | None
-    """The query's row and operands; None if a feature needs the number of candidates."""
 
 
 QUERY_SIDES: tuple[Side, ...] = ("user", "context")
@@ -209,26 +170,22 @@ class RequestEncoder:
         other.priors, other.query, other._as_of = priors, self.query.with_priors(priors), as_of
         return other
 
-    def read(
-        self, request: Request, retrieves: bool = False, ahead: QueryAhead | None = None
-    ) -> EncodedRequest:
-        """Read a request as far as no item is looked up.
+    def read(self, one: Ranking, retrieves: bool = False) -> Ranking:
+        """Read a request as far as no item is looked up, and its query unless this encoder read it ahead.
 
-        Its candidates can be retrieved or not, and its query may have been encoded ahead.
-
-        Raises RequestError, which names the field.
+        Its candidates can be retrieved or not. Raises RequestError, which names the field.
         """
         try:
-            if ahead is not None and ahead.encoder is not self:
-                ahead = None
-            part = self.read_query(request) if ahead is None else ahead.part
-            given = self._read_candidates(request, retrieves)
-            warnings = [warning for history in part.histories.values() for warning in history.warnings]
-            return EncodedRequest(request, part, *given, ahead, [*part.missing], part.clipped, warnings)
+            if one.prepared_by is not self:
+                self._read_query(one)
+            one.candidates, one.numbers, one.columns = self._read_candidates(one.request, retrieves)
         except DataError as error:
             raise RequestError(str(error)) from None
+        one.unknown = []
+        one.found = [warning for history in one.histories.values() for warning in history.warnings]
+        return one
 
-    def encode(self, requests: Sequence[EncodedRequest], retrieve: Retrieve | None = None) -> EncodedBatch:
+    def encode(self, requests: Sequence[Ranking], retrieve: Retrieve | None = None) -> EncodedBatch:
         """Encode requests that were read, each once, with candidates from `retrieve` for those that bring none.
 
         Raises RequestError.
@@ -238,25 +195,25 @@ class RequestEncoder:
         except DataError as error:
             raise RequestError(str(error)) from None
 
-    def _encode(self, requests: Sequence[EncodedRequest], retrieve: Retrieve | None) -> EncodedBatch:
-        parts, items = [one.part for one in requests], self.items
-        candidates = [WantedItems("candidates", one.ids, one.numbers) for one in requests]
-        ahead = requests[0].ahead if len(requests) == 1 else None
-        if ahead is not None:
-            positions, events = find_items(items, candidates), ahead.events
+    def _encode(self, requests: Sequence[Ranking], retrieve: Retrieve | None) -> EncodedBatch:
+        items, ahead = self.items, None
+        candidates = [WantedItems("candidates", one.candidates, one.numbers) for one in requests]
+        first, *others = requests
+        if first.prepared_by is self and not others:
+            positions, events, ahead = find_items(items, candidates), first.events, first.query
         else:
-            positions, events = self._look_up(parts, candidates)
+            positions, events = self._look_up(requests, candidates)
         if self._as_of is not None:
-            items, positions, events = self._look_back(parts, candidates, positions, events)
-        query, operands = (ahead and ahead.encoded) or self.query.encode(
-            parts, events, items, [self.count_candidates(one.request) for one in requests]
+            items, positions, events = self._look_back(requests, candidates, positions, events)
+        query, operands = ahead or self.query.encode(
+            requests, events, items, [self.count_candidates(one.request) for one in requests]
         )
         if np.minimum.reduce(positions, initial=0) < 0 or any(
             one.columns or one.request.candidates is None for one in requests
         ):
             items, positions = self._settle(requests, items, positions, query, retrieve)
-        start = [0, *accumulate([len(one.ids) for one in requests])]
-        attended = {n: [part.histories[n] for part in parts] for n in self.query.histories.attended}
+        start = [0, *accumulate([len(one.candidates) for one in requests])]
+        attended = {n: [one.histories[n] for one in requests] for n in self.query.histories.attended}
         batch = EncodedBatch(
             self,
             requests,
@@ -273,7 +230,7 @@ class RequestEncoder:
         return batch
 
     def _look_up(
-        self, parts: Sequence[QueryPart], candidates: Sequence[WantedItems] = ()
+        self, parts: Sequence[Ranking], candidates: Sequence[WantedItems] = ()
     ) -> tuple[Longs, dict[str, Longs]]:
         """Look up candidates, and by history the items of those whose items are looked up: positions."""
         names = self.query.histories.looked_up
@@ -293,7 +250,7 @@ class RequestEncoder:
 
     def _look_back(
         self,
-        parts: Sequence[QueryPart],
+        parts: Sequence[Ranking],
         candidates: Sequence[WantedItems],
         positions: Longs,
         events: Mapping[str, Longs],
@@ -317,7 +274,7 @@ class RequestEncoder:
 
     def _settle(
         self,
-        requests: Sequence[EncodedRequest],
+        requests: Sequence[Ranking],
         items: LayeredItems,
         positions: Longs,
         query: Rows,
@@ -334,50 +291,52 @@ class RequestEncoder:
         """
         settled, begin = [], 0
         for r, one in enumerate(requests):
-            own = positions[begin : begin + len(one.ids)]
-            begin += len(one.ids)
+            own = positions[begin : begin + len(one.candidates)]
+            begin += len(one.candidates)
             if one.request.candidates is None and retrieve is not None:
                 own = retrieve(one.request, query, r)
-                one.ids = items.ids(own)
+                one.candidates = items.ids(own)
             elif one.columns:
-                items, own = self._add_described(one.ids, one.columns, own, items)
+                items, own = self._add_described(one.candidates, one.columns, own, items)
             if own.min(initial=0) < 0:
-                one.unknown = [*select_ids(one.ids, np.flatnonzero(own < 0))]
+                one.unknown = [*select_ids(one.candidates, np.flatnonzero(own < 0))]
                 known = np.flatnonzero(own >= 0)
-                one.ids, own = select_ids(one.ids, known), own[known]
+                one.candidates, own = select_ids(one.candidates, known), own[known]
                 one.columns = [one.columns[n] for n in known] if one.columns else []
             if not len(own):
-                one.warnings += self.filters.warn(one.request)
+                one.found += self.filters.warn(one.request)
             if one.columns:
-                one.clipped = {**one.clipped}
                 self._limits.count(CANDIDATE_SIDES, one.columns, one.clipped)
             settled.append(own)
         return items, join_arrays(settled)
 
-    def read_query(self, request: Request) -> QueryPart:
+    def _read_query(self, one: Ranking) -> None:
         """Read what a request says of its query, for which its candidates need not be known.
 
         Raises DataError, RequestError.
         """
-        missing: list[str] = []
-        clipped: dict[str, int] = {}
-        time, columns = request.time_ms, self.query.read_columns(request, missing)
-        self._limits.count(QUERY_SIDES, [columns], clipped)
+        request, one.prepared_by, one.missing, one.clipped = one.request, None, [], {}
+        one.time, columns = request.time_ms, self.query.read_columns(request, one.missing)
+        self._limits.count(QUERY_SIDES, [columns], one.clipped)
         encode, text = self.query.histories.encode, self.items.text
-        histories = {name: encode(name, request.user, text, time) for name in self._histories}
-        return QueryPart(time, self.query.encode_values(columns), histories, missing, clipped)
+        one.histories = {name: encode(name, request.user, text, one.time) for name in self._histories}
+        one.values = self.query.encode_values(columns)
 
-    def prepare(self, request: Request) -> QueryAhead:
+    def prepare(self, request: Request) -> Ranking:
         """Encode the query of a request whose candidates are not known yet. Raises RequestError."""
+        one = Ranking(request)
         try:
-            part = self.read_query(request)
-            _, events = self._look_up([part])
-            encoded = (
-                None if self.query.counts_candidates else self.query.encode([part], events, self.items, [0])
+            self._read_query(one)
+            _, one.events = self._look_up([one])
+            one.query = (
+                None
+                if self.query.counts_candidates
+                else self.query.encode([one], one.events, self.items, [0])
             )
         except DataError as error:
             raise RequestError(str(error)) from None
-        return QueryAhead(self, part, events, encoded)
+        one.prepared_by = self
+        return one
 
     def cross(self, batch: EncodedBatch, alive: Longs) -> Rows:
         """The crosses of the candidates `alive`: those encoded with the requests, and the others, derived."""
@@ -391,10 +350,13 @@ class RequestEncoder:
         given, rows = [], list[dict[str, Any]]()
         for one in batch.requests:
             given.append(
-                {n: read_numbers(n, one.ids, one.columns, n in self._named) for n in self._value_columns}
+                {
+                    n: read_numbers(n, one.candidates, one.columns, n in self._named)
+                    for n in self._value_columns
+                }
             )
-            own = one.columns or _NOTHING * len(one.ids)
-            one.missing += [f"cross.{c}" for c in self._cross_columns if any(c not in row for row in own)]
+            own = one.columns or _NOTHING * len(one.candidates)
+            one.missing += [f"cross.{c}" for c in self._cross_columns if False in [c in row for row in own]]
             rows += own
         batch.given = {name: join_arrays([one[name] for one in given]) for name in self._value_columns}
         pieces = [slice(0, len(rows))]

@@ -218,7 +218,7 @@ def refuse_odd(stage: StageFacts, value: Numbers, candidates: Candidates) -> Num
         batch, at = candidates.batch, int(candidates.alive[odd[0]])
         r = int(batch.request_of[at])
         raise RequestError(
-            f"stage '{stage.name}': the value of {batch.requests[r].ids[at - batch.start[r]]!r} is "
+            f"stage '{stage.name}': the value of {batch.requests[r].candidates[at - batch.start[r]]!r} is "
             f"{value[odd[0]]}; look for extreme numbers in the request"
         )
     return value

@@ -112,7 +112,7 @@ class AccessLog:
             line["version"] = ranked[0].model_version
             line["role"] = ranked[0].role
             line["items_seq"] = ranked[0].items_seq
-            line["candidates"] = sum(len(one.encoded.ids) + len(one.unknown) for one in ranked)
+            line["candidates"] = sum(len(one.candidates) + len(one.unknown) for one in ranked)
             parts = dict.fromkeys(name for one in ranked for name in one.seconds)
             line["stages"] = {
                 name: round(sum(one.seconds.get(name, 0.0) for one in ranked) * 1e3, 3) for name in parts

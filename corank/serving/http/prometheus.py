@@ -245,16 +245,16 @@ class ServiceMetrics:
         self.versions.observe(one)
         for name, part in one.seconds.items():
             self._seconds_of(name).observe(part)
-        self.count("candidates", number=len(one.encoded.ids) + len(one.unknown))
+        self.count("candidates", number=len(one.candidates) + len(one.unknown))
         for cut in one.cuts:
             self.count("cut", cut.stage, number=len(cut.alive) - len(cut.kept))
         if one.unknown:
             self.count("unknown_items", number=len(one.unknown))
         for column in one.missing:
             self.count("missing_columns", column)
-        for column, clipped in one.encoded.clipped.items():
+        for column, clipped in one.clipped.items():
             self.count("clipped_numbers", column, number=clipped)
-        for warning in one.encoded.warnings:
+        for warning in one.found:
             self.count("warnings", warning.kind)
         if one.fallback:
             self.count("fallbacks", one.fallback["stage"], one.fallback["why"])

@@ -137,13 +137,12 @@ class RankEndpoints:
         self._shed_if_full()
         query, user = await self._find_user(read_query(first))
         check_clock(query, self._limits.clock_skew)
-        ahead = self._follower.funnel.prepare(query)
+        one = self._follower.funnel.prepare(query)
         second = await self._bodies.read_rest(call)
-        arrived = time.perf_counter()
+        one.began, one.size, one.user = time.perf_counter(), len(first) + len(second), user
         self._shed_if_full()
-        request = msgspec.structs.replace(query, candidates=read_candidates(second))
+        one.request = msgspec.structs.replace(query, candidates=read_candidates(second))
         with self._counting(1):
-            one = Ranking(request, arrived, ahead, len(first) + len(second), user)
             return answer_to(call, await self._run(call, one, alone=self._pool.active == 1))
 
     async def rank_batch(self, call: HttpCall) -> HttpReply:

@@ -101,7 +101,7 @@ class RequestTracer:
                 for name, seconds in one.seconds.items():
                     part = self._tracer.start_span(name, parent, start_time=moment(start))
                     if name == "receive":
-                        part.set_attribute("corank.candidates", len(one.encoded.ids))
+                        part.set_attribute("corank.candidates", len(one.candidates))
                     start += seconds
                     part.end(moment(start))
         span.end()

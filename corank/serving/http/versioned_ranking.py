@@ -128,7 +128,7 @@ class ShadowQueue:
             self._metrics.shadow.labels("dropped").inc()
             return
         # at the same moment, from which ages and days follow
-        request = msgspec.structs.replace(one.request, time=one.encoded.time, trace=False)
+        request = msgspec.structs.replace(one.request, time=one.time, trace=False)
         try:
             ours = funnel.run(request)
         except Exception:

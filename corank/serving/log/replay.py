@@ -105,7 +105,7 @@ def _compare(result: ReplayCounts, funnel: Funnel, rows: pl.DataFrame) -> None:
         raise RequestError(f"{REQUEST}: {error}") from None
     ranking = funnel.run(request, arrived=math.inf)  # one that has yet to arrive is never late
     row_of = {id_: n for n, id_ in enumerate(rows[funnel.manifest.item].to_list())}
-    row = np.array([row_of.get(id_, len(rows)) for id_ in ranking.encoded.ids], dtype=np.int64)
+    row = np.array([row_of.get(id_, len(rows)) for id_ in ranking.candidates], dtype=np.int64)
     differs = np.ones(len(rows) + 1, dtype=bool)  # the last row is for candidates that are not in the log
     differs[row] = False
     for cut in ranking.cuts:

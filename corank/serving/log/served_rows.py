@@ -34,8 +34,8 @@ def encode_served(one: Ranking) -> Served:
     """Encode a request that was ranked. Raises TypeError, ValueError or OverflowError for what JSON cannot hold."""
     fields = msgspec.structs.asdict(one.request)
     del fields["retrieve"], fields["where"], fields["fields"]
-    candidates = one.encoded.ids if one.request.candidates is None else one.request.candidates
-    fields |= {"time": one.encoded.time, "candidates": [*candidates]}
+    candidates = one.candidates if one.request.candidates is None else one.request.candidates
+    fields |= {"time": one.time, "candidates": [*candidates]}
     return {column: getattr(one, field) for column, field in ANSWERED.items()} | {
         "request": msgspec.json.encode(fields),
         "unknown": msgspec.json.encode(one.unknown),
@@ -56,7 +56,7 @@ def find_level_codes(one: Ranking) -> NDArray[np.uint8]:
     Exposure is not among them, since the service cannot see it.
     """
     levels = one.manifest.data.levels
-    codes = np.zeros(len(one.encoded.ids), dtype=np.int64)
+    codes = np.zeros(len(one.candidates), dtype=np.int64)
     for n, stage in enumerate(one.manifest.stages[: len(one.cuts)]):
         cut = one.cuts[n]
         level = levels.index(stage.cuts[-1]) if stage.cuts else n

@@ -260,9 +260,9 @@ class OneRequest(PartsScorer):
 
     def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
         (request,) = candidates.batch.requests
-        if request.ids[0] == 5:
+        if request.candidates[0] == 5:
             raise ValueError("no score for item 5")
-        if request.ids[0] == 6:
+        if request.candidates[0] == 6:
             panic()
         return super().evaluate(candidates)
 

@@ -253,7 +253,7 @@ def test_late_and_failing_rankers_leave_the_order_to_the_first_stage(case: Case)
         assert answer["fallback"] == {"stage": "rank", "why": why} and answer["stage"] == "prerank"
         best = alone.alive[alone.kept][: last.keep].tolist()
         (received,) = funnel.encode(request).requests
-        assert [item["id"] for item in answer["items"]] == [received.ids[n] for n in best]
+        assert [item["id"] for item in answer["items"]] == [received.candidates[n] for n in best]
 
 
 def test_a_ranker_that_takes_too_long_is_stopped(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from corank.core.errors import RequestError
 from corank.serving.client import AsyncServiceClient
+from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import ANSWER_FIELDS, MAX_CANDIDATES, Request
-from corank.serving.funnel.request_encoder import QueryAhead
 from corank.serving.http.body import JSON_CODEC, MAX_BATCH, MAX_MSGPACK, MSGPACK, MSGPACK_CODEC
 from corank.serving.http.follower import Follower
 from corank.serving.http.serve_settings import Limits
@@ -267,7 +267,9 @@ def test_a_query_that_another_state_encoded_is_encoded_anew(case: Case) -> None:
     query = msgspec.structs.replace(request, candidates=None)
     layer = funnel.request_encoder.encode_items([900], [{"item_1": 3}])
     for live in (funnel, funnel.with_changes(2, "x", layer)):
-        assert live.run(request, ahead=funnel.prepare(query)).to_answer() == live.run(request).to_answer()
+        ahead = funnel.prepare(query)
+        ahead.request = request
+        assert live.run_many([ahead]) == [None] and ahead.to_answer() == live.run(request).to_answer()
 
 
 @pytest.mark.parametrize(
@@ -297,7 +299,7 @@ def test_candidates_are_found_while_the_query_is_encoded(
     request = case.request("test", 0) | {"trace": False}
     query, candidates = split(request)
 
-    def note(request: Request) -> QueryAhead:
+    def note(request: Request) -> Ranking:
         order.append("encoded")
         encoded.set()
         return prepare(request)
