@@ -82,8 +82,11 @@ def read_numbers(name: str, ids: Sequence[Any], columns: list[dict[str, Any]], n
     """
     if needed:
         rows: list[dict[str, Any]] = columns or [{}] * len(ids)
-        numbers = [read_number(name, id_, row) for id_, row in zip(ids, rows, strict=True)]
-        return flush_subnormals(np.array(numbers, dtype=np.float32))
+        values: list[Any] = [row.get(name) for row in rows]
+        if not all(map(_is_number, values)):
+            for id_, row in zip(ids, rows, strict=True):
+                read_number(name, id_, row)  # one of them raises
+        return flush_subnormals(np.array(values, dtype=np.float64).astype(np.float32))
     for row in columns:  # the log keeps what no stage needs
         value = row.get(name)
         if value is not None and not _is_number(value):
@@ -176,12 +179,11 @@ class NumberLimits:
             if feature.is_input and encoder is not None and encoder.limits is not None:
                 self._limits.setdefault(feature.side, {})[schema.column(name)] = encoder.limits
 
-    def count(self, sides: Iterable[Side], rows: Iterable[Mapping[str, Any]], found: dict[str, int]) -> None:
+    def count(self, sides: Iterable[Side], rows: Sequence[Mapping[str, Any]], found: dict[str, int]) -> None:
         """Add to `found`, by `SIDE.COLUMN`, the numbers of rows of some sides that are clipped."""
-        for row in rows:
-            for side in sides:
-                for column, (low, high) in self._limits.get(side, {}).items():
-                    value: Any = row.get(column)
-                    if type(value) in (int, float) and not low <= value <= high:
-                        name = f"{side}.{column}"
-                        found[name] = found.get(name, 0) + 1
+        for side in sides:
+            for column, (low, high) in self._limits.get(side, {}).items():
+                values: list[Any] = [row.get(column) for row in rows]
+                if clipped := [v for v in values if type(v) in (int, float) and not low <= v <= high]:
+                    name = f"{side}.{column}"
+                    found[name] = found.get(name, 0) + len(clipped)

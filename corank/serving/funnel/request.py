@@ -290,8 +290,9 @@ def to_series(name: str, values: list[Any], where: str) -> pl.Series:
     except (TypeError, pl.exceptions.PolarsError, OverflowError, UnicodeEncodeError) as error:
         reason = str(error).splitlines()[0]
         raise RequestError(f"{where}: '{name}' mixes types or is out of range: {reason}") from None
-    kind = column.dtype.inner if isinstance(column.dtype, pl.List) else column.dtype
-    if isinstance(column.dtype, pl.List) and kind == pl.Int128:  # Arrow has no such numbers
+    dtype = column.dtype
+    kind = dtype.inner if isinstance(dtype, pl.List) else dtype
+    if isinstance(dtype, pl.List) and kind == pl.Int128:  # Arrow has no such numbers
         raise RequestError(f"{where}: '{name}' is out of range: {values!r:.100}")
     if isinstance(kind, pl.Struct):  # which polars cannot hand to Arrow if a key has a null character
         raise RequestError(

@@ -66,7 +66,7 @@ class RankQueue(Generic[T, R]):
         if alone and not self._busy:
             (outcome,) = self._outcomes([request])
             return _return(outcome)
-        entry = _Entry[T, R](request, candidates)
+        entry: _Entry[T, R] = _Entry(request, candidates)
         self._waiting.append(entry)
         leads, self._busy = not self._busy, True
         try:
