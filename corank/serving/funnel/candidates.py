@@ -62,16 +62,13 @@ def select_ids(ids: Sequence[Any], index: Longs) -> Sequence[Any]:
 
 def _split_columns(candidates: Sequence[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
     """Split candidates into their ids, and the columns given with each."""
-    ids: list[Any] = []
-    columns: list[dict[str, Any]] = []
-    for n, candidate in enumerate(candidates):
-        fields = dict(candidate) if isinstance(candidate, dict) else {"id": candidate}
-        if type(fields.get("id")) not in (int, str):
-            raise RequestError(
-                f"candidates.{n}: needs an `id`, a whole number or text; received {candidate!r}"
-            )
-        ids.append(fields.pop("id"))
-        columns.append(fields)
+    columns = [dict(one) if isinstance(one, dict) else {"id": one} for one in candidates]
+    ids = [fields.pop("id", None) for fields in columns]
+    if not set(map(type, ids)) <= {int, str}:
+        n = next(n for n, id_ in enumerate(ids) if type(id_) not in (int, str))
+        raise RequestError(
+            f"candidates.{n}: needs an `id`, a whole number or text; received {candidates[n]!r}"
+        )
     return ids, columns
 
 
@@ -181,9 +178,10 @@ class NumberLimits:
 
     def count(self, sides: Iterable[Side], rows: Sequence[Mapping[str, Any]], found: dict[str, int]) -> None:
         """Add to `found`, by `SIDE.COLUMN`, the numbers of rows of some sides that are clipped."""
+        given = set[str]().union(*rows)
         for side in sides:
             for column, (low, high) in self._limits.get(side, {}).items():
-                values: list[Any] = [row.get(column) for row in rows]
+                values: list[Any] = [row.get(column) for row in rows] if column in given else []
                 if clipped := [v for v in values if type(v) in (int, float) and not low <= v <= high]:
                     name = f"{side}.{column}"
                     found[name] = found.get(name, 0) + len(clipped)

@@ -3,9 +3,9 @@
 Letters: n candidates · a of them alive.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -65,7 +65,7 @@ class Ranking:
     """
 
     request: Request
-    began: float = field(default_factory=time.perf_counter)
+    began: float = field(default_factory=perf_counter)
     """When the request arrived, by `time.perf_counter`."""
     size: int = 0
     """Bytes of its body."""

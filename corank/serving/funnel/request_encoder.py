@@ -446,9 +446,9 @@ class RequestEncoder:
             positions: theirs among the known items, −1 for others; so for one that is not described either.
             items: those known, and those that other requests describe.
         """
-        for n, row in enumerate(columns):
-            for column in row.keys() - self._allowed_columns:
-                refuse_unknown_column(f"candidates.{n}", column, self._allowed_columns)
+        for column in sorted(set[str]().union(*columns) - self._allowed_columns):
+            n = next(n for n, row in enumerate(columns) if column in row)
+            refuse_unknown_column(f"candidates.{n}", column, self._allowed_columns)
         if positions.min(initial=0) >= 0:
             return items, positions
         new = [

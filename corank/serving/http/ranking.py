@@ -193,9 +193,9 @@ class RankEndpoints:
 
     async def _find_user(self, request: Request) -> tuple[Request, str]:
         """A request with what the store has of its user, if it is asked, and what the answer says of the user."""
-        user = GIVEN
-        if self._users is not None:
-            user = await self._users.find(request.user, lookup_seconds(self._follower.funnel.manifest))
+        if self._users is None:
+            return request, "given"
+        user = await self._users.find(request.user, lookup_seconds(self._follower.funnel.manifest))
         if user is not GIVEN:
             self._metrics.count("user_lookups", user.outcome)
         if user.columns:
