@@ -114,7 +114,7 @@ class VersionMetrics:
             registry=registry,
         )
         score = Summary("corank_answer_score", "Mean score of an answer's items", LABELS, registry=registry)
-        self.errors = Counter(
+        self._errors = Counter(
             "corank_version_errors",
             "Requests that a version could not rank: failed, or refused what the live version takes. A canary's are "
             "answered by the live version",
@@ -144,6 +144,10 @@ class VersionMetrics:
         _, scores = one.answered
         if len(scores):
             self._score_of(one.model_version, one.role).observe(sum(scores.tolist()) / len(scores))
+
+    def count_error(self, version: str, role: Role, why: str) -> None:
+        """Count a request that a version could not rank: refused or failed."""
+        self._errors.labels(version, role, why).inc()
 
     def observe_overlap(self, answered: Ranking, shadow: Ranking) -> None:
         """Compare the shadow's answer with the one that was given."""

@@ -38,8 +38,8 @@ from corank.serving.http.follower import Follower
 from corank.serving.http.prometheus import ServiceMetrics
 from corank.serving.http.rank_queue import RankQueue
 from corank.serving.http.serve_settings import Limits
+from corank.serving.http.shadow import ShadowQueue
 from corank.serving.http.user_lookup import GIVEN, UserLookup, lookup_seconds
-from corank.serving.http.versioned_ranking import ShadowQueue, rank_by_version
 from corank.serving.log.request_log import RoleLogs
 
 UNITS = {"seconds": 1_000.0, "microseconds": 1e-3, "nanoseconds": 1e-6}
@@ -229,7 +229,7 @@ class RankEndpoints:
             if funnel is not None:
                 one.began = began
         funnels = [funnel or self._follower.funnel for _, funnel in batch]
-        ranked = rank_by_version(self._follower.rollout, self._metrics.versions, funnels, rankings)
+        ranked = self._follower.rollout.rank(funnels, rankings, self._metrics.versions.count_error)
         for one, outcome in zip(rankings, ranked, strict=True):
             try:
                 if isinstance(outcome, Exception):

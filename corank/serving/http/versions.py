@@ -5,16 +5,16 @@ If one fails, the service continues with the live version and reports it.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from corank.bundle.bundle import Bundle
-from corank.core.errors import BundleError, ConfigError, CorankError, StoreError, TrustError
+from corank.core.errors import BundleError, ConfigError, CorankError, RequestError, StoreError, TrustError
 from corank.core.panics import panics_as_errors
 from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.ranking import CANARY, SHADOW, Role
+from corank.serving.funnel.ranking import CANARY, LIVE, SHADOW, Ranking, Role
 from corank.serving.funnel.request import Request
 from corank.serving.http.circuit_breaker import BAD, WINDOW, CircuitBreaker
 from corank.serving.http.serve_settings import CanaryShare
@@ -174,6 +174,10 @@ class CanaryAssignment(NamedTuple):
     """Whether it failed lately, and is tried again."""
 
 
+CountError = Callable[[str, Role, str], None]
+"""Counts a request that a version could not rank: the version, its role, and why: refused or failed."""
+
+
 class Rollout:
     """A canary and a shadow, each None if there is none."""
 
@@ -237,15 +241,51 @@ class Rollout:
         for one in self.candidates:
             one.refresh(warm, first)
 
-    def assign(self, request: Request) -> CanaryAssignment | None:
-        """Return the canary if it is to answer a request; report its result with `record`."""
+    def rank(
+        self, live: Sequence[Funnel], batch: Sequence[Ranking], count_error: CountError
+    ) -> list[Funnel | Exception]:
+        """Rank requests by the live version, and those of the canary's users by the canary, unless it fails.
+
+        Args:
+            live: the funnel of the live version for each request.
+            batch: requests of users, by whom they are assigned.
+            count_error: counts what the canary cannot rank.
+
+        Returns for each what ranked it, or what the live version raises.
+        """
+        assigned = [self._assign(one.request) for one in batch]
+        by_canary = _run([one and one.funnel for one in assigned], batch)
+        by_live = _run(
+            [
+                None if isinstance(one, Funnel) else funnel
+                for funnel, one in zip(live, by_canary, strict=True)
+            ],
+            batch,
+        )
+        outcomes: list[Funnel | Exception] = []
+        for ranking, canary, first, second in zip(batch, assigned, by_canary, by_live, strict=True):
+            if canary is not None:
+                refused = isinstance(first, RequestError)
+                # refused by both: not the canary is at fault
+                self._record(canary.is_probe, second is None or (isinstance(second, Exception) and refused))
+                if isinstance(second, Funnel):
+                    version = canary.funnel.manifest.model_version
+                    count_error(version, CANARY, "refused" if refused else "failed")
+            ranking.role = CANARY if second is None else LIVE
+            outcome = second or first
+            assert outcome is not None
+            outcomes.append(outcome)
+        return outcomes
+
+    def _assign(self, request: Request) -> CanaryAssignment | None:
+        """The canary if it is to answer a request."""
         funnel = None if self.canary is None else self.canary.funnel
         if funnel is None or self.share is None or not self.share.takes(request.user.get("id")):
             return None
         admitted = self.breaker.admit()
         return None if admitted == "skip" else CanaryAssignment(funnel, admitted == "probe")
 
-    def record(self, is_probe: bool, good: bool) -> None:
+    def _record(self, is_probe: bool, good: bool) -> None:
         """Count whether the canary answered. One that fails often answers nobody for a while."""
         was_open = self.breaker.is_open
         (self.breaker.record_probe if is_probe else self.breaker.record)(good)
@@ -265,3 +305,17 @@ class Rollout:
             if one["role"] == CANARY and self.share is not None:
                 one |= {"share": self.share.share, "failing": self.breaker.is_open}
         return states
+
+
+def _run(funnels: Sequence[Funnel | None], batch: Sequence[Ranking]) -> list[Funnel | Exception | None]:
+    """Run each request by its funnel, those of one at once: the funnel, or its error; None for one without."""
+    outcomes: list[Funnel | Exception | None] = [*funnels]
+    for funnel in {id(one): one for one in funnels if one is not None}.values():
+        numbers = [n for n, one in enumerate(funnels) if one is funnel]
+        try:
+            errors = funnel.run_many([batch[n] for n in numbers], bounded=True)
+        except Exception as error:  # a broken graph or a plug-in's stage may raise anything
+            errors = [error] * len(numbers)
+        for n, failed in zip(numbers, errors, strict=True):
+            outcomes[n] = failed or funnel
+    return outcomes

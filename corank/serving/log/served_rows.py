@@ -19,7 +19,7 @@ from corank.core.types import Longs
 from corank.serving.funnel.ranking import Ranking
 from corank.serving.log.log_format import ANSWERED, REQUEST, SERVED, TEXT, LogFormat, UnfitValueError
 
-OVERHEAD = 512
+OVERHEAD = 768
 """Bytes of a pending request besides its contents, about."""
 
 

@@ -32,7 +32,7 @@ metrics.shadow.labels("scored").inc()
 seen = []
 for live, seconds in [("a", 0), ("b", 1), ("b", KEEP_SECONDS), ("a", 1), ("c", 1), ("c", 2 * KEEP_SECONDS)]:
     now[0] += seconds
-    metrics.errors.labels(live, "live", "failed").inc()
+    metrics.count_error(live, "live", "failed")
     metrics.update_versions(live, Rollout())
     seen.append(held())
 print(*seen)

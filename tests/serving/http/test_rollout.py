@@ -255,7 +255,7 @@ def test_a_canary_that_fails_is_answered_for_by_the_live_version(
         canary = service.rollout.canary
         assert canary is not None and canary.funnel is not None
 
-        def fail(*_: object) -> None:
+        def fail(*_: object, bounded: bool) -> None:
             raise RuntimeError("broken")
 
         monkeypatch.setattr(circuit_breaker, "PAUSE_SECONDS", 3600.0)

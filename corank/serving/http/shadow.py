@@ -1,6 +1,6 @@
-"""Requests ranked by the version that their users get, and once more by the shadow.
+"""Answered requests, ranked once more by the shadow.
 
-The shadow ranks in idle time alone, on the thread of the event loop, one request at a time, when no request is
+It ranks in idle time alone, on the thread of the event loop, one request at a time, when no request is
 received, waits or is ranked. So a request that comes at the wrong moment waits for one ranking at most. What does not
 fit into the queue is dropped.
 """
@@ -8,67 +8,14 @@ fit into the queue is dropped.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
-from corank.core.errors import RequestError
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.ranking import CANARY, LIVE, SHADOW, Ranking
+from corank.serving.funnel.ranking import SHADOW, Ranking
 from corank.serving.http.prometheus import VersionMetrics
-from corank.serving.http.versions import Candidate, Rollout
+from corank.serving.http.versions import Candidate
 from corank.serving.log.request_log import RoleLogs
-
-
-def rank_by_version(
-    rollout: Rollout, metrics: VersionMetrics, live: Sequence[Funnel], batch: Sequence[Ranking]
-) -> list[Funnel | Exception]:
-    """Rank requests by the live version, and those of the canary's users by the canary. If it fails, the live one does.
-
-    Args:
-        rollout: the versions other than the live one.
-        metrics: counts what the canary cannot rank.
-        live: the funnel of the live version for each request.
-        batch: requests of users, by whom they are assigned.
-
-    Returns for each what ranked it, or what the live version raises.
-    """
-    assigned = [rollout.assign(one.request) for one in batch]
-    by_canary = _run([one and one.funnel for one in assigned], batch)
-    by_live = _run(
-        [None if isinstance(one, Funnel) else funnel for funnel, one in zip(live, by_canary, strict=True)],
-        batch,
-    )
-    outcomes: list[Funnel | Exception] = []
-    for ranking, assignment, first, second in zip(batch, assigned, by_canary, by_live, strict=True):
-        if assignment is not None:
-            refused = isinstance(first, RequestError)
-            # refused by both: not the canary is at fault
-            good = second is None or (isinstance(second, Exception) and refused)
-            rollout.record(assignment.is_probe, good)
-            if isinstance(second, Funnel):
-                version, why = assignment.funnel.manifest.model_version, "refused" if refused else "failed"
-                metrics.errors.labels(version, CANARY, why).inc()
-        ranking.role = CANARY if second is None else LIVE
-        outcome = second or first
-        assert outcome is not None
-        outcomes.append(outcome)
-    return outcomes
-
-
-def _run(funnels: Sequence[Funnel | None], batch: Sequence[Ranking]) -> list[Funnel | Exception | None]:
-    """Run each request by its funnel, those of one at once: the funnel, or its error; None for one without."""
-    outcomes: list[Funnel | Exception | None] = [*funnels]
-    for funnel in {id(one): one for one in funnels if one is not None}.values():
-        numbers = [n for n, one in enumerate(funnels) if one is funnel]
-        try:
-            errors = funnel.run_many([batch[n] for n in numbers], bounded=True)
-        except Exception as error:  # a broken graph or a plug-in's stage may raise anything
-            errors = [error] * len(numbers)
-        for n, failed in zip(numbers, errors, strict=True):
-            outcomes[n] = failed or funnel
-    return outcomes
-
 
 QUEUE, QUEUE_BYTES = 64, 4 << 20
 """Requests that may wait for the shadow, and bytes of their bodies."""
@@ -133,7 +80,7 @@ class ShadowQueue:
             ours = funnel.run(request)
         except Exception:
             # a broken graph or a plug-in's stage may raise anything: nobody waits for it
-            self._metrics.errors.labels(funnel.manifest.model_version, SHADOW, "failed").inc()
+            self._metrics.count_error(funnel.manifest.model_version, SHADOW, "failed")
             self._metrics.shadow.labels("failed").inc()
             return
         ours.role, ours.served_id, ours.done = SHADOW, one.served_id, time.perf_counter()
