@@ -13,11 +13,12 @@ from starlette.testclient import TestClient
 from corank.core.errors import RequestError
 from corank.serving.client import AsyncServiceClient
 from corank.serving.funnel.ranking import Ranking
-from corank.serving.funnel.request import ANSWER_FIELDS, MAX_CANDIDATES, Request
+from corank.serving.funnel.request import ANSWER_FIELDS, MAX_CANDIDATES, RankAnswer, Request
 from corank.serving.http.body import JSON_CODEC, MAX_BATCH, MAX_MSGPACK, MSGPACK, MSGPACK_CODEC
 from corank.serving.http.follower import Follower
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.worker import RankingService
+from corank.serving.log.log_format import ANSWERED
 from corank.serving.store.source import BundleSource
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
@@ -237,6 +238,21 @@ def test_an_answer_has_the_fields_that_are_asked_for(client: TestClient, case: C
         Request(user={}, fields=["score"])
     with pytest.raises(RequestError, match="fields: expected a list"):
         Request.parse({"user": {}, "fields": "ids"})
+
+
+def test_one_list_has_the_fields_that_are_chosen_answered_described_and_logged(
+    client: TestClient, case: Case
+) -> None:
+    fields = {*RankAnswer.__struct_fields__}
+    answer = client.post("/rank", json=case.request("test", 0) | {"fields": [*ANSWER_FIELDS]}).json()
+    assert fields - answer.keys() == {"warnings", "fallback", "served_id"}  # nothing to say
+    document = client.get("/openapi.json").json()
+    assert document["components"]["schemas"]["RankAnswer"]["properties"].keys() == fields
+    described = document["paths"]["/rank"]["post"]["responses"]["200"]["content"]["application/json"]
+    assert described == {"schema": {"$ref": "#/components/schemas/RankAnswer"}}
+    read = msgspec.convert(answer, RankAnswer)
+    assert (read.role, read.served_id, [item.id for item in read.items]) == ("live", None, read.ids)
+    assert {*ANSWERED.values()} <= fields
 
 
 # A query whose candidates follow
