@@ -181,7 +181,8 @@ class NumberLimits:
         given = set[str]().union(*rows)
         for side in sides:
             for column, (low, high) in self._limits.get(side, {}).items():
-                values: list[Any] = [row.get(column) for row in rows] if column in given else []
-                if clipped := [v for v in values if type(v) in (int, float) and not low <= v <= high]:
-                    name = f"{side}.{column}"
-                    found[name] = found.get(name, 0) + len(clipped)
+                for row in rows if column in given else ():
+                    value: Any = row.get(column)
+                    if type(value) in (int, float) and not low <= value <= high:
+                        name = f"{side}.{column}"
+                        found[name] = found.get(name, 0) + 1

@@ -156,14 +156,16 @@ class Ranking:
 
     def to_answer(self) -> dict[str, Any]:
         """The answer, of the fields that the request chooses: the items, and how they came about."""
-        request = self.request
-        chosen = DEFAULT_FIELDS if request.fields is None else {*request.fields}
-        if "scores" in chosen:
-            chosen |= {"items"}
-        elif request.trace and request.fields is None:
+        fields, chosen = self.request.fields, DEFAULT_FIELDS
+        if fields is not None:
+            chosen = frozenset([*fields, "items"] if "scores" in fields else fields)
+        elif self.request.trace:
             chosen |= {"trace"} if self.user is None else {"trace", "microseconds"}
-        answer = {name: getattr(self, name) for name in RankAnswer.__struct_fields__ if name in chosen}
-        return {name: value for name, value in answer.items() if value is not None}
+        return {
+            name: value
+            for name in RankAnswer.__struct_fields__
+            if name in chosen and (value := getattr(self, name)) is not None
+        }
 
     @property
     def model_version(self) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cache, partial
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, repeat
+from operator import contains
 from types import NoneType
 from typing import Any, Self
 
@@ -356,7 +357,8 @@ class RequestEncoder:
                 }
             )
             own = one.columns or _NOTHING * len(one.candidates)
-            one.missing += [f"cross.{c}" for c in self._cross_columns if False in [c in row for row in own]]
+            absent = [c for c in self._cross_columns if not all(map(contains, own, repeat(c)))]
+            one.missing += [f"cross.{c}" for c in absent]
             rows += own
         batch.given = {name: join_arrays([one[name] for one in given]) for name in self._value_columns}
         pieces = [slice(0, len(rows))]
