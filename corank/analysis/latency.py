@@ -27,12 +27,12 @@ from corank.core.lazy import lazy
 from corank.core.ragged import Rows
 from corank.core.types import Floats, Longs
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.derived_columns import encode_features, plan_features
 from corank.data.packed.history import attribute_codes
 from corank.evaluation.predictions import Calibrators
 from corank.features.encoders import split_record
 from corank.features.input_layout import TableSet, embed_rows
 from corank.features.operands import OperandRows
+from corank.features.row_encoder import RowEncoder
 from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
 from corank.models.settings.stage import StageSettings
 from corank.serving.funnel.ranking import Ranking
@@ -141,8 +141,7 @@ class _OnlineRequest:
             return
         sides = OperandRows.alone(schema, "query", received.operands)
         size = np.array([len(received.positions)])
-        plan = plan_features(receiver.encoders, "query", [name])
-        encode_features(plan, sides, receiver.priors, received.times, size)
+        RowEncoder(receiver.encoders, "query", [name]).derive(sides, receiver.priors, received.times, size)
 
     def _given(self, name: str, n: int) -> list[Any]:
         """Raw values of a feature's column in the request."""

@@ -30,8 +30,9 @@ from corank.data.validate import check_rows, drop_unusable_rows, label_checks, w
 from corank.data.versioned_tables import read_versions
 from corank.features.encoders import Encoders
 from corank.features.log_schema import ITEM, ROW, TIME, USER, DataSettings, read_labels, user_column
-from corank.features.operands import OperandNames, OperandRows, Operands
+from corank.features.operands import OperandNames, OperandRows
 from corank.features.priors import CountedFeature
+from corank.features.row_encoder import RowEncoder
 from corank.features.schema import Schema
 
 
@@ -224,13 +225,13 @@ class NewerReader:
         """Make the operands that priors count by; `own` gives features of the query that are of the rows: (C)."""
         users = self._read_users(rows, query)
 
-        def column(name: str) -> pl.Series:
-            values = users[user_column(name)] if user_column(name) in users.columns else own(name)
-            # for its errors: values of another type would be counted, but never matched
-            self.encoders.encode(name, values)
-            return values
-
-        requests = Operands.of(self.encoders, query, column, len(rows))
+        encoder = RowEncoder(self.encoders, "query", query.names)
+        columns = {
+            column: users[user_column(name)] if user_column(name) in users.columns else own(name)
+            for name, column in encoder.columns.items()
+        }
+        # features are encoded for their errors: values of another type would be counted, but never matched
+        _, requests = encoder.encode(columns, len(rows))
         record = self.records.ids.find(rows[ITEM])
         if unknown := rows[ITEM].gather(np.flatnonzero(record < 0)).n_unique():
             self.report(

@@ -31,11 +31,11 @@ from corank.core.subnormal import flush_subnormals
 from corank.core.time import NEVER
 from corank.core.types import Floats, Index, Longs, Mask, Numbers
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.derived_columns import derive_features, encode_columns
 from corank.features.encoders import Encoders, assemble_rows, split_record, split_rows
 from corank.features.encoding import Encoded
 from corank.features.operands import OperandNames, OperandRows, Operands
 from corank.features.priors import PriorSnapshots
+from corank.features.row_encoder import RowEncoder
 from corank.features.scale import to_numbers
 from corank.features.schema import RECORD_PLACEMENTS
 
@@ -147,23 +147,16 @@ class ItemRecords:
         schema = encoders.schema
         if not frame[key].is_sorted():
             frame = frame[frame[key].arg_sort()]
-        absent = pl.Series([None] * len(frame), dtype=pl.Null)
-
-        def column(name: str) -> pl.Series:
-            return frame[name] if name in frame.columns else absent
-
-        operands = Operands.of(
-            encoders, OperandNames.of(schema, "item"), lambda n: column(schema.column(n)), len(frame)
-        )
+        absent, held = pl.Series([None] * len(frame), dtype=pl.Null), frame.to_dict()
         with name_rows(lambda row: f"{key}={frame[key][row]!r}"):
-            features = encoders.encode_frame("item", frame)
+            features, operands = RowEncoder(encoders, "item").encode(held, len(frame))
         vectors = {name: values for name, values in features.items() if isinstance(values, Vectors)}
         features |= _derive(encoders, priors, operands.with_named_vectors(vectors))
         return cls(
             Keys(frame[key]),
             assemble_rows(schema.record_features, features, len(frame)),
             operands,
-            {name: _to_floats(column(name), name) for name in columns},
+            {name: _to_floats(held.get(name, absent), name) for name in columns},
         )
 
     @classmethod
@@ -299,11 +292,10 @@ def _derive(
     encoders: Encoders, priors: PriorSnapshots, operands: Operands, times: Longs | None = None
 ) -> dict[str, Encoded]:
     """Compute the derived features of items, at the priors' snapshots or at times, (N,), and encode them."""
-    schema, features = encoders.schema, dict[str, Encoded]()
-    sides = OperandRows.alone(schema, "item", operands)
+    sides, features = OperandRows.alone(encoders.schema, "item", operands), dict[str, Encoded]()
     at = np.full(operands.count, NEVER) if times is None else times
     for placement in RECORD_PLACEMENTS:
-        features |= encode_columns(encoders, derive_features(schema, placement, sides, priors, at))
+        features |= RowEncoder(encoders, placement).derive(sides, priors, at)
     return features
 
 

@@ -29,6 +29,11 @@ class VersionedRows:
     frame: pl.DataFrame
     """Columns ID, FROM and those of the features: (N)."""
 
+    def columns(self, key: str) -> dict[str, pl.Series]:
+        """The features' columns, and the ids as the column `key`: (N,)."""
+        columns = self.frame.to_dict()
+        return columns | {key: columns[ID]}
+
     @classmethod
     def complete(cls, frame: pl.DataFrame, wanted: pl.Series) -> Self:
         """Sort rows, and add one of missing features from NEVER on to each id, wanted or not, without one."""

@@ -17,7 +17,7 @@ from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.subnormal import flush_subnormals
 from corank.core.types import Doubles, Hashes, Ints, Longs
 from corank.features.encoding import Column, Encoded, Encoder, Hash, RowFeatures, Vocabulary
-from corank.features.schema import Placement, Schema
+from corank.features.schema import Schema
 
 FILE = "encoders.json"
 """The file that names the encoder of each feature."""
@@ -113,15 +113,6 @@ class Encoders:
     def encode_derived(self, name: str, values: Hashes | Doubles) -> Column:
         """Encode the values of a derived feature: hashes (0 for missing) or numbers (NaN)."""
         return self.schema.derived()[name].encode(self.fitted.get(name), values)
-
-    def encode_frame(self, placement: Placement, frame: pl.DataFrame) -> dict[str, Encoded]:
-        """The placement's features of columns, from those that the schema names; an absent one is all missing."""
-        absent = pl.Series([None] * len(frame), dtype=pl.Null)
-        features = {}
-        for name in self.schema.columns(placement):
-            column = self.schema.column(name)
-            features[name] = self.encode(name, frame[column] if column in frame.columns else absent)
-        return features
 
     def save(self, folder: Path) -> None:
         """Write `encoders.json`, and the values of each vocabulary."""

@@ -35,6 +35,11 @@ Encoded = Column | Ragged | Vectors
 """A column, N lists of codes, or N vectors."""
 
 
+def take_encoded(encoded: Encoded, index: NDArray[np.integer]) -> Encoded:
+    """Select encoded rows by position."""
+    return encoded.take(index) if isinstance(encoded, Ragged | Vectors) else encoded[index]
+
+
 @dataclass(frozen=True)
 class RowFeatures:
     """The features of one placement, in the order of the encoded arrays."""

@@ -19,6 +19,7 @@ from corank.features.kinds.bucket import BucketFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature, split
 from corank.features.kinds.number import NumberFeature
+from corank.features.row_encoder import RowEncoder
 from corank.features.scale import Bucket, Scale, to_numbers
 from corank.features.schema import Schema
 from corank.features.training_values import fit_codes
@@ -182,13 +183,13 @@ def test_saved_encoders_encode_the_same(tmp_path: Path) -> None:
     assert loaded.sizes == ENCODERS.sizes == {"user": 4, "age": 6, "words": 4, "query": 102, "item": 5}
     assert {path.suffix for path in (tmp_path / "encoders").iterdir()} == {".json", ".npy"}
     columns = {
-        "user": ["bob", None],
-        "age": [30, 99],
-        "words": ["red", "x"],
-        "query": ["q", "r"],
-        "hour_of_day": [3, 4],
+        "user": pl.Series(["bob", None]),
+        "age": pl.Series([30, 99]),
+        "words": pl.Series(["red", "x"]),
+        "query": pl.Series(["q", "r"]),
+        "hour_of_day": pl.Series([3, 4]),
     }
-    first, second = (e.encode_frame("query", pl.DataFrame(columns)) for e in (ENCODERS, loaded))
+    first, second = (RowEncoder(e, "query").encode(columns, 2).features for e in (ENCODERS, loaded))
     assert first.keys() == second.keys()
     for one, other in zip(first.values(), second.values(), strict=True):
         if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):

@@ -28,7 +28,8 @@ from corank.features.history_events import EventParts, Events
 from corank.features.log_schema import FROM, ID, ROW, DataSettings
 from corank.features.operands import OperandNames, Operands
 from corank.features.priors import PriorCounts, PriorSnapshots
-from corank.features.schema import Schema
+from corank.features.row_encoder import RowEncoder
+from corank.features.schema import PLACEMENTS, Placement, Schema
 
 OpenShards = Callable[[str, Callable[[Path], Shard]], Sequence[Shard]]
 """Opens a split's shards with a function that opens one."""
@@ -225,6 +226,11 @@ class PackedDataset:
     def read_encoders(self) -> bytes:
         """Read names and bytes of the encoders' files."""
         return read_encoder_files(self.folder / ENCODERS)
+
+    @cached_property
+    def row_encoders(self) -> Mapping[Placement, RowEncoder]:
+        """The encoder of rows of each placement."""
+        return {placement: RowEncoder(self.encoders, placement) for placement in PLACEMENTS}
 
     @cached_property
     def users(self) -> pl.Series:

@@ -22,7 +22,6 @@ from corank.core.ragged import Rows
 from corank.core.time import NEVER
 from corank.core.types import Doubles, Hashes, Longs, Mask
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.derived_columns import Derived, derive_features
 from corank.data.packed.history import request_operands
 from corank.data.packed.manifest import PackManifest, ShardCount
 from corank.data.packed.shard import scalar_features
@@ -37,7 +36,8 @@ from corank.data.tables import Table
 from corank.engine.base import SentByFields
 from corank.features.encoders import Encoders, assemble_rows, hashes_to_series, split_rows
 from corank.features.log_schema import TIME, DataSettings
-from corank.features.operands import OperandNames, OperandRows, Operands
+from corank.features.operands import OperandRows, Operands
+from corank.features.row_encoder import Derived
 from corank.features.schema import CANDIDATE_PLACEMENTS, PLACEMENTS, Placement
 
 _TRAINING = "@training"
@@ -121,23 +121,21 @@ class DeriveValues(SentByFields):
         if not name:
             self._write_items()
             return
-        packed, schema = self.packed, self.packed.schema
+        packed, schema, encoders = self.packed, self.packed.schema, self.packed.row_encoders
         names = [shard.name for shard in self.manifest.splits[split]]
         shard = packed.splits[split][names.index(name)]
         requests = np.arange(len(shard))
         operands = request_operands(packed, shard, requests)
         alone = OperandRows.alone(schema, "query", operands)
-        values = derive_features(
-            schema, "query", alone, packed.priors, shard.time, sizes=np.diff(shard.request_start)
-        )
+        values = encoders["query"].values(alone, packed.priors, shard.time, np.diff(shard.request_start))
         self._write(RowGroup("query", split, name), values, np.full(len(shard), split == "train"), shard.time)
         request_of = np.repeat(requests, np.diff(shard.request_start))
-        wanted, folder = OperandNames.of(schema, "cross"), logged_operands(self.tables.spill, split, name)
-        logged = Operands.load(folder, wanted, len(request_of))
+        folder = logged_operands(self.tables.spill, split, name)
+        logged = Operands.load(folder, encoders["cross"].operands, len(request_of))
         pairs = OperandRows.pairs(schema, operands, packed.item_operands, request_of, shard.item, logged)
         times = shard.time[request_of]
         for placement in CANDIDATE_PLACEMENTS:
-            values = derive_features(schema, placement, pairs, packed.priors, times)
+            values = encoders[placement].values(pairs, packed.priors, times)
             training = np.full(len(times), split == "train")
             self._write(RowGroup(placement, split, name), values, training, times)
 
@@ -145,7 +143,7 @@ class DeriveValues(SentByFields):
         packed = self.packed
         begin = packed.item_keys["valid_from"].to_numpy()
         sides = OperandRows.alone(packed.schema, "item", packed.item_operands)
-        values = derive_features(packed.schema, "item", sides, packed.priors, begin)
+        values = packed.row_encoders["item"].values(sides, packed.priors, begin)
         self._write(RowGroup("item"), values, begin < packed.data.training_end(), begin)
 
     def _write(self, group: RowGroup, values: Derived, training: Mask, times: Longs) -> None:

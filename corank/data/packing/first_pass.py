@@ -26,9 +26,9 @@ from corank.data.packing.workspace import PackWorkspace
 from corank.data.point_in_time import VersionedRows
 from corank.engine.base import Engine, SentByFields
 from corank.features.encoders import Encoders, assemble_rows
-from corank.features.encoding import Encoded
 from corank.features.log_schema import FROM, ID
 from corank.features.operands import OperandNames, Operands
+from corank.features.row_encoder import EncodedColumns, RowEncoder
 from corank.features.schema import Schema, events_table
 
 _ENCODERS, _USERS = "encoders", "users.arrow"
@@ -130,9 +130,8 @@ def _fit_encoders(inputs: PackSources, spill: Path, engine: Engine) -> FittedFea
 def _write_items(inputs: PackSources, folder: Path, encoders: Encoders, items: VersionedRows) -> None:
     """Write a row for every version of an item."""
     key, schema = inputs.data.item, inputs.schema
-    names = [name for name, source in inputs.sources.items() if source == "items"]
-    columns = encode_rows(encoders, names, items, key)
-    rows = assemble_rows(row_features(schema, "item", derived=False), columns, len(items.frame))
+    read = encode_versions(RowEncoder(encoders, "item"), items, key)
+    rows = assemble_rows(row_features(schema, "item", derived=False), read.features, len(items.frame))
     write_arrays(folder, {"ids": rows.ids, "numbers": rows.numbers})
     for n, values in enumerate(rows.lists):
         write_shared(folder, n, values)
@@ -140,24 +139,10 @@ def _write_items(inputs: PackSources, folder: Path, encoders: Encoders, items: V
     write_frame(folder / "keys.arrow", items.frame.select(item=ID, valid_from=FROM))
     for name in inputs.item_columns:
         write_array(folder / f"column.{name}.npy", items.frame[name].cast(pl.Float32).to_numpy())
-    wanted = OperandNames.of(schema, "item")
-    row_operands(encoders, wanted, items, key).save(folder / "operands")
+    read.operands.save(folder / "operands")
 
 
-def encode_rows(
-    encoders: Encoders, names: list[str], versions: VersionedRows, key: str
-) -> dict[str, Encoded]:
-    """Encode features of all rows of items or users; `key` is the column of the id."""
+def encode_versions(encoder: RowEncoder, versions: VersionedRows, key: str) -> EncodedColumns:
+    """Encode the columns of all rows of items or users; `key` is that of the id. Raises DataError."""
     with name_rows(lambda row: f"{key}={versions.frame[ID][row]!r}"):
-        return {name: encoders.encode(name, _values(encoders.schema, name, versions, key)) for name in names}
-
-
-def row_operands(encoders: Encoders, wanted: OperandNames, versions: VersionedRows, key: str) -> Operands:
-    """Make the operands of all rows of items or users; `key` is the column of the id."""
-    count = len(versions.frame)
-    return Operands.of(encoders, wanted, lambda name: _values(encoders.schema, name, versions, key), count)
-
-
-def _values(schema: Schema, name: str, versions: VersionedRows, key: str) -> pl.Series:
-    column = schema.column(name)
-    return versions.frame[ID if column == key else column]
+        return encoder.encode(versions.columns(key), len(versions.frame))

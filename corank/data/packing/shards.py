@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from corank.core.arrays import write_arrays, write_frame, write_ragged, write_rows
 from corank.core.errors import name_rows
-from corank.core.ragged import Ragged, Rows, Vectors, concat_ranges
+from corank.core.ragged import Ragged, Rows, concat_ranges
 from corank.core.time import NEVER
 from corank.core.types import Ints, Longs
 from corank.data.log_rows import (
@@ -31,9 +31,9 @@ from corank.data.log_rows import (
     truth_columns,
 )
 from corank.data.packed.manifest import ShardCount
-from corank.data.packed.shard import row_features, scalar_features
+from corank.data.packed.shard import scalar_features
 from corank.data.packing.event_pieces import write_lists
-from corank.data.packing.first_pass import PackedTables, encode_rows, row_operands
+from corank.data.packing.first_pass import PackedTables, encode_versions
 from corank.data.packing.grouping import GroupedRequests
 from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import (
@@ -47,7 +47,7 @@ from corank.data.packing.workspace import (
 from corank.data.tables import Table, cut_table
 from corank.engine.base import SentByFields
 from corank.features.encoders import assemble_rows
-from corank.features.encoding import Encoded, RowFeatures
+from corank.features.encoding import Encoded, RowFeatures, take_encoded
 from corank.features.log_schema import (
     ITEM,
     ROW,
@@ -61,8 +61,9 @@ from corank.features.log_schema import (
     score_column,
     value_column,
 )
-from corank.features.operands import OperandNames, OperandRows, Operands
-from corank.features.schema import Placement, Schema, plain_columns
+from corank.features.operands import OperandRows, Operands
+from corank.features.row_encoder import EncodedColumns, RowEncoder
+from corank.features.schema import Placement, Schema
 
 
 @dataclass(frozen=True)
@@ -103,21 +104,25 @@ class PackPartition(SentByFields):
         return self.inputs.schema
 
     @cached_property
-    def _user_names(self) -> list[str]:
-        return [n for n in plain_columns(self._schema, "query") if self.inputs.sources[n] == "users"]
+    def _cross_encoder(self) -> RowEncoder:
+        return RowEncoder(self.tables.encoders, "cross")
 
     @cached_property
-    def _user_features(self) -> dict[str, Encoded]:
-        return encode_rows(self.tables.encoders, self._user_names, self.tables.users, self.inputs.data.user)
+    def _query_encoder(self) -> RowEncoder:
+        return RowEncoder(self.tables.encoders, "query")
 
     @cached_property
-    def _wanted(self) -> OperandNames:
-        return OperandNames.of(self._schema, "query")
+    def _logged_encoder(self) -> RowEncoder:
+        """Of what requests have in the log."""
+        names = [n for n in self._query_encoder.columns if self.inputs.sources[n] != "users"]
+        return RowEncoder(self.tables.encoders, "query", names)
 
     @cached_property
-    def _user_operands(self) -> Operands:
-        wanted = self._wanted.among(self._user_names)
-        return row_operands(self.tables.encoders, wanted, self.tables.users, self.inputs.data.user)
+    def _users(self) -> EncodedColumns:
+        """What all users have in their table."""
+        names = [n for n in self._query_encoder.columns if self.inputs.sources[n] == "users"]
+        encoder = RowEncoder(self.tables.encoders, "query", names)
+        return encode_versions(encoder, self.tables.users, self.inputs.data.user)
 
     def _write(
         self, name: str, requests: GroupedRequests, truth: pl.DataFrame | None
@@ -136,11 +141,11 @@ class PackPartition(SentByFields):
         candidates = self._candidates(requests.rows, labels)
         if truth is not None:
             candidates |= {f"truth.{n}": p for n, p in find_truth(requests.rows, truth, data).items()}
-        cross, cross_lists = self._cross(requests.rows)
+        pairs, logged = self._encode(self._cross_encoder, requests.rows)
+        cross, cross_lists = _assemble(self._schema, "cross", pairs, len(requests.rows))
         users = tables.users.ids.find(first_rows[USER]).astype(np.int32)
-        query, lists = self._query(first_rows, time)
-        operands = self._operands(first_rows, time)
-        logged = self._column_operands(OperandNames.of(self._schema, "cross"), requests.rows)
+        features, operands = self._encode_requests(first_rows, time)
+        query, lists = _assemble(self._schema, "query", features, len(first_rows))
         keys = first_rows.select(pl.col(c).alias(name) for name, c in request_columns(data).items())
         self._write_events(name, requests, labels, users)
         owners = write_lists(self.inputs, tables, name, first_rows)
@@ -161,7 +166,7 @@ class PackPartition(SentByFields):
                 write_rows(folder / "cross", cross.take(here))
                 for n, values in cross_lists.items():
                     write_ragged(folder / "cross", n, values.take(here))
-                if self._wanted:
+                if self._query_encoder.operands:
                     operands.take(index).save(folder / "query" / "operands")
                 with write_beside(logged_operands(tables.spill, split, name)) as spilt:
                     logged.take(here).save(spilt)
@@ -189,40 +194,18 @@ class PackPartition(SentByFields):
                 arrays[f"column.{name}"] = rows[value_column(name)].to_numpy()
         return arrays | read_single_columns(rows, data)
 
-    def _cross(self, rows: pl.DataFrame) -> tuple[Rows, dict[int, Ragged]]:
-        """Encode the candidates' logged crosses: rows without lists, and the lists by position: (C)."""
-        columns = {
-            name: self._encode(name, rows) for name in row_features(self._schema, "cross", derived=False)
-        }
-        return _assemble(self._schema, "cross", columns, len(rows))
-
-    def _query(self, first_rows: pl.DataFrame, time: Longs) -> tuple[Rows, dict[int, Ragged]]:
-        """Encode the requests' features: rows without lists, and the lists by position, histories left out: (R)."""
-        row = self.tables.users.find(first_rows[USER], time)
-        columns: dict[str, Encoded] = {}
-        for name in plain_columns(self._schema, "query"):
-            if name in self._user_features:
-                feature = self._user_features[name]
-                columns[name] = feature.take(row) if isinstance(feature, Ragged | Vectors) else feature[row]
-            else:
-                columns[name] = self._encode(name, first_rows)
-        return _assemble(self._schema, "query", columns, len(first_rows))
-
-    def _encode(self, name: str, rows: pl.DataFrame) -> Encoded:
+    def _encode(self, encoder: RowEncoder, rows: pl.DataFrame) -> EncodedColumns:
+        """Encode what rows have in the log. Raises DataError, which names the request."""
         with name_rows(lambda row: describe_request(rows, row, self.inputs.data)):
-            return self.tables.encoders.encode(name, rows[self._schema.column(name)])
+            return encoder.encode(rows.to_dict(), len(rows))
 
-    def _operands(self, first_rows: pl.DataFrame, time: Longs) -> Operands:
-        """Make the operands of the requests, histories left out: (R)."""
-        here = [name for name in self._wanted.names if name not in self._user_names]
-        logged = self._column_operands(self._wanted.among(here), first_rows)
-        user = self._user_operands.take(self.tables.users.find(first_rows[USER], time))
-        return logged.merge(user).reorder(self._wanted)
-
-    def _column_operands(self, wanted: OperandNames, rows: pl.DataFrame) -> Operands:
-        """Make the operands that are read from columns of the log."""
-        column = self._schema.column
-        return Operands.of(self.tables.encoders, wanted, lambda name: rows[column(name)], len(rows))
+    def _encode_requests(self, first_rows: pl.DataFrame, time: Longs) -> EncodedColumns:
+        """Encode what requests have in the log, and their users in their table at the time; histories left out: (R)."""
+        features, operands = self._encode(self._logged_encoder, first_rows)
+        users, row = self._users, self.tables.users.find(first_rows[USER], time)
+        features |= {name: take_encoded(feature, row) for name, feature in users.features.items()}
+        joined = operands.merge(users.operands.take(row))
+        return EncodedColumns(features, joined.reorder(self._query_encoder.operands))
 
     def _write_events(self, shard: str, requests: GroupedRequests, labels: Labels, users: Ints) -> None:
         """Write the events of each kind of history, to be sorted when all shards are written."""

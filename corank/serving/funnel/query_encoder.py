@@ -21,13 +21,13 @@ from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows, Vectors, concat_vectors
 from corank.core.subnormal import flush_subnormals
 from corank.core.types import Longs
-from corank.data.packed.derived_columns import encode_features, plan_features
 from corank.features.encoders import Encoders
 from corank.features.encoding import Column
 from corank.features.feature_kind import EventAge
-from corank.features.operands import OperandNames, OperandRows, Operands
+from corank.features.operands import OperandRows, Operands
 from corank.features.priors import PriorSnapshots
-from corank.features.schema import Schema, plain_columns
+from corank.features.row_encoder import RowEncoder
+from corank.features.schema import Schema
 from corank.serving.funnel.ranking import EncodedValue, Ranking
 from corank.serving.funnel.request import Request, refuse_unknown_column, to_series
 from corank.serving.funnel.request_history import HistoryEncoder
@@ -49,15 +49,11 @@ LISTED = {int, str, NoneType}
 class QueryValues:
     """Encodes values of the query features of one bundle. Safe to share between threads."""
 
-    def __init__(self, encoders: Encoders, columns: Mapping[str, str], wanted: OperandNames) -> None:
-        """
-        Args:
-            encoders: of the bundle.
-            columns: of the features, by name.
-            wanted: those that derived features take.
-        """
-        self._encoders, self._columns = encoders, columns
-        self._wanted = {name: wanted.among([name]) for name in columns}
+    def __init__(self, encoder: RowEncoder) -> None:
+        """`encoder` is that of the query's rows."""
+        self._columns, encoders = encoder.columns, encoder.encoders
+        self._encoders = {name: RowEncoder(encoders, "query", (name,)) for name in self._columns}
+        self._coded = frozenset(n for n in self._columns if encoders.schema.features[n].storage == "id")
         self._single = lru_cache(maxsize=CACHED_VALUES, typed=True)(self._encode)
         self._lists = lru_cache(maxsize=CACHED_LISTS)(self._encode_list)
 
@@ -82,11 +78,11 @@ class QueryValues:
 
     def _encode(self, name: str, value: Any) -> EncodedValue:
         """Encode a value by the code that packing uses, as a column of one row."""
-        values, encoders = to_series(self._columns[name], [value], "request"), self._encoders
-        row: Any = encoders.encode(name, values)
+        column = self._columns[name]
+        features, taken = self._encoders[name].encode({column: to_series(column, [value], "request")}, 1)
+        row: Any = features[name]
         if isinstance(row, np.ndarray):
-            row = int(row[0]) if encoders.schema.features[name].storage == "id" else row.ravel()
-        taken = Operands.of(encoders, self._wanted[name], lambda _: values, 1)
+            row = int(row[0]) if name in self._coded else row.ravel()
         key, number = taken.keys.get(name), taken.numbers.get(name)
         return EncodedValue(
             row,
@@ -110,9 +106,9 @@ class QueryEncoder:
         self, manifest: BundleManifest, encoders: Encoders, priors: PriorSnapshots, histories: HistoryEncoder
     ) -> None:
         self.schema: Schema = encoders.schema
-        self._encoders, self._priors, self.histories = encoders, priors, histories
-        self._derived = plan_features(encoders, "query")
-        self.counts_candidates = any(feature.counts_candidates for _, feature, _ in self._derived)
+        self._priors, self.histories = priors, histories
+        self._rows = RowEncoder(encoders, "query")
+        self.counts_candidates = any(feature.counts_candidates for feature, _ in self._rows.derived.values())
         """Whether a feature of the query needs the number of candidates."""
         self._user_column, self._user_ids = manifest.user, manifest.user_ids
         columns, identity = (
@@ -123,18 +119,15 @@ class QueryEncoder:
             "user": frozenset(identity.union(columns.user, columns.histories)),
             "context": frozenset(columns.context),
         }
-        self.columns = {name: self.schema.column(name) for name in plain_columns(self.schema, "query")}
+        self.columns = self._rows.columns
         """The column of each feature of one."""
-        self._plan(OperandNames.of(self.schema, "query").among(self.columns))
+        self._values = QueryValues(self._rows)
+        self._plan()
 
-    def _plan(self, wanted: OperandNames) -> None:
+    def _plan(self) -> None:
         """Say where the value of each feature of a column goes, of rows and of operands."""
-        placed, number_of = (
-            self.schema.row_features("query"),
-            {name: n for n, name in enumerate(self.columns)},
-        )
-        self._values = QueryValues(self._encoders, self.columns, wanted)
-        self._placed = placed
+        placed, wanted = self._rows.placed, self._rows.operands
+        number_of = {name: n for n, name in enumerate(self.columns)}
         self._ids = [(at, number_of[name]) for at, name in enumerate(placed.ids) if name in number_of]
         self._numbers = [(at, number_of[n]) for n, at in placed.numbers_at.items() if n in number_of]
         self._lists = [number_of.get(name) for name in placed.lists]
@@ -209,10 +202,10 @@ class QueryEncoder:
         gathered = self.histories.gather(items, histories, positions) if self.histories.needs_items else None
         operands = self._join_operands(parts, *self.histories.operands(gathered, histories))
         derived: Mapping[str, Column] = {}
-        if self._derived:
+        if self._rows.derived:
             sides = OperandRows.alone(self.schema, "query", operands)
             times, sizes = np.array([part.time for part in parts]), np.array(candidates)
-            derived = encode_features(self._derived, sides, self._priors, times, sizes)
+            derived = self._rows.derive(sides, self._priors, times, sizes)
         rows = self._assemble(parts, derived, self.histories.codes(histories))
         return self.histories.complete(rows, gathered), operands
 
@@ -220,7 +213,7 @@ class QueryEncoder:
         self, parts: Sequence[Ranking], derived: Mapping[str, Column], codes: Mapping[str, Ragged]
     ) -> Rows:
         """Put values, derived features and the codes of histories together as R rows."""
-        placed, values = self._placed, [part.values for part in parts]
+        placed, values = self._rows.placed, [part.values for part in parts]
         ids = np.empty((len(parts), len(placed.ids)), dtype=np.int32)
         numbers = np.empty((len(parts), placed.width), dtype=np.float32)
         for r, of in enumerate(values):

@@ -6,7 +6,7 @@ Letters: R requests · n candidates of all of them · E events of a history of a
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from itertools import accumulate, pairwise, repeat
 from operator import contains
 from types import NoneType
@@ -19,19 +19,15 @@ from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, RequestError
-from corank.core.ragged import Ragged, Rows, Vectors
+from corank.core.ragged import Rows
 from corank.core.stored_matrix import StoredMatrix
 from corank.core.types import Floats, Longs
-from corank.data.packed.derived_columns import Plan, encode_features, plan_features
-from corank.features.encoders import Encoders, assemble_rows
-from corank.features.encoding import (
-    Column,
-    Encoded,
-    to_identifiers,
-)
+from corank.features.encoders import Encoders
+from corank.features.encoding import Column, Encoded, take_encoded, to_identifiers
 from corank.features.feature_kind import Side
-from corank.features.operands import OperandNames, OperandRows, Operands
+from corank.features.operands import OperandRows, Operands
 from corank.features.priors import PriorSnapshots
+from corank.features.row_encoder import EncodedColumns, RowEncoder
 from corank.features.schema import Schema
 from corank.serving.funnel.candidates import (
     FilterEncoder,
@@ -149,13 +145,12 @@ class RequestEncoder:
         self.filters = FilterEncoder(encoders)
         columns = manifest.request_columns
         self._value_columns, self._cross_columns = columns.values, sorted(columns.cross)
-        crosses = self.schema.derived("cross")
-        self._logged = OperandNames.of(self.schema, "cross", crosses.values())
+        self._cross, crosses = RowEncoder(encoders, "cross"), self.schema.derived("cross")
         self._comparing = frozenset(name for name, feature in crosses.items() if feature.compares_candidates)
         self._late_crosses = frozenset(crosses.keys() - self._comparing)
-        self._plan = cache(partial(_plan_crosses, encoders))
+        self._plan = cache(self._plan_crosses)
         self._histories = tuple(self.schema.histories())
-        self._cross_row, self._item_row = self.schema.row_features("cross"), self.schema.row_features("item")
+        self._item_row = self.schema.row_features("item")
         self.item_columns = frozenset(columns.item)
         self._allowed_columns = self.item_columns.union(columns.cross, columns.values)
 
@@ -341,10 +336,10 @@ class RequestEncoder:
 
     def cross(self, batch: EncodedBatch, alive: Longs) -> Rows:
         """The crosses of the candidates `alive`: those encoded with the requests, and the others, derived."""
-        columns = {name: _take(column, alive) for name, column in batch.crosses.items()}
+        columns = {name: take_encoded(column, alive) for name, column in batch.crosses.items()}
         if self._late_crosses:
             columns |= self.derive(batch, alive, self._late_crosses)
-        return assemble_rows(self._cross_row, columns, len(alive))
+        return self._cross.rows(columns, len(alive))
 
     def _add_given(self, batch: EncodedBatch) -> None:
         """Add what came with the candidates, and crosses that compare all, before stages drop some."""
@@ -364,14 +359,13 @@ class RequestEncoder:
         pieces = [slice(0, len(rows))]
         if len(batch.requests) > 1 and not self._is_even(rows):
             pieces = [slice(a, b) for a, b in pairwise(batch.start)]
-        if self._cross_columns:
-            crosses = [self._encode_crosses(rows[piece]) for piece in pieces]
-            batch.crosses = {name: _join([one[name] for one in crosses]) for name in crosses[0]}
+        if not (self._cross_columns or self._comparing):
+            return
+        crosses, logged = zip(*(self._encode_crosses(rows[piece]) for piece in pieces), strict=True)
+        batch.crosses = {name: _join([one[name] for one in crosses]) for name in crosses[0]}
         if self._comparing:
-            logged = [self._read_logged(rows[piece]) for piece in pieces]
-            batch.crosses |= self.derive(
-                batch, batch.everyone, self._comparing, logged[0].concat(*logged[1:])
-            )
+            first, *others = logged
+            batch.crosses |= self.derive(batch, batch.everyone, self._comparing, first.concat(*others))
 
     def _is_even(self, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Whether the values of each logged column are of one type, so that they can be read as one column.
@@ -384,26 +378,22 @@ class RequestEncoder:
                 return False
         return True
 
-    def _read_logged(self, rows: Sequence[Mapping[str, Any]]) -> Operands:
-        """What crosses that compare candidates take of logged columns."""
-
-        def read(name: str) -> pl.Series:
-            column = self.schema.column(name)
-            return to_series(column, [row.get(column) for row in rows], "candidates")
-
-        return Operands.of(self.encoders, self._logged, read, len(rows))
-
     def derive(
         self, batch: EncodedBatch, alive: Longs, names: frozenset[str], logged: Operands | None = None
     ) -> dict[str, Column]:
         """Some derived crosses of the candidates `alive`, encoded."""
-        plan, taken = self._plan(names)
+        encoder, taken = self._plan(names)
         positions, request_of = batch.positions.take(alive), batch.request_of.take(alive)
         items = batch.items.operands(positions, taken)
         if self._item_row.vectors:
             items = items.with_vectors(self._item_row, batch.items.rows(positions))
         sides = OperandRows.pairs(self.schema, batch.operands, items, request_of, None, logged)
-        return encode_features(plan, sides, self.priors, batch.times.take(request_of))
+        return encoder.derive(sides, self.priors, batch.times.take(request_of))
+
+    def _plan_crosses(self, names: frozenset[str]) -> tuple[RowEncoder, frozenset[str]]:
+        """The encoder of some derived crosses, and the operands that they take of items."""
+        encoder = RowEncoder(self.encoders, "cross", names)
+        return encoder, encoder.taken_of("item")
 
     def encode_items(self, ids: list[Any], columns: list[dict[str, Any]]) -> ItemLayer:
         """Encode items of the given columns, each once, as a catalogue layer. Raises RequestError."""
@@ -465,20 +455,13 @@ class RequestEncoder:
         positions[new] += items.bounds[-1]
         return items.with_layer(described.layers[0]), positions
 
-    def _encode_crosses(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Encoded]:
+    def _encode_crosses(self, rows: Sequence[Mapping[str, Any]]) -> EncodedColumns:
         """The logged crosses of some candidates."""
-        series = [to_series(c, [row.get(c) for row in rows], "candidates") for c in self._cross_columns]
+        series = {c: to_series(c, [row.get(c) for row in rows], "candidates") for c in self._cross_columns}
         try:
-            return self.encoders.encode_frame("cross", pl.DataFrame(series))
+            return self._cross.encode(series, len(rows))
         except DataError as error:
             raise RequestError(f"candidates: {error}") from None
-
-
-def _plan_crosses(encoders: Encoders, names: frozenset[str]) -> tuple[Plan, frozenset[str]]:
-    """Some derived crosses, and the operands that they take of items."""
-    plan = plan_features(encoders, "cross", names)
-    operands = OperandNames.of(encoders.schema, "item", (feature for _, feature, _ in plan))
-    return plan, frozenset(operands.names)
 
 
 _NOTHING: list[dict[str, Any]] = [{}]
@@ -489,10 +472,6 @@ def _repeat(start: list[int]) -> Longs:
     if len(start) == 2:
         return np.zeros(start[1], dtype=np.int64)
     return np.repeat(np.arange(len(start) - 1), np.diff(start))
-
-
-def _take(column: Encoded, index: Longs) -> Encoded:
-    return column.take(index) if isinstance(column, Ragged | Vectors) else column[index]
 
 
 def _join(columns: Sequence[Any]) -> Encoded:

@@ -21,7 +21,7 @@ from corank.data.packed.shard import LoggedRequests
 from corank.data.packing.packs import open_trained
 from corank.data.packing.state import KnownRows
 from corank.features.encoders import Encoders, split_rows
-from corank.features.encoding import MISSING, UNKNOWN, Encoded, Vocabulary
+from corank.features.encoding import MISSING, UNKNOWN, Encoded, Vocabulary, take_encoded
 from corank.features.feature_kind import Side
 from corank.features.operands import with_compared
 from corank.features.schema import Schema
@@ -31,11 +31,6 @@ from corank.training.packed_data import packed_location
 from corank.training.run import Run
 
 HOUR, DAY_HOURS, HALF = 3_600_000, 24, 0.5
-
-
-def take_encoded(encoded: Encoded, index: Index) -> Encoded:
-    """Select encoded rows by position."""
-    return encoded.take(index) if isinstance(encoded, Ragged | Vectors) else encoded[index]
 
 
 def effective_count(keys: Ints) -> int:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Vectors
-from corank.features.operands import OperandNames, Operands
-from corank.features.schema import plain_columns
+from corank.features.operands import Operands
+from corank.features.row_encoder import RowEncoder
 from corank.serving.funnel import request_history
 from corank.serving.funnel.query_encoder import QueryValues
 from corank.serving.funnel.request import Request
@@ -55,9 +55,7 @@ def case() -> Case:
 @pytest.fixture(scope="module")
 def cached(case: Case) -> QueryValues:
     """One for all examples, so that each may find what others left."""
-    encoder = case.funnel.request_encoder
-    columns = {name: case.funnel.schema.column(name) for name in plain_columns(encoder.schema, "query")}
-    return QueryValues(encoder.encoders, columns, OperandNames.of(encoder.schema, "query").among(columns))
+    return QueryValues(RowEncoder(case.funnel.request_encoder.encoders, "query"))
 
 
 def bits(value: Any) -> Any:
