@@ -369,8 +369,10 @@ def wrong_type(values: pl.Series, text: bool, name: str) -> DataError:
     return DataError(f"feature '{name}': expected {expected}, as in training; received {_example(values)}")
 
 
-def hash_values(values: pl.Series, name: str) -> Hashes:
+def hash_values(values: pl.Series | Longs, name: str) -> Hashes:
     """Hash each value; 0 stands for null: (N,). Raises DataError for values that are no identifiers."""
+    if isinstance(values, np.ndarray):
+        return hash_numbers(values)
     values = to_identifiers(values, name)
     nulls = values.null_count()
     if nulls == len(values):

@@ -1,15 +1,14 @@
-"""Plain lists of one request, read at once: the same result as `ListedEvents.read`."""
+"""Plain lists of one request, split at once: the same events as of columns."""
 
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corank.core.errors import CorankError
-from corank.features.history import EventLists, ListedEvents, RequestEvents, Values
+from corank.features.history import EventLists, ListedEvents, ListParts, split_aligned, split_plain
 from corank.serving.funnel.request import to_series
 
 SPACES = " \t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2028\u2029\u3000\u200b\ufeff"
@@ -48,8 +47,15 @@ columns = st.one_of(
 )
 
 
-def as_list(values: Values | None) -> list[Any] | None:
-    return None if values is None else list(values)
+def told(lists: EventLists, parts: dict[str, ListParts], text: bool) -> Any:
+    """What events are read, or the error."""
+    try:
+        read = ListedEvents.read(lists, parts, text, lambda n: "user")
+    except CorankError as error:
+        return str(error)
+    times = None if read.times is None else read.times.tolist()
+    values = [pl.Series(read.items), pl.Series(read.parallel["beside"])]
+    return read.length.tolist(), times, [(list(one), one.dtype if len(one) else None) for one in values]
 
 
 @given(
@@ -71,21 +77,13 @@ def test_plain_lists_are_read_as_those_of_a_log(
 ) -> None:
     lists = EventLists("seen", "when" if timed else None, separator)
     fields = {"seen": seen, "beside": beside} | ({"when": when} if timed else {})
-    events = RequestEvents.read_plain(lists, fields, text)
-    if events is None:
+    plain = {column: split_plain(value, separator) for column, value in fields.items()}
+    if any(part is None for part in plain.values()):
         return
-    try:
-        series = {column: to_series(column, [value], f"user.{column}") for column, value in fields.items()}
-        expected = ListedEvents.read(lists, series, text, lambda n: "user")
-    except CorankError as error:
-        pytest.fail(f"read as {events}; refused for a log: {error}")
-    assert isinstance(events.items, pl.Series) == text
-    assert as_list(events.items) == expected.items.to_list()
-    assert as_list(events.times) == as_list(expected.times)
-    assert as_list(events.parallel["beside"]) == expected.parallel["beside"].to_list()
-    kinds = [events.items, events.parallel["beside"]]
-    for values, of in zip(kinds, [expected.items, expected.parallel["beside"]], strict=True):
-        assert not len(values) or pl.Series(values).dtype == of.dtype
+    series = {column: to_series(column, [value], f"user.{column}") for column, value in fields.items()}
+    split = {column: split_aligned(values, separator, "user") for column, values in series.items()}
+    known = {column: part for column, part in plain.items() if part is not None}
+    assert told(lists, known, text) == told(lists, {**split}, text)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +96,8 @@ def test_plain_lists_are_read_as_those_of_a_log(
 def test_what_requests_carry_as_a_rule_is_plain(
     held: dict[str, Any], separator: str | None, text: bool, items: Any, times: Any, beside: Any
 ) -> None:
-    events = RequestEvents.read_plain(EventLists("seen", "when", separator), held, text)
-    assert events is not None and isinstance(events.times, np.ndarray)
-    assert as_list(events.items) == items and events.times.tolist() == times
-    assert as_list(events.parallel["beside"]) == beside
+    plain = {column: split_plain(value, separator) for column, value in held.items()}
+    known = {column: part for column, part in plain.items() if part is not None}
+    assert known.keys() == held.keys()
+    _, read_times, (read_items, read_beside) = told(EventLists("seen", "when", separator), known, text)
+    assert (read_items[0], read_times, read_beside[0]) == (items, times, beside)

@@ -30,7 +30,7 @@ from corank.data.packing.workspace import PackWorkspace, find_pieces, write_piec
 from corank.data.tables import RowRange, Table, cut_table
 from corank.engine.base import SentByFields
 from corank.features.encoding import hash_values
-from corank.features.history import ListedEvents
+from corank.features.history import ListedEvents, split_aligned
 from corank.features.history_events import EventParts, History
 from corank.features.log_schema import ID, ITEM, ROW, TIME, USER
 from corank.features.schema import Schema
@@ -229,15 +229,17 @@ class ListPieces:
         """
         lists, kind = self.history.lists, tables.items.ids.values.dtype
         assert lists is not None
-        listed = ListedEvents.read(lists, values, kind == pl.String, describe)
+        parts = {name: split_aligned(part, lists.separator, describe(0)) for name, part in values.items()}
+        listed = ListedEvents.read(lists, parts, kind == pl.String, describe)
         if listed.times is None:
             listed = listed.newest(most)
-        if listed.items.dtype not in (kind, pl.Null):
+        items, beside = pl.Series(listed.items), {n: pl.Series(v) for n, v in listed.parallel.items()}
+        if items.dtype not in (kind, pl.Null):
             raise DataError(
-                f"{describe(0)}: column '{lists.column}' lists {listed.items.dtype}, such as {listed.items[0]!r}; "
+                f"{describe(0)}: column '{lists.column}' lists {items.dtype}, such as {items[0]!r}; "
                 f"ids of items are {kind}"
             )
-        frame = encode_event_parts(tables, self.history, listed.items, listed.parallel)
+        frame = encode_event_parts(tables, self.history, items, beside)
         if listed.times is not None:
             frame = frame.with_columns(times=pl.Series(listed.times))
         write_piece(self.spill, self._name, shard, frame)

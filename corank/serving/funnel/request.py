@@ -218,65 +218,6 @@ def parse_time(value: Any, where: str) -> int:
         ) from None
 
 
-def parse_history(
-    name: str, events: Any, timed: bool, attributes: Collection[str] = ()
-) -> tuple[list[Any], list[int]]:
-    """Read a history.
-
-    Args:
-        name: of the history, for the error.
-        events: item ids, or objects of `id`, `time` and attributes, the newest last; None for no events.
-        timed: whether each event needs a time.
-        attributes: what else an event may have.
-
-    Returns:
-        Item ids, and times in ms since 1970 UTC, which are empty unless `timed`.
-
-    Raises RequestError, which names the event.
-    """
-    if events is None:
-        return [], []
-    if not isinstance(events, list):
-        raise RequestError(f"user.{name}: expected a list of item ids, the newest last; received {events!r}")
-    if not timed and set(map(type, events)) <= {int, str}:
-        return events, []
-    if timed and not attributes and (plain := _read_timed(events)) is not None:
-        return plain
-    ids = [event.get("id") if isinstance(event, dict) else event for event in events]
-    for n, value in enumerate(ids):
-        if type(value) not in (int, str) or (
-            isinstance(events[n], dict) and events[n].keys() - {"id", "time", *attributes}
-        ):
-            fields = ", ".join(f'"{field}": …' for field in ("id", "time", *attributes))
-            raise RequestError(
-                f"user.{name}.{n}: expected an item id, or {{{fields}}}; received {events[n]!r}"
-            )
-    if not timed:
-        return ids, []
-    for n, event in enumerate(events):
-        if not isinstance(event, dict) or "time" not in event:
-            raise RequestError(
-                f'user.{name}.{n}: the times of events are needed: write {{"id": …, "time": …}}; received {event!r}'
-            )
-    return ids, [parse_time(event["time"], f"user.{name}.{n}.time") for n, event in enumerate(events)]
-
-
-class TimedEvent(msgspec.Struct, forbid_unknown_fields=True):
-    """An event of a history as most requests have it."""
-
-    id: int | str
-    time: int
-
-
-def _read_timed(events: list[Any]) -> tuple[list[Any], list[int]] | None:
-    """Read events of an id and a time in ms; None if one is another."""
-    try:
-        read = msgspec.convert(events, list[TimedEvent])
-    except msgspec.ValidationError:
-        return None
-    return [event.id for event in read], [event.time for event in read]
-
-
 def to_series(name: str, values: list[Any], where: str) -> pl.Series:
     """Convert JSON values to a column. Raises RequestError, which names `where`, for values of mixed types."""
     try:

@@ -5,7 +5,7 @@ The items that requests name, as candidates and in histories, are looked up in t
 Letters: R requests · L events of a history, the newest last · E events of R requests, one request after the other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -22,17 +22,9 @@ from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Floats, Hashes, Ints, Longs
 from corank.data.packed.history import add_histories, unknown_item_rows, with_attributes
 from corank.features.encoders import Encoders
-from corank.features.encoding import (
-    UNKNOWN,
-    Hash,
-    Vocabulary,
-    as_int64,
-    hash_numbers,
-    hash_values,
-    to_identifiers,
-)
+from corank.features.encoding import as_int64, hash_values, to_identifiers
 from corank.features.feature_kind import EventAge
-from corank.features.history import ListedEvents, RequestEvents, Values
+from corank.features.history import ListedEvents, ListParts, Values, split_aligned, split_plain
 from corank.features.history_events import Events, History, HistoryNeeds, log_ages, recency_weights
 from corank.features.operands import (
     Operands,
@@ -40,11 +32,14 @@ from corank.features.operands import (
     gather_event_ages,
     gather_history_operands,
 )
-from corank.serving.funnel.request import RequestWarning, check_event_times, parse_history, to_series
+from corank.serving.funnel.request import RequestWarning, check_event_times, parse_time, to_series
 
 T = TypeVar("T", bound=np.generic)
 _NO_TIMES, _NO_KEYS = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint64)
-_NO_CODES = np.empty(0, dtype=np.int32)
+_NO_WARNINGS: tuple[RequestWarning, ...] = ()
+_NOTHING: dict[str, Any] = {}
+PLAIN_IDS = frozenset((int, str))
+"""The types of an item's id in a request."""
 _NO_OPERANDS = Operands(0, {}, {}, {})
 
 
@@ -53,7 +48,7 @@ class WantedItems(NamedTuple):
 
     where: str
     """The field of the request, for the error."""
-    ids: Sequence[Any] | pl.Series
+    ids: Sequence[Any]
     numbers: Longs | None = None
     """The ids as an array, if they are known to be whole numbers."""
 
@@ -95,8 +90,7 @@ def _find_alone(items: LayeredItems, wanted: WantedItems) -> Longs:
         return _NO_TIMES
     ids = wanted.ids if wanted.numbers is None else wanted.numbers.tolist()
     try:
-        series = ids if isinstance(ids, pl.Series) else to_series("id", [*ids], wanted.where)
-        return items.find(to_identifiers(series, f"{wanted.where}.id"))
+        return items.find(to_identifiers(to_series("id", [*ids], wanted.where), f"{wanted.where}.id"))
     except (DataError, TypeError):
         keys = items.layers[0].records.ids
         sample = keys.values[0] if len(keys) else None
@@ -152,12 +146,6 @@ class HistoryItems:
     operands: Operands
 
 
-class _HistoryPlan(NamedTuple):
-    settings: History
-    beside: Mapping[str, str]
-    encoder: Vocabulary | Hash
-
-
 class HistoryEncoder:
     """Encodes the histories of requests to one bundle."""
 
@@ -171,9 +159,6 @@ class HistoryEncoder:
             for name in self.schema.histories()
         }
         """By history, the features that are attributes of its events, and their columns."""
-        self._plan = {
-            name: self._plan_of(name, settings) for name, settings in self.schema.histories().items()
-        }
         self._columns = {
             name: self.schema.column_names([name, *self._beside[name]])
             for name, history in self.schema.histories().items()
@@ -190,11 +175,6 @@ class HistoryEncoder:
         self.needs_items = bool(self._needs.records or self._needs.weighted)
         """Whether the query needs more than the codes of histories."""
 
-    def _plan_of(self, name: str, settings: History) -> _HistoryPlan:
-        encoder = self._encoders.fitted[self.schema.table_of(name)]
-        assert isinstance(encoder, Vocabulary | Hash)
-        return _HistoryPlan(settings, self._beside[name], encoder)
-
     def encode(self, name: str, user: Mapping[str, Any], text: bool, time: int) -> RequestHistory:
         """Encode a history, its last events only.
 
@@ -206,109 +186,47 @@ class HistoryEncoder:
 
         Raises RequestError, which names the event, or DataError for lists that cannot be read.
         """
-        settings, beside, encoder = self._plan[name]
-        if settings.lists is not None:
-            return self._encode_lists(name, settings, user, text, time)
-        events: Any = user.get(name)
-        timed = name in self._timed
-        plain = type(events) is list and len(events) <= settings.last and not timed
-        numbers = as_int64(events) if plain else None
-        ids, times = parse_history(name, events, timed, beside.values()) if numbers is None else (events, [])
-        warnings: tuple[RequestWarning, ...] = ()
-        age = _NO_TIMES
-        if times:
-            try:
-                then = np.array(times, dtype=np.int64)
-            except OverflowError:
-                raise RequestError(f"user.{name}: a time is beyond 64 bits") from None
-            warnings, age = check_event_times(f"user.{name}", then, time), time - then
-        ids, age = ids[-settings.last :], age[-settings.last :]
-        compared, keys = name in self._needs.compared, _NO_KEYS
-        numbers = as_int64(ids) if numbers is None else numbers
-        if not ids:
-            codes = _NO_CODES
-        elif numbers is not None and not text and not encoder.text:
-            codes = encoder.codes_of_numbers(numbers)
-            keys = hash_numbers(numbers) if compared else keys
-        elif (known := None if compared else _known_texts(encoder, ids)) is not None:
-            codes = known
+        settings, beside, warnings = self.schema.histories()[name], self._beside[name], _NO_WARNINGS
+        if settings.lists is None:
+            where, then = f"user.{name}", time if name in self._timed else None
+            events, warnings = read_events(name, user.get(name), then, beside.values(), settings.last)
         else:
-            values = to_series(name, ids, f"user.{name}")
-            codes = encoder.codes(values, name)
-            keys = hash_values(values, name) if compared else keys
-        columns: dict[str, Values] = {}
-        if beside:
-            last_events = (events or [])[-len(ids) :]
-            columns = {c: _read_attribute(f"user.{name}", c, last_events) for c in beside.values()}
-        wanted = WantedItems(f"user.{name}", ids, numbers)
-        return self._history(name, codes, wanted, keys, age, columns, warnings)
-
-    def _history(
-        self,
-        name: str,
-        codes: Ints,
-        wanted: WantedItems,
-        keys: Hashes,
-        age: Longs,
-        columns: Mapping[str, Values],
-        warnings: tuple[RequestWarning, ...] = (),
-    ) -> RequestHistory:
-        """Put a history together.
-
-        Args:
-            name: of the history.
-            codes: of its events: (L,).
-            wanted: its items.
-            keys: hashes of the ids, if some cross compares them: (L,).
-            age: of its events, in ms, if their times are known: (L,).
-            columns: attributes of its events, by name: (L,).
-            warnings: about its events.
-        """
-        half_life, beside = self._plan[name].settings.half_life, self._beside[name]
+            where, events = (
+                f"user.{settings.lists.column}",
+                self._read_lists(name, settings, user, text, time),
+            )
+        items, columns = events.items, events.parallel
+        numbers = items if isinstance(items, np.ndarray) else None
+        ids = items.to_list() if isinstance(items, pl.Series) else []
+        age = _NO_TIMES if events.times is None else time - events.times
         return RequestHistory(
-            codes,
-            wanted if name in self.looked_up else None,
-            keys,
-            recency_weights(np.maximum(age, 0), half_life) if half_life else None,
+            self._encoders.codes(name, items),
+            WantedItems(where, ids, numbers if len(items) else None) if name in self.looked_up else None,
+            hash_values(items, name) if name in self._needs.compared else _NO_KEYS,
+            recency_weights(np.maximum(age, 0), settings.half_life) if settings.half_life else None,
             log_ages(age) if self.attended.get(name) else None,
             warnings,
-            *(self._attributes(columns, beside) if beside else ({}, {})),
+            {n: self._encoders.codes(n, columns[column]) for n, column in beside.items()},
+            {n: hash_values(columns[column], n) for n, column in beside.items() if n in self._needs.beside},
             age,
         )
 
-    def _attributes(
-        self, columns: Mapping[str, Values], beside: Mapping[str, str]
-    ) -> tuple[dict[str, Ints], dict[str, Hashes]]:
-        """The codes of attributes of events by feature, and the hashes of those that derived features take."""
-        hashed = {feature: column for feature, column in beside.items() if feature in self._needs.beside}
-        return (
-            {feature: self._encoders.codes(feature, columns[column]) for feature, column in beside.items()},
-            {feature: hash_values(pl.Series(columns[column]), feature) for feature, column in hashed.items()},
-        )
-
-    def _encode_lists(
+    def _read_lists(
         self, name: str, settings: History, user: Mapping[str, Any], text: bool, time: int
-    ) -> RequestHistory:
-        """Encode a history that columns list: cut by the code that packing uses. Raises RequestError, DataError."""
-        assert settings.lists is not None
-        values = {column: user.get(column) for column in self._columns[name]}
-        listed = RequestEvents.read_plain(settings.lists, values, text)
-        if listed is None:
-            series = {
-                column: to_series(column, [value], f"user.{column}") for column, value in values.items()
-            }
-            read = ListedEvents.read(settings.lists, series, text, lambda n: "user")
-            listed = RequestEvents.of(read)
+    ) -> ListedEvents:
+        """Read a history that columns list: cut by the code that packing uses. Raises RequestError, DataError."""
+        parts, lists = dict[str, ListParts](), settings.lists
+        assert lists is not None
+        for column in self._columns[name]:
+            plain = split_plain(user.get(column), lists.separator)
+            if plain is None:
+                values = to_series(column, [user[column]], f"user.{column}")
+                plain = split_aligned(values, lists.separator, "user")
+            parts[column] = plain
+        listed = ListedEvents.read(lists, parts, text, lambda n: "user")
         events = Events.of_times(listed.times, np.array([0, len(listed.items)]))
         (start,), (length,) = events.cut(settings, np.zeros(1, np.int64), np.array([time]), self._data)
-        seen = slice(int(start), int(start + length))
-        ids = listed.items[seen]
-        age = _NO_TIMES if listed.times is None else time - listed.times[seen]
-        columns = {column: attribute[seen] for column, attribute in listed.parallel.items()}
-        where = f"user.{settings.lists.column}"
-        wanted = WantedItems(where, ids) if isinstance(ids, pl.Series) else WantedItems(where, [], ids)
-        keys = hash_values(pl.Series(ids), name) if name in self._needs.compared else _NO_KEYS
-        return self._history(name, self._encoders.codes(name, ids), wanted, keys, age, columns)
+        return listed.take(length, np.arange(start, start + length))
 
     def gather(
         self, items: LayeredItems, histories: Histories, positions: Mapping[str, Longs]
@@ -397,14 +315,6 @@ class HistoryEncoder:
         return known.compact().concat(none).take(order)
 
 
-def _known_texts(encoder: Vocabulary | Hash, ids: list[Any]) -> Ints | None:
-    """The codes of texts that a vocabulary knows, without a series; None if any value is something else."""
-    if not isinstance(encoder, Vocabulary) or not encoder.text or set(map(type, ids)) != {str}:
-        return None
-    codes = encoder.codes_of_texts(ids)
-    return None if UNKNOWN in codes else codes
-
-
 def _lists(
     of: Sequence[NDArray[Any]], values: NDArray[Any] | None = None, weight: Floats | None = None
 ) -> Ragged:
@@ -415,7 +325,76 @@ def _lists(
     return Ragged.from_lengths(np.array([*map(len, of)]), joined, weight)
 
 
-def _read_attribute(where: str, column: str, events: list[Any]) -> pl.Series:
-    """Read what events have in a column: (L,). Raises RequestError."""
-    values = [event.get(column) if isinstance(event, dict) else None for event in events]
-    return to_series(column, values, where) if values else pl.Series(column, [], dtype=pl.Null)
+def read_events(
+    name: str, events: Any, time: int | None, attributes: Collection[str], last: int
+) -> tuple[ListedEvents, tuple[RequestWarning, ...]]:
+    """Read the events that a request lists as a history: the last ones, in their order.
+
+    Args:
+        name: of the history.
+        events: ids of items, or objects of `id`, `time` and attributes, the newest last; None for no events.
+        time: of the request, ms since 1970 UTC, if each event needs a time.
+        attributes: what else an event may have.
+        last: how many are read.
+
+    Returns:
+        The events, and warnings of their times.
+
+    Raises RequestError, which names the event.
+    """
+    events = [] if events is None else events
+    if not isinstance(events, list):
+        raise RequestError(f"user.{name}: expected a list of item ids, the newest last; received {events!r}")
+    ids, objects = events, [_NOTHING] * len(events)
+    if time is not None or not PLAIN_IDS.issuperset(map(type, events)):
+        objects = [event if isinstance(event, dict) else {"id": event} for event in events]
+        ids = [event.get("id") for event in objects]
+        _check_events(name, events, objects, ("id", "time", *attributes))
+    times, warnings, first = None, _NO_WARNINGS, max(0, len(ids) - last)
+    if time is not None:
+        times = _read_event_times(name, events, objects)
+        warnings = check_event_times(f"user.{name}", times, time) if len(times) else warnings
+        times = times[first:]
+    columns = {c: _to_values(name, c, [event.get(c) for event in objects[first:]]) for c in attributes}
+    items = _to_values(name, name, ids[first:])
+    return ListedEvents(np.array([len(items)], dtype=np.int32), items, times, columns), warnings
+
+
+def _check_events(
+    name: str, events: Sequence[Any], objects: Sequence[Mapping[str, Any]], fields: Sequence[str]
+) -> None:
+    """Raise RequestError if an event has no id, or another field; `events` are as they were given."""
+    known = {*fields}
+    plain = PLAIN_IDS.issuperset([type(event.get("id")) for event in objects])
+    if plain and known.issuperset(chain.from_iterable(objects)):
+        return
+    for n, event in enumerate(objects):
+        if type(event.get("id")) not in PLAIN_IDS or event.keys() - known:
+            expected = ", ".join(f'"{field}": …' for field in fields)
+            raise RequestError(
+                f"user.{name}.{n}: expected an item id, or {{{expected}}}; received {events[n]!r}"
+            )
+
+
+def _read_event_times(name: str, events: Sequence[Any], objects: Sequence[Mapping[str, Any]]) -> Longs:
+    """Read the times of events, ms since 1970 UTC: (L,). Raises RequestError; `events` are as they were given."""
+    if (plain := as_int64([event.get("time") for event in objects])) is not None:
+        return plain
+    times = []
+    for n, event in enumerate(objects):
+        if "time" not in event:
+            raise RequestError(
+                f'user.{name}.{n}: the times of events are needed: write {{"id": …, "time": …}}; '
+                f"received {events[n]!r}"
+            )
+        times.append(parse_time(event["time"], f"user.{name}.{n}.time"))
+    try:
+        return np.array(times, dtype=np.int64)
+    except OverflowError:
+        raise RequestError(f"user.{name}: a time is beyond 64 bits") from None
+
+
+def _to_values(history: str, column: str, values: list[Any]) -> Values:
+    """Convert what events have in a column. Raises RequestError for values of mixed types."""
+    numbers = as_int64(values) if values else _NO_TIMES
+    return to_series(column, values, f"user.{history}") if numbers is None else numbers

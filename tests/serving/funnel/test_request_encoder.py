@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,6 @@ from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Vectors
 from corank.features.operands import Operands
 from corank.features.row_encoder import RowEncoder
-from corank.serving.funnel import request_history
 from corank.serving.funnel.query_encoder import QueryValues
 from corank.serving.funnel.request import Request
 from tests.support.cases import Case
@@ -153,32 +153,21 @@ def test_lists_that_cannot_be_read_are_told(user: dict[str, Any], message: str) 
 # Histories of texts
 
 
-def test_texts_that_a_vocabulary_knows_are_encoded_as_a_column_of_them_is(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_texts_are_encoded_as_a_column_of_them_is() -> None:
     encoder = bare_case(RICH | {"text_ids": True}).funnel.request_encoder
-    histories = encoder.query.histories
-    plain = [name for name, (settings_, *_) in histories._plan.items() if settings_.lists is None]
-    assert plain
+    histories = [name for name, history in encoder.schema.histories().items() if history.lists is None]
+    assert histories
     known = encoder.items.layers[0].records.ids.values.to_list()
+    for name in histories:
 
-    def encode(name: str, events: list[Any]) -> Any:
-        try:
-            return histories.encode(name, {name: events}, True, 0).codes.tolist()
-        except (DataError, RequestError) as error:
-            return str(error)
+        def encode(events: list[Any], name: str = name) -> list[int]:
+            return encoder.query.histories.encode(name, {name: events}, True, 0).codes.tolist()
 
-    given: list[list[Any]] = [
-        known[:9],
-        [*known[:2], "nowhere"],
-        known[:1] * 3,
-        [],
-        [known[0], 3],
-        ["\ud800"],
-    ]
-    for name in plain:
-        fast = [encode(name, events) for events in given]
-        with monkeypatch.context() as slow:
-            slow.setattr(request_history, "_known_texts", lambda encoder, ids: None)
-            assert fast == [encode(name, events) for events in given]
-        assert len(set(fast[0])) > 1 and f"user.{name}" in fast[-1]
+        last, codes = encoder.schema.histories()[name].last, list[int]()
+        for events in (known[:9], [*known[:2], "nowhere"], known[:1] * 3):
+            codes = encoder.encoders.codes(name, pl.Series(events)).tolist()
+            assert encode(events) == codes[-last:] and len(set(codes)) <= len(set(events))
+        assert encode([]) == []
+        for odd in ([known[0], 3], ["\ud800"]):
+            with pytest.raises(RequestError, match=f"user.{name}"):
+                encode(odd)
