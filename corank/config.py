@@ -34,6 +34,7 @@ from corank.features.kinds.ids import IdsFeature as IdsFeature
 from corank.features.kinds.number import NumberFeature as NumberFeature
 from corank.features.kinds.pair import PairFeature as PairFeature
 from corank.features.kinds.prior import PriorFeature as PriorFeature
+from corank.features.kinds.share import ShareFeature as ShareFeature
 from corank.features.kinds.since import SinceFeature as SinceFeature
 from corank.features.kinds.vector import VectorFeature as VectorFeature
 from corank.features.kinds.within import WithinFeature as WithinFeature

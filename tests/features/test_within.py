@@ -1,4 +1,4 @@
-"""Features within a request: a number of a candidate compared with that of the others."""
+"""Features within a request: a number of a candidate beside that of the others."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from corank.features.kinds.number import NumberFeature
-from corank.features.kinds.within import WithinFeature
+from corank.features.kinds.share import ShareFeature
+from corank.features.kinds.within import ComparingFeature, WithinFeature
 from corank.features.operands import OperandRows, Operands
 from corank.features.priors import PointInTime, PriorSnapshots
 from corank.features.schema import Schema
@@ -16,8 +17,14 @@ from tests.support.configs import TEXT, refused
 
 NAN = math.nan
 RANK, RATIO = (WithinFeature(kind="within", of="price", measure=m) for m in ("rank", "ratio"))
+SHARE = ShareFeature(kind="share", of="price")
 SCHEMA = Schema(
-    {"price": NumberFeature(kind="number", side="item", input=False), "rank": RANK, "ratio": RATIO}
+    {
+        "price": NumberFeature(kind="number", side="item", input=False),
+        "rank": RANK,
+        "ratio": RATIO,
+        "share": SHARE,
+    }
 )
 PRICES = [[3.0, 1.0, NAN, 3.0, 8.0], [], [NAN, NAN], [5.0], [0.0, -2.0, 0.0, 2.0], [-1.0, -0.0, 0.0]]
 
@@ -33,7 +40,7 @@ def pairs(prices: list[list[float]]) -> OperandRows:
     return OperandRows.pairs(SCHEMA, query, Operands(len(flat), {}, {}, {"price": items}), of, item)
 
 
-def derive(feature: WithinFeature, rows: OperandRows) -> list[float]:
+def derive(feature: ComparingFeature, rows: OperandRows) -> list[float]:
     when = PointInTime("within", np.zeros(rows.count, np.int64), PriorSnapshots({}, "UTC"))
     values: list[float] = feature.derive(rows, when).tolist()
     return values
@@ -51,14 +58,19 @@ def slow_ratio(price: float, among: list[float]) -> float:
     return NAN if math.isnan(price) or median == 0 else price / median
 
 
+def slow_share(price: float, among: list[float]) -> float:
+    whole = sum(one for one in among if one > 0)
+    return price / whole if price >= 0 and whole else NAN
+
+
 Slow = Callable[[float, list[float]], float]
-SLOW: list[tuple[WithinFeature, Slow]] = [(RANK, slow_rank), (RATIO, slow_ratio)]
+SLOW: list[tuple[ComparingFeature, Slow]] = [(RANK, slow_rank), (RATIO, slow_ratio), (SHARE, slow_share)]
 
 
 @pytest.mark.parametrize(("feature", "slow"), SLOW)
 @pytest.mark.parametrize("seed", range(4))
 def test_a_number_is_compared_with_all_candidates_of_its_request(
-    feature: WithinFeature, slow: Slow, seed: int
+    feature: ComparingFeature, slow: Slow, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     drawn = [rng.choice([*range(-3, 6), NAN], size=rng.integers(0, 9)).tolist() for _ in range(30)]
@@ -68,7 +80,9 @@ def test_a_number_is_compared_with_all_candidates_of_its_request(
 
 
 @pytest.mark.parametrize(("feature", "slow"), SLOW)
-def test_a_pair_beyond_the_log_is_compared_as_one_candidate_more(feature: WithinFeature, slow: Slow) -> None:
+def test_a_pair_beyond_the_log_is_compared_as_one_candidate_more(
+    feature: ComparingFeature, slow: Slow
+) -> None:
     """Several of one request do not affect each other."""
     price = np.array([2.0, 3.0, 100.0, -7.0, NAN, 0.0])
     request, row = (part.ravel() for part in np.meshgrid(np.arange(len(PRICES)), np.arange(len(price))))
@@ -89,6 +103,14 @@ def test_a_pair_beyond_the_log_is_compared_as_one_candidate_more(feature: Within
             ["features.age={side: user, kind: number}", "features.old={kind: within, of: age}"],
             "features.old.of: 'age' is a user feature, the same for all candidates of a request; name a number that "
             "differs between candidates",
+        ),
+        (
+            [
+                "features.price={side: item, kind: number}",
+                "features.price_share={kind: share, of: price}",
+                "features.more={kind: within, of: price_share}",
+            ],
+            "features.more.of: a within is of a number that differs between candidates; 'price_share' is none",
         ),
     ],
 )

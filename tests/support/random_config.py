@@ -141,7 +141,7 @@ def _matches(features: dict[str, Drawn]) -> list[str]:
     return [
         name
         for name, feature in features.items()
-        if feature["kind"] == "within"
+        if feature["kind"] in ("within", "share")
         or (feature["kind"] in ("count", "contains", "since") and len(set(map(of_item, feature["of"]))) == 2)
         or (feature["kind"] == "prior" and len(set(map(of_item, feature["by"]))) == 2)
     ]
@@ -221,6 +221,7 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
     for n, number in enumerate(compared):
         made.append({"kind": "within", "of": number} | shape(n + 1))
         made.append({"kind": "within", "of": number, "measure": "ratio"} | shape(n + 2))
+    made += [{"kind": "share", "of": number} | shape(n) for n, number in enumerate(compared[:2])]
     return {f"derived_{n}": {key: _plain(value) for key, value in f.items()} for n, f in enumerate(made)}
 
 

@@ -1,8 +1,11 @@
 """`kind: within`: a number of a candidate compared with that number of all candidates of its request.
 
+What kinds share that need all candidates of a request: `ComparingFeature`.
+
 Letters: N results · M candidates of their requests.
 """
 
+from abc import ABC
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
@@ -19,20 +22,31 @@ from corank.features.scale import ScaledFeature
 from corank.features.schema import Schema
 
 
-@FEATURE_KINDS.register("within")
-class WithinFeature(ScaledFeature):
-    """A number of a candidate compared with that number of all candidates of the request, those of which it is known.
+@dataclass(frozen=True)
+class CandidateNumbers:
+    """Numbers of N results, and those of the M candidates of their requests; NaN where missing."""
+
+    number: Doubles
+    """(N,)"""
+    request: Index
+    """Of each result: (N,)."""
+    among: Doubles
+    """Of the candidates: (M,)."""
+    request_of: Index
+    """Of each candidate: (M,)."""
+    more: int
+    """1 if the results are no candidates, and each counts as one more, else 0."""
+
+
+class ComparingFeature(ScaledFeature, ABC):
+    """A number of a candidate beside that number of all candidates of the request, those of which it is known.
 
     It is missing where the number is. A pair that is no candidate of the request, such as a negative from beyond the
     log, has the value that it would have as one candidate more.
     """
 
-    kind: Literal["within"] = "within"
     of: str
     """A number of the item or of the candidate's row of the log, or a derived one, such as a prior of the item."""
-    measure: Literal["rank", "ratio"] = "rank"
-    """`rank`: the share of the candidates whose number is smaller; those with the same, itself included, count half.
-    `ratio`: the number over the candidates' median; missing if that is 0."""
 
     operands_text: ClassVar[str] = "a number that differs between candidates"
     compares_candidates: ClassVar[bool] = True
@@ -70,18 +84,16 @@ class WithinFeature(ScaledFeature):
                 f"name {self.operands_text}"
             )
 
-    def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
-        """Ranks or ratios, NaN where missing: (N,)."""
+    def compare(self, operands: OperandRows, when: PointInTime) -> CandidateNumbers:
+        """The numbers of the results and of the candidates."""
         number, request, others = self._numbers(operands, when), operands.request(), operands.candidates
         if others is None:
-            compared = _Compared.of(number, request, number, request, more=0)
-        else:
-            # requests without a result do not matter
-            times = np.full(max(request.max(initial=-1), others.request().max(initial=-1)) + 1, NEVER)
-            times[request] = when.times
-            among = self._numbers(others, replace(when, times=times[others.request()]))
-            compared = _Compared.of(number, request, among, others.request(), more=1)
-        return compared.ranks() if self.measure == "rank" else compared.ratios()
+            return CandidateNumbers(number, request, number, request, more=0)
+        # requests without a result do not matter
+        times = np.full(max(request.max(initial=-1), others.request().max(initial=-1)) + 1, NEVER)
+        times[request] = when.times
+        among = self._numbers(others, replace(when, times=times[others.request()]))
+        return CandidateNumbers(number, request, among, others.request(), more=1)
 
     def _numbers(self, operands: OperandRows, when: PointInTime) -> Doubles:
         """The numbers that are compared, of a column or derived: (N,)."""
@@ -91,6 +103,21 @@ class WithinFeature(ScaledFeature):
         if derived.snapshot_every is not None and operands.schema.placement(self.of) == "snapshot":
             times = when.snapshots.cuts(self.of, derived.snapshot_every, times)
         return derived.derive(operands, replace(when, name=self.of, times=times)).astype(np.float64)
+
+
+@FEATURE_KINDS.register("within")
+class WithinFeature(ComparingFeature):
+    """A number of a candidate compared with that of all candidates of the request."""
+
+    kind: Literal["within"] = "within"
+    measure: Literal["rank", "ratio"] = "rank"
+    """`rank`: the share of the candidates whose number is smaller; those with the same, itself included, count half.
+    `ratio`: the number over the candidates' median; missing if that is 0."""
+
+    def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
+        """Ranks or ratios, NaN where missing: (N,)."""
+        compared = _Compared.of(self.compare(operands, when))
+        return compared.ranks() if self.measure == "rank" else compared.ratios()
 
 
 @dataclass(frozen=True)
@@ -113,10 +140,10 @@ class _Compared:
     """1 if the result is no candidate, and counts as one more, else 0."""
 
     @classmethod
-    def of(cls, number: Doubles, request: Index, among: Doubles, request_of: Index, more: int) -> Self:
-        """Sort the known numbers `among` candidates of the requests `request_of`, (M,), and look each result's up."""
-        known = ~np.isnan(among)
-        among, request_of = among[known], request_of[known]
+    def of(cls, numbers: CandidateNumbers) -> Self:
+        """Sort the known numbers of the candidates, and look each result's up."""
+        number, request, known = numbers.number, numbers.request, ~np.isnan(numbers.among)
+        among, request_of = numbers.among[known], numbers.request_of[known]
         # one number that holds the request and the place of the value, so that one sort orders both
         values, code = np.unique(np.concatenate((among, number)), return_inverse=True)
         keys = np.concatenate((request_of, request)).astype(np.int64) * (len(values) + 1) + code
@@ -131,7 +158,7 @@ class _Compared:
             np.searchsorted(sorted_keys, first + len(values) + 1) - begin,
             np.searchsorted(sorted_keys, asked) - begin,
             np.searchsorted(sorted_keys, asked, "right") - begin,
-            more,
+            numbers.more,
         )
 
     def ranks(self) -> Doubles:
