@@ -52,6 +52,10 @@ class RowEncoder:
         return {n: schema.column(n) for n in plain_columns(schema, self.placement) if self._has(n)}
 
     @cached_property
+    def _column_names(self) -> frozenset[str]:
+        return frozenset(self.columns.values())
+
+    @cached_property
     def operands(self) -> OperandNames:
         """What derived features take of these, in the order in which it is saved."""
         return OperandNames.of(self.encoders.schema, self.placement).among(self.columns)
@@ -83,8 +87,10 @@ class RowEncoder:
         return {name: self.encoders.encode(name, none) for name, none in self._values({}, count).items()}
 
     def _values(self, columns: Mapping[str, pl.Series], count: int) -> dict[str, pl.Series]:
-        absent = pl.Series([None] * count, dtype=pl.Null)
-        return {name: columns.get(column, absent) for name, column in self.columns.items()}
+        if not columns.keys() >= self._column_names:
+            absent = pl.Series([None] * count, dtype=pl.Null)
+            columns = {**dict.fromkeys(self._column_names, absent), **columns}
+        return {name: columns[column] for name, column in self.columns.items()}
 
     def values(
         self, sides: OperandRows, priors: PriorSnapshots, times: Longs, sizes: Longs | None = None

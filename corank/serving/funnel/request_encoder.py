@@ -457,7 +457,8 @@ class RequestEncoder:
 
     def _encode_crosses(self, rows: Sequence[Mapping[str, Any]]) -> EncodedColumns:
         """The logged crosses of some candidates."""
-        series = {c: to_series(c, [row.get(c) for row in rows], "candidates") for c in self._cross_columns}
+        given = self._cross_columns if any(rows) else ()
+        series = {c: to_series(c, [row.get(c) for row in rows], "candidates") for c in given}
         try:
             return self._cross.encode(series, len(rows))
         except DataError as error:
