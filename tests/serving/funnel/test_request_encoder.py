@@ -161,7 +161,8 @@ def test_texts_are_encoded_as_a_column_of_them_is() -> None:
     for name in histories:
 
         def encode(events: list[Any], name: str = name) -> list[int]:
-            return encoder.query.histories.encode(name, {name: events}, True, 0).codes.tolist()
+            codes: list[int] = encoder.query.histories.encode(name, {name: events}, True, 0).codes.tolist()
+            return codes
 
         last = encoder.schema.histories()[name].last
         for events in (known[:9], [*known[:2], "nowhere"], known[:1] * 3):
