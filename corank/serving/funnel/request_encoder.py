@@ -6,7 +6,7 @@ Letters: R requests · n candidates of all of them · E events of a history of a
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate, pairwise, repeat
 from operator import contains
 from types import NoneType
@@ -148,7 +148,7 @@ class RequestEncoder:
         self._cross, crosses = RowEncoder(encoders, "cross"), self.schema.derived("cross")
         self._comparing = frozenset(name for name, feature in crosses.items() if feature.compares_candidates)
         self._late_crosses = frozenset(crosses.keys() - self._comparing)
-        self._plan = cache(self._plan_crosses)
+        self._plan = cache(partial(_plan_crosses, encoders))
         self._histories = tuple(self.schema.histories())
         self._item_row = self.schema.row_features("item")
         self.item_columns = frozenset(columns.item)
@@ -390,11 +390,6 @@ class RequestEncoder:
         sides = OperandRows.pairs(self.schema, batch.operands, items, request_of, None, logged)
         return encoder.derive(sides, self.priors, batch.times.take(request_of))
 
-    def _plan_crosses(self, names: frozenset[str]) -> tuple[RowEncoder, frozenset[str]]:
-        """The encoder of some derived crosses, and the operands that they take of items."""
-        encoder = RowEncoder(self.encoders, "cross", names)
-        return encoder, encoder.taken_of("item")
-
     def encode_items(self, ids: list[Any], columns: list[dict[str, Any]]) -> ItemLayer:
         """Encode items of the given columns, each once, as a catalogue layer. Raises RequestError."""
         for n, row in enumerate(columns):
@@ -463,6 +458,12 @@ class RequestEncoder:
             return self._cross.encode(series, len(rows))
         except DataError as error:
             raise RequestError(f"candidates: {error}") from None
+
+
+def _plan_crosses(encoders: Encoders, names: frozenset[str]) -> tuple[RowEncoder, frozenset[str]]:
+    """The encoder of some derived crosses, and the operands that they take of items."""
+    encoder = RowEncoder(encoders, "cross", names)
+    return encoder, encoder.taken_of("item")
 
 
 _NOTHING: list[dict[str, Any]] = [{}]
