@@ -7,7 +7,8 @@
 #include "encoders.hpp"
 
 const int FORMAT = 9;
-const std::set<std::string> DERIVED_KINDS = {"age", "candidates", "contains", "cosine", "count", "pair", "prior", "product", "ratio", "since", "within"};
+const std::set<std::string> DERIVED_KINDS = {"age", "candidates", "contains", "cosine", "count", "pair", "prior", "product", "ratio", "share", "since", "within"};
+const std::set<std::string> COMPARING_KINDS = {"share", "within"};  // a number of a candidate with that of all
 
 inline double cosine(const Floats& a, const Floats& b) {
   double product = 0, one = 0, other = 0;
@@ -27,6 +28,17 @@ inline double within(const std::string& measure, double number, std::vector<doub
   }
   const double found = number / ((numbers[(count - 1) / 2] + numbers[count / 2]) / 2);
   return std::isfinite(found) ? found : NONE;
+}
+
+// A number's part of the sum of those of all candidates, its own among them; numbers below 0 are missing.
+inline double share(double number, const std::vector<double>& numbers) {
+  double sum = 0;
+  for (double one : numbers) if (one > 0) sum += one;
+  return number >= 0 && sum > 0 ? number / sum : NONE;
+}
+// What a feature of COMPARING_KINDS says of a number.
+inline double compare(const json& facts, double number, const std::vector<double>& numbers) {
+  return facts["kind"] == "share" ? share(number, numbers) : within(facts["measure"], number, numbers);
 }
 
 struct Prior { Matrix<uint64_t> keys; Matrix<double> values; };
@@ -128,7 +140,7 @@ struct Bundle {
   // Adds the derived features of a placement to a row; `time` NONE for before all.
   void add_derived(const std::string& placement, Row& row, const Row& query, const Row& item, double time, double size = NONE) const {
     for (auto& facts : layout["derived"][placement]) {
-      if (facts["kind"] == "within") continue;
+      if (COMPARING_KINDS.count(facts["kind"])) continue;
       const std::vector<const Value*> of = operands(facts, query, item);
       const Encoder& encoder = encoders.at(facts["feature"]);
       row[facts["feature"]].encoded = facts["kind"] == "pair" ? encoder.code_of_hash(mix_of(of)) : encoder.encode(derive(facts, of, time, size));

@@ -180,11 +180,11 @@ struct RequestEncoder {
     }
     for (Candidate& one : found.known) bundle.add_derived("cross", one.cross, found.query, one.row, time);
     for (auto& facts : layout["derived"]["cross"]) {
-      if (facts["kind"] != "within") continue;
+      if (!COMPARING_KINDS.count(facts["kind"])) continue;
       std::vector<double> numbers;
       for (const Candidate& one : found.known) numbers.push_back(bundle.compared(facts, found.query, one.row, one.cross, time));
       const Encoder& encoder = bundle.encoders.at(facts["feature"]);
-      for (size_t n = 0; n < numbers.size(); n++) found.known[n].cross[facts["feature"]].encoded = encoder.encode(within(facts["measure"], numbers[n], numbers));
+      for (size_t n = 0; n < numbers.size(); n++) found.known[n].cross[facts["feature"]].encoded = encoder.encode(compare(facts, numbers[n], numbers));
     }
     for (const std::string& name : absent) found.missing.push_back(name);
   }

@@ -22,8 +22,12 @@ export const DERIVED_KINDS = {
     const ages = held.ages[measure].filter((_, n) => held.hashes[n] !== 0n && wanted.hashes.includes(held.hashes[n]));
     return ages.length ? Math.min(...ages) : NaN;
   },
+  share: (facts, [number, numbers]) => share(number, numbers),
   within: ({measure}, [number, numbers]) => within(measure, number, numbers),
 };
+
+/** The kinds that compare a number of a candidate with that of all candidates. */
+export const COMPARING_KINDS = ["share", "within"];
 
 const mixOf = (operands) => mix(operands.map(({hashes}) => hashes[0]));
 
@@ -39,6 +43,12 @@ function within(measure, number, numbers) {
   const below = (holds) => known.filter(holds).length;
   if (measure === "rank") return (below((one) => one < number) + below((one) => one <= number)) / (2 * count);
   return finite(number / ((known[(count - 1) >> 1] + known[count >> 1]) / 2));
+}
+
+/** A number's part of the sum of those of all candidates, its own among them; numbers below 0 are missing. */
+function share(number, numbers) {
+  const sum = numbers.reduce((all, one) => one > 0 ? all + one : all, 0);
+  return number >= 0 && sum > 0 ? number / sum : NaN;
 }
 
 function cosine(a, b) {

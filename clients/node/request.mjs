@@ -1,6 +1,6 @@
 // A request → encoded rows: of its query, of the events that stages attend to, of its candidates. A row has values by feature.
 import {COLUMN_KINDS, listOf, toId, toNumber, toTime} from "./encoders.mjs";
-import {DERIVED_KINDS} from "./derive.mjs";
+import {COMPARING_KINDS, DERIVED_KINDS} from "./derive.mjs";
 
 const FIELDS = ["user", "context", "time", "candidates", "keep", "trace"];
 const mapped = (held, change) => Object.fromEntries(Object.entries(held).map(([name, value]) => [name, change(value, name)]));
@@ -47,7 +47,7 @@ export class RequestEncoder {
   }
   /** Add the derived features of a placement to a row; of `sides` operands are taken; `time` NaN for before all. */
   #derive(placement, row, sides, time = NaN, size = NaN) {
-    for (const facts of this.layout.derived[placement].filter(({kind}) => kind !== "within")) {
+    for (const facts of this.layout.derived[placement].filter(({kind}) => !COMPARING_KINDS.includes(kind))) {
       const {feature, kind, of} = facts, encoder = this.encoders[feature];
       const value = DERIVED_KINDS[kind](facts, of.map(([side, operand]) => sides[side][operand]), time, size);
       row[feature] = {encoded: kind === "pair" ? encoder.codeOfHash(value) : encoder.encode(value)};
@@ -108,11 +108,11 @@ export class RequestEncoder {
   }
   /** Add what compares a number of a candidate with that of all. */
   #compare(sides, time) {
-    for (const facts of this.layout.derived.cross.filter(({kind}) => kind === "within")) {
+    for (const facts of this.layout.derived.cross.filter(({kind}) => COMPARING_KINDS.includes(kind))) {
       const [[placement, operand]] = facts.of, made = this.layout.derived[placement].find(({feature}) => feature === operand);
       const number = (one) => made ? DERIVED_KINDS[made.kind](made, made.of.map(([side, name]) => one[side][name]), time) : one[placement][operand].number;
       const numbers = sides.map(number), encoder = this.encoders[facts.feature];
-      sides.forEach(({cross}, n) => { cross[facts.feature] = {encoded: encoder.encode(DERIVED_KINDS.within(facts, [numbers[n], numbers]))}; });
+      sides.forEach(({cross}, n) => { cross[facts.feature] = {encoded: encoder.encode(DERIVED_KINDS[facts.kind](facts, [numbers[n], numbers]))}; });
     }
   }
   #describe(id, columns) {

@@ -325,23 +325,19 @@ class Schema:
                 )
 
 
-if TYPE_CHECKING:
-    pass
-
-
-def plain_columns(schema: "Schema", placement: "Placement") -> dict[str, ColumnFeature]:
+def plain_columns(schema: Schema, placement: Placement) -> dict[str, ColumnFeature]:
     """Select the features of a placement that are encoded value by value: those of a column, histories left out."""
     past = schema.histories().keys() | schema.parallels().keys()
     return {n: f for n, f in schema.columns(placement).items() if n not in past}
 
 
-def events_table(schema: "Schema", name: str) -> str | None:
+def events_table(schema: Schema, name: str) -> str | None:
     """Return the table of `data.events` that a feature's column is of, if it is a history's, or parallel to one."""
     history = schema.histories().get(schema.parallels().get(name, name))
     return history.table if history else None
 
 
-def refuse_idle_tables(schema: "Schema", data: DataSettings) -> None:
+def refuse_idle_tables(schema: Schema, data: DataSettings) -> None:
     """Raise ConfigError for a table of events that no feature reads."""
     read = {history.table for history in schema.histories().values()} | {
         p.events for p in schema.priors().values()
