@@ -116,7 +116,7 @@ class Encoder:
         return None
 
     def check(self) -> None:
-        """Raise ValueError if the state is none that training gives: it was read from a file that may be altered."""
+        """Raise ValueError if no training gives this state: it was read from a file that may be altered."""
 
     def find_rows(self, earlier: "Encoder") -> Ints | None:
         """Find, for each of its embedding rows, that of an earlier encoder of the same feature: (size,).

@@ -154,7 +154,7 @@ def _run_epoch(trainer: Trainer, callbacks: Callback, checks: MidEpochChecks | N
             checks.receive(done, learnt(_figures(trainer, trainer.model), _named(trainer.learners())))
     learners = trainer.learners()
     progress.epoch, progress.batch = progress.epoch + 1, 0
-    trainer.settle()
+    trainer.take_average()
     callbacks.on_evaluate(_validate(trainer, learners))
     _save(trainer, callbacks)
 

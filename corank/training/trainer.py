@@ -181,7 +181,7 @@ class Trainer:
             readings=self.total.readings(learner),
         )
 
-    def settle(self) -> None:
+    def take_average(self) -> None:
         """Take the averaged weights over at the end of a stage's epochs in mode separate, to teach later stages.
 
         The average begins again with the first step of the next, unless its weights are those of an earlier run.

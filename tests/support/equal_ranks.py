@@ -221,7 +221,7 @@ def _epochs(trainer: Trainer, steps: int) -> Iterator[Iterator[Batch]]:
         batches = islice(trainer.reader.read_shuffled(trainer.progress.epoch), steps // epochs)
         yield map(in_double, batches) if torch.get_default_dtype() == torch.float64 else batches
         trainer.progress.epoch += 1
-        trainer.settle()
+        trainer.take_average()
 
 
 def in_double(value: Any) -> Any:

@@ -66,7 +66,7 @@ def question_section(document: Mapping[str, Any], number: str) -> Section:
     if question.get("differences"):
         compared = {arm: figures for arm, figures in question["differences"].items() if figures}
         titles = document["metrics"]
-        shown = _compared_metrics(compared, _telling_metrics(document, number))
+        shown = _compared_metrics(compared, _metrics_of_question(document, number))
         if shown:
             rows = [[arm, *(_signed(figures[name]) for name in shown)] for arm, figures in compared.items()]
             table = Table(["arm", *(titles[name] for name in shown)], rows, prose=("arm",))
@@ -80,8 +80,8 @@ def question_section(document: Mapping[str, Any], number: str) -> Section:
     return Section(f"{number}. {question['title']}", [*blocks, *question["notes"]])
 
 
-def _telling_metrics(document: Mapping[str, Any], number: str) -> list[str]:
-    """The metrics that tell most about a question: the end-to-end metric first."""
+def _metrics_of_question(document: Mapping[str, Any], number: str) -> list[str]:
+    """The metrics that answer a question: the end-to-end metric first."""
     about = {
         "1": ["last_auc", "first_candidates_auc"],
         "6": ["agree_recall", "first_candidates_auc"],

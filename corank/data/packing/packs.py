@@ -1,12 +1,11 @@
-"""Packed data of one log: a folder of the features that were packed first, and within it `sets/` of others.
+"""The folders of one log's packed data: which one a config reads, and where another is written.
+
+packed/shop/                                       what was packed first
+packed/shop/sets/9a1b2c3d4e5f6071/                 the same rows with other features
+packed/shop.continued/2026-04-28-4f0c9a1b2c3d4e5f/ later rows only: it continues data whose training ended on that day
 
 A folder belongs to a fingerprint of what packing reads. Configs that differ in what only networks, losses and training
-read share it; each run keeps the data that it was trained on, whatever features are packed later.
-
-Folders of packed data that continue others: one each, so that none replaces another.
-
-packed/shop/                                       packed from all rows
-packed/shop.continued/2026-04-28-4f0c9a1b2c3d4e5f/ continues data whose training ended on that day
+read share it. None replaces another: each run keeps the data that it was trained on, whatever is packed later.
 """
 
 from collections.abc import Callable, Iterable, Iterator

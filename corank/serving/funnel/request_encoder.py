@@ -207,7 +207,7 @@ class RequestEncoder:
         if np.minimum.reduce(positions, initial=0) < 0 or any(
             one.columns or one.request.candidates is None for one in requests
         ):
-            items, positions = self._settle(requests, items, positions, query, retrieve)
+            items, positions = self._find_candidates(requests, items, positions, query, retrieve)
         start = [0, *accumulate([len(one.candidates) for one in requests])]
         attended = {n: [one.histories[n] for one in requests] for n in self.query.histories.attended}
         batch = EncodedBatch(
@@ -268,7 +268,7 @@ class RequestEncoder:
         given = request.candidates
         return len(given) if given is not None else request.retrieve or self._retrieved
 
-    def _settle(
+    def _find_candidates(
         self,
         requests: Sequence[Ranking],
         items: LayeredItems,

@@ -37,7 +37,7 @@ class _Entry(Generic[T, R]):
         return self.woken is not None and self.woken.cancelled()
 
     @property
-    def was_told_to_lead(self) -> bool:
+    def is_leader(self) -> bool:
         woken = self.woken
         return woken is not None and woken.done() and not woken.cancelled() and woken.result()
 
@@ -79,7 +79,7 @@ class RankQueue(Generic[T, R]):
         finally:
             with suppress(ValueError):  # cancelled
                 self._waiting.remove(entry)
-            if leads or entry.was_told_to_lead:
+            if leads or entry.is_leader:
                 self._pass_on()
         assert entry.outcome is not None
         return _return(entry.outcome)

@@ -197,7 +197,7 @@ class Tokens:
         return None if self._read is None else self._fixed + self._read
 
     def find(self, secret: str) -> Token | None:
-        """Find the token of a secret; None if there is none. Takes as long whichever it is."""
+        """Find the token of a secret; None if there is none. All are compared, so that the time tells nothing."""
         digest, match = sha256(secret.encode(errors="surrogateescape")).hexdigest(), None
         for token in self.all() or ():
             if hmac.compare_digest(token.sha256, digest):

@@ -78,7 +78,7 @@ def test_workers_make_way_for_new_ones_and_systemd_is_told(told: socket.socket) 
     assert reports == [
         "renewed: 2 workers by the settings of now",
         "the settings of before stay: corank.yaml: port: faulty",
-        "a new worker ended with exit code 7 before it served; those of before stay",
+        "a new worker ended with exit code 7 before it served; the earlier workers stay",
     ]
 
 

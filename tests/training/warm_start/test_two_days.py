@@ -61,7 +61,7 @@ def train_epochs(trainer: Trainer) -> None:
         for batch in trainer.reader.read_shuffled(progress.epochs_before + progress.epoch):
             trainer.step(batch)
         progress.epoch += 1
-        trainer.settle()
+        trainer.take_average()
         trainer.shipped()  # as for validation
 
 

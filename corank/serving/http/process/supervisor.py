@@ -43,7 +43,7 @@ class Renewal:
         self._successor: WorkerProcess | None = None
         """Of the worker of this place; it has not served yet."""
         self._retired: WorkerProcess | None = None
-        """It has made way, and answers what it has begun."""
+        """It was replaced, and answers what it has begun."""
 
     @property
     def extra(self) -> list[WorkerProcess]:
@@ -51,7 +51,7 @@ class Renewal:
         return [one for one in (self._successor, self._retired) if one is not None]
 
     def advance(self) -> WorkerProcess | None:
-        """Take the next step if it can be taken; return a worker that made way just now."""
+        """Take the next step if it can be taken; return a worker that was replaced just now."""
         if self._retired is not None:
             if not self._retired.process.is_alive():
                 self._retired = None
@@ -66,17 +66,17 @@ class Renewal:
             code, trouble = self._successor.process.exitcode, self._successor.trouble
             why = f": {trouble}" if trouble else ""
             self._report(
-                f"a new worker ended with exit code {code} before it served{why}; those of before stay"
+                f"a new worker ended with exit code {code} before it served{why}; the earlier workers stay"
             )
             self._successor, self._place = None, len(self._workers)
         return None
 
     def is_over(self) -> bool:
-        """Whether all have made way, or one that was to follow could not."""
+        """Whether all are replaced, or a new one could not start."""
         return self._place == len(self._workers) and not self.extra
 
     def is_complete(self) -> bool:
-        """Whether all have made way."""
+        """Whether all are replaced."""
         return self._renewed == len(self._workers)
 
     def stop(self) -> None:

@@ -108,7 +108,7 @@ class RestartCounts:
     """How often a worker was started again, and why; shared between the supervisor, which counts, and the workers."""
 
     REASONS = ("died", "replaced")
-    """It ended by itself or was killed; or it made way for one with the settings of now."""
+    """It ended by itself or was killed; or one with newer settings replaced it."""
 
     def __init__(self) -> None:
         self._counts = SPAWN.RawArray(c_long, len(self.REASONS))
