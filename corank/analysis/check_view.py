@@ -40,7 +40,7 @@ def check_view(summary: CheckSummary) -> View:
         Section("Candidates per request that each loss learns from", [*_samples(summary)]),
         Section("Exposed rows by what is known of each label", [*splits, labels]),
         Section("Rows that each loss learns from, an epoch of each split", [Table.of(summary.targets)]),
-        Section("Training", [*summary.forecast.lines, *faults, *warnings]),
+        Section("Training", [*summary.size.lines, *faults, *warnings]),
         Section(
             "Values of each feature, missing ones, and the share of candidates whose value training knows",
             [Table.of(profile.feature_rows, left=("table",), keys=2)],

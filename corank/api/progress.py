@@ -12,9 +12,16 @@ from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from corank.core.formatting import format_metric
+from corank.core.formatting import format_metric, format_seconds
 from corank.core.reports import DISPLAY, Display, Progress
-from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
+from corank.training.callbacks import (
+    Callback,
+    TrainingEnd,
+    TrainingEvaluation,
+    TrainingLog,
+    TrainingPlan,
+    TrainingStart,
+)
 
 if TYPE_CHECKING:
     from corank.training.run import Run
@@ -124,6 +131,32 @@ class _Bar:
             self._output.update(f"<div>{self._done:,} {self._what} in {seconds:,.1f} s</div>")
 
 
+PACED = 20
+"""Steps after the first reported ones, which also begin to read and to use torch, that tell how long a step takes."""
+
+
+class Pace:
+    """Tells how long a training will take, once its first steps are done."""
+
+    def __init__(self, plan: TrainingPlan) -> None:
+        self._steps = (plan.epochs - plan.epochs_done) * plan.batches - plan.batches_done
+        self._first: tuple[int, float] | None = None
+        self._told = False
+
+    def tell(self, event: TrainingLog) -> str:
+        """Say how long all steps of this process will take, such as "about 12 minutes: 4,800 steps at 150 ms".
+
+        Empty before so many steps are done, and after it was said.
+        """
+        now = time.monotonic()
+        step, began = self._first = self._first or (event.step, now)
+        taken = event.step - step
+        if self._told or taken < PACED:
+            return ""
+        self._told, each = True, (now - began) / taken
+        return f"about {format_seconds(self._steps * each)}: {self._steps:,} steps at {1000 * each:,.3g} ms"
+
+
 SHOWN = ("auc", "gauc")
 """Metrics of every epoch that are shown; the result has all."""
 
@@ -133,19 +166,21 @@ class NotebookProgress(Callback):
 
     def __init__(self) -> None:
         self._output, self._rows = CellOutput(), list[str]()
-        self._began = 0.0
+        self._began, self._duration = 0.0, ""
 
     def on_start(self, event: TrainingStart) -> None:
         """Show an empty bar."""
-        self._began = time.monotonic()
+        self._began, self._pace = time.monotonic(), Pace(event.plan)
         self._show(f"{escape(event.run.config.name)}: training")
 
     def on_log(self, event: TrainingLog) -> None:
-        """Move the bar, and show the losses."""
+        """Move the bar, and show the losses, and how long the training will take."""
+        self._duration = self._pace.tell(event) or self._duration
         losses = "  ".join(f"{escape(name)} {value:.4f}" for name, value in event.losses.items())
         self._show(
             f'epoch {event.epoch} <progress value="{event.batch}" max="{event.batches}"></progress> '
-            f"{event.batch}/{event.batches}  {losses}  {event.candidates_per_second:,.0f} candidates/s"
+            f"{event.batch}/{event.batches}  {losses}  {event.candidates_per_second:,.0f} candidates/s  "
+            f"{self._duration}"
         )
 
     def on_evaluate(self, event: TrainingEvaluation) -> None:

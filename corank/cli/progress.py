@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from corank.api.progress import Pace
 from corank.cli.console import err, say
 from corank.core.formatting import format_metric
 from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
@@ -19,7 +20,10 @@ def _open_bar(what: str, count: str, *more: str, transient: bool = False) -> Pro
 
 
 class TrainingBar(Callback):
-    """Shows a training: a progress bar with losses and candidates/s; without a terminal, a line every ten seconds."""
+    """Shows a training: a progress bar with losses and candidates/s; without a terminal, a line every ten seconds.
+
+    After its first steps a line says how long the training will take.
+    """
 
     def __init__(self) -> None:
         self._bar = _open_bar("{task.description}", "{task.completed}/{task.total}", "{task.fields[figures]}")
@@ -28,6 +32,7 @@ class TrainingBar(Callback):
 
     def on_start(self, event: TrainingStart) -> None:
         """Show the bar."""
+        self._pace = Pace(event.plan)
         self._bar.start()
 
     def on_end(self, event: TrainingEnd) -> None:
@@ -36,6 +41,8 @@ class TrainingBar(Callback):
 
     def on_log(self, event: TrainingLog) -> None:
         """Show the losses, and numbers that they learn, after some of an epoch's steps."""
+        if duration := self._pace.tell(event):
+            say(f"training: {duration}")
         figures = "  ".join(f"{name} {value:.4f}" for name, value in event.losses.items())
         figures += "".join(f"  {name} {value:.4f}" for name, value in event.loss_parameters.items())
         figures += f"  {event.candidates_per_second:,.0f} candidates/s"

@@ -37,6 +37,33 @@ def format_figure(figure: float | str) -> str:
     return f"{figure:.4g}"
 
 
+def format_seconds(seconds: float) -> str:
+    """Format a duration in seconds, minutes or hours, to two significant digits.
+
+    Example:
+        >>> format_seconds(74), format_seconds(750)
+        ('74 seconds', '12 minutes')
+    """
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.2g} {unit}" if seconds < 100 * size else f"{seconds / size:,.0f} {unit}"
+    count = max(1, round(seconds))
+    return "1 second" if count == 1 else f"{count} seconds"
+
+
+def format_size(size: float) -> str:
+    """Format bytes as kB, MB or GB, to two significant digits.
+
+    Example:
+        >>> format_size(1_234_000)
+        '1.2 MB'
+    """
+    for unit, least in (("GB", 10**9), ("MB", 10**6)):
+        if size >= 0.95 * least:
+            return f"{size / least:.2g} {unit}" if size < 100 * least else f"{size / least:,.0f} {unit}"
+    return f"{size / 1000:.0f} kB"
+
+
 def shorten(text: str, most: int = 60) -> str:
     """Cut a text that a user gave to what a message has room for.
 

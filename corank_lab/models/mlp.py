@@ -9,10 +9,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings
-from corank.features.input_layout import Attended, Layout
+from corank.features.input_layout import Attended
 from corank.features.schema import PLACEMENTS, Schema
-from corank.models.settings.mlp import DinSettings, MlpSettings, attended_width
-from corank.models.settings.network import FILLED, StageContext, Work, multiply_widths
+from corank.models.settings.mlp import DinSettings, MlpSettings
+from corank.models.settings.network import StageContext, multiply_widths
 from corank.models.settings.stage import STAGE_MODELS
 
 
@@ -142,18 +142,6 @@ class MlpLabSettings(MlpSettings):
                 f"{key}: '{attended.history}' keeps one event (last: 1), which has none before it; drop it"
             )
         return replace(attended, ages=encoder.ages)
-
-    def further_work(self, layout: Layout, requests: float, candidates: float) -> Work:
-        """That of an `mlp`, and of the encoder."""
-        work, schema = super().further_work(layout, requests, candidates), layout.schema
-        attended, encoder = self.attended(schema), None if self.din is None else self.din.encoder
-        if attended is None or encoder is None:
-            return work
-        events = FILLED * schema.histories()[attended.history].last
-        inner, layers = encoder.heads * encoder.dim, encoder.layers * requests
-        products = events * attended_width(attended, schema) * 5 * inner + 2 * events**2 * inner
-        each = 10 * events * inner + events**2 * encoder.heads
-        return work + Work(40 * encoder.layers, layers * products, layers * each)
 
     def scale_widths(self, factor: float) -> Self:
         """The same stage with hidden layers, and experts, `factor` times as wide."""

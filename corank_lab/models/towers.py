@@ -39,10 +39,9 @@ class GeneratingSettings(TowersSettings):
         if widths is None:
             return layers
         sides = [layer for layer in layers if layer.name in ("query", "item")]
-        then = tuple(widths[1:])
         return [
             *layers,
-            *(replace(layer, name=f"{layer.name}_generator", width=widths[0], then=then) for layer in sides),
+            *(replace(layer, name=f"{layer.name}_generator", width=widths[0]) for layer in sides),
         ]
 
     def in_role_of(self, stage: StageSettings) -> StageSettings:

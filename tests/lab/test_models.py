@@ -1,4 +1,4 @@
-"""Stage models of the lab: scored as trained, forecast, checked without torch; options that earlier versions had."""
+"""Stage models of the lab: scored as trained, checked without torch; options that earlier versions had."""
 
 from pathlib import Path
 

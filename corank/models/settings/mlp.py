@@ -8,17 +8,9 @@ from pydantic import PositiveInt
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings, describe_unknown, validate
-from corank.features.input_layout import Attended, Layout
-from corank.features.schema import PLACEMENTS, Schema
-from corank.models.settings.network import (
-    FILLED,
-    FirstLayer,
-    NetworkSettings,
-    StageContext,
-    Widths,
-    Work,
-    multiply_widths,
-)
+from corank.features.input_layout import Attended
+from corank.features.schema import Schema
+from corank.models.settings.network import FirstLayer, NetworkSettings, StageContext, Widths, multiply_widths
 from corank.models.settings.stage import PARTS, STAGE_MODELS, Earlier, StageSettings, role_of
 
 ITEM = "item"
@@ -64,8 +56,7 @@ class LayerSettings(NetworkSettings):
 
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
         """One first layer, which every feature enters."""
-        then = (*self.hidden[1:], len(self.labels))
-        return [FirstLayer(frozenset(schema.inputs()), self.hidden[0], then=then)]
+        return [FirstLayer(frozenset(schema.inputs()), self.hidden[0])]
 
     def without_features(self, names: Collection[str]) -> Self:
         """The same network without attention to some features; without any if its history is gone."""
@@ -107,24 +98,6 @@ class LayerSettings(NetworkSettings):
                 "would be attended to; name item features"
             )
         return Attended(self.din.history, (*of, *self.din.attributes))
-
-    def further_work(self, layout: Layout, requests: float, candidates: float) -> Work:
-        """Cross layers, and attention over a history."""
-        work, schema = Work(), layout.schema
-        if self.dcn is not None:
-            width, layers = sum(layout.width(p) for p in PLACEMENTS), self.dcn.layers
-            inner = width if self.dcn.rank is None else 2 * self.dcn.rank
-            work += Work(10 * layers, layers * candidates * width * inner, 3 * layers * candidates * width)
-        if self.din is not None and (attended := self.attended(schema)) is not None:
-            pairs = candidates * FILLED * schema.histories()[attended.history].last
-            width = attended_width(attended, schema)
-            work += Work(30, pairs * 3 * width * self.din.hidden, pairs * (4 * width + 2 * self.din.hidden))
-        return work
-
-
-def attended_width(attended: Attended, schema: Schema) -> int:
-    """Columns of what attention reads of an event."""
-    return sum(schema.features[name].width for name in attended.features if name in schema.features)
 
 
 class TeacherSettings(LayerSettings):

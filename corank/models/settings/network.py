@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings
-from corank.features.input_layout import Attended, Layout
+from corank.features.input_layout import Attended
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
@@ -26,8 +26,6 @@ set_submodule share_memory state_dict to to_empty train training type update val
 """
 NAMES_OF_TORCH = frozenset(_ATTRIBUTES.split())
 """Attributes of torch's `ModuleDict`, in which networks lie by name, so that no network may have one of them."""
-FILLED = 0.5
-"""Of a history's `last` events, those that a request has, on average, for forecasts."""
 
 
 def multiply_widths(widths: Sequence[int], factor: float) -> list[int]:
@@ -37,7 +35,7 @@ def multiply_widths(widths: Sequence[int], factor: float) -> list[int]:
 
 @dataclass(frozen=True)
 class FirstLayer:
-    """A first layer of a network and the features that enter it: what reports and cost estimates know of a network."""
+    """A first layer of a network and the features that enter it: what reports know of a network."""
 
     features: frozenset[str]
     width: int
@@ -46,27 +44,6 @@ class FirstLayer:
     """Tells several first layers of one network apart."""
     online: bool = True
     """Whether it runs for a request, rather than for an item ahead of all requests."""
-    then: tuple[int, ...] = ()
-    """The outputs of the layers that follow it, one after another."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """The work of a step, on average over an epoch, for forecasts."""
-
-    operations: int = 0
-    """Calls of small operations, whose cost does not depend on sizes."""
-    multiply_adds: float = 0
-    """Of the forward pass."""
-    elements: float = 0
-    """Numbers that are gathered, copied or changed one by one, forward."""
-
-    def __add__(self, other: "Work") -> "Work":
-        return Work(
-            self.operations + other.operations,
-            self.multiply_adds + other.multiply_adds,
-            self.elements + other.elements,
-        )
 
 
 @dataclass(frozen=True)
@@ -133,16 +110,6 @@ class NetworkSettings(Settings):
     @abstractmethod
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
         """The first layers, and the features that enter each."""
-
-    def further_work(self, layout: Layout, requests: float, candidates: float) -> Work:
-        """The work of a step besides the layers that `first_layers` names, for forecasts.
-
-        Args:
-            layout: of dense inputs.
-            requests: of a batch.
-            candidates: of a batch.
-        """
-        return Work()
 
     def input_features(self, schema: Schema) -> dict[str, list[str]]:
         """The features of each first layer, in the order of the schema, by name, such as `rank` or `prerank.query`."""

@@ -1,6 +1,6 @@
 """Stage model `towers`: settings of a query tower and an item tower."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Gt, Lt
@@ -166,10 +166,10 @@ class TowersSettings(SingleLabelSettings):
         }
         return [
             *(
-                _first(_enter(schema, "query", features), self.queries()[name], name)
+                FirstLayer(_enter(schema, "query", features), self.queries()[name][0], name)
                 for name, features in queries.items()
             ),
-            _first(_enter(schema, "item", self.item_features), self.item, "item", online=False),
+            FirstLayer(_enter(schema, "item", self.item_features), self.item[0], "item", online=False),
             *([FirstLayer(frozenset(self.matches), 1, "matches")] if self.matches else []),
         ]
 
@@ -209,11 +209,6 @@ class TowersSettings(SingleLabelSettings):
         }
         sides = {"query": scaled(self.query), "item": scaled(self.item)}
         return self.model_copy(update=sides | {"query_towers": towers})
-
-
-def _first(features: frozenset[str], widths: Sequence[int], name: str, online: bool = True) -> FirstLayer:
-    """The first of layers of some widths."""
-    return FirstLayer(features, widths[0], name, online, tuple(widths[1:]))
 
 
 def _enter(schema: Schema, placement: Placement, names: list[str] | None) -> frozenset[str]:

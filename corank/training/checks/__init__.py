@@ -1,1 +1,1 @@
-"""Checks of a config and its log before anything is packed or trained: facts, advice, forecast."""
+"""Checks of a config and its log before anything is packed or trained: facts, advice, size."""

@@ -18,8 +18,8 @@ from corank.data.packing.sources import PackSources
 from corank.data.request_columns import Source
 from corank.engine.base import open_engine
 from corank.training.checks.data_check import TrainingDataCheck, find_single_buckets
-from corank.training.checks.forecast import Forecast, forecast_training, measure_machine
 from corank.training.checks.log_profile import LogProfile
+from corank.training.checks.training_size import TrainingSize
 from corank.training.config.config import Config, plan_training
 from corank.training.packed_data import open_packed, packed_location
 
@@ -41,8 +41,8 @@ class CheckSummary:
     """Counts of the splits, with faults and warnings."""
     profile: LogProfile
     """The profile of the log: known ids, requests by what they hold, columns, and what to try."""
-    forecast: Forecast
-    """Steps, seconds and memory of the training, on this machine."""
+    size: TrainingSize
+    """Steps of the training, and a bound of its memory."""
 
     @property
     def labels(self) -> list[dict[str, str | int]]:
@@ -78,7 +78,7 @@ class CheckSummary:
             "labels": self.labels,
             "targets": self.targets,
             "profile": self.profile.document(),
-            "training": self.forecast.document(),
+            "training": self.size.document(),
             "warnings": self.data_check.warnings,
             "faults": self.data_check.faults,
         }
@@ -115,7 +115,7 @@ def check_config(config: Config, base: Path) -> CheckSummary:
             outcomes=profile.outcomes,
         ),
         profile,
-        forecast_training(profile, packed, measure_machine()),
+        TrainingSize.of(config, profile.counts.splits, packed),
     )
 
 
