@@ -10,8 +10,8 @@ batches    what is gathered of packed data, and what the largest batch computes 
 packed     the files of packed data, mapped: the system may drop them from memory
 
 Layers and batches are bounded by what is known without torch: the first layers. So the bound holds of networks of at
-most `LAYERS` layers, none wider than the first. What losses keep besides, and boosted trees, are not counted; but for
-`in_batch`, which compares each request with each item.
+most `LAYERS` layers, none wider than the first, and their cross layers. Of losses only `in_batch` is counted, which
+compares each request with each item; boosted trees are not, nor is what stage models of the lab and of plug-ins add.
 
 Letters: R requests · C candidates of a batch.
 """
@@ -26,6 +26,7 @@ from corank.data.packed.dataset import PackedDataset
 from corank.features.input_layout import Layout, event_width
 from corank.features.schema import PLACEMENTS, Placement
 from corank.losses.in_batch import InBatchLoss
+from corank.models.settings.mlp import LayerSettings
 from corank.models.settings.network import NetworkSettings
 from corank.training.config.config import Config
 
@@ -137,6 +138,10 @@ def _count_layers(config: Config, layout: Layout) -> int:
     for layer in layers:
         inputs = sum(len(layout.columns(placement, layer.features)) for placement in PLACEMENTS)
         total += layer.width * (inputs + LAYERS * (layer.width + 1))
+    width = sum(map(layout.width, PLACEMENTS))
+    for network in _trained(config):
+        if isinstance(network, LayerSettings) and (dcn := network.dcn) is not None:
+            total += dcn.layers * width * (2 * dcn.rank if dcn.rank else width)
     return total
 
 
@@ -176,7 +181,10 @@ def _count_network(network: NetworkSettings, layout: Layout, rows: Mapping[Place
     schema, total = layout.schema, 0
     for layer in network.first_layers(schema):
         read = {schema.placement(name) for name in layer.features}
-        total += LAYERS * layer.width * (rows[read.pop()] if len(read) == 1 else rows["cross"])
+        units = layer.width * max(1, network.member_count)
+        total += LAYERS * units * (rows[read.pop()] if len(read) == 1 else rows["cross"])
+    if isinstance(network, LayerSettings) and network.dcn is not None:
+        total += (network.dcn.layers + 1) * sum(map(layout.width, PLACEMENTS)) * rows["cross"]
     if (attended := network.attended(schema)) is not None:
         width = event_width(layout, attended.history, attended.features) + ATTENTION
         total += 2 * width * rows["cross"] * schema.histories()[attended.history].last
