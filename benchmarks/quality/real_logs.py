@@ -20,12 +20,13 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -221,18 +222,24 @@ def measure_own(name: str, write: Write, load: Load, work: Path, seeds: int, say
     begin = time.monotonic()
     load(work / "files", work / "data", say)
     checked = corank.check(work / "data" / "config.yaml").document()
-    for warning in checked["warnings"]:
+    warnings = find_warnings(checked)
+    for warning in warnings:
         say(f"{name}: check warns: {warning}")
     run = corank.train(work / "data" / "config.yaml", folder=work / "timed").run
     corank.export(run.folder, work / "bundle")
     seconds = time.monotonic() - begin
     figures = compute_figures(name, [measure_log(work / "data", work, seeds, say)])
     figures |= {f"{name}.candidates": checked["rows"]["log"], f"{name}.seconds": seconds}
-    figures[f"{name}.warnings"] = len(checked["warnings"])
+    figures[f"{name}.warnings"] = len(warnings)
     keys = [f"{name}.rank_{metric}_gain" for metric in ("auc", "ndcg@10")]
-    warned = any(map(SMALL.search, checked["warnings"]))
+    warned = any(map(SMALL.search, warnings))
     aims = {key: (">=", -SHORT) for key in keys if key in figures and not warned}
     return OwnResult(figures, aims | {f"{name}.seconds": ("<=", SECONDS)})
+
+
+def find_warnings(checked: Mapping[str, Any]) -> list[str]:
+    """The warnings of a document of `check`."""
+    return [one["finding"] for one in checked["findings"] if one["severity"] == "warning"]
 
 
 @dataclass(frozen=True)
@@ -253,7 +260,7 @@ def measure_drawing(name: str, drawing: int, work: Path, seeds: int) -> Drawing:
     (folder / "files").mkdir(parents=True)
     log.write(folder / "files")
     log.load(folder / "files", folder / "data", lambda line: say(f"{folder.name}: {line}"))
-    warnings = corank.check(folder / "data" / "config.yaml").document()["warnings"]
+    warnings = find_warnings(corank.check(folder / "data" / "config.yaml").document())
     for warning in warnings:
         say(f"{folder.name}: check warns: {warning}")
     scores = train_seeds(folder / "data", folder, seeds, say)

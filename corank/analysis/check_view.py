@@ -1,11 +1,12 @@
-"""What `corank check` shows: which feature enters which tower, what there is to learn from, and advice."""
+"""What `corank check` shows: what there is to learn from, and findings; all of it, or a screen."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from corank.core.lazy import lazy
 from corank.core.view import Block, Plot, Section, Table, View
+from corank.training.checks.findings import Finding, first_findings
 from corank.training.checks.log_profile import LogProfile
 from corank.training.checks.summary import CheckSummary
 
@@ -15,12 +16,66 @@ else:
     plots = lazy("corank.analysis.plots")
 
 _PLOTS_ACROSS = 3
+_DESCRIBED = ("feature", "side", "kind", "from", "table")
+"""The columns that describe a feature."""
 
 
-def check_view(summary: CheckSummary) -> View:
-    """What is known of the data that a config would train on."""
-    checked, profile = summary.data_check, summary.profile
+def check_view(summary: CheckSummary, complete: bool = False) -> View:
+    """What is known of the data that a config would train on.
+
+    Args:
+        summary: of the data.
+        complete: whether all findings and tables are shown, or what fits on a screen.
+    """
     tables = ", ".join(f"{name} {rows:,} rows" for name, rows in summary.rows.items())
+    name = summary.config.name
+    sections = [
+        Section("What there is to learn from", [*_overview(summary)]),
+        *(_details(summary) if complete else ()),
+        Section("Findings", [*_findings(summary.findings, complete)]),
+    ]
+    return View(f"{name}: what there is to learn from", f"{name}: {tables}", sections)
+
+
+def _overview(summary: CheckSummary) -> Iterator[Block]:
+    """Each split, what enters each network, the losses, and what the training takes."""
+    counts, facts = summary.data_check.splits, summary.profile.facts
+    rows: list[dict[str, str | int]] = []
+    for split, candidates in summary.splits.items():
+        row: dict[str, str | int] = {"split": split}
+        row |= {"requests": counts[split].requests, "candidates": candidates}
+        for label in dict.fromkeys(stage.main for stage in summary.config.stages):
+            of_label = counts[split].labels[label]
+            row |= {"exposed": of_label.exposed, f"{label} positives": of_label.positives}
+        for known in (facts.of("item"), facts.of("user")):
+            share = known.familiar.get(split)
+            row[f"known {known.name}s %"] = f"{100 * share.candidates:.1f}" if share else ""
+        rows.append(row)
+    yield Table.of(rows)
+    inputs = {title: sum(row[title] == "x" for row in summary.features) for title in _inputs(summary)}
+    entering = ", ".join(f"{title.replace('.', ' ')} {count}" for title, count in inputs.items())
+    yield f"inputs, of {len(summary.features)} features: {entering}"
+    yield f"losses: {', '.join(row['loss'] for row in summary.samples)}"
+    yield from summary.size.lines
+    yield f"recipe: {summary.profile.recipe}"
+
+
+def _findings(findings: Sequence[Finding], complete: bool) -> Iterator[Block]:
+    shown = findings if complete else first_findings(findings)
+    for finding in shown:
+        yield "\n".join(finding.details if complete else finding.lines)
+    if not findings:
+        yield "none"
+    if not complete:
+        more = (
+            f"{len(findings) - len(shown):,} more, and the tables" if len(shown) < len(findings) else "tables"
+        )
+        yield f"{more} of features, losses, labels, values and requests: --all"
+
+
+def _details(summary: CheckSummary) -> Iterator[Section]:
+    """The tables by feature, loss, label and size of the request."""
+    profile = summary.profile
     features = [
         {
             key.replace(".", " "): "own" if key == "table" and cell == row["feature"] else cell
@@ -28,28 +83,21 @@ def check_view(summary: CheckSummary) -> View:
         }
         for row in summary.features
     ]
-    splits = [
-        f"{split}: {checked.splits[split].requests:,} requests, {candidates:,} candidates"
-        for split, candidates in summary.splits.items()
-    ]
-    faults = [f"fault: {line}" for line in checked.faults]
-    warnings = [f"warning: {line}" for line in checked.warnings]
-    texts, labels = ("feature", "side", "kind", "from", "table"), Table.of(summary.labels, left=("label",))
-    sections = [
-        Section("Which feature enters which tower", [Table.of(features, left=texts)]),
-        Section("Candidates per request that each loss learns from", [*_samples(summary)]),
-        Section("Exposed rows by what is known of each label", [*splits, labels]),
-        Section("Rows that each loss learns from, an epoch of each split", [Table.of(summary.targets)]),
-        Section("Training", [*summary.size.lines, *faults, *warnings]),
-        Section(
-            "Values of each feature, missing ones, and the share of candidates whose value training knows",
-            [Table.of(profile.feature_rows, left=("table",), keys=2)],
-        ),
-        Section("Requests by their number of candidates, and of positives", [*_requests(profile)]),
-        Section("Advice", [f"recipe: {profile.recipe}", *(f"advice: {line}" for line in profile.advice)]),
-    ]
-    name = summary.config.name
-    return View(f"{name}: what there is to learn from", f"{name}: {tables}", sections)
+    labels = Table.of(summary.labels, left=("label",))
+    yield Section("Which feature enters which tower", [Table.of(features, left=_DESCRIBED)])
+    yield Section("Candidates per request that each loss learns from", [*_samples(summary)])
+    yield Section("Exposed rows by what is known of each label", [labels])
+    yield Section("Rows that each loss learns from, an epoch of each split", [Table.of(summary.targets)])
+    yield Section(
+        "Values of each feature, missing ones, and the share of candidates whose value training knows",
+        [Table.of(profile.feature_rows, left=("table",), keys=2)],
+    )
+    yield Section("Requests by their number of candidates, and of positives", [*_requests(profile)])
+
+
+def _inputs(summary: CheckSummary) -> list[str]:
+    """The columns of features that say which network each enters."""
+    return [title for title in summary.features[0] if title not in _DESCRIBED]
 
 
 def _samples(summary: CheckSummary) -> Iterator[Block]:

@@ -194,8 +194,7 @@ def _open_data(
         packed = open_or_pack(config, base, report)
         checked = TrainingDataCheck.of(config, packed, outcomes=find_outcomes(config, base))
         checked.require()
-        for line in checked.warnings:
-            report(f"warning: {line}")
+        checked.report_findings(report)
         yield engine.TrialData(packed, base, folder, report)
 
 

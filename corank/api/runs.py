@@ -9,6 +9,7 @@ import polars as pl
 from annotated_types import Ge
 
 from corank.analysis.check_view import check_view
+from corank.analysis.html import render_part
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
 from corank.api.measuring import DriftResult
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class CheckResult(CheckSummary, Result):
-    """What a config would train on: features, rows, candidates by loss, and advice.
+    """What a config would train on: features, rows, candidates by loss, and findings.
 
     Example:
         >>> check = corank.check("shop/config.yaml")
@@ -39,10 +40,14 @@ class CheckResult(CheckSummary, Result):
         (36000, ['split', 'label', 'exposed'])
     """
 
+    everything: bool = False
+    """Whether the command prints all findings and tables."""
+
     @classmethod
-    def of(cls, summary: CheckSummary) -> Self:
+    def of(cls, summary: CheckSummary, everything: bool = False) -> Self:
         """The same facts, with tables and a notebook's view."""
-        return cls(**{field.name: getattr(summary, field.name) for field in fields(CheckSummary)})
+        facts = {field.name: getattr(summary, field.name) for field in fields(CheckSummary)}
+        return cls(**facts, everything=everything)
 
     @property
     def headline(self) -> str:
@@ -52,33 +57,32 @@ class CheckResult(CheckSummary, Result):
         return f"{self.config.name}: {', '.join([*tables, *splits])}"
 
     @property
-    def advice(self) -> list[str]:
-        """Advice on data that are hard to learn from, a line each; what training would refuse or warn of first."""
-        data_check = self.data_check
-        return [*data_check.faults, *data_check.warnings, *self.profile.advice]
-
-    @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`features`, which tower each enters; `samples` and `targets`, what each loss learns from; `labels`;
-        `requests`, by size; `known`, what training knows of the other splits."""
+        `requests`, by size; `known`, what training knows of the other splits; `findings`, what counts most first."""
         own = {name: getattr(self, name) for name in ("features", "samples", "labels", "targets")}
         rows = own | {"requests": self.profile.request_rows, "known": self.profile.feature_rows}
-        return {name: pl.DataFrame(list(records)) for name, records in rows.items()}
+        texts = ["severity", "where", "finding"]
+        found = frame((finding.document() | {"where": finding.where} for finding in self.findings), texts)
+        return {name: pl.DataFrame(list(records)) for name, records in rows.items()} | {"findings": found}
 
     def require(self) -> None:
         """Raise DataError if a training could not learn from the log."""
         self.data_check.require()
 
     def view(self) -> View:
-        """Which feature enters which tower, what there is to learn from, and advice."""
-        return check_view(self)
+        """What there is to learn from, and findings."""
+        return check_view(self, self.everything)
 
     def plot(self) -> "Figure":
         """Draw how many requests of each split have how many candidates, and how many positives. Returns a figure.
 
         Raises MissingExtraError without matplotlib, which `corank[train]` brings.
         """
-        return draw_first(self.view())
+        return draw_first(check_view(self, complete=True))
+
+    def _repr_html_(self) -> str:
+        return render_part(check_view(self, complete=True))
 
     def to_json(self) -> str:
         """All of it as JSON text, as `corank check --json` prints it."""
@@ -177,6 +181,8 @@ def check(
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
     against: None = None,
+    *,
+    everything: bool = False,
 ) -> CheckResult: ...
 
 
@@ -204,6 +210,7 @@ def check(
     tables: Mapping[str, TableSource] | None = None,
     against: PathOrUrl | None = None,
     verify: PathOrUrl | None = None,
+    everything: Annotated[bool, Option("--all")] = False,
 ) -> CheckResult | DriftResult | PackResult:
     """Read a config and scan its tables, without packing or training; or compare checksums of packed data.
 
@@ -216,10 +223,11 @@ def check(
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
         against: a finished run, or its URL, with whose training rows the later ones of the split `train` are compared.
         verify: in place of a config, packed data or their URL, of all files of which the checksums are compared.
+        everything: print all findings and tables, not only the first findings.
 
     Returns what would be trained: which feature enters which tower, rows by table, candidates by split and by loss.
-    What training would refuse is the first of its `advice`. With `against` the figures of the new rows next to those of
-    the run, with their thresholds (`drift` of the config), and the `reasons` for which the rows are refused; of
+    What training would refuse is the first of its `findings`. With `against` the figures of the new rows next to those
+    of the run, with their thresholds (`drift` of the config), and the `reasons` for which the rows are refused; of
     rows that are accepted also how many rows each vocabulary would admit and evict. With `verify` the packed data.
     Raises ConfigError, DataError, CheckpointError.
 
@@ -242,7 +250,7 @@ def check(
 
             run = Run.open(parse_location(against))
             return DriftResult.of(measure_drift(opened.settings, opened.base, run))
-        return CheckResult.of(check_config(opened.settings, opened.base))
+        return CheckResult.of(check_config(opened.settings, opened.base), everything)
 
 
 def pack(

@@ -350,9 +350,8 @@ class _Training:
         # of packed data that continue others the whole log would be read for the days since
         whole = packed.manifest.continued is None
         profile = log_profile.profile_log(run.config, run.base) if whole else None
-        checked = data_check.TrainingDataCheck.of(
-            run.config, packed, source is not None, () if profile is None else profile.outcomes
-        )
+        outcomes, log = ((), None) if profile is None else (profile.outcomes, profile.facts)
+        checked = data_check.TrainingDataCheck.of(run.config, packed, source is not None, outcomes, log)
         checked.require()
         origin = None
         if source is not None:
@@ -360,10 +359,11 @@ class _Training:
         runs.Run.create(run.folder, run.config, run.base, run.publish, origin, packed.manifest.fingerprint)
         ranks.log.remember(CREATED)
         checked.report(report)
-        for line in device.precision_warnings(run.config.train.precision, device.device()):
-            report(f"warning: {line}")
         if profile is not None:
             profile.report(report)
+        for line in device.precision_warnings(run.config.train.precision, device.device()):
+            report(f"warning: {line}")
+        checked.report_findings(report)
         if origin is not None:
             for line in (f"from {source}, after {origin.step:,} steps:", *origin.lines()):
                 report(line)

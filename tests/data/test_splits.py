@@ -119,7 +119,7 @@ def test_all_of_the_log_may_train(world: Path, tmp_path: Path) -> None:
     assert {platt.slope for stage in calibrators.values() for platt in stage.values()} == {1.0}
     assert corank.export(run.folder, tmp_path / "bundle").bundle.manifest.model_version
     check = corank.check(world, ["data.split={train: ..}"])
-    assert any("there is no split 'valid'" in line for line in check.data_check.warnings)
+    assert any("there is no split 'valid'" in finding.what for finding in check.findings)
 
 
 def train(world: Path, tmp_path: Path, *overrides: str) -> corank.TrainResult:

@@ -180,7 +180,8 @@ def test_lists_of_the_request_are_features_unless_they_say_what_was_clicked(
     )
     summary = check_config(config, tmp_path / "out")
     summary.data_check.require()
-    assert {lacking.kind for lacking in summary.profile.suggestions} <= {"history", "age"}
+    lacking = [finding.what for finding in summary.findings if finding.paste]
+    assert all(line.startswith(("no history of the user", "no age of the item")) for line in lacking)
     run = corank.train(tmp_path / "out" / "config.yaml", ["train.epochs=1"], folder=tmp_path / "run").run
     assert {"searches", "seen"} <= {*run.config.features}
 
@@ -389,9 +390,7 @@ def test_candidates_are_looked_for_in_the_history(tmp_path: Path) -> None:
     )
     checked = check_config(read(out / "timed" / "config.yaml"), out / "timed")
     checked.data_check.require()
-    assert not any(
-        one.kind == "recurrence" and "history" in str(one.values) for one in checked.profile.suggestions
-    )
+    assert not any("feature that looks for the candidate in 'history" in one.what for one in checked.findings)
     log = pl.read_parquet(world / "log.parquet").drop("past_at")
     log.write_parquet(world / "untimed.parquet")
     write_lists(world / "untimed.parquet", out / "untimed", settings(world, history="past"))
@@ -415,7 +414,7 @@ def test_candidates_are_looked_for_in_earlier_requests_if_they_recur(tmp_path: P
     assert "clicked: {side: user, kind: ids, of: item_id, event: click, input: false, last: 200}" in text
     checked = check_config(read(out / "own" / "config.yaml"), out / "own")
     checked.data_check.require()
-    assert not any(one.kind == "recurrence" for one in checked.profile.suggestions)
+    assert not any("(kind: count, kind: since)" in one.what for one in checked.findings)
     log.with_columns(user_id=pl.int_range(pl.len())).write_parquet(world / "once.parquet")
     once = write_lists(world / "once.parquet", out / "once", settings(world))
     assert not {"clicked", "shown"} & {*once.features}

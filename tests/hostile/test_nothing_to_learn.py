@@ -42,6 +42,10 @@ def data_check(config: Path, *overrides: str) -> TrainingDataCheck:
     return corank.check(config, overrides).data_check
 
 
+def lines(check: TrainingDataCheck, severity: str) -> list[str]:
+    return [str(finding) for finding in check.findings if finding.severity == severity]
+
+
 def click(value: object) -> Change:
     return lambda log: log.with_columns(pl.lit(value, pl.Int8).alias("is_click"))
 
@@ -115,7 +119,8 @@ FAULTS: dict[str, tuple[Change | None, list[str], list[str]]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_teaches_nothing_is_refused(world: Path, changed: Changed, name: str) -> None:
     change, overrides, words = FAULTS[name]
-    faults = " ".join(data_check(world, *(changed(change) if change else []), *overrides).faults)
+    checked = data_check(world, *(changed(change) if change else []), *overrides)
+    faults = " ".join(lines(checked, "error"))
     assert [part for part in words if part not in faults] == []
 
 
@@ -146,7 +151,7 @@ WARNED: dict[str, tuple[Change | None, list[str], str]] = {
 def test_what_teaches_little_is_warned_of(world: Path, changed: Changed, name: str) -> None:
     change, overrides, words = WARNED[name]
     report = data_check(world, *(changed(change) if change else []), *overrides)
-    assert report.faults == [] and any(words in line for line in report.warnings)
+    assert report.faults == [] and any(words in line for line in lines(report, "warning"))
 
 
 def test_what_teaches_is_neither(world: Path, changed: Changed) -> None:
@@ -155,7 +160,7 @@ def test_what_teaches_is_neither(world: Path, changed: Changed) -> None:
     assert data_check(world, *changed(UNCLICKED), *unclicked).faults == []
     for overrides in ([], [LISTS], [clicks_and(DRAWN % "rank")], [clicks_and(DRAWN % "prerank"), CROSS]):
         report = data_check(world, *overrides, stop("ndcg@10"))
-        said = " ".join(report.warnings)
+        said = " ".join(lines(report, "warning"))
         assert report.faults == [] and "drawn beyond" not in said and "deeper levels" not in said
 
 
@@ -212,7 +217,7 @@ def test_nothing_is_written_when_it_is_refused(
         assert f"its losses {losses} get no positives" in str(caught.value) and not run.exists()
     sets = [part for override in unknown for part in ("--set", override)]
     code, out, err = run_corank(capsys, "check", world, *sets)
-    assert code == 1 and "Exposed rows by what is known of each label" in out
+    assert code == 1 and "What there is to learn from" in out
     assert err.startswith("error: losses: stage 'prerank' cannot learn 'click'")
     with pytest.raises(DataError, match="whose last, 'retrieved', must be the exposed one"):
         corank.train(world, overrides=[REVERSED, "name=turned"])
@@ -244,7 +249,8 @@ def test_a_training_of_few_steps_is_warned_of(world: Path) -> None:
     """By the stage where each trains by itself, and not where the weights are those of an earlier run."""
 
     def warned(*overrides: str) -> list[str]:
-        return [line for line in data_check(world, *overrides).warnings if line.startswith("train: ")]
+        said = lines(data_check(world, *overrides), "warning")
+        return [line for line in said if line.startswith("train: ")]
 
     size = f"train.requests={-(-data_check(world).splits['train'].requests // 10)}"
     apart = (size, "train.mode=separate", "stages.0.embeddings=own", "train.rank={epochs: 1}")
@@ -254,13 +260,13 @@ def test_a_training_of_few_steps_is_warned_of(world: Path) -> None:
     (line,) = warned(*apart, "train.epochs=5")
     assert line.startswith("train: 'rank' trains for 10 steps at most")
     report = data_check(world, size)
-    kept = [line for line in report.warnings if not line.startswith("train")]
-    assert replace(report, continues=True).warnings == kept != report.warnings
+    kept = [finding for finding in report.findings if finding.where != "train"]
+    assert replace(report, continues=True).findings == kept != report.findings
 
 
 def test_in_batch_that_outweighs_the_clicks_is_warned_of(world: Path) -> None:
     def warned(losses: str) -> list[str]:
-        return [line for line in data_check(world, losses).warnings if ": begins" in line]
+        return [line for line in lines(data_check(world, losses), "warning") if ": begins" in line]
 
     in_batch = clicks_and("{kind: in_batch, stage: prerank, weight: %s}")
     nce = clicks_and("{kind: info_nce, stage: prerank, per_request: 10, weight: %s}")

@@ -200,8 +200,8 @@ def write_log(log: OutcomeLog, folder: Path) -> None:
 
 def refused_by_check(folder: Path) -> set[str]:
     """Name the columns that `corank check` refuses in the config that `write_log` has written."""
-    lines = find_outcomes(read(folder / "config.yaml"), folder)
-    return {column for line in lines for column in _QUOTED.findall(line)[:1]}
+    found = find_outcomes(read(folder / "config.yaml"), folder)
+    return {column for finding in found for column in _QUOTED.findall(finding.what)[:1]}
 
 
 def left_out_by_import(log: OutcomeLog, folder: Path) -> set[str]:

@@ -233,7 +233,7 @@ class FeatureFacts:
     source: Source
     """The table that it is read from."""
     familiar: Mapping[str, Familiarity]
-    """By split but `train`; empty if it is no id."""
+    """By split but `train`, in their order; empty if it is no id."""
     missing: Mapping[str, float]
     """By split: the share of its candidates that lack it, 0 to 1."""
     values: int | None
@@ -259,7 +259,7 @@ class CountedRows:
             missing: whether a value is missing.
         """
         rows = self.frame.filter(pl.col(SPLIT).is_not_null())
-        total = rows.group_by(SPLIT).agg(pl.col(COUNT, POSITIVES).sum()).sort(SPLIT, descending=True)
+        total = rows.group_by(SPLIT).agg(pl.col(COUNT, POSITIVES).sum()).sort(SPLIT)
         lacking = rows.filter(missing).group_by(SPLIT).agg(pl.col(COUNT).sum())
         counts = {split: (count, positives) for split, count, positives in total.rows()}
         rates = dict.fromkeys(counts, 0.0) | {s: n / counts[s][0] for s, n in lacking.rows()}
@@ -284,7 +284,7 @@ class CountedRows:
         )
         return {
             split: Familiarity(seen / count, seen_positives / positives if positives else None)
-            for split, count, positives, seen, seen_positives in sums.sort(SPLIT, descending=True).rows()
+            for split, count, positives, seen, seen_positives in sums.sort(SPLIT).rows()
             if split != "train"
         }
 

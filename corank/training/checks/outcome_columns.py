@@ -14,6 +14,7 @@ from corank.data.log_rows import request_columns
 from corank.data.outcomes import where_label, where_request, why_outcome
 from corank.data.request_columns import Source
 from corank.features.log_schema import ITEM, TIME, value_column
+from corank.training.checks.findings import Finding
 from corank.training.checks.log_counts import EXPOSED, SPLIT, SplitRows
 from corank.training.config.config import Config
 
@@ -29,8 +30,8 @@ class OutcomeColumns:
     rows: SplitRows
     sources: Mapping[str, Source]
 
-    def faults(self) -> list[str]:
-        """Say of each column that looks like an outcome what reads it and why; training is refused for each.
+    def faults(self) -> list[Finding]:
+        """Find each column that looks like an outcome, what reads it and why; training is refused for each.
 
         Raises DataError if `known_before` names a column that the log does not have.
         """
@@ -38,8 +39,12 @@ class OutcomeColumns:
         if not self._columns:
             return []
         return [
-            f"{reader}: its column '{column}' looks like an outcome, known only after the request: {why}; drop it, "
-            f"or, if it is known before, write known_before: [{column}]"
+            Finding(
+                "error",
+                reader,
+                f"its column '{column}' looks like an outcome, known only after the request: {why}; drop it, "
+                f"or, if it is known before, write known_before: [{column}]",
+            )
             for column, reader in self._columns.items()
             if (why := self._why(column))
         ]

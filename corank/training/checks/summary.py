@@ -1,6 +1,6 @@
 """Summary of the data that a config would train on, computed before packing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from corank.data.packing.sources import PackSources
 from corank.data.request_columns import Source
 from corank.engine.base import open_engine
 from corank.training.checks.data_check import TrainingDataCheck, find_single_buckets
+from corank.training.checks.findings import Finding
 from corank.training.checks.log_profile import LogProfile
 from corank.training.checks.training_size import TrainingSize
 from corank.training.config.config import Config, plan_training
@@ -38,9 +39,11 @@ class CheckSummary:
     samples: list[dict[str, str]]
     """Loss, weight, the stages that learn from it, and candidates per request of each level or other source."""
     data_check: TrainingDataCheck
-    """Counts of the splits, with faults and warnings."""
+    """Counts of the splits."""
+    findings: Sequence[Finding]
+    """Errors, for which training is refused, warnings, and advice; what counts most first."""
     profile: LogProfile
-    """The profile of the log: known ids, requests by what they hold, columns, and what to try."""
+    """The profile of the log: known ids, requests by what they hold, and columns."""
     size: TrainingSize
     """Steps of the training, and a bound of its memory."""
 
@@ -79,15 +82,14 @@ class CheckSummary:
             "targets": self.targets,
             "profile": self.profile.document(),
             "training": self.size.document(),
-            "warnings": self.data_check.warnings,
-            "faults": self.data_check.faults,
+            "findings": [finding.document() for finding in self.findings],
         }
 
 
 def check_config(config: Config, base: Path) -> CheckSummary:
     """Summarise what a config would train on.
 
-    What training would refuse for lack of positives or negatives is among the result's `data_check.faults`.
+    What training would refuse for lack of positives or negatives is the first of the result's `findings`.
     Raises ConfigError, DataError, as `corank pack` would.
     """
     with open_engine() as engine, TemporaryDirectory() as spill:
@@ -101,19 +103,22 @@ def check_config(config: Config, base: Path) -> CheckSummary:
     profile = LogProfile.of(config, tables, inputs.sources, inputs.summary)
     profile = replace(profile, config=plan_training(config, profile.counts.splits["train"].requests))
     config, packed = profile.config, _open_if_packed(config, base)
+    data_check = TrainingDataCheck(
+        config,
+        profile.counts.splits,
+        profile.counts.misplaced,
+        single=[] if packed is None else find_single_buckets(packed),
+        outcomes=profile.outcomes,
+        log=profile.facts,
+    )
     return CheckSummary(
         config,
         [_feature_row(config, name, inputs.sources) for name in config.features],
         {n: int(t.collect(t.frame.select(pl.len())).item()) for n, t in tables.items()},
         inputs.summary.splits,
         _samples(config),
-        TrainingDataCheck(
-            config,
-            profile.counts.splits,
-            profile.counts.misplaced,
-            single=[] if packed is None else find_single_buckets(packed),
-            outcomes=profile.outcomes,
-        ),
+        data_check,
+        data_check.findings,
         profile,
         TrainingSize.of(config, profile.counts.splits, packed),
     )

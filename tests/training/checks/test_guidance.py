@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 import corank
-from corank.training.checks.guidance import Suggestion
+from corank.training.checks.findings import Finding
 from tests.support.command_line import run_corank
 
 CONFIG = """
@@ -38,7 +38,18 @@ train: {epochs: 1, requests: 8}
 """
 DAYS, REQUESTS, USERS, ITEMS = 3, 40, 10, 12
 """Requests are of each day."""
-ALL = ["candidates", "prior", "prior", "age", "within", "history", "recurrence", "position", "unexposed"]
+ALL = {
+    "losses.2": "no loss of what was not exposed (kind: unexposed, in_batch)",
+    "features.item_buy_rate": "no rate of 'buy' by item (kind: prior)",
+    "features.user_buy_rate": "no rate of 'buy' by user (kind: prior)",
+    "features.shown": "no history of what the user was shown, in which candidates are looked for",
+    "features.history": "no history of the user (kind: ids, of the item's id)",
+    "features.match_rank": "no number beside those of the request's other candidates (kind: within)",
+    "features.listed": "no age of the item (kind: age)",
+    "data.position": "no position on the page (data.position)",
+    "features.candidates": "no number of the request's candidates (kind: candidates)",
+}
+"""First key to paste → what is lacking, in the order in which it counts."""
 
 
 @pytest.fixture
@@ -62,15 +73,15 @@ def config(tmp_path: Path) -> Path:
     return tmp_path / "config.yaml"
 
 
-def suggest(config: Path, *overrides: str) -> list[Suggestion]:
-    return list(corank.check(config, overrides).profile.suggestions)
+def suggest(config: Path, *overrides: str) -> list[Finding]:
+    return [finding for finding in corank.check(config, overrides).findings if finding.paste]
 
 
-def paste(config: Path, *suggestions: Suggestion) -> None:
+def paste(config: Path, *suggestions: Finding) -> None:
     """Put the lines that are printed below the key that is printed."""
     text = config.read_text()
     for suggestion in suggestions:
-        said, *lines = str(suggestion).split("\n")
+        said, *lines = suggestion.lines
         key = said.rpartition("under `")[2].removesuffix("`:")
         # what losses have is a list, to which the line is added
         before, begin, after = text.partition(f"\n{key}:\n")
@@ -82,8 +93,9 @@ def paste(config: Path, *suggestions: Suggestion) -> None:
 
 def test_a_log_that_asks_for_all_gets_all(config: Path) -> None:
     suggestions = suggest(config)
-    assert [suggestion.kind for suggestion in suggestions] == ALL
-    said = "\n".join(map(str, suggestions))
+    assert [next(iter(suggestion.paste)) for suggestion in suggestions] == [*ALL]
+    assert all(s.what.startswith(lacking) for s, lacking in zip(suggestions, ALL.values(), strict=True))
+    said = "\n".join(line for suggestion in suggestions for line in suggestion.lines)
     for expected in (
         "requests of 'train' have 4 to 6 of them",
         "'train' has 106 exposed candidates of 12 items",
@@ -107,7 +119,7 @@ def test_a_log_that_asks_for_all_gets_all(config: Path) -> None:
         assert expected in said
 
 
-@pytest.mark.parametrize("number", range(len(ALL)), ids=[f"{n} {kind}" for n, kind in enumerate(ALL)])
+@pytest.mark.parametrize("number", range(len(ALL)), ids=ALL)
 def test_pasted_lines_make_a_config_that_lacks_it_no_more(config: Path, number: int) -> None:
     before = suggest(config)
     by_option = suggest(config, *before[number].overrides)
@@ -122,9 +134,10 @@ def test_the_command_prints_lines_to_paste_and_training_does_not(
     code, text, _ = run_corank(capsys, "check", config)
     assert code == 0
     assert "\n  item_buy_rate: {kind: prior, by: [item_id], label: buy, every: 1d}\n" in text
-    assert "advice: no position on the page (data.position)" in text
+    text = run_corank(capsys, "check", config, "--all")[1]
+    assert "advice: data: no position on the page (data.position)" in text
     said: list[str] = []
-    corank.check(config).profile.report(said.append)
+    corank.check(config).data_check.report_findings(said.append)
     assert not any("position" in line for line in said)
 
 
@@ -141,16 +154,17 @@ def test_candidates_that_are_in_a_history_are_looked_for_in_it(config: Path) -> 
         "features.past={side: user, kind: ids, of: item_id}",
         "features.past.column=past",
     ]
-    found = {s.lacking: s for s in suggest(config, *added) if s.kind == "recurrence"}
-    bought, past, shown = found.values()
-    assert "'bought'" in bought.lacking and "'past'" in past.lacking and "shown" in shown.lacking
+
+    def recurring(*overrides: str) -> list[Finding]:
+        return [s for s in suggest(config, *overrides) if "(kind: count, kind: since)" in s.what]
+
+    bought, past, shown = recurring(*added)
+    assert "'bought'" in bought.what and "'past'" in past.what and "shown" in shown.what
     ranges = "buckets: 16, dim: 4}"
-    since = bought.values["features.bought_brand_since"]
+    since = bought.paste["features.bought_brand_since"]
     assert since == f"{{kind: since, of: [bought.brand, brand], {ranges}"
-    assert past.why.startswith("100% of the candidates")
-    since = past.values["features.past_since"]
+    assert ": 100% of the candidates" in past.what
+    since = past.paste["features.past_since"]
     assert since == f"{{kind: since, of: [past, item_id], measure: events, {ranges}"
-    done = suggest(config, *added, *bought.overrides, *past.overrides, *shown.overrides)
-    assert not any(suggestion.kind == "recurrence" for suggestion in done)
-    mended = suggest(config, *added, "features.seen={kind: contains, of: [past, item_id]}")
-    assert len([s for s in mended if s.kind == "recurrence"]) == 2
+    assert recurring(*added, *bought.overrides, *past.overrides, *shown.overrides) == []
+    assert len(recurring(*added, "features.seen={kind: contains, of: [past, item_id]}")) == 2

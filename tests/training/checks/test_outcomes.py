@@ -130,9 +130,10 @@ def narrow(drawn: Path) -> Path:
 
 def test_check_and_train_refuse_an_outcome_unless_it_is_named(narrow: Path, tmp_path: Path) -> None:
     faults = corank.check(narrow).data_check.faults
-    assert [line.partition(":")[0] for line in faults] == ["features.bought", "features.session_clicked"]
-    assert "'bought' looks like an outcome" in faults[0] and "it is 0 unless 'click' is 1" in faults[0]
-    assert "write known_before: [bought]" in faults[0]
+    assert [fault.where for fault in faults] == ["features.bought", "features.session_clicked"]
+    said = str(faults[0])
+    assert "'bought' looks like an outcome" in said and "it is 0 unless 'click' is 1" in said
+    assert "write known_before: [bought]" in said
     run = tmp_path / "run"
     with pytest.raises(DataError, match=r"features\.bought: its column 'bought' looks like an outcome"):
         corank.train(narrow, folder=run)
@@ -149,7 +150,7 @@ def test_a_named_column_must_be_there(narrow: Path) -> None:
 
 
 def faults_with(narrow: Path, *overrides: str) -> Iterator[str]:
-    return (line.partition(",")[0] for line in find_outcomes(read(narrow, overrides), narrow.parent))
+    return (str(fault).partition(",")[0] for fault in find_outcomes(read(narrow, overrides), narrow.parent))
 
 
 def test_labels_and_values_are_judged_too(narrow: Path) -> None:

@@ -94,15 +94,16 @@ def test_known_shares_are_those_of_a_slow_count(config: Path) -> None:
 
 
 def test_advice_names_what_decides(config: Path) -> None:
-    said = corank.check(config).profile.advice
-    advice = "\n".join(line for line in said if not line.startswith("no "))  # what to add: test_guidance
+    said = corank.check(config).findings
+    advice = "\n".join(str(finding) for finding in said if not finding.paste)  # what to add: test_guidance
     for expected in (
-        "100% of the candidates of 'test' are items that training never saw: add priors of the item with a short "
-        "`every`, such as 10m and vectors of their content (kind: vector)",
-        "75% of the candidates of 'test' are of users that training never saw",
+        "item_id: 100% of the candidates of 'valid' and 100% of 'test' are items that training never saw: add priors "
+        "of the item with a short `every`, such as 10m and vectors of their content (kind: vector)",
+        "user_id: 75% of the candidates of 'test' are of users that training never saw",
         "language: the same value in all training rows",
-        "price: missing in 0% of the candidates of 'train', but 100% of 'test'",
-        "session: 100% of the candidates of 'test' have a value that training never saw",
+        "price (0% of 'train', but 100% of 'test')",
+        ": missing in another share of the candidates than in 'train'",
+        "session (100% of the candidates of 'valid' and 100% of 'test'): many candidates have a value",
     ):
         assert expected in advice
     assert "author" not in advice and "city" not in advice
@@ -110,8 +111,8 @@ def test_advice_names_what_decides(config: Path) -> None:
 
 def test_the_command_prints_tables_and_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, text, _ = run_corank(capsys, "check", config)
-    assert code == 0 and "advice: 100% of the candidates of 'test' are items" in text
-    assert "Requests by their number of candidates" in text
+    assert code == 0 and "advice: item_id: 100% of the candidates of 'valid'" in text
+    assert "Requests by their number of candidates" in run_corank(capsys, "check", config, "--all")[1]
     document = json.loads(run_corank(capsys, "check", config, "--json")[1])
     assert document["profile"]["requests"]["test"]["candidates"] == {"5": 40}
-    assert document["faults"] == []
+    assert not any(finding["severity"] == "error" for finding in document["findings"])

@@ -1,0 +1,112 @@
+"""What `corank check` and `train` find in a config and its data: errors, warnings and advice, of which the first count.
+
+A finding is made by a function; `judgements` lists them all, and says in which order they count.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Severity = Literal["error", "warning", "advice"]
+SEVERITIES: Sequence[Severity] = ("error", "warning", "advice")
+"""From what stops a training to what may help one."""
+NAMED = 4
+"""Columns that the line of a finding names, of those that it is of."""
+FIRST, LINES = 10, 18
+"""Findings, and lines of them, that are printed unless all are asked for."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a config or its data, or that could be better."""
+
+    severity: Severity
+    """An `error` stops the training."""
+    where: str
+    """The key of the config, the column, the loss or the label that it is of."""
+    what: str
+    """A sentence, without the full stop."""
+    figure: str = ""
+    """What was measured there, if the sentence does not say it."""
+    paste: Mapping[str, str] = field(default_factory=dict)
+    """Key of the config → value in YAML, which mend it, as `--set` takes both."""
+    names: Sequence[str] = ()
+    """All that it is of, if `where` names several."""
+
+    def __str__(self) -> str:
+        return f"{self._described}: {self.what}"
+
+    @property
+    def _described(self) -> str:
+        return f"{self.where} ({self.figure})" if self.figure else self.where
+
+    @property
+    def line(self) -> str:
+        """Severity, place and sentence."""
+        return f"{self.severity}: {self}"
+
+    @property
+    def lines(self) -> list[str]:
+        """The line, and what to paste below the section that it names."""
+        names = ["-" if key.startswith("losses.") else f"{key.partition('.')[2]}:" for key in self.paste]
+        added = [f"  {name} {value}" for name, value in zip(names, self.paste.values(), strict=True)]
+        return [f"{self.line}; under `{self.where}`:", *added] if added else [self.line]
+
+    @property
+    def details(self) -> list[str]:
+        """The lines, and all names that the first one leaves out."""
+        return [*self.lines, *([f"  {', '.join(self.names)}"] if len(self.names) > NAMED else [])]
+
+    @property
+    def overrides(self) -> list[str]:
+        """What to paste, as `--set` takes it."""
+        return [f"{key}={value}" for key, value in self.paste.items()]
+
+    def document(self) -> dict[str, Any]:
+        """The finding as plain values."""
+        return {
+            "severity": self.severity,
+            "where": list(self.names) or [self.where],
+            "finding": str(self),
+            "paste": dict(self.paste),
+        }
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Name the first of several.
+
+    Example:
+        >>> name_some(["a", "b", "c", "d", "e", "f"])
+        'a, b, c, d and 2 more'
+    """
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def order_findings(findings: Iterable[Finding]) -> list[Finding]:
+    """Make one of those that say the same of several columns, and sort by severity what is in order otherwise."""
+    alike: dict[tuple[str, str], list[Finding]] = {}
+    for n, finding in enumerate(findings):
+        # lines to paste are of one finding alone
+        key = f"{finding.what} {n}" if finding.paste else finding.what
+        alike.setdefault((finding.severity, key), []).append(finding)
+    return sorted(map(_join, alike.values()), key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def _join(findings: Sequence[Finding]) -> Finding:
+    """One finding of the places of several."""
+    first, *others = findings
+    if not others:
+        return first
+    where = name_some([finding._described for finding in findings])
+    return Finding(first.severity, where, first.what, names=[finding.where for finding in findings])
+
+
+def first_findings(findings: Sequence[Finding]) -> Sequence[Finding]:
+    """Those that are printed unless all are asked for: the first ones, as many as a screen has room for."""
+    lines = 0
+    for n, finding in enumerate(findings[:FIRST]):
+        lines += len(finding.lines)
+        if lines > LINES:
+            return findings[:n]
+    return findings[:FIRST]

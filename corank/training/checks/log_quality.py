@@ -1,0 +1,154 @@
+"""Findings on what makes a log hard to learn from: unknown ids, columns that tell nothing or the wrong thing."""
+
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+
+from corank.core.time import DAY
+from corank.training.checks.findings import Finding
+from corank.training.checks.log_counts import FeatureFacts
+from corank.training.checks.log_facts import LogFacts
+
+UNKNOWN = 0.3
+"""From this share of unknown ids on, something else must tell candidates apart."""
+UNIQUE, FEWEST = 0.9, 100
+"""An id with more values than this share of the rows is of no use, if there are so many rows."""
+SHIFT = 0.05
+"""Missing rates of two splits that differ by more are reported."""
+SINGLE = 0.5
+"""From this share of requests without order on, metrics by request and list-wise losses are of a few requests."""
+
+
+def unknown_items(log: LogFacts) -> Iterator[Finding]:
+    """Items that training never saw."""
+    if unknown := _unknown(log.of("item")):
+        tried = " and ".join(_for_new_items(log))
+        then = f"add {tried}" if tried else "the item's id tells nothing of them"
+        said = f"{_shares(unknown)} are items that training never saw: {then}"
+        yield Finding("advice", log.config.data.item, said)
+
+
+def unknown_users(log: LogFacts) -> Iterator[Finding]:
+    """Users that training never saw."""
+    if unknown := _unknown(log.of("user")):
+        yield Finding(
+            "advice",
+            log.config.data.user,
+            f"{_shares(unknown)} are of users that training never saw: their ids tell nothing; what tells is a "
+            "history, the context, and priors by other keys",
+        )
+
+
+def unknown_values(log: LogFacts) -> Iterator[Finding]:
+    """Values of other ids that training never saw."""
+    for facts, unknown in _worst_first((facts, _unknown(facts)) for facts in log.others):
+        yield Finding(
+            "advice",
+            facts.name,
+            "many candidates have a value that training never saw; a coarser column, or its prior, may tell more",
+            _shares(unknown),
+        )
+
+
+def shifting_columns(log: LogFacts) -> Iterator[Finding]:
+    """Columns that are missing more often in one split than in another."""
+    shifts = []
+    for facts in log.features:
+        usual = facts.missing.get("train", 0.0)
+        rates = {split: rate for split, rate in facts.missing.items() if abs(rate - usual) > SHIFT}
+        shifts.append((facts, {split: abs(rate - usual) for split, rate in rates.items()}))
+    for facts, shift in _worst_first(shifts):
+        now = " and ".join(f"{facts.missing[split]:.0%} of '{split}'" for split in shift)
+        yield Finding(
+            "advice",
+            facts.name,
+            "missing in another share of the candidates than in 'train', which a model takes for something that it "
+            "is not",
+            f"{facts.missing.get('train', 0.0):.0%} of 'train', but {now}",
+        )
+
+
+def empty_columns(log: LogFacts) -> Iterator[Finding]:
+    """Columns without a value."""
+    for facts in log.others:
+        if facts.missing.get("train") == 1:
+            said = "always missing in the split 'train'; drop the feature or mend the column"
+            yield Finding("advice", facts.name, said)
+
+
+def constant_columns(log: LogFacts) -> Iterator[Finding]:
+    """Columns with one value."""
+    for facts in log.others:
+        if facts.values == 1 and not facts.missing.get("train"):
+            said = "the same value in all training rows, which tells nothing; drop the feature"
+            yield Finding("advice", facts.name, said)
+
+
+def identifying_columns(log: LogFacts) -> Iterator[Finding]:
+    """Ids with nearly one value a row."""
+    for facts in log.others:
+        if facts.familiar and facts.rows >= FEWEST and (facts.values or 0) > UNIQUE * facts.rows:
+            of = {"items": "items", "users": "users", "log": "candidates"}[facts.source]
+            yield Finding(
+                "advice",
+                facts.name,
+                "nearly one value each, so that it tells little but which one it is; use a coarser column, a higher "
+                "`min_count`, or drop the feature",
+                f"{facts.values:,} values of {facts.rows:,} {of}",
+            )
+
+
+def unordered_requests(log: LogFacts) -> Iterator[Finding]:
+    """Labels of which few requests show a 1 beside a 0."""
+    for label in dict.fromkeys(stage.main for stage in log.config.stages):
+        requests = log.counts.requests["train"]
+        clicked = sum(count for n, count in requests.positives[label].items() if n)
+        if clicked and requests.ordered[label] < (1 - SINGLE) * clicked:
+            yield Finding(
+                "advice",
+                label,
+                f"of {clicked:,} requests of 'train' with a positive only {requests.ordered[label]:,} "
+                "have a negative beside it: metrics by request and list-wise losses are of these alone; compare "
+                "models by AUC and by metrics by user, too",
+            )
+
+
+def _unknown(facts: FeatureFacts) -> dict[str, float]:
+    """Split → share of its candidates whose value training does not know, where that is much."""
+    shares = {split: 1 - known.candidates for split, known in facts.familiar.items()}
+    return {split: share for split, share in shares.items() if share >= UNKNOWN}
+
+
+def _shares(shares: dict[str, float]) -> str:
+    """Shares by split in words.
+
+    Example:
+        >>> _shares({"valid": 0.5, "test": 0.75})
+        "50% of the candidates of 'valid' and 75% of 'test'"
+    """
+    (first, share), *others = shares.items()
+    return " and ".join(
+        [f"{share:.0%} of the candidates of '{first}'", *(f"{other:.0%} of '{n}'" for n, other in others)]
+    )
+
+
+def _worst_first(
+    found: Iterable[tuple[FeatureFacts, dict[str, float]]],
+) -> list[tuple[FeatureFacts, dict[str, float]]]:
+    """Features with a share by split, the largest first; without those that have none."""
+    return sorted((one for one in found if one[1]), key=lambda one: -max(one[1].values()))
+
+
+def _for_new_items(log: LogFacts) -> Iterator[str]:
+    """Undeclared features that would distinguish new items."""
+    schema = log.config.declared
+    steps = [p.every for n, p in schema.priors().items() if schema.side(n) in ("item", "cross")]
+    if not any(every < DAY for every in steps):
+        shortest = min(steps, default=timedelta())
+        yield "priors of the item with a short `every`, such as 10m" + (
+            f" (the shortest is {shortest // timedelta(hours=1)}h)" if steps else ""
+        )
+    kinds = {schema.features[n].kind for n in schema.features if schema.side(n) == "item"}
+    if "vector" not in kinds:
+        yield "vectors of their content (kind: vector)"
+    if "time" not in kinds:
+        yield "their age, of a column of `items` with the time since which each is there (kind: time, kind: age)"

@@ -1,0 +1,128 @@
+"""Findings of `corank check` and `train`: what counts most first, few lines, the same words."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import corank
+from corank.training.checks.findings import FIRST, LINES, Finding, first_findings, name_some, order_findings
+from tests.support.command_line import run_corank
+
+CONFIG = """
+name: wide
+data:
+  log: log.parquet
+  items: items.parquet
+  request: [request_id]
+  user: user_id
+  item: item_id
+  time: time
+  labels: {click: {column: is_click}, like: {column: is_like}}
+  split: {valid: 2026-03-02, test: 2026-03-03}
+features:
+  user_id: {side: user, kind: id}
+  item_id: {side: item, kind: id}
+"""
+REST = """
+stages:
+  - {name: prerank, model: towers, keep: 2, query: [4], item: [4]}
+  - {name: rank, model: mlp, keep: 1, hidden: [4], labels: [click, like], value: click + like}
+losses:
+  - {kind: click, stage: rank}
+  - {kind: click, stage: rank, label: like}
+  - {kind: click, stage: prerank}
+train: {epochs: 1, requests: 8}
+"""
+DAYS, REQUESTS, SIZE, ITEMS = 3, 40, 6, 30
+"""Requests are of each day."""
+SHIFTED = [f"stock_{n}" for n in range(40)]
+"""Columns of items that the items of the last day lack, to a share that grows with n."""
+ALIKE = [f"fixed_{n}" for n in range(8)]
+OTHERS = [f"price_{n}" for n in range(8)]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of 60 columns with little to learn, whose items live one day, and of which many columns are broken."""
+    folder = tmp_path_factory.mktemp("wide")
+    rows = []
+    for number in range(DAYS * REQUESTS):
+        day, n = divmod(number, REQUESTS)
+        time = datetime(2026, 3, 1 + day, tzinfo=UTC) + timedelta(minutes=n)
+        for k in range(SIZE):
+            shown = ITEMS * day + (n + k) % ITEMS
+            rows.append((number, n, shown, time, int(k == n % SIZE), int(k == 2 and n % 4 == 0)))
+    columns = ["request_id", "user_id", "item_id", "time", "is_click", "is_like"]
+    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(folder / "log.parquet")
+    item, last = pl.col("item_id"), pl.col("item_id") >= ITEMS * (DAYS - 1)
+    stocks = [
+        pl.when(last & (item % ITEMS <= n // 2 + 5)).then(None).otherwise(item * 1.0).alias(name)
+        for n, name in enumerate(SHIFTED)
+    ]
+    prices = [(item * (n + 3) % 17 * 1.0).alias(name) for n, name in enumerate(OTHERS)]
+    items = pl.DataFrame({"item_id": range(DAYS * ITEMS)})
+    fixed = [pl.lit("en").alias(name) for name in ALIKE]
+    items.with_columns(*stocks, *prices, *fixed).write_parquet(folder / "items.parquet")
+    numbers = "".join(f"  {name}: {{side: item, kind: number}}\n" for name in [*SHIFTED, *OTHERS])
+    ids = "".join(f"  {name}: {{side: item, kind: id}}\n" for name in ALIKE)
+    (folder / "config.yaml").write_text(CONFIG.lstrip("\n") + numbers + ids + REST.lstrip("\n"))
+    return folder / "config.yaml"
+
+
+def test_a_log_of_60_columns_takes_one_screen(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, _ = run_corank(capsys, "check", config)
+    lines = text.splitlines()
+    assert code == 0 and len(lines) <= 40
+    begin = lines.index("Findings") + 1
+    assert lines[begin].startswith("warning: train: training lasts for 5 steps")
+    shifted = [line for line in lines if "missing in another share" in line]
+    assert len(shifted) == 1 and shifted[0].startswith("advice: stock_38 (0% of 'train', but ")
+    assert " and 36 more: missing" in shifted[0]
+    assert sum("the same value in all training rows" in line for line in lines) <= 1
+    assert lines[-1].endswith("the tables of features, losses, labels, values and requests: --all")
+
+
+def test_all_findings_are_printed_and_in_the_document(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = run_corank(capsys, "check", config, "--all")[1]
+    document = json.loads(run_corank(capsys, "check", config, "--json")[1])
+    assert "Which feature enters which tower" in text and "--all" not in text
+    found = document["findings"]
+    assert len(found) > FIRST - 4 and all(f"{one['severity']}: {one['finding']}" in text for one in found)
+    (shifted,) = (one for one in found if "missing in another share" in one["finding"])
+    assert sorted(shifted["where"]) == sorted(SHIFTED) and ", ".join(shifted["where"]) in text
+    severities = [one["severity"] for one in found]
+    assert severities == sorted(severities, key=["error", "warning", "advice"].index)
+
+
+def test_train_says_what_check_says(config: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    corank.train(config, folder=tmp_path / "run", report=said.append)
+    told = [finding.line for finding in corank.check(config).findings if not finding.paste]
+    assert [line for line in said if line.startswith(("warning: ", "advice: "))] == told[:FIRST]
+
+
+def test_findings_that_say_the_same_are_one() -> None:
+    warnings = [Finding("warning", f"w{n}", "few", f"{n} %") for n in range(6)]
+    pasted = [Finding("advice", "features", "none", paste={"features.a": str(n)}) for n in range(2)]
+    error = Finding("error", "losses", "none")
+    first, few, *rest = order_findings([*pasted, *warnings, error])
+    assert first is error and rest == pasted
+    assert few.line == "warning: w0 (0 %), w1 (1 %), w2 (2 %), w3 (3 %) and 2 more: few"
+    assert few.names == ["w0", "w1", "w2", "w3", "w4", "w5"]
+    assert few.details == [few.line, "  w0, w1, w2, w3, w4, w5"]
+    assert order_findings(warnings[:2])[0].details == ["warning: w0 (0 %), w1 (1 %): few"]
+    assert name_some(["a"]) == "a"
+
+
+def test_the_first_findings_fit_on_a_screen() -> None:
+    line = Finding("advice", "features", "one")
+    values = {f"features.{n}": "{}" for n in range(LINES // 2)}
+    long = Finding("advice", "features", "long", paste=values)
+    assert first_findings([line] * (FIRST + 5)) == [line] * FIRST
+    assert first_findings([line, long, long]) == [line, long]
+    assert first_findings([]) == []
