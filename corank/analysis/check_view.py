@@ -47,7 +47,7 @@ def _overview(summary: CheckSummary) -> Iterator[Block]:
         for label in dict.fromkeys(stage.main for stage in summary.config.stages):
             of_label = counts[split].labels[label]
             row |= {"exposed": of_label.exposed, f"{label} positives": of_label.positives}
-        for known in (facts.of("item"), facts.of("user")):
+        for known in (facts.column("item"), facts.column("user")):
             share = known.familiar.get(split)
             row[f"known {known.name}s %"] = f"{100 * share.candidates:.1f}" if share else ""
         rows.append(row)

@@ -223,7 +223,7 @@ def check(
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
         against: a finished run, or its URL, with whose training rows the later ones of the split `train` are compared.
         verify: in place of a config, packed data or their URL, of all files of which the checksums are compared.
-        everything: print all findings and tables, not only the first findings.
+        everything: print all findings and tables of a config, in place of a screen.
 
     Returns what would be trained: which feature enters which tower, rows by table, candidates by split and by loss.
     What training would refuse is the first of its `findings`. With `against` the figures of the new rows next to those
@@ -237,7 +237,7 @@ def check(
         (36000, 2)
     """
     if verify is not None:
-        if config is not None or overrides or without or tables or against is not None:
+        if config is not None or overrides or without or tables or against is not None or everything:
             raise UsageError("--verify: takes packed data alone; drop the config and its options")
         return PackResult.of(verify_packed(parse_location(verify), report))
     if config is None:

@@ -206,6 +206,7 @@ def test_nothing_is_written_when_it_is_refused(
     world: Path, tmp_path: Path, changed: Changed, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unknown, run = changed(click(None)), tmp_path / "run"
+    faults = "\n".join(lines(data_check(world, *unknown), "error"))
     for act in (
         lambda: corank.train(world, overrides=[*unknown, "name=null_train"], folder=run),
         lambda: corank.study(world, run, overrides=[*unknown, "name=null_study"]),
@@ -213,6 +214,7 @@ def test_nothing_is_written_when_it_is_refused(
         with pytest.raises(DataError) as caught:
             act()
         assert "losses: stage 'prerank' cannot learn 'click' from the split 'train'" in str(caught.value)
+        assert str(caught.value) == faults
         losses = "(prerank.click, prerank.unexposed, prerank.in_batch)"
         assert f"its losses {losses} get no positives" in str(caught.value) and not run.exists()
     sets = [part for override in unknown for part in ("--set", override)]

@@ -30,15 +30,11 @@ class Finding:
     """What was measured there, if the sentence does not say it."""
     paste: Mapping[str, str] = field(default_factory=dict)
     """Key of the config → value in YAML, which mend it, as `--set` takes both."""
-    names: Sequence[str] = ()
-    """All that it is of, if `where` names several."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Each place → its figure, if `where` names several."""
 
     def __str__(self) -> str:
-        return f"{self._described}: {self.what}"
-
-    @property
-    def _described(self) -> str:
-        return f"{self.where} ({self.figure})" if self.figure else self.where
+        return f"{_describe(self.where, self.figure)}: {self.what}"
 
     @property
     def line(self) -> str:
@@ -54,8 +50,9 @@ class Finding:
 
     @property
     def details(self) -> list[str]:
-        """The lines, and all names that the first one leaves out."""
-        return [*self.lines, *([f"  {', '.join(self.names)}"] if len(self.names) > NAMED else [])]
+        """The lines, and all places, if the first line leaves some out."""
+        places = ", ".join(_describe(*place) for place in self.places.items())
+        return [*self.lines, f"  {places}"] if len(self.places) > NAMED else self.lines
 
     @property
     def overrides(self) -> list[str]:
@@ -64,9 +61,11 @@ class Finding:
 
     def document(self) -> dict[str, Any]:
         """The finding as plain values."""
+        places = self.places or {self.where: self.figure}
         return {
             "severity": self.severity,
-            "where": list(self.names) or [self.where],
+            "where": list(places),
+            "figures": list(places.values()),
             "finding": str(self),
             "paste": dict(self.paste),
         }
@@ -98,8 +97,13 @@ def _join(findings: Sequence[Finding]) -> Finding:
     first, *others = findings
     if not others:
         return first
-    where = name_some([finding._described for finding in findings])
-    return Finding(first.severity, where, first.what, names=[finding.where for finding in findings])
+    places = {finding.where: finding.figure for finding in findings}
+    where = name_some([_describe(*place) for place in places.items()])
+    return Finding(first.severity, where, first.what, places=places)
+
+
+def _describe(where: str, figure: str) -> str:
+    return f"{where} ({figure})" if figure else where
 
 
 def first_findings(findings: Sequence[Finding]) -> Sequence[Finding]:

@@ -117,7 +117,7 @@ def lacks_rates(log: LogFacts) -> Iterator[Finding]:
     operands = {part for name in priors for part in schema.needs(name)}
     user = {name for name in operands if schema.column(name) == log.config.data.user}
     for what, has in (("item", any(schema.side(n) == "item" for n in operands)), ("user", bool(user))):
-        rows = log.of(what).rows
+        rows = log.column(what).rows
         if has or log.exposed < OFTEN * rows or (what == "user" and log.known(what) < KNOWN):
             continue
         every = "1d" if log.known("item") >= 1 - KNOWN else "1h"
@@ -185,7 +185,7 @@ def lacks_history(log: LogFacts) -> Iterator[Finding]:
     """The history of users, where they click often and come back."""
     data, schema = log.config.data, log.config.declared
     ids = [n for n in schema.history_items() if schema.column(n) == data.item and schema.features[n].is_input]
-    positives, users = log.counts.splits["train"].labels[log.label].positives, log.of("user").rows
+    positives, users = log.counts.splits["train"].labels[log.label].positives, log.column("user").rows
     listed = [h for h in schema.histories().values() if not (h.values or h.of_exposures)]
     if listed or not ids or positives < users:
         return

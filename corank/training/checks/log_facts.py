@@ -60,13 +60,13 @@ class LogFacts:
             if facts.name in schema.features and schema.column(facts.name) not in own:
                 yield facts
 
-    def of(self, name: str) -> FeatureFacts:
+    def column(self, name: str) -> FeatureFacts:
         """The facts of a feature, or of `item` or `user`."""
         return next(facts for facts in self.features if facts.name == name)
 
     def known(self, name: str) -> float:
         """The share of candidates of the last split whose item, or user, training knows; 1 without another split."""
-        familiar = list(self.of(name).familiar.values())
+        familiar = list(self.column(name).familiar.values())
         return familiar[-1].candidates if familiar else 1.0
 
     # What the config could have

@@ -112,7 +112,7 @@ class LogProfile:
 
     def report(self, say: Report) -> None:
         """Report briefly what training knows of the other splits, a line each."""
-        item, user = self.facts.of("item"), self.facts.of("user")
+        item, user = self.facts.column("item"), self.facts.column("user")
         for split in self.config.data.split_names[1:]:
             known = [
                 f"{_percent(facts.familiar[split].candidates)} % by their {facts.name}"

@@ -20,7 +20,7 @@ SINGLE = 0.5
 
 def unknown_items(log: LogFacts) -> Iterator[Finding]:
     """Items that training never saw."""
-    if unknown := _unknown(log.of("item")):
+    if unknown := _unknown(log.column("item")):
         tried = " and ".join(_for_new_items(log))
         then = f"add {tried}" if tried else "the item's id tells nothing of them"
         said = f"{_shares(unknown)} are items that training never saw: {then}"
@@ -29,7 +29,7 @@ def unknown_items(log: LogFacts) -> Iterator[Finding]:
 
 def unknown_users(log: LogFacts) -> Iterator[Finding]:
     """Users that training never saw."""
-    if unknown := _unknown(log.of("user")):
+    if unknown := _unknown(log.column("user")):
         yield Finding(
             "advice",
             log.config.data.user,

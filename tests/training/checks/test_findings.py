@@ -1,6 +1,7 @@
 """Findings of `corank check` and `train`: what counts most first, few lines, the same words."""
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import polars as pl
 import pytest
 
 import corank
+from corank.training.checks import guidance, learnability, log_quality
 from corank.training.checks.findings import FIRST, LINES, Finding, first_findings, name_some, order_findings
+from corank.training.checks.judgements import OF_COUNTS, OF_LOGS
 from tests.support.command_line import run_corank
 
 CONFIG = """
@@ -94,7 +97,7 @@ def test_all_findings_are_printed_and_in_the_document(
     found = document["findings"]
     assert len(found) > FIRST - 4 and all(f"{one['severity']}: {one['finding']}" in text for one in found)
     (shifted,) = (one for one in found if "missing in another share" in one["finding"])
-    assert sorted(shifted["where"]) == sorted(SHIFTED) and ", ".join(shifted["where"]) in text
+    assert sorted(shifted["where"]) == sorted(SHIFTED) and "stock_0 (0% of 'train', but 2" in text
     severities = [one["severity"] for one in found]
     assert severities == sorted(severities, key=["error", "warning", "advice"].index)
 
@@ -106,6 +109,18 @@ def test_train_says_what_check_says(config: Path, tmp_path: Path) -> None:
     assert [line for line in said if line.startswith(("warning: ", "advice: "))] == told[:FIRST]
 
 
+def test_every_function_that_makes_findings_is_asked() -> None:
+    """What a module of findings defines and returns them is in a list."""
+    made = [
+        function
+        for module in (learnability, log_quality, guidance)
+        for name, function in vars(module).items()
+        if getattr(function, "__module__", "") == module.__name__ and not name.startswith("_")
+        if getattr(function, "__annotations__", {}).get("return") == Iterator[Finding]
+    ]
+    assert len(made) > 20 and {*made} == {*OF_COUNTS, *OF_LOGS}
+
+
 def test_findings_that_say_the_same_are_one() -> None:
     warnings = [Finding("warning", f"w{n}", "few", f"{n} %") for n in range(6)]
     pasted = [Finding("advice", "features", "none", paste={"features.a": str(n)}) for n in range(2)]
@@ -113,8 +128,14 @@ def test_findings_that_say_the_same_are_one() -> None:
     first, few, *rest = order_findings([*pasted, *warnings, error])
     assert first is error and rest == pasted
     assert few.line == "warning: w0 (0 %), w1 (1 %), w2 (2 %), w3 (3 %) and 2 more: few"
-    assert few.names == ["w0", "w1", "w2", "w3", "w4", "w5"]
-    assert few.details == [few.line, "  w0, w1, w2, w3, w4, w5"]
+    assert few.details == [few.line, "  w0 (0 %), w1 (1 %), w2 (2 %), w3 (3 %), w4 (4 %), w5 (5 %)"]
+    assert few.document() | {"paste": {}} == {
+        "severity": "warning",
+        "where": ["w0", "w1", "w2", "w3", "w4", "w5"],
+        "figures": ["0 %", "1 %", "2 %", "3 %", "4 %", "5 %"],
+        "finding": str(few),
+        "paste": {},
+    }
     assert order_findings(warnings[:2])[0].details == ["warning: w0 (0 %), w1 (1 %): few"]
     assert name_some(["a"]) == "a"
 

@@ -1,0 +1,70 @@
+"""Findings on a log: each is made where its columns, requests or scores ask for it, and names what was measured."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import corank
+from corank.training.checks.findings import Finding
+
+CONFIG = """
+name: poor
+data:
+  log: log.parquet
+  request: [request_id]
+  user: user_id
+  item: item_id
+  time: time
+  level: level
+  levels: [retrieved, exposed]
+  labels: {click: {column: is_click}}
+  split: {valid: 2026-03-02, test: 2026-03-03}
+features:
+  user_id: {side: user, kind: id}
+  item_id: {side: item, kind: id}
+  lost: {side: cross, kind: number}
+  fixed: {side: cross, kind: id}
+  serial: {side: cross, kind: id}
+stages:
+  - {name: rank, model: mlp, keep: 1, hidden: [4]}
+losses:
+  - {kind: click, stage: rank}
+train: {epochs: 1, requests: 8}
+"""
+DAYS, REQUESTS = 3, 120
+"""Requests are of each day."""
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
+    """By place, those of a log whose requests show one candidate each."""
+    folder = tmp_path_factory.mktemp("poor")
+    rows = []
+    for number in range(DAYS * REQUESTS):
+        day, n = divmod(number, REQUESTS)
+        time = datetime(2026, 3, 1 + day, tzinfo=UTC) + timedelta(minutes=n)
+        rows.append((number, n % 40, n % 9, time, "exposed", n % 2, number))
+        rows.append((number, n % 40, (n + 1) % 9, time, "retrieved", None, DAYS * REQUESTS + number))
+    columns = ["request_id", "user_id", "item_id", "time", "level", "is_click", "serial"]
+    log = pl.DataFrame(rows, schema=columns, orient="row")
+    log = log.with_columns(lost=pl.lit(None, pl.Float64), fixed=pl.lit(7), score_rank=pl.lit(0.5))
+    log.write_parquet(folder / "log.parquet")
+    (folder / "config.yaml").write_text(CONFIG)
+    return {finding.where: finding for finding in corank.check(folder / "config.yaml").findings}
+
+
+@pytest.mark.parametrize(
+    ("where", "what", "figure"),
+    [
+        ("lost", "always missing in the split 'train'; drop the feature", ""),
+        ("fixed", "the same value in all training rows", ""),
+        ("serial", "nearly one value each, so that it tells little", "240 values of 240 candidates"),
+        ("click", "of 60 requests of 'train' with a positive only 0 have a negative beside it", ""),
+        ("data.scores", "the log has scores that nothing reads (score_rank): a teacher", ""),
+    ],
+)
+def test_a_finding_is_made(findings: dict[str, Finding], where: str, what: str, figure: str) -> None:
+    assert findings[where].severity == "advice"
+    assert findings[where].what.startswith(what) and findings[where].figure == figure
