@@ -1,7 +1,6 @@
 """Findings on a log: each is made where its columns, requests or scores ask for it, and names what was measured."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -41,7 +40,7 @@ DAYS, REQUESTS = 3, 120
 def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
     """By place, those of a log whose requests show one candidate each."""
     folder = tmp_path_factory.mktemp("poor")
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for number in range(DAYS * REQUESTS):
         day, n = divmod(number, REQUESTS)
         time = datetime(2026, 3, 1 + day, tzinfo=UTC) + timedelta(minutes=n)
