@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from corank.api.evaluating import evaluate as evaluate
     from corank.api.experiments import experiment as experiment
     from corank.api.experiments import study as study
-    from corank.api.experiments import sweep as sweep
     from corank.api.experiments import tune as tune
     from corank.api.importing import ImportResult as ImportResult
     from corank.api.importing import import_kuairand as import_kuairand
@@ -83,7 +82,7 @@ _NAMES = {
     "corank.api.bundles": "BundleResult PublishResult compare_cases conformance export rank refresh",
     "corank.api.datasets": "simulate",
     "corank.api.evaluating": "compare compare_served evaluate",
-    "corank.api.experiments": "experiment study sweep tune",
+    "corank.api.experiments": "experiment study tune",
     "corank.api.importing": "ImportResult import_kuairand import_lists",
     "corank.api.measuring": "DriftResult ReportPage explain report request track",
     "corank.api.results": "ComparisonResult EvaluationResult ExplanationResult GroupsResult SearchResult "

@@ -93,7 +93,8 @@ def comparison_sections(document: Mapping[str, Any]) -> list[Section]:
         "Better and worse are of a, and said if the interval lies beyond the margin that was asked, 0 unless given; "
         "otherwise it is unclear whether they differ. Not worse: the interval excludes that a is worse by more than "
         "the margin. Intervals are not corrected for multiple comparisons: expect one in twenty to mislead. Of runs "
-        "one training of each is compared, and another seed trains another model: compare several by `corank sweep`."
+        "one training of each is compared, and another seed trains another model: compare several by "
+        "`corank experiment`."
     )
     names = Names.of(document)
     return [

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
-from corank.analysis.experiments.arms import RATES, ArmSet
+from corank.analysis.experiments.arms import RATES
 from corank.analysis.experiments.question import QUESTIONS, read_questions, split_questions
-from corank.analysis.experiments.space import Grid, build_file, build_grid, parse_grid, read_space
-from corank.analysis.experiments.views import study_view, sweep_view, tune_view
+from corank.analysis.experiments.space import Grid, build_file, read_grid, read_space
+from corank.analysis.experiments.views import experiment_view, study_view, tune_view
 from corank.analysis.html import render, write_drawings
 from corank.api.config_source import ConfigSource, OpenedConfig, local
 from corank.api.frames import TableSource
 from corank.api.progress import show_progress
 from corank.api.results import SearchResult, StudyResult
-from corank.core.errors import CorankError
+from corank.core.errors import ConfigError, CorankError
 from corank.core.files import write_text
 from corank.core.lazy import lazy
 from corank.core.locks import WriteLock
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from corank.analysis.experiments import search as searches
     from corank.analysis.experiments import study as studies
     from corank.analysis.experiments import tune as tunings
-    from corank.analysis.experiments.engine import Budget, TrialData
+    from corank.analysis.experiments.engine import TrialData
 else:
     engine = lazy("corank.analysis.experiments.engine")
     objectives = lazy("corank.analysis.experiments.figures")
@@ -48,44 +48,8 @@ else:
     tunings = lazy("corank.analysis.experiments.tune")
 
 
-def sweep(
-    config: ConfigSource,
-    grid: Annotated[Grid | None, Option(parse=parse_grid, repeated=True)] = None,
-    out: PathOrUrl | None = None,
-    seeds: Annotated[int, Ge(1)] = 3,
-    metric: str | None = None,
-    overrides: Overrides = (),
-    report: Report = lambda line: None,
-    tables: Mapping[str, TableSource] | None = None,
-) -> SearchResult:
-    """Compare the arms of a grid of settings with the config as written, on the validation split.
-
-    The best arm is written as a config next to the file, trained once more into `run/` of the folder, and only that run
-    is measured on the test split.
-
-    Args:
-        config: a YAML file; a mapping, a `corank.Config` or one with `tables` is written as `NAME.yaml`.
-        grid: values by key, such as `{"train.rank.lr": [0.001, 0.003]}`; the arms are their product.
-        out: the sweep's folder; `sweeps/NAME` next to the config unless given. Trials that it holds are not trained
-            again.
-        seeds: seeds an arm.
-        metric: the figure that chooses, such as `rank.click.auc` or `joint_click_recall`; the last stage's GAUC unless
-            given.
-        overrides: `a.b=value` changes of the config, shared by all arms.
-        report: takes a line about each training.
-        tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
-
-    Returns the document that is also written to `sweep.json`, next to the page `sweep.html`. Raises ConfigError,
-    DataError, BusyError if another process writes the sweep, and CorankError if the folder cannot be written.
-
-    Example:
-        >>> sweep = corank.sweep("shop/config.yaml", {"train.rank.lr": [0.003]}, seeds=1)
-        >>> sweep["trials"], sweep["chosen"] in sweep["arms"]
-        (2, True)
-    """
-    opened_config, file, overrides = _keep(config, overrides, tables)
-    arms, budget = build_grid(file, overrides, grid or {}), engine.Budget(seeds, (1.0,))
-    return _compare(opened_config, file, arms, out, budget, metric, report, "sweep")
+TRIALS = 30
+"""Trials of a tuning, the config as written among them."""
 
 
 def experiment(
@@ -140,29 +104,14 @@ def experiment(
     """
     opened_config, file, overrides = _keep(config, overrides, tables)
     arm_set, budget = build_file(file, overrides, require_local(arms)), engine.Budget(seeds, tuple(rates))
-    return _compare(opened_config, file, arm_set, out, budget, metric, report, "experiment")
-
-
-def _compare(
-    opened_config: OpenedConfig,
-    file: Path,
-    arms: ArmSet,
-    out: PathOrUrl | None,
-    budget: "Budget",
-    metric: str | None,
-    report: Report,
-    kind: str,
-) -> SearchResult:
-    """Train arms, and write the document and the page; see `sweep` and `experiment`."""
-    config = arms.arms[0].config
-    objectives.Objective.of(config, metric)  # before anything is packed
-    folder = local(out) or file.parent / f"{kind}s" / config.name
+    settings = arm_set.arms[0].config
+    objectives.Objective.of(settings, metric)  # before anything is packed
+    folder = local(out) or file.parent / "experiments" / settings.name
     with opened_config.frames.named():
-        arms = arms.with_data(with_moments(config, file.parent).data)
-    with _open_data(opened_config, arms.arms[0].config, file.parent, folder, kind, report) as data:
-        document = searches.run_sweep(file, arms, data, budget, metric, kind)
-        view = sweep_view(document, "an experiment" if kind == "experiment" else "a sweep")
-        write_text(folder / f"{kind}.html", render(view))
+        arm_set = arm_set.with_data(with_moments(settings, file.parent).data)
+    with _open_data(opened_config, arm_set.arms[0].config, file.parent, folder, "experiment", report) as data:
+        document = searches.run_experiment(file, arm_set, data, budget, metric)
+        write_text(folder / "experiment.html", render(experiment_view(document)))
     return SearchResult(document)
 
 
@@ -200,29 +149,31 @@ def _open_data(
 
 def tune(
     config: ConfigSource,
-    trials: Annotated[int, Ge(2)] = 30,
+    trials: Annotated[int | None, Ge(2)] = None,
     seed: Annotated[int, Ge(0)] = 0,
     metric: str | None = None,
     search: Sequence[str] = (),
     space: PathOrUrl | None = None,
+    grid: Annotated[PathOrUrl | Grid | None, Option(parse=Path)] = None,
     budget_us: float | None = None,
     out: PathOrUrl | None = None,
     overrides: Overrides = (),
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
 ) -> SearchResult:
-    """Search for better settings by Optuna, on the validation split; needs `corank[tune]`.
+    """Search for better settings on the validation split: a grid of values, or what Optuna (`corank[tune]`) draws.
 
     The best trial is written as a config next to the file and trained once more; only then the test split is read.
 
     Args:
         config: a YAML file; a mapping, a `corank.Config` or one with `tables` is written as `NAME.yaml`.
-        trials: how many, the config as written among them.
+        trials: how many, the config as written among them; 30 unless given.
         seed: of what is drawn; the same gives the same trials.
         metric: the figure that is searched for; unless given the last stage's GAUC, `joint_click_recall` in a budget.
         search: what is searched, as `KEY=LOW..HIGH`, `KEY=LOW..HIGH log` or `KEY=VALUE,VALUE`; learning rates, widths,
             dropout, smoothing and weights of losses unless this or `space` is given.
         space: a YAML file of the same, from keys to ranges or lists of values.
+        grid: a YAML file from keys to lists of values, or such a mapping: every combination is tried.
         budget_us: microseconds a request may take on this machine: widths, features and first quota are searched, too.
         out: the folder, `tunings/NAME` next to the config unless given; trials that it holds are not trained again.
         overrides: `a.b=value` changes of the config, shared by all trials.
@@ -237,18 +188,28 @@ def tune(
         >>> tuning.tables["trials"]["number"].to_list()
         [1, 2]
     """
-    tunings.load_optuna()  # fails before anything is packed
+    if grid is None:
+        tunings.load_optuna()  # fails before anything is packed
+    for name, given in {"trials": trials, "seed": seed, "search": search, "space": space}.items():
+        if grid is not None and given:
+            raise ConfigError(
+                f"--{name}: not with --grid, of which every combination is tried; drop one of the two"
+            )
     opened_config, file, overrides = _keep(config, overrides, tables)
     with opened_config.frames.named():
         settings = with_moments(read(file, overrides), file.parent)
-    asked = read_space(settings, search, local(space))
+    if grid is None:
+        asked = read_space(settings, file.parent, search, local(space))
+        trials = TRIALS if trials is None else trials
+    else:
+        asked = read_grid(settings, file.parent, grid if isinstance(grid, Mapping) else require_local(grid))
     metric = metric or (None if budget_us is None else "joint_click_recall")
     objective = objectives.Objective.of(settings, metric)
     if budget_us is not None:
         latency_budget.check_budget(settings, budget_us, objective)
     folder = local(out) or file.parent / "tunings" / settings.name
     with _open_data(opened_config, settings, file.parent, folder, "tune", report) as data:
-        document = tunings.run_tune(file, settings, asked, data, metric, trials, seed, budget_us)
+        document = tunings.run_tune(file, asked, data, metric, trials, seed, budget_us)
         write_text(folder / "tune.html", render(tune_view(document)))
     return SearchResult(document)
 

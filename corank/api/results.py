@@ -406,11 +406,11 @@ class StudyResult(PlottedResult):
 
 
 class SearchResult(PlottedResult):
-    """A sweep or a tuning: the trials, the chosen config, and its figures on the test split.
+    """An experiment or a tuning: the trials, the chosen config, and its figures on the test split.
 
     Example:
-        >>> sweep = corank.sweep("shop/config.yaml", {"train.rank.lr": [0.003]}, seeds=1)
-        >>> sweep.tables["test"].columns
+        >>> tuning = corank.tune("shop/config.yaml", grid={"train.rank.lr": [0.003]})
+        >>> tuning.tables["test"].columns
         ['metric', 'value', 'low', 'high', 'n']
     """
 
@@ -423,7 +423,7 @@ class SearchResult(PlottedResult):
     def tables(self) -> dict[str, pl.DataFrame]:
         """`trials`: a row an arm or a trial, of its plain figures; `test`: the chosen config on the test split."""
         trials = self["trials"]
-        if arms := self.get("arms"):  # of a sweep, whose `trials` are a count
+        if arms := self.get("arms"):  # of an experiment, whose `trials` are a count
             none: dict[str, Any] = dict.fromkeys(_BOUNDED)
             figures = {name: arm["figures"].get(self["metric"]) or none for name, arm in arms.items()}
             trials = [{"arm": n, **{key: figures[n].get(key) for key in none}, **arms[n]} for n in arms]
@@ -437,6 +437,6 @@ class SearchResult(PlottedResult):
 
     def view(self) -> View:
         """What was chosen and why, every arm or trial, and the test of the chosen config."""
-        from corank.analysis.experiments.views import sweep_view, tune_view
+        from corank.analysis.experiments.views import experiment_view, tune_view
 
-        return (sweep_view if "arms" in self.document else tune_view)(self.document)
+        return (experiment_view if "arms" in self.document else tune_view)(self.document)

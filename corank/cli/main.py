@@ -30,7 +30,7 @@ UNREAD = 128 + signal.SIGPIPE
 """The exit status if the reader of the output ends first: what a shell says of any program in a pipe."""
 COMMANDS = {
     "Data": ["simulate", "check", "pack"],
-    "Train": ["train", "track", "sweep", "tune", "study", "experiment"],
+    "Train": ["train", "track", "tune", "study", "experiment"],
     "Judge": ["evaluate", "compare", "compare-served", "report", "explain"],
     "Ship": ["export", "refresh", "conformance", "compare-cases", "publish", "vectors", "predict", "users"],
     "Serve": ["serve", "token", "request", "rank", "replay"],

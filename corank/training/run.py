@@ -301,7 +301,7 @@ def _calibrators(facts: Mapping[str, Any], config: Config, path: Path) -> Calibr
         raise CheckpointError(f"{path}: its calibrators are not those of its stages; train again") from None
 
 
-RUNS = ("runs/*", "sweeps/*/run", "tunings/*/run")
+RUNS = ("runs/*", "experiments/*/run", "tunings/*/run")
 """Where commands put runs, next to the config."""
 
 

@@ -10,7 +10,6 @@ from tests.support.base_installation import run_without_extras
 TRAINING = {
     "train": ["CONFIG"],
     "study": ["CONFIG"],
-    "sweep": ["CONFIG", "--grid=train.rank.lr=0.1,0.2"],
     "tune": ["CONFIG"],
     "report": ["RUN"],
     "explain": ["RUN"],

@@ -335,7 +335,7 @@ class ArmResult:
     """An arm with all its trials and the rate that was chosen."""
 
     arm: Arm
-    sweep: list[Trial]
+    at_rates: list[Trial]
     """Seed 0 at each rate."""
     rate: float | None
     """None if every one of several rates diverged."""
@@ -343,8 +343,8 @@ class ArmResult:
 
     @property
     def trials(self) -> list[Trial]:
-        """All trials, each once: seed 0 of the chosen rate belongs to the sweep."""
-        return [*self.sweep, *self.seeds[1:]]
+        """All trials, each once: seed 0 of the chosen rate is among those at the rates."""
+        return [*self.at_rates, *self.seeds[1:]]
 
     @property
     def measured(self) -> list[Trial]:
@@ -382,9 +382,9 @@ class ArmResult:
         """The same with what the rate was chosen by."""
         values = {
             f"{trial.rate:.4g}": {name: figure.value for name, figure in trial.figures.items()}
-            for trial in self.sweep
+            for trial in self.at_rates
         }
-        scores = {f"{trial.rate:.4g}": trial.score for trial in self.sweep}
+        scores = {f"{trial.rate:.4g}": trial.score for trial in self.at_rates}
         return {"rate": self.rate, "scores": scores, "by_rate": values, **self.describe()}
 
 
@@ -412,13 +412,13 @@ def train_arm(
         return done
 
     score = store.measurement.score
-    sweep = [trial(rate, 0) for rate in budget.rates]
-    known = [one for one in sweep if one.figures and score(one) is not None]
-    fallback = sweep[0] if len(sweep) == 1 else None
+    at_rates = [trial(rate, 0) for rate in budget.rates]
+    known = [one for one in at_rates if one.figures and score(one) is not None]
+    fallback = at_rates[0] if len(at_rates) == 1 else None
     chosen = max(known, key=lambda one: (score(one), -abs(log(one.rate))), default=fallback)
     if chosen is None:
-        return ArmResult(arm, sweep, None, [])
+        return ArmResult(arm, at_rates, None, [])
     store = replace(store, measurement=final or store.measurement)
     first = trial(chosen.rate, 0, store) if final else chosen
     seeds = [first, *(trial(chosen.rate, seed, store) for seed in range(1, budget.seeds))]
-    return ArmResult(arm, sweep, chosen.rate, seeds)
+    return ArmResult(arm, at_rates, chosen.rate, seeds)

@@ -27,6 +27,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from corank.analysis.experiments.arms import BASE, format_values
 from corank.analysis.experiments.engine import Trial, TrialData, read_stored, train_trial
 from corank.analysis.experiments.figures import Objective
 from corank.analysis.experiments.search import packed_path, quota_range
@@ -230,25 +231,32 @@ class LatencyBudget:
         )
         return {"us": self.us, "machine": machine, "frontier": [asdict(p) for p in self.frontier(points)]}
 
-    def require_some_fit(self, space: Space) -> None:
-        """Raise ConfigError if neither what was measured nor the cheapest funnel fits: nothing is trained then."""
-        config = space.config_of({})
-        known = self.meter.fastest(quota_range(config, self.largest))
+    def require_some_fit(self, space: Space, points: Sequence[Mapping[str, Any]]) -> None:
+        """Raise ConfigError if neither what was measured nor a funnel of these values fits: nothing is trained then."""
+        known = self.meter.fastest(quota_range(space.config, self.largest))
         if known is not None and known.high <= self.us:
             return
-        cheapest = {
-            name: max(p.range.choices) if name == DROPPED else min(p.range.choices)
-            for name, p in space.parameters.items()
-            if name == DROPPED or name.endswith(".widths")
-        }
-        latencies = self.latencies(space.config_of(cheapest))
-        quota, taken = min(latencies.items(), key=lambda one: one[1].high)
+        measured = [
+            (taken, quota, values)
+            for values in points
+            for quota, taken in self.latencies(space.config_of(values)).items()
+        ]
+        taken, quota, values = min(measured, key=lambda one: one[0].high)
         if taken.high > self.us:
-            said = ", ".join(f"{name}={value:g}" for name, value in cheapest.items())
+            said = ", ".join(format_values(values)) or BASE
             raise ConfigError(
                 f"--budget-us {self.us:g}: no funnel fits; the cheapest that was measured takes {taken}: {said}, the "
                 f"first stage keeps {quota}; raise the budget, lower the last stage's keep, or log fewer candidates"
             )
+
+
+def cheapest_values(space: Space) -> dict[str, Any]:
+    """The values of the cheapest funnel: the narrowest stages, and the fewest features."""
+    return {
+        name: max(p.range.choices) if name == DROPPED else min(p.range.choices)
+        for name, p in space.parameters.items()
+        if name == DROPPED or name.endswith(".widths")
+    }
 
 
 def check_budget(config: Config, us: float, objective: Objective) -> None:

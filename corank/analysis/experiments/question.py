@@ -23,8 +23,8 @@ from corank.analysis.experiments.arms import BASE, CHANGES, Arm, ArmSet, NoFeatu
 from corank.core.errors import ConfigError, PluginError
 from corank.core.settings import Settings, describe_unknown, validate
 from corank.training.config.config import Config
-from corank.training.config.config_file import Plain, from_values, plain
-from corank.training.config.yaml_values import ConfigValues, read_yaml_file, set_key
+from corank.training.config.config_file import Plain, plain, with_keys
+from corank.training.config.yaml_values import read_yaml_file
 
 PROVIDED = Path(__file__).parent / "questions"
 QUESTIONS = tuple(sorted(int(path.stem) for path in PROVIDED.glob("*.yaml")))
@@ -81,13 +81,7 @@ class ArmChanges(Settings):
         except (PluginError, ValueError, KeyError, IndexError, TypeError) as error:
             validate(Config, value | {"losses": losses}, source)  # names the key of a loss
             raise ConfigError(f"{source}: does not fit this config: {error}") from None
-        removed = dict[str, Any]()
-        for key, new in changes["set"].items():
-            if new is None and re.fullmatch(r"features\.[^.]+", key):
-                removed[key.partition(".")[2]] = None
-            else:
-                set_key(value, key, new, f"{source}: set.{key}")
-        return from_values(ConfigValues(value, removed), source, Path())
+        return with_keys(value, changes["set"], source, Path())
 
 
 class Question(Settings):

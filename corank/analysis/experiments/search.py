@@ -1,8 +1,8 @@
 """Searches: trials that are measured on the validation split, and a folder of them.
 
 The folder has the facts that a resumed search must share, and in the end the run of the chosen config, which alone is
-measured on the test split. A sweep searches the arms of a grid, or those of a user's file, of which each may be trained
-at several rates.
+measured on the test split. An experiment searches the arms of a user's file, of which each may be trained at several
+rates.
 """
 
 import json
@@ -118,7 +118,7 @@ def finish_search(
         data: of the search, whose folder gets run/ and KIND.json.
         chosen: the config.
         objective: of the search.
-        kind: `sweep`, `experiment` or `tune`.
+        kind: `experiment` or `tune`.
         parts: of the document, what was compared.
 
     Returns the document of the search; its `test` is None without a test split. Raises DataError, CorankError.
@@ -129,9 +129,11 @@ def finish_search(
     best, folder = config_file.with_name(f"{config_file.stem}.{kind}.yaml"), out / "run"
     write_text(best, f"# Chosen by corank {kind}.\n" + yaml.safe_dump(plain(named), sort_keys=False))
     data.report(f"training the chosen config: {folder}")
-    resume = Run.has_begun(folder) and Run.open(folder).config == named
-    run = Run.open(folder) if resume else Run.create(folder, named, base)
-    train_run(run, packed, resume=resume)
+    begun = Run.open(folder) if Run.has_begun(folder) else None
+    # a run finds its data from where it lies, and the folder may have been moved
+    same = begun is not None and begun.config == named and begun.base.resolve() == base.resolve()
+    run = begun if begun and same else Run.create(folder, named, base)
+    train_run(run, packed, resume=same)
     test = None
     if packed.splits.get("test"):
         predicted = predict_run(run, "test")
@@ -172,36 +174,35 @@ def describe_requests(requests: int) -> str:
     return f"on {requests:,} requests of 'valid'"
 
 
-def run_sweep(
-    config_file: Path, arms: ArmSet, data: TrialData, budget: engine.Budget, metric: str | None, kind: str
+def run_experiment(
+    config_file: Path, arms: ArmSet, data: TrialData, budget: engine.Budget, metric: str | None
 ) -> dict[str, Any]:
-    """Train every arm with every seed, compare them, and return the document of the sweep.
+    """Train every arm with every seed, compare them, and return the document of the experiment.
 
-    The folder of `data` gets search.json first, trials/ as they end, run/ of the chosen arm, and KIND.json last. Trials
-    that it holds already are not trained again.
+    The folder of `data` gets search.json first, trials/ as they end, run/ of the chosen arm, and experiment.json last.
+    Trials that it holds already are not trained again.
 
     Args:
         config_file: the config as written.
         arms: the config as written first.
-        data: packed data of the config as written; its folder is that of the sweep.
+        data: packed data of the config as written; its folder is that of the experiment.
         budget: trainings an arm.
         metric: figure by which an arm is chosen; the last stage's GAUC, or AUC of few users, unless given.
-        kind: `sweep`, or `experiment` of a file's arms.
 
-    Raises ConfigError if the folder holds a sweep of another config, DataError, CorankError.
+    Raises ConfigError if the folder holds an experiment on another config, DataError, CorankError.
     """
     base = arms.arms[0].config
     objective = Objective.of(base, metric, data.packed)
     for arm in arms.arms:
         Objective.of(arm.config, metric)
-    begin_search(data.folder, {"kind": kind, "config": plain(base)})
+    begin_search(data.folder, {"kind": "experiment", "config": plain(base)})
     store = engine.TrialStore(data.folder / "trials", data, ValidationFigures(objective))
     progress = engine.TrialProgress(len(arms.arms) * budget.trials, data.report)
     results = {arm.name: engine.train_arm(arm, store, budget, progress) for arm in arms.arms}
     compared = _compare(arms, results, objective)
     parts = {"seeds": budget.seeds, **compared, "config": plain(base)}
     chosen = results[compared["chosen"]].config
-    return finish_search(config_file, data, chosen, objective, kind, parts)
+    return finish_search(config_file, data, chosen, objective, "experiment", parts)
 
 
 def _compare(arms: ArmSet, results: Mapping[str, ArmResult], objective: Objective) -> dict[str, Any]:
@@ -223,7 +224,7 @@ def _compare(arms: ArmSet, results: Mapping[str, ArmResult], objective: Objectiv
             "to_base": {} if result is base else result.minus(base),
             "to_best": {} if name == chosen else result.minus(results[chosen]),
         }
-        if len(result.sweep) > 1:
+        if len(result.at_rates) > 1:
             described[name]["rate"] = result.rate
     notes = [
         f"“{name}” trained to exactly the figures of the config as written: its keys have no effect here."

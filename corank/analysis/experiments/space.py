@@ -1,4 +1,4 @@
-"""What a search compares: arms of a grid or of a file, and spaces of parameters with ranges.
+"""What a search compares: arms of a file, and spaces of parameters with ranges or, as a grid, lists of values.
 
 All are checked before anything is trained.
 """
@@ -9,25 +9,25 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from corank.analysis.experiments.arms import Arm, ArmSet, priors_of, scale_stage
+from corank.analysis.experiments.arms import Arm, ArmSet, format_values, priors_of, scale_stage
 from corank.analysis.experiments.question import read_question
 from corank.core.errors import ConfigError
 from corank.core.formatting import shorten
 from corank.training.config.config import Config
-from corank.training.config.config_file import Plain, flatten, from_plain, plain, read
+from corank.training.config.config_file import Plain, plain, read, with_keys
 from corank.training.config.settings import DenseOptimiser
-from corank.training.config.yaml_values import read_yaml, read_yaml_file, set_key
+from corank.training.config.yaml_values import read_yaml, read_yaml_file
 
-MOST_ARMS = 200
 NO_EFFECT = {
     r"name|packed|plugins": "it changes nothing that is trained",
     r"data(\..*)?": "it changes the rows that arms are compared on",
-    r"train\.seed": "seeds are those of --seeds",
+    r"train\.seed": "seeds are those of `corank experiment --seeds`",
     r"train\.(checkpoint_every|tables)": "it changes nothing that is learnt",
     r"retrieval(\..*)?|stages\.[0-9]+\.(deadline_ms|min_score)": "it changes the online funnel alone",
     r"(stages|teachers)\.[0-9]+\.name": "figures are told apart by the names of stages",
@@ -36,23 +36,8 @@ NO_EFFECT = {
 
 Grid = Mapping[str, Sequence[Any]]
 """Key of the config, such as `train.rank.lr` → the values to try."""
-
-
-def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """Read `KEY=VALUE,VALUE` grids, whose values are YAML. Raises ConfigError."""
-    grid: dict[str, list[Any]] = {}
-    for text in texts:
-        (key, equals, values), source = text.partition("="), f"--grid {shorten(text)}"
-        if not key or not equals:
-            raise ConfigError(f"{source}: expected a.b=value,value")
-        if key in grid:
-            raise ConfigError(f"--grid {key}: given twice; write all its values in one --grid")
-        try:
-            grid[key] = read_yaml(f"[{values}]", source)
-        except yaml.YAMLError:
-            said = f"'{shorten(values)}' are no YAML values with commas between them"
-            raise ConfigError(f"{source}: {said}") from None
-    return grid
+MOST_POINTS = 200
+"""Combinations of a grid's values, at most."""
 
 
 def refuse_no_effect(key: str, option: str) -> None:
@@ -60,38 +45,6 @@ def refuse_no_effect(key: str, option: str) -> None:
     for pattern, why in NO_EFFECT.items():
         if re.fullmatch(pattern, key):
             raise ConfigError(f"{option} {key}: {why}; a search cannot compare its values")
-
-
-def build_grid(config_file: Path, overrides: Sequence[str], grid: Grid) -> ArmSet:
-    """The arms of a grid: the product of its keys' values. Raises ConfigError."""
-    if not grid:
-        example = "--grid KEY=VALUE,VALUE, such as --grid train.rank.lr=0.001,0.003"
-        raise ConfigError(f"--grid: none given; write {example}")
-    for key, values in grid.items():
-        refuse_no_effect(key, "--grid")
-        if not values:
-            raise ConfigError(f"--grid {key}: no values; write {key}=VALUE,VALUE")
-        texts = [json.dumps(value) for value in values]
-        if (twice := next((text for text in texts if texts.count(text) > 1), None)) is not None:
-            raise ConfigError(f"--grid {key}: {twice} is given twice; each value once")
-    points = [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
-    if len(points) > MOST_ARMS:
-        raise ConfigError(
-            f"--grid: {len(points):,} arms, more than {MOST_ARMS}; `corank tune` searches larger spaces"
-        )
-    base, arms = read(config_file, overrides), []
-    for point in points:
-        texts = [f"{key}={json.dumps(value)}" for key, value in point.items()]
-        try:
-            arms.append(Arm(", ".join(texts), read(config_file, [*overrides, *texts]), point))
-        except ConfigError as error:
-            said = shorten(" ".join(f"--grid {text}" for text in texts), 200)
-            raise ConfigError(f"{said}: {str(error).replace('--set ', '')}") from None
-    arm_set = ArmSet.of(base, arms)
-    if len(arm_set.arms) == 1:
-        same = f"all {len(points)} arms are the config as written"
-        raise ConfigError(f"--grid {', '.join(grid)}: {same}; give other values")
-    return arm_set
 
 
 def build_file(config_file: Path, overrides: Sequence[str], arms_file: Path) -> ArmSet:
@@ -151,11 +104,11 @@ class Range:
         return cls(low, high, log, whole)
 
     @classmethod
-    def of_choices(cls, values: Sequence[Any], source: str) -> "Range":
-        """Some values. Raises ConfigError unless they are two or more, and distinct."""
-        if len({json.dumps(value) for value in values}) < max(2, len(values)):
+    def of_choices(cls, values: Sequence[Any], source: str, least: int = 2) -> "Range":
+        """Some values. Raises ConfigError unless they are so many, and distinct."""
+        if len({json.dumps(value) for value in values}) < max(least, len(values)):
             received = shorten(str(list(values)))
-            raise ConfigError(f"{source}: expected two or more values, each once; received {received}")
+            raise ConfigError(f"{source}: expected {least} or more values, each once; received {received}")
         return cls(choices=tuple(values))
 
     def holds(self, value: Any) -> bool:
@@ -198,6 +151,8 @@ class Space:
     base: Path
     """Relative paths of the config begin here."""
     parameters: Mapping[str, Parameter]
+    option: str = "--search"
+    """What errors begin with."""
 
     @classmethod
     def of(cls, config: Config, base: Path, parameters: Sequence[Parameter]) -> "Space":
@@ -215,23 +170,22 @@ class Space:
 
     def config_of(self, values: Mapping[str, Any]) -> Config:
         """The config with parameters set, every optimiser written out. Raises ConfigError if they contradict."""
-        changed = plain(self.config)
+        changed, keys = plain(self.config), dict[str, Any]()
         for name, value in values.items():
             parameter = self.parameters[name]
             if parameter.change is not None:
                 changed = parameter.change(changed, value)
-                continue
-            for key in parameter.keys or (name,):
-                set_key(changed, key, value, f"--search {key}")
-        return Arm("--search", from_plain(changed, "--search", self.base)).at(1.0, 0)
+            else:
+                keys |= dict.fromkeys(parameter.keys or (name,), value)
+        return Arm(self.option, with_keys(changed, keys, self.option, self.base)).at(1.0, 0)
 
     def plain(self) -> dict[str, str]:
         """The ranges by name, as text."""
         return {name: str(parameter.range) for name, parameter in self.parameters.items()}
 
 
-def read_space(config: Config, texts: Sequence[str], file: Path | None) -> list[Parameter]:
-    """The parameters of `KEY=RANGE` texts and of a file that maps keys to ranges. Raises ConfigError."""
+def read_space(config: Config, base: Path, texts: Sequence[str], file: Path | None) -> Space:
+    """The space of `KEY=RANGE` texts and of a file that maps keys to ranges, or of none. Raises ConfigError."""
     ranges: dict[str, Range] = {}
     for text in texts:
         key, equals, bounds = text.partition("=")
@@ -250,23 +204,74 @@ def read_space(config: Config, texts: Sequence[str], file: Path | None) -> list[
             if key in ranges:
                 raise ConfigError(f"{source}: given by --search, too")
             values = isinstance(value, list)
-            ranges[key] = Range.of_choices(value, source) if values else Range.parse(str(value), source)
+            ranges[str(key)] = Range.of_choices(value, source) if values else Range.parse(str(value), source)
+    return _space_of(config, base, ranges, "--search")
+
+
+def read_grid(config: Config, base: Path, grid: Grid | Path) -> Space:
+    """The space of a grid, or of a YAML file of one. Raises ConfigError, which names the file and the key."""
+    source, values = ("--grid", grid) if isinstance(grid, Mapping) else (str(grid), read_yaml_file(grid))
+    if not isinstance(values, Mapping) or not values:
+        raise ConfigError(f"{source}: expected {_LISTS}")
+    ranges = dict[str, Range]()
+    for key, choices in values.items():
+        if not isinstance(choices, list | tuple):
+            raise ConfigError(f"{source}: {key}: expected {_LISTS}; received {shorten(str(choices))}")
+        ranges[str(key)] = Range.of_choices(choices, f"{source}: {key}", least=1)
+    space = _space_of(config, base, ranges, source)
+    if (count := prod(len(span.choices) for span in ranges.values())) > MOST_POINTS:
+        said = f"{count:,} combinations, more than {MOST_POINTS}"
+        raise ConfigError(f"{source}: {said}; `corank tune --space` searches larger spaces")
+    check_space(space)
+    for point in list_points(space):
+        try:
+            space.config_of(point)
+        except ConfigError as error:
+            said, why = shorten(", ".join(format_values(point)), 200), str(error)
+            raise ConfigError(f"{source}: {said}: {why.removeprefix(f'{source}: ')}") from None
+    return space
+
+
+def list_points(space: Space) -> list[dict[str, Any]]:
+    """The combinations of a grid's values, in their order, without the config as written."""
+    choices = (parameter.range.choices for parameter in space.parameters.values())
+    points = [dict(zip(space.parameters, point, strict=True)) for point in itertools.product(*choices)]
+    return [point for point in points if point != space.written]
+
+
+_LISTS = "keys with lists of values, such as train.rank.lr: [0.001, 0.003]"
+
+
+def _space_of(config: Config, base: Path, ranges: Mapping[str, Range], option: str) -> Space:
+    """Keys with their ranges and their values in the config. Raises ConfigError for one that has no effect."""
     written = plain(config)
     for network in config.networks.values():  # an optimiser may be there by default alone
         written["train"].setdefault(network.name, DenseOptimiser().model_dump(mode="json"))
-    values_by_key = flatten(written)
     for key in ranges:
-        refuse_no_effect(key, "--search")
-    return [Parameter(key, span, written=values_by_key.get(key)) for key, span in ranges.items()]
+        refuse_no_effect(key, f"{option}:")
+    parameters = {key: Parameter(key, span, written=_value_at(written, key)) for key, span in ranges.items()}
+    return Space(config, base, parameters, option)
+
+
+def _value_at(value: Any, key: str) -> Any:
+    """The value at a key of plain values; None if there is no such place."""
+    try:
+        for part in key.split("."):
+            value = value[int(part) if isinstance(value, list) else part]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+    return value
 
 
 def check_space(space: Space) -> None:
     """Raise ConfigError if an end of a range is not valid in the config, or has no effect."""
     for name, parameter in space.parameters.items():
         span = parameter.range
-        configs = [space.config_of({name: end}) for end in span.choices or (span.low, span.high)]
-        if all(one == configs[0] for one in configs):
-            raise ConfigError(f"--search {name}: has no effect: the config is the same for all of {span}")
+        ends: list[Mapping[str, Any]] = [{name: end} for end in span.choices or (span.low, span.high)]
+        first, *others = [space.config_of(values) for values in (ends if len(ends) > 1 else [*ends, {}])]
+        if all(other == first for other in others):
+            same = f"for all of {span}" if len(ends) > 1 else f"as written with {span}"
+            raise ConfigError(f"{space.option}: {name}: has no effect: the config is the same {same}")
 
 
 def default_space(config: Config) -> list[Parameter]:

@@ -1,24 +1,25 @@
-"""A tuning: trials that Optuna draws from a space, compared on the validation split; the best one is tested once.
+"""A tuning: trials of a space, compared on the validation split; the best one is tested once.
 
-Optuna says what to try next, and which training to end early. It keeps nothing on disk here. A resumed tuning reports
-the stored trials to a new study in memory, and each trial's values are drawn with a seed of its number, so that it
-continues as if it had not been interrupted.
+A sampler says what to try: a grid every combination of its values; otherwise Optuna, which also says which training to
+end early. It keeps nothing on disk here. A resumed tuning reports the stored trials to a new study in memory, and each
+trial's values are drawn with a seed of its number, so that it continues as if it had not been interrupted.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from corank.analysis.experiments.arms import BASE, format_values
-from corank.analysis.experiments.engine import Trial, TrialData, TrialProgress, TrialStore
+from corank.analysis.experiments.engine import Stop, Trial, TrialData, TrialProgress, TrialStore
 from corank.analysis.experiments.figures import Objective, format_difference, plain_differences
 from corank.analysis.experiments.latency_budget import (
     LatencyBudget,
     LatencyMeter,
     Priced,
     budget_space,
+    cheapest_values,
     order_drops,
 )
 from corank.analysis.experiments.search import (
@@ -27,7 +28,7 @@ from corank.analysis.experiments.search import (
     describe_requests,
     finish_search,
 )
-from corank.analysis.experiments.space import Parameter, Range, Space, check_space, default_space
+from corank.analysis.experiments.space import Range, Space, check_space, default_space, list_points
 from corank.core.errors import ConfigError, DataError
 from corank.core.lazy import require
 from corank.training.config.config import Config
@@ -54,17 +55,42 @@ def load_optuna() -> "Any":
     return optuna
 
 
-class Sampler:
-    """Tree-structured Parzen estimators with median pruning.
+@dataclass(frozen=True)
+class Draw:
+    """What a trial tries, and who learns of it."""
+
+    values: dict[str, Any]
+    """The parameters that are set; none in the config as written."""
+    stop: Stop | None = None
+    """Whether to end the training early; None: it is not validated for it."""
+    tell: Callable[[float | None, list[float]], None] = lambda merit, interim: None
+    """Takes the merit, None if it was ended early, diverged or was not possible, and the interim merits."""
+
+
+class GridSampler:
+    """The config as written, then every combination of a grid's values; none is ended early."""
+
+    def __init__(self, space: Space) -> None:
+        self.points = [{}, *list_points(space)]
+
+    def ask(self, number: int) -> Draw:
+        """What a trial tries."""
+        return Draw(self.points[number - 1])
+
+    def importance(self) -> dict[str, float]:
+        """Nothing: the table has all."""
+        return {}
+
+
+class ParzenSampler:
+    """The config as written, then tree-structured Parzen estimators with median pruning.
 
     Sources: Bergstra et al., Algorithms for Hyper-Parameter Optimization, NIPS 2011; Golovin et al., Google Vizier, KDD
     2017, for the median rule.
     """
 
     def __init__(self, space: Space, seed: int) -> None:
-        """
-        Raises MissingExtraError if Optuna is not installed.
-        """
+        """Raises MissingExtraError if Optuna is not installed."""
         self.optuna, self.space, self.seed = load_optuna(), space, seed
         self.study: optuna.Study = self.optuna.create_study(
             direction="maximize",
@@ -83,29 +109,44 @@ class Sampler:
     def _choices(self, name: str) -> tuple[Any, ...]:
         return self.space.parameters[name].range.choices
 
-    def add(self, values: Mapping[str, Any], merit: float, interim: list[float]) -> None:
-        """Report a trial whose values were not drawn."""
-        params = {n: self._choices(n).index(v) if self._choices(n) else v for n, v in values.items()}
-        checks = dict(enumerate(interim, start=1))
-        made = self.optuna.trial.create_trial(
-            params=params, distributions=self.distributions, value=merit, intermediate_values=checks
-        )
-        self.study.add_trial(made)
-
-    def ask(self, number: int) -> tuple["optuna.Trial", dict[str, Any]]:
-        """Draw the values of a trial."""
+    def ask(self, number: int) -> Draw:
+        """What a trial tries."""
+        if number == 1:
+            return Draw({}, lambda check, merit: False, self._add_written)
         seed = (self.seed * SEEDS + number) % 2**32
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", self.optuna.exceptions.ExperimentalWarning)
             self.study.sampler = self.optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS)
             trial = self.study.ask(self.distributions)
         drawn = {name: trial.params[name] for name in self.space.parameters}
-        return trial, {n: self._choices(n)[v] if self._choices(n) else v for n, v in drawn.items()}
+        values = {n: self._choices(n)[v] if self._choices(n) else v for n, v in drawn.items()}
 
-    def tell(self, trial: "optuna.Trial", merit: float | None) -> None:
-        """Report the merit of a trial; None if it was ended early, diverged or was not possible."""
-        pruned = self.optuna.trial.TrialState.PRUNED if merit is None else None
-        self.study.tell(trial, merit, pruned)
+        reported = set[int]()
+
+        def stop(check: int, merit: float) -> bool:
+            reported.add(check)
+            trial.report(merit, check)
+            return bool(trial.should_prune())
+
+        def tell(merit: float | None, interim: list[float]) -> None:
+            for check, value in enumerate(interim, start=1):
+                if check not in reported:  # the training was read from disk
+                    trial.report(value, check)
+            self.study.tell(trial, merit, self.optuna.trial.TrialState.PRUNED if merit is None else None)
+
+        return Draw(values, stop, tell)
+
+    def _add_written(self, merit: float | None, interim: list[float]) -> None:
+        """Learn of the config as written, whose values were not drawn, if it lies in the space."""
+        written = self.space.written
+        if merit is None or written is None:
+            return
+        params = {n: self._choices(n).index(v) if self._choices(n) else v for n, v in written.items()}
+        checks = dict(enumerate(interim, start=1))
+        made = self.optuna.trial.create_trial(
+            params=params, distributions=self.distributions, value=merit, intermediate_values=checks
+        )
+        self.study.add_trial(made)
 
     def importance(self) -> dict[str, float]:
         """The share of each parameter in the quality of good trials; empty if there are too few.
@@ -144,11 +185,10 @@ class TunedTrial:
 
 def run_tune(
     config_file: Path,
-    config: Config,
-    asked: Sequence[Parameter],
+    space: Space,
     data: TrialData,
     metric: str | None,
-    trials: int,
+    trials: int | None,
     seed: int,
     budget_us: float | None,
 ) -> dict[str, Any]:
@@ -159,42 +199,50 @@ def run_tune(
 
     Args:
         config_file: the config as written.
-        config: what it says.
-        asked: what is searched; `default_space`, or that of a budget, if nothing.
+        space: what is searched; `default_space`, or that of a budget, if it has no parameters.
         data: packed data of the config as written; its folder is that of the tuning.
         metric: the figure that is searched for; as in `Objective.of` unless given.
-        trials: how many, the config as written among them.
+        trials: how many, the config as written among them; None for every combination of the space's values.
         seed: of what is drawn; the same gives the same trials.
         budget_us: a bound of the funnel's latency in microseconds.
 
     Raises ConfigError if nothing fits the budget, the folder holds a tuning of something else, or Optuna is not
     installed; DataError, CorankError.
     """
-    objective, out, budget = Objective.of(config, metric, data.packed), data.folder, None
-    if not 2 <= trials < SEEDS:
+    config, out, budget = space.config, data.folder, None
+    objective = Objective.of(config, metric, data.packed)
+    if trials is not None and not 2 <= trials < SEEDS:
         raise ConfigError(f"trials: must be 2 or more, the config as written among them; received {trials}")
     if seed < 0:
         raise ConfigError(f"seed: must be 0 or more; received {seed}")
     if budget_us is not None:
         budget = LatencyBudget(budget_us, LatencyMeter(out / "latency", data), objective)
-        asked = [*budget_space(config, order_drops(config, data)), *asked]
-    space = Space.of(config, data.base, asked or default_space(config))
-    sampler = Sampler(space, seed)
-    check_space(space)
-    facts = {"kind": "tune", "seed": seed, "metric": objective.name, "space": space.plain()}
-    begin_search(out, facts | {"by_quota": budget is not None, "config": plain(config)})
+    facts: dict[str, Any] = {"kind": "grid", "config": plain(config)}
+    if trials is None:
+        sampler: GridSampler | ParzenSampler = (grid := GridSampler(space))
+        trials, timed = len(grid.points), grid.points
+    else:
+        facts |= {"kind": "tune", "seed": seed, "metric": objective.name, "by_quota": budget is not None}
+        asked = [*space.parameters.values()]
+        if budget is not None:
+            asked = [*budget_space(config, order_drops(config, data)), *asked]
+        space = Space.of(config, data.base, asked or default_space(config))
+        check_space(space)
+        facts |= {"space": space.plain()}  # what is drawn depends on all of these, a grid does not
+        sampler, timed = ParzenSampler(space, seed), [cheapest_values(space)]
+    begin_search(out, facts)
     if budget is not None:
-        budget.require_some_fit(space)
+        budget.require_some_fit(space, timed)
     store = TrialStore(out / "trials", data, ValidationFigures(objective, budget is not None))
     search = _Search(space, sampler, objective, store, TrialProgress(trials, data.report), budget)
-    tuned = [search.run_written(), *filter(None, map(search.run_drawn, range(2, trials + 1)))]
+    tuned = [*filter(None, map(search.run, range(1, trials + 1)))]
     best = best_trial(tuned, objective)
     parts = {
         "budget": budget.describe([point for one in tuned for point in one.points]) if budget else None,
-        "seed": seed,
+        "seed": facts.get("seed"),
         "space": space.plain(),
         "importance": sampler.importance(),
-        "trials": [describe_tuned(one) for one in tuned],
+        "trials": [describe_tuned(one, tuned[0], objective.name) for one in tuned],
         "best": best.number,
         **_compare(tuned[0], best, objective.name),
         "config": plain(config),
@@ -204,63 +252,47 @@ def run_tune(
 
 @dataclass(frozen=True)
 class _Search:
-    """Runs the config as written, then what the sampler draws."""
+    """Runs the config as written, then what the sampler says."""
 
     space: Space
-    sampler: Sampler
+    sampler: GridSampler | ParzenSampler
     objective: Objective
     store: TrialStore
     progress: TrialProgress
     budget: LatencyBudget | None
 
-    def run_written(self) -> TunedTrial:
-        """Run the config as written, which is never ended early."""
-        config = self.space.config_of({})
-        trial, seconds = self.store.run(config, stop=lambda check, merit: False)
-        one = self._judge(1, self.space.written, config, trial)
-        if self.space.written is not None and one.value is not None:
-            self.sampler.add(self.space.written, self.objective.merit(one.value), trial.interim)
-        self.progress(BASE, self._describe(one), seconds)
-        return one
-
-    def run_drawn(self, number: int) -> TunedTrial | None:
-        """Run a trial that the sampler draws; None if its values contradict each other."""
-        drawn, values = self.sampler.ask(number)
-        said, seconds = ", ".join(format_values(values)), cast(float | None, 0.0)
-
-        def stop(check: int, merit: float) -> bool:
-            drawn.report(merit, check)
-            return bool(drawn.should_prune())
-
+    def run(self, number: int) -> TunedTrial | None:
+        """Run a trial, of which the first is the config as written; None if its values contradict each other."""
+        draw, written, seconds = self.sampler.ask(number), number == 1, cast(float | None, 0.0)
+        said = ", ".join(format_values(draw.values)) or BASE
         try:
-            config = self.space.config_of(values)
+            config = self.space.config_of(draw.values)
         except ConfigError as error:
-            self.sampler.tell(drawn, None)
+            draw.tell(None, [])
             self.progress(said, f"not possible: {error}", seconds)
             return None
-        one = TunedTrial(number, values, config, None, None)
-        if self.budget is None or self.budget.fits(config):
-            trial, seconds = self.store.run(config, stop=stop)
-            if seconds is None:
-                for check, merit in enumerate(trial.interim, start=1):
-                    drawn.report(merit, check)
-            one = self._judge(number, values, config, trial)
-        self.sampler.tell(drawn, None if one.value is None else self.objective.merit(one.value))
+        one = TunedTrial(number, self.space.written if written else draw.values, config, None, None)
+        if written or self.budget is None or self.budget.fits(config):
+            trial, seconds = self.store.run(config, stop=draw.stop)
+            one = self._judge(replace(one, trial=trial), trial)
+        merit = None if one.value is None else self.objective.merit(one.value)
+        draw.tell(merit, one.trial.interim if one.trial else [])
         self.progress(said, self._describe(one), seconds)
         return one
 
-    def _judge(self, number: int, values: dict[str, Any] | None, config: Config, trial: Trial) -> TunedTrial:
+    def _judge(self, one: TunedTrial, trial: Trial) -> TunedTrial:
         """The trial with its value; under a budget that of its best quota that fits."""
         if self.budget is None or not trial.figures:
             figure = trial.figures.get(self.objective.name)
-            return TunedTrial(number, values, config, trial, None if figure is None else figure.value)
-        points = self.budget.points(number, config, trial)
+            return replace(one, value=None if figure is None else figure.value)
+        points = self.budget.points(one.number, one.config, trial)
         best = self.budget.best(points)
         if best is None:
-            return TunedTrial(number, values, config, trial, None, points)
-        stages = [config.stages[0].model_copy(update={"keep": best.quota}), *config.stages[1:]]
-        kept = config.model_copy(update={"stages": stages})
-        return TunedTrial(number, values, kept, trial, best.value, points, best)
+            return replace(one, points=points)
+        first, *others = one.config.stages
+        stages = [first.model_copy(update={"keep": best.quota}), *others]
+        kept = one.config.model_copy(update={"stages": stages})
+        return replace(one, config=kept, value=best.value, points=points, counts=best)
 
     def _describe(self, one: TunedTrial) -> str:
         name = self.objective.name
@@ -295,15 +327,18 @@ def best_trial(tuned: list[TunedTrial], objective: Objective) -> TunedTrial:
     raise DataError("every trial diverged; lower train.table.lr or the stages' lr, or search lower ones")
 
 
-def describe_tuned(one: TunedTrial) -> dict[str, Any]:
-    """A trial as JSON values."""
+def describe_tuned(one: TunedTrial, written: TunedTrial, metric: str) -> dict[str, Any]:
+    """A trial as JSON values, with its difference to the config as written, over users, unless latencies count."""
     trial = one.trial or Trial()
     state = "diverged" if trial.diverged else "ended early" if trial.pruned else "complete"
+    ours, theirs = ({metric: t.figures[metric]} if t and t.figures else {} for t in (trial, written.trial))
+    compared = ours and theirs and not one.points and one is not written
     return {
         "number": one.number,
         "values": one.values,
         "state": state if one.trial else "too slow",
         "value": one.value,
+        "to_base": plain_differences([(ours, theirs)])[metric] if compared else None,
         "figures": {name: figure.value for name, figure in trial.figures.items()},
         "checks": trial.interim,
         "seconds": trial.seconds,

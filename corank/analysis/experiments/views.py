@@ -1,4 +1,4 @@
-"""What studies, sweeps and tunings show: what was chosen and why, differences of arms, all arms or trials, the test.
+"""What studies, experiments and tunings show: what was chosen and why, differences, all arms or trials, the test.
 
 The three share the plot and the tables of arms' figures, the test of the chosen config, and the config as written.
 """
@@ -219,8 +219,8 @@ def _config_section(document: Mapping[str, Any], *blocks: Block) -> Section:
     return Section("Space and config" if blocks else "Config", [*blocks, folded])
 
 
-def sweep_view(document: Mapping[str, Any], kind: str = "a sweep") -> View:
-    """The view of the document of a sweep, or of another comparison of arms, whose title says the kind."""
+def experiment_view(document: Mapping[str, Any]) -> View:
+    """The view of an experiment's document."""
     arms = document["arms"]
     compared = {arm: result["to_base"] for arm, result in arms.items() if result["to_base"]}
     metrics = [document["metric"], *next(iter(compared.values()), ())]
@@ -230,13 +230,13 @@ def sweep_view(document: Mapping[str, Any], kind: str = "a sweep") -> View:
     alike = {name: name for name in shown}
     plot = _difference_plot(compared, alike) if shown else "There is nothing to compare."
     return View(
-        f"{document['name']}: {kind}",
+        f"{document['name']}: an experiment",
         f"{_validation(document)}{document['trials']} trials of {len(arms)} arms, seeds an arm: {document['seeds']}, "
         f"corank {corank_version()}.",
         [
             _chosen_section(document, *document["notes"]),
-            Section("How to read it", [Detail([_sweep_method(document)])]),
-            Section("Beside the config as written", [plot, _sweep_arms(document)]),
+            Section("How to read it", [Detail([_experiment_method(document)])]),
+            Section("Beside the config as written", [plot, _experiment_arms(document)]),
             Section("All figures", [Detail(_figure_tables(figures, titles))]),
             _test_section(document),
             _config_section(document),
@@ -248,9 +248,9 @@ def _validation(document: Mapping[str, Any]) -> str:
     return f"Validation split: {document['requests']:,} requests, {document['candidates']:,} candidates. "
 
 
-def _sweep_method(document: Mapping[str, Any]) -> str:
+def _experiment_method(document: Mapping[str, Any]) -> str:
     return (
-        f"An arm is the config with some keys set, trained with {document['seeds']} seeds and compared by "
+        f"An arm is the config with some changes, trained with {document['seeds']} seeds and compared by "
         f"{document['metric']} of the validation split. A difference is on the same users, seed by seed; its 95 % "
         "interval is over users and seeds. Cannot tell: the interval contains 0. The best of many arms looks better "
         "than it is, since it was chosen by these figures; not so on the test split, which was read once, for the "
@@ -258,7 +258,7 @@ def _sweep_method(document: Mapping[str, Any]) -> str:
     )
 
 
-def _sweep_arms(document: Mapping[str, Any]) -> Table:
+def _experiment_arms(document: Mapping[str, Any]) -> Table:
     metric = document["metric"]
     columns = ["arm", metric, "less as written", "less the best", "seconds a training"]
     rows = [
@@ -297,9 +297,10 @@ def tune_view(document: Mapping[str, Any]) -> View:
     complete = [trial for trial in trials if trial["value"] is not None]
     history = f"{metric} by trial. Trial 1 is the config as written. Grey: ended early, or diverged."
     space = [[name, span] for name, span in document["space"].items()]
+    drawn = " of a grid" if document["seed"] is None else f" drawn with seed {document['seed']}"
     return View(
         f"{document['name']}: a tuning",
-        f"{_validation(document)}{len(trials)} trials, {len(complete)} of them completed, seed {document['seed']}, "
+        f"{_validation(document)}{len(trials)} trials{drawn}, {len(complete)} of them completed, "
         f"corank {corank_version()}.",
         [
             _chosen_section(document, Detail([_tune_caution(metric)])),
@@ -318,8 +319,8 @@ def tune_view(document: Mapping[str, Any]) -> View:
 def _tune_caution(metric: str) -> str:
     return (
         f"Trials are compared by {metric} of the validation split, one seed each. The best of many looks better than "
-        "it is: the test split below was read once, for the best trial alone. Compare a few candidates with seeds and "
-        "intervals by corank sweep."
+        "it is: the test split below was read once, for the best trial alone. Compare a few candidates with several "
+        "seeds by corank experiment."
     )
 
 
@@ -394,10 +395,16 @@ def _slice(span: str, values: Sequence[Any]) -> "search_plots.Slice":
 def _best_trials(document: Mapping[str, Any], complete: Sequence[Mapping[str, Any]]) -> Table:
     best = sorted(complete, key=lambda trial: trial["value"], reverse=document["better"] != "lower")
     rows = [
-        [str(trial["number"]), format_metric(trial["value"]), _describe_settings(trial)]
+        [
+            str(trial["number"]),
+            format_metric(trial["value"]),
+            _signed(trial["to_base"]),
+            _describe_settings(trial),
+        ]
         for trial in best[:BEST_TRIALS]
     ]
-    return Table(["trial", document["metric"], "settings"], rows, prose=("settings",))
+    columns = ["trial", document["metric"], "less as written", "settings"]
+    return Table(columns, rows, "differences: on the same users, at one seed", prose=("settings",))
 
 
 def _all_trials(document: Mapping[str, Any]) -> Table:

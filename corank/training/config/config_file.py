@@ -1,6 +1,7 @@
 """YAML → a config and back to plain values; and a config without some features."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from corank.features.schema import Schema
 from corank.models.settings.mlp import TeacherSettings
 from corank.models.settings.stage import STAGE_MODELS, StageSettings
 from corank.training.config.config import RENAMED, Config
-from corank.training.config.yaml_values import ConfigValues, load_named_plugins, read_values
+from corank.training.config.yaml_values import ConfigValues, load_named_plugins, read_values, set_key
 
 Plain = dict[str, Any]
 """A config's plain values, every default written out."""
@@ -129,6 +130,17 @@ def from_values(
             f"without {', '.join(names)}: {', '.join(more)} removed, too: made of these, or operands of nothing now"
         )
     return from_plain(without_features(plain(whole), names), source, folder)
+
+
+def with_keys(value: Plain, keys: Mapping[str, Any], source: str, folder: Path) -> Config:
+    """The config of plain values with keys set, of which `features.NAME: null` removes a feature. See `from_values`."""
+    removed = dict[str, Any]()
+    for key, new in keys.items():
+        if new is None and re.fullmatch(r"features\.[^.]+", key):
+            removed[key.partition(".")[2]] = None
+        else:
+            set_key(value, key, new, f"{source}: {key}")
+    return from_values(ConfigValues(value, removed), source, folder)
 
 
 def from_plain(value: Any, source: str, folder: Path) -> Config:

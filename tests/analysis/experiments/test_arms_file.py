@@ -90,7 +90,7 @@ def test_changes_have_arguments_and_an_order(tmp_path: Path) -> None:
             "arms: {a: {change: {scale_lr: [rnk, 2]}}}",
             "arms.a: train: unknown key 'rnk'; did you mean 'rank'?",
         ),
-        ("arms: {a: {set: {stages.7.keep: 2}}}", "arms.a: set.stages.7.keep: the config has no such place"),
+        ("arms: {a: {set: {stages.7.keep: 2}}}", "arms.a: stages.7.keep: the config has no such place"),
         ("arms: {a: {set: {train.epoch: 2}}}", "arms.a: train: unknown key 'epoch'; did you mean 'epochs'?"),
         ("arms: {a: {set: {data.request: x}}}", "arms.a.set: data.request: it changes the rows"),
         ("arms: {a: {more_losses: [{kind: clik}]}}", "arms.a: losses.5: "),

@@ -1,15 +1,16 @@
-"""Grids of a sweep and spaces of a tuning: how they are read, what they make of a config, and what is refused."""
+"""Grids and spaces of a tuning: how they are read, what they make of a config, and what is refused."""
 
 from pathlib import Path
 
 import pytest
 
 from corank.analysis.experiments.space import (
+    Grid,
     Space,
-    build_grid,
     check_space,
     default_space,
-    parse_grid,
+    list_points,
+    read_grid,
     read_space,
 )
 from corank.core.errors import ConfigError
@@ -17,35 +18,6 @@ from corank.training.config.config import Config
 from corank.training.config.config_file import read
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-SHOP = EXAMPLES / "shop.yaml"
-
-
-def test_arms_are_the_product_and_the_config_as_written() -> None:
-    grid = build_grid(
-        SHOP, ["train.epochs=2"], {"train.rank.lr": [0.001, 0.002], "train.requests": [64, 128]}
-    )
-    assert [arm.name for arm in grid.arms[:2]] == ["as written", "train.rank.lr=0.001, train.requests=64"]
-    assert len(grid.arms) == 5
-    last = grid.arms[-1]
-    assert last.changes == {"train.rank.lr": 0.002, "train.requests": 128}
-    assert (last.config.train.stages["rank"].lr, last.config.train.requests) == (0.002, 128)
-    assert all(arm.config.train.epochs == 2 for arm in grid.arms)
-
-
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        ([], "none given; write --grid KEY=VALUE,VALUE"),
-        (["train.rank.lr"], r"--grid train.rank.lr: expected a.b=value,value"),
-        (["train.rnk.lr=0.1"], r"--grid train.rnk.lr=0.1: .*unknown key 'rnk'; did you mean 'rank'"),
-        (["train.seed=1,2"], "seeds are those of --seeds"),
-        (["data.log=other.parquet"], "changes the rows that arms are compared on"),
-        ([f"train.requests={','.join(map(str, range(1, 300)))}"], "299 arms, more than 200"),
-    ],
-)
-def test_what_is_refused(texts: list[str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        build_grid(SHOP, [], parse_grid(texts))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +26,7 @@ def config() -> Config:
 
 
 def space_of(config: Config, *texts: str, file: Path | None = None) -> Space:
-    return Space.of(config, EXAMPLES, read_space(config, texts, file))
+    return read_space(config, EXAMPLES, texts, file)
 
 
 def test_the_default_space_has_an_effect_and_holds_the_config_as_written(config: Config) -> None:
@@ -104,3 +76,47 @@ def test_a_file_and_options(config: Config, tmp_path: Path) -> None:
 def test_what_cannot_be_searched(config: Config, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_space(space_of(config, text))
+
+
+def test_a_grid_is_the_product_without_the_config_as_written(config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text(
+        "features.tab_hour: [null]\ntrain.requests: [64, 128]\nstages.1.hidden: [[8], [4, 2]]\n",
+        encoding="utf-8",
+    )
+    space = read_grid(config, EXAMPLES, file)
+    points = list_points(space)
+    assert len(points) == 4
+    assert points[1] == {"features.tab_hour": None, "train.requests": 64, "stages.1.hidden": [4, 2]}
+    trial = space.config_of(points[1])
+    assert "tab_hour" in config.features and "tab_hour" not in trial.features
+    assert (trial.train.requests, trial.stages[1].hidden) == (64, [4, 2])  # type: ignore[attr-defined]
+    hidden = config.stages[1].hidden  # type: ignore[attr-defined]
+    written = read_grid(config, EXAMPLES, {"stages.1.hidden": [[8], hidden], "stages.1.dropout": [0.5]})
+    assert written.written is None
+    written = read_grid(config, EXAMPLES, {"stages.1.hidden": [[8], hidden]})
+    assert list_points(written) == [{"stages.1.hidden": [8]}]
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({}, r"--grid: expected keys with lists of values, such as train.rank.lr: \[0.001, 0.003\]"),
+        ({"train.rank.lr": 0.1}, "--grid: train.rank.lr: expected keys with lists of values"),
+        ({"train.rank.lr": []}, "--grid: train.rank.lr: expected 1 or more values, each once; received"),
+        ({"train.rank.lr": [1, 1]}, r"expected 1 or more values, each once; received \[1, 1\]"),
+        ({"train.rnk.lr": [0.1]}, "--grid: train: unknown key 'rnk'; did you mean 'rank'"),
+        ({"stages.9.hidden": [[8]]}, "--grid: stages.9.hidden: the config has no such place"),
+        ({"train.epochs": [2]}, "--grid: train.epochs: has no effect: the config is the same as written with 2"),
+        ({"train.seed": [1, 2]}, "--grid: train.seed: seeds are those of `corank experiment --seeds`"),
+        ({"data.log": ["other.parquet"]}, "changes the rows that arms are compared on"),
+        ({"train.requests": [*range(1, 300)]}, "299 combinations, more than 200"),
+        (
+            {"stages.0.keep": [40, 60], "stages.1.keep": [10, 50]},
+            r"--grid: stages.0.keep=40, stages.1.keep=50: stages",
+        ),
+    ],
+)
+def test_grids_that_are_refused(config: Config, grid: Grid, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_grid(config, EXAMPLES, grid)

@@ -113,6 +113,8 @@ def test_what_the_tuning_refuses(tuned: tuple[Path, dict[str, Any]], config: Pat
     for options in refused:
         with pytest.raises(ConfigError, match="holds a search of something else"):
             corank.tune(config, 3, out=tuned[0], **options)
+    with pytest.raises(ConfigError, match="something else: kind is 'grid', there it was 'tune'"):
+        corank.tune(config, grid={"train.rank.lr": [0.02]}, out=tuned[0])
 
 
 def test_without_optuna(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
