@@ -64,7 +64,6 @@ store ls lmdb:@store --json
 store log lmdb:@store --json
 serve @bundle --workers 1 --log @served --max-clock-skew 10000d
 replay @served @bundle --json
-sweep @config.yaml --grid train.average=0.5,0.9 --seeds 1 {LITTLE} --json
 tune @config.yaml --trials 2 {LITTLE} --json
 study @config.yaml --questions 1,2,5,7 --seeds 1 --rates 1 {LITTLE} --json
 daily @drift/daily.yaml --json
@@ -79,7 +78,7 @@ MISTAKES = """
 nonsense | --nonsense | import | import nonsense | store | store ls nonsense:@store | check @absent.yaml
 evaluate | evaluate @a @b | evaluate @a --nonsense | evaluate @a --split | evaluate @a --split nonsense
 check @config.yaml --set nonsense=1 | check @config.yaml --without nonsense | train @config.yaml --workers many
-train @config.yaml --run @a | rank @bundle @absent.json | compare-served @served --json | sweep @config.yaml
+train @config.yaml --run @a | rank @bundle @absent.json | compare-served @served --json
 study @config.yaml --questions 99 | token one --tokens @tokens | token one --tokens @tokens --scope nonsense
 --plugin nonsense check @config.yaml | token one --tokens @tokens --scope read --rate 0
 """

@@ -174,7 +174,8 @@ def tune(
             dropout, smoothing and weights of losses unless this or `space` is given.
         space: a YAML file of the same, from keys to ranges or lists of values.
         grid: a YAML file from keys to lists of values, or such a mapping: every combination is tried.
-        budget_us: microseconds a request may take on this machine: widths, features and first quota are searched, too.
+        budget_us: microseconds a request may take on this machine: the first quota is searched, too, and without a grid
+            widths and features.
         out: the folder, `tunings/NAME` next to the config unless given; trials that it holds are not trained again.
         overrides: `a.b=value` changes of the config, shared by all trials.
         report: takes a line about each training.

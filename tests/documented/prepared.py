@@ -153,6 +153,12 @@ def _make_clicks(folder: Path) -> None:
 
 
 @prepares
+def grid(place: Place) -> None:
+    """grid.yaml, a grid for `corank tune`."""
+    (place.folder / "grid.yaml").write_text("train.rank.lr: [0.001, 0.003]\n")
+
+
+@prepares
 def arms(place: Place) -> None:
     """arms.yaml, an arm for `corank experiment`."""
     (place.folder / "arms.yaml").write_text("arms:\n  narrow ranker: {set: {stages.1.hidden: [64, 32]}}\n")

@@ -75,6 +75,17 @@ def test_the_chosen_quota_is_in_the_config(
     assert same(trained_run(Path(document["config_file"]), tmp_path / "run"), Run.open(out / "run"))
 
 
+def test_a_grid_within_the_budget(config: Path, tmp_path: Path) -> None:
+    grid = {"stages.1.hidden": [[4]]}
+    document = corank.tune(config, grid=grid, budget_us=PLENTY, out=tmp_path).document
+    assert [trial["values"] for trial in document["trials"]] == [None, {"stages.1.hidden": [4]}]
+    assert all(trial["us"] and trial["keep"] for trial in document["trials"])
+    assert document["budget"]["frontier"]
+    assert not (tmp_path / "drops.json").exists()
+    with pytest.raises(ConfigError, match="no funnel fits; the cheapest that was measured takes"):
+        corank.tune(config, grid=grid, budget_us=1, out=tmp_path)
+
+
 def test_what_does_not_fit_is_told_with_the_cheapest(
     tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
 ) -> None:

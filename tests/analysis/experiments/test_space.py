@@ -107,7 +107,10 @@ def test_a_grid_is_the_product_without_the_config_as_written(config: Config, tmp
         ({"train.rank.lr": [1, 1]}, r"expected 1 or more values, each once; received \[1, 1\]"),
         ({"train.rnk.lr": [0.1]}, "--grid: train: unknown key 'rnk'; did you mean 'rank'"),
         ({"stages.9.hidden": [[8]]}, "--grid: stages.9.hidden: the config has no such place"),
-        ({"train.epochs": [2]}, "--grid: train.epochs: has no effect: the config is the same as written with 2"),
+        (
+            {"train.epochs": [2]},
+            "--grid: train.epochs: has no effect: the config is the same as written with 2",
+        ),
         ({"train.seed": [1, 2]}, "--grid: train.seed: seeds are those of `corank experiment --seeds`"),
         ({"data.log": ["other.parquet"]}, "changes the rows that arms are compared on"),
         ({"train.requests": [*range(1, 300)]}, "299 combinations, more than 200"),
