@@ -120,7 +120,6 @@ class ParzenSampler:
             trial = self.study.ask(self.distributions)
         drawn = {name: trial.params[name] for name in self.space.parameters}
         values = {n: self._choices(n)[v] if self._choices(n) else v for n, v in drawn.items()}
-
         reported = set[int]()
 
         def stop(check: int, merit: float) -> bool:

@@ -120,7 +120,7 @@ def test_a_grid_may_get_values_and_another_metric(
     searched: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(searched[0], tmp_path / "more")
-    less = {"train.rank.lr": [0.02], "stages.1.hidden": [[4], [16, 8]]}
+    less: Grid = {"train.rank.lr": [0.02], "stages.1.hidden": [[4], [16, 8]]}
     document = corank.tune(config, grid=less, out=out, metric="prerank.click.auc").document
     assert len(document["trials"]) == 3
     assert modified(out) == modified(searched[0])
@@ -128,8 +128,9 @@ def test_a_grid_may_get_values_and_another_metric(
 
 def test_what_is_refused(searched: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path) -> None:
     def refused(kind: type[Exception], message: str, **options: Any) -> None:
+        asked: dict[str, Any] = {"grid": GRID, "out": tmp_path / "new"} | options
         with pytest.raises(kind, match=message):
-            corank.tune(config, **{"grid": GRID, "out": tmp_path / "new"} | options)
+            corank.tune(config, **asked)
 
     refused(ConfigError, r"unknown metric 'rank.click.auk'; did you mean", metric="rank.click.auk")
     refused(
@@ -138,8 +139,9 @@ def test_what_is_refused(searched: tuple[Path, dict[str, Any]], config: Path, tm
         metric="joint_truth_recall",
     )
     refused(ConfigError, r"'ips_click_rate' .* name their column as data.propensity", metric="ips_click_rate")
-    for option in ({"trials": 5}, {"seed": 1}, {"search": ["train.rank.lr=0.1,1"]}, {"space": "space.yaml"}):
-        refused(ConfigError, f"--{next(iter(option))}: not with --grid", **option)
+    others = {"trials": 5, "seed": 1, "search": ["train.rank.lr=0.1,1"], "space": "space.yaml"}
+    for name, value in others.items():
+        refused(ConfigError, f"--{name}: not with --grid", **{name: value})
     assert not (tmp_path / "new").exists()
     log = pl.read_parquet(config.parent / "log" / "*").with_columns(propensity=pl.lit(None, pl.Float64))
     named = ["name=bucket", "data.propensity=propensity"]
