@@ -409,7 +409,7 @@ class SearchResult(PlottedResult):
     """An experiment or a tuning: the trials, the chosen config, and its figures on the test split.
 
     Example:
-        >>> tuning = corank.tune("shop/config.yaml", grid={"train.rank.lr": [0.003]})
+        >>> tuning = corank.tune("shop/config.yaml", grid={"train.rank.lr": [0.003]}, out="shop/grid")
         >>> tuning.tables["test"].columns
         ['metric', 'value', 'low', 'high', 'n']
     """
