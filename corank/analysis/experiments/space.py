@@ -222,8 +222,10 @@ def read_grid(config: Config, base: Path, grid: Grid | Path) -> Space:
     if (count := prod(len(span.choices) for span in ranges.values())) > MOST_POINTS:
         said = f"{count:,} combinations, more than {MOST_POINTS}"
         raise ConfigError(f"{source}: {said}; `corank tune --space` searches larger spaces")
-    check_space(space)
-    for point in list_points(space):
+    points = list_points(space)
+    if not points:
+        raise ConfigError(f"{source}: all of it is the config as written; give other values")
+    for point in points:
         try:
             space.config_of(point)
         except ConfigError as error:
@@ -267,11 +269,9 @@ def check_space(space: Space) -> None:
     """Raise ConfigError if an end of a range is not valid in the config, or has no effect."""
     for name, parameter in space.parameters.items():
         span = parameter.range
-        ends: list[Mapping[str, Any]] = [{name: end} for end in span.choices or (span.low, span.high)]
-        first, *others = [space.config_of(values) for values in (ends if len(ends) > 1 else [*ends, {}])]
-        if all(other == first for other in others):
-            same = f"for all of {span}" if len(ends) > 1 else f"as written with {span}"
-            raise ConfigError(f"{space.option}: {name}: has no effect: the config is the same {same}")
+        configs = [space.config_of({name: end}) for end in span.choices or (span.low, span.high)]
+        if all(one == configs[0] for one in configs):
+            raise ConfigError(f"--search {name}: has no effect: the config is the same for all of {span}")
 
 
 def default_space(config: Config) -> list[Parameter]:

@@ -1,13 +1,14 @@
 """A tuning: trials of a space, compared on the validation split; the best one is tested once.
 
-A sampler says what to try: a grid every combination of its values; otherwise Optuna, which also says which training to
-end early. It keeps nothing on disk here. A resumed tuning reports the stored trials to a new study in memory, and each
+A grid gives every combination of its values. Otherwise Optuna says what to try, and which training to end early; it
+keeps nothing on disk here. A resumed tuning reports the stored trials to a new study in memory, and each
 trial's values are drawn with a seed of its number, so that it continues as if it had not been interrupted.
 """
 
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -67,22 +68,7 @@ class Draw:
     """Takes the merit, None if it was ended early, diverged or was not possible, and the interim merits."""
 
 
-class GridSampler:
-    """The config as written, then every combination of a grid's values; none is ended early."""
-
-    def __init__(self, space: Space) -> None:
-        self.points = [{}, *list_points(space)]
-
-    def ask(self, number: int) -> Draw:
-        """What a trial tries."""
-        return Draw(self.points[number - 1])
-
-    def importance(self) -> dict[str, float]:
-        """Nothing: the table has all."""
-        return {}
-
-
-class ParzenSampler:
+class Sampler:
     """The config as written, then tree-structured Parzen estimators with median pruning.
 
     Sources: Bergstra et al., Algorithms for Hyper-Parameter Optimization, NIPS 2011; Golovin et al., Google Vizier, KDD
@@ -217,9 +203,10 @@ def run_tune(
     if budget_us is not None:
         budget = LatencyBudget(budget_us, LatencyMeter(out / "latency", data), objective)
     facts: dict[str, Any] = {"kind": "grid", "config": plain(config)}
+    sampler = None
     if trials is None:
-        sampler: GridSampler | ParzenSampler = (grid := GridSampler(space))
-        trials, timed = len(grid.points), grid.points
+        timed = [{}, *list_points(space)]
+        trials, draws = len(timed), map(Draw, timed)
     else:
         facts |= {"kind": "tune", "seed": seed, "metric": objective.name, "by_quota": budget is not None}
         asked = [*space.parameters.values()]
@@ -228,19 +215,20 @@ def run_tune(
         space = Space.of(config, data.base, asked or default_space(config))
         check_space(space)
         facts |= {"space": space.plain()}  # what is drawn depends on all of these, a grid does not
-        sampler, timed = ParzenSampler(space, seed), [cheapest_values(space)]
+        sampler, timed = Sampler(space, seed), [cheapest_values(space)]
+        draws = map(sampler.ask, range(1, trials + 1))  # each once the one before has been told of
     begin_search(out, facts)
     if budget is not None:
         budget.require_some_fit(space, timed)
     store = TrialStore(out / "trials", data, ValidationFigures(objective, budget is not None))
-    search = _Search(space, sampler, objective, store, TrialProgress(trials, data.report), budget)
-    tuned = [*filter(None, map(search.run, range(1, trials + 1)))]
+    search = _Search(space, objective, store, TrialProgress(trials, data.report), budget)
+    tuned = [*filter(None, starmap(search.run, enumerate(draws, start=1)))]
     best = best_trial(tuned, objective)
     parts = {
         "budget": budget.describe([point for one in tuned for point in one.points]) if budget else None,
         "seed": facts.get("seed"),
         "space": space.plain(),
-        "importance": sampler.importance(),
+        "importance": sampler.importance() if sampler else {},
         "trials": [describe_tuned(one, tuned[0], objective.name) for one in tuned],
         "best": best.number,
         **_compare(tuned[0], best, objective.name),
@@ -251,18 +239,17 @@ def run_tune(
 
 @dataclass(frozen=True)
 class _Search:
-    """Runs the config as written, then what the sampler says."""
+    """Runs the config as written, then what is drawn."""
 
     space: Space
-    sampler: GridSampler | ParzenSampler
     objective: Objective
     store: TrialStore
     progress: TrialProgress
     budget: LatencyBudget | None
 
-    def run(self, number: int) -> TunedTrial | None:
+    def run(self, number: int, draw: Draw) -> TunedTrial | None:
         """Run a trial, of which the first is the config as written; None if its values contradict each other."""
-        draw, written, seconds = self.sampler.ask(number), number == 1, cast(float | None, 0.0)
+        written, seconds = number == 1, cast(float | None, 0.0)
         said = ", ".join(format_values(draw.values)) or BASE
         try:
             config = self.space.config_of(draw.values)

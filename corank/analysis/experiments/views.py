@@ -403,11 +403,7 @@ def _best_trials(document: Mapping[str, Any], complete: Sequence[Mapping[str, An
         ]
         for trial in best[:BEST_TRIALS]
     ]
-    columns = ["trial", document["metric"], "less as written", "settings"]
-    if document["budget"] is not None:  # figures are of the quota that fits, which have no differences
-        del columns[2]
-        rows = [[*row[:2], *row[3:]] for row in rows]
-    return Table(columns, rows, prose=("settings",))
+    return Table(["trial", document["metric"], "less as written", "settings"], rows, prose=("settings",))
 
 
 def _all_trials(document: Mapping[str, Any]) -> Table:

@@ -96,6 +96,8 @@ def test_a_grid_is_the_product_without_the_config_as_written(config: Config, tmp
     assert written.written is None
     written = read_grid(config, EXAMPLES, {"stages.1.hidden": [[8], hidden]})
     assert list_points(written) == [{"stages.1.hidden": [8]}]
+    together = {"stages.0.keep": [400], "stages.1.keep": [300]}
+    assert len(list_points(read_grid(config, EXAMPLES, together))) == 1
 
 
 @pytest.mark.parametrize(
@@ -105,11 +107,14 @@ def test_a_grid_is_the_product_without_the_config_as_written(config: Config, tmp
         ({"train.rank.lr": 0.1}, "--grid: train.rank.lr: expected keys with lists of values"),
         ({"train.rank.lr": []}, "--grid: train.rank.lr: expected 1 or more values, each once; received"),
         ({"train.rank.lr": [1, 1]}, r"expected 1 or more values, each once; received \[1, 1\]"),
-        ({"train.rnk.lr": [0.1]}, "--grid: train: unknown key 'rnk'; did you mean 'rank'"),
-        ({"stages.9.hidden": [[8]]}, "--grid: stages.9.hidden: the config has no such place"),
+        ({"train.rnk.lr": [0.1]}, "--grid: train.rnk.lr=0.1: train: unknown key 'rnk'; did you mean 'rank'"),
+        (
+            {"stages.9.hidden": [[8]]},
+            r"--grid: stages.9.hidden=\[8\]: stages.9.hidden: the config has no such place",
+        ),
         (
             {"train.epochs": [2]},
-            "--grid: train.epochs: has no effect: the config is the same as written with 2",
+            "--grid: all of it is the config as written",
         ),
         ({"train.seed": [1, 2]}, "--grid: train.seed: seeds are those of `corank experiment --seeds`"),
         ({"data.log": ["other.parquet"]}, "changes the rows that arms are compared on"),
