@@ -76,9 +76,8 @@ def test_what_nothing_uses_is_removed(config: Path) -> None:
     root, said = config.parent / "packed" / "simulated-medium", list[str]()
     unused = Path(corank.pack(config, ["features.tab=null", CTR])["packed"])
     kept = trained_run(config, config.parent / "runs" / "kept", CTR, "train.epochs=1")
-    within = Path(
-        corank.pack(config, ["features.hour=null"])["packed"]
-    )  # named by a run, as of an experiment
+    # named by a run, as of an experiment
+    within = Path(corank.pack(config, ["features.hour=null"])["packed"])
     named = config.parent / "experiments" / "shop" / "run"
     Run.create(named, read(config, ["features.hour=null", f"packed={within}"]), config.parent)
     damaged = unused.with_name("damaged")
