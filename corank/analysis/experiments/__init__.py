@@ -1,1 +1,1 @@
-"""Configs trained and measured to be compared: one way to run a trial, for studies, sweeps and tunings."""
+"""Configs trained and measured to be compared: one way to run a trial, for studies, tunings and experiments."""
