@@ -19,8 +19,8 @@ from benchmarks import harness
 from benchmarks.checkout import PROGRAM, Checkout, base_checkout
 from corank.core.artifact_cache import CACHE
 
-BASE = "90749470"
-"""The commit before predictions were kept and imports sorted."""
+BASE = "c1dad62c"
+"""The commit before graphs had templates, predictions were kept and imports sorted."""
 COMMANDS = {
     "help": "--help",
     "config_error": "train {0}/wrong.yaml",
