@@ -25,6 +25,7 @@ city: {side: user, kind: id}
 hour: {side: context, kind: id}
 usual_price: {side: user, kind: number}
 login_time: {side: user, kind: time}
+bid: {side: cross, kind: number}
 text: {side: item, kind: vector, dim: 8}
 """
 

@@ -102,7 +102,7 @@ NARROW: list[object] = [
 def trained(run: Run, folder: Path) -> dict[str, str]:
     """Each command's output on a run and its bundle; plug-ins come from the config alone."""
     commands: dict[str, list[object]] = {
-        "check": ["check", "plugins.yaml"],
+        "check": ["check", "plugins.yaml", "--all"],
         "train": ["train", "plugins.yaml", "--run", "run", *NARROW],
         "evaluate": ["evaluate", "run", "--json"],
         "tables": ["evaluate", "run"],
