@@ -1,6 +1,6 @@
 """Numbers as people read them, on the terminal and on pages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def format_metric(value: float | None) -> str:
@@ -11,6 +11,17 @@ def format_metric(value: float | None) -> str:
         '0.5000'
     """
     return "-" if value is None else f"{value:.4f}"
+
+
+def name_differences(differing: Mapping[str, str]) -> str:
+    """Name the first five of what differs, each with what is said of it.
+
+    Example:
+        >>> name_differences({"seed": "1 there, 2 now"})
+        'seed: 1 there, 2 now'
+    """
+    named = "; ".join(f"{key}: {said}" for key, said in [*differing.items()][:5])
+    return named + (f" and {len(differing) - 5} more" if len(differing) > 5 else "")
 
 
 def format_interval(bounds: Sequence[float] | None) -> str:

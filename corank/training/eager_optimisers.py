@@ -1,6 +1,6 @@
 """torch's optimisers without torch's compiler, which they load when they are made, and by which nothing is compiled.
 
-`torch._dynamo` takes three times as long to import as torch itself. An optimiser imports it to tell it that its methods
+`torch._dynamo` takes nearly as long to import as torch itself. An optimiser imports it to tell it that its methods
 are not to be compiled.
 """
 

@@ -188,10 +188,9 @@ def open_or_pack(
             packed.verify()
             return packed
         if (location / MANIFEST).is_file():
-            if (
-                find_staleness(read_manifest(location, PackManifest), config.data, config.declared, base)
-                is None
-            ):
+            manifest = read_manifest(location, PackManifest)
+            changed = find_staleness(manifest, config.data, config.declared, base)
+            if changed is None:
                 return pack_config(config, base, report, engine)
             earlier, end = find_earlier(), config.data.training_end()
             if earlier is not None and end != FOREVER and end > earlier.through:
@@ -199,7 +198,10 @@ def open_or_pack(
                     f"packing what came since {format_time(earlier.through)}, as `corank pack --from` does"
                 )
                 return pack_config(config, base, report, engine, earlier)
-            return open_packed(config, base, is_past)
+            packed = open_packed(config, base, is_past)
+            packed.verify()
+            report(f"{location}: trained on as it was packed, since others go on from it ({changed})")
+            return packed
     else:
         try:
             return open_packed(config, base)

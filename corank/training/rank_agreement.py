@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from corank.core.errors import ConfigError
+from corank.core.formatting import name_differences
 from corank.core.version import corank_version
 from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
@@ -22,10 +23,9 @@ def require_agreement(ranks: Ranks, config: Config, packed: PackedDataset) -> No
     first = ranks.share(ours, "config and data of the first rank")
     differing = sorted(key for key in ours.keys() | first.keys() if ours.get(key) != first.get(key))
     if differing:
-        named = "; ".join(f"{key}: {ours.get(key)!r}, on rank 0 {first.get(key)!r}" for key in differing[:5])
-        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+        named = name_differences({k: f"{ours.get(k)!r}, on rank 0 {first.get(k)!r}" for k in differing})
         raise ConfigError(
-            f"the ranks would train different models ({named}{more}); start all with the same command, config, "
+            f"the ranks would train different models ({named}); start all with the same command, config, "
             "packed data and versions"
         )
 

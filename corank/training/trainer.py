@@ -16,7 +16,7 @@ from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_files import CheckpointWriter, load_matching
 from corank.training.checkpoints.facts import TrainingProgress, config_facts, training_progress
 from corank.training.checkpoints.loss_state import LossState
-from corank.training.checkpoints.training_state import held_buckets, restore_training, training_state
+from corank.training.checkpoints.training_state import TrainingParts, held_buckets, restore_training
 from corank.training.device import device, precision
 from corank.training.model_building import build_model
 from corank.training.number_sample import fit_networks
@@ -205,15 +205,19 @@ class Trainer:
         facts = config_facts(self.config, self.packed) | {"progress": asdict(self.progress)}
         self.writer.write(self.run.latest, self.state(facts))
 
+    @property
+    def _parts(self) -> TrainingParts:
+        return TrainingParts(self.model, self.optimisers, self.average, self.loss_state)
+
     def state(self, facts: dict[str, Any]) -> Checkpoint:
         """All that the training needs to continue, not copied."""
-        return training_state(self.model, self.optimisers, self.average, self.loss_state, facts)
+        return self._parts.state(facts)
 
     def load(self) -> None:
         """Continue from the latest checkpoint. Raises CheckpointError if it is of another config or packing."""
         latest = self.run.latest
         checkpoint = load_matching(latest, ["progress"], self.config, self.packed, held_buckets(self.model))
-        restore_training(checkpoint, self.model, self.optimisers, self.average, self.loss_state, latest)
+        restore_training(checkpoint, self._parts, latest)
         self.progress = training_progress(checkpoint.facts)
         if self.average is not None:
             self.average.step, self.average.begun = self.progress.step, self.progress.average_begun

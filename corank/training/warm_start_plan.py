@@ -30,7 +30,7 @@ from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.checkpoints.facts import TrainingProgress, require_facts, training_progress
 from corank.training.checkpoints.loss_state import LossState
-from corank.training.checkpoints.training_state import check_model, check_training
+from corank.training.checkpoints.training_state import TrainingParts, check_model, check_training
 from corank.training.config.config import Config
 from corank.training.model_building import build_networks
 from corank.training.optimisers import Average, optimisers
@@ -85,7 +85,7 @@ class CarrySource:
         average = None if train.average is None else Average(self.networks, train.average)
         states = optimisers(self.networks, train.table, train.stages)
         losses = LossState(self.run.config.total, Ranks(), torch.device("cpu"))
-        check_training(self.latest, self.networks, states, average, losses, run.latest)
+        check_training(self.latest, TrainingParts(self.networks, states, average, losses), run.latest)
         if self.kept is not None:
             check_model(self.kept, self.networks, run.best)
 

@@ -229,11 +229,17 @@ def test_rows_that_arrive_while_the_first_period_trains_are_of_the_next(tmp_path
     deliver(tmp_path, "before")
     deliver(tmp_path, DAYS[0])
 
+    said = list[str]()
+
     def arrive(line: str) -> None:
+        said.append(line)
         if line == f"{DAYS[0]}: training":
             deliver(tmp_path, DAYS[1])
 
     assert corank.daily(write_settings(tmp_path), report=arrive).refused is None
+    assert any(
+        "trained on as it was packed, since others go on from it (data.log: other files" in s for s in said
+    )
     assert corank.daily(tmp_path / "daily.yaml").refused is None
     first, second = DailyHistory(tmp_path / "daily").records
     assert (first.decision, second.decision) == ("live", "live")

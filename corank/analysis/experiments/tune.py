@@ -196,10 +196,7 @@ def run_tune(
     """
     config, out, budget = space.config, data.folder, None
     objective = Objective.of(config, metric, data.packed)
-    if trials is not None and not 2 <= trials < SEEDS:
-        raise ConfigError(f"trials: must be 2 or more, the config as written among them; received {trials}")
-    if seed < 0:
-        raise ConfigError(f"seed: must be 0 or more; received {seed}")
+    _require_bounds(trials, seed)
     if budget_us is not None:
         budget = LatencyBudget(budget_us, LatencyMeter(out / "latency", data), objective)
     facts: dict[str, Any] = {"kind": "grid", "config": plain(config)}
@@ -209,11 +206,7 @@ def run_tune(
         trials, draws = len(timed), map(Draw, timed)
     else:
         facts |= {"kind": "tune", "seed": seed, "metric": objective.name, "by_quota": budget is not None}
-        asked = [*space.parameters.values()]
-        if budget is not None:
-            asked = [*budget_space(config, order_drops(config, data)), *asked]
-        space = Space.of(config, data.base, asked or default_space(config))
-        check_space(space)
+        space = _space_to_draw(space, data, budget is not None)
         facts |= {"space": space.plain()}  # what is drawn depends on all of these, a grid does not
         sampler, timed = Sampler(space, seed), [cheapest_values(space)]
         draws = map(sampler.ask, range(1, trials + 1))  # each once the one before has been told of
@@ -235,6 +228,23 @@ def run_tune(
         "config": plain(config),
     }
     return finish_search(config_file, data, best.config, objective, "tune", parts)
+
+
+def _require_bounds(trials: int | None, seed: int) -> None:
+    if trials is not None and not 2 <= trials < SEEDS:
+        raise ConfigError(f"trials: must be 2 or more, the config as written among them; received {trials}")
+    if seed < 0:
+        raise ConfigError(f"seed: must be 0 or more; received {seed}")
+
+
+def _space_to_draw(space: Space, data: TrialData, bounded: bool) -> Space:
+    """What was asked for, under a budget with what makes a funnel faster; the default if that is nothing."""
+    asked = [*space.parameters.values()]
+    if bounded:
+        asked = [*budget_space(space.config, order_drops(space.config, data)), *asked]
+    drawn = Space.of(space.config, data.base, asked or default_space(space.config))
+    check_space(drawn)
+    return drawn
 
 
 @dataclass(frozen=True)

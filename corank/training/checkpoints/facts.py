@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 from pydantic import AfterValidator, BaseModel, Strict, TypeAdapter, ValidationError, model_validator
 
 from corank.core.errors import CheckpointError, ConfigError
-from corank.core.formatting import shorten
+from corank.core.formatting import name_differences, shorten
 from corank.core.settings import validate
 from corank.data.packed.dataset import PackedDataset
 from corank.training.config.config import Config
@@ -132,10 +132,9 @@ def _refuse_other_config(facts: Mapping[str, Any], config: Config, path: Path) -
     keys = {k for k in (ours.keys() | theirs.keys()) - MAY_CHANGE if not k.startswith(AFTERWARDS)}
     differing = sorted(key for key in keys if ours.get(key) != theirs.get(key))
     if differing:
-        named = "; ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} now" for k in differing[:5])
-        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+        named = name_differences({k: f"{theirs.get(k)!r} there, {ours.get(k)!r} now" for k in differing})
         raise CheckpointError(
-            f"{path}: a checkpoint of another config ({named}{more}); "
+            f"{path}: a checkpoint of another config ({named}); "
             "give the config that it was trained with, or train anew without --resume"
         )
 

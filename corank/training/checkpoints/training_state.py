@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -159,15 +159,27 @@ def model_state(model: JointModel, facts: dict[str, Any]) -> Checkpoint:
     return _named(model.state_dict(), facts, model)
 
 
-def training_state(
-    model: JointModel,
-    optimisers: Optimisers,
-    average: Average | None,
-    losses: LossState,
-    facts: dict[str, Any],
-) -> Checkpoint:
-    """All that a training needs to continue, not copied: weights, optimiser states, average, what losses keep."""
-    return losses.add_to(_named(_weights(model, average) | optimiser_tensors(optimisers), facts, model))
+class TrainingParts(NamedTuple):
+    """All that a training needs to continue."""
+
+    model: JointModel
+    optimisers: Optimisers
+    average: Average | None
+    losses: LossState
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors that a training learns, by name."""
+        named = self.model.state_dict(prefix="model.")
+        if self.average is not None:
+            named |= {f"average.{name}": tensor for name, tensor in self.average.state().items()}
+        return named
+
+    def state(self, facts: dict[str, Any]) -> Checkpoint:
+        """The tensors of all of them, not copied."""
+        return self.losses.add_to(
+            _named(self.weights | optimiser_tensors(self.optimisers), facts, self.model)
+        )
 
 
 def restore_model(held: Checkpoint, model: JointModel, path: Path) -> None:
@@ -179,19 +191,12 @@ def restore_model(held: Checkpoint, model: JointModel, path: Path) -> None:
     _copy(held, model.state_dict(), model)
 
 
-def restore_training(
-    held: Checkpoint,
-    model: JointModel,
-    optimisers: Optimisers,
-    average: Average | None,
-    losses: LossState,
-    path: Path,
-) -> None:
+def restore_training(held: Checkpoint, parts: TrainingParts, path: Path) -> None:
     """Take the state of a training over. Raises CheckpointError, which names the checkpoint's path, if it cannot."""
-    check_training(held, model, optimisers, average, losses, path)
-    _copy(held, _weights(model, average), model)
-    restore_optimisers(held, optimisers, list(table_rows(model).values()))
-    losses.restore(held)
+    check_training(held, parts, path)
+    _copy(held, parts.weights, parts.model)
+    restore_optimisers(held, parts.optimisers, list(table_rows(parts.model).values()))
+    parts.losses.restore(held)
 
 
 def check_model(held: Checkpoint, model: JointModel, path: Path) -> None:
@@ -202,30 +207,15 @@ def check_model(held: Checkpoint, model: JointModel, path: Path) -> None:
     _check(held, model.state_dict(), model, path)
 
 
-def check_training(
-    held: Checkpoint,
-    model: JointModel,
-    optimisers: Optimisers,
-    average: Average | None,
-    losses: LossState,
-    path: Path,
-) -> None:
+def check_training(held: Checkpoint, parts: TrainingParts, path: Path) -> None:
     """Raise CheckpointError, which names path and tensor, unless a checkpoint has a sound state of a training.
 
     The model, with which optimisers and average were made, may be without rows of its tables.
     """
     of_optimisers = {name for name in held.names if name.startswith(PREFIX)}
-    _check(held.without(of_optimisers | names_in(held)), _weights(model, average), model, path)
-    losses.check(held, path)
-    check_optimisers(held, optimisers, list(table_rows(model).values()), path)
-
-
-def _weights(model: JointModel, average: Average | None) -> dict[str, Tensor]:
-    """The tensors that a training learns, by name."""
-    named = model.state_dict(prefix="model.")
-    if average is not None:
-        named |= {f"average.{name}": tensor for name, tensor in average.state().items()}
-    return named
+    _check(held.without(of_optimisers | names_in(held)), parts.weights, parts.model, path)
+    parts.losses.check(held, path)
+    check_optimisers(held, parts.optimisers, list(table_rows(parts.model).values()), path)
 
 
 def _check(checkpoint: Checkpoint, targets: Mapping[str, Tensor], model: JointModel, path: Path) -> None:

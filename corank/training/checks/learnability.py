@@ -274,7 +274,7 @@ def single_buckets(evidence: Evidence) -> Iterator[Finding]:
 def _lasting(config: Config, requests: int) -> Iterator[tuple[str, int]]:
     """Who trains, in words, and for how many steps at most: each network, or all together."""
     train = config.train
-    steps = -(-requests // train.batch_size)
+    steps = train.steps_of_epoch(requests)
     if train.mode != "separate":
         yield "training lasts", train.epochs_of(None) * steps
         return

@@ -69,7 +69,7 @@ class TrainingSize:
             packed: the packed data, if they are there: they have the sizes of tables.
         """
         train = config.train
-        steps = -(-splits["train"].requests // train.batch_size)
+        steps = train.steps_of_epoch(splits["train"].requests)
         trained = [network.name for network in _trained(config)]
         apart = train.mode == "separate"
         epochs = sum(map(train.epochs_of, trained)) if apart else train.epochs_of(None)

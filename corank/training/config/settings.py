@@ -143,6 +143,10 @@ class TrainSettings(Settings):
         """Requests a batch, as a number. Raises ConfigError if it is auto still."""
         return _number(self.requests, "requests")
 
+    def steps_of_epoch(self, requests: int) -> int:
+        """Optimiser steps of an epoch over so many requests. Raises ConfigError if the batch is auto still."""
+        return -(-requests // self.batch_size)
+
     def epochs_of(self, name: str | None) -> int:
         """Epochs of a stage or teacher in mode separate; of None, of all that train together.
 
