@@ -14,8 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from corank.batches.batch import TableLookup
+from corank.features.encoding import PLACEMENTS, Placement
 from corank.features.input_layout import Layout
-from corank.features.schema import PLACEMENTS, Placement
 from corank.training.trainer import Trainer
 
 TORCH = "2.13"

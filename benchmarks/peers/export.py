@@ -13,7 +13,7 @@ from benchmarks.peers.foreign.rows import FLAT, LABEL, PADDING, SPLITS, USER, Co
 from corank.core.ragged import Ragged
 from corank.core.types import Ints
 from corank.data.packed.dataset import PackedDataset
-from corank.features.schema import Placement
+from corank.features.encoding import Placement
 from corank.training.boosted_trees import flatten_rows, place_rows
 
 SIDE: dict[Placement, Literal["query", "item", "cross"]] = {

@@ -26,8 +26,8 @@ from corank.batches.ahead import move_batches
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.data.packed.dataset import PackedDataset
+from corank.features.encoding import PLACEMENTS
 from corank.features.input_layout import Layout
-from corank.features.schema import PLACEMENTS
 from corank.models.joint import JointModel
 from corank.models.mlp import Mlp
 from corank.models.pairs import BatchPairs

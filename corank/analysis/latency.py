@@ -30,10 +30,11 @@ from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.history import attribute_codes
 from corank.evaluation.predictions import Calibrators
 from corank.features.encoders import split_record
+from corank.features.encoding import RECORD_PLACEMENTS, Placement
 from corank.features.input_layout import TableSet, embed_rows
 from corank.features.operands import OperandRows
 from corank.features.row_encoder import RowEncoder
-from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
+from corank.features.schema import Schema
 from corank.models.settings.stage import StageSettings
 from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import Request, to_series
@@ -75,7 +76,7 @@ def feature_latencies(
         RequestError: if the request does not fit the bundle.
     """
     model, stages = model.cpu().eval(), config.stages
-    priors = packed.priors.as_of(packed.schema, packed.manifest.last)
+    priors = packed.priors.as_of(packed.schema.snapshots(), packed.schema.priors(), packed.manifest.last)
     manifest = export.make_manifest(config, packed, model, calibrators, priors)
     items = LayeredItems((ItemLayer(ItemRecords.of_packed(packed, priors, *packed.newest_items()), {}),))
     named = {name for stage in stages for name in stage.ordering(config.data.columns).names}
@@ -139,7 +140,7 @@ class _OnlineRequest:
         if schema.placement(name) == "cross":
             receiver.derive(received, np.arange(n), frozenset([name]))
             return
-        sides = OperandRows.alone(schema, "query", received.operands)
+        sides = OperandRows.alone(schema.operand_placements, "query", received.operands)
         size = np.array([len(received.positions)])
         RowEncoder(receiver.encoders, "query", [name]).derive(sides, receiver.priors, received.times, size)
 

@@ -18,8 +18,8 @@ from corank.data.tables import Table
 from corank.data.vector_files import with_vector_files
 from corank.data.versioned_tables import read_versions
 from corank.features.encoding import FIRST_KNOWN, Vocabulary
-from corank.features.history import to_times
-from corank.features.history_events import Events, History, timed_histories
+from corank.features.history import History, to_times
+from corank.features.history_events import Events, timed_histories
 from corank.features.log_schema import ITEM, TIME, DataSettings, find_events, read_labels
 from corank.features.schema import Schema
 from corank.training.run import Run

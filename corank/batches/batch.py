@@ -21,8 +21,8 @@ from corank.batches.sampling import Population
 from corank.core.ordering import stable_order
 from corank.core.types import Ints
 from corank.distributed.ranks import Ranks
+from corank.features.encoding import Placement
 from corank.features.input_layout import Attended, Bags
-from corank.features.schema import Placement
 
 T = TypeVar("T")
 

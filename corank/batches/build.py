@@ -21,8 +21,8 @@ from corank.data.packed.history import read_event_ages, read_event_rows
 from corank.data.packed.shard import LoggedRequests
 from corank.distributed.ranks import Ranks
 from corank.distributed.row_shards import RowShards
+from corank.features.encoding import PLACEMENTS, Placement
 from corank.features.input_layout import Attended, Bags, Layout, VectorColumns, event_groups
-from corank.features.schema import PLACEMENTS, Placement
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from corank.core.subnormal import flush_subnormals
 from corank.core.types import Floats
 from corank.data.packed.dataset import prior_folder
 from corank.features.encoders import Encoders, split_record
+from corank.features.encoding import RECORD_PLACEMENTS
 from corank.features.input_layout import Layout, TableSet, dense_input
 from corank.features.priors import SMOOTHING, CountedFeature, CumulativeCounts, PriorCounts, PriorSnapshots
-from corank.features.schema import RECORD_PLACEMENTS
 
 ITEMS_AT_ONCE = 65_536
 """Items a run of a graph."""

@@ -111,7 +111,7 @@ def _time_span(log: Table, data: DataSettings) -> tuple[int, int]:
 def _prior_operands(schema: Schema) -> OperandNames:
     """Name the operands of requests that priors count by."""
     derived = schema.derived()
-    return OperandNames.of(schema, "query", [derived[name] for name in logged_priors(schema)])
+    return schema.operand_names("query", [derived[name] for name in logged_priors(schema)])
 
 
 def _sources(log: Table, manifest: BundleManifest) -> dict[str, Source]:
@@ -178,7 +178,7 @@ class NewerReader:
         ids = self.records.ids.values.dtype
         if rows[ITEM].dtype != ids:
             raise log.unfit(data.item, f"{ids}, as in the bundle")
-        labels, item = read_labels(rows, data), OperandNames.of(schema, "item")
+        labels, item = read_labels(rows, data), schema.operand_names("item")
         operands = self._operands(
             "log", rows, _prior_operands(schema), item, lambda name: rows[schema.column(name)]
         )
@@ -240,7 +240,9 @@ class NewerReader:
             )
         key = self.manifest.item
         items = select_item_operands(self.records.operands, self.encoders, item, key, record, rows[ITEM])
-        return OperandRows.pairs(self.manifest.declared, requests, items, np.arange(len(rows)), None)
+        return OperandRows.pairs(
+            self.manifest.declared.operand_placements, requests, items, np.arange(len(rows)), None
+        )
 
     def _read_users(self, rows: pl.DataFrame, wanted: OperandNames) -> pl.DataFrame:
         """Read the users' features that priors count by, at each row's time, in the columns of `user_column`: (C)."""

@@ -32,12 +32,11 @@ from corank.core.time import NEVER
 from corank.core.types import Floats, Index, Longs, Mask, Numbers
 from corank.data.packed.dataset import PackedDataset
 from corank.features.encoders import Encoders, assemble_rows, split_record, split_rows
-from corank.features.encoding import Encoded
-from corank.features.operands import OperandNames, OperandRows, Operands
+from corank.features.encoding import RECORD_PLACEMENTS, Encoded
+from corank.features.operands import OperandRows, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.row_encoder import RowEncoder
 from corank.features.scale import to_numbers
-from corank.features.schema import RECORD_PLACEMENTS
 
 BLOCK = 1 << 18
 """Values of an array that are checked at once."""
@@ -250,7 +249,7 @@ class ItemRecords:
                 [None] * len(schema.record_features.lists),
                 len(schema.record_features.vectors),
             ),
-            Operands.load(folder / "operands", OperandNames.of(schema, "item"), len(ids)),
+            Operands.load(folder / "operands", schema.operand_names("item"), len(ids)),
             {name: read_array(folder / f"column.{name}.npy") for name in columns},
         )
         loaded.check(encoders, str(folder))
@@ -292,7 +291,10 @@ def _derive(
     encoders: Encoders, priors: PriorSnapshots, operands: Operands, times: Longs | None = None
 ) -> dict[str, Encoded]:
     """Compute the derived features of items, at the priors' snapshots or at times, (N,), and encode them."""
-    sides, features = OperandRows.alone(encoders.schema, "item", operands), dict[str, Encoded]()
+    sides, features = (
+        OperandRows.alone(encoders.schema.operand_placements, "item", operands),
+        dict[str, Encoded](),
+    )
     at = np.full(operands.count, NEVER) if times is None else times
     for placement in RECORD_PLACEMENTS:
         features |= RowEncoder(encoders, placement).derive(sides, priors, at)

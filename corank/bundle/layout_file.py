@@ -18,12 +18,12 @@ from corank.bundle.stage_facts import StageFacts
 from corank.core.arrays import write_array
 from corank.core.time import MILLISECOND
 from corank.data.packed.dataset import prior_folder
-from corank.features.encoding import RowFeatures
-from corank.features.history_events import History
+from corank.features.encoding import PLACEMENTS, Placement, RowFeatures
+from corank.features.history import History
 from corank.features.input_layout import Group, Layout, VectorColumns, event_groups
 from corank.features.operands import OperandNames
 from corank.features.priors import PriorSnapshots
-from corank.features.schema import PLACEMENTS, Placement, Schema, plain_columns
+from corank.features.schema import Schema, plain_columns
 
 FILE = "layout.json"
 
@@ -54,7 +54,7 @@ def describe_layout(manifest: BundleManifest, layout: Layout) -> dict[str, Any]:
     identity = {manifest.user}.intersection(schema.column_names(side="user"))
     return {
         "record": _parts(schema.record_features, ("ids", "lists", "numbers", "vectors")),
-        "operands": _parts(OperandNames.of(schema, "item"), ("keys", "lists", "numbers")),
+        "operands": _parts(schema.operand_names("item"), ("keys", "lists", "numbers")),
         "inputs": {p: _dense_columns(layout, p) for p in PLACEMENTS},
         "events": {
             stage.name: _event_columns(layout, stage.attended.history, stage.attended.features)

@@ -9,7 +9,7 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.data.tables import Table
 from corank.data.validate import check_rows, whole_checks
-from corank.features.history_events import History
+from corank.features.history import History
 from corank.features.log_schema import ITEM, TIME, USER, DataSettings, EventTable
 
 

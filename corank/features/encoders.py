@@ -1,7 +1,7 @@
 """Features → codes and numbers: fitted once on training rows, applied anywhere, offline as online."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.subnormal import flush_subnormals
 from corank.core.types import Doubles, Hashes, Ints, Longs
 from corank.features.encoding import Column, Encoded, Encoder, Hash, RowFeatures, Vocabulary
+from corank.features.operands import OperandNames, Operands
 from corank.features.schema import Schema
 
 FILE = "encoders.json"
@@ -109,6 +110,16 @@ class Encoders:
         if isinstance(values, pl.Series):
             return encoder.codes(values, name)
         return encoder.codes(pl.Series(values), name) if encoder.text else encoder.codes_of_numbers(values)
+
+    def operands(self, wanted: OperandNames, column: Callable[[str], pl.Series], count: int) -> Operands:
+        """Compute them from the raw values of each feature. Raises DataError for values that its kind cannot take."""
+        features, fitted = self.schema.columns(), self.fitted
+        return Operands(
+            count,
+            {n: features[n].keys(fitted.get(n), column(n), n) for n in wanted.keys},
+            {n: features[n].lists(column(n), n) for n in wanted.lists},
+            {n: features[n].numbers(column(n), n) for n in wanted.numbers},
+        )
 
     def encode_derived(self, name: str, values: Hashes | Doubles) -> Column:
         """Encode the values of a derived feature: hashes (0 for missing) or numbers (NaN)."""

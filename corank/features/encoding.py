@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import msgspec
 import numpy as np
@@ -38,6 +38,19 @@ Encoded = Column | Ragged | Vectors
 def take_encoded(encoded: Encoded, index: NDArray[np.integer]) -> Encoded:
     """Select encoded rows by position."""
     return encoded.take(index) if isinstance(encoded, Ragged | Vectors) else encoded[index]
+
+
+Placement = Literal["query", "item", "snapshot", "cross"]
+"""Whose rows a feature is stored with: a request's, an item's, an item's at a snapshot, or a pair's.
+
+A `snapshot` feature is of the item and changes step by step with the time of the request. Its values lie next to the
+item row: in packed data with each candidate, in a bundle with each item.
+"""
+PLACEMENTS: tuple[Placement, ...] = ("query", "item", "snapshot", "cross")
+RECORD_PLACEMENTS: tuple[Placement, ...] = ("item", "snapshot")
+"""Those whose features are in an item's record, in this order."""
+CANDIDATE_PLACEMENTS: tuple[Placement, ...] = ("snapshot", "cross")
+"""Those with a row for each candidate of packed data."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ of a pair of both: rankers see it, of counts also towers. From outside: docs/ext
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from functools import cached_property, partial
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -22,14 +23,11 @@ from corank.core.registry import Registry, by_name, check_settings_class
 from corank.core.settings import Settings
 from corank.core.types import Doubles, Hashes
 from corank.features.encoding import MISSING, SAMPLED, UNKNOWN, Column, Encoded, Encoder, VectorShape
+from corank.features.history import EventAge, History
 from corank.features.log_schema import DataSettings
+from corank.features.operands import OperandRows
+from corank.features.priors import CountedFeature, PointInTime
 from corank.features.training_values import TrainingValues
-
-if TYPE_CHECKING:
-    from corank.features.history_events import History
-    from corank.features.operands import OperandRows
-    from corank.features.priors import CountedFeature, PointInTime
-    from corank.features.schema import Schema
 
 Side = Literal["user", "context", "item", "cross"]
 Storage = Literal["id", "list", "number", "vector"]
@@ -37,9 +35,6 @@ Storage = Literal["id", "list", "number", "vector"]
 Use = Literal["id", "key", "list", "number", "vector", "time"]
 """What a derived feature may take of another: `id`, a hash of the value itself, which can be looked for in lists;
 `key`, a hash of the value or of its bucket; `list`, hashes of several values; `number`; `vector`; `time`, in ms."""
-
-EventAge = Literal["time", "events"]
-"""How old an event of a history is at the request: in days, or in newer events of the history."""
 
 
 class FeatureKind(Settings):
@@ -85,11 +80,11 @@ class FeatureKind(Settings):
         """Itself, if it is made of operands."""
 
     @property
-    def as_prior(self) -> "CountedFeature | None":
+    def as_prior(self) -> CountedFeature | None:
         """Itself, if it counts earlier candidates."""
 
     @property
-    def as_history(self) -> "History | None":
+    def as_history(self) -> History | None:
         """Which events it lists, if it is a history of the user."""
 
     @property
@@ -121,10 +116,10 @@ class FeatureKind(Settings):
     def side_among(self, side_of: Callable[[str], Side]) -> Side:
         """Its side, given those of other features."""
 
-    def check(self, name: str, schema: "Schema") -> None:
+    def check(self, name: str, schema: "FeatureSet") -> None:
         """Raise ConfigError if it, called `name`, does not fit the other features."""
 
-    def check_data(self, name: str, schema: "Schema", data: DataSettings) -> None:
+    def check_data(self, name: str, schema: "FeatureSet", data: DataSettings) -> None:
         """Raise ConfigError if it, called `name`, does not fit the data's settings, such as their labels."""
 
     def fit(self, values: TrainingValues) -> Encoder | None:
@@ -276,7 +271,7 @@ class DerivedFeature(FeatureKind):
         sides = {side_of(operand.rpartition(".")[0] or operand) for operand in self.operands}
         return sides.pop() if len(sides) == 1 else "cross" if "item" in sides else "context"
 
-    def check(self, name: str, schema: "Schema") -> None:
+    def check(self, name: str, schema: "FeatureSet") -> None:
         """Raise ConfigError if an operand is not there, is there twice, or does not give what is needed."""
         key = f"features.{name}.{self.operands_key}"
         if len(set(self.operands)) < len(self.operands):
@@ -288,7 +283,7 @@ class DerivedFeature(FeatureKind):
                 raise ConfigError(f"{key}: a {self.kind} is of {self.operands_text}; '{operand}' is neither")
 
     @abstractmethod
-    def derive(self, operands: "OperandRows", when: "PointInTime") -> Hashes | Doubles:
+    def derive(self, operands: OperandRows, when: PointInTime) -> Hashes | Doubles:
         """Compute the feature for N rows.
 
         Args:
@@ -302,6 +297,104 @@ class DerivedFeature(FeatureKind):
     def encode(self, encoder: Encoder | None, values: Hashes | Doubles) -> Column:
         """Encode what `derive` returned as codes (N,) int32 or numbers (N,) or (N, width) float32."""
         return np.asarray(np.nan_to_num(values), np.float32)
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features, and what each may ask of the others when it is checked. `Schema` knows more of them."""
+
+    features: Mapping[str, FeatureKind]
+
+    def check_operand(self, key: str, operand: str, any_of: bool = False) -> None:
+        """Raise ConfigError unless it is a feature of a column (`any_of`: any) or an attribute of a history's items."""
+        history, dot, name = operand.rpartition(".")
+        if dot and self.of_items(history) is None:
+            raise ConfigError(
+                f"{key}: '{operand}' is an attribute of a history, but '{history}' is none of items; "
+                f"histories are {', '.join(self.histories()) or 'not declared'}"
+            )
+        feature = self.features.get(name)
+        if feature is None:
+            raise ConfigError(f"{key}: no feature '{name}' is declared under features")
+        if not any_of and feature.as_column is None and feature.as_history is None:
+            raise ConfigError(f"{key}: '{name}' is itself made of others; name features of columns")
+        side = self._side_of(name)
+        if not any_of and side == "cross":
+            raise ConfigError(
+                f"{key}: '{name}' is logged with the pair, and unknown where the pair was not; "
+                "name user, context and item features"
+            )
+        if dot and (side != "item" or feature.uses.isdisjoint({"id", "list", "vector"})):
+            raise ConfigError(
+                f"{key}: '{operand}' must be an item feature of kind id, ids or vector; "
+                f"'{name}' is {'an' if side == 'item' else 'a'} {side} feature of kind {feature.kind}"
+            )
+
+    def uses_of(self, operand: str) -> frozenset[Use]:
+        """What a derived feature may take of an operand. Of a history's items it takes lists, or their mean vector."""
+        history, _, name = operand.rpartition(".")
+        if not history:
+            return self.features[name].uses
+        return frozenset({"vector"} if "vector" in self.features[name].uses else {"list"})
+
+    def of_items(self, operand: str) -> str | None:
+        """The item feature that a history's operand speaks of, None for other operands."""
+        if "." in operand:
+            return operand.rpartition(".")[2]
+        return past.of if (past := self.histories().get(operand)) and not past.values else None
+
+    def history_of(self, operand: str) -> str:
+        """The history that an operand such as `HISTORY` or `HISTORY.FEATURE` is of; the operand where it is of none."""
+        return operand.rpartition(".")[0] or operand
+
+    def events_of(self, operand: str) -> str:
+        """The history to whose events the values of an operand belong; the operand where they belong to none."""
+        return self.parallels().get(operand, self.history_of(operand))
+
+    def history_items(self) -> list[str]:
+        """The features that a history may be `of`: of items, with one code that is the value's own."""
+        coded = {n: f.as_column for n, f in self.features.items() if f.storage == "id" and "id" in f.uses}
+        return [n for n, column in coded.items() if column and column.side == "item"]
+
+    def _side_of(self, name: str, asking: tuple[str, ...] = ()) -> Side:
+        """The side of a feature; `asking`: those made of it whose side is sought, the first to ask first."""
+        if name in asking:
+            circle = " → ".join([*asking[asking.index(name) :], name])
+            raise ConfigError(f"features.{name}: is made of itself ({circle}); name features of columns")
+        if name not in self.features:
+            raise ConfigError(f"features.{asking[-1]}: no feature '{name}' is declared under features")
+        return self.features[name].side_among(lambda part: self._side_of(part, (*asking, name)))
+
+    @cached_property
+    def _sides(self) -> dict[str, Side]:
+        return {name: self._side_of(name) for name in self.features}
+
+    def side(self, name: str) -> Side:
+        """The declared side, or for a derived feature that of its operands."""
+        return self._sides[name]
+
+    def histories(self) -> dict[str, History]:
+        """The histories of the user."""
+        return self._histories
+
+    @cached_property
+    def _histories(self) -> dict[str, History]:
+        histories = {n: h for n, f in self.features.items() if (h := f.as_history) is not None}
+        return {n: h if h.of else replace(h, of=n, values=self.column(n)) for n, h in histories.items()}
+
+    def parallels(self) -> dict[str, str]:
+        """The lists that are attributes of a history's events: the history."""
+        return self._parallels
+
+    @cached_property
+    def _parallels(self) -> dict[str, str]:
+        return {n: f.parallel for n, f in self.features.items() if f.parallel}
+
+    def column(self, name: str) -> str:
+        """The column that a feature is read from; of other features their name."""
+        feature = self.features.get(name)
+        column = feature.as_column if feature else None
+        return (column.column if column else None) or name
 
 
 _check = partial(check_settings_class, bases=(ColumnFeature, DerivedFeature))

@@ -1,4 +1,4 @@
-"""Events that a row lists, in columns of one length: ids of items, times, and attributes of the events.
+"""Which events a history has; and events that a row lists, in columns of one length: ids, times and attributes.
 
 The lists of one request are arrays where all values are plain: as columns of polars they would cost a millisecond.
 
@@ -7,7 +7,8 @@ Letters: N rows · E events of all of them.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from datetime import timedelta
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -18,9 +19,10 @@ from corank.core.arrow import to_numbers
 from corank.core.errors import DataError
 from corank.core.hash_index import fill_nulls, null_mask
 from corank.core.ragged import concat_ranges
-from corank.core.time import EARLIEST, LATEST, moment_to_ms
+from corank.core.time import DAY, EARLIEST, LATEST, moment_to_ms
 from corank.core.types import Ints, Longs, Mask
 from corank.features.encoding import as_int64, to_identifiers
+from corank.features.log_schema import DataSettings
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,61 @@ class EventLists:
 def _plain(name: str) -> str:
     """Write a name so that it may be one of a file."""
     return "".join(c if c.isalnum() else f"_{ord(c):x}_" for c in name)
+
+
+EventAge = Literal["time", "events"]
+"""How old an event of a history is at the request: in days, or in newer events of the history."""
+
+
+def check_grid(every: timedelta) -> None:
+    """Raise ValueError unless times can be cut to a grid of this step."""
+    if not every or (every > DAY and every % DAY):
+        raise ValueError("every must be above 0s, and whole days where it is more than one")
+
+
+@dataclass(frozen=True)
+class History:
+    """Which events of a user a history lists."""
+
+    of: str
+    """The feature by which its values are encoded: that of the item's id, or itself if they are no items."""
+    event: str | None
+    """The label that must be 1; any exposed candidate if None."""
+    lag: timedelta
+    """An event younger than this at the request is not known yet."""
+    every: timedelta | None
+    """Frozen at the last multiple of this before the request; at the request if None."""
+    half_life: timedelta | None
+    """An event that is older by this much than another counts half as much; all count alike if None."""
+    last: int
+    """The newest events, at most."""
+    lists: EventLists | None = None
+    """The columns that list its events, if they are listed."""
+    table: str | None = None
+    """The table of `data.events` that has its events; those of the log's candidates if neither is given."""
+    values: str | None = None
+    """The column of the table that holds its values, if they are no items."""
+
+    @property
+    def events(self) -> str:
+        """Name of its events: histories of one source and one item id feature share them."""
+        if self.lists is not None:
+            return f"{self.of}.{self.lists.name}"
+        return f"{self.of}.table.{self.table}" if self.table else f"{self.of}.{self.event or 'exposed'}"
+
+    @property
+    def of_exposures(self) -> bool:
+        """Whether every exposed candidate of the log is an event."""
+        return self.event is None and self.lists is None and self.table is None
+
+    @property
+    def timed(self) -> bool:
+        """Whether the times of its events are known."""
+        return self.lists is None or self.lists.times is not None
+
+    def known_after(self, data: DataSettings) -> timedelta:
+        """How long after an event it is known: the lag, and the time that the label takes to mature."""
+        return self.lag + (data.matures(self.event) if self.event else timedelta())
 
 
 Values = Longs | pl.Series

@@ -5,76 +5,21 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.arrays import read_array
 from corank.core.ordering import bisect_ranges
-from corank.core.time import DAY, MILLISECOND, floor_times
+from corank.core.time import MILLISECOND, floor_times
 from corank.core.types import Floats, Hashes, Ints, Longs
-from corank.features.history import EventLists
+from corank.features.history import EventAge, History
 from corank.features.log_schema import DataSettings
-
-if TYPE_CHECKING:
-    from corank.features.feature_kind import EventAge
-    from corank.features.schema import Schema
-
+from corank.features.schema import Schema
 
 OLDEST = 60
 """Half-lives after which an event's weight falls no further, so that a list of old events still has a mean."""
-
-
-def check_grid(every: timedelta) -> None:
-    """Raise ValueError unless times can be cut to a grid of this step."""
-    if not every or (every > DAY and every % DAY):
-        raise ValueError("every must be above 0s, and whole days where it is more than one")
-
-
-@dataclass(frozen=True)
-class History:
-    """Which events of a user a history lists."""
-
-    of: str
-    """The feature by which its values are encoded: that of the item's id, or itself if they are no items."""
-    event: str | None
-    """The label that must be 1; any exposed candidate if None."""
-    lag: timedelta
-    """An event younger than this at the request is not known yet."""
-    every: timedelta | None
-    """Frozen at the last multiple of this before the request; at the request if None."""
-    half_life: timedelta | None
-    """An event that is older by this much than another counts half as much; all count alike if None."""
-    last: int
-    """The newest events, at most."""
-    lists: EventLists | None = None
-    """The columns that list its events, if they are listed."""
-    table: str | None = None
-    """The table of `data.events` that has its events; those of the log's candidates if neither is given."""
-    values: str | None = None
-    """The column of the table that holds its values, if they are no items."""
-
-    @property
-    def events(self) -> str:
-        """Name of its events: histories of one source and one item id feature share them."""
-        if self.lists is not None:
-            return f"{self.of}.{self.lists.name}"
-        return f"{self.of}.table.{self.table}" if self.table else f"{self.of}.{self.event or 'exposed'}"
-
-    @property
-    def of_exposures(self) -> bool:
-        """Whether every exposed candidate of the log is an event."""
-        return self.event is None and self.lists is None and self.table is None
-
-    @property
-    def timed(self) -> bool:
-        """Whether the times of its events are known."""
-        return self.lists is None or self.lists.times is not None
-
-    def known_after(self, data: DataSettings) -> timedelta:
-        """How long after an event it is known: the lag, and the time that the label takes to mature."""
-        return self.lag + (data.matures(self.event) if self.event else timedelta())
 
 
 @dataclass(frozen=True)
@@ -92,11 +37,11 @@ class HistoryNeeds:
     """`HISTORY` and `HISTORY.FEATURE`, as derived features take them."""
     beside: Mapping[str, str]
     """Attributes of events that derived features take: the history of each."""
-    aged: Mapping[tuple[str, "EventAge"], str]
+    aged: Mapping[tuple[str, EventAge], str]
     """Operands whose events' ages derived features read, and how these are measured: the history of each."""
 
     @classmethod
-    def of(cls, schema: "Schema") -> Self:
+    def of(cls, schema: Schema) -> Self:
         """The needs of all features."""
         weighted = (name for name, history in schema.histories().items() if history.half_life)
         attributes = dict.fromkeys(history for history, _ in schema.attributes().values())
@@ -152,7 +97,7 @@ class EventParts:
     """By those of them that derived features take, the part that holds hashes of the values."""
 
     @classmethod
-    def of(cls, schema: "Schema", name: str) -> Self:
+    def of(cls, schema: Schema, name: str) -> Self:
         """Those of the events of a name."""
         sharing = {n: history for n, history in schema.histories().items() if history.events == name}
         first = next(iter(sharing.values()))
@@ -257,7 +202,7 @@ class Events:
         return start, (end - start).astype(np.int32)
 
 
-def timed_histories(schema: "Schema", aged: Iterable[str]) -> frozenset[str]:
+def timed_histories(schema: Schema, aged: Iterable[str]) -> frozenset[str]:
     """Select the histories whose events a request gives with their times: those with a `half_life`, and `aged` ones.
 
     Those also of which a derived feature reads the times.

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Index, Ints
-from corank.features.encoding import FIRST_KNOWN, VectorShape
-from corank.features.schema import PLACEMENTS, RECORD_PLACEMENTS, Placement, Schema
+from corank.features.encoding import FIRST_KNOWN, PLACEMENTS, RECORD_PLACEMENTS, Placement, VectorShape
+from corank.features.schema import Schema
 
 FEW, MANY = 512, 16_384
 """So many lists are summed at a time, so that the rows that are read stay in the processor's cache. More than many are

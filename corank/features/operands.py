@@ -7,24 +7,20 @@ query and an item.
 Letters: N rows of the query, or of items; or N results · A rows of the side that has the list or the vector.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from corank.core.arrays import read_array, read_ragged, write_array, write_ragged
 from corank.core.hash_index import splitmix64
 from corank.core.ragged import Ragged, Rows, Vectors, take_known
-from corank.core.time import DAY, MILLISECOND
-from corank.core.types import Doubles, Hashes, Ints, Longs
-from corank.features.encoders import Encoders
-from corank.features.encoding import RowFeatures, mix_hashes
-from corank.features.feature_kind import DerivedFeature, EventAge, Use
-from corank.features.schema import Placement, Schema
+from corank.core.types import Doubles, Hashes, Longs
+from corank.features.encoding import Placement, RowFeatures, mix_hashes
+from corank.features.history import EventAge
 
 
 @dataclass(frozen=True)
@@ -34,35 +30,6 @@ class OperandNames:
     keys: tuple[str, ...]
     lists: tuple[str, ...]
     numbers: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls, schema: Schema, placement: Placement, features: Iterable[DerivedFeature] | None = None
-    ) -> Self:
-        """Those of some derived features, and of features that these compare; of all unless given, and of filters.
-
-        The items of a history have what derived features take of the history.
-        """
-        names: dict[Literal["keys", "lists", "numbers"], dict[str, None]] = {
-            "keys": {},
-            "lists": {},
-            "numbers": {},
-        }
-        events = {*schema.parallels(), *schema.histories()}  # the events of histories have what these are
-        derived = schema.derived()
-        for feature in derived.values() if features is None else with_compared(schema, features):
-            for operand, needed in zip(feature.operands, feature.operand_uses, strict=True):
-                of_items = schema.of_items(operand)
-                name = of_items or operand
-                if schema.placement(name) == placement and name not in events and name not in derived:
-                    uses = schema.features[name].uses
-                    taken = uses if of_items else uses.intersection(needed)
-                    if "vector" not in taken:
-                        names[_part(taken)][name] = None
-        if placement == "item" and features is None:
-            for name in schema.filters():
-                names[_part(schema.features[name].uses)][name] = None
-        return cls(*map(tuple, names.values()))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -76,20 +43,6 @@ class OperandNames:
 
     def __bool__(self) -> bool:
         return bool(self.names)
-
-
-def with_compared(schema: Schema, features: Iterable[DerivedFeature]) -> list[DerivedFeature]:
-    """Add those derived features that are operands of some others."""
-    feature_list, derived = list(features), schema.derived()
-    return feature_list + [
-        derived[name] for feature in feature_list for name in feature.operands if name in derived
-    ]
-
-
-def _part(taken: Collection[Use]) -> Literal["keys", "lists", "numbers"]:
-    if "list" in taken:
-        return "lists"
-    return "keys" if "id" in taken or "key" in taken else "numbers"
 
 
 @dataclass(frozen=True)
@@ -107,19 +60,6 @@ class Operands:
     """(N), while derived features are computed; not saved, since encoded rows have them."""
     ages: dict[tuple[str, EventAge], Ragged] = field(default_factory=dict)
     """How old the event of each value of a list is, while derived features are computed; not saved."""
-
-    @classmethod
-    def of(
-        cls, encoders: Encoders, wanted: OperandNames, column: Callable[[str], pl.Series], count: int
-    ) -> Self:
-        """Compute them from the raw values of each feature. Raises DataError for values that its kind cannot take."""
-        features, fitted = encoders.schema.columns(), encoders.fitted
-        return cls(
-            count,
-            {n: features[n].keys(fitted.get(n), column(n), n) for n in wanted.keys},
-            {n: features[n].lists(column(n), n) for n in wanted.lists},
-            {n: features[n].numbers(column(n), n) for n in wanted.numbers},
-        )
 
     def take(self, index: NDArray[np.integer]) -> Self:
         """Select rows by index."""
@@ -236,84 +176,6 @@ class Operands:
         )
 
 
-def gather_history_operands(
-    schema: Schema, items: dict[str, Ragged], operands: Operands, names: Iterable[str]
-) -> dict[str, Ragged]:
-    """Gather the operands `HISTORY` and `HISTORY.FEATURE` among `names` for R users, as lists of hashes.
-
-    Args:
-        items: by history the rows of its items, the newest last; of R users each.
-        operands: of the items' rows.
-    """
-    lists = {}
-    for name in names:
-        feature = schema.of_items(name)
-        if feature is not None and schema.features[feature].storage != "vector":
-            lists[name] = gather_attribute(items[schema.history_of(name)], feature, operands)
-    return lists
-
-
-def gather_event_ages(
-    aged: Mapping[tuple[str, EventAge], str],
-    events: Mapping[str, Ints],
-    ages: Mapping[str, Longs],
-    items: Mapping[str, Ragged],
-    operands: Operands,
-) -> dict[tuple[str, EventAge], Ragged]:
-    """Gather how old the event of each value of an operand is, for R users.
-
-    Args:
-        aged: operands, with how their ages are measured, and the history of each.
-        events: by history how many events each user has: (R,).
-        ages: by history, if they are measured in time, the ms from each event to the request: (E,).
-        items: by history the rows of its items, of those with operands `HISTORY.FEATURE`.
-        operands: of the items' rows.
-    """
-    gathered = {}
-    for (operand, measure), history in aged.items():
-        length = events[history]
-        if measure == "time":
-            age = np.maximum(ages[history], 0) / (DAY / MILLISECOND)
-        else:
-            newest = np.repeat(np.cumsum(length, dtype=np.int64) - 1, length)
-            age = newest - np.arange(len(newest), dtype=np.float64)
-        if (feature := operand.partition(".")[2]) in operands.lists:  # several values an event
-            values = take_known(operands.lists[feature].length, items[history].flat())
-            of = np.repeat(np.arange(len(length)), length)
-            length, age = np.bincount(of, values, len(length)).astype(np.int32), np.repeat(age, values)
-        gathered[operand, measure] = Ragged.from_lengths(length, age)
-    return gathered
-
-
-def average_history_vectors(
-    schema: Schema, items: dict[str, Ragged], records: Rows, names: Iterable[str]
-) -> dict[str, Vectors]:
-    """Average what the items of R users' histories have of a vector: the operands `HISTORY.FEATURE` among `names`.
-
-    An event counts by its weight. Items without a vector are left out; who has no other has none.
-
-    Args:
-        items: by history the rows of its items among `records`, −1 for none; of R users each.
-        records: items, encoded.
-    """
-    placed, means = schema.row_features("item").vectors, {}
-    for name in names:
-        feature = schema.of_items(name)
-        if feature is not None and schema.features[feature].storage == "vector":
-            listed = items[schema.history_of(name)]
-            vectors = records.vectors[placed.index(feature)]
-            means[name] = vectors.means(listed.flat(), listed.length, listed.flat_weight())
-    return means
-
-
-def gather_attribute(items: Ragged, feature: str, operands: Operands) -> Ragged:
-    """Gather what the items of R lists have of a feature, as R lists of hashes. Item −1 is missing."""
-    row = items.flat()
-    if feature in operands.keys:
-        return Ragged.from_lengths(items.length, take_known(operands.keys[feature], row))
-    return flatten_lists(items, select_lists(operands.lists[feature], row))
-
-
 def select_lists(lists: Ragged, row: NDArray[np.integer]) -> Ragged:
     """Select the lists of some rows; that of row −1 is empty."""
     return Ragged(take_known(lists.start, row), take_known(lists.length, row), lists.values)
@@ -340,7 +202,8 @@ SHORT = 128
 class OperandRows:
     """The operands of N results: each is of a row of one side, or of a pair of a query and an item."""
 
-    schema: Schema
+    placements: Mapping[str, Placement]
+    """Whose rows have each operand."""
     rows: Mapping[Placement, Operands]
     of: Mapping[Placement, Index | None]
     """The row of each result, (N,); None where result n is of row n."""
@@ -349,14 +212,16 @@ class OperandRows:
     """All candidates of the results' requests, if the results are pairs beyond them; None if the results are these."""
 
     @classmethod
-    def alone(cls, schema: Schema, placement: Placement, rows: Operands) -> "OperandRows":
+    def alone(
+        cls, placements: Mapping[str, Placement], placement: Placement, rows: Operands
+    ) -> "OperandRows":
         """Result n is of row n of one placement."""
-        return cls(schema, {placement: rows}, {placement: None}, rows.count)
+        return cls(placements, {placement: rows}, {placement: None}, rows.count)
 
     @classmethod
     def pairs(
         cls,
-        schema: Schema,
+        placements: Mapping[str, Placement],
         query: Operands,
         item: Operands,
         request_of: Index,
@@ -369,12 +234,12 @@ class OperandRows:
         of: dict[Placement, Index | None] = {"query": request_of, "item": item_of}
         if logged is not None:
             rows["cross"], of["cross"] = logged, None
-        return cls(schema, rows, of, len(request_of), candidates)
+        return cls(placements, rows, of, len(request_of), candidates)
 
     def take(self, index: Index) -> "OperandRows":
         """Select some of the results."""
         of = {placement: index if rows is None else rows[index] for placement, rows in self.of.items()}
-        return OperandRows(self.schema, self.rows, of, len(index))
+        return OperandRows(self.placements, self.rows, of, len(index))
 
     def request(self) -> Index:
         """Return the row of the query of each result: (N,)."""
@@ -382,7 +247,7 @@ class OperandRows:
         return np.arange(self.count) if of is None else of
 
     def _side(self, operand: str) -> tuple[Operands, Index | None]:
-        placement = self.schema.operand_placements[operand]
+        placement = self.placements[operand]
         return self.rows[placement], self.of[placement]
 
     def key(self, operand: str) -> Hashes:
@@ -392,7 +257,7 @@ class OperandRows:
 
     def number(self, operand: str) -> Doubles:
         """Return the numbers of an operand, NaN where missing, as for a number of pairs that were not logged: (N,)."""
-        if self.schema.operand_placements[operand] == "cross" and "cross" not in self.rows:
+        if self.placements[operand] == "cross" and "cross" not in self.rows:
             return np.full(self.count, np.nan)
         rows, of = self._side(operand)
         return rows.numbers[operand] if of is None else rows.numbers[operand].take(of)

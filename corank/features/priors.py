@@ -25,7 +25,6 @@ from corank.core.time import FOREVER, MILLISECOND, NEVER, floor_times
 from corank.core.types import Doubles, Hashes, Longs, Mask
 from corank.features.log_schema import DataSettings, Labels
 from corank.features.operands import OperandRows
-from corank.features.schema import Schema
 
 WHOLE = 2.0**-20
 """The unit of weights: sums are exact up to 2³³ candidates of weight 1."""
@@ -468,14 +467,22 @@ class PriorSnapshots:
             self._known_rates[name] = self.rates[name].rate_of_all(cut, feature.memory)
         return self._known_rates[name]
 
-    def as_of(self, schema: Schema, time: int) -> Self:
-        """Keep only the last snapshot before a time."""
-        cut = {
-            name: int(floor_times(np.array([time]), every, self.timezone)[0])
-            for name, every in schema.snapshots().items()
-        }
-        rates = {n: self.rates[n].as_of(cut[n], prior.memory) for n, prior in schema.priors().items()}
+    def as_of(self, steps: Mapping[str, timedelta], counted: Mapping[str, CountedFeature], time: int) -> Self:
+        """Keep only the last snapshot before a time, of features by `Schema.snapshots` and `Schema.priors`."""
+        cut = {n: int(floor_times(np.array([time]), every, self.timezone)[0]) for n, every in steps.items()}
+        rates = {n: self.rates[n].as_of(cut[n], prior.memory) for n, prior in counted.items()}
         return type(self)(rates, self.timezone, cut)
+
+
+class ComparedFeature(Protocol):
+    """A derived feature that another one compares."""
+
+    @property
+    def snapshot_every(self) -> timedelta | None:
+        """The step at which it changes with the time of the request."""
+
+    def derive(self, operands: OperandRows, when: "PointInTime") -> Hashes | Doubles:
+        """Compute it for N rows."""
 
 
 @dataclass(frozen=True)
@@ -489,6 +496,8 @@ class PointInTime:
     snapshots: PriorSnapshots
     sizes: Longs | None = None
     """How many candidates each row's request has: (N,), for rows of the query."""
+    derived: Mapping[str, ComparedFeature] = field(default_factory=dict)
+    """All derived features, of which it may compare one."""
 
     def counted(self, feature: CountedFeature, operands: OperandRows) -> Doubles:
         """A prior of the rows at their times, NaN where it is unknown: (N,)."""

@@ -14,11 +14,11 @@ import polars as pl
 from corank.core.ragged import Rows
 from corank.core.types import Doubles, Hashes, Longs
 from corank.features.encoders import Encoders, assemble_rows
-from corank.features.encoding import Column, Encoded, Encoder, RowFeatures
+from corank.features.encoding import Column, Encoded, Encoder, Placement, RowFeatures
 from corank.features.feature_kind import DerivedFeature
 from corank.features.operands import OperandNames, OperandRows, Operands
 from corank.features.priors import PointInTime, PriorSnapshots
-from corank.features.schema import Placement, plain_columns
+from corank.features.schema import plain_columns
 
 Derived = Mapping[str, Hashes | Doubles]
 """By feature: hashes, 0 where missing, or numbers, NaN where missing: (N,)."""
@@ -58,7 +58,7 @@ class RowEncoder:
     @cached_property
     def operands(self) -> OperandNames:
         """What derived features take of these, in the order in which it is saved."""
-        return OperandNames.of(self.encoders.schema, self.placement).among(self.columns)
+        return self.encoders.schema.operand_names(self.placement).among(self.columns)
 
     @cached_property
     def derived(self) -> Mapping[str, tuple[DerivedFeature, Encoder | None]]:
@@ -74,13 +74,13 @@ class RowEncoder:
     def taken_of(self, placement: Placement) -> frozenset[str]:
         """The features of rows of a placement that the derived features take."""
         features = [feature for feature, _ in self.derived.values()]
-        return frozenset(OperandNames.of(self.encoders.schema, placement, features).names)
+        return frozenset(self.encoders.schema.operand_names(placement, features).names)
 
     def encode(self, columns: Mapping[str, pl.Series], count: int) -> EncodedColumns:
         """Encode columns of N = `count` rows, of which absent ones are all missing. Raises DataError."""
         values, encode = self._values(columns, count), self.encoders.encode
         features = {name: encode(name, series) for name, series in values.items()}
-        return EncodedColumns(features, Operands.of(self.encoders, self.operands, values.__getitem__, count))
+        return EncodedColumns(features, self.encoders.operands(self.operands, values.__getitem__, count))
 
     def missing(self, count: int) -> dict[str, Encoded]:
         """Encode the columns of N = `count` rows that have none."""
@@ -103,11 +103,11 @@ class RowEncoder:
             times: of the rows, ms UTC: (N,). A feature of `snapshot` is computed at the begin of its period.
             sizes: how many candidates each row's request has: (N,), for rows of the query.
         """
-        computed = {}
+        computed, derived = {}, self.encoders.schema.derived()
         for name, (feature, _) in self.derived.items():
             every = feature.snapshot_every if self.placement == "snapshot" else None
             at = times if every is None else priors.cuts(name, every, times)
-            computed[name] = feature.derive(sides, PointInTime(name, at, priors, sizes))
+            computed[name] = feature.derive(sides, PointInTime(name, at, priors, sizes, derived))
         return computed
 
     def derive(

@@ -3,40 +3,23 @@
 Which features belong to histories, and which tables of events to features.
 """
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Collection, Iterable
+from dataclasses import astuple, dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from corank.core.errors import ConfigError
-from corank.features.encoding import RowFeatures
-from corank.features.feature_kind import ColumnFeature, DerivedFeature, FeatureKind, Side, Use
-from corank.features.history_events import History
+from corank.features.encoding import PLACEMENTS, RECORD_PLACEMENTS, Placement, RowFeatures
+from corank.features.feature_kind import ColumnFeature, DerivedFeature, FeatureKind, FeatureSet, Side, Use
 from corank.features.log_schema import DataSettings
-
-if TYPE_CHECKING:
-    from corank.features.priors import CountedFeature
-
-
-Placement = Literal["query", "item", "snapshot", "cross"]
-"""Whose rows a feature is stored with: a request's, an item's, an item's at a snapshot, or a pair's.
-
-A `snapshot` feature is of the item and changes step by step with the time of the request. Its values lie next to the
-item row: in packed data with each candidate, in a bundle with each item.
-"""
-PLACEMENTS: tuple[Placement, ...] = ("query", "item", "snapshot", "cross")
-RECORD_PLACEMENTS: tuple[Placement, ...] = ("item", "snapshot")
-"""Those whose features are in an item's record, in this order."""
-CANDIDATE_PLACEMENTS: tuple[Placement, ...] = ("snapshot", "cross")
-"""Those with a row for each candidate of packed data."""
+from corank.features.operands import OperandNames
+from corank.features.priors import CountedFeature
 
 
 @dataclass(frozen=True)
-class Schema:
+class Schema(FeatureSet):
     """All features of a config, in its order. Raises ConfigError where they contradict each other."""
-
-    features: Mapping[str, FeatureKind]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", {n: f.inherit(self.features) for n, f in self.features.items()})
@@ -51,69 +34,51 @@ class Schema:
                 f"features.{unread[0]}: no network reads it, and no derived feature does; drop it, or input: false"
             )
 
-    # Operands of derived features
-
-    def check_operand(self, key: str, operand: str, any_of: bool = False) -> None:
-        """Raise ConfigError unless it is a feature of a column (`any_of`: any) or an attribute of a history's items."""
-        history, dot, name = operand.rpartition(".")
-        if dot and self.of_items(history) is None:
-            raise ConfigError(
-                f"{key}: '{operand}' is an attribute of a history, but '{history}' is none of items; "
-                f"histories are {', '.join(self.histories()) or 'not declared'}"
-            )
-        feature = self.features.get(name)
-        if feature is None:
-            raise ConfigError(f"{key}: no feature '{name}' is declared under features")
-        if not any_of and feature.as_column is None and feature.as_history is None:
-            raise ConfigError(f"{key}: '{name}' is itself made of others; name features of columns")
-        side = self._side_of(name)
-        if not any_of and side == "cross":
-            raise ConfigError(
-                f"{key}: '{name}' is logged with the pair, and unknown where the pair was not; "
-                "name user, context and item features"
-            )
-        if dot and (side != "item" or feature.uses.isdisjoint({"id", "list", "vector"})):
-            raise ConfigError(
-                f"{key}: '{operand}' must be an item feature of kind id, ids or vector; "
-                f"'{name}' is {'an' if side == 'item' else 'a'} {side} feature of kind {feature.kind}"
-            )
-
-    def uses_of(self, operand: str) -> frozenset[Use]:
-        """What a derived feature may take of an operand. Of a history's items it takes lists, or their mean vector."""
-        history, _, name = operand.rpartition(".")
-        if not history:
-            return self.features[name].uses
-        return frozenset({"vector"} if "vector" in self.features[name].uses else {"list"})
-
-    def of_items(self, operand: str) -> str | None:
-        """The item feature that a history's operand speaks of, None for other operands."""
-        if "." in operand:
-            return operand.rpartition(".")[2]
-        return past.of if (past := self.histories().get(operand)) and not past.values else None
-
-    def history_of(self, operand: str) -> str:
-        """The history that an operand such as `HISTORY` or `HISTORY.FEATURE` is of; the operand where it is of none."""
-        return operand.rpartition(".")[0] or operand
-
-    def events_of(self, operand: str) -> str:
-        """The history to whose events the values of an operand belong; the operand where they belong to none."""
-        return self.parallels().get(operand, self.history_of(operand))
-
     @cached_property
     def operand_placements(self) -> dict[str, Placement]:
         """Whose rows have each operand of derived features; one of a history is of the query's."""
         operands = (operand for feature in self.derived().values() for operand in feature.operands)
         return {operand: self.placement(self.history_of(operand)) for operand in operands}
 
+    def operand_names(
+        self, placement: Placement, features: Iterable[DerivedFeature] | None = None
+    ) -> OperandNames:
+        """What some derived features, and those that these compare, take of a placement; all and filters unless given.
+
+        The items of a history have what derived features take of the history.
+        """
+        names: dict[Literal["keys", "lists", "numbers"], dict[str, None]] = {
+            "keys": {},
+            "lists": {},
+            "numbers": {},
+        }
+        events = {*self.parallels(), *self.histories()}  # the events of histories have what these are
+        derived = self.derived()
+        for feature in derived.values() if features is None else self.with_compared(features):
+            for operand, needed in zip(feature.operands, feature.operand_uses, strict=True):
+                of_items = self.of_items(operand)
+                name = of_items or operand
+                if self.placement(name) == placement and name not in events and name not in derived:
+                    uses = self.features[name].uses
+                    taken = uses if of_items else uses.intersection(needed)
+                    if "vector" not in taken:
+                        names[_part(taken)][name] = None
+        if placement == "item" and features is None:
+            for name in self.filters():
+                names[_part(self.features[name].uses)][name] = None
+        return OperandNames(*map(tuple, names.values()))
+
+    def with_compared(self, features: Iterable[DerivedFeature]) -> list[DerivedFeature]:
+        """Add those derived features that are operands of some others."""
+        feature_list, derived = list(features), self.derived()
+        return feature_list + [
+            derived[name] for feature in feature_list for name in feature.operands if name in derived
+        ]
+
     def history_operands(self) -> list[str]:
         """The operands of derived features that are of histories."""
         operands = (operand for feature in self.derived().values() for operand in feature.operands)
         return list(dict.fromkeys(o for o in operands if self.history_of(o) in self.histories()))
-
-    def history_items(self) -> list[str]:
-        """The features that a history may be `of`: of items, with one code that is the value's own."""
-        coded = {n: f.as_column for n, f in self.features.items() if f.storage == "id" and "id" in f.uses}
-        return [n for n, column in coded.items() if column and column.side == "item"]
 
     def unread(self, without: Collection[str] = (), attended: Collection[str] = ()) -> list[str]:
         """Name the features that no network, other feature or filter reads.
@@ -134,23 +99,6 @@ class Schema:
         return (names | {*(feature.attribute or ()), *filter(None, [feature.parallel])}) - {name}
 
     # OperandRows and placements
-
-    def _side_of(self, name: str, asking: tuple[str, ...] = ()) -> Side:
-        """The side of a feature; `asking`: those made of it whose side is sought, the first to ask first."""
-        if name in asking:
-            circle = " → ".join([*asking[asking.index(name) :], name])
-            raise ConfigError(f"features.{name}: is made of itself ({circle}); name features of columns")
-        if name not in self.features:
-            raise ConfigError(f"features.{asking[-1]}: no feature '{name}' is declared under features")
-        return self.features[name].side_among(lambda part: self._side_of(part, (*asking, name)))
-
-    @cached_property
-    def _sides(self) -> dict[str, Side]:
-        return {name: self._side_of(name) for name in self.features}
-
-    def side(self, name: str) -> Side:
-        """The declared side, or for a derived feature that of its operands."""
-        return self._sides[name]
 
     def placement(self, name: str) -> Placement:
         """Whose rows a feature is stored with."""
@@ -212,23 +160,6 @@ class Schema:
         """The feature that owns the embedding table of `name`: a history shares that of its items."""
         return self.features[name].table_owner(name)
 
-    def histories(self) -> dict[str, History]:
-        """The histories of the user."""
-        return self._histories
-
-    @cached_property
-    def _histories(self) -> dict[str, History]:
-        histories = {n: h for n, f in self.features.items() if (h := f.as_history) is not None}
-        return {n: h if h.of else replace(h, of=n, values=self.column(n)) for n, h in histories.items()}
-
-    def parallels(self) -> dict[str, str]:
-        """The lists that are attributes of a history's events: the history."""
-        return self._parallels
-
-    @cached_property
-    def _parallels(self) -> dict[str, str]:
-        return {n: f.parallel for n, f in self.features.items() if f.parallel}
-
     def parallels_of(self, history: str) -> list[str]:
         """The lists that are attributes of the events of one history."""
         return [name for name, of in self.parallels().items() if of == history]
@@ -252,7 +183,7 @@ class Schema:
             p: {n: f for n, f in features.items() if self.placement(n) == p} for p in PLACEMENTS
         }
 
-    def priors(self, placement: Placement | None = None) -> dict[str, "CountedFeature"]:
+    def priors(self, placement: Placement | None = None) -> dict[str, CountedFeature]:
         """The features that count earlier candidates, all or those of one placement."""
         return {n: p for n, f in self.derived(placement).items() if (p := f.as_prior) is not None}
 
@@ -274,11 +205,6 @@ class Schema:
         return {None: features} | {
             p: {n: f for n, f in features.items() if self.placement(n) == p} for p in PLACEMENTS
         }
-
-    def column(self, name: str) -> str:
-        """The column that a feature is read from; of other features their name."""
-        feature = self.columns().get(name)
-        return (feature.column if feature else None) or name
 
     def columns_of(self, name: str) -> list[str]:
         """All columns that a feature of a column is read from, its own first."""
@@ -323,6 +249,12 @@ class Schema:
                     f"{key}: '{name}' is {article} {placement} feature and cannot enter the {allowed} tower: {reason}; "
                     "leave it to a ranker stage"
                 )
+
+
+def _part(taken: Collection[Use]) -> Literal["keys", "lists", "numbers"]:
+    if "list" in taken:
+        return "lists"
+    return "keys" if "id" in taken or "key" in taken else "numbers"
 
 
 def plain_columns(schema: Schema, placement: Placement) -> dict[str, ColumnFeature]:

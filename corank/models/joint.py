@@ -18,8 +18,8 @@ from corank.batches.batch import Batch, CandidateSubset, padded
 from corank.batches.sampling import Population
 from corank.core.errors import PluginError
 from corank.core.ordering import soft_ranks
+from corank.features.encoding import PLACEMENTS, Placement
 from corank.features.input_layout import Attended, Layout, VectorColumns, event_groups
-from corank.features.schema import PLACEMENTS, Placement
 from corank.models.attention import BatchHistory
 from corank.models.mlp import Teacher
 from corank.models.pairs import BatchPairs

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from corank.features.encoding import PLACEMENTS, Placement
 from corank.features.input_layout import Attended, Layout, event_columns
-from corank.features.schema import PLACEMENTS, Placement
 from corank.models.attention import Din, GraphHistory
 from corank.models.layers import ACTIVATIONS, Columns, activated_layers, linear, relu_in_place
 from corank.models.named_axes import AxisNames, join, name_axes, name_event_columns, name_inputs, number

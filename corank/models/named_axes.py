@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from torch import nn
 
+from corank.features.encoding import Placement
 from corank.features.input_layout import Layout, event_groups
-from corank.features.schema import Placement
 
 AxisNames = tuple[str, ...]
 """A name for each index of an axis, such as `city[3]`."""

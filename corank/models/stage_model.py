@@ -58,7 +58,7 @@ from torch import Tensor, nn
 
 from corank.core.errors import PluginError
 from corank.core.types import Floats
-from corank.features.schema import Placement
+from corank.features.encoding import Placement
 from corank.models.attention import GraphHistory
 from corank.models.layers import SnapshotTerm
 from corank.models.pairs import RequestPairs, dot_requests

@@ -22,8 +22,8 @@ from torch.nn.functional import pad
 
 from corank.core.errors import ConfigError
 from corank.core.types import Floats, Ints, Longs
+from corank.features.encoding import PLACEMENTS, Placement
 from corank.features.input_layout import Layout, TableSet
-from corank.features.schema import PLACEMENTS, Placement
 from corank.models.layers import Columns
 from corank.models.settings.trees import LEFT_OUT, MOST_CODES, TreesSettings
 from corank.models.stage_io import StageInputs, StageOutput

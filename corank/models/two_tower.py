@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from corank.features.encoding import Placement
 from corank.features.input_layout import Layout
-from corank.features.schema import Placement
 from corank.models.layers import ACTIVATIONS, Columns, SnapshotTerm, activated_layers, linear
 from corank.models.named_axes import AxisNames, name_axes, name_inputs, number
 from corank.models.settings.network import NetworkSettings

@@ -18,7 +18,8 @@ from corank.data.log_rows import constant_columns, log_columns, request_columns
 from corank.data.packing.grouping import GroupedRequests
 from corank.data.tables import Table
 from corank.data.versioned_tables import read_versions
-from corank.features.history_events import Events, History
+from corank.features.history import History
+from corank.features.history_events import Events
 from corank.features.log_schema import (
     ITEM,
     LEVEL,

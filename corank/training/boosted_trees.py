@@ -25,8 +25,8 @@ from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.shard import Shard
 from corank.distributed.ranks import Ranks
 from corank.distributed.row_shards import BUCKETS, RowShards
+from corank.features.encoding import PLACEMENTS, Placement
 from corank.features.input_layout import Layout, embed_rows
-from corank.features.schema import PLACEMENTS, Placement
 from corank.models.joint import JointModel
 from corank.models.settings.trees import LEFT_OUT, MOST_CODES, BoostingSettings
 from corank.models.trees import CodeColumn, TreeArrays, Trees, code_tables

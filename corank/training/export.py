@@ -113,7 +113,7 @@ def _export(
     model = model.cpu().eval()
     version = model_version(config, packed, weights, calibrators)
     with packed.naming_damage():
-        priors = packed.priors.as_of(packed.schema, until)
+        priors = packed.priors.as_of(packed.schema.snapshots(), packed.schema.priors(), until)
     items_seq = next_items_seq(writer.path, version)
     manifest = make_manifest(config, packed, model, calibrators, priors, version, items_seq, items_as_of)
 

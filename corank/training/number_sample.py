@@ -9,7 +9,7 @@ from corank.core.types import Floats
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.shard import Shard
 from corank.distributed.ranks import Ranks
-from corank.features.schema import Placement
+from corank.features.encoding import Placement
 from corank.models.joint import JointModel
 from corank.models.stage_model import StageModel
 

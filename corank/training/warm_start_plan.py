@@ -22,8 +22,8 @@ from corank.core.types import Longs
 from corank.data.packing.packs import open_encoders
 from corank.distributed.ranks import Ranks
 from corank.features.encoders import Encoders
+from corank.features.encoding import PLACEMENTS
 from corank.features.row_map import PackingMap
-from corank.features.schema import PLACEMENTS
 from corank.models.joint import JointModel
 from corank.models.named_axes import Axes, AxisNames, name_inputs, read_axes
 from corank.training.checkpoints.checkpoint import Checkpoint

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corank.core.types import Doubles, Floats
+from corank.features.encoding import Placement
 from corank.features.input_layout import Layout
-from corank.features.schema import Placement
 from corank.models.layers import Columns, linear
 from corank.models.named_axes import AxisNames, join, name_axes, name_inputs, number
 from corank_lab.models.mlp import Numbers, PeriodicNumbers, PiecewiseNumbers

@@ -9,8 +9,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings
+from corank.features.encoding import PLACEMENTS
 from corank.features.input_layout import Attended
-from corank.features.schema import PLACEMENTS, Schema
+from corank.features.schema import Schema
 from corank.models.settings.mlp import DinSettings, MlpSettings
 from corank.models.settings.network import StageContext, multiply_widths
 from corank.models.settings.stage import STAGE_MODELS

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corank.core.types import Floats
+from corank.features.encoding import PLACEMENTS, Placement
 from corank.features.input_layout import Layout
-from corank.features.schema import PLACEMENTS, Placement
 from corank.models.attention import Din
 from corank.models.layers import ACTIVATIONS
 from corank.models.mlp import Mlp, Product

@@ -13,7 +13,7 @@ from corank.analysis.importance import _readers, _shuffled, measure_importance
 from corank.batches.build import EncodedBatch, build_batch, replace_rows
 from corank.batches.reader import Reader
 from corank.core.errors import DataError
-from corank.features.schema import PLACEMENTS
+from corank.features.encoding import PLACEMENTS
 from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank

@@ -10,8 +10,8 @@ from corank.batches.batch import Batch, Csr, group
 from corank.batches.reader import Reader
 from corank.core.ragged import Rows
 from corank.data.packed.dataset import PackedDataset
+from corank.features.encoding import Placement
 from corank.features.input_layout import Attended
-from corank.features.schema import Placement
 from corank.training.config.config_file import read
 from corank.training.packed_data import open_packed
 

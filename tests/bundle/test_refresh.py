@@ -85,7 +85,7 @@ def test_priors_are_those_that_packing_counts(
 ) -> None:
     before = Bundle.open(bundle)
     after = corank.refresh(bundle, str(case.base / "log.parquet"), until=until).bundle
-    expected = case.packed.priors.as_of(case.packed.schema, moment)
+    expected = case.packed.priors.as_of(case.packed.schema.snapshots(), case.packed.schema.priors(), moment)
     assert priors(after) == counts(expected) != priors(before)
     assert after.manifest.priors == expected.cut
     assert set(after.manifest.priors.values()) == {moment // DAY * DAY, moment // (2 * DAY) * (2 * DAY)}

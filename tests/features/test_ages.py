@@ -47,7 +47,9 @@ def test_what_is_no_time_is_refused(column: pl.Series) -> None:
 
 def ages(feature: AgeFeature, born: Sequence[float], times: list[int], cut: int | None = None) -> list[float]:
     schema = Schema({"born": BORN, "age": feature})
-    rows = OperandRows.alone(schema, "item", Operands(len(born), {}, {}, {"born": np.array(born)}))
+    rows = OperandRows.alone(
+        schema.operand_placements, "item", Operands(len(born), {}, {}, {"born": np.array(born)})
+    )
     snapshots = PriorSnapshots({}, "Asia/Shanghai", None if cut is None else {"age": cut})
     values: list[float] = feature.derive(rows, PointInTime("age", np.array(times), snapshots)).tolist()
     return values

@@ -12,13 +12,8 @@ from corank.features.encoders import Encoders
 from corank.features.encoding import hash_values, mix_hashes
 from corank.features.feature_kind import Feature
 from corank.features.history_events import HistoryNeeds
-from corank.features.operands import (
-    OperandNames,
-    OperandRows,
-    Operands,
-    gather_event_ages,
-    gather_history_operands,
-)
+from corank.features.history_operands import gather_event_ages, gather_history_operands
+from corank.features.operands import OperandRows, Operands
 from corank.features.priors import PointInTime, PriorSnapshots
 from corank.features.scale import Bucket
 from corank.features.schema import Schema
@@ -95,8 +90,11 @@ ITEM = Operands(
     {"price": np.array([4.0, 0.0, np.nan, -2.0]), "stock": np.array([2.0, 3.0, 1.0, np.nan])},
 )
 REQUEST_OF, ITEM_OF = np.array([0, 0, 1, 2, 0]), np.array([0, 1, 0, 2, 3])
-PAIRS = OperandRows.pairs(SCHEMA, QUERY, ITEM, REQUEST_OF, ITEM_OF)
-ALONE = OperandRows.alone(SCHEMA, "query", QUERY), OperandRows.alone(SCHEMA, "item", ITEM)
+PAIRS = OperandRows.pairs(SCHEMA.operand_placements, QUERY, ITEM, REQUEST_OF, ITEM_OF)
+ALONE = (
+    OperandRows.alone(SCHEMA.operand_placements, "query", QUERY),
+    OperandRows.alone(SCHEMA.operand_placements, "item", ITEM),
+)
 
 
 def same(found: list[float], expected: list[float]) -> None:
@@ -134,7 +132,7 @@ def test_count_is_that_of_a_loop(held: list[list[int]], wanted: list[list[int]],
     brand = [some[0] if some else 0 for some in wanted]
     query = Operands(len(held), {}, {"likes": lists(held)}, {})
     item = Operands(len(wanted), {"brand": of(brand)}, {"tags": lists(wanted)}, {})
-    sides = OperandRows.pairs(SCHEMA, query, item, request_of, item_of)
+    sides = OperandRows.pairs(SCHEMA.operand_placements, query, item, request_of, item_of)
     one = [held[r].count(brand[i]) if brand[i] else 0 for r, i in pairs]
     each = [sum(held[r].count(value) for value in wanted[i] if value) for r, i in pairs]
     assert made("likes_brand", sides) == one
@@ -163,7 +161,7 @@ def test_since_is_that_of_a_loop(
     aged = gather_event_ages(needs.aged, {"seen": length}, {"seen": ages}, listed, items)
     histories = gather_history_operands(SCHEMA, listed, items, ["seen", "seen.tags"])
     query = Operands(len(past), {}, {}, {}).with_lists(histories).with_ages(aged)
-    sides = OperandRows.pairs(SCHEMA, query, items, request_of, item_of)
+    sides = OperandRows.pairs(SCHEMA.operand_placements, query, items, request_of, item_of)
 
     def shared(r: int, i: int) -> list[tuple[int, int]]:
         """The days of the user's events that share a tag with the item, and how many events are newer."""
@@ -192,7 +190,9 @@ def test_history_is_of_what_its_items_are_now() -> None:
     assert spelt(histories["seen.brand"]) == [[1, 0, 7], [], [0, 0]]
     assert spelt(histories["seen.tags"]) == [[7, 1, 7, 7, 0, 8], [], []]
     query = Operands(3, {}, {}, {}).with_lists(histories)
-    sides = OperandRows.pairs(SCHEMA, query, operands, np.array([0, 0, 0, 1, 2]), np.array([0, 1, 3, 0, 2]))
+    sides = OperandRows.pairs(
+        SCHEMA.operand_placements, query, operands, np.array([0, 0, 0, 1, 2]), np.array([0, 1, 3, 0, 2])
+    )
     assert made("item_seen", sides) == [1, 0, 1, 0, 1]
     assert made("brand_seen", sides) == [1, 0, 1, 0, 0]
     assert made("tags_seen", sides) == [4, 0, 7, 0, 0]
@@ -210,7 +210,7 @@ def operands() -> Operands:
         "budget": pl.Series([1, None, 3]),
     }
     encoders = Encoders(SCHEMA, {"age": Bucket(np.array([5.0]))})
-    return Operands.of(encoders, OperandNames.of(SCHEMA, "query"), frame.__getitem__, 3)
+    return encoders.operands(SCHEMA.operand_names("query"), frame.__getitem__, 3)
 
 
 def test_operands_are_hashes_and_numbers_of_raw_values() -> None:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from corank.batches.batch import csr
 from corank.core.types import Floats
 from corank.features import input_layout as row_sums
+from corank.features.encoding import Placement
 from corank.features.input_layout import FEW, TableSet, dense_input
-from corank.features.schema import Placement
 from corank.models.tables.embedding import sum_rows
 from tests.support.encoded_batches import LAYOUT, rows
 

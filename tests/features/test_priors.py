@@ -242,7 +242,9 @@ def test_a_candidate_is_counted_once_its_label_is_mature() -> None:
     labels = {"click": np.ones(5, np.int8), "order": np.array([1, 0, 1, -1, -1], np.int8)}
     query = Operands(5, {"user": hashed([1, 1, 1, 1, 2])}, {}, {})
     item = Operands(2, {"item": hashed([7, 0])}, {}, {})
-    sides = OperandRows.pairs(Schema(FEATURES), query, item, np.arange(5), np.array([0, 1, 0, 0, 0]))
+    sides = OperandRows.pairs(
+        Schema(FEATURES).operand_placements, query, item, np.arange(5), np.array([0, 1, 0, 0, 0])
+    )
     feature = FEATURES["rate"]
     assert isinstance(feature, PriorFeature)
     both = int(mix_hashes([hashed([1]), hashed([7])])[0])

@@ -6,8 +6,9 @@ from pydantic import TypeAdapter
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings, validate
+from corank.features.encoding import Placement
 from corank.features.feature_kind import Feature
-from corank.features.schema import Placement, Schema
+from corank.features.schema import Schema
 from corank.training.config.config import Config
 
 Plain = dict[str, dict[str, Any]]

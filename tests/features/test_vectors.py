@@ -152,7 +152,7 @@ def cosines(first: Vectors, second: Vectors) -> np.ndarray:
     query = Operands(len(first), {}, {}, {}, {"wish": first})
     item = Operands(len(second), {}, {}, {}, {"text": second})
     every = np.arange(len(first))
-    sides = OperandRows.pairs(schema, query, item, every, every)
+    sides = OperandRows.pairs(schema.operand_placements, query, item, every, every)
     when = PointInTime("likes", np.zeros(len(first), np.int64), PriorSnapshots({}, "UTC"))
     return np.asarray(schema.derived()["likes"].derive(sides, when))
 

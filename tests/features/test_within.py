@@ -37,7 +37,9 @@ def pairs(prices: list[list[float]]) -> OperandRows:
     items = np.empty(len(flat))
     items[item] = flat
     query = Operands(len(prices), {}, {}, {})
-    return OperandRows.pairs(SCHEMA, query, Operands(len(flat), {}, {}, {"price": items}), of, item)
+    return OperandRows.pairs(
+        SCHEMA.operand_placements, query, Operands(len(flat), {}, {}, {"price": items}), of, item
+    )
 
 
 def derive(feature: ComparingFeature, rows: OperandRows) -> list[float]:
@@ -87,7 +89,9 @@ def test_a_pair_beyond_the_log_is_compared_as_one_candidate_more(
     price = np.array([2.0, 3.0, 100.0, -7.0, NAN, 0.0])
     request, row = (part.ravel() for part in np.meshgrid(np.arange(len(PRICES)), np.arange(len(price))))
     items, query = Operands(len(price), {}, {}, {"price": price}), Operands(len(PRICES), {}, {}, {})
-    beyond = OperandRows.pairs(SCHEMA, query, items, request, row, candidates=pairs(PRICES))
+    beyond = OperandRows.pairs(
+        SCHEMA.operand_placements, query, items, request, row, candidates=pairs(PRICES)
+    )
     expected = [slow(price[n], [*PRICES[r], price[n]]) for r, n in zip(request, row, strict=True)]
     np.testing.assert_array_equal(derive(feature, beyond), expected)
 

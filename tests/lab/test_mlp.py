@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from corank.core.settings import validate
-from corank.features.schema import Placement
+from corank.features.encoding import Placement
 from corank.models.joint import JointModel
 from corank.models.named_axes import number, read_axes
 from corank.models.settings.two_tower import TowersSettings

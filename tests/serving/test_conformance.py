@@ -10,7 +10,7 @@ import pytest
 
 import corank
 from corank.core.errors import RequestError
-from corank.features.schema import Placement
+from corank.features.encoding import Placement
 from corank.serving.funnel.request import Request
 from tests.support.command_line import run_corank
 from tests.support.shared import derived

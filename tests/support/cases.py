@@ -103,7 +103,7 @@ class Case:
 
 def bare_funnel(packed: PackedDataset, path: Path) -> Funnel:
     """A funnel that encodes requests as a bundle of `packed` does, but has no stages: quickly made."""
-    priors = packed.priors.as_of(packed.schema, packed.manifest.last)
+    priors = packed.priors.as_of(packed.schema.snapshots(), packed.schema.priors(), packed.manifest.last)
     manifest = BundleManifest(
         name="bare",
         model_version="0" * 16,

@@ -203,7 +203,9 @@ class HostilePackings(HostileFolder):
         trainer.step(next(iter(trainer.reader.read_shuffled(0))))
         predict_by_ranks(trainer.model, packed, "test", Ranks(), names=trainer.model.networks)
         with packed.naming_damage():
-            priors = packed.priors.as_of(packed.schema, packed.manifest.last)
+            priors = packed.priors.as_of(
+                packed.schema.snapshots(), packed.schema.priors(), packed.manifest.last
+            )
             ItemRecords.of_packed(packed, priors, *packed.newest_items())
 
 

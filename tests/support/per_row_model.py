@@ -11,8 +11,8 @@ from torch import Tensor
 from corank.batches.batch import Batch
 from corank.batches.build import EncodedBatch, build_batch
 from corank.batches.reader import DrawnRequests, Reader
+from corank.features.encoding import PLACEMENTS
 from corank.features.input_layout import Bags
-from corank.features.schema import PLACEMENTS
 from corank.models.joint import JointModel
 from corank.models.layers import activated
 from corank.models.mlp import Mlp

@@ -24,12 +24,13 @@ from corank.data.packed.shard import FeatureSelection, Shard, list_features, map
 from corank.data.packed.split_counts import COUNTS, ORDINALS, ItemCounts, RequestContents
 from corank.data.point_in_time import VersionedRows, newest_rows
 from corank.features.encoders import Encoders, read_encoder_files
+from corank.features.encoding import PLACEMENTS, Placement
 from corank.features.history_events import EventParts, Events
 from corank.features.log_schema import FROM, ID, ROW, DataSettings
-from corank.features.operands import OperandNames, Operands
+from corank.features.operands import Operands
 from corank.features.priors import PriorCounts, PriorSnapshots
 from corank.features.row_encoder import RowEncoder
-from corank.features.schema import PLACEMENTS, Placement, Schema
+from corank.features.schema import Schema
 
 OpenShards = Callable[[str, Callable[[Path], Shard]], Sequence[Shard]]
 """Opens a split's shards with a function that opens one."""
@@ -271,7 +272,7 @@ class PackedDataset:
     @cached_property
     def item_operands(self) -> Operands:
         """The operands of the item rows, vectors among them."""
-        wanted = OperandNames.of(self.schema, "item")
+        wanted = self.schema.operand_names("item")
         loaded = Operands.load(self.folder / "items" / "operands", wanted, len(self.items))
         return loaded.with_vectors(self.schema.row_features("item"), self.items)
 

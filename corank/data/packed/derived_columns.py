@@ -15,7 +15,9 @@ def snapshot_rows(packed: PackedDataset, item: Index, times: Longs) -> Rows:
     """Make the snapshot rows of X pairs that were not logged, from their item rows (X,) and times (X,) in ms UTC."""
     encoder, columns = packed.row_encoders["snapshot"], dict[str, Encoded]()
     if encoder.derived:
-        sides = OperandRows(packed.schema, {"item": packed.item_operands}, {"item": item}, len(item))
+        sides = OperandRows(
+            packed.schema.operand_placements, {"item": packed.item_operands}, {"item": item}, len(item)
+        )
         columns |= encoder.derive(sides, packed.priors, times)
     return encoder.rows(columns, len(item))
 
@@ -36,9 +38,9 @@ def pair_rows(
         start = rows.request_start[requests]
         size = rows.request_start[requests + 1] - start
         of, logged = np.repeat(np.arange(len(requests)), size), rows.item[concat_ranges(start, size)]
-        candidates = OperandRows.pairs(schema, operands, packed.item_operands, of, logged)
+        candidates = OperandRows.pairs(schema.operand_placements, operands, packed.item_operands, of, logged)
         pairs = OperandRows.pairs(
-            schema, operands, packed.item_operands, request_of, item, candidates=candidates
+            schema.operand_placements, operands, packed.item_operands, request_of, item, None, candidates
         )
         columns |= encoder.derive(pairs, packed.priors, rows.time[requests][request_of])
     return encoder.rows(columns, len(item))

@@ -17,14 +17,12 @@ from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.shard import LoggedRequests
 from corank.features.encoding import MISSING, RowFeatures
 from corank.features.history_events import HistoryNeeds, log_ages, recency_weights
-from corank.features.operands import (
-    Operands,
+from corank.features.history_operands import (
     average_history_vectors,
-    flatten_lists,
     gather_event_ages,
     gather_history_operands,
-    select_lists,
 )
+from corank.features.operands import Operands, flatten_lists, select_lists
 from corank.features.schema import Schema
 
 UNKNOWN_ITEM = -1

@@ -23,10 +23,10 @@ from corank.core.ragged import Ragged, Rows, concat_ranges, concat_vectors
 from corank.core.types import Floats, Ints, Longs
 from corank.data.packed.manifest import PackManifest
 from corank.features.encoders import assemble_rows, split_rows
-from corank.features.encoding import RowFeatures
+from corank.features.encoding import PLACEMENTS, Placement, RowFeatures
 from corank.features.history_events import Events
-from corank.features.operands import OperandNames, Operands
-from corank.features.schema import PLACEMENTS, Placement, Schema
+from corank.features.operands import Operands
+from corank.features.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class Shard(LoggedRequests):
                 "cross",
                 [read_ragged(folder / "cross", n, count=candidates) for n in list_features(schema, "cross")],
             ),
-            operands=Operands.load(query / "operands", OperandNames.of(schema, "query"), requests),
+            operands=Operands.load(query / "operands", schema.operand_names("query"), requests),
             folder=folder,
             truth={
                 name: array(f"truth.{name}", np.float32, candidates)

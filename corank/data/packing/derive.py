@@ -35,10 +35,10 @@ from corank.data.packing.workspace import PackWorkspace, write_beside
 from corank.data.tables import Table
 from corank.engine.base import SentByFields
 from corank.features.encoders import Encoders, assemble_rows, hashes_to_series, split_rows
+from corank.features.encoding import CANDIDATE_PLACEMENTS, PLACEMENTS, Placement
 from corank.features.log_schema import TIME, DataSettings
 from corank.features.operands import OperandRows, Operands
 from corank.features.row_encoder import Derived
-from corank.features.schema import CANDIDATE_PLACEMENTS, PLACEMENTS, Placement
 
 _TRAINING = "@training"
 
@@ -126,13 +126,15 @@ class DeriveValues(SentByFields):
         shard = packed.splits[split][names.index(name)]
         requests = np.arange(len(shard))
         operands = request_operands(packed, shard, requests)
-        alone = OperandRows.alone(schema, "query", operands)
+        alone = OperandRows.alone(schema.operand_placements, "query", operands)
         values = encoders["query"].values(alone, packed.priors, shard.time, np.diff(shard.request_start))
         self._write(RowGroup("query", split, name), values, np.full(len(shard), split == "train"), shard.time)
         request_of = np.repeat(requests, np.diff(shard.request_start))
         folder = logged_operands(self.tables.spill, split, name)
         logged = Operands.load(folder, encoders["cross"].operands, len(request_of))
-        pairs = OperandRows.pairs(schema, operands, packed.item_operands, request_of, shard.item, logged)
+        pairs = OperandRows.pairs(
+            schema.operand_placements, operands, packed.item_operands, request_of, shard.item, logged
+        )
         times = shard.time[request_of]
         for placement in CANDIDATE_PLACEMENTS:
             values = encoders[placement].values(pairs, packed.priors, times)
@@ -142,7 +144,7 @@ class DeriveValues(SentByFields):
     def _write_items(self) -> None:
         packed = self.packed
         begin = packed.item_keys["valid_from"].to_numpy()
-        sides = OperandRows.alone(packed.schema, "item", packed.item_operands)
+        sides = OperandRows.alone(packed.schema.operand_placements, "item", packed.item_operands)
         values = packed.row_encoders["item"].values(sides, packed.priors, begin)
         self._write(RowGroup("item"), values, begin < packed.data.training_end(), begin)
 

@@ -23,10 +23,11 @@ from corank.data.tables import RowRange, cut_table
 from corank.data.versioned_tables import read_versions
 from corank.engine.base import SentByFields
 from corank.features.encoders import Encoders
+from corank.features.encoding import Placement
 from corank.features.log_schema import ITEM, TIME, USER
 from corank.features.operands import OperandNames, OperandRows, Operands
 from corank.features.priors import CountedFeature
-from corank.features.schema import Placement, Schema
+from corank.features.schema import Schema
 
 
 def counted_tables(schema: Schema) -> list[str]:
@@ -42,7 +43,7 @@ def event_priors(schema: Schema, table: str) -> dict[str, CountedFeature]:
 def event_operands(schema: Schema, table: str, placement: Placement) -> OperandNames:
     """Name the operands of a placement that the priors of a table of events count by."""
     derived = schema.derived()
-    return OperandNames.of(schema, placement, [derived[name] for name in event_priors(schema, table)])
+    return schema.operand_names(placement, [derived[name] for name in event_priors(schema, table)])
 
 
 def select_item_operands(
@@ -64,7 +65,7 @@ def select_item_operands(
     def column(name: str) -> pl.Series:
         return ids_alone if encoders.schema.column(name) == key else missing
 
-    bare = Operands.of(encoders, wanted, column, len(unknown))
+    bare = encoders.operands(wanted, column, len(unknown))
     if len(unknown) == len(row):
         return bare
     known = held.reorder(wanted).take(np.maximum(row, 0))
@@ -120,7 +121,7 @@ class CountEvents(SentByFields):
         counts: dict[int, list[pl.DataFrame]] = {n: [] for n in self._priors}
         for batch in rows.read(table, self._columns.select(table)):
             users, items = self._of_users(batch), self._of_items(batch)
-            operands = OperandRows.pairs(schema, users, items, np.arange(len(batch)), None)
+            operands = OperandRows.pairs(schema.operand_placements, users, items, np.arange(len(batch)), None)
             for n, (_, prior) in self._priors.items():
                 counts[n].append(prior.count_events(batch, self.inputs.data, operands))
         for n, frames in counts.items():
@@ -138,7 +139,7 @@ class CountEvents(SentByFields):
         if set(columns.values()) - {key}:
             user_rows = self._users.frame[self._users.find(events[USER], events[TIME].to_numpy())]
         value = lambda name: events[USER] if columns[name] == key else user_rows[columns[name]]  # noqa: E731
-        return Operands.of(self.tables.encoders, wanted, value, len(events))
+        return self.tables.encoders.operands(wanted, value, len(events))
 
     def _of_items(self, events: pl.DataFrame) -> Operands:
         """The operands of the events' items, at the time of each event: (E)."""

@@ -30,8 +30,8 @@ from corank.data.packing.workspace import PackWorkspace, find_pieces, write_piec
 from corank.data.tables import RowRange, Table, cut_table
 from corank.engine.base import SentByFields
 from corank.features.encoding import hash_values
-from corank.features.history import ListedEvents, split_aligned
-from corank.features.history_events import EventParts, History
+from corank.features.history import History, ListedEvents, split_aligned
+from corank.features.history_events import EventParts
 from corank.features.log_schema import ID, ITEM, ROW, TIME, USER
 from corank.features.schema import Schema
 

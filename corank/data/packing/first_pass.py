@@ -27,7 +27,7 @@ from corank.data.point_in_time import VersionedRows
 from corank.engine.base import Engine, SentByFields
 from corank.features.encoders import Encoders, assemble_rows
 from corank.features.log_schema import FROM, ID
-from corank.features.operands import OperandNames, Operands
+from corank.features.operands import Operands
 from corank.features.row_encoder import EncodedColumns, RowEncoder
 from corank.features.schema import Schema, events_table
 
@@ -58,7 +58,7 @@ class PackedTables(SentByFields):
     @cached_property
     def item_operands(self) -> Operands:
         """The operands of the rows of `items`."""
-        wanted = OperandNames.of(self.schema, "item")
+        wanted = self.schema.operand_names("item")
         return Operands.load(self.folder / "items" / "operands", wanted, len(self.items.frame))
 
     @cached_property

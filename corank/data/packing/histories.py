@@ -15,7 +15,8 @@ from corank.data.packing.first_pass import PackedTables
 from corank.data.packing.known_events import write_earlier_events, write_known_events
 from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, find_pieces, write_beside
-from corank.features.history_events import EventParts, Events, History
+from corank.features.history import History
+from corank.features.history_events import EventParts, Events
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 

@@ -28,7 +28,8 @@ from corank.data.packing.workspace import PackWorkspace, write_beside, write_pie
 from corank.data.tables import RowRange, Table, cut_table
 from corank.features.encoders import Encoders
 from corank.features.encoding import FIRST_KNOWN, UNKNOWN, Vocabulary
-from corank.features.history_events import EventParts, Events, History
+from corank.features.history import History
+from corank.features.history_events import EventParts, Events
 from corank.features.log_schema import ROW, TIME, USER, DataSettings
 
 

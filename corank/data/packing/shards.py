@@ -47,7 +47,7 @@ from corank.data.packing.workspace import (
 from corank.data.tables import Table, cut_table
 from corank.engine.base import SentByFields
 from corank.features.encoders import assemble_rows
-from corank.features.encoding import Encoded, RowFeatures, take_encoded
+from corank.features.encoding import Encoded, Placement, RowFeatures, take_encoded
 from corank.features.log_schema import (
     ITEM,
     ROW,
@@ -63,7 +63,7 @@ from corank.features.log_schema import (
 )
 from corank.features.operands import OperandRows, Operands
 from corank.features.row_encoder import EncodedColumns, RowEncoder
-from corank.features.schema import Placement, Schema
+from corank.features.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,9 @@ class PackPartition(SentByFields):
     ) -> None:
         """Write what each prior counts, to be summed when all shards are written."""
         request_of = np.repeat(np.arange(len(requests)), np.diff(requests.start))
-        sides = OperandRows.pairs(self._schema, operands, self.tables.item_operands, request_of, item)
+        sides = OperandRows.pairs(
+            self._schema.operand_placements, operands, self.tables.item_operands, request_of, item
+        )
         for n, (name, prior) in enumerate(self._schema.priors().items()):
             if prior.events is None:
                 counted = prior.count(requests.rows, self.inputs.data, labels, sides)

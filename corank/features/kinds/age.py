@@ -13,13 +13,11 @@ from corank.core.settings import Duration
 from corank.core.time import DAY, MILLISECOND, NEVER
 from corank.core.types import Doubles
 from corank.features.encoding import Encoded, Encoder
-from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, Side, Use
-from corank.features.history import to_times
-from corank.features.history_events import check_grid
+from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, FeatureSet, Side, Use
+from corank.features.history import check_grid, to_times
 from corank.features.operands import OperandRows
 from corank.features.priors import PointInTime
 from corank.features.scale import ScaledFeature, Scaling
-from corank.features.schema import Schema
 
 
 @FEATURE_KINDS.register("time")
@@ -109,7 +107,7 @@ class AgeFeature(ScaledFeature):
             return "context"
         return "item" if self.every else "cross"
 
-    def check(self, name: str, schema: Schema) -> None:
+    def check(self, name: str, schema: FeatureSet) -> None:
         """Raise ConfigError if it is of no time, or `every` has no effect."""
         super().check(name, schema)
         if self.every is not None and schema.side(name) != "item":

@@ -11,11 +11,10 @@ import numpy as np
 from corank.core.errors import ConfigError
 from corank.core.ragged import Vectors
 from corank.core.types import Doubles, Floats, Index
-from corank.features.feature_kind import FEATURE_KINDS, Use
+from corank.features.feature_kind import FEATURE_KINDS, FeatureSet, Use
 from corank.features.operands import OperandRows
 from corank.features.priors import PointInTime
 from corank.features.scale import CrossFeature, ScaledFeature
-from corank.features.schema import Schema
 
 BLOCK = 16_384
 """Results that are computed at once."""
@@ -37,7 +36,7 @@ class CosineFeature(ScaledFeature, CrossFeature):
         """Two vectors."""
         return [{"vector"}, {"vector"}]
 
-    def check(self, name: str, schema: Schema) -> None:
+    def check(self, name: str, schema: FeatureSet) -> None:
         """Raise ConfigError unless both are vectors of one dimension."""
         super().check(name, schema)
         first, second = (schema.features[schema.of_items(n) or n].vector.dimension for n in self.of)

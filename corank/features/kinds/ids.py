@@ -19,12 +19,10 @@ from corank.core.ragged import Ragged
 from corank.core.settings import Duration
 from corank.core.types import Ints
 from corank.features.encoding import SAMPLED, Encoded, Encoder, Hash, Vocabulary, hash_values
-from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, FeatureKind, Storage, Use
-from corank.features.history import EventLists, split_aligned, to_times
-from corank.features.history_events import History, check_grid
+from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, FeatureKind, FeatureSet, Storage, Use
+from corank.features.history import EventLists, History, check_grid, split_aligned, to_times
 from corank.features.kinds.id import check_filter
 from corank.features.log_schema import DataSettings
-from corank.features.schema import Schema
 from corank.features.training_values import GROWTH, TrainingValues, VocabularySettings, fit_codes
 
 LAST = 50
@@ -198,7 +196,7 @@ class HistorySettings(VocabularySettings, ColumnFeature):
         if self.events is not None and self.event is not None:
             raise ValueError(f"event: every row of the events '{self.events}' is an event; drop it")
 
-    def check(self, name: str, schema: Schema) -> None:
+    def check(self, name: str, schema: FeatureSet) -> None:
         """Raise ConfigError if the feature that a history is `of` is not there or has another dimension."""
         if self.parallel_to is not None:
             self._check_parallel(name, schema)
@@ -238,7 +236,7 @@ class HistorySettings(VocabularySettings, ColumnFeature):
                 f"received {self.dim}"
             )
 
-    def _check_parallel(self, name: str, schema: Schema) -> None:
+    def _check_parallel(self, name: str, schema: FeatureSet) -> None:
         """Raise ConfigError unless `parallel_to` names a history whose events have attributes."""
         known = [n for n, history in schema.histories().items() if history.lists or history.table]
         if self.parallel_to not in known:
@@ -257,7 +255,7 @@ class HistorySettings(VocabularySettings, ColumnFeature):
                 f"features.{name}.separator: that of the history '{self.parallel_to}' holds here, too; drop it"
             )
 
-    def check_data(self, name: str, schema: Schema, data: DataSettings) -> None:
+    def check_data(self, name: str, schema: FeatureSet, data: DataSettings) -> None:
         """Raise ConfigError if a history's label or table does not exist, or it is not of the item's id."""
         if self.events is not None and self.events not in data.events:
             raise ConfigError(

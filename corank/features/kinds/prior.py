@@ -16,13 +16,12 @@ from corank.core.settings import Duration, format_duration
 from corank.core.time import MILLISECOND, floor_times
 from corank.core.types import Doubles, Hashes
 from corank.features.encoding import mix_hashes
-from corank.features.feature_kind import FEATURE_KINDS, Use
-from corank.features.history_events import check_grid
+from corank.features.feature_kind import FEATURE_KINDS, FeatureSet, Use
+from corank.features.history import check_grid
 from corank.features.log_schema import ROW, TIME, WEIGHT, DataSettings, Labels, find_exposed
 from corank.features.operands import OperandRows
 from corank.features.priors import USUAL, CountedFeature, Memory, PointInTime
 from corank.features.scale import ScaledFeature
-from corank.features.schema import Schema
 
 
 def _read_smoothing(value: object) -> float | Literal["auto"]:
@@ -116,7 +115,7 @@ class PriorFeature(ScaledFeature):
         keys = ", ".join(self.by)
         return f"{keys}, events.{self.events}" if self.events else keys
 
-    def check(self, name: str, schema: Schema) -> None:
+    def check(self, name: str, schema: FeatureSet) -> None:
         """Raise ConfigError if a key is none, or is of the context and events are counted, which have none."""
         super().check(name, schema)
         for key in self.by:
@@ -126,7 +125,7 @@ class PriorFeature(ScaledFeature):
                     "have; name features of items and users"
                 )
 
-    def check_data(self, name: str, schema: Schema, data: DataSettings) -> None:
+    def check_data(self, name: str, schema: FeatureSet, data: DataSettings) -> None:
         """Raise ConfigError if its label, or its table of events, does not exist."""
         if self.events is not None and self.events not in data.events:
             raise ConfigError(

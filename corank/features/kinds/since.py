@@ -5,12 +5,12 @@ from typing import ClassVar, Literal
 
 from corank.core.errors import ConfigError
 from corank.core.types import Doubles
-from corank.features.feature_kind import FEATURE_KINDS, EventAge, Use
+from corank.features.feature_kind import FEATURE_KINDS, FeatureSet, Use
+from corank.features.history import EventAge
 from corank.features.kinds.count import LIST_AND_VALUE
 from corank.features.operands import OperandRows
 from corank.features.priors import PointInTime
 from corank.features.scale import CrossFeature, ScaledFeature, Scaling
-from corank.features.schema import Schema
 
 
 @FEATURE_KINDS.register("since")
@@ -39,7 +39,7 @@ class SinceFeature(ScaledFeature, CrossFeature):
         """Its first operand, and its `measure`."""
         return self.of[0], self.measure
 
-    def check(self, name: str, schema: Schema) -> None:
+    def check(self, name: str, schema: FeatureSet) -> None:
         """Raise ConfigError if the first operand is of no history, or of one whose times are not known."""
         super().check(name, schema)
         events = schema.events_of(self.of[0])

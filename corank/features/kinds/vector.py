@@ -12,9 +12,8 @@ from corank.core.errors import ConfigError, DataError, RowError
 from corank.core.ragged import Vectors
 from corank.core.types import Floats
 from corank.features.encoding import Encoded, Encoder, VectorShape
-from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, Storage, Use
+from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, FeatureSet, Storage, Use
 from corank.features.log_schema import DataSettings
-from corank.features.schema import Schema
 
 LARGEST = float(np.finfo(np.float16).max)
 """Numbers are kept in 16 bits."""
@@ -79,7 +78,7 @@ class VectorFeature(ColumnFeature):
         """Columns of the vector or its projection, and one for a missing vector."""
         return self.vector.width
 
-    def check_data(self, name: str, schema: Schema, data: DataSettings) -> None:
+    def check_data(self, name: str, schema: FeatureSet, data: DataSettings) -> None:
         """Raise ConfigError if a file belongs to a table that is not given."""
         table = {"item": "items", "user": "users"}.get(self.side)
         if self.file is not None and table is not None and getattr(data, table) is None:

@@ -15,11 +15,10 @@ import numpy as np
 from corank.core.errors import ConfigError
 from corank.core.time import NEVER
 from corank.core.types import Doubles, Index, Longs
-from corank.features.feature_kind import FEATURE_KINDS, Side, Use
+from corank.features.feature_kind import FEATURE_KINDS, FeatureSet, Side, Use
 from corank.features.operands import OperandRows
 from corank.features.priors import PointInTime
 from corank.features.scale import ScaledFeature
-from corank.features.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -71,16 +70,16 @@ class ComparingFeature(ScaledFeature, ABC):
         """Of the pair: another request has other candidates."""
         return "cross"
 
-    def check(self, name: str, schema: Schema) -> None:
+    def check(self, name: str, schema: FeatureSet) -> None:
         """Raise ConfigError if it is of no number, or of one that all candidates of a request share."""
         key = f"features.{name}.of"
         schema.check_operand(key, self.of, any_of=True)
         derived = schema.features[self.of].as_derived if self.of in schema.features else None
         if "number" not in schema.uses_of(self.of) or (derived is not None and derived.compares_candidates):
             raise ConfigError(f"{key}: a {self.kind} is of {self.operands_text}; '{self.of}' is none")
-        if schema.placement(self.of) == "query":
+        if (side := schema.side(self.of)) in ("user", "context"):
             raise ConfigError(
-                f"{key}: '{self.of}' is a {schema.side(self.of)} feature, the same for all candidates of a request; "
+                f"{key}: '{self.of}' is a {side} feature, the same for all candidates of a request; "
                 f"name {self.operands_text}"
             )
 
@@ -97,10 +96,10 @@ class ComparingFeature(ScaledFeature, ABC):
 
     def _numbers(self, operands: OperandRows, when: PointInTime) -> Doubles:
         """The numbers that are compared, of a column or derived: (N,)."""
-        derived, times = operands.schema.derived().get(self.of), when.times
+        derived, times = when.derived.get(self.of), when.times
         if derived is None:
             return operands.number(self.of)
-        if derived.snapshot_every is not None and operands.schema.placement(self.of) == "snapshot":
+        if derived.snapshot_every is not None:
             times = when.snapshots.cuts(self.of, derived.snapshot_every, times)
         return derived.derive(operands, replace(when, name=self.of, times=times)).astype(np.float64)
 

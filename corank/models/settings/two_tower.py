@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings, describe_unknown, validate
-from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
+from corank.features.encoding import RECORD_PLACEMENTS, Placement
+from corank.features.schema import Schema
 from corank.models.settings.network import FirstLayer, StageContext, Widths, multiply_widths
 from corank.models.settings.stage import (
     PARTS,

@@ -23,7 +23,7 @@ from corank.core.subnormal import flush_subnormals
 from corank.core.types import Longs
 from corank.features.encoders import Encoders
 from corank.features.encoding import Column
-from corank.features.feature_kind import EventAge
+from corank.features.history import EventAge
 from corank.features.operands import OperandRows, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.row_encoder import RowEncoder
@@ -203,7 +203,7 @@ class QueryEncoder:
         operands = self._join_operands(parts, *self.histories.operands(gathered, histories))
         derived: Mapping[str, Column] = {}
         if self._rows.derived:
-            sides = OperandRows.alone(self.schema, "query", operands)
+            sides = OperandRows.alone(self.schema.operand_placements, "query", operands)
             times, sizes = np.array([part.time for part in parts]), np.array(candidates)
             derived = self._rows.derive(sides, self._priors, times, sizes)
         rows = self._assemble(parts, derived, self.histories.codes(histories))

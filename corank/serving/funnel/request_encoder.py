@@ -387,7 +387,9 @@ class RequestEncoder:
         items = batch.items.operands(positions, taken)
         if self._item_row.vectors:
             items = items.with_vectors(self._item_row, batch.items.rows(positions))
-        sides = OperandRows.pairs(self.schema, batch.operands, items, request_of, None, logged)
+        sides = OperandRows.pairs(
+            self.schema.operand_placements, batch.operands, items, request_of, None, logged
+        )
         return encoder.derive(sides, self.priors, batch.times.take(request_of))
 
     def encode_items(self, ids: list[Any], columns: list[dict[str, Any]]) -> ItemLayer:

@@ -23,15 +23,22 @@ from corank.core.types import Floats, Hashes, Ints, Longs
 from corank.data.packed.history import add_histories, unknown_item_rows, with_attributes
 from corank.features.encoders import Encoders
 from corank.features.encoding import as_int64, hash_values, to_identifiers
-from corank.features.feature_kind import EventAge
-from corank.features.history import ListedEvents, ListParts, Values, split_aligned, split_plain
-from corank.features.history_events import Events, History, HistoryNeeds, log_ages, recency_weights
-from corank.features.operands import (
-    Operands,
+from corank.features.history import (
+    EventAge,
+    History,
+    ListedEvents,
+    ListParts,
+    Values,
+    split_aligned,
+    split_plain,
+)
+from corank.features.history_events import Events, HistoryNeeds, log_ages, recency_weights
+from corank.features.history_operands import (
     average_history_vectors,
     gather_event_ages,
     gather_history_operands,
 )
+from corank.features.operands import Operands
 from corank.serving.funnel.request import RequestWarning, check_event_times, parse_time, to_series
 
 T = TypeVar("T", bound=np.generic)

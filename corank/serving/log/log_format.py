@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import CorankError, DataError
 from corank.features.encoders import Encoders
+from corank.features.encoding import Placement
 from corank.features.feature_kind import ColumnFeature
-from corank.features.schema import Placement
 from corank.serving.funnel.request import RankAnswer
 
 

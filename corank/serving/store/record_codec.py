@@ -65,7 +65,7 @@ class RecordFormat:
             placed.width,
             len(placed.lists),
             tuple(schema.features[name].vector.dimension for name in placed.vectors),
-            OperandNames.of(schema, "item"),
+            schema.operand_names("item"),
             tuple(manifest.item_columns),
             tuple(part for stage in manifest.stages for part in stage.parts),
         )

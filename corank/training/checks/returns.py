@@ -7,7 +7,7 @@ import polars as pl
 
 from corank.data.recurrence import measure_recurrence
 from corank.data.request_columns import Source
-from corank.features.history_events import History
+from corank.features.history import History
 from corank.features.log_schema import ITEM, TIME, USER, label_column
 from corank.features.schema import Schema
 from corank.training.checks.log_counts import EXPOSED, SPLIT, SplitRows

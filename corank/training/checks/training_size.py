@@ -23,8 +23,8 @@ from typing import Any, Self
 from corank.batches.sampling import SOURCES, Population, SplitCounts
 from corank.core.formatting import format_size
 from corank.data.packed.dataset import PackedDataset
+from corank.features.encoding import PLACEMENTS, Placement
 from corank.features.input_layout import Layout, event_width
-from corank.features.schema import PLACEMENTS, Placement
 from corank.losses.in_batch import InBatchLoss
 from corank.models.settings.mlp import LayerSettings
 from corank.models.settings.network import NetworkSettings

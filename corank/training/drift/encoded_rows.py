@@ -23,7 +23,6 @@ from corank.data.packing.state import KnownRows
 from corank.features.encoders import Encoders, split_rows
 from corank.features.encoding import MISSING, UNKNOWN, Encoded, Vocabulary, take_encoded
 from corank.features.feature_kind import Side
-from corank.features.operands import with_compared
 from corank.features.schema import Schema
 from corank.training.checkpoints.manifest import CheckpointManifest
 from corank.training.drift.figure import CodeBins, NumberBins, chance_of_shares, stability_index
@@ -418,7 +417,7 @@ def _unfit(schema: Schema, name: str) -> str | None:
     if name in histories:
         return "its events are lists of the log or of users" if histories[name].lists is not None else None
     if schema.features[name].as_derived is not None:
-        for feature in with_compared(schema, [schema.derived()[name]]):
+        for feature in schema.with_compared([schema.derived()[name]]):
             if feature.as_prior is not None:
                 return "what it counts grows with time"
             if any(schema.history_of(operand) in {*histories, *parallels} for operand in feature.operands):

@@ -7,8 +7,7 @@ import torch
 
 import corank
 from corank.core.errors import DataError
-from corank.features.encoding import FIRST_KNOWN, UNKNOWN
-from corank.features.schema import PLACEMENTS
+from corank.features.encoding import FIRST_KNOWN, PLACEMENTS, UNKNOWN
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
 from corank.training.run_file import CarriedPart, Origin
