@@ -185,13 +185,6 @@ class StageModel(nn.Module, ABC):
                 all ranks must ask for the same.
         """
 
-    def check_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Raise ValueError, which begins with a weight's name, if weights of the right shapes are not sound together.
-
-        Args:
-            weights: of a checkpoint, by the names that they have in the network's state.
-        """
-
 
 class VectorModel(StageModel):
     """A network whose logit is scale · ⟨query vector, item vector⟩ + bias, of one label.

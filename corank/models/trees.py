@@ -192,26 +192,6 @@ class Trees(StageModel):
         """The trees of a label."""
         return TreeArrays(*(getattr(self, part.name)[label].cpu().numpy() for part in fields(TreeArrays)))
 
-    def check_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """As `StageModel.check_weights`: columns and leaves exist, and an inner node has one parent, before it."""
-        count, node = self.left.shape[2], torch.arange(self.left.shape[2])
-        column = weights["column"]
-        _refuse("column", (column < 0) | (column >= len(self.read)))
-        parents = torch.zeros(*column.shape[:2], count, dtype=torch.int64)
-        for side in ("left", "right"):
-            child = weights[side].long()
-            inner = (child > node) & (child < count)
-            _refuse(side, ~inner & ((child >= 0) | (child < -1 - count)))
-            parents.scatter_add_(2, child.clamp_min(0), inner.long())
-            _refuse(side, parents > 1)
-
-
-def _refuse(name: str, odd: Tensor) -> None:
-    """Raise ValueError, which names the place, if a number is odd: (B, T, L − 1)."""
-    if odd.any():
-        label, tree, node = odd.nonzero()[0].tolist()
-        raise ValueError(f"{name}: node {node} of tree {tree} of label {label} is no node of a tree")
-
 
 class _ExportedTrees(nn.Module):
     """Trees whose sum is an operator of ONNX, for a graph alone."""

@@ -39,7 +39,7 @@ from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import SETS, PackManifest, list_packs, packed_settings
 from corank.data.packing.packs import is_past
 from corank.evaluation.predictions import Calibrators
-from corank.training.checkpoints.facts import config_facts, require_facts, require_matching
+from corank.training.checkpoints.facts import config_facts, require_matching
 from corank.training.checkpoints.manifest import CheckpointManifest, exists, remove
 from corank.training.config.config import Config
 from corank.training.config.config_file import from_plain, plain
@@ -65,8 +65,6 @@ CHECKPOINTS = ("model", "latest", "best")
 """In the order of removal: the training state before the best weights, without which it cannot continue."""
 
 
-TRAINED = ("calibrators", "epoch", "step", "figures")
-"""Facts of a trained model."""
 TREES = "trees"
 """Folder with the scores of each tree teacher for the candidates of the training split."""
 PREDICTIONS = "predictions"
@@ -214,13 +212,13 @@ class Run:
     def trained(self, packed: PackedDataset) -> "Checkpoint":
         """Load the trained model's checkpoint. Raises CheckpointError if there is none, or it is of another packing."""
         self._require_finished()
-        return checkpoint_files.load_matching(self.checkpoint, TRAINED, self.config, packed)
+        return checkpoint_files.load_matching(self.checkpoint, self.config, packed)
 
     def described(self, packed: PackedDataset) -> tuple[CheckpointManifest, Calibrators]:
         """Read the trained model's manifest and calibrators, not its weights. Raises as `trained` does."""
         self._require_finished()
         manifest = read_manifest(self.checkpoint, CheckpointManifest)
-        require_matching(manifest.facts, TRAINED, self.config, packed, self.checkpoint)
+        require_matching(manifest.facts, self.config, packed, self.checkpoint)
         return manifest, _calibrators(manifest.facts, self.config, self.checkpoint)
 
     def _require_finished(self) -> None:
@@ -239,7 +237,6 @@ class Run:
                 f"{self.folder}: training has not finished; go on with `corank train --resume`"
             )
         checkpoint = checkpoint_files.load(self.checkpoint)
-        require_facts(checkpoint.facts, ("codes", *TRAINED), self.checkpoint)
         return checkpoint, _calibrators(checkpoint.facts, self.config, self.checkpoint)
 
     def model(self, packed: PackedDataset) -> tuple["JointModel", Calibrators]:

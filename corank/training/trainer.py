@@ -12,9 +12,9 @@ from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
 from corank.models.joint import JointModel
 from corank.models.tables.row_exchange import GradientSum
-from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.checkpoint import Checkpoint, reading
 from corank.training.checkpoints.checkpoint_files import CheckpointWriter, load_matching
-from corank.training.checkpoints.facts import TrainingProgress, config_facts, training_progress
+from corank.training.checkpoints.facts import TrainingProgress, config_facts
 from corank.training.checkpoints.loss_state import LossState
 from corank.training.checkpoints.training_state import TrainingParts, held_buckets, restore_training
 from corank.training.device import device, precision
@@ -216,8 +216,9 @@ class Trainer:
     def load(self) -> None:
         """Continue from the latest checkpoint. Raises CheckpointError if it is of another config or packing."""
         latest = self.run.latest
-        checkpoint = load_matching(latest, ["progress"], self.config, self.packed, held_buckets(self.model))
+        checkpoint = load_matching(latest, self.config, self.packed, held_buckets(self.model))
         restore_training(checkpoint, self._parts, latest)
-        self.progress = training_progress(checkpoint.facts)
+        with reading(latest):
+            self.progress = TrainingProgress(**checkpoint.facts["progress"])
         if self.average is not None:
             self.average.step, self.average.begun = self.progress.step, self.progress.average_begun

@@ -20,20 +20,16 @@ from corank.core.errors import CheckpointError
 from corank.core.objects import Location
 from corank.core.types import Longs
 from corank.data.packing.packs import open_encoders
-from corank.distributed.ranks import Ranks
 from corank.features.encoders import Encoders
 from corank.features.encoding import PLACEMENTS
 from corank.features.row_map import PackingMap
 from corank.models.joint import JointModel
 from corank.models.named_axes import Axes, AxisNames, name_inputs, read_axes
-from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.checkpoint import Checkpoint, reading
 from corank.training.checkpoints.checkpoint_files import load
-from corank.training.checkpoints.facts import TrainingProgress, require_facts, training_progress
-from corank.training.checkpoints.loss_state import LossState
-from corank.training.checkpoints.training_state import TrainingParts, check_model, check_training
+from corank.training.checkpoints.facts import TrainingProgress
 from corank.training.config.config import Config
 from corank.training.model_building import build_networks
-from corank.training.optimisers import Average, optimisers
 from corank.training.packed_data import packed_location
 from corank.training.run import Run
 
@@ -71,23 +67,10 @@ class CarrySource:
                 f"{location}: training has not finished; go on with `corank train --resume`, then train from it"
             )
         latest = load(run.latest)
-        require_facts(latest.facts, ("progress", "codes"), run.latest)
-        progress = training_progress(latest.facts)
+        with reading(run.latest):
+            progress, codes = TrainingProgress(**latest.facts["progress"]), latest.facts["codes"]
         kept = load(run.best) if progress.best_epoch < progress.epoch else None
-        encoders = find_encoders(run, latest.facts["codes"])
-        source = cls(run, location, encoders, latest, kept, progress)
-        source._check()
-        return source
-
-    def _check(self) -> None:
-        """Raise CheckpointError unless its checkpoints are of its config and encoders."""
-        train, run = self.run.config.train, self.run
-        average = None if train.average is None else Average(self.networks, train.average)
-        states = optimisers(self.networks, train.table, train.stages)
-        losses = LossState(self.run.config.total, Ranks(), torch.device("cpu"))
-        check_training(self.latest, TrainingParts(self.networks, states, average, losses), run.latest)
-        if self.kept is not None:
-            check_model(self.kept, self.networks, run.best)
+        return cls(run, location, find_encoders(run, codes), latest, kept, progress)
 
     @cached_property
     def networks(self) -> JointModel:

@@ -24,8 +24,8 @@ from corank.distributed.row_shards import BUCKETS, RowShards
 from corank.evaluation.predictions import Calibrators
 from corank.features.row_map import FRESH, PackingMap, RowMap
 from corank.models.joint import JointModel
-from corank.training.checkpoints.checkpoint import Checkpoint, TableRows
-from corank.training.checkpoints.training_state import PREFIX, Optimisers, check_model, table_rows
+from corank.training.checkpoints.checkpoint import Checkpoint, TableRows, reading
+from corank.training.checkpoints.training_state import PREFIX, Optimisers, table_rows
 from corank.training.model_building import build_model, build_networks
 from corank.training.optimisers import Average, optimisers
 from corank.training.run import Run
@@ -128,16 +128,17 @@ def _places(model: JointModel, of: Mapping[str, torch.optim.Optimizer]) -> Itera
 
 def warm_start(plan: WarmStartPlan, trainer: Trainer) -> None:
     """Take everything over into a trainer that has not begun. Steps and epochs continue from those of the source."""
-    checkpoint, prefix = plan.source.weights
-    carry_weights(plan, trainer.model, checkpoint, prefix)
-    carry_optimisers(plan, trainer.model, trainer.optimisers)
-    trainer.loss_state.carry(plan.source.latest)
-    trainer.progress.step = plan.source.progress.step
-    trainer.progress.epochs_before = plan.source.epochs
-    if trainer.average is not None:
-        trainer.average.restart(trainer.progress.step)
-        if plan.carries_average:
-            _carry_average(plan, trainer.model, trainer.average)
+    with reading(plan.source.run.folder):
+        checkpoint, prefix = plan.source.weights
+        carry_weights(plan, trainer.model, checkpoint, prefix)
+        carry_optimisers(plan, trainer.model, trainer.optimisers)
+        trainer.loss_state.carry(plan.source.latest)
+        trainer.progress.step = plan.source.progress.step
+        trainer.progress.epochs_before = plan.source.epochs
+        if trainer.average is not None:
+            trainer.average.restart(trainer.progress.step)
+            if plan.carries_average:
+                _carry_average(plan, trainer.model, trainer.average)
 
 
 def carry_weights(plan: WeightMap, model: JointModel, held: Checkpoint, prefix: str) -> None:
@@ -196,8 +197,8 @@ class JudgedRun:
         _require_same_codes(run, packing_map, location)
         model = build_model(run.config, packed)
         earlier = build_networks(run.config, packing_map.earlier)
-        check_model(checkpoint, earlier, run.checkpoint)
-        carry_weights(WeightMap.find(earlier, model, packing_map), model, checkpoint, "")
+        with reading(run.checkpoint):
+            carry_weights(WeightMap.find(earlier, model, packing_map), model, checkpoint, "")
         lost = {name: rows.gone for name, rows in packing_map.features.items() if rows.gone}
         return cls(packed, model, calibrators, lost)
 

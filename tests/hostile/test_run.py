@@ -20,9 +20,8 @@ from corank.core.errors import BundleError, CheckpointError, StorageError
 from corank.core.ragged import Ragged
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
-from corank.training.warm_start_preparation import plan_warm_start
+from corank.training.trainer import Trainer
 from tests.support.hostile_runs import (
-    FACTS,
     HostilePackings,
     HostileRuns,
     hostile_run,
@@ -66,80 +65,27 @@ def put(name: str, make: Callable[[Tensor], Tensor]) -> Spoil:
     return lambda tensors, facts: tensors.update({name: make(tensors[name])})
 
 
-def fill(number: float) -> Callable[[Tensor], Tensor]:
-    """Put a number in the place of a tensor's first."""
-
-    def change(tensor: Tensor) -> Tensor:
-        tensor.view(-1)[0] = number
-        return tensor
-
-    return change
-
-
 def drop(name: str) -> Spoil:
     return lambda tensors, facts: tensors.pop(name)
 
 
-def add(name: str, shape: tuple[int, ...] = ()) -> Spoil:
-    return lambda tensors, facts: tensors.update({name: torch.zeros(shape)})
-
-
-def progress(**changes: Any) -> Spoil:
-    return lambda tensors, facts: facts["progress"].update(changes)
-
-
-MOMENT, SQUARE, STEP = (f"optimiser.rank.0.{name}" for name in ("exp_avg", "exp_avg_sq", "step"))
-SUM = "optimiser.table.0.sum"
-INF, NAN = float("inf"), float("nan")
-LATEST: list[tuple[Spoil, str]] = [
-    (put(TABLE, lambda t: t[:, :-1].contiguous()), f"{TABLE}: expected the shape"),
-    (put(TABLE, lambda t: t[:-1].clone()), f"{TABLE}: expected the shape"),
-    (put(TABLE, lambda t: t.to(torch.int32)), f"{TABLE}: expected torch.float32; found torch.int32"),
-    (put(LAYER, lambda t: t.half()), f"{LAYER}: expected torch.float32"),
-    (drop(TABLE), f"{TABLE} is missing"),
-    (drop(LAYER), f"{LAYER} is missing"),
-    (drop(f"average.{LAYER}"), f"average.{LAYER} is missing"),
-    (add("model.x", (1,)), "model.x is none of this model"),
-    (drop(MOMENT), f"{MOMENT} is missing"),
-    (drop(STEP), f"{STEP} is missing"),
-    (put(MOMENT, lambda t: t[:1].clone()), f"{MOMENT}: expected the shape"),
-    (put(STEP, lambda t: t.repeat(3)), f"{STEP}: expected the shape ()"),
-    (put(STEP, lambda t: -t), f"{STEP}: holds -"),
-    (put(SQUARE, fill(-1)), f"{SQUARE}: holds -1.0"),
-    (put(SUM, fill(INF)), f"{SUM}: holds inf"),
-    (put(SUM, lambda t: t[:, None].repeat(1, 8)), f"{SUM}: expected the shape"),
-    (put(TABLE, fill(NAN)), f"{TABLE}: holds nan"),
-    (put(f"average.{TABLE}", fill(-INF)), f"average.{TABLE}: holds -inf"),
-    (add("optimiser.rank.99.step"), "optimiser.rank.99.step is of another optimiser"),
-    (progress(epoch=-1), "facts.progress.epoch: "),
-    (progress(step="7"), "facts.progress.step: "),
-    (progress(step=10**30), "facts.progress.step: "),
-    (progress(epoch=5), "figures of 1 epochs, and"),
-    (lambda tensors, facts: facts.update(progress=[1]), "facts.progress: "),
-    (lambda tensors, facts: facts.pop("progress"), "holds no progress"),
-    (lambda tensors, facts: facts.pop("codes"), "holds no codes"),
-    (lambda tensors, facts: facts.update(codes=[1]), "facts.codes: "),
+STATES: list[Spoil] = [
+    drop(TABLE),
+    drop(LAYER),
+    put(TABLE, lambda t: t[:, :-1].contiguous()),
+    put(f"average.{LAYER}", lambda t: t.repeat(3)),
+    lambda tensors, facts: tensors.update({"optimiser.gone.99.step": torch.zeros(())}),
+    lambda tensors, facts: facts["progress"].update(more=1),
+    lambda tensors, facts: facts.pop("progress"),
 ]
 
 
-@pytest.mark.parametrize(("change", "reason"), LATEST)
-def test_a_spoilt_state_is_refused_by_file_and_name(run: Run, change: Spoil, reason: str) -> None:
-    """By `train --from`, and by `train --resume` with the same words."""
+@pytest.mark.parametrize("change", STATES)
+def test_a_state_of_another_release_is_refused_by_its_path(run: Run, change: Spoil) -> None:
     spoil(run, "latest", change)
-    message = refusal(lambda: plan_warm_start(run.folder, run.config, derived().packed))
-    assert message.startswith(f"{run.folder}/latest") and reason in message
-
-
-def test_the_weights_of_a_kept_epoch_are_checked(run: Run) -> None:
-    def end_an_epoch_later(tensors: Tensors, facts: dict[str, Any]) -> None:
-        progress = facts["progress"]
-        progress |= {"epoch": 2, "best_epoch": 1, "worse": 1, "figures": progress["figures"] * 2}
-
-    spoil(run, "latest", end_an_epoch_later)
-    assert plan_warm_start(run.folder, run.config, derived().packed).source.kept is not None
-    spoil(run, "best", put(LAYER.removeprefix("model."), fill(float("nan"))))
-    message = refusal(lambda: plan_warm_start(run.folder, run.config, derived().packed))
-    assert message.startswith(f"{run.folder}/best: stages.rank.heads.bias: holds nan")
+    message = refusal(Trainer(run, derived().packed).load)
+    assert message.startswith(f"{run.folder}/latest: damaged, or of another release (")
+    assert message.endswith("; train again")
 
 
 def test_a_sound_run_passes_all_uses(run: Run, tmp_path: Path) -> None:
@@ -148,14 +94,6 @@ def test_a_sound_run_passes_all_uses(run: Run, tmp_path: Path) -> None:
     (runs.case / "run.json").write_text(json.dumps(runs.plain))
     for use in (runs.evaluate, runs.carry, runs.judge, runs.export, runs.resume):
         use()
-
-
-def test_facts_that_are_none_are_refused(run: Run, tmp_path: Path) -> None:
-    bundle, tensors = tmp_path / "bundle", load(run.checkpoint).tensors
-    for facts in FACTS:
-        write_checkpoint(run.checkpoint, tensors, facts)
-        for act in (lambda: corank.evaluate(run.folder), lambda: corank.export(run.folder, bundle)):
-            assert refusal(act).startswith(f"{run.checkpoint}") and not bundle.exists()
 
 
 def test_a_run_json_that_is_none_or_too_large_is_refused(run: Run) -> None:
@@ -200,7 +138,7 @@ def test_a_command_ends_with_one_line(run: Run, tmp_path: Path, kind: str) -> No
     command = [str(PROGRAM), "export", str(run.folder), str(tmp_path / "bundle")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.count("\n") == 1 and "shard-00000-of-00001.safetensors: cannot be read" in done.stderr
+    assert done.stderr.count("\n") == 1 and "model: damaged, or of another release (" in done.stderr
     assert not (tmp_path / "bundle").exists()
 
 

@@ -17,7 +17,7 @@ from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.click import ClickLoss
 from corank.losses.total import TotalLoss
 from corank.models.stage_io import StageOutput
-from corank.training.checkpoints.checkpoint import Checkpoint, SplitTable
+from corank.training.checkpoints.checkpoint import Checkpoint, SplitTable, reading
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.checkpoints.loss_state import LossState
 from corank.training.run import Run
@@ -152,34 +152,22 @@ def test_its_rows_are_divided_over_ranks_whatever_their_number(length: int, worl
     taken = []
     for rank in range(after):
         state, kept = held_by(queue, rank, after)
-        state.check(held, Path("latest"))
         state.restore(held)
         taken += kept["vectors"].flatten().tolist()
     assert sorted(taken) == sorted(held.whole(VECTORS).flatten().tolist())
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda tables: tables.pop(TURN), f"latest: {TURN} is missing; train again"),
-        (
-            lambda tables: tables.update({"loss.other.a": tables[TURN]}),
-            "loss.other.a is none of this model's",
-        ),
-        (
-            lambda tables: tables.update({TURN: tables[VECTORS]}),
-            f"{TURN}: expected the shape (100,); found (100, 2)",
-        ),
-    ],
+    "spoil", [lambda tables: tables.pop(TURN), lambda tables: tables.update({TURN: tables[VECTORS]})]
 )
-def test_a_checkpoint_of_another_state_is_refused(spoil: object, message: str) -> None:
+def test_a_checkpoint_of_another_state_is_refused(spoil: object) -> None:
     assert callable(spoil)
     state, _ = held_by(QueueLoss(kind="queue", stage="prerank", length=100, dim=2), 0, 1)
     tables = dict(state.add_to(Checkpoint({}, {})).tables)
     spoil(tables)
-    with pytest.raises(CheckpointError) as caught:
-        state.check(Checkpoint({}, {}, tables), Path("latest"))
-    assert message in str(caught.value)
+    told = "latest: damaged, or of another release .*; train again"
+    with pytest.raises(CheckpointError, match=told), reading(Path("latest")):
+        state.restore(Checkpoint({}, {}, tables))
 
 
 def test_two_losses_of_one_name_may_not_both_keep_something() -> None:

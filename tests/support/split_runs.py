@@ -29,7 +29,8 @@ def with_tables(held: Checkpoint) -> Checkpoint:
         for name, tensor in held.tensors.items()
         if name in names
     }
-    return Checkpoint(held.without(names).tensors, held.facts, tables)
+    whole = {name: tensor for name, tensor in held.tensors.items() if name not in names}
+    return Checkpoint(whole, held.facts, tables)
 
 
 def write_split(folder: Path, checkpoint: Checkpoint, ranks: int) -> None:

@@ -1,8 +1,6 @@
 """Boosted trees: their arrays, as a stage that is trained, served and carried over, and as teachers."""
 
-import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from onnx import TensorProto, checker, helper
 from torch import Tensor
 
 import corank
-from corank.core.errors import CheckpointError, DataError
+from corank.core.errors import DataError
 from corank.core.types import Floats
 from corank.distributed.process_group import join_ranks
 from corank.features.feature_kind import ColumnFeature
@@ -35,7 +33,6 @@ from corank.training.boosted_trees import (
     read_trees,
 )
 from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.checkpoint_files import load
 from corank.training.checkpoints.manifest import exists
 from corank.training.config.config_file import read
 from corank.training.config.settings import TreeTeacherSettings
@@ -43,12 +40,10 @@ from corank.training.run import TREES, Run
 from corank.training.train import train_run
 from tests.support.boosted_runs import GROWN, grown_run
 from tests.support.configs import TEXT, refused
-from tests.support.hostile_runs import write_checkpoint
 from tests.support.http_parity import TOLERANCE, parity
 from tests.support.interruptions import Interrupting, StoppedError
 from tests.support.ranks import fork_ranks
 from tests.support.service import running_service
-from tests.support.shared import copy_run
 from tests.support.simulated_runs import trained_run
 
 LEAVES, COUNT, CATEGORICAL = 24, 30, [1, 3]
@@ -156,33 +151,6 @@ def test_a_service_scores_as_the_run_does(grown: Run, bundle: Path, tmp_path: Pa
     with running_service(str(bundle), tmp_path / "cache") as (url, _):
         agreement = parity(grown, url, 10)
     assert agreement["requests"] == 10 and agreement["scores"] > 100 and agreement["largest"] <= TOLERANCE
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "told"),
-    [
-        (
-            "column",
-            lambda tensor: tensor.fill_(999),
-            r"column: node 0 of tree 0 of label 0 is no node of a tree",
-        ),
-        ("left", lambda tensor: tensor[0, 1, 0].fill_(0), r"left: node 0 of tree 1"),
-        ("value", lambda tensor: tensor[0, 0, 0].fill_(float("inf")), r"value: holds inf"),
-    ],
-)
-def test_trees_that_lead_nowhere_are_refused(
-    grown: Run, tmp_path: Path, name: str, change: Callable[[Tensor], object], told: str
-) -> None:
-    run = copy_run(grown, tmp_path / "run")
-    checkpoint = load(run.checkpoint)
-    tensors = {key: checkpoint.whole(key).clone() for key in checkpoint.names}
-    change(tensors[f"stages.rank.{name}"])
-    write_checkpoint(run.checkpoint, tensors, json.dumps(checkpoint.facts))
-    with pytest.raises(CheckpointError, match=rf"stages\.rank\.{told}.*train again"):
-        run.model(run.packed())
-    with pytest.raises(CheckpointError, match=told):
-        corank.export(run.folder, tmp_path / "bundle")
-    assert not (tmp_path / "bundle").exists()
 
 
 def test_labels_of_one_value_are_named(grown: Run, small_world: Path, tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ write it.
 Letters: N rows of the whole table · p depth, the rows of a bucket · b buckets of a part · d dimension.
 """
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from corank.core.errors import CheckpointError
@@ -178,18 +178,6 @@ class Checkpoint:
         """The type of a tensor's numbers."""
         return self.tables[name].dtype if name in self.tables else self.tensors[name].dtype
 
-    def without(self, names: Iterable[str]) -> Self:
-        """All tensors but some."""
-        left = set(self.names) - set(names)
-        tensors = {name: tensor for name, tensor in self.tensors.items() if name in left}
-        return type(self)(tensors, self.facts, {n: table for n, table in self.tables.items() if n in left})
-
-    def numbers(self, name: str) -> list[Tensor]:
-        """All numbers of a tensor that were loaded, in one part or several."""
-        return (
-            [part.values for part in self.tables[name].parts] if name in self.tables else [self.tensors[name]]
-        )
-
     def whole(self, name: str) -> Tensor:
         """A whole tensor; not copied unless it is in several parts."""
         return self.tables[name].whole() if name in self.tables else self.tensors[name]
@@ -211,41 +199,16 @@ class Checkpoint:
         return self.tensors[name].index_select(0, rows) if table is None else table.gather(rows)
 
 
-def check_names(held: Checkpoint, expected: Iterable[str], path: Path) -> None:
-    """Raise CheckpointError, which names the checkpoint's path, if a tensor is missing or unexpected."""
-    expected, names = set(expected), set(held.names)
-    if absent := expected - names:
-        raise CheckpointError(f"{path}: {min(absent)} is missing; train again")
-    if odd := names - expected:
-        raise CheckpointError(f"{path}: {min(odd)} is none of this model's; train again")
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise CheckpointError, which names a checkpoint's path, for an error of the block that the checkpoint explains.
 
-
-def check_tensor(
-    held: Checkpoint,
-    name: str,
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    path: Path,
-    least: float = -math.inf,
-) -> None:
-    """Raise CheckpointError, which names path and tensor, unless it has shape and type, and its numbers are finite.
-
-    Args:
-        held: the checkpoint, which has the tensor.
-        name: of the tensor.
-        shape: that it must have.
-        dtype: the type of its numbers.
-        path: of the checkpoint.
-        least: no number may be below it.
+    Its checksums fit: what the block cannot take is of another release, or was changed and sealed again.
     """
-    if held.shape(name) != shape:
-        raise CheckpointError(
-            f"{path}: {name}: expected the shape {shape}; found {held.shape(name)}; train again"
-        )
-    if held.dtype(name) != dtype:
-        raise CheckpointError(f"{path}: {name}: expected {dtype}; found {held.dtype(name)}; train again")
-    for numbers in held.numbers(name):
-        low, high = map(float, torch.aminmax(numbers)) if numbers.numel() else (0.0, 0.0)
-        if not (math.isfinite(low) and math.isfinite(high) and low >= least):
-            extreme = low if not math.isfinite(low) or low < least else high
-            raise CheckpointError(f"{path}: {name}: holds {extreme}; train again")
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise CheckpointError(f"{path}: damaged, or of another release ({reason}); train again") from error

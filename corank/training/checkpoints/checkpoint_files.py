@@ -13,10 +13,8 @@ holds every shard once more in memory.
 
 import json
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -33,7 +31,7 @@ from corank.core.settings import validate
 from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
 from corank.distributed.row_shards import ALL_BUCKETS, BUCKETS, RowShards
-from corank.training.checkpoints.checkpoint import Checkpoint, SplitTable, TablePart, map_tensors
+from corank.training.checkpoints.checkpoint import Checkpoint, SplitTable, TablePart, map_tensors, reading
 from corank.training.checkpoints.facts import require_matching
 from corank.training.checkpoints.manifest import CheckpointManifest, shard_file
 from corank.training.config.config import Config
@@ -50,46 +48,25 @@ def load(folder: Path, buckets: range = ALL_BUCKETS) -> Checkpoint:
         own = _buckets(rank, ranks)
         return rank == 0 or (own.start < buckets.stop and buckets.start < own.stop)
 
-    opened = open_folder(folder, CheckpointManifest, wanted=wanted)
-    manifest, tensors = opened.manifest, dict[str, Tensor]()
-    parts: dict[str, list[TablePart]] = {name: [] for name, t in manifest.tensors.items() if t.table}
-    for rank in range(manifest.ranks):
-        if not wanted(shard_file(rank, manifest.ranks)):
-            continue
-        for name, tensor in _read_shard(opened.folder, manifest, rank).items():
-            if name in parts and manifest.ranks > 1:
-                parts[name].append(TablePart(_buckets(rank, manifest.ranks), tensor.flatten(0, 1)))
-            else:
-                tensors[name] = tensor
-    tables = {
-        name: SplitTable(manifest.tensors[name].shape[0], tuple(shards))
-        for name, shards in parts.items()
-        if shards
-    }
+    with reading(folder):
+        opened = open_folder(folder, CheckpointManifest, wanted=wanted)
+        manifest, tensors, tables = opened.manifest, dict[str, Tensor](), dict[str, SplitTable]()
+        parts: dict[str, list[TablePart]] = {name: [] for name, t in manifest.tensors.items() if t.table}
+        for rank in range(manifest.ranks):
+            file_name = shard_file(rank, manifest.ranks)
+            if not wanted(file_name):
+                continue
+            with open_regular_file(opened.folder, file_name) as file:
+                mapped, _ = map_tensors(file)
+            for name, tensor in mapped.items():
+                if name in parts and manifest.ranks > 1:
+                    parts[name].append(TablePart(_buckets(rank, manifest.ranks), tensor.flatten(0, 1)))
+                else:
+                    tensors[name] = tensor
+        for name, shards in parts.items():
+            if shards:
+                tables[name] = SplitTable(manifest.tensors[name].shape[0], tuple(shards))
     return Checkpoint(tensors, manifest.facts, tables)
-
-
-def _read_shard(folder: Path, manifest: CheckpointManifest, rank: int) -> dict[str, Tensor]:
-    """Map the tensors of a rank's file, and check them against the manifest."""
-    path, buckets = folder / shard_file(rank, manifest.ranks), _buckets(rank, manifest.ranks)
-    try:
-        with open_regular_file(folder, path.name) as file:
-            tensors, _ = map_tensors(file)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); {manifest.remedy}") from None
-    expected = {
-        name: (getattr(torch, tensor.dtype), tensor.stored_shape(buckets))
-        for name, tensor in manifest.tensors.items()
-        if tensor.table or rank == 0
-    }
-    actual = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-    if odd := {name for name in expected | actual if expected.get(name) != actual.get(name)}:
-        one = min(odd)
-        raise CheckpointError(
-            f"{path}: {one}: expected {expected.get(one, 'none')}; found {actual.get(one, 'none')}; "
-            f"{manifest.remedy}"
-        )
-    return tensors
 
 
 def _buckets(rank: int, ranks: int) -> range:
@@ -277,17 +254,12 @@ def _unwritable(folder: Path, ranks: Ranks, error: Exception) -> CheckpointError
 
 
 def load_matching(
-    path: Path,
-    parts: Sequence[str],
-    config: Config,
-    packed: PackedDataset,
-    buckets: range = ALL_BUCKETS,
+    path: Path, config: Config, packed: PackedDataset, buckets: range = ALL_BUCKETS
 ) -> Checkpoint:
-    """Load a checkpoint of this config and packing that holds some facts.
+    """Load a checkpoint of this config and packing, of tables at least the rows of some buckets.
 
-    Of tables it has at least the rows of some buckets. Raises CheckpointError, which names the keys that differ, if
-    it is of another config or packing.
+    Raises CheckpointError, which names the keys that differ, if it is of another config or packing.
     """
     checkpoint = load(path, buckets)
-    require_matching(checkpoint.facts, parts, config, packed, path)
+    require_matching(checkpoint.facts, config, packed, path)
     return checkpoint

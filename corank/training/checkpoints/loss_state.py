@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,8 +17,6 @@ from corank.training.checkpoints.checkpoint import (
     SplitTable,
     TablePart,
     TableRows,
-    check_names,
-    check_tensor,
 )
 
 PREFIX = "loss."
@@ -81,20 +78,13 @@ class LossState:
         whole = {name: tensor for name, tensor in self._tensors.items() if name not in tables}
         return replace(checkpoint, tensors=checkpoint.tensors | whole, tables=checkpoint.tables | tables)
 
-    def check(self, held: Checkpoint, path: Path) -> None:
-        """Raise CheckpointError, which names path and tensor, unless a checkpoint has sound tensors of these names."""
-        names = names_in(held)
-        check_names(held.without(set(held.names) - names), self._tensors, path)
-        for name, tensor in self._tensors.items():
-            check_tensor(held, name, self._shape(name), tensor.dtype, path)
-
     def restore(self, held: Checkpoint) -> None:
-        """Take the tensors over from a checkpoint, which was checked."""
+        """Take the tensors over from a checkpoint."""
         self._take(held, self._tensors)
 
     def carry(self, held: Checkpoint) -> None:
         """Take over what an earlier run's losses of the same names kept in the same shapes; others begin."""
-        names = names_in(held) & self._tensors.keys()
+        names = self._tensors.keys() & set(held.names)
         like = {name for name in names if held.shape(name) == self._shape(name)}
         self._take(held, {n: self._tensors[n] for n in like if held.dtype(n) == self._tensors[n].dtype})
 
@@ -107,8 +97,3 @@ class LossState:
         for name, target in targets.items():
             rows = self._rows.get(name)
             target.copy_(held.whole(name) if rows is None else held.take(name, rows))
-
-
-def names_in(held: Checkpoint) -> set[str]:
-    """The names of a checkpoint's tensors that losses kept."""
-    return {name for name in held.names if name.startswith(PREFIX)}
