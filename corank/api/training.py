@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from corank.analysis.experiments import tree_baseline
     from corank.data.packed.dataset import PackedDataset
     from corank.distributed.ranks import Ranks
-    from corank.training import device, packed_data, rank_agreement, run_publisher
+    from corank.training import device, packed_data, rank_agreement, run_publisher, warm_start_plan
     from corank.training import run as runs
     from corank.training import warm_start_preparation as warm_starts
     from corank.training.checks import data_check, log_profile
@@ -60,6 +60,7 @@ else:
     device = lazy("corank.training.device")
     rank_agreement = lazy("corank.training.rank_agreement")
     tree_baseline = lazy("corank.analysis.experiments.tree_baseline")
+    warm_start_plan = lazy("corank.training.warm_start_plan")
     warm_starts = lazy("corank.training.warm_start_preparation")
 
 
@@ -288,7 +289,7 @@ class _Training:
             rank_agreement.require_agreement(ranks, run.config, packed)
             plan = None
             if begin is not None and not goes_on:
-                plan = warm_starts.plan_warm_start(parse_location(begin), run.config, packed)
+                plan = warm_start_plan.plan_warm_start(parse_location(begin), run.config, packed)
             finished = goes_on and run.finished
             facts = train_run(run, packed, callbacks, goes_on, ranks, plan=plan)
         opened = runs.Run.open(location)
@@ -355,7 +356,9 @@ class _Training:
         checked.require()
         origin = None
         if source is not None:
-            origin = warm_starts.describe_origin(warm_starts.plan_warm_start(source, run.config, packed), run)
+            origin = warm_starts.describe_origin(
+                warm_start_plan.plan_warm_start(source, run.config, packed), run
+            )
         runs.Run.create(run.folder, run.config, run.base, run.publish, origin, packed.manifest.fingerprint)
         ranks.log.remember(CREATED)
         checked.report(report)

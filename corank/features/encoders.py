@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import polars as pl
@@ -36,29 +36,13 @@ def assemble_rows(features: RowFeatures, columns: Mapping[str, Encoded], count: 
     """Put encoded features, by name, together as `count` rows of a placement."""
     ids = np.empty((count, len(features.ids)), dtype=np.int32)
     for n, name in enumerate(features.ids):
-        ids[:, n] = _column(columns, name)
+        ids[:, n] = cast(Ints, columns[name])
     numbers = np.empty((count, features.width), dtype=np.float32)
     for name, at in features.numbers_at.items():
-        numbers[:, at] = _column(columns, name).reshape(count, at.stop - at.start)
-    lists = tuple(_list(columns[name], name) for name in features.lists)
-    vectors = tuple(_vectors(columns[name], name) for name in features.vectors)
+        numbers[:, at] = cast(Column, columns[name]).reshape(count, at.stop - at.start)
+    lists = tuple(cast(Ragged, columns[name]) for name in features.lists)
+    vectors = tuple(cast(Vectors, columns[name]) for name in features.vectors)
     return Rows(ids, flush_subnormals(numbers), lists, vectors)
-
-
-def _column(columns: Mapping[str, Encoded], name: str) -> Column:
-    column = columns[name]
-    assert not isinstance(column, Ragged | Vectors), name
-    return column
-
-
-def _list(column: Encoded, name: str) -> Ragged:
-    assert isinstance(column, Ragged), name
-    return column
-
-
-def _vectors(column: Encoded, name: str) -> Vectors:
-    assert isinstance(column, Vectors), name
-    return column
 
 
 def split_rows(features: RowFeatures, rows: Rows) -> dict[str, Encoded]:

@@ -63,24 +63,15 @@ class Operands:
 
     def take(self, index: NDArray[np.integer]) -> Self:
         """Select rows by index."""
-        return type(self)(
-            len(index),
-            {name: keys.take(index) for name, keys in self.keys.items()},
-            {name: lists.take(index) for name, lists in self.lists.items()},
-            {name: values.take(index) for name, values in self.numbers.items()},
-            {name: vectors.take(index) for name, vectors in self.vectors.items()},
-            {name: ages.take(index) for name, ages in self.ages.items()},
-        )
+        parts = (self.keys, self.lists, self.numbers, self.vectors, self.ages)
+        taken: list[Any] = [{name: values.take(index) for name, values in part.items()} for part in parts]
+        return type(self)(len(index), *taken)
 
     def among(self, names: Collection[str]) -> Self:
         """The operands of some features alone."""
-        return type(self)(
-            self.count,
-            {name: keys for name, keys in self.keys.items() if name in names},
-            {name: lists for name, lists in self.lists.items() if name in names},
-            {name: values for name, values in self.numbers.items() if name in names},
-            {name: vectors for name, vectors in self.vectors.items() if name in names},
-        )
+        parts = (self.keys, self.lists, self.numbers, self.vectors)
+        some: list[Any] = [{n: values for n, values in part.items() if n in names} for part in parts]
+        return type(self)(self.count, *some)
 
     def compact(self) -> Self:
         """Copy the lists so that they hold no value that no row refers to."""
@@ -89,9 +80,8 @@ class Operands:
 
     def merge(self, other: Self) -> Self:
         """Add other operands of the same rows."""
-        return type(self)(
-            self.count, self.keys | other.keys, self.lists | other.lists, self.numbers | other.numbers
-        )
+        parts = self.keys | other.keys, self.lists | other.lists, self.numbers | other.numbers
+        return type(self)(self.count, *parts)
 
     def concat(self, *others: Self) -> Self:
         """The operands of these rows, then of others."""
@@ -99,10 +89,7 @@ class Operands:
         return type(self)(
             sum(part.count for part in parts),
             {name: np.concatenate([part.keys[name] for part in parts]) for name in self.keys},
-            {
-                name: lists.concat(*(part.lists[name] for part in others))
-                for name, lists in self.lists.items()
-            },
+            {n: lists.concat(*(part.lists[n] for part in others)) for n, lists in self.lists.items()},
             {name: np.concatenate([part.numbers[name] for part in parts]) for name in self.numbers},
         )
 

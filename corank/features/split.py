@@ -60,9 +60,9 @@ class SplitRule(Settings):
     """A way to split the requests of a log. All rows of a request are in one split, or in none."""
 
     @property
-    @abstractmethod
     def names(self) -> Sequence[str]:
-        """The splits that there are; `train` is always one."""
+        """The splits that there are: `train`, and those that are given."""
+        return tuple(n for n in SPLITS if n == SPLITS[0] or getattr(self, n, None) is not None)
 
     @abstractmethod
     def select(self, rows: SplitColumns, instant: Instant) -> Mapping[str, pl.Expr]:
@@ -119,11 +119,6 @@ class TimeSplit(BoundedSplit):
     test: Moment | None = None
     """There is no test split unless given: then all from `valid` on validate."""
 
-    @property
-    def names(self) -> Sequence[str]:
-        """Those that are given, and `train`."""
-        return SPLITS if self.test is not None else SPLITS[:2]
-
     def check(self, instant: Instant) -> None:
         """Raise ValueError unless `valid` begins before `test`."""
         if self.test is not None and instant(self.valid) >= instant(self.test):
@@ -174,11 +169,6 @@ class RangeSplit(BoundedSplit):
     """Of validation; after `train`."""
     test: Range | None = None
     """Of the test; after `valid`."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Those that are given."""
-        return tuple(name for name in SPLITS if getattr(self, name) is not None)
 
     def bounds(self, instant: Instant) -> Mapping[str, tuple[int, int]]:
         """The ranges."""
@@ -247,11 +237,6 @@ class ShareSplit(SplitRule):
                 "valid and test are shares of the requests; together they must leave some to train"
             )
         return self
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Those that have a share."""
-        return SPLITS if self.test is not None else SPLITS[:2]
 
     def select(self, rows: SplitColumns, instant: Instant) -> Mapping[str, pl.Expr]:
         """Raise ConfigError: the log must provide the moments first."""
@@ -333,11 +318,6 @@ class ColumnSplit(SplitRule):
         return self
 
     @property
-    def names(self) -> Sequence[str]:
-        """Those that name values."""
-        return tuple(name for name in SPLITS if getattr(self, name) is not None)
-
-    @property
     def source(self) -> str | None:
         """The column."""
         return self.column
@@ -389,11 +369,6 @@ class UserSplit(SplitRule):
         if self.valid + (self.test or 0) >= 1:
             raise ValueError("valid and test are shares of the users; together they must leave some to train")
         return self
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Those that have a share."""
-        return SPLITS if self.test is not None else SPLITS[:2]
 
     def select(self, rows: SplitColumns, instant: Instant) -> Mapping[str, pl.Expr]:
         """Draw by a hash of the user."""

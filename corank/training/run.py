@@ -232,27 +232,25 @@ class Run:
 
     def shipped(self) -> tuple["Checkpoint", Calibrators]:
         """Load trained weights and calibrators, whatever the packed data. Raises CheckpointError if there are none."""
-        if not self.finished:
-            raise CheckpointError(
-                f"{self.folder}: training has not finished; go on with `corank train --resume`"
-            )
+        self._require_finished()
         checkpoint = checkpoint_files.load(self.checkpoint)
         return checkpoint, _calibrators(checkpoint.facts, self.config, self.checkpoint)
 
     def model(self, packed: PackedDataset) -> tuple["JointModel", Calibrators]:
         """Load the trained model and its calibrators. Raises CheckpointError if training has not finished."""
-        checkpoint = self.trained(packed)
-        model = model_building.build_model(self.config, packed)
-        training_state.restore_model(checkpoint, model, self.checkpoint)
-        return model, _calibrators(checkpoint.facts, self.config, self.checkpoint)
+        return self._load(packed, lambda: model_building.build_model(self.config, packed))[:2]
 
     def networks(self, packed: PackedDataset) -> tuple["JointModel", Calibrators, "Checkpoint"]:
         """Load the trained model without rows of its tables, its calibrators, and the checkpoint, which has them.
 
         Raises CheckpointError if training has not finished.
         """
-        checkpoint = self.trained(packed)
-        model = model_building.build_networks(self.config, packed.encoders)
+        return self._load(packed, lambda: model_building.build_networks(self.config, packed.encoders))
+
+    def _load(
+        self, packed: PackedDataset, build: Callable[[], "JointModel"]
+    ) -> tuple["JointModel", Calibrators, "Checkpoint"]:
+        checkpoint, model = self.trained(packed), build()
         training_state.restore_model(checkpoint, model, self.checkpoint)
         return model, _calibrators(checkpoint.facts, self.config, self.checkpoint), checkpoint
 

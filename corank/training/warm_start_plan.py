@@ -19,6 +19,7 @@ from torch import Tensor
 from corank.core.errors import CheckpointError
 from corank.core.objects import Location
 from corank.core.types import Longs
+from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.packs import open_encoders
 from corank.features.encoders import Encoders
 from corank.features.encoding import PLACEMENTS
@@ -179,33 +180,6 @@ def list_layers(model: JointModel) -> dict[str, Layer]:
     return layers
 
 
-@dataclass(frozen=True)
-class ModelMap:
-    """The layers of a new model, by those of an earlier one."""
-
-    carried: dict[str, LayerMap]
-    fresh: dict[str, str]
-    """Weight → why it starts fresh, if it was there before."""
-    gone: tuple[str, ...]
-
-    @classmethod
-    def of(cls, earlier: JointModel, new: JointModel) -> "ModelMap":
-        """Find the layers of a new model in an earlier one."""
-        before, now = list_layers(earlier), list_layers(new)
-        silent = _silent(earlier, new)
-        carried, fresh = {}, {}
-        for name, layer in now.items():
-            if name not in before:
-                fresh[name] = ""
-            elif layer.network in silent:
-                fresh[name] = "its network does not name the inputs of its layers, and they changed"
-            elif (index := _match(before[name], layer)) is None:
-                fresh[name] = f"{_shape(before[name])} before, {_shape(layer)} now"
-            else:
-                carried[name] = LayerMap(before[name], layer, index)
-        return cls(carried, fresh, tuple(name for name in before if name not in now))
-
-
 def _shape(layer: Layer) -> str:
     return " x ".join(map(str, layer.shape)) or "a number"
 
@@ -256,20 +230,35 @@ class WeightMap:
     """Where the weights of a new model come from."""
 
     rows: PackingMap
-    layers: ModelMap
+    carried: dict[str, LayerMap]
+    """The layers that an earlier model has, too, by name."""
+    fresh: dict[str, str]
+    """Weight → why it starts fresh, if it was there before."""
+    gone: tuple[str, ...]
     sets: dict[str, str | None]
     """Each set of tables → the earlier set that it begins as; None if it starts fresh."""
 
     @classmethod
     def find(cls, earlier: JointModel, new: JointModel, rows: PackingMap) -> "WeightMap":
         """Find the weights of a new model in an earlier one; both may be without rows of tables."""
-        before = earlier.table_sets
+        before, now = list_layers(earlier), list_layers(new)
+        silent, shared = _silent(earlier, new), SHARED in earlier.table_sets
+        carried, fresh = {}, {}
+        for name, layer in now.items():
+            if name not in before:
+                fresh[name] = ""
+            elif layer.network in silent:
+                fresh[name] = "its network does not name the inputs of its layers, and they changed"
+            elif (index := _match(before[name], layer)) is None:
+                fresh[name] = f"{_shape(before[name])} before, {_shape(layer)} now"
+            else:
+                carried[name] = LayerMap(before[name], layer, index)
         sets = {
             # a stage that gets tables of its own begins with those that it shared
-            name: name if name in before else SHARED if SHARED in before else None
+            name: name if name in earlier.table_sets else SHARED if shared else None
             for name in new.table_sets
         }
-        return WeightMap(rows, ModelMap.of(earlier, new), sets)
+        return WeightMap(rows, carried, fresh, tuple(name for name in before if name not in now), sets)
 
     def earlier_table(self, table: str) -> str | None:
         """The earlier table that a table such as `shared.weights.16` begins as; None if there is none."""
@@ -286,13 +275,6 @@ class WarmStartPlan(WeightMap):
     config: Config
     """Of the new model."""
 
-    @classmethod
-    def of(cls, source: CarrySource, config: Config, encoders: Encoders) -> Self:
-        """Find what goes over into the model of a config over packed data of some encoders."""
-        rows = PackingMap(source.encoders, encoders)
-        weights = WeightMap.find(source.networks, build_networks(config, encoders), rows)
-        return cls(weights.rows, weights.layers, weights.sets, source, config)
-
     @property
     def same_table_optimiser(self) -> bool:
         """Whether the states of the tables' optimiser mean the same."""
@@ -303,3 +285,14 @@ class WarmStartPlan(WeightMap):
     def carries_average(self) -> bool:
         """Whether the running average continues; otherwise it begins at the weights that are taken over."""
         return self.source.averages and self.config.train.average is not None
+
+
+def plan_warm_start(location: Location, config: Config, packed: PackedDataset) -> WarmStartPlan:
+    """Find what the model of a config takes over from a run.
+
+    Raises CheckpointError if the run has not finished or is damaged, DataError if its encoders are gone.
+    """
+    source, encoders = CarrySource.open(location), packed.encoders
+    rows = PackingMap(source.encoders, encoders)
+    weights = WeightMap.find(source.networks, build_networks(config, encoders), rows)
+    return WarmStartPlan(**vars(weights), source=source, config=config)

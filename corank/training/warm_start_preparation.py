@@ -6,13 +6,12 @@ from pathlib import Path
 
 from corank.core.errors import CheckpointError, ConfigError
 from corank.core.objects import Location
-from corank.data.packed.dataset import PackedDataset
 from corank.features.encoding import FIRST_KNOWN
 from corank.features.row_map import FeatureRows
 from corank.training.config.config import Config
 from corank.training.run import Run
 from corank.training.run_file import CarriedPart, Origin, State
-from corank.training.warm_start_plan import CarrySource, LayerMap, WarmStartPlan
+from corank.training.warm_start_plan import LayerMap, WarmStartPlan
 
 
 def describe_plan(plan: WarmStartPlan) -> list[CarriedPart]:
@@ -63,11 +62,10 @@ def _describe_scales(plan: WarmStartPlan) -> Iterator[CarriedPart]:
 
 
 def _describe_layers(plan: WarmStartPlan) -> Iterator[CarriedPart]:
-    layers = plan.layers
-    for group in dict.fromkeys(map(_group, [*layers.carried, *layers.fresh, *layers.gone])):
-        carried = {name: layer for name, layer in layers.carried.items() if _group(name) == group}
-        fresh = {name: reason for name, reason in layers.fresh.items() if _group(name) == group}
-        gone = [name for name in layers.gone if _group(name) == group]
+    for group in dict.fromkeys(map(_group, [*plan.carried, *plan.fresh, *plan.gone])):
+        carried = {name: layer for name, layer in plan.carried.items() if _group(name) == group}
+        fresh = {name: reason for name, reason in plan.fresh.items() if _group(name) == group}
+        gone = [name for name in plan.gone if _group(name) == group]
         title = group.partition(".")[2] if group.startswith(("stages.", "teachers.")) else group
         if not carried:
             state: State = "fresh" if fresh else "gone"
@@ -121,14 +119,6 @@ def _describe_rest(plan: WarmStartPlan) -> Iterator[CarriedPart]:
         note = f"of epoch {plan.source.progress.best_epoch}, which early stopping kept"
         yield _part("weights", "", "carried", note)
     yield _part("calibrators", "", "fresh", "fitted after training")
-
-
-def plan_warm_start(source: Location, config: Config, packed: PackedDataset) -> WarmStartPlan:
-    """Find what the model of a config takes over from a run.
-
-    Raises CheckpointError if the run has not finished or is damaged, DataError if its encoders are gone.
-    """
-    return WarmStartPlan.of(CarrySource.open(source), config, packed.encoders)
 
 
 def describe_origin(plan: WarmStartPlan, run: Run) -> Origin:

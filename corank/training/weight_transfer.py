@@ -81,7 +81,7 @@ def carry_optimisers(plan: WarmStartPlan, model: JointModel, new: Optimisers) ->
     held, train, before = plan.source.latest, plan.source.run.config.train, plan.source.networks
     places = _places(before, optimisers(before, train.table, train.stages))
     earlier = {key: f"{PREFIX}{place}." for place, key in places}
-    carried = {layer.new.key: layer for layer in plan.layers.carried.values()}
+    carried = {layer.new.key: layer for layer in plan.carried.values()}
     tables, keys = table_rows(model), dict(_places(model, new))
     for name, optimiser in new.items():
         plain = optimiser.state_dict()
@@ -141,31 +141,35 @@ def warm_start(plan: WarmStartPlan, trainer: Trainer) -> None:
                 _carry_average(plan, trainer.model, trainer.average)
 
 
-def carry_weights(plan: WeightMap, model: JointModel, held: Checkpoint, prefix: str) -> None:
-    """Take the weights of a checkpoint over into a model; `prefix` is before their names there."""
-    _fill(plan, model, model.state_dict(), held, prefix)
+def carry_weights(
+    plan: WeightMap,
+    model: JointModel,
+    held: Checkpoint,
+    prefix: str,
+    targets: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Take the weights of a checkpoint over into a model, or tensors named as its; `prefix` is before names there."""
+    targets = model.state_dict() if targets is None else targets
+    for layer in plan.carried.values():
+        layer.fill(targets[layer.new.key], held.whole(f"{prefix}{layer.earlier.key}"))
+    _fill_tables(plan, model, held, "tables.", f"{prefix}tables.", targets)
 
 
 def _carry_average(plan: WarmStartPlan, model: JointModel, average: Average) -> None:
-    state, checkpoint = average.state(), plan.source.latest
+    state, latest = average.state(), plan.source.latest
     weights = {name.removeprefix(OF_MODEL): t for name, t in state.items() if name.startswith(OF_MODEL)}
-    _fill(plan, model, weights, checkpoint, f"average.{OF_MODEL}")
-    for table, rows in table_rows(model).items():
-        if (earlier := plan.earlier_table(table)) is not None:
-            row_map = plan.rows.table(dimension_of(table))
-            fill_rows(state[f"seen.{table}"], rows, row_map, checkpoint, f"average.seen.{earlier}")
+    carry_weights(plan, model, latest, f"average.{OF_MODEL}", weights)
+    _fill_tables(plan, model, latest, "seen.", "average.seen.", state)
 
 
-def _fill(
-    plan: WeightMap, model: JointModel, targets: Mapping[str, Tensor], checkpoint: Checkpoint, prefix: str
+def _fill_tables(
+    plan: WeightMap, model: JointModel, held: Checkpoint, new: str, old: str, targets: Mapping[str, Tensor]
 ) -> None:
-    """Copy weights, by their names in a model's state."""
-    for layer in plan.layers.carried.values():
-        layer.fill(targets[layer.new.key], checkpoint.whole(f"{prefix}{layer.earlier.key}"))
+    """Copy what there is of the rows of tables; `new` and `old` are before their names in both."""
     for table, rows in table_rows(model).items():
         if (earlier := plan.earlier_table(table)) is not None:
             row_map = plan.rows.table(dimension_of(table))
-            fill_rows(targets[f"tables.{table}"], rows, row_map, checkpoint, f"{prefix}tables.{earlier}")
+            fill_rows(targets[f"{new}{table}"], rows, row_map, held, f"{old}{earlier}")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from corank.training.export import export_bundle
 from corank.training.run import CHECKPOINTS, Run
 from corank.training.train import train_run
 from corank.training.trainer import Trainer
-from corank.training.warm_start_preparation import plan_warm_start
+from corank.training.warm_start_plan import plan_warm_start
 from corank.training.weight_transfer import JudgedRun, warm_start
 from tests.support.hostile_bundles import NAMES, mutate_bytes, mutate_part
 from tests.support.hostile_cases import VALUES, HostileFolder

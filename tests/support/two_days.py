@@ -10,7 +10,7 @@ from corank.data.packed.manifest import PackManifest
 from corank.distributed.ranks import Ranks
 from corank.training.run import Run
 from corank.training.trainer import Trainer
-from corank.training.warm_start_preparation import plan_warm_start
+from corank.training.warm_start_plan import plan_warm_start
 from corank.training.weight_transfer import warm_start
 from tests.support.shared import shared, small_world
 

@@ -26,7 +26,7 @@ from corank.data.packed.history import request_operands
 from corank.data.packed.manifest import PackManifest, ShardCount
 from corank.data.packed.shard import scalar_features
 from corank.data.packed.split_counts import COUNTS, FILE, ORDINALS, mark_requests
-from corank.data.packing.first_pass import PackedTables, fit_terms
+from corank.data.packing.first_pass import PackedTables
 from corank.data.packing.fit_encoders import MeasuredColumn, fit_features
 from corank.data.packing.shards import logged_operands
 from corank.data.packing.sources import PackSources
@@ -97,10 +97,10 @@ def _fit(workspace: PackWorkspace, inputs: PackSources, tables: PackedTables, gr
         placement = schema.placement(name)
         time = None if placement == "item" else pl.col(TIME)
         columns[name] = feature, MeasuredColumn(values[placement], pl.col(name), training, time)
-    terms = fit_terms(inputs.start, schema, inputs.until)
-    fitted = fit_features(columns, spill / "fit derived", workspace.engine, terms)
-    write_counts_of_values(workspace.packed, schema, fitted.tallies)
-    Encoders(schema, tables.encoders.fitted | fitted.encoders).save(workspace.packed / "encoders")
+    folder, start, until = spill / "fit derived", inputs.start, inputs.until
+    fitted, tallies = fit_features(columns, folder, workspace.engine, start, schema, until)
+    write_counts_of_values(workspace.packed, schema, tallies)
+    Encoders(schema, tables.encoders.fitted | fitted).save(workspace.packed / "encoders")
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from corank.core.errors import name_rows
 from corank.data.event_tables import EventColumns
 from corank.data.log_rows import log_splits
 from corank.data.packed.shard import row_features
-from corank.data.packing.earlier_pack import PackStart
-from corank.data.packing.fit_encoders import FittedFeatures, FitTerms, MeasuredColumn, fit_features
+from corank.data.packing.fit_encoders import Fitted, MeasuredColumn, fit_features
 from corank.data.packing.sources import PackSources
 from corank.data.packing.state import write_counts_of_values, write_ids
 from corank.data.packing.workspace import PackWorkspace
@@ -78,9 +77,9 @@ def write_first_pass(inputs: PackSources, workspace: PackWorkspace) -> int:
         workspace.report(
             f"users: {absent:,} of {len(users.ids):,} users of the log have no row; their features are missing"
         )
-    fitted = _fit_encoders(inputs, spill / "fit", workspace.engine)
-    encoders = Encoders(schema, fitted.encoders)
-    write_counts_of_values(folder, schema, fitted.tallies)
+    fitted, tallies = _fit_encoders(inputs, spill / "fit", workspace.engine)
+    encoders = Encoders(schema, fitted)
+    write_counts_of_values(folder, schema, tallies)
     for name, size in encoders.sizes.items():
         workspace.report(f"{name}: {size:,} embedding rows")
     _write_items(inputs, folder / "items", encoders, items)
@@ -90,16 +89,7 @@ def write_first_pass(inputs: PackSources, workspace: PackWorkspace) -> int:
     return absent
 
 
-def fit_terms(start: PackStart, schema: Schema, until: int) -> FitTerms:
-    """Collect the terms of fitting: the state of an earlier packing for features that are the same."""
-    if start.earlier is None:
-        return FitTerms(until)
-    tallies = {name: start.earlier.tally(name) for name in schema.features if name in start.carried}
-    known = {name: tally for name, tally in tallies.items() if tally is not None}
-    return FitTerms(until, start.earlier.frozen(schema), known)
-
-
-def _fit_encoders(inputs: PackSources, spill: Path, engine: Engine) -> FittedFeatures:
+def _fit_encoders(inputs: PackSources, spill: Path, engine: Engine) -> Fitted:
     """Fit the encoder of every feature of a column. Rows are counted before duplicates are dropped.
 
     Raises DataError for values that a feature's kind cannot encode; it names the feature.
@@ -124,7 +114,7 @@ def _fit_encoders(inputs: PackSources, spill: Path, engine: Engine) -> FittedFea
         table = (None if own_id else tables.get(source)) or log
         of_log = (training, log.moment(data.time)) if table is log else ()
         columns[name] = feature, MeasuredColumn(table, pl.col(column), *of_log)
-    return fit_features(columns, spill, engine, fit_terms(start, schema, inputs.until))
+    return fit_features(columns, spill, engine, start, schema, inputs.until)
 
 
 def _write_items(inputs: PackSources, folder: Path, encoders: Encoders, items: VersionedRows) -> None:

@@ -5,7 +5,7 @@ time: no task holds all values.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -14,15 +14,16 @@ import polars as pl
 
 from corank.core.arrays import read_frame, write_frame
 from corank.core.types import Hashes
+from corank.data.packing.earlier_pack import PackStart
 from corank.data.packing.workspace import write_beside
 from corank.data.tables import RowRange, Table, cut_table
 from corank.engine.base import Engine
 from corank.features.encoding import Encoder, hash_values
 from corank.features.feature_kind import FeatureKind
 from corank.features.log_schema import ROW
+from corank.features.schema import Schema
 from corank.features.training_values import (
     ColumnMeasure,
-    EarlierTally,
     Measurement,
     NotMeasured,
     TrainingValues,
@@ -185,44 +186,37 @@ def _merge(
     return pl.concat(read_frame(path) for path in merged)
 
 
-@dataclass(frozen=True)
-class FitTerms:
-    """The inputs of fitting features, except their training values."""
-
-    until: int
-    """When training ends, ms UTC."""
-    frozen: Mapping[str, Encoder] = field(default_factory=dict)
-    """Encoders that are reused unchanged, by feature."""
-    earlier: Mapping[str, EarlierTally] = field(default_factory=dict)
-    """What an earlier packing counted of the values of features whose vocabularies continue."""
-
-
-@dataclass(frozen=True)
-class FittedFeatures:
-    """Features, fitted."""
-
-    encoders: dict[str, Encoder]
-    """Those of features that learn one, in the order of the features."""
-    tallies: dict[str, pl.DataFrame]
-    """By feature with a vocabulary, the counts of its values, for later packings."""
+Fitted = tuple[dict[str, Encoder], dict[str, pl.DataFrame]]
+"""The encoders of features that learn one, in the order of the features; and by feature with a vocabulary the counts of
+its values, for later packings."""
 
 
 def fit_features(
-    features: Mapping[str, tuple[FeatureKind, MeasuredColumn]], spill: Path, engine: Engine, terms: FitTerms
-) -> FittedFeatures:
+    features: Mapping[str, tuple[FeatureKind, MeasuredColumn]],
+    spill: Path,
+    engine: Engine,
+    start: PackStart,
+    schema: Schema,
+    until: int,
+) -> Fitted:
     """Fit features to what is measured of their columns, in as few passes over the tables as they need.
 
     Args:
         features: by name, with the column of its training values.
         spill: a folder for files, which is made.
         engine: runs the tasks.
-        terms: what else is known.
+        start: has the state of an earlier packing, for features that are the same.
+        schema: all features.
+        until: when training ends, ms UTC.
 
     Raises:
         DataError: for values that a feature's kind cannot encode; it names the feature.
     """
     measured: dict[str, dict[Measurement, pl.DataFrame]] = {name: {} for name in features}
-    fitted: dict[str, Encoder | None] = {n: terms.frozen[n] for n in features if n in terms.frozen}
+    earlier = start.earlier
+    known = {} if earlier is None else {n: earlier.tally(n) for n in features if n in start.carried}
+    frozen = {} if earlier is None else earlier.frozen(schema)
+    fitted: dict[str, Encoder | None] = {n: frozen[n] for n in features if n in frozen}
     tallies: dict[str, pl.DataFrame] = {}
     spill.mkdir(exist_ok=True)
     for turn in count():
@@ -231,8 +225,8 @@ def fit_features(
         missing: dict[str, Measurement] = {}
         for name, (feature, column) in features.items():
             if name not in fitted:
-                known, adds = terms.earlier.get(name), column.time is not None
-                values = TrainingValues(name, measured[name], None, terms.until, adds, known, tallies)
+                adds = column.time is not None
+                values = TrainingValues(name, measured[name], None, until, adds, known.get(name), tallies)
                 try:
                     fitted[name] = feature.fit(values)
                 except NotMeasured as needed:
@@ -242,4 +236,4 @@ def fit_features(
         for (name, measurement), result in zip(missing.items(), results, strict=True):
             measured[name][measurement] = result
     encoders = {name: encoder for name in features if (encoder := fitted[name]) is not None}
-    return FittedFeatures(encoders, tallies)
+    return encoders, tallies
