@@ -2,7 +2,7 @@
 
 A number is a hash of the seed, the epoch, the request and how many were drawn for it before. So what a request draws
 does not depend on the batch that it is in, on the rank that reads it or on where an epoch was resumed. The generator
-is SplitMix64, started anew for each request and purpose.
+is SplitMix64, started again for each request and purpose.
 
 A split's requests, numbered in the order of its shards, are cut into STREAMS ranges of equal size. Every batch takes
 equally many requests of each stream, and a rank reads a contiguous range of streams. So batches do not depend on the

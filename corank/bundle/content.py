@@ -93,8 +93,8 @@ class ItemGraphs:
         parts = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
         for name, matrix in parts.items():
             if not np.isfinite(matrix).all():
-                odd = (~np.isfinite(matrix)).any(1).sum()
-                raise BundleError(f"{name}: that of {odd} items is not finite")
+                infinite = (~np.isfinite(matrix)).any(1).sum()
+                raise BundleError(f"{name}: that of {infinite} items is not finite")
         return parts
 
 

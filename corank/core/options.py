@@ -1,4 +1,4 @@
-"""How the command line names and reads a parameter of a public function, declared beside the parameter.
+"""How the command line names and reads a parameter of a public function, declared next to the parameter.
 
 The functions of `corank` are its commands: what has no default is an argument, the rest are options by their names, and
 help comes from the docstring. An annotation says what differs from that.

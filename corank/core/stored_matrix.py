@@ -82,11 +82,11 @@ class StoredMatrix:
                     values[rows] = matrix[rows]
                 else:
                     values[rows], scale[rows] = _to_whole(matrix[rows])
-        odd = ~np.isfinite(values).all(axis=1) if scale is None else ~(scale <= LARGEST_SCALE)
-        if odd.any():
+        unfit = ~np.isfinite(values).all(axis=1) if scale is None else ~(scale <= LARGEST_SCALE)
+        if unfit.any():
             most = float(np.finfo(np.float16).max) if scale is None else MOST * LARGEST_SCALE
             raise DataError(
-                f"{what}: {int(odd.sum()):,} of {len(matrix):,} items have a number that {precision} cannot hold; it "
+                f"{what}: {int(unfit.sum()):,} of {len(matrix):,} items have a number that {precision} cannot hold; it "
                 f"reaches {most:g}, and the largest is {np.abs(matrix).max(initial=0):g}; store it in fp32"
             )
         return cls(values, scale)

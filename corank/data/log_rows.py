@@ -4,7 +4,8 @@ A log of impressions, each a row with lists of candidates, read as a row a candi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -199,34 +200,29 @@ LONGEST = 2**20
 _PLACE = "@place"
 
 
-@dataclass(frozen=True)
-class ExplodeLists:
-    """Makes a row of every candidate, in order. An impression without candidates, or without a list, gives none."""
+def _explode_lists(settings: ListLog, item: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Make a row of every candidate of the rows of files, in order. Rows that are numbered in ROW are renumbered.
 
-    settings: ListLog
-    item: str
-    """The name of the column of candidates afterwards."""
-
-    def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        """Explode the rows of files. Those that are numbered in ROW are renumbered."""
-        settings, names = self.settings, [self.settings.list, *self.settings.along]
-        types = frame.collect_schema()
-        numbered = ROW in types
-        # fixed-size arrays become lists, too
-        lists = [pl.col(name).cast(pl.List(types[name].inner)) for name in names]  # type: ignore[attr-defined]
-        frame = frame.with_columns(lists).filter(pl.col(settings.list).list.len() > 0)
-        places = [*([_PLACE] if numbered else []), *([settings.index] if settings.index else [])]
-        frame = frame.with_columns(pl.int_ranges(pl.col(settings.list).list.len()).alias(p) for p in places)
-        frame = frame.explode([*names, *places])
-        among = pl.List(types[settings.list].inner)  # type: ignore[attr-defined]
-        within = {
-            name: pl.col(settings.list).is_in(pl.col(column).cast(among)).fill_null(False).cast(pl.Int8)
-            for name, column in settings.members.items()
-        }
-        frame = frame.with_columns(**within).rename({settings.list: self.item})
-        if numbered:
-            frame = frame.with_columns(pl.col(ROW).cast(pl.Int64) * LONGEST + pl.col(_PLACE)).drop(_PLACE)
-        return frame
+    An impression without candidates, or without a list, gives none. `item` is the column of candidates afterwards.
+    """
+    names = [settings.list, *settings.along]
+    types = frame.collect_schema()
+    numbered = ROW in types
+    # fixed-size arrays become lists, too
+    lists = [pl.col(name).cast(pl.List(types[name].inner)) for name in names]  # type: ignore[attr-defined]
+    frame = frame.with_columns(lists).filter(pl.col(settings.list).list.len() > 0)
+    places = [*([_PLACE] if numbered else []), *([settings.index] if settings.index else [])]
+    frame = frame.with_columns(pl.int_ranges(pl.col(settings.list).list.len()).alias(p) for p in places)
+    frame = frame.explode([*names, *places])
+    among = pl.List(types[settings.list].inner)  # type: ignore[attr-defined]
+    within = {
+        name: pl.col(settings.list).is_in(pl.col(column).cast(among)).fill_null(False).cast(pl.Int8)
+        for name, column in settings.members.items()
+    }
+    frame = frame.with_columns(**within).rename({settings.list: item})
+    if numbered:
+        frame = frame.with_columns(pl.col(ROW).cast(pl.Int64) * LONGEST + pl.col(_PLACE)).drop(_PLACE)
+    return frame
 
 
 def scan_log(data: DataSettings, base: Path, source: str | list[str] | None = None) -> Table:
@@ -295,7 +291,7 @@ def _explode(table: Table, settings: ListLog, item: str) -> Table:
                 f"data.log: row {row + 1}: column '{name}' has {lengths[0]:,} elements, '{settings.list}' "
                 f"{lengths[1]:,}; lists of a row go along with one another, one element a candidate"
             )
-    explode = ExplodeLists(settings, item)
+    explode = partial(_explode_lists, settings, item)
     frame = explode(table.frame)
     rows = max(sum(table.row_counts), 1)
     return replace(

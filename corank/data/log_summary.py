@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Self
 
 import polars as pl
@@ -60,7 +61,7 @@ class LogSummary:
         """
         require_columns(log, data)
         ids = len(list(whole_checks(log, [*data.request, data.user, data.item])))
-        summary = cls.merge(engine.run(SurveyRange(log, data, columns), cut_table(log)))
+        summary = cls.merge(engine.run(partial(_survey_range, log, data, columns), cut_table(log)))
         broken = min(summary.faults, default=ids)
         if broken < ids:
             raise DataError(summary.faults[broken])
@@ -134,35 +135,27 @@ def log_checks(log: Table, data: DataSettings, columns: list[str]) -> list[RowCh
     ]
 
 
-@dataclass(frozen=True)
-class SurveyRange:
-    """Surveys one range of a log."""
+def _survey_range(log: Table, data: DataSettings, columns: list[str], rows: RowRange) -> LogSummary:
+    """Read a range of a log, the task, once, and check it; `columns` are the features'. Raises DataError."""
+    checks = log_checks(log, data, columns)
+    read = [*identifying_columns(data), *filter(None, [data.split.source])]
+    read += [check.column for check in checks]
+    batches = rows.read(log, [pl.col(column) for column in dict.fromkeys(read)])
+    return LogSummary.merge([_survey(log, data, batch, checks) for batch in batches])
 
-    log: Table
-    data: DataSettings
-    columns: list[str]
-    """The features' columns of the log."""
 
-    def __call__(self, rows: RowRange) -> LogSummary:
-        """Read the range once, and check it. Raises DataError if it cannot be read."""
-        checks = log_checks(self.log, self.data, self.columns)
-        columns = [*identifying_columns(self.data), *filter(None, [self.data.split.source])]
-        columns += [check.column for check in checks]
-        batches = rows.read(self.log, [pl.col(column) for column in dict.fromkeys(columns)])
-        return LogSummary.merge([self._survey(batch, checks) for batch in batches])
-
-    def _survey(self, batch: pl.DataFrame, checks: list[RowCheck]) -> LogSummary:
-        data, log = self.data, replace(self.log, frame=batch.lazy())
-        time, splits, keys = log.moment(data.time), log_splits(log, data), identifying_columns(data)
-        facts = [time.min().alias("first"), time.max().alias("last")]
-        facts += [inside.sum().alias(f"split {split}") for split, inside in splits.items()]
-        facts += [pl.col(column).null_count().alias(f"null {column}") for column in keys]
-        first, last, *counts = log.collect(log.frame.select(facts)).row(0)
-        return LogSummary(
-            len(batch),
-            FOREVER if first is None else first,
-            NEVER if last is None else last,
-            dict(zip(splits, counts, strict=False)),
-            dict(zip(keys, counts[len(splits) :], strict=True)),
-            find_faults(log, checks),
-        )
+def _survey(log: Table, data: DataSettings, batch: pl.DataFrame, checks: list[RowCheck]) -> LogSummary:
+    log = replace(log, frame=batch.lazy())
+    time, splits, keys = log.moment(data.time), log_splits(log, data), identifying_columns(data)
+    facts = [time.min().alias("first"), time.max().alias("last")]
+    facts += [inside.sum().alias(f"split {split}") for split, inside in splits.items()]
+    facts += [pl.col(column).null_count().alias(f"null {column}") for column in keys]
+    first, last, *counts = log.collect(log.frame.select(facts)).row(0)
+    return LogSummary(
+        len(batch),
+        FOREVER if first is None else first,
+        NEVER if last is None else last,
+        dict(zip(splits, counts, strict=False)),
+        dict(zip(keys, counts[len(splits) :], strict=True)),
+        find_faults(log, checks),
+    )

@@ -17,7 +17,7 @@ LAST = 200
 ROWS = 4_000_000
 """Candidates that are read of a large log, about."""
 CATEGORIES = 2
-"""Features of items, at most, whose values are looked for in a history, beside the id."""
+"""Features of items, at most, whose values are looked for in a history, in addition to the id."""
 ITEMS = 5
 """Items that share a value, on average, from which on it is a category."""
 NAMES = ("categor", "genre", "topic", "brand", "author", "creator", "seller", "shop", "tag", "theme")

@@ -10,6 +10,7 @@ since clients write that, too: one of them is kept.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -252,7 +253,7 @@ def _tell_apart(log: Table, data: DataSettings, report: Report) -> Table:
     shared = log.collect(of_key.filter(pl.col(_COUNT) > 1).drop(_COUNT))
     if not len(shared):
         return log
-    step = _KeepFirst(keys, shared)
+    step = partial(_keep_first, keys, shared)
     before, after = (log.collect(f.select(pl.len())).item() for f in (log.frame, step(log.frame)))
     report(
         f"log: {before - after:,} rows dropped: another request has the same {', '.join(keys)} "
@@ -261,15 +262,8 @@ def _tell_apart(log: Table, data: DataSettings, report: Report) -> Table:
     return log.keep(step)
 
 
-@dataclass(frozen=True)
-class _KeepFirst:
-    """Keeps, of the requests that share a key, the first."""
-
-    keys: list[str]
-    shared: pl.DataFrame
-    """The keys that several requests have, and the first request of each."""
-
-    def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        joined = frame.join(self.shared.lazy(), on=self.keys, how="left", maintain_order="left")
-        other = pl.col(_FIRST).is_not_null() & pl.col(SERVED_ID).ne_missing(pl.col(_FIRST))
-        return joined.filter(~other).drop(_FIRST)
+def _keep_first(keys: list[str], shared: pl.DataFrame, frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Keep, of the requests that share a key, the first; `shared` has the keys, and the first request of each."""
+    joined = frame.join(shared.lazy(), on=keys, how="left", maintain_order="left")
+    other = pl.col(_FIRST).is_not_null() & pl.col(SERVED_ID).ne_missing(pl.col(_FIRST))
+    return joined.filter(~other).drop(_FIRST)

@@ -128,7 +128,7 @@ def choose_pairs(
         ids: columns that no pair is made of, which tell clicks by themselves, too.
 
     Returns:
-        At most MOST_PAIRS: the best, then the best beside it, and so on.
+        At most MOST_PAIRS: the best, then the best that adds most to it, and so on.
     """
     clicked = rows[label].cast(pl.Float64).fill_null(0.0).to_numpy()
     rate = clicked.mean() if len(clicked) else 0.0

@@ -106,7 +106,7 @@ def _source(folder: Path) -> Path:
         raise DataError(f"{folder}: no log here or in its folder data; expected any of {', '.join(LOGS)}")
     for name in (USERS, VIDEOS):
         if not (source / name).is_file():
-            raise DataError(f"{source / name}: no such file; the import needs it beside the logs")
+            raise DataError(f"{source / name}: no such file; the import needs it next to the logs")
     return source
 
 

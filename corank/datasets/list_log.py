@@ -83,7 +83,7 @@ def _check_elements(path: Path, types: pl.Schema, columns: ListRoles) -> None:
 
 
 def _check_exposures(path: Path, types: pl.Schema, columns: ListRoles) -> None:
-    """Raise DataError for a candidate that is no item, and for lists beside it."""
+    """Raise DataError for candidates of another type, and for columns of lists where a row is an exposure."""
     kind = types[columns.candidates]
     if not (kind.is_integer() or kind == pl.String or isinstance(kind, pl.Categorical | pl.Enum)):
         raise DataError(

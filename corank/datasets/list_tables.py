@@ -1,4 +1,4 @@
-"""The tables beside a log of one's own: items and users; and names for features of columns that several tables have."""
+"""The tables of items and users that go with a log; and names for features of columns that several tables have."""
 
 import json
 from collections import Counter

@@ -97,7 +97,7 @@ class VectorShape:
     projection: int | None = None
     """Columns to which a learnt linear map, shared by the stages, takes a vector; None if there is no map."""
     files: tuple[str, ...] = ()
-    """Files beside the tables that it is read from."""
+    """Files of its own that it is read from."""
 
     @property
     def width(self) -> int:

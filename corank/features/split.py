@@ -15,6 +15,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -339,17 +340,11 @@ class ColumnSplit(SplitRule):
         return f"column '{self.column}', {named}"
 
 
-@dataclass(frozen=True)
-class UserDraw:
-    """Draws a number in [0, 1) for each user, the same for the same seed."""
-
-    seed: int
-
-    def __call__(self, users: pl.Series) -> pl.Series:
-        """Draw: (N,) ids → (N,)."""
-        keys = hash_values(users, "split")
-        drawn = splitmix64(keys ^ splitmix64(np.array([self.seed], dtype=np.uint64)))
-        return pl.Series(users.name, (drawn >> np.uint64(11)) * 2.0**-53)
+def _draw_users(seed: int, users: pl.Series) -> pl.Series:
+    """Draw a number in [0, 1) for each user, the same for the same seed: (N,) ids → (N,)."""
+    keys = hash_values(users, "split")
+    drawn = splitmix64(keys ^ splitmix64(np.array([seed], dtype=np.uint64)))
+    return pl.Series(users.name, (drawn >> np.uint64(11)) * 2.0**-53)
 
 
 class UserSplit(SplitRule):
@@ -372,7 +367,8 @@ class UserSplit(SplitRule):
 
     def select(self, rows: SplitColumns, instant: Instant) -> Mapping[str, pl.Expr]:
         """Draw by a hash of the user."""
-        drawn = rows.user.map_batches(UserDraw(self.seed), return_dtype=pl.Float64, is_elementwise=True)
+        draw = partial(_draw_users, self.seed)  # to be pickled
+        drawn = rows.user.map_batches(draw, return_dtype=pl.Float64, is_elementwise=True)
         test = self.test or 0.0
         conditions: dict[str, pl.Expr] = {
             "train": drawn >= self.valid + test,

@@ -190,7 +190,7 @@ class RelaxedRows:
         self._in_part = (self._starts >= keep) | (self._rows < keep)
 
     def __iter__(self) -> Iterator[_Block]:
-        """Give the blocks, computed anew unless they are kept."""
+        """Give the blocks, computed again unless they are kept."""
         if self._kept is not None:
             yield from self._kept
             return

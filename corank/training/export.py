@@ -245,8 +245,8 @@ def _fill(
     parts = store_parts(exact, manifest.stages)
     save_parts(folder, parts)
     if measure is not None and config.export.lowered:
-        with scratch_folder(folder) as beside:
-            loss = measure(_write_full_precision(beside, folder, manifest, exact), Bundle(folder, manifest))
+        with scratch_folder(folder) as scratch:
+            loss = measure(_write_full_precision(scratch, folder, manifest, exact), Bundle(folder, manifest))
         manifest = manifest.model_copy(update={"precision_loss": loss})
     if config.retrieval is not None:
         stage = config.retrieval.stage

@@ -1,7 +1,7 @@
 """Templates: all graphs of a bundle as one ONNX model without weights, from which its files are cut and filled.
 
 A template depends on the stages' settings and widths, not on its weights, and takes seconds to export. Those of earlier
-exports are kept beside the run, where the one that continues it finds them, and in the user's cache:
+exports are kept in the run's folder, where the one that continues it finds them, and in the user's cache:
 
     RUN/templates/<key>
     CACHE/templates/<key>
@@ -129,7 +129,7 @@ class Templates:
         run.templates.read(key)
     """
 
-    beside: KeptFiles = NOWHERE
+    own: KeptFiles = NOWHERE
     """In the folder of the run that is exported."""
     before: KeptFiles = NOWHERE
     """In that of the run that it continues."""
@@ -142,15 +142,15 @@ class Templates:
         return cls(KeptFiles(folder / FOLDER), KeptFiles(before and before / FOLDER))
 
     def read(self, key: str) -> bytes | None:
-        """The template of a key, which is beside the run then; None if there is none."""
-        for place in (self.beside, self.before, self.cache):
+        """The template of a key, which is in the run's folder then; None if there is none."""
+        for place in (self.own, self.before, self.cache):
             if (template := place.read(key)) is not None:
-                if place is not self.beside:
-                    self.beside.keep(key, template)  # for the run that continues it
+                if place is not self.own:
+                    self.own.keep(key, template)  # for the run that continues it
                 return template
         return None
 
     def keep(self, key: str, template: bytes) -> None:
-        """Keep a template that was just exported, beside the run and for all others of the user."""
-        self.beside.keep(key, template)
+        """Keep a template that was just exported, in the run's folder and for all others of the user."""
+        self.own.keep(key, template)
         self.cache.keep(key, template)

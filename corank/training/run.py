@@ -100,7 +100,7 @@ class Run:
 
         `packed_mark` is the fingerprint of the packed data, of which a config may have several that continue others.
 
-        Killed at any point, the folder holds a run that is finished, that can be resumed, or that begins anew.
+        Killed at any point, the folder holds a run that is finished, that can be resumed, or that begins again.
 
         Raises CheckpointError if the folder cannot be written.
         """

@@ -224,17 +224,17 @@ def _require_log(run: Run, packed: PackedDataset, location: Location) -> None:
 
 def _require_same_codes(run: Run, packing_map: PackingMap, location: Location) -> None:
     """Raise DataError if a feature is no vocabulary and is encoded otherwise than in the run."""
-    odd = [name for name, rows in packing_map.features.items() if not rows.carried]
-    odd += [
+    others = [name for name, rows in packing_map.features.items() if not rows.carried]
+    others += [
         name
         for name, encoder in packing_map.new.fitted.items()
         if not encoder.size
         and name in packing_map.earlier.fitted
         and not encoder.equals(packing_map.earlier.fitted[name])
     ]
-    if odd:
+    if others:
         raise DataError(
             f"{location}: its scales, buckets or hashes are others than those that {run.folder} was trained on: "
-            f"{', '.join(odd)}; judge it on data packed by `corank pack --from`, which keeps them, or compare the "
+            f"{', '.join(others)}; judge it on data packed by `corank pack --from`, which keeps them, or compare the "
             "scores that `corank predict` writes of one log"
         )

@@ -249,7 +249,7 @@ def test_rows_that_arrive_while_the_first_period_trains_are_of_the_next(tmp_path
 @pytest.mark.slow
 def test_a_period_exports_by_the_template_of_the_live_run(two_days: Path) -> None:
     first, second = (Run.open(two_days / "daily" / "periods" / day / "run") for day in DAYS[:2])
-    assert second.templates.before == first.templates.beside
+    assert second.templates.before == first.templates.own
     kept = [[path.name for path in (run.folder / FOLDER).iterdir()] for run in (first, second)]
     assert len(kept[0]) == 1 and kept[1] == kept[0]
 

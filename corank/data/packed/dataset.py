@@ -51,7 +51,7 @@ _MAPPED = (
 
 @dataclass(frozen=True)
 class PackedDataset:
-    """Packed data, memory-mapped. They stay as they are while this object lives, also if they are packed anew.
+    """Packed data, memory-mapped. They stay as they are while this object lives, also if they are packed again.
 
     Example:
         packed = PackedDataset.open(Path("packed/example"))

@@ -134,7 +134,7 @@ def list_packs(root: Path) -> list[Path]:
 
 
 def remove_old_sets(root: Path) -> None:
-    """Remove the sets of features of a log that was packed anew, unless they are read. The caller holds its lock."""
+    """Remove the sets of features of a log that was packed again, unless they are read. The caller holds its lock."""
     first = read_manifest(root, PackManifest)
     for folder in list_packs(root)[1:]:
         with suppress(DataError):

@@ -10,7 +10,7 @@ Letters: I items · L levels · M pairs of an item and a level.
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -151,8 +151,8 @@ class DeriveValues(SentByFields):
     def _write(self, group: RowGroup, values: Derived, training: Mask, times: Longs) -> None:
         if values:
             columns = {name: _to_series(column) for name, column in values.items()}
-            with write_beside(group.values(self.tables.spill)) as partial:
-                write_frame(partial, pl.DataFrame({_TRAINING: training, TIME: times} | columns))
+            with write_beside(group.values(self.tables.spill)) as unfinished:
+                write_frame(unfinished, pl.DataFrame({_TRAINING: training, TIME: times} | columns))
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,8 @@ class CompleteRows(SentByFields):
             for name in derived.keys() & set(names):
                 columns[name] = self.encoders.encode_derived(name, _to_array(values[name]))
             whole = assemble_rows(features, columns, len(old))
-            with write_beside(path) as partial:  # the old rows may still be mapped
-                write_array(partial, whole.ids if part == "ids" else whole.numbers)
+            with write_beside(path) as unfinished:  # the old rows may still be mapped
+                write_array(unfinished, whole.ids if part == "ids" else whole.numbers)
 
 
 def _to_series(values: Hashes | Doubles) -> pl.Series:
@@ -204,64 +204,47 @@ ITEMS = 2**20
 """Items that are merged at a time."""
 
 
-@dataclass(frozen=True)
-class CountCandidates:
-    """Counts the candidates of a shard by item and level; the task is the path of the shard in the packed data."""
+def _count_candidates(folder: Path, spill: Path, data: DataSettings, shard: str) -> None:
+    """Count the candidates of a shard by item and level; the task is its path in the packed data, `folder`.
 
-    folder: Path
-    """Of the packed data."""
-    spill: Path
-    levels: int
-    labels: Sequence[str]
-
-    def __call__(self, shard: str) -> None:
-        """Write `cell`, the item times L plus the level, ascending, `candidates` of each, (M,); marks of requests."""
-        item = read_array(self.folder / ORDINALS)[read_array(self.folder / shard / "item.npy")]
-        cell = item.astype(np.int64) * self.levels + read_array(self.folder / shard / "level.npy")
-        cells, candidates = np.unique(cell, return_counts=True)
-        files = ("request_start", "level", *(f"label.{label}" for label in self.labels))
-        start, level, *labels = (read_array(self.folder / shard / f"{file}.npy") for file in files)
-        requests = mark_requests(start, level, self.levels, labels)
-        with write_beside(part_of(self.spill, shard)) as partial:
-            write_arrays(partial, {"cell": cells, "candidates": candidates, "requests": requests})
+    Writes `cell`, the item times L plus the level, ascending, `candidates` of each, (M,); marks of requests.
+    """
+    levels = len(data.levels)
+    item = read_array(folder / ORDINALS)[read_array(folder / shard / "item.npy")]
+    cell = item.astype(np.int64) * levels + read_array(folder / shard / "level.npy")
+    cells, candidates = np.unique(cell, return_counts=True)
+    files = ("request_start", "level", *(f"label.{label}" for label in data.labels))
+    start, level, *labels = (read_array(folder / shard / f"{file}.npy") for file in files)
+    requests = mark_requests(start, level, levels, labels)
+    with write_beside(part_of(spill, shard)) as unfinished:
+        write_arrays(unfinished, {"cell": cells, "candidates": candidates, "requests": requests})
 
 
-@dataclass(frozen=True)
-class MergeCounts:
-    """Sums the counts of a split's shards, to be opened as `ItemCounts`."""
-
-    folder: Path
-    spill: Path
-    levels: int
-    items: int
-
-    def __call__(self, task: tuple[str, list[str]]) -> None:
-        """Write the counts of a split; the task is its name and the paths of its shards."""
-        split, shards = task
-        parts = [part_of(self.spill, shard) for shard in shards]
-        mapped = [(read_array(part / "cell.npy"), read_array(part / "candidates.npy")) for part in parts]
-        seen, total = [np.empty(0, dtype=np.int32)], np.zeros(self.levels, dtype=np.int64)
-        with write_beside(self.folder / COUNTS / split) as out, ExitStack() as stack:
-            out.mkdir()
-            columns = [
-                append_array(out / f"level{n}.npy", (self.items,), np.int64) for n in range(self.levels)
-            ]
-            append = [stack.enter_context(column) for column in columns]
-            for first, end in pairwise([*range(0, self.items, ITEMS), self.items]):
-                summed = np.zeros((end - first) * self.levels, dtype=np.int64)
-                for cell, candidates in mapped:
-                    here = slice(*np.searchsorted(cell, (first * self.levels, end * self.levels)))
-                    summed[cell[here] - first * self.levels] += candidates[here]
-                by_item = summed.reshape(-1, self.levels)
-                for level, add in enumerate(append):
-                    add(by_item[:, level])
-                seen.append((np.flatnonzero(by_item.any(1)) + first).astype(np.int32))
-                total += by_item.sum(0)
-            write_arrays(out, {"seen": np.concatenate(seen), "levels": total})
-            marks = [read_array(part / FILE) for part in parts]
-            with append_array(out / FILE, (sum(map(len, marks)),), np.uint64) as add_marks:
-                for mark in marks:
-                    add_marks(mark)
+def _merge_counts(folder: Path, spill: Path, levels: int, items: int, task: tuple[str, list[str]]) -> None:
+    """Sum the counts of a split's shards, to be opened as `ItemCounts`; the task is its name and the shards' paths."""
+    split, shards = task
+    parts = [part_of(spill, shard) for shard in shards]
+    mapped = [(read_array(part / "cell.npy"), read_array(part / "candidates.npy")) for part in parts]
+    seen, total = [np.empty(0, dtype=np.int32)], np.zeros(levels, dtype=np.int64)
+    with write_beside(folder / COUNTS / split) as out, ExitStack() as stack:
+        out.mkdir()
+        columns = [append_array(out / f"level{n}.npy", (items,), np.int64) for n in range(levels)]
+        append = [stack.enter_context(column) for column in columns]
+        for first, end in pairwise([*range(0, items, ITEMS), items]):
+            summed = np.zeros((end - first) * levels, dtype=np.int64)
+            for cell, candidates in mapped:
+                here = slice(*np.searchsorted(cell, (first * levels, end * levels)))
+                summed[cell[here] - first * levels] += candidates[here]
+            by_item = summed.reshape(-1, levels)
+            for level, add in enumerate(append):
+                add(by_item[:, level])
+            seen.append((np.flatnonzero(by_item.any(1)) + first).astype(np.int32))
+            total += by_item.sum(0)
+        write_arrays(out, {"seen": np.concatenate(seen), "levels": total})
+        marks = [read_array(part / FILE) for part in parts]
+        with append_array(out / FILE, (sum(map(len, marks)),), np.uint64) as add_marks:
+            for mark in marks:
+                add_marks(mark)
 
 
 def part_of(spill: Path, shard: str) -> Path:
@@ -276,14 +259,15 @@ def count_items(
     folder, spill, levels = workspace.packed, workspace.spill, len(data.levels)
     items = workspace.run_here("item ordinals", lambda: _write_ordinals(folder))
     shards = {split: [f"{split}/{shard.name}" for shard in counts] for split, counts in splits.items()}
-    count = CountCandidates(folder, spill, levels, list(data.labels))
+    count = partial(_count_candidates, folder, spill, data)
+    merge = partial(_merge_counts, folder, spill, levels, items)
     workspace.run("item counts", count, [shard for of_split in shards.values() for shard in of_split])
-    workspace.run("merged item counts", MergeCounts(folder, spill, levels, items), list(shards.items()))
+    workspace.run("merged item counts", merge, list(shards.items()))
 
 
 def _write_ordinals(folder: Path) -> int:
     """Write the item of each item row. Returns how many items there are."""
     begins = read_frame(folder / "items" / "keys.arrow")["valid_from"].to_numpy() == NEVER
-    with write_beside(folder / ORDINALS) as partial:
-        write_array(partial, (np.cumsum(begins) - 1).astype(np.int32))
+    with write_beside(folder / ORDINALS) as unfinished:
+        write_array(unfinished, (np.cumsum(begins) - 1).astype(np.int32))
     return int(begins.sum())

@@ -6,6 +6,7 @@ time: no task holds all values.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -106,8 +107,8 @@ class SpreadPart:
             order = np.argsort(partition, kind="stable")
             starts = np.searchsorted(partition[order], np.arange(partitions + 1))
             rows = rows[order]
-        with write_beside(path) as partial:
-            write_frame(partial, rows)
+        with write_beside(path) as unfinished:
+            write_frame(unfinished, rows)
         return cls(path, tuple(starts.tolist()))
 
     def read(self, partition: int) -> pl.DataFrame:
@@ -127,21 +128,13 @@ def _hash(values: pl.Series) -> Hashes:
     return hash_values(values, values.name)
 
 
-@dataclass(frozen=True)
-class MergePartition:
-    """Merges what was spread, one partition at a time."""
-
-    measure: ColumnMeasure
-    parts: Sequence[SpreadPart]
-    stem: Path
-
-    def __call__(self, partition: int) -> Path:
-        """Merge the rows of a partition. Returns the file of the result."""
-        merged = self.measure.finish(self.measure.merge(pl.concat(p.read(partition) for p in self.parts)))
-        path = self.stem.with_name(f"{self.stem.name}.{partition:05d}.arrow")
-        with write_beside(path) as partial:
-            write_frame(partial, merged)
-        return path
+def _merge_partition(measure: ColumnMeasure, parts: Sequence[SpreadPart], stem: Path, partition: int) -> Path:
+    """Merge what was spread of a partition, the task. Returns the file of the result."""
+    merged = measure.finish(measure.merge(pl.concat(part.read(partition) for part in parts)))
+    path = stem.with_name(f"{stem.name}.{partition:05d}.arrow")
+    with write_beside(path) as unfinished:
+        write_frame(unfinished, merged)
+    return path
 
 
 def measure_columns(wanted: Sequence[Wanted], spill: Path, engine: Engine) -> list[pl.DataFrame]:
@@ -180,7 +173,7 @@ def _merge(
         return measure.finish(measure.merge(pl.concat(frames)))
     spread = [part for part in parts if isinstance(part, SpreadPart)]
     partitions = range(len(spread[0].starts) - 1)
-    merged = engine.run(MergePartition(measure, spread, stem), partitions)
+    merged = engine.run(partial(_merge_partition, measure, spread, stem), partitions)
     for part in spread:
         part.path.unlink()
     return pl.concat(read_frame(path) for path in merged)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,11 @@ import polars as pl
 
 from corank.core.arrays import read_array, read_frame, write_frame, write_views
 from corank.core.ragged import Ragged
-from corank.core.types import Ints, Longs
 from corank.data.packing.event_pieces import ListPieces, encode_events, write_events
 from corank.data.packing.first_pass import PackedTables
 from corank.data.packing.known_events import write_earlier_events, write_known_events
 from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, find_pieces, write_beside
-from corank.features.history import History
 from corank.features.history_events import EventParts, Events
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
@@ -45,8 +44,8 @@ class SortEvents:
     def __call__(self, n: int) -> None:
         """Sort the n-th range by user, time and row."""
         events = pl.concat(self._read(*self.bounds(n))).sort("user", "times", "row")
-        with write_beside(self.path(n)) as partial:
-            write_frame(partial, events.drop("row"))
+        with write_beside(self.path(n)) as unfinished:
+            write_frame(unfinished, events.drop("row"))
 
     def _read(self, first: int, end: int) -> Iterator[pl.DataFrame]:
         for path in self.pieces:
@@ -64,36 +63,31 @@ class SortEvents:
         return write_events(folder, self.name, self.parts, frames, lengths)
 
 
-@dataclass(frozen=True)
-class CutHistories:
-    """Finds the events of its user that each request of a shard, the task, reads."""
+Lists = Mapping[str, tuple[ListPieces, Mapping[str, int]]]
+"""By name of events that are listed: their lists, and the number of the first of each partition."""
 
-    folder: Path
-    """Of the packed data."""
-    schema: Schema
-    data: DataSettings
-    lists: Mapping[str, tuple[ListPieces, Mapping[str, int]]]
-    """By name of events that are listed: their lists, and the number of the first of each partition."""
 
-    def __call__(self, shard: tuple[str, str]) -> None:
-        """Write the histories of the shard, of a split and a name."""
-        folder = self.folder.joinpath(*shard)
-        time, histories = read_array(folder / "time.npy"), self.schema.histories()
-        for n, name in enumerate(self.schema.row_features("query").lists):
-            if name in histories:
-                history = histories[name]
-                events = Events.open(
-                    self.folder / "events", history.events, EventParts.of(self.schema, history.events)
-                )
-                start, length = events.cut(history, self._owners(history, shard), time, self.data)
-                write_views(folder / "query", n, Ragged(start, length, events.items))
+def _cut_histories(
+    folder: Path, schema: Schema, data: DataSettings, lists: Lists, shard: tuple[str, str]
+) -> None:
+    """Find the events of its user that each request of a shard, the task: split and name, reads, and write them.
 
-    def _owners(self, history: History, shard: tuple[str, str]) -> Ints | Longs:
-        """Owner of the events of each request of a shard: its user, or its list."""
-        if history.events not in self.lists:
-            return read_array(self.folder.joinpath(*shard) / "user.npy")
-        pieces, base = self.lists[history.events]
-        return pieces.read_owners(*shard) + base[shard[1]]
+    `folder` is that of the packed data.
+    """
+    of_shard = folder.joinpath(*shard)
+    time, histories = read_array(of_shard / "time.npy"), schema.histories()
+    for n, name in enumerate(schema.row_features("query").lists):
+        if name in histories:
+            history = histories[name]
+            parts = EventParts.of(schema, history.events)
+            events = Events.open(folder / "events", history.events, parts)
+            if history.events in lists:
+                pieces, base = lists[history.events]
+                owners = pieces.read_owners(*shard) + base[shard[1]]
+            else:
+                owners = read_array(of_shard / "user.npy")
+            start, length = events.cut(history, owners, time, data)
+            write_views(of_shard / "query", n, Ragged(start, length, events.items))
 
 
 def write_histories(
@@ -139,4 +133,4 @@ def write_histories(
             )
     write_known_events(workspace, inputs)
     if schema.histories():
-        workspace.run("histories", CutHistories(workspace.packed, schema, data, lists), shards)
+        workspace.run("histories", partial(_cut_histories, workspace.packed, schema, data, lists), shards)

@@ -8,6 +8,7 @@ Letters: E events.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -85,26 +86,25 @@ def event_column(column: str) -> str:
     return f"@event {column}"
 
 
-@dataclass(frozen=True)
-class TrimEvents:
-    """Leaves the events of a range of rows, with its number: the task."""
+def _trim_range(
+    table: Table,
+    wanted: list[pl.Expr],
+    span: tuple[int, int],
+    trim: EventTrim,
+    folder: Path,
+    task: tuple[int, RowRange],
+) -> str:
+    """Write the events of a range of rows, with its number the task, that are needed and lie in a span, ms UTC.
 
-    table: Table
-    wanted: list[pl.Expr]
-    since: int
-    until: int
-    trim: EventTrim
-    folder: Path
-
-    def __call__(self, task: tuple[int, RowRange]) -> str:
-        """Write the events of the range that are needed. Returns the name of the file. Raises DataError."""
-        number, rows = task
-        inside = pl.col(TIME).is_between(self.since, self.until, closed="left")
-        parts = [batch.filter(inside) for batch in rows.read(self.table, self.wanted)]
-        name = f"{number:05d}.arrow"
-        with write_beside(self.folder / name) as partial:
-            write_frame(partial, self.trim.select(pl.concat(parts)))
-        return name
+    Returns the name of the file. Raises DataError.
+    """
+    number, rows = task
+    inside = pl.col(TIME).is_between(*span, closed="left")
+    parts = [batch.filter(inside) for batch in rows.read(table, wanted)]
+    name = f"{number:05d}.arrow"
+    with write_beside(folder / name) as unfinished:
+        write_frame(unfinished, trim.select(pl.concat(parts)))
+    return name
 
 
 def write_known_events(workspace: PackWorkspace, inputs: PackSources) -> None:
@@ -124,7 +124,7 @@ def _write(workspace: PackWorkspace, inputs: PackSources, path: Path, sharing: S
     table, folder = inputs.events[name], workspace.spill / f"known {path.stem}"
     wanted = select_events(inputs, sharing[0])
     since = inputs.start.events.get(sharing[0].events, NEVER)
-    trimmed = TrimEvents(table, wanted, since, inputs.until, trim, folder)
+    trimmed = partial(_trim_range, table, wanted, (since, inputs.until), trim, folder)
     files = workspace.run(f"known events {path.stem}", trimmed, list(enumerate(cut_table(table))))
     frames = [read_frame(folder / file) for file in files]
     if since > NEVER:

@@ -38,7 +38,7 @@ class CandidateNumbers:
 
 
 class ComparingFeature(ScaledFeature, ABC):
-    """A number of a candidate beside that number of all candidates of the request, those of which it is known.
+    """A number of a candidate, compared with that of all candidates of the request that have one.
 
     It is missing where the number is. A pair that is no candidate of the request, such as a negative from beyond the
     log, has the value that it would have as one candidate more.
