@@ -14,7 +14,7 @@ import numpy as np
 
 from corank.bundle.graph_files import open_session
 from corank.bundle.item_layers import ItemLayer
-from corank.bundle.item_records import ItemRecords, check_ascending, check_finite, check_form, check_matrix
+from corank.bundle.item_records import ItemRecords, check_ascending, check_finite, check_matrix
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.stage_facts import StageFacts
 from corank.core.arrays import read_array
@@ -188,7 +188,6 @@ def read_snapshots(folder: Path, manifest: BundleManifest) -> PriorSnapshots:
 
 def _check_counts(counts: PriorCounts, feature: CountedFeature, where: str) -> None:
     """Raise DataError unless there are finite counts of every key, and of all, as the feature needs them."""
-    check_form(counts.keys, np.uint64, (counts.keys.size,), f"{where}/keys.npy")
     check_ascending(counts.keys, f"{where}/keys.npy")
     _check_cumulative(counts.counts, counts.keys.size, feature.memory.single, f"{where}/each")
     _check_cumulative(counts.all, 1, feature.memory.single, f"{where}/all")
@@ -199,18 +198,15 @@ def _check_counts(counts: PriorCounts, feature: CountedFeature, where: str) -> N
 def _check_cumulative(counts: CumulativeCounts, keys: int, single: bool, where: str) -> None:
     """Raise DataError unless each key has one entry if `single`, else some of ascending periods, and finite counts."""
     offsets, entries, periods = counts.offsets, counts.entries, counts.periods
-    check_form(offsets, np.int64, (keys + 1,), f"{where}.offsets.npy")
     if single and not np.array_equal(offsets, np.arange(keys + 1)):
         raise DataError(f"{where}.offsets.npy: expected one entry of each key")
     if offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] != entries:
         raise DataError(f"{where}.offsets.npy: expected the entries of each key, one after another")
-    check_form(periods, np.int64, (entries,), f"{where}.periods.npy")
     begins = np.zeros(entries + 1, dtype=bool)
     begins[offsets] = True
     if not (begins[1:-1] | (periods[1:] > periods[:-1])).all():
         raise DataError(f"{where}.periods.npy: expected ascending periods of each key")
     for part, weights in (("shown", counts.shown), ("positive", counts.positive)):
-        check_form(weights, np.float64, (entries,), f"{where}.{part}.npy")
         check_finite(weights, f"{where}.{part}.npy")
         if len(weights) and weights.min() < 0:
             raise DataError(f"{where}.{part}.npy: a count is below 0")

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
@@ -93,6 +93,12 @@ def describe_unknown(key: Any, known: Iterable[str], what: str = "key") -> str:
     near = difflib.get_close_matches(shorten(str(key)), sorted(known), n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known {what}s: {', '.join(sorted(known))}"
     return f"unknown {what} '{shorten(str(key))}'; {hint}"
+
+
+def require_known(name: str, known: Collection[str], key: str, what: str, named: str) -> None:
+    """Raise ConfigError, which begins with a key, unless a name is known; `named` says which names are."""
+    if name not in known:
+        raise ConfigError(f"{key}: no {what} '{name}'; {named} are {', '.join(known) or 'not declared'}")
 
 
 def _duration(value: Any) -> Any:

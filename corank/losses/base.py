@@ -17,7 +17,7 @@ from pydantic import NonNegativeFloat, model_validator
 from corank.batches.sampling import SOURCES, Population, SplitCounts, Targets
 from corank.core.errors import ConfigError, PluginError
 from corank.core.registry import Registry
-from corank.core.settings import Settings
+from corank.core.settings import Settings, require_known
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,8 +52,7 @@ class FunnelSpec:
 
     def level_code(self, name: str, key: str) -> int:
         """Return the code of a level. Raises ConfigError if there is no such level."""
-        if name not in self.levels:
-            raise ConfigError(f"{key}: no level '{name}'; data.levels are {', '.join(self.levels)}")
+        require_known(name, self.levels, key, "level", "data.levels")
         return self.levels.index(name)
 
     def source_code(self, name: str, key: str) -> int:
@@ -120,8 +119,7 @@ class FunnelSpec:
 
     def check_label(self, stage: str, label: str, key: str) -> None:
         """Raise ConfigError if there is no such stage, or it does not predict the label."""
-        if stage not in self.stages:
-            raise ConfigError(f"{key}: no stage '{stage}'; stages are {', '.join(self.stages)}")
+        require_known(stage, self.stages, key, "stage", "stages")
         if label not in self.stages[stage]:
             raise ConfigError(
                 f"{key}: stage '{stage}' does not predict the label '{label}'; "
@@ -316,6 +314,36 @@ class Loss(Settings):
     def weight_at(self, step: int) -> float:
         """Its factor at an optimiser step: `weight`, or less while it warms up."""
         return self.weight * min(1.0, step / self.warm_up_steps if self.warm_up_steps else 1.0)
+
+
+class StageLoss(Loss):
+    """A loss by which one stage learns one of its labels."""
+
+    stage: str
+    """The stage to train."""
+    label: str = "click"
+    """Which of its logits."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}.{self.kind}"
+
+    @property
+    def learner(self) -> str:
+        return self.stage
+
+    def check(self, funnel: FunnelSpec, key: str) -> None:
+        funnel.check_label(self.stage, self.label, f"{key}.stage")
+
+    def population(self, funnel: FunnelSpec) -> Population:
+        """All exposed candidates."""
+        return {len(funnel.levels) - 1: None}
+
+    def placed_logits(self, outputs: Mapping[str, StageOutput]) -> Tensor:
+        """The label's logits, with the learnt effect of the position: (C,)."""
+        output = outputs[self.stage]
+        z = output.logits[self.label]
+        return z + output.positions[self.label] if self.label in output.positions else z
 
 
 def _check(what: str, loss: Any) -> None:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from corank.batches.sampling import Population, SplitCounts, Targets
+from corank.batches.sampling import SplitCounts, Targets
 from corank.core.lazy import lazy
-from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.base import LOSSES, FunnelSpec, StageLoss
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ else:
 
 
 @LOSSES.register("click")
-class ClickLoss(Loss):
+class ClickLoss(StageLoss):
     """Binary cross-entropy of a label: L = Σ w·BCE(z + b, y) / Σ w over exposed candidates with a known label.
 
     w is the log's `weight`. b is the learnt effect of the candidate's position, 0 if none is logged. Serving
@@ -29,25 +29,11 @@ class ClickLoss(Loss):
     """
 
     kind: Literal["click"] = "click"
-    stage: str
-    """The stage to train."""
-    label: str = "click"
-    """Which of its logits."""
     pointwise: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
         return f"{self.stage}.{self.label}"
-
-    @property
-    def learner(self) -> str:
-        return self.stage
-
-    def check(self, funnel: FunnelSpec, key: str) -> None:
-        funnel.check_label(self.stage, self.label, f"{key}.stage")
-
-    def population(self, funnel: FunnelSpec) -> Population:
-        return {len(funnel.levels) - 1: None}
 
     def needed_labels(self) -> Sequence[str]:
         return [self.label]
@@ -68,10 +54,7 @@ class ClickLoss(Loss):
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
         target = batch.labels[self.label].clamp_min(0)
-        output = outputs[self.stage]
-        z = output.logits[self.label]
-        if self.label in output.positions:
-            z = z + output.positions[self.label]
+        z = self.placed_logits(outputs)
         values = torch.nn.functional.binary_cross_entropy_with_logits(z, target, reduction="none")
         return values, self.weights(batch, funnel)
 

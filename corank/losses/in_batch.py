@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from pydantic import PositiveFloat
 
-from corank.batches.sampling import SOURCES, Population, SplitCounts, Targets
+from corank.batches.sampling import SOURCES, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.core.lazy import autograd_function, lazy
-from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.base import LOSSES, FunnelSpec, StageLoss
 from corank.losses.padded import FAR
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ else:
 
 
 @LOSSES.register("in_batch")
-class InBatchLoss(Loss):
+class InBatchLoss(StageLoss):
     """Sampled softmax over the batch's items, corrected for how often an item is sampled.
 
     L = mean over clicked (r, i) of −log softmax of z_ri − log p_i among i and the items that r did not click, with
@@ -46,23 +46,11 @@ class InBatchLoss(Loss):
     """
 
     kind: Literal["in_batch"] = "in_batch"
-    stage: str
-    """The stage to train; it must have vectors."""
-    label: str = "click"
-    """The label whose positives are the targets."""
     temperature: PositiveFloat = 1.0
     """Divides the logits."""
 
-    @property
-    def name(self) -> str:
-        return f"{self.stage}.in_batch"
-
-    @property
-    def learner(self) -> str:
-        return self.stage
-
     def check(self, funnel: FunnelSpec, key: str) -> None:
-        funnel.check_label(self.stage, self.label, f"{key}.stage")
+        super().check(funnel, key)
         if self.stage not in funnel.with_vectors:
             such_as = (
                 funnel.with_vectors[0] if funnel.with_vectors else "one of model: towers without matches"
@@ -71,9 +59,6 @@ class InBatchLoss(Loss):
                 f"{key}.stage: '{self.stage}' has no vectors of queries and items whose product alone orders them; "
                 f"name a stage that has, such as {such_as}"
             )
-
-    def population(self, funnel: FunnelSpec) -> Population:
-        return {len(funnel.levels) - 1: None}
 
     def needed_labels(self) -> Sequence[str]:
         return [self.label]

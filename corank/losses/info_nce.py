@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from corank.batches.sampling import SOURCES, Population, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.core.lazy import lazy
-from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.base import LOSSES, FunnelSpec, StageLoss
 from corank.losses.padded import FAR, PaddedLists
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ else:
 
 
 @LOSSES.register("info_nce")
-class InfoNceLoss(Loss):
+class InfoNceLoss(StageLoss):
     """InfoNCE with a margin, over a request's candidates of all levels.
 
     A candidate's grade g is the index of its level among the levels `on`, shallow to deep; one more if it is exposed
@@ -49,10 +49,6 @@ class InfoNceLoss(Loss):
     )
 
     kind: Literal["info_nce"] = "info_nce"
-    stage: str
-    """The stage to train."""
-    label: str = "click"
-    """Which of its logits; exposed candidates of which it is 1 are the highest grade."""
     on: list[str] | None = Field(default=None, min_length=1)
     """Levels of the log, and `batch` or `catalogue` for items beyond it; all levels unless given."""
     per_request: PositiveInt | None = None
@@ -62,16 +58,8 @@ class InfoNceLoss(Loss):
     temperature: PositiveFloat = 1.0
     """Divides logits and margin."""
 
-    @property
-    def name(self) -> str:
-        return f"{self.stage}.info_nce"
-
-    @property
-    def learner(self) -> str:
-        return self.stage
-
     def check(self, funnel: FunnelSpec, key: str) -> None:
-        funnel.check_label(self.stage, self.label, f"{key}.stage")
+        super().check(funnel, key)
         funnel.check_sources(self.on or funnel.levels, self.per_request, key, "on")
         if self.top_grade(funnel) == 0:
             raise ConfigError(

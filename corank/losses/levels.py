@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from corank.batches.sampling import Population, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.core.lazy import lazy
-from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.base import LOSSES, FunnelSpec, StageLoss
 from corank.losses.padded import FAR, PaddedLists, falling_order
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ else:
 
 
 @LOSSES.register("levels")
-class LevelsLoss(Loss):
+class LevelsLoss(StageLoss):
     """Ranking by level; z is the stage's logit over the temperature.
 
     `ranknet`: L = mean of softplus(z_b − z_a) over a request's pairs of a deeper than b. Source: Burges et al.,
@@ -44,10 +44,6 @@ class LevelsLoss(Loss):
     """
 
     kind: Literal["levels"] = "levels"
-    stage: str
-    """The stage to train."""
-    label: str = "click"
-    """Which of its logits."""
     form: Literal["ranknet", "lambda", "softmax"]
     """All pairs alike, pairs by their change of NDCG, or a softmax."""
     on: list[str] | None = Field(default=None, min_length=1)
@@ -86,12 +82,8 @@ class LevelsLoss(Loss):
     def name(self) -> str:
         return f"{self.stage}.{self.form}"
 
-    @property
-    def learner(self) -> str:
-        return self.stage
-
     def check(self, funnel: FunnelSpec, key: str) -> None:
-        funnel.check_label(self.stage, self.label, f"{key}.stage")
+        super().check(funnel, key)
         on = {funnel.logged_code(level, f"{key}.on") for level in self.on or funnel.levels}
         if len(on) < 2:
             raise ConfigError(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from corank.batches.sampling import Population, SplitCounts, Targets
-from corank.core.errors import ConfigError
+from corank.batches.sampling import SplitCounts, Targets
 from corank.core.lazy import lazy
-from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.core.settings import require_known
+from corank.losses.base import LOSSES, FunnelSpec, StageLoss
 from corank.losses.levels import differ, gains_of, pair_mass, pairs, softmax
 from corank.losses.padded import PaddedLists
 
@@ -39,7 +39,7 @@ class Grades(NamedTuple):
     """Those of each grade, from 0."""
 
 
-class LabelListLoss(Loss):
+class LabelListLoss(StageLoss):
     """A loss over lists: the exposed candidates of a request, ordered by their labels.
 
     A candidate's grade is the best of `labels` that is 1. It is unknown, and the candidate left out, where the next
@@ -50,10 +50,6 @@ class LabelListLoss(Loss):
     and the logits need calibration to be probabilities.
     """
 
-    stage: str
-    """The stage to train."""
-    label: str = "click"
-    """Which of the stage's logits learns."""
     labels: list[str] | None = Field(default=None, min_length=1)
     """Labels that order, the best first; `label` alone unless given."""
     gains: list[PositiveFloat] | None = None
@@ -79,14 +75,6 @@ class LabelListLoss(Loss):
         return self
 
     @property
-    def name(self) -> str:
-        return f"{self.stage}.{self.kind}"
-
-    @property
-    def learner(self) -> str:
-        return self.stage
-
-    @property
     def order(self) -> Sequence[str]:
         """The labels that order, the best first."""
         return self.labels or [self.label]
@@ -98,15 +86,9 @@ class LabelListLoss(Loss):
         return [0.0, *reversed(gains)]
 
     def check(self, funnel: FunnelSpec, key: str) -> None:
-        funnel.check_label(self.stage, self.label, f"{key}.stage")
+        super().check(funnel, key)
         for label in self.order:
-            if label not in funnel.labels:
-                raise ConfigError(
-                    f"{key}.labels: no label '{label}'; data.labels are {', '.join(funnel.labels)}"
-                )
-
-    def population(self, funnel: FunnelSpec) -> Population:
-        return {len(funnel.levels) - 1: None}
+            require_known(label, funnel.labels, f"{key}.labels", "label", "data.labels")
 
     def needed_labels(self) -> Sequence[str]:
         return self.order
@@ -122,11 +104,7 @@ class LabelListLoss(Loss):
 
     def logits(self, outputs: Mapping[str, StageOutput]) -> Tensor:
         """The logits that the lists are ordered by: (C,)."""
-        output = outputs[self.stage]
-        z = output.logits[self.label]
-        if self.label in output.positions:
-            z = z + output.positions[self.label]
-        return z / self.temperature
+        return self.placed_logits(outputs) / self.temperature
 
     def grade_candidates(self, batch: Batch) -> Grades:
         """Grade the candidates of a batch, once for all losses of the same labels."""

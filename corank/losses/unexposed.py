@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 
 from corank.batches.sampling import Population, SplitCounts, Targets
 from corank.core.lazy import lazy
-from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.base import LOSSES, FunnelSpec, StageLoss
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ else:
 
 
 @LOSSES.register("unexposed")
-class UnexposedLoss(Loss):
+class UnexposedLoss(StageLoss):
     """Negatives: L = weighted mean of softplus(z) = BCE(z, 0) over candidates of the levels `from`.
 
     Besides levels of the log, `from` may name `batch`, items of the batch's other requests, and `catalogue`, items
@@ -30,25 +30,13 @@ class UnexposedLoss(Loss):
     """
 
     kind: Literal["unexposed"] = "unexposed"
-    stage: str
-    """The stage to train."""
-    label: str = "click"
-    """Which of its logits."""
     levels: list[str] = Field(alias="from", min_length=1)
     """Levels of the log, or `batch` or `catalogue` for items beyond it."""
     per_request: PositiveInt | None = None
     """Candidates drawn of each level and request; all of a level unless given."""
 
-    @property
-    def name(self) -> str:
-        return f"{self.stage}.unexposed"
-
-    @property
-    def learner(self) -> str:
-        return self.stage
-
     def check(self, funnel: FunnelSpec, key: str) -> None:
-        funnel.check_label(self.stage, self.label, f"{key}.stage")
+        super().check(funnel, key)
         funnel.check_sources(self.levels, self.per_request, key, "from")
 
     def hard_negatives(self, funnel: FunnelSpec) -> set[int]:

@@ -20,7 +20,7 @@ from corank.core.errors import CheckpointError
 from corank.core.objects import Location
 from corank.core.types import Longs
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packing.packs import open_encoders
+from corank.data.packing.packs import open_trained
 from corank.features.encoders import Encoders
 from corank.features.encoding import PLACEMENTS
 from corank.features.row_map import PackingMap
@@ -96,7 +96,8 @@ class CarrySource:
 
 def find_encoders(run: Run, codes: str) -> Encoders:
     """Open the encoders of a run's packed data, of a hash. Raises DataError if they are gone, StorageError."""
-    return open_encoders(packed_location(run.config, run.base), run.config.declared, codes)
+    packed = open_trained(packed_location(run.config, run.base), None, codes)
+    return packed.with_features(run.config.declared).encoders
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from corank.core.objects import Location, ObjectUrl
 from corank.core.ragged import Rows
 from corank.core.types import Floats, Ints, Longs
 from corank.data.packed.manifest import PackManifest, naming_damage, require_fingerprint
-from corank.data.packed.shard import FeatureSelection, Shard, list_features, map_rows, row_features
+from corank.data.packed.shard import Shard, list_features, map_rows, row_features, select_rows, select_shards
 from corank.data.packed.split_counts import COUNTS, ORDINALS, ItemCounts, RequestContents
 from corank.data.point_in_time import VersionedRows, newest_rows
 from corank.features.encoders import Encoders, read_encoder_files
@@ -188,16 +188,13 @@ class PackedDataset:
         if features == self.schema.features:
             return self
         seen = Schema(features)
-        select, splits = FeatureSelection(self.schema, seen), self.splits
-        if not select.is_whole:
-            splits = {split: select.shards(shards) for split, shards in splits.items()}
         view = replace(
             self,
             manifest=self.manifest.model_copy(update={"features": features}),
             schema=seen,
             encoders=Encoders(seen, {n: e for n, e in self.encoders.fitted.items() if n in features}),
-            items=select.rows("item", self.items),
-            splits=splits,
+            items=select_rows(self.schema, seen, "item", self.items),
+            splits={n: select_shards(self.schema, seen, shards) for n, shards in self.splits.items()},
         )
         # files go by the number of a feature: what is mapped stays that of all features
         view.__dict__.update({name: getattr(self, name) for name in _MAPPED})

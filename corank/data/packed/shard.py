@@ -7,7 +7,7 @@ Letters: R requests · C candidates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -238,32 +238,20 @@ def _query_lists(folder: Path, schema: Schema, events: dict[str, Events], count:
     return [lists(name) for name in names]
 
 
-@dataclass(frozen=True)
-class FeatureSelection:
-    """Selects the features of `some` out of those of `whole`."""
+def select_rows(whole: Schema, some: Schema, placement: Placement, rows: Rows) -> Rows:
+    """Select some features of a placement's rows: the same rows if there are no others, otherwise copies of columns."""
+    features, chosen = whole.row_features(placement), some.row_features(placement)
+    return rows if features == chosen else assemble_rows(chosen, split_rows(features, rows), len(rows))
 
-    whole: Schema
-    some: Schema
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the rows stay as they are."""
-        return all(self.whole.row_features(place) == self.some.row_features(place) for place in PLACEMENTS)
+def select_shards(whole: Schema, some: Schema, shards: Sequence[Shard]) -> Sequence[Shard]:
+    """Select some features of shards, of each when it is read first; the same shards if there are no others."""
+    if all(whole.row_features(placement) == some.row_features(placement) for placement in PLACEMENTS):
+        return shards
+    select = partial(select_rows, whole, some)
 
-    def rows(self, placement: Placement, rows: Rows) -> Rows:
-        """Select the features of a placement: the same rows if there are no others, otherwise copies of columns."""
-        whole, some = self.whole.row_features(placement), self.some.row_features(placement)
-        return rows if whole == some else assemble_rows(some, split_rows(whole, rows), len(rows))
+    def view(n: int) -> Shard:
+        query, snapshot = select("query", shards[n].query), select("snapshot", shards[n].snapshot)
+        return replace(shards[n], query=query, snapshot=snapshot, cross=select("cross", shards[n].cross))
 
-    def shard(self, shard: Shard) -> Shard:
-        """Select the features of a shard."""
-        return replace(
-            shard,
-            query=self.rows("query", shard.query),
-            snapshot=self.rows("snapshot", shard.snapshot),
-            cross=self.rows("cross", shard.cross),
-        )
-
-    def shards(self, shards: Sequence[Shard]) -> Sequence[Shard]:
-        """Select the features of shards, of each when it is read first."""
-        return LazyParts(len(shards), cache(lambda n: self.shard(shards[n])))
+    return LazyParts(len(shards), cache(view))

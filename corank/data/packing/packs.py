@@ -20,13 +20,12 @@ from corank.core.files import atomic_file
 from corank.core.objects import Location
 from corank.core.reports import Report
 from corank.core.time import day_numbers
-from corank.data.packed.dataset import ENCODERS, PackedDataset, hash_encoders
+from corank.data.packed.dataset import PackedDataset, hash_encoders
 from corank.data.packed.inputs import find_versions, fingerprint, hash_versions
 from corank.data.packed.manifest import MARK, PACK_AGAIN, SETS, PackManifest, list_packs, packed_settings
 from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.pack import pack_log
 from corank.engine.base import Engine
-from corank.features.encoders import Encoders
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
@@ -230,43 +229,28 @@ def _find_missing(manifest: PackManifest, schema: Schema) -> list[str]:
     ]
 
 
-def open_encoders(location: Location, schema: Schema, codes: str) -> Encoders:
-    """Open the encoders that gave a model its codes. The data need not be those of the files as they are now.
-
-    Args:
-        location: of packed data: a folder, with its sets of features, or a URL.
-        schema: the model's features.
-        codes: the hash of its encoders.
-
-    Raises DataError if they were removed, StorageError.
-    """
-    if isinstance(location, Path):
-        for opened in _open_encoded(location, codes):
-            return Encoders.load(opened.folder / ENCODERS, schema)
-    elif (packed := PackedDataset.open(location)).codes == codes:
-        return packed.encoders
-    raise _gone(location)
-
-
-def open_trained(location: Location, data: DataSettings, codes: str) -> PackedDataset:
+def open_trained(location: Location, data: DataSettings | None, codes: str) -> PackedDataset:
     """Open the packed data that a model was trained on. They need not be those of the files as they are now.
 
     Args:
         location: of packed data: a folder, with its sets of features, or a URL.
-        data: the settings of the model's tables, which distinguish packed data with the same encoders.
+        data: the settings of the model's tables, which distinguish packed data with the same encoders; None for any.
         codes: the hash of the model's encoders.
 
     Raises DataError if they were removed, StorageError.
     """
     if isinstance(location, Path):
         for opened in _open_encoded(location, codes):
-            if opened.manifest.data == data:
+            if data is None or opened.manifest.data == data:
                 return PackedDataset.open(opened.folder.parent, expect=opened.manifest.fingerprint)
     else:
         packed = PackedDataset.open(location)
-        if (packed.codes, packed.data) == (codes, data):
+        if packed.codes == codes and (data is None or packed.data == data):
             return packed
-    raise _gone(location)
+    raise DataError(
+        f"{location}: holds no more the packed data that the run was trained on: they were packed anew, and a code "
+        "means another value now; pack new days into a folder of their own by `packed`"
+    )
 
 
 def _open_encoded(root: Path, codes: str) -> Iterator[Artifact[PackManifest]]:
@@ -276,10 +260,3 @@ def _open_encoded(root: Path, codes: str) -> Iterator[Artifact[PackManifest]]:
             opened = open_folder(folder, PackManifest, checksums=False)
             if hash_encoders(opened.folder) == codes:
                 yield opened
-
-
-def _gone(location: Location) -> DataError:
-    return DataError(
-        f"{location}: holds no more the packed data that the run was trained on: they were packed anew, and a code "
-        "means another value now; pack new days into a folder of their own by `packed`"
-    )

@@ -85,10 +85,7 @@ class AgeFeature(ScaledFeature):
         """The time."""
         return [self.of]
 
-    @property
-    def operand_uses(self) -> Sequence[Collection[Use]]:
-        """A time."""
-        return [{"time"}]
+    operand_uses: ClassVar[Sequence[Collection[Use]]] = [{"time"}]
 
     @property
     def snapshot_every(self) -> timedelta | None:

@@ -19,11 +19,7 @@ class ArithmeticFeature(ScaledFeature, CrossFeature, ABC):
     operands_text: ClassVar[str] = "two features of kind number or bucket"
     operation: ClassVar[np.ufunc]
     clips: ClassVar[bool] = True
-
-    @property
-    def operand_uses(self) -> Sequence[Collection[Use]]:
-        """Two numbers."""
-        return [{"number"}, {"number"}]
+    operand_uses: ClassVar[Sequence[Collection[Use]]] = [{"number"}, {"number"}]
 
     def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
         """The result, NaN where it is not finite: (N,)."""

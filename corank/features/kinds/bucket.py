@@ -31,11 +31,7 @@ class BucketFeature(ColumnFeature):
     uses: ClassVar[frozenset[Use]] = frozenset({"key", "number"})
     network_settings: ClassVar[frozenset[str]] = frozenset({"dim"})
     unpacked_settings: ClassVar[frozenset[str]] = frozenset({"dim"})
-
-    @property
-    def storage(self) -> Storage:
-        """One code."""
-        return "id"
+    storage: ClassVar[Storage] = "id"
 
     @property
     def width(self) -> int:

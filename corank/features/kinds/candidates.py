@@ -21,21 +21,9 @@ class CandidatesFeature(ScaledFeature):
     default_scale: ClassVar[Scaling] = "log"
     counts_candidates: ClassVar[bool] = True
     clips: ClassVar[bool] = True
-
-    @property
-    def operands(self) -> Sequence[str]:
-        """None."""
-        return ()
-
-    @property
-    def operand_uses(self) -> Sequence[Collection[Use]]:
-        """None."""
-        return ()
-
-    @property
-    def made_of(self) -> str | None:
-        """The request."""
-        return "the request"
+    operands: ClassVar[Sequence[str]] = ()
+    operand_uses: ClassVar[Sequence[Collection[Use]]] = ()
+    made_of: ClassVar[str] = "the request"
 
     def side_among(self, side_of: Callable[[str], Side]) -> Side:
         """The context's."""

@@ -30,11 +30,7 @@ class CosineFeature(ScaledFeature, CrossFeature):
     kind: Literal["cosine"] = "cosine"
 
     operands_text: ClassVar[str] = "two features of kind vector, or the `HISTORY.FEATURE` of one"
-
-    @property
-    def operand_uses(self) -> Sequence[Collection[Use]]:
-        """Two vectors."""
-        return [{"vector"}, {"vector"}]
+    operand_uses: ClassVar[Sequence[Collection[Use]]] = [{"vector"}, {"vector"}]
 
     def check(self, name: str, schema: FeatureSet) -> None:
         """Raise ConfigError unless both are vectors of one dimension."""

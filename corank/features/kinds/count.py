@@ -29,11 +29,7 @@ class CountFeature(ScaledFeature, CrossFeature):
     default_scale: ClassVar[Scaling] = "log"
     operands_text: ClassVar[str] = LIST_AND_VALUE_TEXT
     compares: ClassVar[bool] = True
-
-    @property
-    def operand_uses(self) -> Sequence[Collection[Use]]:
-        """A list, then a value or a list."""
-        return LIST_AND_VALUE
+    operand_uses: ClassVar[Sequence[Collection[Use]]] = LIST_AND_VALUE
 
     def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
         """Counts (N,)."""
@@ -49,11 +45,7 @@ class ContainsFeature(CrossFeature):
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Scale,)
     operands_text: ClassVar[str] = LIST_AND_VALUE_TEXT
     compares: ClassVar[bool] = True
-
-    @property
-    def operand_uses(self) -> Sequence[Collection[Use]]:
-        """A list, then a value or a list."""
-        return LIST_AND_VALUE
+    operand_uses: ClassVar[Sequence[Collection[Use]]] = LIST_AND_VALUE
 
     def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
         """0 or 1: (N,)."""

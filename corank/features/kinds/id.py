@@ -37,10 +37,7 @@ class IdFeature(VocabularySettings, ColumnFeature):
         check_filter(self.side, self.filter)
         return self
 
-    @property
-    def storage(self) -> Storage:
-        """One code."""
-        return "id"
+    storage: ClassVar[Storage] = "id"
 
     @property
     def width(self) -> int:

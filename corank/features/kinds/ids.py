@@ -16,7 +16,7 @@ from pydantic import PositiveInt, model_validator
 from corank.core.arrow import to_mask, to_numbers
 from corank.core.errors import ConfigError, DataError
 from corank.core.ragged import Ragged
-from corank.core.settings import Duration
+from corank.core.settings import Duration, require_known
 from corank.core.types import Ints
 from corank.features.encoding import SAMPLED, Encoded, Encoder, Hash, Vocabulary, hash_values
 from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, FeatureKind, FeatureSet, Storage, Use
@@ -257,17 +257,12 @@ class HistorySettings(VocabularySettings, ColumnFeature):
 
     def check_data(self, name: str, schema: FeatureSet, data: DataSettings) -> None:
         """Raise ConfigError if a history's label or table does not exist, or it is not of the item's id."""
-        if self.events is not None and self.events not in data.events:
-            raise ConfigError(
-                f"features.{name}.events: no table '{self.events}'; data.events are "
-                f"{', '.join(data.events) or 'not declared'}"
-            )
+        if self.events is not None:
+            require_known(self.events, data.events, f"features.{name}.events", "table", "data.events")
         if self.of is None or self.attribute:
             return
-        if self.event is not None and self.event not in data.labels:
-            raise ConfigError(
-                f"features.{name}.event: no label '{self.event}'; data.labels are {', '.join(data.labels)}"
-            )
+        if self.event is not None:
+            require_known(self.event, data.labels, f"features.{name}.event", "label", "data.labels")
         if schema.column(self.of) != data.item:
             raise ConfigError(
                 f"features.{name}.of: a history holds items, so it must be of the feature over "
@@ -295,11 +290,7 @@ class IdsFeature(HistorySettings):
         {"dim", "pool"} | VocabularySettings.vocabulary_settings
     )
     unpacked_settings: ClassVar[frozenset[str]] = frozenset({"dim", "pool"})
-
-    @property
-    def storage(self) -> Storage:
-        """A list of codes."""
-        return "list"
+    storage: ClassVar[Storage] = "list"
 
     @property
     def width(self) -> int:

@@ -26,21 +26,13 @@ class PairFeature(VocabularySettings, CrossFeature):
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Vocabulary, Hash)
     unpacked_settings: ClassVar[frozenset[str]] = frozenset({"dim"})
     operands_text: ClassVar[str] = "features of kind id or bucket"
-
-    @property
-    def storage(self) -> Storage:
-        """One code."""
-        return "id"
+    storage: ClassVar[Storage] = "id"
+    operand_uses: ClassVar[Sequence[Collection[Use]]] = [{"key"}, {"key"}]
 
     @property
     def width(self) -> int:
         """The dimension of the embedding."""
         return self.dim
-
-    @property
-    def operand_uses(self) -> Sequence[Collection[Use]]:
-        """Two keys."""
-        return [{"key"}, {"key"}]
 
     def derive(self, operands: OperandRows, when: PointInTime) -> Hashes:
         """Hashes of the pairs: (N,)."""

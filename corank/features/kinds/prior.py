@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from corank.core.errors import ConfigError
-from corank.core.settings import Duration, format_duration
+from corank.core.settings import Duration, format_duration, require_known
 from corank.core.time import MILLISECOND, floor_times
 from corank.core.types import Doubles, Hashes
 from corank.features.encoding import mix_hashes
@@ -127,15 +127,10 @@ class PriorFeature(ScaledFeature):
 
     def check_data(self, name: str, schema: FeatureSet, data: DataSettings) -> None:
         """Raise ConfigError if its label, or its table of events, does not exist."""
-        if self.events is not None and self.events not in data.events:
-            raise ConfigError(
-                f"features.{name}.events: no table '{self.events}'; data.events are "
-                f"{', '.join(data.events) or 'not given'}"
-            )
-        if self.label is not None and self.label not in data.labels:
-            raise ConfigError(
-                f"features.{name}.label: no label '{self.label}'; data.labels are {', '.join(data.labels)}"
-            )
+        if self.events is not None:
+            require_known(self.events, data.events, f"features.{name}.events", "table", "data.events")
+        if self.label is not None:
+            require_known(self.label, data.labels, f"features.{name}.label", "label", "data.labels")
 
     def known_after(self, data: DataSettings) -> timedelta:
         """How long after a candidate, or an event, it may be counted: the lag, and the time its label matures in."""

@@ -28,11 +28,7 @@ class SinceFeature(ScaledFeature, CrossFeature):
     operands_text: ClassVar[str] = "a history, or what its events or their items have, then an id or a list"
     compares: ClassVar[bool] = True
     clips: ClassVar[bool] = True
-
-    @property
-    def operand_uses(self) -> Sequence[Collection[Use]]:
-        """A list of events, then a value or a list."""
-        return LIST_AND_VALUE
+    operand_uses: ClassVar[Sequence[Collection[Use]]] = LIST_AND_VALUE
 
     @property
     def aged_events(self) -> tuple[str, EventAge]:

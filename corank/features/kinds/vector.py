@@ -63,10 +63,7 @@ class VectorFeature(ColumnFeature):
             )
         return self
 
-    @property
-    def storage(self) -> Storage:
-        """A vector."""
-        return "vector"
+    storage: ClassVar[Storage] = "vector"
 
     @property
     def vector(self) -> VectorShape:

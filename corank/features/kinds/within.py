@@ -56,10 +56,7 @@ class ComparingFeature(ScaledFeature, ABC):
         """The number."""
         return [self.of]
 
-    @property
-    def operand_uses(self) -> Sequence[Collection[Use]]:
-        """A number."""
-        return [{"number"}]
+    operand_uses: ClassVar[Sequence[Collection[Use]]] = [{"number"}]
 
     @property
     def made_of(self) -> str | None:

@@ -7,7 +7,7 @@ from annotated_types import MinLen
 from pydantic import PositiveInt
 
 from corank.core.errors import ConfigError
-from corank.core.settings import Settings, describe_unknown, validate
+from corank.core.settings import Settings, describe_unknown, require_known, validate
 from corank.features.input_layout import Attended
 from corank.features.schema import Schema
 from corank.models.settings.network import FirstLayer, NetworkSettings, StageContext, Widths, multiply_widths
@@ -70,12 +70,9 @@ class LayerSettings(NetworkSettings):
         """What `din` attends to. Raises ConfigError if that is not in the schema."""
         if self.din is None:
             return None
-        key, history = f"{key}.{self.name}.din", schema.histories().get(self.din.history)
-        if history is None:
-            raise ConfigError(
-                f"{key}.history: no history '{self.din.history}'; "
-                f"histories are {', '.join(schema.histories()) or 'not declared'}"
-            )
+        key, histories = f"{key}.{self.name}.din", schema.histories()
+        require_known(self.din.history, histories, f"{key}.history", "history", "histories")
+        history = histories[self.din.history]
         if history.values:
             raise ConfigError(
                 f"{key}.history: '{self.din.history}' lists values of '{history.values}', which are no items to attend "

@@ -9,7 +9,7 @@ from annotated_types import Ge, Lt, MinLen
 from pydantic import Field, PositiveInt
 
 from corank.core.errors import ConfigError
-from corank.core.settings import Settings
+from corank.core.settings import Settings, require_known
 from corank.features.input_layout import Attended
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
@@ -62,10 +62,7 @@ class StageContext:
     def require_labels(self, labels: Sequence[str]) -> None:
         """Raise ConfigError unless `data.labels` has every label."""
         for label in labels:
-            if label not in self.data.labels:
-                raise ConfigError(
-                    f"{self.key}.labels: no label '{label}'; data.labels are {', '.join(self.data.labels)}"
-                )
+            require_known(label, self.data.labels, f"{self.key}.labels", "label", "data.labels")
 
 
 class NetworkSettings(Settings):

@@ -14,7 +14,7 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 from corank.core.errors import ConfigError, PluginError
 from corank.core.ordering import Formula
 from corank.core.registry import Registry, by_name
-from corank.core.settings import validate
+from corank.core.settings import require_known, validate
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
 from corank.models.settings.network import FirstLayer, NetworkSettings, StageContext
@@ -56,8 +56,7 @@ class StageSettings(NetworkSettings):
         super().check(context)
         key, data, before = context.key, context.data, context.before
         for level in self.cuts:
-            if level not in data.levels:
-                raise ConfigError(f"{key}.cuts: no level '{level}'; data.levels are {', '.join(data.levels)}")
+            require_known(level, data.levels, f"{key}.cuts", "level", "data.levels")
         if not before and self.deadline_ms is not None:
             raise ConfigError(
                 f"{key}.deadline_ms: '{self.name}' is the first stage, and there is no other order; take it away"

@@ -38,6 +38,7 @@ class TreesSettings(BoostingSettings, StageSettings):
     """
 
     network: ClassVar[str] = "corank.models.trees:Trees"
+    fitted: ClassVar[bool] = True
     model: Literal["trees"] = "trees"
     value: str = "click"
     labels: Annotated[list[str], MinLen(1)] = ["click"]
@@ -57,8 +58,3 @@ class TreesSettings(BoostingSettings, StageSettings):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} has no effect on trees, which are fitted whole; drop it")
         return self
-
-    @property
-    def fitted(self) -> bool:
-        """Trees are."""
-        return True

@@ -38,6 +38,8 @@ class TowersSettings(SingleLabelSettings):
     """Settings of query and item towers that meet in a dot product."""
 
     network: ClassVar[str] = "corank.models.two_tower:Towers"
+    scorer: ClassVar[str] = PARTS
+    item_parts: ClassVar[tuple[str, ...]] = (VECTOR,)
     model: Literal["towers"] = "towers"
     query: Widths = [512, 128, 64, 32]
     """Widths of the query tower."""
@@ -148,16 +150,6 @@ class TowersSettings(SingleLabelSettings):
     def counted(self) -> list[str]:
         """The matches."""
         return self.matches
-
-    @property
-    def scorer(self) -> str:
-        """The scorer of item parts."""
-        return PARTS
-
-    @property
-    def item_parts(self) -> tuple[str, ...]:
-        """The item vector."""
-        return (VECTOR,)
 
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
         """One first layer a tower; that of items does not run for requests."""

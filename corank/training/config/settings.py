@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from corank.core.errors import ConfigError
-from corank.core.settings import Settings, describe_unknown
+from corank.core.settings import Settings, describe_unknown, require_known
 from corank.core.stored_matrix import Precision
 from corank.losses.base import Loss
 from corank.metrics.metric import validation_metrics
@@ -270,8 +270,7 @@ class TreeTeacherSettings(BoostingSettings):
             taken: names of stages, teachers and logged scores, and of the trees before it.
             losses: all of the config.
         """
-        if self.label not in labels:
-            raise ConfigError(f"{key}.label: no label '{self.label}'; data.labels are {', '.join(labels)}")
+        require_known(self.label, labels, f"{key}.label", "label", "data.labels")
         if self.name in taken:
             raise ConfigError(f"{key}.name: a stage, a teacher or a score is called '{self.name}', too")
         pupils = [(n, loss) for n, loss in enumerate(losses) if self.name in loss.teachers]
