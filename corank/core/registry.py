@@ -220,14 +220,19 @@ def _imported(what: str, load: Callable[[], object]) -> None:
         raise PluginError(f"{what} cannot be imported: {type(error).__name__}: {error}") from error
 
 
-def check_settings_class(what: str, part: Any, bases: tuple[type, ...]) -> None:
-    """Raise PluginError if a registered part is no complete settings class of some bases, chosen by its `kind`."""
+def check_class(what: str, part: Any, *bases: type) -> None:
+    """Raise PluginError unless a registered part is a class of some bases that defines all that these leave open."""
     if not (isinstance(part, type) and issubclass(part, bases)):
-        raise PluginError(f"{what}: expected a class derived from {' or '.join(b.__name__ for b in bases)}")
-    missing = sorted(getattr(part, "__abstractmethods__", ()))
-    if missing:
-        raise PluginError(f"{what}: {part.__name__} must implement {', '.join(missing)}")
-    names = get_args(part.model_fields["kind"].annotation)  # type: ignore[attr-defined]
+        named = " or ".join(base.__name__ for base in bases)
+        raise PluginError(f"{what}: expected a subclass of {named}; received {part!r}")
+    if missing := sorted(getattr(part, "__abstractmethods__", ())):
+        raise PluginError(f"{what}: {part.__name__} must define {', '.join(missing)}")
+
+
+def check_settings_class(what: str, part: Any, bases: tuple[type, ...]) -> None:
+    """Raise PluginError unless a registered part is a complete settings class of some bases, chosen by its `kind`."""
+    check_class(what, part, *bases)
+    names = get_args(part.model_fields["kind"].annotation)
     if not names or f"'{names[0]}'" not in what:
         raise PluginError(
             f"{what}: {part.__name__} needs the field `kind: Literal[…]` with its registered name"

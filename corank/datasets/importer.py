@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Union, get_args, get_origin
 import polars as pl
 
 from corank.core.errors import DataError, PluginError
-from corank.core.registry import Registry
+from corank.core.registry import Registry, check_class
 from corank.core.reports import Report
 from corank.core.settings import Settings
 from corank.data.tables import find_bytes_fault, find_row_fault
@@ -75,10 +75,7 @@ def option_type(annotation: Any) -> tuple[Any, bool]:
 
 def _check(what: str, importer: Any) -> None:
     """Raise PluginError unless a registered part is a complete importer class with a help text."""
-    if not (isinstance(importer, type) and issubclass(importer, Importer)):
-        raise PluginError(f"{what} must be a subclass of corank.datasets.importer.Importer")
-    if getattr(importer.write, "__isabstractmethod__", False):
-        raise PluginError(f"{what} lacks the method write(source, out, report)")
+    check_class(what, importer, Importer)
     if not importer.__doc__ or importer.__doc__ == Importer.__doc__:
         raise PluginError(f"{what} lacks a docstring, which is the help of its command")
     for name, field in importer.model_fields.items():

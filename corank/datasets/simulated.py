@@ -10,7 +10,7 @@ from pydantic import NonNegativeInt
 
 from corank.core.errors import DataError, PluginError
 from corank.core.locks import LOCK, WriteLock
-from corank.core.registry import Registry
+from corank.core.registry import Registry, check_class
 from corank.core.settings import Settings
 
 
@@ -92,10 +92,7 @@ class SimulatedWorld(Settings):
 
 def _check(what: str, world: Any) -> None:
     """Raise PluginError unless a registered part is a complete class of a world that no other part writes."""
-    if not (isinstance(world, type) and issubclass(world, SimulatedWorld)):
-        raise PluginError(f"{what} must be a subclass of corank.datasets.simulated.SimulatedWorld")
-    if getattr(world.write, "__isabstractmethod__", False):
-        raise PluginError(f"{what} lacks the method write(out)")
+    check_class(what, world, SimulatedWorld)
     if missing := [name for name in ("presets", "files") if not getattr(world, name, None)]:
         raise PluginError(f"{what} lacks the class attribute {missing[0]}")
     for name, other in WORLDS.parts(load=False).items():

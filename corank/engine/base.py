@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from corank.core.errors import CorankError, EngineError, PluginError
 from corank.core.formatting import shorten
 from corank.core.panics import panics_as_errors
-from corank.core.registry import Registry
+from corank.core.registry import Registry, check_class
 from corank.core.reports import Progress
 
 TRIES = 5
@@ -227,11 +227,7 @@ class Engine(ABC):
 
 def _check_engine(what: str, part: Any) -> None:
     """Raise PluginError if a class is no Engine that can be made."""
-    if not (inspect.isclass(part) and issubclass(part, Engine)):
-        raise PluginError(f"{what}: expected a subclass of Engine; received {part!r}")
-    if inspect.isabstract(part):
-        lacking = ", ".join(f"{name}()" for name in sorted(part.__abstractmethods__))
-        raise PluginError(f"{what}: {part.__name__} lacks {lacking} of Engine")
+    check_class(what, part, Engine)
     try:
         inspect.signature(part).bind(1, None)
     except TypeError:

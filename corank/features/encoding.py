@@ -313,11 +313,6 @@ class Vocabulary(Encoder):
         codes: Ints = self._codes.take(self._keys.find_numbers(values))
         return codes
 
-    def codes_of_texts(self, values: Sequence[str]) -> Ints:
-        """Codes of texts, if the vocabulary holds those: (N,)."""
-        codes: Ints = self._codes.take(self._keys.find_texts(values))
-        return codes
-
     def codes_of(self, hashed: Hashes) -> Ints:
         """Codes of hashes that were learnt as whole numbers, 0 for missing: (N,)."""
         codes = self.codes_of_numbers(hashed.view(np.int64))

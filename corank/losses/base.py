@@ -10,13 +10,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import NonNegativeFloat, model_validator
 
 from corank.batches.sampling import SOURCES, Population, SplitCounts, Targets
-from corank.core.errors import ConfigError, PluginError
-from corank.core.registry import Registry
+from corank.core.errors import ConfigError
+from corank.core.registry import Registry, check_settings_class
 from corank.core.settings import Settings, require_known
 
 if TYPE_CHECKING:
@@ -346,17 +347,6 @@ class StageLoss(Loss):
         return z + output.positions[self.label] if self.label in output.positions else z
 
 
-def _check(what: str, loss: Any) -> None:
-    """Raise PluginError if a loss breaks the protocol."""
-    if not isinstance(loss, type) or not issubclass(loss, Loss):
-        raise PluginError(f"{what} is no Loss; derive it from corank.losses.base.Loss")
-    missing = sorted(getattr(loss, "__abstractmethods__", ()))
-    if missing:
-        raise PluginError(f"{what} does not define {', '.join(missing)}, as a Loss must")
-    if loss.model_fields["kind"].annotation is str:
-        raise PluginError(
-            f"{what} has no `kind` of its own; add kind: Literal[…] with the name that it registers"
-        )
-
-
-LOSSES = Registry[type[Loss]]("loss", "corank.losses", "corank.losses", _check)
+LOSSES = Registry[type[Loss]](
+    "loss", "corank.losses", "corank.losses", partial(check_settings_class, bases=(Loss,))
+)

@@ -133,7 +133,7 @@ class NoEncode(ColumnFeature):
 @pytest.mark.parametrize(
     ("name", "part", "message"),
     [
-        ("no_encode", NoEncode, "NoEncode must implement encode"),
+        ("no_encode", NoEncode, "NoEncode must define encode"),
     ],
 )
 def test_an_unfit_kind_is_refused_by_name(name: str, part: object, message: str) -> None:

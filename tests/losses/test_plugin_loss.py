@@ -188,8 +188,8 @@ class Incomplete(Loss):
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (dict, "is no Loss; derive it from corank.losses.base.Loss"),
-        (Incomplete, "does not define check, learner, population, values"),
+        (dict, "expected a subclass of Loss; received <class 'dict'>"),
+        (Incomplete, "Incomplete must define check, learner, population, values"),
     ],
 )
 def test_an_unfit_loss_is_refused_by_name(part: Any, message: str) -> None:

@@ -3,7 +3,6 @@
 `corank.models.stage_model` describes stage models and how to add one.
 """
 
-import inspect
 import re
 from collections.abc import Collection, Sequence
 from pkgutil import resolve_name
@@ -13,7 +12,7 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from corank.core.errors import ConfigError, PluginError
 from corank.core.ordering import Formula
-from corank.core.registry import Registry, by_name
+from corank.core.registry import Registry, by_name, check_class
 from corank.core.settings import require_known, validate
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
@@ -189,13 +188,9 @@ def role_of(stage: StageSettings) -> dict[str, Any]:
 
 def _check(what: str, part: Any) -> None:
     """Raise PluginError if a part is not the settings of a stage model."""
-    if not (inspect.isclass(part) and issubclass(part, StageSettings)):
-        raise PluginError(f"{what}: expected a subclass of StageSettings; received {part!r}")
-    missing = sorted(part.__abstractmethods__)
+    check_class(what, part, StageSettings)
     if part.build is StageSettings.build and not part.network:
-        missing.append("network, or build")
-    if missing:
-        raise PluginError(f"{what}: {part.__name__} must define {', '.join(missing)}")
+        raise PluginError(f"{what}: {part.__name__} must define network, or build")
     if "labels" not in part.model_fields and not hasattr(part, "labels"):
         raise PluginError(f"{what}: {part.__name__} must have `labels`, a field or a property")
 

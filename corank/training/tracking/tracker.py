@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PrivateAttr
 
-from corank.core.errors import ConfigError, PluginError
+from corank.core.errors import ConfigError
 from corank.core.files import atomic_file
 from corank.core.formatting import shorten
 from corank.core.lazy import require
-from corank.core.registry import Registry
+from corank.core.registry import Registry, check_class
 from corank.core.reports import Report
 from corank.core.settings import Settings, validate
 from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
@@ -238,10 +238,8 @@ def _read_known(file: Path) -> dict[str, str]:
 
 def _check(what: str, part: Any) -> None:
     """Raise PluginError unless a part is a class of callbacks whose constructor takes settings."""
-    if not (isinstance(part, type) and issubclass(part, Callback) and issubclass(part, Settings)):
-        raise PluginError(f"{what}: expected a class derived from Callback and Settings")
-    if missing := sorted(part.__abstractmethods__):
-        raise PluginError(f"{what}: {part.__name__} must implement {', '.join(missing)}")
+    check_class(what, part, Callback)
+    check_class(what, part, Settings)
 
 
 CALLBACKS = Registry[type[Callback]]("callback", "corank.callbacks", "corank.training.tracking", _check)
