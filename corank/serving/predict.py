@@ -27,6 +27,7 @@ from corank.core.objects import Location
 from corank.core.reports import Progress
 from corank.core.time import NEVER, format_time
 from corank.core.types import Longs, Numbers
+from corank.data.file_columns import FileColumns
 from corank.data.log_rows import request_columns, scan_log
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.workspace import SpreadRows, read_partition, write_beside
@@ -37,7 +38,6 @@ from corank.engine.base import Engine
 from corank.features.log_schema import ID, ITEM, DataSettings, value_column
 from corank.features.priors import PriorSnapshots
 from corank.serving.funnel.funnel import Funnel, Predicted
-from corank.serving.log.log_format import FileColumns
 from corank.serving.log_requests import RequestBatch, RequestGroup, RequestTables
 
 

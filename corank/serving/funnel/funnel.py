@@ -12,9 +12,10 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from copy import copy
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -34,6 +35,7 @@ from corank.core.errors import BundleError, DataError, RequestError
 from corank.core.objects import PathOrUrl, parse_location, require_local
 from corank.core.panics import panics_as_errors
 from corank.core.ragged import Rows
+from corank.core.registry import Registry
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
@@ -43,7 +45,6 @@ from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import EncodedBatch, RequestEncoder
 from corank.serving.funnel.scorer import Scorer, refuse_odd
 from corank.serving.funnel.stage_scorer import Candidates, Shared
-from corank.serving.store.base import CACHE, is_store, open_store
 
 SAMPLES = 512
 """Durations that a percentile is taken of."""
@@ -204,12 +205,11 @@ class Funnel:
             TrustError: no trusted key signed it, and `cache` has no version of the store that one did.
         """
         keys = TrustedKeys.load([require_local(key) for key in trust])
-        if isinstance(source, str) and is_store(source):
-            from corank.serving.store.source import StoreSource, load_first  # which load this module
-
-            with closing(open_store(source)) as store:
-                folder = CACHE if cache is None else require_local(cache)
-                return load_first(StoreSource(store, folder, trust=keys))[0]
+        if isinstance(source, str) and ":" in source:
+            folder = None if cache is None else require_local(cache)
+            for open_address in SOURCES.parts().values():
+                if (funnel := open_address(source, keys, folder)) is not None:
+                    return funnel
         return cls(Bundle.open(parse_location(source), trust=keys))
 
     def with_changes(
@@ -517,6 +517,13 @@ class Funnel:
                     f"keep.{name}: expected {quotas[name]} or less, as the bundle says; received {keep}"
                 )
         return quotas | dict(request.keep)
+
+
+OpenAddress = Callable[[str, TrustedKeys | None, Path | None], Funnel | None]
+"""An address, the keys that must have signed what is there, and a folder for bundles → the funnel; None for an address
+of another sort."""
+SOURCES = Registry[OpenAddress]("source", "corank.sources", __name__)
+"""What opens addresses other than those of bundles; stores register there."""
 
 
 def _parse_or_refuse(request: Request | Mapping[str, Any]) -> Ranking | RequestError:

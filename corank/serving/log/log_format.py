@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_type_hints
 
-import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -16,29 +15,11 @@ import pyarrow.compute as pc
 
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import CorankError, DataError
+from corank.data.file_columns import FileColumns
 from corank.features.encoders import Encoders
 from corank.features.encoding import Placement
 from corank.features.feature_kind import ColumnFeature
 from corank.serving.funnel.request import RankAnswer
-
-
-class FileColumns(msgspec.Struct, frozen=True):
-    """Which columns of a Parquet file are what, in an entry of its metadata."""
-
-    entry: ClassVar[str]
-
-    @classmethod
-    def read(cls, file: Path) -> Self | None:
-        """Read those of a file; None if corank did not write it. Raises DataError if it is damaged."""
-        try:
-            text = pl.read_parquet_metadata(file).get(cls.entry)
-            return None if text is None else msgspec.json.decode(text, type=cls)
-        except (OSError, pl.exceptions.PolarsError, msgspec.DecodeError) as error:
-            raise DataError(f"{file}: cannot be read as Parquet: {error}") from None
-
-    def metadata(self) -> dict[str, str]:
-        """The entry of a Parquet file's metadata."""
-        return {self.entry: msgspec.json.encode(self).decode()}
 
 
 class LogColumns(FileColumns, frozen=True):

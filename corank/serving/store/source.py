@@ -8,7 +8,7 @@ import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -22,8 +22,8 @@ from corank.core.errors import BundleError, CorankError, TrustError
 from corank.core.files import atomic_file
 from corank.core.objects import Location
 from corank.core.reports import Report
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Store, hide_password
+from corank.serving.funnel.funnel import SOURCES, Funnel
+from corank.serving.store.base import CACHE, Store, hide_password, is_store, open_store
 from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest, locked, open_cached
 from corank.serving.store.isolated_store import open_isolated
 from corank.serving.store.journal import holds_change
@@ -285,3 +285,12 @@ def load_first(source: Source, report: Report = lambda line: None) -> tuple[Funn
         return cached, error
     source.note_live(funnel.manifest.content)
     return funnel, None
+
+
+@SOURCES.register("store")
+def open_live(address: str, trust: TrustedKeys | None, cache: Path | None) -> Funnel | None:
+    """Open what is live in a store, or was live last by the cache; None for an address of something else."""
+    if not is_store(address):
+        return None
+    with closing(open_store(address)) as store:
+        return load_first(StoreSource(store, CACHE if cache is None else cache, trust=trust))[0]
