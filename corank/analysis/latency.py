@@ -36,10 +36,10 @@ from corank.features.operands import OperandRows
 from corank.features.row_encoder import RowEncoder
 from corank.features.schema import Schema
 from corank.models.settings.stage import StageSettings
-from corank.serving.funnel.ranking import Ranking
+from corank.serving.funnel.ranking import Ranking, RequestHistory
 from corank.serving.funnel.request import Request, to_series
-from corank.serving.funnel.request_encoder import EncodedBatch, RequestEncoder
-from corank.serving.funnel.request_history import RequestHistory, find_items
+from corank.serving.funnel.request_encoder import EncodedBatch, RequestEncoder, find_items
+from corank.serving.funnel.request_reader import RequestReader
 from corank.training.config.config import Config
 
 if TYPE_CHECKING:
@@ -81,9 +81,12 @@ def feature_latencies(
     items = LayeredItems((ItemLayer(ItemRecords.of_packed(packed, priors, *packed.newest_items()), {}),))
     named = {name for stage in stages for name in stage.ordering(config.data.columns).names}
     # logged requests describe no items, whose parts would be needed
+    reader = RequestReader(manifest, packed.encoders, items.text, retrieves=False)
     receiver = RequestEncoder(manifest, packed.encoders, items, priors, named, lambda rows: {})
-    received = receiver.encode([receiver.read(Ranking(request))])
-    online = _OnlineRequest(model, receiver, request, received, manifest.user)
+    ranking = Ranking(request)
+    reader.read(ranking)
+    received = receiver.encode([ranking])
+    online = _OnlineRequest(model, reader, receiver, request, received, manifest.user)
     met, n = {}, len(received.positions)
     for stage in stages:
         met[stage.name], n = n, min(n, stage.keep)
@@ -102,6 +105,7 @@ class _OnlineRequest:
     """A request of which single features are encoded and looked up as a bundle does it, from a trained model."""
 
     model: "JointModel"
+    reader: RequestReader
     receiver: RequestEncoder
     request: Request
     received: EncodedBatch
@@ -121,8 +125,8 @@ class _OnlineRequest:
             return lambda: self._read_history(name)
         if name in schema.attributes():
             history, feature = schema.attributes()[name]
-            recalled = receiver.query.histories.gather(receiver.items, *self._read_history(history))
-            return lambda: attribute_codes(schema, recalled.items[history], feature, recalled.rows)
+            events, rows, _ = receiver.query.gather(receiver.items, *self._read_history(history))
+            return lambda: attribute_codes(schema, events[history], feature, rows)
         if name in schema.derived():
             return lambda: self._derive(name, n)
         values = self._given(name, n)
@@ -130,10 +134,9 @@ class _OnlineRequest:
 
     def _read_history(self, name: str) -> tuple[dict[str, list[RequestHistory]], dict[str, Longs]]:
         """A history, encoded, and the positions of its items if anything reads them."""
-        encoder, items = self.receiver.query.histories, self.receiver.items
-        past = encoder.encode(name, self.request.user, items.text, int(self.received.times[0]))
-        wanted = {} if past.wanted is None else {name: find_items(items, [past.wanted])}
-        return {name: [past]}, wanted
+        past = self.reader.read_history(name, self.request.user, int(self.received.times[0]))
+        looked_up = name in self.receiver.query.looked_up
+        return {name: [past]}, {name: find_items(self.receiver.items, [past.wanted])} if looked_up else {}
 
     def _derive(self, name: str, n: int) -> None:
         receiver, received, schema = self.receiver, self.received, self.schema

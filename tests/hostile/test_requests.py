@@ -16,13 +16,8 @@ from corank.core.ragged import Ragged, Rows
 from corank.core.time import now_ms
 from corank.features.operands import Operands
 from corank.serving.funnel.random_requests import make_example
-from corank.serving.funnel.request import (
-    MAX_CANDIDATES,
-    MAX_EVENTS,
-    MAX_FILTER_VALUES,
-    Request,
-    check_event_times,
-)
+from corank.serving.funnel.request import MAX_CANDIDATES, MAX_EVENTS, MAX_FILTER_VALUES, Request
+from corank.serving.funnel.request_reader import check_event_times
 from corank.serving.http.asgi import LONGEST_ERROR
 from corank.serving.http.follower import Follower
 from corank.serving.http.ranking import check_clock

@@ -5,21 +5,14 @@ A stage with a deadline runs under a timer, and is skipped if recent runs took l
 Letters: R requests · n candidates of all of them.
 """
 
-import heapq
-import itertools
-import math
-import threading
 import time
-import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import onnxruntime
 import polars as pl
 from onnxruntime import RunOptions
 
@@ -40,97 +33,13 @@ from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
+from corank.serving.funnel.deadlines import DeadlineTimer, LatencyTracker
 from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import EncodedBatch, RequestEncoder
+from corank.serving.funnel.request_reader import RequestReader
 from corank.serving.funnel.scorer import Scorer, refuse_odd
 from corank.serving.funnel.stage_scorer import Candidates, Shared
-
-SAMPLES = 512
-"""Durations that a percentile is taken of."""
-FEW = 32
-"""With fewer durations there is no percentile; it is taken again after as many new ones."""
-
-
-class _PendingRuns:
-    """What the timer's thread holds; not the timer itself, which could then never be collected."""
-
-    def __init__(self) -> None:
-        self.runs: list[tuple[float, int, onnxruntime.RunOptions]] = []
-        """A heap by deadline."""
-        self.changed = threading.Condition()
-        self.wakes_at = 0.0
-        self.closed = False
-
-    def watch(self) -> None:
-        """Stop runs whose deadline has passed, until closed."""
-        with self.changed:
-            while not self.closed:
-                now = time.perf_counter()
-                while self.runs and self.runs[0][0] <= now:
-                    heapq.heappop(self.runs)[2].terminate = True
-                self.wakes_at = self.runs[0][0] if self.runs else math.inf
-                self.changed.wait(self.runs[0][0] - now if self.runs else None)
-
-    def close(self) -> None:
-        """End the thread."""
-        with self.changed:
-            self.closed = True
-            self.changed.notify()
-
-
-class DeadlineTimer:
-    """Stops late runs from a thread, which ends with the timer. Safe to share between threads."""
-
-    def __init__(self) -> None:
-        self._pending = _PendingRuns()
-        self._number = itertools.count()
-        threading.Thread(target=self._pending.watch, name="corank-deadlines", daemon=True).start()
-        weakref.finalize(self, self._pending.close)
-
-    @contextmanager
-    def until(self, moment: float) -> Iterator[onnxruntime.RunOptions]:
-        """Options for a run that fails if it is not done at a moment of `time.perf_counter`."""
-        options = onnxruntime.RunOptions()
-        pending, entry = self._pending, (moment, next(self._number), options)
-        with pending.changed:
-            heapq.heappush(pending.runs, entry)
-            if moment < pending.wakes_at:
-                pending.changed.notify()
-        try:
-            yield options
-        finally:
-            with pending.changed:
-                if entry in pending.runs:
-                    pending.runs.remove(entry)
-                    heapq.heapify(pending.runs)
-
-
-class LatencyTracker:
-    """The 99th percentile of recent durations, in seconds; 0 while there are too few."""
-
-    def __init__(self) -> None:
-        self._seconds: deque[float] = deque(maxlen=SAMPLES)
-        self._since_update = 0
-        self.p99 = 0.0
-
-    def record(self, seconds: float) -> None:
-        """Record a duration."""
-        self._seconds.append(seconds)
-        self._update()
-
-    def record_skip(self) -> None:
-        """Record a skipped run: drop the oldest duration, so that one slow spell does not disable a stage for good."""
-        if self._seconds:
-            self._seconds.popleft()
-        self._update()
-
-    def _update(self) -> None:
-        self._since_update += 1
-        if len(self._seconds) < FEW:
-            self.p99 = 0.0
-        elif self._since_update >= FEW or not self.p99:
-            self._since_update, self.p99 = 0, float(np.percentile(self._seconds, 99))
 
 
 class Predicted(NamedTuple):
@@ -173,6 +82,7 @@ class Funnel:
             self._at_once = 1 if self.scorer.one_request else AT_ONCE
             items = LayeredItems((read_items(folder, self.manifest, encoders),))
             self.retrieval = Retrieval.open(folder, items)
+            self.reader = RequestReader(self.manifest, encoders, items.text, self.retrieval is not None)
             self.request_encoder = RequestEncoder(
                 self.manifest,
                 encoders,
@@ -265,7 +175,7 @@ class Funnel:
 
     def count_candidates(self, request: Request) -> int:
         """Return how many candidates a request has, or is to have retrieved."""
-        return self.request_encoder.count_candidates(request)
+        return request.count_candidates(self.request_encoder.query.retrieved)
 
     def prepare(self, request: Request) -> Ranking:
         """Encode the query of a request whose candidates are not known yet, for `run_many`. Raises RequestError.
@@ -274,7 +184,10 @@ class Funnel:
         live by then.
         """
         self._quotas_of(request)
-        return self.request_encoder.prepare(request)
+        one = Ranking(request)
+        self.reader.read_query(one)
+        self.request_encoder.encode_ahead(one)
+        return one
 
     def run(self, request: Request, arrived: float | None = None) -> Ranking:
         """Run a request through the stages. If a stage misses its deadline, the order of the one before it stands.
@@ -319,11 +232,11 @@ class Funnel:
                     (errors[n],) = [error] if len(together) == 1 else self.run_many([rankings[n]], bounded)
         return errors
 
-    @panics_as_errors()
     def _read(self, one: Ranking, bounded: bool = False) -> None:
         """Read a request as far as it is its own. Raises RequestError."""
         quotas = self._quotas_of(one.request, bounded)
-        self.request_encoder.read(one, self.retrieval is not None)
+        with panics_as_errors():
+            self.reader.read(one, query=one.prepared_by is not self.request_encoder)
         one.begin(self.manifest, quotas)
 
     @panics_as_errors()
@@ -468,8 +381,10 @@ class Funnel:
 
     def encode(self, *requests: Request) -> EncodedBatch:
         """Encode requests, with retrieved candidates for those that bring none. Raises RequestError."""
-        read = [self.request_encoder.read(Ranking(one), self.retrieval is not None) for one in requests]
-        return self.request_encoder.encode(read, self._retriever)
+        rankings = [Ranking(request) for request in requests]
+        for one in rankings:
+            self.reader.read(one)
+        return self.request_encoder.encode(rankings, self._retriever)
 
     def _uncut(self, batch: EncodedBatch) -> Iterator[tuple[StageFacts, dict[str, Floats], Numbers]]:
         """Every stage's logits by label, and values, of all candidates."""

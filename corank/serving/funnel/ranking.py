@@ -1,6 +1,6 @@
 """What becomes of one request: how it was encoded, what each stage cut and by which score, times, and the answer.
 
-Letters: n candidates · a of them alive.
+Letters: n candidates · a of them alive · L events of a history.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,9 @@ from corank.bundle.manifest import BundleManifest
 from corank.bundle.stage_facts import StageFacts
 from corank.core.ordering import top_k
 from corank.core.ragged import Rows
-from corank.core.types import Floats, Longs, Numbers
+from corank.core.types import Floats, Hashes, Ints, Longs, Numbers
 from corank.features.operands import Operands
-from corank.serving.funnel.candidates import select_ids
-from corank.serving.funnel.request import DEFAULT_FIELDS, RankAnswer, Request, RequestWarning
-from corank.serving.funnel.request_history import RequestHistory
+from corank.serving.funnel.request import DEFAULT_FIELDS, RankAnswer, Request, select_ids
 
 Role = Literal["live", "canary", "shadow"]
 """Of a version in a service: it answers, answers some users, or is scored only."""
@@ -42,6 +40,35 @@ class EncodedValue(msgspec.Struct, frozen=True, gc=False):
     hashes: Any
     """Those of a list: a `Ragged` of 1 row."""
     number: float | None
+
+
+RequestWarning = tuple[Literal["future", "order", "filter"], str]
+"""What may be wrong with a request: by what it is counted, and a text, which names the field."""
+WantedItems = tuple[str, Sequence[Any] | Longs]
+"""Items that a request names, to be looked up: its field, for errors, and their ids, as an array if those are known to
+be whole numbers."""
+
+
+class RequestHistory(NamedTuple):
+    """One history of a request."""
+
+    codes: Ints
+    """Codes of its item ids: (L,)."""
+    wanted: WantedItems
+    """Its items; none unless anything reads their records."""
+    keys: Hashes
+    """Hashes of its item ids: (L,), if some cross compares them; else (0,)."""
+    weight: Floats | None
+    """Weights of its events: (L,); None if all weigh the same."""
+    ages: Floats | None
+    """Ages of its events, as `log_ages` says them: (L,); None if nobody reads them."""
+    warnings: list[RequestWarning]
+    attributes: Mapping[str, Ints]
+    """By feature that is `parallel_to` it, the code of each event: (L,)."""
+    attribute_keys: Mapping[str, Hashes]
+    """By those of them that derived features take, the hash of each event's value: (L,)."""
+    age: Longs
+    """Ms from each event to the request: (L,); (0,) if the times are not known."""
 
 
 class StageCut(NamedTuple):
@@ -86,7 +113,7 @@ class Ranking:
     time: int = field(init=False)
     """Of the request, ms since 1970 UTC."""
     values: Sequence[EncodedValue] = field(init=False)
-    """Of the features of columns, in the order of `QueryEncoder.columns`."""
+    """Of the features of columns, in the order of the query's `RowEncoder.columns`."""
     histories: Mapping[str, RequestHistory] = field(init=False)
     missing: list[str] = field(init=False)
     """Columns that the request lacks."""
@@ -209,7 +236,7 @@ class Ranking:
     @property
     def warnings(self) -> list[str] | None:
         """What may be wrong with the request."""
-        return [warning.text for warning in self.found] or None
+        return [text for _, text in self.found] or None
 
     @property
     def trace(self) -> list[dict[str, Any]]:

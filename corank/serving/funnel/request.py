@@ -1,23 +1,18 @@
-"""A request to rank: its type, bounds and checks, the reader of its histories, and the type of its answer.
-
-Letters: L events of a history.
-"""
+"""A request to rank: its type, bounds and checks, and the type of its answer."""
 
 import difflib
 import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self
 
 import msgspec
-import numpy as np
 import polars as pl
 from msgspec import Meta
 
 from corank.core.errors import RequestError
 from corank.core.settings import describe_unknown
-from corank.core.time import DAY, MILLISECOND, moment_to_ms, now_ms
+from corank.core.time import moment_to_ms, now_ms
 from corank.core.types import Longs
 
 
@@ -110,6 +105,11 @@ class NumberIds(Sequence[int]):
         return iter(self.numbers.tolist())
 
 
+def select_ids(ids: Sequence[Any], index: Longs) -> Sequence[Any]:
+    """Select some ids."""
+    return NumberIds(ids.numbers.take(index)) if type(ids) is NumberIds else [ids[n] for n in index.tolist()]
+
+
 class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A request to rank candidates for a user.
 
@@ -170,6 +170,10 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     def time_ms(self) -> int:
         """Time of the request in ms since 1970 UTC. Raises RequestError."""
         return parse_time(self.time, "time") if self.time is not None else now_ms()
+
+    def count_candidates(self, retrieved: int) -> int:
+        """How many candidates it gives, or asks to retrieve; `retrieved` if it asks for no number."""
+        return len(self.candidates) if self.candidates is not None else self.retrieve or retrieved
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -257,54 +261,3 @@ def refuse_unknown_column(where: str, column: str, known: Collection[str]) -> No
     near = difflib.get_close_matches(column, sorted(known), n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
     raise RequestError(f"{where}: the bundle knows no '{column}' here; {hint}")
-
-
-SECONDS_FROM = 10**11
-"""A request later than this, in 1973, cannot have an event in the first weeks of 1970."""
-YEARS = 3650 * (DAY // MILLISECOND)
-"""Times within ten years of each other, ms."""
-
-
-@dataclass(frozen=True)
-class RequestWarning:
-    """A warning of an answer."""
-
-    kind: Literal["future", "order", "filter"]
-    """By which warnings are counted."""
-    text: str
-    """Names the field."""
-
-
-def check_event_times(field: str, times: Longs, time: int) -> tuple[RequestWarning, ...]:
-    """Warn of events after the request, and of events that are not in the order of time.
-
-    Args:
-        field: of the request.
-        times: of the events, ms since 1970 UTC: (L,).
-        time: of the request.
-
-    Raises RequestError for times in seconds.
-    """
-    first, last = int(times.min()), int(times.max())
-    if time > SECONDS_FROM and first * 1000 < time + YEARS:
-        # whole seconds since 1970 are milliseconds of its first weeks
-        seconds = np.flatnonzero((times > 0) & (np.abs(times * 1000.0 - time) < YEARS))
-        if len(seconds):
-            n = int(seconds[0])
-            raise RequestError(
-                f"{field}.{n}.time: {times[n]} is in seconds, it seems; write milliseconds since 1970"
-            )
-    warnings = []
-    later = int(np.count_nonzero(times > time)) if last > time else 0
-    if later:
-        warnings.append(
-            RequestWarning(
-                "future",
-                f"{field}: {later} of {len(times)} events are after the request; they count as new as can be",
-            )
-        )
-    if (times[1:] < times[:-1]).any():
-        warnings.append(
-            RequestWarning("order", f"{field}: events are not in the order of time, the newest last")
-        )
-    return tuple(warnings)

@@ -1,13 +1,16 @@
-"""Requests → encoded rows of their queries and their candidates, by the code that packing used.
+"""Requests that were read → encoded rows of their queries and their candidates, by the code that packing used.
+
+The items that requests name, as candidates and in histories, are looked up in the catalogue at once.
 
 Letters: R requests · n candidates of all of them · E events of a history of all of them.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cache, partial
-from itertools import accumulate, pairwise, repeat
+from itertools import accumulate, chain, pairwise, repeat
 from operator import contains
 from types import NoneType
 from typing import Any, Self
@@ -21,37 +24,19 @@ from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Rows
 from corank.core.stored_matrix import StoredMatrix
+from corank.core.subnormal import flush_subnormals
 from corank.core.types import Floats, Longs
 from corank.features.encoders import Encoders
 from corank.features.encoding import Column, Encoded, take_encoded, to_identifiers
-from corank.features.feature_kind import Side
 from corank.features.operands import OperandRows, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.row_encoder import EncodedColumns, RowEncoder
 from corank.features.schema import Schema
-from corank.serving.funnel.candidates import (
-    FilterEncoder,
-    NumberLimits,
-    ReadCandidates,
-    parse_candidates,
-    read_number,
-    read_numbers,
-    select_ids,
-)
-from corank.serving.funnel.query_encoder import QueryEncoder
-from corank.serving.funnel.ranking import Ranking
-from corank.serving.funnel.request import (
-    Request,
-    refuse_unknown_column,
-    to_series,
-)
-from corank.serving.funnel.request_history import (
-    AttendedEvents,
-    HistoryEncoder,
-    WantedItems,
-    find_items,
-    join_arrays,
-)
+from corank.serving.funnel.filters import FilterEncoder
+from corank.serving.funnel.query_encoder import AttendedEvents, QueryEncoder, join_arrays
+from corank.serving.funnel.ranking import Ranking, WantedItems
+from corank.serving.funnel.request import Request, refuse_unknown_column, select_ids, to_series
+from corank.serving.funnel.request_reader import count_clipped, number_limits
 
 
 @dataclass
@@ -102,8 +87,6 @@ class EncodedBatch:
         )
 
 
-QUERY_SIDES: tuple[Side, ...] = ("user", "context")
-CANDIDATE_SIDES: tuple[Side, ...] = ("item", "cross")
 Retrieve = Callable[[Request, Rows, int], Longs]
 """A request, the rows of queries, and which of them is its own → positions of retrieved items."""
 ItemsAsOf = Callable[[LayeredItems, Longs, Longs, bool], tuple[LayeredItems, Longs]]
@@ -135,13 +118,11 @@ class RequestEncoder:
             retrieved: how many candidates are retrieved for a request that brings none, and names no number.
         """
         self._manifest, self.encoders, self.items, self.priors = manifest, encoders, items, priors
-        self._retrieved = retrieved
         self.schema: Schema = encoders.schema
         self._named, self._parts = named, parts
         self._as_of: ItemsAsOf | None = None
-        self._limits = NumberLimits(encoders)
-        histories = HistoryEncoder(encoders, manifest)
-        self.query = QueryEncoder(manifest, encoders, priors, histories)
+        self._limits = number_limits(encoders, ("item", "cross"))
+        self.query = QueryEncoder(manifest, encoders, priors, retrieved)
         self.filters = FilterEncoder(encoders)
         columns = manifest.request_columns
         self._value_columns, self._cross_columns = columns.values, sorted(columns.cross)
@@ -149,7 +130,6 @@ class RequestEncoder:
         self._comparing = frozenset(name for name, feature in crosses.items() if feature.compares_candidates)
         self._late_crosses = frozenset(crosses.keys() - self._comparing)
         self._plan = cache(partial(_plan_crosses, encoders))
-        self._histories = tuple(self.schema.histories())
         self._item_row = self.schema.row_features("item")
         self.item_columns = frozenset(columns.item)
         self._allowed_columns = self.item_columns.union(columns.cross, columns.values)
@@ -166,21 +146,6 @@ class RequestEncoder:
         other.priors, other.query, other._as_of = priors, self.query.with_priors(priors), as_of
         return other
 
-    def read(self, one: Ranking, retrieves: bool = False) -> Ranking:
-        """Read a request as far as no item is looked up, and its query unless this encoder read it ahead.
-
-        Its candidates can be retrieved or not. Raises RequestError, which names the field.
-        """
-        try:
-            if one.prepared_by is not self:
-                self._read_query(one)
-            one.candidates, one.numbers, one.columns = self._read_candidates(one.request, retrieves)
-        except DataError as error:
-            raise RequestError(str(error)) from None
-        one.unknown = []
-        one.found = [warning for history in one.histories.values() for warning in history.warnings]
-        return one
-
     def encode(self, requests: Sequence[Ranking], retrieve: Retrieve | None = None) -> EncodedBatch:
         """Encode requests that were read, each once, with candidates from `retrieve` for those that bring none.
 
@@ -193,7 +158,9 @@ class RequestEncoder:
 
     def _encode(self, requests: Sequence[Ranking], retrieve: Retrieve | None) -> EncodedBatch:
         items, ahead = self.items, None
-        candidates = [WantedItems("candidates", one.candidates, one.numbers) for one in requests]
+        candidates: list[WantedItems] = [
+            ("candidates", one.candidates if one.numbers is None else one.numbers) for one in requests
+        ]
         first, *others = requests
         if first.prepared_by is self and not others:
             positions, events, ahead = find_items(items, candidates), first.events, first.query
@@ -201,15 +168,12 @@ class RequestEncoder:
             positions, events = self._look_up(requests, candidates)
         if self._as_of is not None:
             items, positions, events = self._look_back(requests, candidates, positions, events)
-        query, operands = ahead or self.query.encode(
-            requests, events, items, [self.count_candidates(one.request) for one in requests]
-        )
+        query, operands = ahead or self.query.encode(requests, events, items)
         if np.minimum.reduce(positions, initial=0) < 0 or any(
             one.columns or one.request.candidates is None for one in requests
         ):
             items, positions = self._find_candidates(requests, items, positions, query, retrieve)
         start = [0, *accumulate([len(one.candidates) for one in requests])]
-        attended = {n: [one.histories[n] for one in requests] for n in self.query.histories.attended}
         batch = EncodedBatch(
             self,
             requests,
@@ -219,54 +183,46 @@ class RequestEncoder:
             operands,
             items,
             positions,
-            self.query.histories.attended_events(items, attended, events),
+            self.query.attended_events(requests, events, items),
         )
         if self._value_columns or self._cross_columns or self._comparing:
             self._add_given(batch)
         return batch
 
     def _look_up(
-        self, parts: Sequence[Ranking], candidates: Sequence[WantedItems] = ()
+        self, requests: Sequence[Ranking], candidates: Sequence[WantedItems] = ()
     ) -> tuple[Longs, dict[str, Longs]]:
         """Look up candidates, and by history the items of those whose items are looked up: positions."""
-        names = self.query.histories.looked_up
+        names = self.query.looked_up
         if not names and candidates:
             return find_items(self.items, candidates), {}
-        wanted: list[list[WantedItems | None]] = [
-            [*candidates],
-            *([part.histories[name].wanted for part in parts] for name in names),
-        ]
-        every = [one for group in wanted for one in group if one is not None]
+        wanted = [candidates, *([one.histories[name].wanted for one in requests] for name in names)]
+        every = [*chain.from_iterable(wanted)]
         if not every:
-            return np.empty(0, dtype=np.int64), {}
+            return _NO_IDS, {}
         positions = find_items(self.items, every)
-        ends = [*accumulate(sum(one.size for one in group if one is not None) for group in wanted)]
+        ends = [*accumulate(sum(len(ids) for _, ids in group) for group in wanted)]
         events = {name: positions[a:b] for name, a, b in zip(names, ends, ends[1:], strict=False)}
         return positions[: ends[0]], events
 
     def _look_back(
         self,
-        parts: Sequence[Ranking],
+        requests: Sequence[Ranking],
         candidates: Sequence[WantedItems],
         positions: Longs,
         events: Mapping[str, Longs],
     ) -> tuple[LayeredItems, Longs, dict[str, Longs]]:
         """The items as they were at the time of the request that names each, and the positions that were looked up."""
         assert self._as_of is not None
-        times = np.array([part.time for part in parts])
+        times = np.array([one.time for one in requests])
         items, positions = self._as_of(
-            self.items, positions, np.repeat(times, [one.size for one in candidates]), True
+            self.items, positions, np.repeat(times, [len(ids) for _, ids in candidates]), True
         )
         found = {}
         for name, at in events.items():
-            lengths = [len(part.histories[name].codes) for part in parts]
+            lengths = [len(one.histories[name].codes) for one in requests]
             items, found[name] = self._as_of(items, at, np.repeat(times, lengths), False)
         return items, positions, found
-
-    def count_candidates(self, request: Request) -> int:
-        """How many candidates a request gives, or asks to retrieve."""
-        given = request.candidates
-        return len(given) if given is not None else request.retrieve or self._retrieved
 
     def _find_candidates(
         self,
@@ -302,37 +258,20 @@ class RequestEncoder:
             if not len(own):
                 one.found += self.filters.warn(one.request)
             if one.columns:
-                self._limits.count(CANDIDATE_SIDES, one.columns, one.clipped)
+                count_clipped(self._limits, one.columns, one.clipped)
             settled.append(own)
         return items, join_arrays(settled)
 
-    def _read_query(self, one: Ranking) -> None:
-        """Read what a request says of its query, for which its candidates need not be known.
-
-        Raises DataError, RequestError.
-        """
-        request, one.prepared_by, one.missing, one.clipped = one.request, None, [], {}
-        one.time, columns = request.time_ms, self.query.read_columns(request, one.missing)
-        self._limits.count(QUERY_SIDES, [columns], one.clipped)
-        encode, text = self.query.histories.encode, self.items.text
-        one.histories = {name: encode(name, request.user, text, one.time) for name in self._histories}
-        one.values = self.query.encode_values(columns)
-
-    def prepare(self, request: Request) -> Ranking:
+    def encode_ahead(self, one: Ranking) -> None:
         """Encode the query of a request whose candidates are not known yet. Raises RequestError."""
-        one = Ranking(request)
         try:
-            self._read_query(one)
             _, one.events = self._look_up([one])
             one.query = (
-                None
-                if self.query.counts_candidates
-                else self.query.encode([one], one.events, self.items, [0])
+                None if self.query.counts_candidates else self.query.encode([one], one.events, self.items)
             )
         except DataError as error:
             raise RequestError(str(error)) from None
         one.prepared_by = self
-        return one
 
     def cross(self, batch: EncodedBatch, alive: Longs) -> Rows:
         """The crosses of the candidates `alive`: those encoded with the requests, and the others, derived."""
@@ -400,7 +339,7 @@ class RequestEncoder:
             for column in self._manifest.item_columns:
                 if column in self._named:
                     read_number(column, ids[n], row)
-        find_items(self.items, [WantedItems("items", ids)])  # ids of another type could never be found
+        find_items(self.items, [("items", ids)])  # ids of another type could never be found
         key, names = self._manifest.item, sorted(self.item_columns)
         try:
             series = [to_series(name, [row.get(name) for row in columns], "items") for name in names]
@@ -409,20 +348,6 @@ class RequestEncoder:
             return ItemLayer(records, self._parts(records.rows))
         except DataError as error:
             raise RequestError(str(error)) from None
-
-    def _read_candidates(self, request: Request, retrieves: bool) -> ReadCandidates:
-        """Read the candidates of a request; none if they are to be retrieved. Raises RequestError."""
-        if request.candidates is None:
-            if not retrieves:
-                raise RequestError(
-                    "candidates: none are given, and the bundle has no `retrieval` to find some"
-                )
-            return [], None, []
-        if request.where or request.retrieve:
-            raise RequestError(
-                "candidates: where candidates are given, nothing is retrieved; drop one of both"
-            )
-        return parse_candidates(request)
 
     def _add_described(
         self, ids: Sequence[Any], columns: list[dict[str, Any]], positions: Longs, items: LayeredItems
@@ -448,7 +373,7 @@ class RequestEncoder:
         rows = [{c: v for c, v in columns[n].items() if c in self.item_columns} for n in new]
         described = LayeredItems((self.encode_items([ids[n] for n in new], rows),))
         positions = positions.copy()
-        positions[new] = find_items(described, [WantedItems("candidates", [ids[n] for n in new])])
+        positions[new] = find_items(described, [("candidates", [ids[n] for n in new])])
         positions[new] += items.bounds[-1]
         return items.with_layer(described.layers[0]), positions
 
@@ -483,3 +408,79 @@ def _join(columns: Sequence[Any]) -> Encoded:
     first, *others = columns
     joined: Encoded = join_arrays(columns) if isinstance(first, np.ndarray) else first.concat(*others)
     return joined
+
+
+def find_items(items: LayeredItems, wanted: Sequence[WantedItems]) -> Longs:
+    """Look the items of several lists up in the catalogue, all at once: positions, those of one list after the other.
+
+    An unknown item has −1. Raises RequestError if the ids of a list are of another type than the catalogue's.
+    """
+    if items.text:
+        lists = [ids for _, ids in wanted if isinstance(ids, list)]
+        texts = [*chain.from_iterable(lists)]
+        if len(lists) == len(wanted) and set(map(type, texts)) == {str}:
+            positions = items.find_texts(texts)
+            unknown = [texts[n] for n in np.flatnonzero(positions < 0)]
+            with suppress(RequestError):
+                if unknown:
+                    to_series("id", unknown, "")  # raises for what is no text of UTF-8
+                return positions
+    else:
+        numbers = [ids for _, ids in wanted if isinstance(ids, np.ndarray)]
+        if all(isinstance(ids, np.ndarray) or not len(ids) for _, ids in wanted):
+            return items.find_numbers(join_arrays(numbers or [_NO_IDS]))
+    return join_arrays([_find_alone(items, *one) for one in wanted])
+
+
+_NO_IDS = np.empty(0, dtype=np.int64)
+
+
+def _find_alone(items: LayeredItems, where: str, ids: Sequence[Any] | Longs) -> Longs:
+    if not len(ids):
+        return _NO_IDS
+    try:
+        values = ids.tolist() if isinstance(ids, np.ndarray) else [*ids]
+        return items.find(to_identifiers(to_series("id", values, where), f"{where}.id"))
+    except (DataError, TypeError):
+        keys = items.layers[0].records.ids
+        sample = keys.values[0] if len(keys) else None
+        raise RequestError(
+            f"{where}: ids are of another type than the bundle's, such as {sample!r}"
+        ) from None
+
+
+LARGEST = float(np.finfo(np.float32).max)
+"""Values are 32-bit floats, in training as here."""
+
+
+def read_numbers(name: str, ids: Sequence[Any], columns: list[dict[str, Any]], needed: bool) -> Floats:
+    """Read one of the data's `columns` of n candidates, NaN if no stage needs it: (n,).
+
+    Raises RequestError if a candidate lacks what a stage needs, or has something else there.
+    """
+    if needed:
+        rows: list[dict[str, Any]] = columns or [{}] * len(ids)
+        values: list[Any] = [row.get(name) for row in rows]
+        if not all(map(_is_number, values)):
+            for id_, row in zip(ids, rows, strict=True):
+                read_number(name, id_, row)  # one of them raises
+        return flush_subnormals(np.array(values, dtype=np.float64).astype(np.float32))
+    for row in columns:  # the log keeps what no stage needs
+        value = row.get(name)
+        if value is not None and not _is_number(value):
+            raise RequestError(f"candidates: expected numbers in '{name}'; received {value!r:.100}")
+    return np.full(len(ids), np.nan, dtype=np.float32)
+
+
+def read_number(name: str, id_: Any, row: Mapping[str, Any]) -> float:
+    """Read one of the data's `columns` of a candidate, or an item. Raises RequestError if it lacks it."""
+    value: Any = row.get(name)
+    if not _is_number(value):
+        raise RequestError(
+            f"candidates: {id_!r} has no number '{name}', by which candidates are ordered; received {value!r}"
+        )
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= LARGEST

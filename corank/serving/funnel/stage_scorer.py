@@ -27,8 +27,8 @@ from corank.core.registry import Registry
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import split_record
 from corank.features.input_layout import Layout, TableSet, dense_input, embed_rows, event_groups, event_width
+from corank.serving.funnel.query_encoder import AttendedEvents
 from corank.serving.funnel.request_encoder import EncodedBatch
-from corank.serving.funnel.request_history import AttendedEvents
 
 COLUMN, PART, MATCHES, REQUEST_OF = "column.", "part.", "matches", "request_of"
 """What a graph calls one of the data's columns, the rows of an item part, what matches add to logits, and the query row

@@ -258,8 +258,8 @@ class ServiceMetrics:
             self.count("missing_columns", column)
         for column, clipped in one.clipped.items():
             self.count("clipped_numbers", column, number=clipped)
-        for warning in one.found:
-            self.count("warnings", warning.kind)
+        for kind, _ in one.found:
+            self.count("warnings", kind)
         if one.fallback:
             self.count("fallbacks", one.fallback["stage"], one.fallback["why"])
 

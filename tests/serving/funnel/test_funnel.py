@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from corank.core.errors import RequestError
 from corank.core.panics import PanicError
 from corank.core.types import Floats, Numbers
-from corank.serving.funnel.funnel import DeadlineTimer, Funnel
+from corank.serving.funnel.deadlines import DeadlineTimer
+from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.scorer import PartsScorer

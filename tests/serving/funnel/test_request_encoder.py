@@ -15,7 +15,7 @@ from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Vectors
 from corank.features.operands import Operands
 from corank.features.row_encoder import RowEncoder
-from corank.serving.funnel.query_encoder import QueryValues
+from corank.serving.funnel.request_reader import QueryValues
 from corank.serving.funnel.request import Request
 from tests.support.cases import Case
 from tests.support.random_worlds import DERIVED, LISTED, RICH
@@ -154,14 +154,15 @@ def test_lists_that_cannot_be_read_are_told(user: dict[str, Any], message: str) 
 
 
 def test_texts_are_encoded_as_a_column_of_them_is() -> None:
-    encoder = bare_case(RICH | {"text_ids": True}).funnel.request_encoder
+    funnel = bare_case(RICH | {"text_ids": True}).funnel
+    encoder = funnel.request_encoder
     histories = [name for name, history in encoder.schema.histories().items() if history.lists is None]
     assert histories
     known = encoder.items.layers[0].records.ids.values.to_list()
     for name in histories:
 
         def encode(events: list[Any], name: str = name) -> list[int]:
-            codes: list[int] = encoder.query.histories.encode(name, {name: events}, True, 0).codes.tolist()
+            codes: list[int] = funnel.reader.read_history(name, {name: events}, 0).codes.tolist()
             return codes
 
         last = encoder.schema.histories()[name].last

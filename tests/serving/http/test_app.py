@@ -18,7 +18,8 @@ from starlette.testclient import TestClient
 
 from corank.bundle.graph_files import RUNTIME_ERRORS
 from corank.serving.funnel import funnel as funnel_module
-from corank.serving.funnel.funnel import DeadlineTimer, Funnel
+from corank.serving.funnel.deadlines import DeadlineTimer
+from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.scorer import PartsScorer
 from corank.serving.http.follower import Follower

@@ -29,7 +29,7 @@ def test_a_version_has_ranked_what_came_last_before_it_goes_live(tmp_path: Path)
     export_bundle(path, case.config, case.packed, case.model, case.calibrators)
     follower.refresh()
     assert follower.funnel is not first and reports == [f"live: {follower.funnel.manifest.content}"]
-    encoded = follower.funnel.request_encoder.query._values._single.cache_info
+    encoded = follower.funnel.reader._values._single.cache_info
     before = encoded()
     for request in asked:
         assert follower.funnel.rank(request)["items"] == first.rank(request)["items"]
@@ -38,7 +38,7 @@ def test_a_version_has_ranked_what_came_last_before_it_goes_live(tmp_path: Path)
 
 def test_warming_tells_nothing_of_how_long_a_stage_takes() -> None:
     follower = Follower(BundleSource(derived().base / "bundle"))
-    assert follower.funnel.request_encoder.query._values._single.cache_info().currsize, (
+    assert follower.funnel.reader._values._single.cache_info().currsize, (
         f"{SAMPLE_REQUESTS} requests were made up and ranked"
     )
     assert not any(pace._seconds for pace in follower.funnel._latencies.values())
