@@ -48,7 +48,6 @@ from benchmarks.speed.transports import BATCH, ahead_figures, batches, packed
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.scorer import refuse_odd
 from corank.serving.funnel.stage_scorer import Candidates, ScorerInputs, open_graph
 from tests.support.service import ANY_TIME
 
@@ -106,7 +105,7 @@ def prerank(funnel: Funnel, requests: Sequence[Request]) -> dict[str, Callable[[
         ranked = Ranking(requests[n])
         ranked.begin(funnel.manifest, quotas)
         candidates = Candidates(received[n], everyone, {name: query_inputs[n]})
-        score = refuse_odd(stage, funnel.scorer.evaluate(stage, candidates)[1], candidates)
+        score = funnel.scorer.evaluate(stage, candidates)[1]
         ranked.cut(stage, everyone, score)
 
     tower = open_graph(funnel.scorer.folder / f"{stage.name}.query.onnx")

@@ -16,7 +16,7 @@ from corank.models.settings.network import StageContext
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.two_tower import FeatureDropout, Sum, Tower, Towers
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.scorer import MatchTerms, PartsScorer
+from corank.serving.funnel.stage_scorer import MatchTerms, PartsScorer
 from corank.training.config.config_file import read
 from tests.support.cases import Case
 from tests.support.configs import refused, shop

@@ -5,10 +5,12 @@ A stage with a deadline runs under a timer, and is skipped if recent runs took l
 Letters: R requests · n candidates of all of them.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -17,18 +19,28 @@ import polars as pl
 from onnxruntime import RunOptions
 
 from corank.bundle.bundle import Bundle
-from corank.bundle.content import check_changed_items, read_items, read_snapshots
+from corank.bundle.content import (
+    ItemGraphs,
+    check_changed_items,
+    read_items,
+    read_snapshots,
+    read_tables,
+    store_parts,
+)
 from corank.bundle.graph_files import RUNTIME_ERRORS
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.retrieval import Retrieval
 from corank.bundle.signatures import TrustedKeys
 from corank.bundle.stage_facts import StageFacts
-from corank.core.errors import BundleError, DataError, RequestError
+from corank.core.calibration import Platt
+from corank.core.errors import BundleError, DataError, PluginError, RequestError
 from corank.core.objects import PathOrUrl, parse_location, require_local
+from corank.core.ordering import soft_ranks, stage_value
 from corank.core.panics import panics_as_errors
 from corank.core.ragged import Rows
-from corank.core.registry import Registry
+from corank.core.registry import Registry, plugin_hint
+from corank.core.stored_matrix import StoredMatrix
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
@@ -38,8 +50,14 @@ from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import EncodedBatch, RequestEncoder
 from corank.serving.funnel.request_reader import RequestReader
-from corank.serving.funnel.scorer import Scorer, refuse_odd
-from corank.serving.funnel.stage_scorer import Candidates, Shared
+from corank.serving.funnel.stage_scorer import (
+    SCORERS,
+    Candidates,
+    QueryVectors,
+    ScorerInputs,
+    Shared,
+    StageScorer,
+)
 
 
 class Predicted(NamedTuple):
@@ -328,7 +346,7 @@ class Funnel:
         """
         candidates = Candidates(batch, batch.among_all(alive), shared, options)
         try:
-            return refuse_odd(stage, self.scorer.evaluate(stage, candidates)[1], candidates)
+            return self.scorer.evaluate(stage, candidates)[1]
         except RUNTIME_ERRORS:
             (r, *others) = alive
             if others or not rankings[r].cuts or (options is not None and options.terminate):
@@ -392,7 +410,7 @@ class Funnel:
         for stage in self.manifest.stages:
             candidates = Candidates(batch, batch.everyone, shared)
             logits, value = self.scorer.evaluate(stage, candidates)
-            yield stage, logits, refuse_odd(stage, value, candidates)
+            yield stage, dict(zip(stage.labels, logits.T, strict=True)), value
 
     def logits(self, request: Request) -> dict[str, dict[str, Floats]]:
         """Compute every stage's logits of all candidates, uncut: stage → label → (n,). Raises RequestError."""
@@ -432,6 +450,106 @@ class Funnel:
                     f"keep.{name}: expected {quotas[name]} or less, as the bundle says; received {keep}"
                 )
         return quotas | dict(request.keep)
+
+
+class Scorer:
+    """The stages of one model version. Safe to share between threads."""
+
+    def __init__(self, folder: Path, manifest: BundleManifest, layout: Layout) -> None:
+        """Open the graphs and tables of a bundle's content. Raises BundleError, DataError."""
+        self.folder, self.layout = folder, layout
+        self.tables = read_tables(folder, manifest, layout)
+        self.stages: dict[str, StageScorer] = {}
+        self._manifest, self._columns = manifest, manifest.data.columns
+        self._inputs: dict[str, ScorerInputs] = {}
+        self._queries: dict[str, QueryVectors] = {}
+        for stage in manifest.stages:
+            inputs = ScorerInputs(stage, folder, layout, self.tables[stage.tables], self._columns)
+            try:
+                self.stages[stage.name] = SCORERS.find(stage.scorer)(inputs)
+            except PluginError as error:
+                hint = plugin_hint(manifest.plugins) or "export the bundle again"
+                raise BundleError(f"{folder}: stage '{stage.name}': {error}; {hint}") from None
+            self._inputs[stage.name] = inputs
+            if stage.orders_by_product:
+                self._queries[stage.name] = QueryVectors(inputs)
+        self._items = ItemGraphs(folder, manifest.stages, layout, self.tables, threads=1)
+        self.calibrators = {
+            stage.name: {label: Platt(c.slope, c.intercept) for label, c in stage.calibrators.items()}
+            for stage in manifest.stages
+        }
+        self._seen = {f"{name}.{what}" for stage in manifest.stages for name, what in stage.from_stages}
+
+    def parts(self, rows: Rows) -> dict[str, StoredMatrix]:
+        """What stages keep of the records of items: (N, d) by `STAGE.PART`. Raises DataError."""
+        return store_parts(self._items.compute(rows), self._manifest.stages)
+
+    def query_vectors(self, stage: str, rows: Rows) -> Floats:
+        """The vectors of queries, of a stage that orders by product: (R, d)."""
+        return self._queries[stage].compute(rows, {})
+
+    @property
+    def one_request(self) -> bool:
+        """Whether some stage can score the candidates of one request at a time alone."""
+        return any(scorer.one_request for scorer in self.stages.values())
+
+    @property
+    def named(self) -> set[str]:
+        """The labels and columns that the values of stages name."""
+        return {name for inputs in self._inputs.values() for name in inputs.value.names}
+
+    def evaluate(self, stage: StageFacts, candidates: Candidates) -> tuple[Floats, Numbers]:
+        """Score candidates; what later stages see of it goes into what the stages share.
+
+        Returns:
+            The logits, (n, labels), and the values that the stage orders by, (n,).
+
+        Raises RequestError if a value is not finite.
+        """
+        logits: Floats = np.empty((0, len(stage.labels)), dtype=np.float32)
+        value: Numbers | None = np.empty(0)
+        if len(candidates.alive):
+            logits, value = self.stages[stage.name].evaluate(candidates)
+        if value is None:
+            formula = self._inputs[stage.name].value
+            columns = {
+                name: candidates.batch.column(name, candidates.alive)
+                for name in formula.names
+                if name in self._columns
+            }
+            by_label = dict(zip(stage.labels, logits.T, strict=True))
+            value = stage_value(formula, by_label, self.calibrators[stage.name], columns)
+        if self._seen:
+            self._share(stage, logits[:, stage.labels.index(stage.main)], candidates)
+        # a sum of squares is faster than a plain sum; as it may overflow, each value is checked then
+        if not math.isfinite(np.dot(value, value)):
+            _refuse_odd(stage, value, candidates)
+        return logits, value
+
+    def _share(self, stage: StageFacts, logits: Floats, candidates: Candidates) -> None:
+        """Keep what later stages see of a stage."""
+        shared, alive = candidates.shared, candidates.alive
+        if f"{stage.name}.score" in self._seen:
+            shared[f"{stage.name}.score"] = np.full(len(candidates.batch.positions), np.nan, dtype=np.float32)
+            shared[f"{stage.name}.score"][alive] = logits
+        if f"{stage.name}.rank" in self._seen:  # of the first stage, which scores all candidates
+            bounds, ranks = candidates.bounds.tolist(), np.empty(len(alive), dtype=np.float32)
+            for a, b in pairwise(bounds):  # each request's by themselves, to the last bit
+                ranks[a:b] = soft_ranks(logits[a:b], np.array([0, b - a]))
+            shared[f"{stage.name}.rank"] = np.full(len(candidates.batch.positions), np.nan, dtype=np.float32)
+            shared[f"{stage.name}.rank"][alive] = ranks
+
+
+def _refuse_odd(stage: StageFacts, value: Numbers, candidates: Candidates) -> None:
+    """Raise RequestError if a value by which a stage orders is not finite."""
+    odd = np.flatnonzero(~np.isfinite(value))
+    if len(odd):
+        batch, at = candidates.batch, int(candidates.alive[odd[0]])
+        r = int(batch.request_of[at])
+        raise RequestError(
+            f"stage '{stage.name}': the value of {batch.requests[r].candidates[at - batch.start[r]]!r} is "
+            f"{value[odd[0]]}; look for extreme numbers in the request"
+        )
 
 
 OpenAddress = Callable[[str, TrustedKeys | None, Path | None], Funnel | None]

@@ -1,17 +1,20 @@
-"""Online scorers: how a stage's candidates are scored without torch, and how to add a way.
+"""Online scorers: how a stage's candidates are scored without torch, those that corank comes with, and how to add one.
 
-A stage's facts in the bundle name its scorer. `parts` runs a graph over what was computed of items ahead, `graph` a
-whole graph, `vectors` takes a product with item vectors; a plug-in registers its own with `SCORERS.register`, and its
-stage model names it (`StageSettings.scorer`).
+A stage's facts in the bundle name its scorer; a plug-in registers its own with `SCORERS.register`, and its stage model
+names it (`StageSettings.scorer`). `parts`: one graph over what was computed of items ahead, the query, and what belongs
+to the pair. `graph`: the whole forward of a stage, run for every candidate. The graphs of both include calibration and
+formula. `vectors`: logit = scale · ⟨query vector, item vector⟩ + bias, and what matches of query and item add; for stage
+models of plug-ins that have vectors and no graph `value`.
 
-Letters: R requests · n candidates of all of them · E events of a history of all of them.
+Letters: R requests · n candidates of all of them · E events of a history of all of them · d width of vectors.
 """
 
 import inspect
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +23,7 @@ import onnxruntime
 
 from corank.bundle.graph_files import Shape, Shapes, open_session
 from corank.bundle.stage_facts import StageFacts
-from corank.core.errors import PluginError
+from corank.core.errors import BundleError, PluginError
 from corank.core.ordering import Formula
 from corank.core.ragged import Rows
 from corank.core.registry import Registry
@@ -63,22 +66,22 @@ class Candidates:
         """Where those of each request begin, and the end: (R + 1,)."""
         return np.searchsorted(self.request_of, np.arange(len(self.batch.requests) + 1))
 
-    def split(self, most: int) -> Iterator[tuple["Candidates", int, int]]:
+    def split(self, most: int) -> list[tuple["Candidates", int, int]]:
         """Split into those of some requests each: `most` in all, or those of one request that has more.
 
-        Yields them, and the first request and the end.
+        Returns them, each with the first request and the end.
         """
         requests = len(self.batch.requests)
         if len(self.alive) <= most or requests == 1:
-            yield self, 0, requests
-            return
-        bounds, first = self.bounds.tolist(), 0
+            return [(self, 0, requests)]
+        bounds, first, pieces = self.bounds.tolist(), 0, list[tuple[Candidates, int, int]]()
         while first < requests:
             end = max(first + 1, bisect_right(bounds, bounds[first] + most) - 1)
             alive = self.alive[bounds[first] : bounds[end]]
             if len(alive):
-                yield Candidates(self.batch, alive, self.shared, self.options), first, end
+                pieces.append((Candidates(self.batch, alive, self.shared, self.options), first, end))
             first = end
+        return pieces
 
     @cached_property
     def records(self) -> tuple[Rows, ...]:
@@ -219,5 +222,199 @@ def _check(what: str, part: Any) -> None:
         raise PluginError(f"{what}: {part.__name__} must define {', '.join(missing)}")
 
 
-SCORERS = Registry[type[StageScorer]]("scorer", "corank.scorers", "corank.serving.funnel.scorer", _check)
+SCORERS = Registry[type[StageScorer]]("scorer", "corank.scorers", __name__, _check)
 """Scorers by the name that a stage's facts give."""
+
+
+AT_ONCE = 4_096
+"""Candidates of several requests that a graph is run for, at most."""
+OUTPUTS = ["logits", "value"]
+OF_EVENTS = {"event", "mask", "ages"}
+Feeds = dict[str, Any]
+"""The inputs of a graph, by name."""
+
+
+class _ValueGraph(StageScorer):
+    """Runs the graph `value`, calibration and formula included."""
+
+    def __init__(self, inputs: ScorerInputs) -> None:
+        self.inputs, shapes = inputs, self._shapes(inputs)
+        self.session = open_graph(
+            inputs.folder / f"{inputs.stage.name}.value.onnx",
+            shapes,
+            [(None, len(inputs.stage.labels)), inputs.value_shape],
+            self._optional(inputs),
+        )
+        matches = MatchTerms(inputs) if MATCHES in shapes else None
+        self._readers: list[tuple[str, Reader]] = [
+            (node.name, matches.read if matches and node.name == MATCHES else inputs.reader(node.name))
+            for node in self.session.get_inputs()
+        ]
+
+    @abstractmethod
+    def _shapes(self, inputs: ScorerInputs) -> Shapes:
+        """The shapes of the graph's inputs, by name."""
+
+    def _optional(self, inputs: ScorerInputs) -> Collection[str]:
+        """The names of inputs that the graph may lack."""
+        return ()
+
+    def score(self, candidates: Candidates) -> Floats:
+        """As `StageScorer.score`."""
+        return self.evaluate(candidates)[0]
+
+    def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
+        """As `StageScorer.evaluate`."""
+        outputs = [self.session.run(OUTPUTS, feeds, candidates.options) for feeds in self._feeds(candidates)]
+        logits, value = outputs[0] if len(outputs) == 1 else map(np.concatenate, zip(*outputs, strict=True))
+        return logits, value
+
+    def _feeds(self, candidates: Candidates) -> Iterable[Feeds]:
+        """The inputs of each run, whose memory should fit into a core's cache."""
+        if self.inputs.stage.attended is not None:
+            # one run a request: what attention makes of all its events and candidates just fits
+            lengths = self.inputs.attended(candidates).lengths
+            return _split(self._read(candidates), candidates.bounds.tolist(), lengths)
+        runs = []
+        for some, first, end in candidates.split(AT_ONCE):
+            feeds = self._read(some)
+            if "query" in feeds and end - first < len(feeds["query"]):
+                feeds["query"] = feeds["query"][first:end]
+                feeds[REQUEST_OF] = feeds[REQUEST_OF] - first
+            runs.append(feeds)
+        return runs
+
+    def _read(self, candidates: Candidates) -> Feeds:
+        return {name: read(candidates) for name, read in self._readers}
+
+
+def _split(feeds: Feeds, bounds: Sequence[int], lengths: Sequence[int]) -> Iterator[Feeds]:
+    """The inputs of a graph by request, of which each has some candidates and attends to some events.
+
+    Args:
+        feeds: by name what is of candidates (n, …), of events (E, …), or of queries (R, …).
+        bounds: where the candidates of each request begin, and the end: (R + 1,).
+        lengths: how many events each has: (R,).
+    """
+    end = 0
+    for r, ((a, b), length) in enumerate(zip(pairwise(bounds), lengths, strict=True)):
+        first, end = end, end + length
+        if a == b:
+            continue
+        one = {}
+        for name, values in feeds.items():
+            if name in OF_EVENTS:  # at least one, which does not count
+                own = values[first:end] if length else np.zeros((1, *values.shape[1:]), dtype=np.float32)
+                one[name] = own[None]
+            else:
+                one[name] = values[r : r + 1] if name == "query" else values[a:b]
+        yield one
+
+
+@SCORERS.register("parts")
+class PartsScorer(_ValueGraph):
+    """Takes the candidates' rows of the item parts, the query, and what belongs to the pair."""
+
+    def _shapes(self, inputs: ScorerInputs) -> Shapes:
+        stage = inputs.stage
+        if not stage.item_parts:
+            raise BundleError(
+                f"{inputs.folder}: stage '{stage.name}': its facts name no item parts, which the scorer "
+                f"'{stage.scorer}' needs; export the bundle again"
+            )
+        parts: Shapes = {PART + part: (None, width) for part, width in stage.item_parts.items()}
+        matches: Shapes = {MATCHES: (None,)} if stage.matches else {}
+        return {**inputs.shapes, **parts, **matches}
+
+    def _optional(self, inputs: ScorerInputs) -> Collection[str]:
+        return inputs.shapes.keys()
+
+
+@SCORERS.register("graph")
+class GraphScorer(_ValueGraph):
+    """Takes query, items, pairs, history, what is seen of earlier stages, and columns of the value."""
+
+    def _shapes(self, inputs: ScorerInputs) -> Shapes:
+        return inputs.shapes
+
+
+class MatchTerms:
+    """Counts and encodes the matches of one stage by the code that packing used, and no other cross."""
+
+    def __init__(self, inputs: ScorerInputs) -> None:
+        """Raises BundleError if a match is no feature that can be counted, or the facts lack its weights."""
+        stage, layout = inputs.stage, inputs.layout
+        crosses = layout.schema.derived("cross")
+        for name in stage.matches:
+            if name not in crosses or not crosses[name].may_match:
+                raise BundleError(
+                    f"{inputs.folder}: stage '{stage.name}': '{name}' is no match of query and item; "
+                    "export the bundle again"
+                )
+        columns = layout.columns("cross", stage.matches)
+        if any(f"match_{n}" not in stage.constants for n in range(len(columns))):
+            raise BundleError(
+                f"{inputs.folder}: stage '{stage.name}': its facts lack the weights of matches; export the bundle again"
+            )
+        weight = np.array([stage.constants[f"match_{n}"] for n in range(len(columns))], dtype=np.float32)
+        self._worth: dict[str, Floats] = {}
+        """What a number counts, (1,), or what each code of buckets adds, (codes,)."""
+        for name in stage.matches:
+            own = weight[np.isin(columns, layout.columns("cross", [name]))]
+            if crosses[name].storage == "id":
+                first = layout.offset[name]
+                own = inputs.tables[crosses[name].width][first : first + layout.sizes[name]] @ own
+            self._worth[name] = own
+
+    def read(self, candidates: Candidates) -> Floats:
+        """What is added to logits: (n,)."""
+        batch, alive = candidates.batch, candidates.alive
+        columns = batch.encoder.derive(batch, alive, frozenset(self._worth.keys() - batch.crosses.keys()))
+        columns |= {n: column[alive] for n, column in batch.crosses.items() if isinstance(column, np.ndarray)}
+        added = np.zeros(len(alive), dtype=np.float32)
+        for name, worth in self._worth.items():
+            column = columns[name]
+            added += worth[column] if column.dtype == np.int32 else worth * column
+        return added
+
+
+class QueryVectors:
+    """The graph that gives the vectors of queries."""
+
+    def __init__(self, inputs: ScorerInputs) -> None:
+        """Open it. Raises BundleError."""
+        self._inputs, name = inputs, inputs.stage.name
+        shapes, outputs = {"query": inputs.shapes["query"]}, [(None, inputs.stage.vector_width)]
+        self._session = open_graph(inputs.folder / f"{name}.query.onnx", shapes, outputs)
+
+    def compute(self, rows: Rows, shared: Shared) -> Floats:
+        """The vectors of queries: (R, d)."""
+        vectors: Floats = self._session.run(None, {"query": self._inputs.query(rows, shared)})[0]
+        return vectors
+
+
+@SCORERS.register("vectors")
+class VectorsScorer(StageScorer):
+    """Runs the graph of queries once, and a dot product a candidate."""
+
+    def __init__(self, inputs: ScorerInputs) -> None:
+        self.inputs, stage = inputs, inputs.stage
+        if stage.vector_part is None or not {"scale", "bias"} <= set(stage.constants):
+            raise BundleError(
+                f"{inputs.folder}: stage '{stage.name}': its facts lack the width of vectors, scale or bias; "
+                "export the bundle again"
+            )
+        self._part, self._query = stage.vector_part, QueryVectors(inputs)
+        self._scale, self._bias = (np.float32(stage.constants[name]) for name in ("scale", "bias"))
+        self._matches = MatchTerms(inputs) if stage.matches else None
+
+    def score(self, candidates: Candidates) -> Floats:
+        """As `StageScorer.score`."""
+        batch = candidates.batch
+        query = self._query.compute(batch.query, candidates.shared).take(candidates.request_of, axis=0)
+        # each row by itself, so that a score does not depend on where it is, or on others
+        products = np.einsum("nd,nd->n", batch.items.part(self._part, candidates.rows), query)
+        logits: Floats = self._scale * products + self._bias
+        if self._matches is not None:
+            logits += self._matches.read(candidates)
+        return logits[:, None]

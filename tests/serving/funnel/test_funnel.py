@@ -16,8 +16,7 @@ from corank.serving.funnel.deadlines import DeadlineTimer
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.scorer import PartsScorer
-from corank.serving.funnel.stage_scorer import SCORERS, Candidates
+from corank.serving.funnel.stage_scorer import SCORERS, Candidates, PartsScorer
 from tests.support.cases import Case
 from tests.support.panics import panic
 from tests.support.parity import assert_axes_named, assert_ranked_as_alone, assert_scored_as_trained
@@ -244,7 +243,7 @@ def test_candidates_are_scored_in_the_order_given(rich: Case) -> None:
     mixed = np.random.default_rng(0).permutation(len(batch.positions))
     for stage in funnel.manifest.stages:
         in_order, reordered, some = (
-            funnel.scorer.evaluate(stage, Candidates(batch, alive, {}))[0]["click"]
+            funnel.scorer.evaluate(stage, Candidates(batch, alive, {}))[0][:, stage.labels.index("click")]
             for alive in (np.arange(len(mixed)), mixed, mixed[: len(mixed) // 2])
         )
         np.testing.assert_allclose(reordered, in_order[mixed], atol=1e-6)

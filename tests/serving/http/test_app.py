@@ -21,7 +21,7 @@ from corank.serving.funnel import funnel as funnel_module
 from corank.serving.funnel.deadlines import DeadlineTimer
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.scorer import PartsScorer
+from corank.serving.funnel.stage_scorer import PartsScorer
 from corank.serving.http.follower import Follower
 from corank.serving.http.ranking import REMEMBERED_BYTES
 from corank.serving.http.serve_settings import Limits
