@@ -46,6 +46,7 @@ from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
 from corank.serving.funnel.deadlines import DeadlineTimer, LatencyTracker
+from corank.serving.funnel.query_encoder import join_arrays
 from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import EncodedBatch, RequestEncoder
@@ -100,6 +101,8 @@ class Funnel:
             self._at_once = 1 if self.scorer.one_request else AT_ONCE
             items = LayeredItems((read_items(folder, self.manifest, encoders),))
             self.retrieval = Retrieval.open(folder, items)
+            self.retrieved = self.retrieval.settings.keep if self.retrieval else 0
+            """Candidates of a request that brings none, and names no number."""
             self.reader = RequestReader(self.manifest, encoders, items.text, self.retrieval is not None)
             self.request_encoder = RequestEncoder(
                 self.manifest,
@@ -108,7 +111,7 @@ class Funnel:
                 read_snapshots(folder, self.manifest),
                 self.scorer.named,
                 self.scorer.parts,
-                self.retrieval.settings.keep if self.retrieval else 0,
+                self.retrieved,
             )
         except DataError as error:
             raise BundleError(f"{error}; export the bundle again") from None
@@ -190,10 +193,6 @@ class Funnel:
         asked = [_parse_or_refuse(request) for request in requests]
         errors = iter(self.run_many([one for one in asked if isinstance(one, Ranking)]))
         return [next(errors) or one.to_answer() if isinstance(one, Ranking) else one for one in asked]
-
-    def count_candidates(self, request: Request) -> int:
-        """Return how many candidates a request has, or is to have retrieved."""
-        return request.count_candidates(self.request_encoder.query.retrieved)
 
     def prepare(self, request: Request) -> Ranking:
         """Encode the query of a request whose candidates are not known yet, for `run_many`. Raises RequestError.
@@ -344,7 +343,8 @@ class Funnel:
 
         Raises RequestError if one is not finite. If the stage fails for a single request, it falls back.
         """
-        candidates = Candidates(batch, batch.among_all(alive), shared, options)
+        among_all = [of if r == 0 else batch.start[r] + of for r, of in alive.items()]
+        candidates = Candidates(batch, join_arrays(among_all), shared, options)
         try:
             return self.scorer.evaluate(stage, candidates)[1]
         except RUNTIME_ERRORS:

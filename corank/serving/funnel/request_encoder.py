@@ -74,12 +74,6 @@ class EncodedBatch:
         """The indices of all candidates: (n,)."""
         return np.arange(len(self.positions))
 
-    def among_all(self, candidates: Mapping[int, Longs]) -> Longs:
-        """Indices among all candidates, from those that count from the first candidate of each request: (n,)."""
-        if len(self.requests) == 1:
-            return candidates[0]
-        return np.concatenate([self.start[r] + of for r, of in candidates.items()])
-
     def column(self, name: str, alive: Longs) -> Floats:
         """One of the data's `columns`, of the candidates `alive`."""
         return (

@@ -3,8 +3,8 @@
 A stage's facts in the bundle name its scorer; a plug-in registers its own with `SCORERS.register`, and its stage model
 names it (`StageSettings.scorer`). `parts`: one graph over what was computed of items ahead, the query, and what belongs
 to the pair. `graph`: the whole forward of a stage, run for every candidate. The graphs of both include calibration and
-formula. `vectors`: logit = scale · ⟨query vector, item vector⟩ + bias, and what matches of query and item add; for stage
-models of plug-ins that have vectors and no graph `value`.
+formula. `vectors`: logit = scale · ⟨query vector, item vector⟩ + bias, and what matches of query and item add; for
+stage models of plug-ins that have vectors and no graph `value`.
 
 Letters: R requests · n candidates of all of them · E events of a history of all of them · d width of vectors.
 """

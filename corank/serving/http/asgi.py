@@ -48,9 +48,10 @@ class HttpCall:
             scope: of the request, from the server.
             receive: waits for a part of its body.
         """
-        self.scope, self._receive = scope, receive
+        self.scope, self.receive = scope, receive
         self._headers: dict[bytes, bytes] | None = None
-        self._more = True
+        self.more = True
+        """Whether some of its body is yet to come."""
         self.body: bytes | bytearray = b""
         """Its body, as far as it has come."""
         self.due = math.inf
@@ -97,26 +98,6 @@ class HttpCall:
         """Address and port of the client."""
         client = self.scope.get("client")
         return f"{client[0]}:{client[1]}" if client else None
-
-    async def next_part(self) -> bytes | None:
-        """The next part of the body; None at its end. Raises DisconnectedError if the client goes before."""
-        while self._more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise DisconnectedError
-            self._more = message.get("more_body", False)
-            if part := message.get("body", b""):
-                return bytes(part)
-        return None
-
-    def append(self, part: bytes) -> None:
-        """Add a part to the body. The only part of one, as most have, is not copied."""
-        if not self.body:
-            self.body = part
-            return
-        if type(self.body) is bytes:
-            self.body = bytearray(self.body)
-        self.body += part
 
 
 JSON = "application/json"

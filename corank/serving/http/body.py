@@ -26,7 +26,7 @@ from msgspec import Meta
 from corank.core.errors import RequestError
 from corank.core.types import Longs
 from corank.serving.funnel.request import MAX_CANDIDATES, Columns, GivenCandidates, NumberIds, Request
-from corank.serving.http.asgi import JSON, HttpCall, HttpReply, RefusedError
+from corank.serving.http.asgi import JSON, DisconnectedError, HttpCall, HttpReply, RefusedError
 from corank.serving.http.serve_settings import Limits
 
 MAX_ITEMS = 10_000
@@ -309,17 +309,21 @@ class BodyReader:
         self._unfinished[call] = None
 
     async def _receive(self, call: HttpCall, until: bytes | None = None) -> None:
-        """Receive a body to its end, or to the part that has a mark."""
+        """Receive a body to its end, or to the part that has a mark.
+
+        Raises DisconnectedError if the client goes before.
+        """
         if call.given_up:
             raise self._too_much()
         try:
             async with asyncio.timeout_at(call.due) as call.timeout:
-                while (part := await call.next_part()) is not None:
-                    if len(call.body) + len(part) > self._limits.body:
-                        raise self._too_large()
-                    self._make_room(call, len(part))
-                    self._held += len(part)
-                    call.append(part)
+                while call.more:
+                    event = await call.receive()
+                    if event["type"] == "http.disconnect":
+                        raise DisconnectedError
+                    call.more, part = event.get("more_body", False), bytes(event.get("body", b""))
+                    if part:
+                        self._hold(call, part)
                     if until is not None and until in part:
                         break
         except TimeoutError:
@@ -330,8 +334,11 @@ class BodyReader:
         finally:
             call.timeout = None
 
-    def _make_room(self, call: HttpCall, size: int) -> None:
-        """Give up the oldest unfinished bodies until `size` more bytes fit; raise RefusedError if it is this one."""
+    def _hold(self, call: HttpCall, part: bytes) -> None:
+        """Add a part to a body. The oldest unfinished bodies are given up until it fits, this one's at last."""
+        size = len(part)
+        if len(call.body) + size > self._limits.body:
+            raise self._too_large()
         while self._held + size > self._limits.bodies or call.given_up:
             oldest = next(iter(self._unfinished), call)
             if oldest is call or call.given_up:
@@ -340,6 +347,13 @@ class BodyReader:
             oldest.given_up = True
             if oldest.timeout is not None:
                 oldest.timeout.reschedule(asyncio.get_running_loop().time())
+        self._held += size
+        if not call.body:
+            call.body = part  # the only one of most bodies is not copied
+        elif isinstance(call.body, bytearray):
+            call.body += part
+        else:
+            call.body = bytearray(call.body) + part
 
     def _release(self, call: HttpCall) -> None:
         """End to hold a body."""

@@ -1,6 +1,8 @@
 """POST /rank, /rank/ahead and /rank/batch: requests through the funnel of the live version, or of the canary.
 
-A process ranks on the thread of its event loop, all requests that wait as one batch (rank_queue.py). Between two
+A process ranks on the thread of its event loop. A request that finds nobody at work ranks at once; what arrives
+meanwhile waits, and the first of these then takes all that wait, up to a bound, as one batch: the calls that a batch
+needs are shared. So a request alone waits for no other, and the more wait, the less each of them costs. Between two
 batches the loop reads what arrived, so that waiting requests are counted; a request that would wait too long is
 refused with 503 instead of queued. The `time` of a request is bounded around now, since what is served is logged, and
 trained on at its time.
@@ -8,11 +10,12 @@ trained on at its time.
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from itertools import count
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -36,10 +39,9 @@ from corank.serving.http.body import (
 from corank.serving.http.connections import ConnectionPool
 from corank.serving.http.follower import Follower
 from corank.serving.http.prometheus import ServiceMetrics
-from corank.serving.http.rank_queue import RankQueue
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.shadow import ShadowQueue
-from corank.serving.http.user_lookup import GIVEN, UserLookup, lookup_seconds
+from corank.serving.http.user_lookup import UserLookup, lookup_seconds
 from corank.serving.log.request_log import RoleLogs
 
 UNITS = {"seconds": 1_000.0, "microseconds": 1e-3, "nanoseconds": 1e-6}
@@ -70,6 +72,113 @@ one is: the memory of the others is used again while the processor's caches have
 
 MOST_CANDIDATES = 16_000
 """Of requests that are ranked together: beyond them the first would wait long for the last."""
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class _Entry(Generic[T, R]):
+    """A request that waits."""
+
+    __slots__ = ("outcome", "request", "size", "woken")
+
+    def __init__(self, request: T, size: int) -> None:
+        self.request, self.size = request, size
+        self.outcome: R | Exception | None = None
+        self.woken: asyncio.Future[bool] | None = None
+        """Whether it leads the next batch; else it was ranked in that of another."""
+
+    def wake(self, leads: bool) -> None:
+        if self.woken is not None and not self.woken.done():
+            self.woken.set_result(leads)
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.woken is not None and self.woken.cancelled()
+
+    @property
+    def is_leader(self) -> bool:
+        woken = self.woken
+        return woken is not None and woken.done() and not woken.cancelled() and woken.result()
+
+
+class RankQueue(Generic[T, R]):
+    """Requests in the order in which they came. The coroutine of the first ranks; there is no task of its own."""
+
+    def __init__(
+        self, rank: Callable[[Sequence[T]], Sequence[R | Exception]], requests: int, candidates: int
+    ) -> None:
+        """
+        Args:
+            rank: ranks a batch: for each request its outcome, or the error that it gets.
+            requests: of a batch, at most.
+            candidates: of a batch of several requests, at most.
+        """
+        self._rank, self._most_requests, self._most_candidates = rank, requests, candidates
+        self._waiting: deque[_Entry[T, R]] = deque()
+        self._busy = False
+
+    async def run(self, request: T, candidates: int, alone: bool = False) -> R:
+        """Wait for the turn of a request of so many candidates, and return its outcome. Raises its error.
+
+        `alone`: no other request has arrived, so that there is none to let in before this one is ranked.
+        """
+        if alone and not self._busy:
+            (outcome,) = self._outcomes([request])
+            return _return(outcome)
+        entry: _Entry[T, R] = _Entry(request, candidates)
+        self._waiting.append(entry)
+        leads, self._busy = not self._busy, True
+        try:
+            if not leads:
+                entry.woken = asyncio.get_running_loop().create_future()
+                leads = await entry.woken
+            if leads:
+                await asyncio.sleep(0)  # the loop reads what has arrived
+                self._rank_waiting()
+        finally:
+            with suppress(ValueError):  # cancelled
+                self._waiting.remove(entry)
+            if leads or entry.is_leader:
+                self._pass_on()
+        assert entry.outcome is not None
+        return _return(entry.outcome)
+
+    def _rank_waiting(self) -> None:
+        batch, left = [self._waiting.popleft()], self._most_candidates
+        left -= batch[0].size
+        while self._waiting and len(batch) < self._most_requests and self._waiting[0].size <= left:
+            batch.append(self._waiting.popleft())
+            left -= batch[-1].size
+        outcomes = self._outcomes([entry.request for entry in batch])
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            entry.outcome = outcome
+            entry.wake(leads=False)
+
+    def _outcomes(self, requests: Sequence[T]) -> Sequence[R | Exception]:
+        """The outcome of each request of a batch, whatever happens: nobody else answers those that wait for it."""
+        try:
+            with panics_as_errors():
+                return self._rank(requests)
+        except Exception as error:
+            return [error] * len(requests)
+
+    def _pass_on(self) -> None:
+        """Let the first that waits lead the next batch."""
+        while self._waiting and self._waiting[0].is_cancelled:
+            self._waiting.popleft()
+        if self._waiting:
+            self._waiting[0].wake(leads=True)
+        else:
+            self._busy = False
+
+
+def _return(outcome: R | Exception) -> R:
+    """The outcome of a request. Raises its error."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 Waiting = tuple[Ranking, Funnel | None]
@@ -123,9 +232,7 @@ class RankEndpoints:
         # before the request's turn, so that no other request waits for the store
         request, user = await self._find_user(codec.decode_whole(body, Request))
         self._shed_if_full()
-        with self._counting(1):
-            one = Ranking(request, arrived, size=len(body), user=user)
-            return answer_to(call, await self._run(call, one, alone=self._pool.active == 1))
+        return await self._answer_alone(call, Ranking(request, arrived, size=len(body), user=user))
 
     async def rank_ahead(self, call: HttpCall) -> HttpReply:
         """POST /rank/ahead: rank a request whose query comes first, and whose candidates follow.
@@ -142,8 +249,15 @@ class RankEndpoints:
         one.began, one.size, one.user = time.perf_counter(), len(first) + len(second), user
         self._shed_if_full()
         one.request = msgspec.structs.replace(query, candidates=read_candidates(second))
-        with self._counting(1):
+        return await self._answer_alone(call, one)
+
+    async def _answer_alone(self, call: HttpCall, one: Ranking) -> HttpReply:
+        """The reply to a request of a single ranking, which counts as waiting from now on."""
+        self.waiting += 1
+        try:
             return answer_to(call, await self._run(call, one, alone=self._pool.active == 1))
+        finally:
+            self.waiting -= 1
 
     async def rank_batch(self, call: HttpCall) -> HttpReply:
         """POST /rank/batch: rank several requests by one live version; those of a canary's users by the canary.
@@ -156,11 +270,14 @@ class RankEndpoints:
         call.charge(len(parts) - 1)
         self._shed_if_full()
         funnel, answers = self._follower.funnel, list[dict[str, Any]]()
-        with self._counting(len(parts)):
+        self.waiting += len(parts)
+        try:
             for first in range(0, len(parts), AT_ONCE):
                 some = parts[first : first + AT_ONCE]
                 ranked = (self._rank_part(call, funnel, part, codec) for part in some)
                 answers += await asyncio.gather(*ranked)
+        finally:
+            self.waiting -= len(parts)
         manifest = funnel.manifest
         answer = {
             "model_version": manifest.model_version,
@@ -182,25 +299,17 @@ class RankEndpoints:
         except RefusedError as refused:
             return {"error": shorten_error(refused.error), "status": refused.status}
 
-    @contextmanager
-    def _counting(self, requests: int) -> Iterator[None]:
-        """Count requests as waiting within a block."""
-        self.waiting += requests
-        try:
-            yield
-        finally:
-            self.waiting -= requests
-
     async def _find_user(self, request: Request) -> tuple[Request, str]:
         """A request with what the store has of its user, if it is asked, and what the answer says of the user."""
         if self._users is None:
             return request, "given"
-        user = await self._users.find(request.user, lookup_seconds(self._follower.funnel.manifest))
-        if user is not GIVEN:
-            self._metrics.count("user_lookups", user.outcome)
-        if user.columns:
-            request = msgspec.structs.replace(request, user=request.user | user.columns)
-        return request, user.origin
+        seconds = lookup_seconds(self._follower.funnel.manifest)
+        outcome, columns = await self._users.find(request.user, seconds)
+        if outcome != "given":
+            self._metrics.count("user_lookups", outcome)
+        if columns:
+            request = msgspec.structs.replace(request, user=request.user | columns)
+        return request, outcome if outcome in ("given", "stored", "new") else "unavailable"
 
     def _shed_if_full(self) -> None:
         """Raise RefusedError if as many requests are waiting as may."""
@@ -215,7 +324,7 @@ class RankEndpoints:
     ) -> dict[str, Any]:
         """The answer to a request, when its turn has come; at once if it is alone. The others are as in `Waiting`."""
         check_clock(one.request, self._limits.clock_skew)
-        candidates = self._follower.funnel.count_candidates(one.request)
+        candidates = one.request.count_candidates(self._follower.funnel.retrieved)
         answer = await self._queue.run((one, funnel), candidates, alone)
         call.ranked.append(one)
         return answer

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from corank.bundle.manifest import BundleManifest
 from corank.core.reports import Report
@@ -31,20 +31,8 @@ Call = Future[tuple[dict[str, Any] | None, float]]
 """A user's columns, and the seconds that the store took."""
 
 
-class FoundUser(NamedTuple):
-    """The result of a look-up."""
-
-    outcome: Outcome
-    columns: dict[str, Any] | None = None
-    """From the store."""
-
-    @property
-    def origin(self) -> str:
-        """The `user` field of the answer: given, stored, new, unavailable."""
-        return self.outcome if self.outcome in ("given", "stored", "new") else "unavailable"
-
-
-GIVEN = FoundUser("given")
+FoundUser = tuple[Outcome, dict[str, Any] | None]
+"""The outcome of a look-up, and the columns from the store."""
 
 
 class UserLookup:
@@ -91,19 +79,19 @@ class UserLookup:
             seconds: that the request can wait; `self.seconds` bounds it, too.
         """
         if user.keys() - {"id"}:
-            return GIVEN
+            return "given", None
         id_ = user.get("id")
         if type(id_) not in (int, str):
-            return FoundUser("new")  # no store knows such an id
+            return "new", None  # no store knows such an id
         admitted = self.breaker.admit()
         if admitted == "skip":
-            return FoundUser("skipped")
+            return "skipped", None
         call = self._threads.submit(partial(self._find, id_))
         if admitted == "probe":
             self._watch_probe(call)
-            return FoundUser("skipped")
+            return "skipped", None
         answer = await self._wait_for(call, min(seconds, self.seconds))
-        self.record(answer.outcome in ("stored", "new"))
+        self.record(answer[0] in ("stored", "new"))
         return answer
 
     def _find(self, id_: Any) -> tuple[dict[str, Any] | None, float]:
@@ -118,18 +106,18 @@ class UserLookup:
 
     async def _wait_for(self, call: Call | None, seconds: float) -> FoundUser:
         if call is None:
-            return FoundUser("busy")
+            return "busy", None
         with suppress(Exception):
             await asyncio.wait_for(asyncio.wrap_future(call), seconds)
         if not call.done() or call.cancelled():
-            return FoundUser("late")
+            return "late", None
         # it may have ended in time while the event loop was late
         try:
             columns, _ = call.result()
         except Exception:
             # a plug-in's store may raise anything; the request continues without
-            return FoundUser("failed")
-        return FoundUser("new") if columns is None else FoundUser("stored", columns)
+            return "failed", None
+        return "new" if columns is None else "stored", columns
 
     def _watch_probe(self, call: Call | None) -> None:
         loop = asyncio.get_running_loop()

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError, ConfigError, CorankError, RequestError, StoreError, TrustError
@@ -166,14 +166,6 @@ class Candidate:
         }
 
 
-class CanaryAssignment(NamedTuple):
-    """A canary that answers a request."""
-
-    funnel: Funnel
-    is_probe: bool
-    """Whether it failed lately, and is tried again."""
-
-
 CountError = Callable[[str, Role, str], None]
 """Counts a request that a version could not rank: the version, its role, and why: refused or failed."""
 
@@ -253,8 +245,9 @@ class Rollout:
 
         Returns for each what ranked it, or what the live version raises.
         """
-        assigned = [self._assign(one.request) for one in batch]
-        by_canary = _run([one and one.funnel for one in assigned], batch)
+        canary = None if self.canary is None else self.canary.funnel
+        admitted = [None if canary is None else self._admit(one.request) for one in batch]
+        by_canary = _run([canary if one else None for one in admitted], batch)
         by_live = _run(
             [
                 None if isinstance(one, Funnel) else funnel
@@ -263,27 +256,25 @@ class Rollout:
             batch,
         )
         outcomes: list[Funnel | Exception] = []
-        for ranking, canary, first, second in zip(batch, assigned, by_canary, by_live, strict=True):
-            if canary is not None:
+        for ranking, how, first, second in zip(batch, admitted, by_canary, by_live, strict=True):
+            if how is not None and canary is not None:
                 refused = isinstance(first, RequestError)
                 # refused by both: not the canary is at fault
-                self._record(canary.is_probe, second is None or (isinstance(second, Exception) and refused))
+                self._record(how == "probe", second is None or (isinstance(second, Exception) and refused))
                 if isinstance(second, Funnel):
-                    version = canary.funnel.manifest.model_version
-                    count_error(version, CANARY, "refused" if refused else "failed")
+                    count_error(canary.manifest.model_version, CANARY, "refused" if refused else "failed")
             ranking.role = CANARY if second is None else LIVE
             outcome = second or first
             assert outcome is not None
             outcomes.append(outcome)
         return outcomes
 
-    def _assign(self, request: Request) -> CanaryAssignment | None:
-        """The canary if it is to answer a request."""
-        funnel = None if self.canary is None else self.canary.funnel
-        if funnel is None or self.share is None or not self.share.takes(request.user.get("id")):
+    def _admit(self, request: Request) -> Literal["call", "probe"] | None:
+        """Whether the canary is to answer a request, or to be tried by it after it failed lately."""
+        if self.share is None or not self.share.takes(request.user.get("id")):
             return None
         admitted = self.breaker.admit()
-        return None if admitted == "skip" else CanaryAssignment(funnel, admitted == "probe")
+        return None if admitted == "skip" else admitted
 
     def _record(self, is_probe: bool, good: bool) -> None:
         """Count whether the canary answered. One that fails often answers nobody for a while."""
