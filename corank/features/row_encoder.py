@@ -80,6 +80,8 @@ class RowEncoder:
         """Encode columns of N = `count` rows, of which absent ones are all missing. Raises DataError."""
         values, encode = self._values(columns, count), self.encoders.encode
         features = {name: encode(name, series) for name, series in values.items()}
+        if not self.operands:
+            return EncodedColumns(features, Operands(count, {}, {}, {}))
         return EncodedColumns(features, self.encoders.operands(self.operands, values.__getitem__, count))
 
     def missing(self, count: int) -> dict[str, Encoded]:

@@ -256,25 +256,25 @@ class Funnel:
             self.reader.read(one, query=one.prepared_by is not self.request_encoder)
         one.begin(self.manifest, quotas)
 
-    @panics_as_errors()
     def _run(self, rankings: Sequence[Ranking]) -> None:
         """Run R requests that were read through the stages. Raises what ranking one of them raises."""
-        batch = self.request_encoder.encode(rankings, self._retriever)
-        encoded_at = time.perf_counter()
-        for one in rankings:
-            one.seconds["receive"] = encoded_at - one.began
-        alive: dict[int, Longs] = {r: np.arange(len(one.candidates)) for r, one in enumerate(rankings)}
-        shared: Shared = {}
-        for stage in self.manifest.stages:
-            since = time.perf_counter()
-            scores = self._score_in_time(stage, batch, alive, shared, rankings)
-            if not alive:
-                break
-            seconds, begin = time.perf_counter() - since, 0
-            for r, candidates in alive.items():
-                score, begin = scores[begin : begin + len(candidates)], begin + len(candidates)
-                rankings[r].seconds[stage.name] = seconds
-                alive[r] = rankings[r].cut(stage, candidates, score)
+        with panics_as_errors():
+            batch = self.request_encoder.encode(rankings, self._retriever)
+            encoded_at = time.perf_counter()
+            for one in rankings:
+                one.seconds["receive"] = encoded_at - one.began
+            alive: dict[int, Longs] = {r: np.arange(len(one.candidates)) for r, one in enumerate(rankings)}
+            shared: Shared = {}
+            for stage in self.manifest.stages:
+                since = time.perf_counter()
+                scores = self._score_in_time(stage, batch, alive, shared, rankings)
+                if not alive:
+                    break
+                seconds, begin = time.perf_counter() - since, 0
+                for r, candidates in alive.items():
+                    score, begin = scores[begin : begin + len(candidates)], begin + len(candidates)
+                    rankings[r].seconds[stage.name] = seconds
+                    alive[r] = rankings[r].cut(stage, candidates, score)
 
     def _retriever(self, request: Request, query: Rows, r: int) -> Longs:
         """Retrieve the candidates of a request, the r-th of some queries."""

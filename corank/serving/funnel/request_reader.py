@@ -25,7 +25,8 @@ from corank.features.encoders import Encoders
 from corank.features.encoding import as_int64, hash_values
 from corank.features.feature_kind import Side
 from corank.features.history import ListedEvents, ListParts, Values, split_aligned, split_plain
-from corank.features.history_events import Events, History, HistoryNeeds, log_ages, recency_weights
+from corank.features.history import History
+from corank.features.history_events import Events, HistoryNeeds, log_ages, recency_weights
 from corank.features.row_encoder import RowEncoder
 from corank.serving.funnel.ranking import EncodedValue, Ranking, RequestHistory, RequestWarning
 from corank.serving.funnel.request import NumberIds, Request, parse_time, refuse_unknown_column, to_series
@@ -202,6 +203,7 @@ class RequestReader:
         return ids, numbers, columns
 
 
+NUMBERS = (int, float)
 NumberLimits = list[tuple[str, str, float, float]]
 """The ranges of training of some columns' numbers: `SIDE.COLUMN`, the column, and both ends."""
 
@@ -221,10 +223,11 @@ def count_clipped(limits: NumberLimits, rows: Sequence[Mapping[str, Any]], found
     """Add to `found`, by `SIDE.COLUMN`, the numbers of rows that are clipped."""
     given = set[str]().union(*rows)
     for named, column, low, high in limits:
-        for row in rows if column in given else ():
-            value: Any = row.get(column)
-            if type(value) in (int, float) and not low <= value <= high:
-                found[named] = found.get(named, 0) + 1
+        if column in given:
+            values: list[Any] = [row.get(column) for row in rows]
+            clipped = sum([type(value) in NUMBERS and not low <= value <= high for value in values])
+            if clipped:
+                found[named] = found.get(named, 0) + clipped
 
 
 # Values of the user and the context

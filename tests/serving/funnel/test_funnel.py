@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 
-from corank.core.errors import RequestError
+from corank.core.errors import BundleError, RequestError
 from corank.core.panics import PanicError
 from corank.core.types import Floats, Numbers
 from corank.serving.funnel.deadlines import DeadlineTimer
-from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.funnel import SOURCES, Funnel
 from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.stage_scorer import SCORERS, Candidates, PartsScorer
@@ -67,6 +67,24 @@ def test_funnels_of_random_worlds_score_as_the_training_model_does(
 @pytest.fixture(scope="module")
 def rich() -> Case:
     return shared_case(RICH)
+
+
+def test_an_address_is_opened_by_what_registered_for_it(
+    rich: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[Any]()
+
+    def open_shelf(address: str, trust: object, cache: Path | None) -> Funnel | None:
+        asked.append((address, trust, cache))
+        return rich.funnel if address == "shelf:1" else None
+
+    monkeypatch.setattr(SOURCES, "_parts", {"shelf": open_shelf})
+    monkeypatch.setattr(SOURCES, "_loaded", True)
+    assert Funnel.open("shelf:1", cache=tmp_path) is rich.funnel
+    with pytest.raises(BundleError, match="shelf:2"):
+        Funnel.open("shelf:2")
+    assert asked == [("shelf:1", None, tmp_path), ("shelf:2", None, None)]
+    assert Funnel.open(str(rich.base / "bundle")).manifest == rich.funnel.manifest and len(asked) == 2
 
 
 @pytest.fixture
