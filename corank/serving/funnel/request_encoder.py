@@ -239,20 +239,23 @@ class RequestEncoder:
         for r, one in enumerate(requests):
             own = positions[begin : begin + len(one.candidates)]
             begin += len(one.candidates)
+            given = set[str]().union(*one.columns)
+            for column in sorted(given - self._allowed_columns):
+                n = next(n for n, row in enumerate(one.columns) if column in row)
+                refuse_unknown_column(f"candidates.{n}", column, self._allowed_columns)
             if one.request.candidates is None and retrieve is not None:
                 own = retrieve(one.request, query, r)
                 one.candidates = items.ids(own)
-            elif one.columns:
-                items, own = self._add_described(one.candidates, one.columns, own, items)
             if own.min(initial=0) < 0:
+                if given:
+                    items, own = self._add_described(one.candidates, one.columns, own, items)
                 one.unknown = [*select_ids(one.candidates, np.flatnonzero(own < 0))]
                 known = np.flatnonzero(own >= 0)
                 one.candidates, own = select_ids(one.candidates, known), own[known]
                 one.columns = [one.columns[n] for n in known] if one.columns else []
             if not len(own):
                 one.found += self.filters.warn(one.request)
-            if one.columns:
-                count_clipped(self._limits, one.columns, one.clipped)
+            count_clipped(self._limits, given, one.columns, one.clipped)
             settled.append(own)
         return items, join_arrays(settled)
 
@@ -354,11 +357,6 @@ class RequestEncoder:
             positions: theirs among the known items, −1 for others; so for one that is not described either.
             items: those known, and those that other requests describe.
         """
-        for column in sorted(set[str]().union(*columns) - self._allowed_columns):
-            n = next(n for n, row in enumerate(columns) if column in row)
-            refuse_unknown_column(f"candidates.{n}", column, self._allowed_columns)
-        if positions.min(initial=0) >= 0:
-            return items, positions
         new = [
             n for n in np.flatnonzero(positions < 0).tolist() if not self.item_columns.isdisjoint(columns[n])
         ]

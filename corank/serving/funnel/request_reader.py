@@ -79,7 +79,7 @@ class RequestReader:
         """Read what a request says of its query, for which its candidates need not be known. Raises RequestError."""
         request, one.prepared_by, one.missing, one.clipped = one.request, None, [], {}
         one.time, columns = request.time_ms, self._read_columns(request, one.missing)
-        count_clipped(self._limits, [columns], one.clipped)
+        count_clipped(self._limits, columns.keys(), [columns], one.clipped)
         try:
             one.histories = {
                 name: self.read_history(name, request.user, one.time) for name in self._histories
@@ -194,8 +194,8 @@ class RequestReader:
             numbers: Longs | None = ids.numbers
         else:
             numbers = as_int64(ids)
-            if numbers is None and not set(map(type, ids)) <= {int, str}:
-                ids, columns = _split_columns(ids)
+            if numbers is None and not (kinds := set(map(type, ids))) <= {int, str}:
+                ids, columns = _split_columns(ids, kinds == {dict})
                 numbers = as_int64(ids)
         if _repeats(ids, numbers):
             ((twice, _),) = Counter(ids).most_common(1)
@@ -219,9 +219,10 @@ def number_limits(encoders: Encoders, sides: Collection[Side]) -> NumberLimits:
     return [*limits.values()]
 
 
-def count_clipped(limits: NumberLimits, rows: Sequence[Mapping[str, Any]], found: dict[str, int]) -> None:
-    """Add to `found`, by `SIDE.COLUMN`, the numbers of rows that are clipped."""
-    given = set[str]().union(*rows)
+def count_clipped(
+    limits: NumberLimits, given: Collection[str], rows: Sequence[Mapping[str, Any]], found: dict[str, int]
+) -> None:
+    """Add to `found`, by `SIDE.COLUMN`, the numbers of rows that are clipped; `given` are the columns of some row."""
     for named, column, low, high in limits:
         if column in given:
             values: list[Any] = [row.get(column) for row in rows]
@@ -427,9 +428,10 @@ def _repeats(ids: Sequence[Any], numbers: Longs | None) -> bool:
     return len(set(ids)) < len(ids)
 
 
-def _split_columns(candidates: Sequence[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
-    """Split candidates into their ids, and the columns given with each."""
-    columns = [dict(one) if isinstance(one, dict) else {"id": one} for one in candidates]
+def _split_columns(candidates: Sequence[Any], described: bool) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Split candidates, all of which may be `described`, into their ids, and the columns given with each."""
+    rows = candidates if described else [one if isinstance(one, dict) else {"id": one} for one in candidates]
+    columns: list[dict[str, Any]] = [*map(dict.copy, rows)]
     ids = [fields.pop("id", None) for fields in columns]
     if not set(map(type, ids)) <= {int, str}:
         n = next(n for n, id_ in enumerate(ids) if type(id_) not in (int, str))

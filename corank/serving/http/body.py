@@ -15,7 +15,6 @@ import re
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import cache, partial
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -79,8 +78,11 @@ class DecodedRequest(Request, frozen=True):
 
     def __post_init__(self) -> None:
         if type(ids := self.candidates) is list:
-            with suppress(struct.error):
-                self._keep_numbers(np.frombuffer(struct.pack(f"{len(ids)}q", *ids), dtype=np.int64))
+            try:
+                packed = struct.pack(f"{len(ids)}q", *ids)
+            except struct.error:
+                return
+            self._keep_numbers(np.frombuffer(packed, dtype=np.int64))
 
     def _keep_numbers(self, numbers: Longs) -> None:
         msgspec.structs.force_setattr(self, "candidates", NumberIds(numbers))
