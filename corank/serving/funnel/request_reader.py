@@ -24,8 +24,7 @@ from corank.core.types import Longs
 from corank.features.encoders import Encoders
 from corank.features.encoding import as_int64, hash_values
 from corank.features.feature_kind import Side
-from corank.features.history import ListedEvents, ListParts, Values, split_aligned, split_plain
-from corank.features.history import History
+from corank.features.history import History, ListedEvents, ListParts, Values, split_aligned, split_plain
 from corank.features.history_events import Events, HistoryNeeds, log_ages, recency_weights
 from corank.features.row_encoder import RowEncoder
 from corank.serving.funnel.ranking import EncodedValue, Ranking, RequestHistory, RequestWarning
