@@ -1,135 +1,155 @@
+"""Damage to the file of an LMDB store: an error, or the end of one process, and never a wrong answer."""
+
 import os
-import signal
-import time
-from collections.abc import Iterator
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import httpx2
-import psutil
 import pytest
 
 from corank.core.errors import StoreError
-from corank.serving.store import isolated_store
-from corank.serving.store.base import Store, open_store
-from corank.serving.store.isolated_store import IsolatedStore, open_isolated
+from corank.serving.store.backends.lmdb import META
+from corank.serving.store.base import open_store
+from corank.serving.store.live_version import USERS
 from corank.serving.store.publish import publish_bundle
-from tests.support.service import running_service
+from corank.serving.store.users import encode_user
+from tests.support import damaged_store_reader
+from tests.support.service import running_service, workers_of
 from tests.support.shared import derived
-from tests.support.store_conformance import StoreConformance, numbered
-from tests.support.waiting import PATIENCE
+from tests.support.stores import item, put
+from tests.support.waiting import PATIENCE, eventually
 
-DIED = "the process that reads it died of SIG(BUS|SEGV): the store is damaged"
+PAGE = 4096
+Damage = Callable[[Path], object]
 
 
-class TestIsolatedStore(StoreConformance):
-    def new_url(self, folder: Path) -> str:
-        return f"lmdb:{folder / 'store'}"
+def overwrite(content: bytes, at: int, file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(at)
+        opened.write(content)
 
-    @pytest.fixture
-    def store(self, url: str) -> Iterator[Store]:
-        open_store(url, create=True).close()
-        with closing(IsolatedStore(url)) as opened:
-            yield opened
+
+def change_head(field: int, value: int, file: Path) -> None:
+    """Set a field of the second meta page."""
+    with file.open("r+b") as opened:
+        opened.seek(PAGE)
+        fields = [*META.unpack(opened.read(META.size))]
+        fields[field] = value
+        opened.seek(PAGE)
+        opened.write(META.pack(*fields))
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a version, an item that changed, and users."""
+    path = tmp_path_factory.mktemp("sound") / "store"
+    with closing(open_store(f"lmdb:{path}", create=True)) as store:
+        publish_bundle(derived().base / "bundle", store)
+        put(store, derived().base / "bundle", item(3, worth=9.0))
+        users = [(b"i" + (n ^ 2**63).to_bytes(8, "big"), encode_user({"note": str(n)})) for n in range(200)]
+        store.put({USERS: users})
+    return path
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    """A store with a table of users."""
-    url = f"lmdb:{tmp_path / 'store'}"
-    with closing(open_store(url, create=True)) as store:
-        for _ in range(5):
-            store.put({"users": numbered(5000, os.urandom(100))})
-        store.swap(None, b"head")
-    return url
+def copy(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "store"))
 
 
-def cut(url: str) -> None:
-    """Cut the file of a store, whose meta pages stay sound."""
-    file = Path(url.removeprefix("lmdb:")) / "data.mdb"
-    os.truncate(file, file.stat().st_size // 4)
-
-
-def reader_of(store: IsolatedStore) -> psutil.Process:
-    reader = store._reader
-    assert reader is not None
-    return psutil.Process(reader.process.pid)
-
-
-def test_a_file_that_is_cut_kills_the_reader_and_not_the_service(
-    url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (partial(os.truncate, length=0), "its head is damaged, or not LMDB's"),
+        (partial(os.truncate, length=100), "its head is damaged, or not LMDB's"),
+        (partial(os.truncate, length=PAGE), "its head is damaged, or not LMDB's"),
+        (partial(os.truncate, length=3 * PAGE), r"it has 12,288 bytes, and its pages take \d\d\d,\d\d\d"),
+        (partial(overwrite, bytes(PAGE), 0), "its head is damaged, or not LMDB's"),
+        (partial(overwrite, bytes(PAGE), PAGE), "its head is damaged, or of another release of LMDB"),
+        (partial(overwrite, b"\xff" * 2 * PAGE, 0), "its head is damaged, or not LMDB's"),
+        (partial(change_head, 0, 0), "its head is damaged, or of another release of LMDB"),
+        (partial(change_head, 1, 1), "its head is damaged, or of another release of LMDB"),
+        (partial(change_head, 2, 999), "its head is damaged, or of another release of LMDB"),
+        (partial(change_head, 3, 512), "its head is damaged, or of another release of LMDB"),
+        (partial(change_head, 4, 2**40), r"it has \d\d\d,\d\d\d bytes, and its pages take 4,503,"),
+    ],
+)
+def test_a_file_whose_head_or_length_is_wrong_is_refused_when_it_is_opened(
+    copy: Path, damage: Damage, why: str
 ) -> None:
-    monkeypatch.setattr(isolated_store, "FIRST_PAUSE", 3600.0)
-    monkeypatch.setattr(isolated_store, "LONGEST_PAUSE", 3600.0)
-    with closing(open_isolated(url)) as store:
-        assert store.head() == b"head"
-        cut(url)
-        with pytest.raises(StoreError, match=rf"{url}: {DIED}"):
-            list(store.scan("users"))
-        with pytest.raises(StoreError, match=rf"{DIED}.*; it is started again in \d+ s"):
-            store.head()
+    damage(copy / "data.mdb")
+    with pytest.raises(
+        StoreError, match=rf"lmdb:{copy}: cannot be opened: {why}.*; restore a backup, or publish into a new"
+    ):
+        open_store(f"lmdb:{copy}")
 
 
-def test_a_reader_that_dies_again_and_again_is_started_less_and_less_often(url: str) -> None:
-    with closing(IsolatedStore(url)) as store:
-        pauses = []
-        for _ in range(4):
-            store._retry_at = 0.0
-            assert store.head() == b"head"
-            reader_of(store).kill()
-            with pytest.raises(StoreError, match="died of SIGKILL"):
-                store.head()
-            pauses.append(store._pause)
-        assert pauses == [1, 2, 4, 8]
+def test_a_write_leaves_the_file_as_long_as_its_last_page_tells(copy: Path) -> None:
+    file = copy / "data.mdb"
+    with closing(open_store(f"lmdb:{copy}")) as store:
+        before = file.stat().st_size
+        store.put({"gone": [(b"key", bytes(100 * PAGE))]})
+        store.drop("gone")
+        os.truncate(file, before)  # LMDB may leave out pages at the end that nothing uses
+        store.put({"a": [(b"key", b"value")]})
+    with closing(open_store(f"lmdb:{copy}")) as store:
+        assert store.get("a", [b"key"]) == [b"value"]
+    assert file.stat().st_size >= before + 100 * PAGE
 
 
-def test_a_reader_that_hangs_is_ended(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with closing(IsolatedStore(url)) as store:
-        monkeypatch.setattr(isolated_store, "SECONDS", 0.5)
-        hanging = reader_of(store)
-        hanging.send_signal(signal.SIGSTOP)
-        with pytest.raises(StoreError, match=r"gave no answer in 0\.5 s, and was ended"):
-            store.head()
-        assert not hanging.is_running()
+def damage_pages(file: Path, draw: random.Random) -> None:
+    """Cut a file, or zero, overwrite or exchange some of its pages."""
+    content = bytearray(file.read_bytes())
+    pages, kind = len(content) // PAGE, draw.choice(("cut", "zero", "overwrite", "exchange"))
+    for _ in range(draw.choice((1, 1, 3, 10))):
+        at, other = draw.randrange(pages) * PAGE, draw.randrange(pages) * PAGE
+        new = {"zero": bytes(PAGE), "overwrite": draw.randbytes(PAGE), "exchange": content[other:][:PAGE]}
+        content[at : at + PAGE] = new.get(kind, content[at : at + PAGE])
+    file.write_bytes(content[: draw.randrange(len(content))] if kind == "cut" else content)
 
 
-def test_a_reader_outlives_the_signals_of_a_service_and_ends_with_its_socket(url: str) -> None:
-    store = IsolatedStore(url)
-    reader = reader_of(store)
-    for sent in (signal.SIGTERM, signal.SIGINT):
-        reader.send_signal(sent)
-    assert store.head() == b"head"
-    store._reader.link.close()  # type: ignore[union-attr]  # as when its parent is killed
-    reader.wait(PATIENCE)
-    store.close()
-
-
-def test_a_scan_that_is_left_holds_nothing(url: str) -> None:
-    with closing(IsolatedStore(url)) as store:
-        scan = store.scan("users")
-        next(scan)
-        scan.close()  # type: ignore[attr-defined]
-        assert store.head() == b"head" and sum(map(len, store.scan("users"))) == 5000
-    reader = reader_of(store := IsolatedStore(url))
-    del store
-    assert not reader.is_running()
+def test_damage_is_an_error_or_the_end_of_one_process_and_never_a_wrong_answer(
+    sound: Path, tmp_path: Path
+) -> None:
+    folders, answers = [sound], list[str]()
+    for seed in range(30):
+        folders.append(Path(shutil.copytree(sound, tmp_path / f"{seed}")))
+        damage_pages(folders[-1] / "data.mdb", random.Random(seed))
+    command = [sys.executable, "-m", damaged_store_reader.__name__, str(tmp_path / "cache")]
+    while len(answers) < len(folders):
+        urls = [f"lmdb:{folder}" for folder in folders[len(answers) :]]
+        done = subprocess.run([*command, *urls], capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode <= 0, done.stderr
+        answers += done.stdout.splitlines() + ["killed"] * (done.returncode < 0)
+    assert not answers[0].startswith("error")
+    wrong = {answer for answer in answers if not answer.startswith("error:")} - {answers[0], "killed"}
+    assert not wrong and sum(answer.startswith("error:") for answer in answers) > 20
 
 
 @pytest.mark.slow
-def test_a_service_goes_on_when_its_store_is_cut(tmp_path: Path) -> None:
-    url = f"lmdb:{tmp_path / 'store'}"
-    with closing(open_store(url, create=True)) as store:
-        publish_bundle(derived().base / "bundle", store)
-        store.put({"users": numbered(5000, os.urandom(100))})
+def test_a_service_whose_store_is_cut_goes_on_by_its_cache(sound: Path, copy: Path, tmp_path: Path) -> None:
     request = derived().request("test", 0)
-    with running_service(url, tmp_path / "cache", "--every", "0.1") as (address, process):
+    with running_service(f"lmdb:{copy}", tmp_path / "cache", "--every", "0.1") as (address, process):
         assert httpx2.post(f"{address}/rank", json=request).status_code == 200
-        workers = [process, *process.children(recursive=True)]
-        pids = {one.pid for one in workers if "isolated_store" not in " ".join(one.cmdline())}
-        os.truncate(tmp_path / "store" / "data.mdb", 3 * 4096)
-        for n in range(20):
-            by_id = request | {"user": {"id": n}}
-            assert httpx2.post(f"{address}/rank", json=by_id).status_code in (200, 400)
-            assert httpx2.post(f"{address}/rank", json=request).status_code == 200
-            time.sleep(0.05)
-        assert pids <= {one.pid for one in (process, *process.children(recursive=True))}
+        os.truncate(copy / "data.mdb", 3 * PAGE)
+
+        def is_served() -> bool:
+            try:
+                httpx2.post(f"{address}/rank", json=request | {"user": {"id": 1}})
+                status = httpx2.get(f"{address}/status").json()
+                return "its pages take" in str(status) and (
+                    httpx2.post(f"{address}/rank", json=request).status_code == 200
+                )
+            except httpx2.HTTPError:  # its worker died
+                return False
+
+        eventually(is_served)
+        shutil.rmtree(copy)
+        shutil.copytree(sound, copy)
+        eventually(lambda: "its pages take" not in httpx2.get(f"{address}/status").text)
+        assert workers_of(process)

@@ -4,6 +4,7 @@ Its parts are opened by the settings; `RankingService` has its endpoints and bac
 """
 
 import asyncio
+import faulthandler
 import gc
 import os
 import socket
@@ -37,9 +38,8 @@ from corank.serving.http.tokens import Rate, RateLimiter, Scope, Token, Tokens
 from corank.serving.http.user_lookup import UserLookup
 from corank.serving.http.versions import Rollout
 from corank.serving.log.request_log import RoleLogs, writing
-from corank.serving.store.base import is_store
+from corank.serving.store.base import is_store, open_store
 from corank.serving.store.fetch import fetch_in_subprocess
-from corank.serving.store.isolated_store import open_isolated
 from corank.serving.store.source import BundleSource, SharedLoading, Source, StoreSource
 
 if TYPE_CHECKING:
@@ -187,6 +187,8 @@ def serve_worker(
 
     Raises CorankError if there is nothing to serve.
     """
+    if on_alive is not None:
+        faulthandler.enable()  # of a signal that ends it, as a damaged store may, stderr says where
     drain = settings.drain
     service = create_service(settings, report, drain, shared or SharedState())
     if on_alive is None:
@@ -227,7 +229,7 @@ def create_service(
     follower = Follower(source, settings.every, report, rollout)
     users = None
     if isinstance(source, StoreSource):
-        users = UserLookup(partial(open_isolated, settings.source), settings.store_deadline_ms / 1e3, report)
+        users = UserLookup(partial(open_store, settings.source), settings.store_deadline_ms / 1e3, report)
     request_log = access_log = None
     if settings.log is not None:
         roles = [LIVE, *(one.role for one in rollout.candidates)]

@@ -25,7 +25,6 @@ from corank.core.reports import Report
 from corank.serving.funnel.funnel import SOURCES, Funnel
 from corank.serving.store.base import CACHE, Store, hide_password, is_store, open_store
 from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest, locked, open_cached
-from corank.serving.store.isolated_store import open_isolated
 from corank.serving.store.journal import holds_change
 from corank.serving.store.live_version import StoreState, TrustedLive
 
@@ -189,7 +188,7 @@ class StoreSource(Source):
         """Open the store, if it is not open. Raises StoreError."""
         with self._opening:
             if self._opened is None:
-                self._opened = open_isolated(self.url)
+                self._opened = open_store(self.url)
             return self._opened
 
     def fetch(self, store: Store, version: str, aside: bool) -> Funnel:

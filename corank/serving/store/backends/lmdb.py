@@ -1,14 +1,18 @@
 """A store in an LMDB environment: a folder on this machine, which many processes read and write at once.
 
 A table is a named database; the head has one of its own, which also marks the folder as corank's.
+
+LMDB maps the file into memory and trusts it: damage may end the process that reads it, by SIGBUS or SIGSEGV. So the
+file's head and length are checked whenever it is opened, and every write leaves it as long as its last page tells.
 """
 
 import errno
 import mmap
 import os
 import re
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -37,6 +41,26 @@ HANDLES = 1024
 """Tables that a process may have open at once."""
 STALE = (lmdb.DbsFullError, lmdb.MapResizedError, lmdb.BadDbiError, lmdb.PanicError)
 """Errors that opening the environment again cures."""
+META = struct.Struct("=10xH4xII16xI92xQQ")
+"""A meta page's flags; magic and version; size of a page; numbers of the last page and of the transaction."""
+META_FLAG, MAGIC, PAGES = 0x08, (0xBEEFC0DE, 1), [2**n for n in range(9, 17)]
+
+
+def find_damage(data: Path) -> str:
+    """Return what is wrong with the head or the length of an environment's file; "" if nothing is. Raises OSError."""
+    with data.open("rb") as file:
+        head = file.read(META.size)
+        page = META.unpack(head)[3] if len(head) == META.size else 0
+        file.seek(page)
+        heads = [head, file.read(META.size)]
+        length = os.fstat(file.fileno()).st_size
+    if page not in PAGES or length < 2 * page:
+        return "its head is damaged, or not LMDB's"
+    metas = [META.unpack(one) for one in heads]
+    if any((meta[0] & META_FLAG, *meta[1:4]) != (META_FLAG, *MAGIC, page) for meta in metas):
+        return "its head is damaged, or of another release of LMDB"
+    needed = (max(last for *_, last, _ in metas) + 1) * page
+    return f"it has {length:,} bytes, and its pages take {needed:,}" if length < needed else ""
 
 
 class Environment:
@@ -60,6 +84,12 @@ class Environment:
 
     def _open(self, size: int, create: bool) -> None:
         self.size, self.tables = size, dict[bytes, Table]()
+        data = self.path / "data.mdb"
+        # an empty file is one that another process makes right now
+        if data.exists() and (data.stat().st_size or not create) and (damage := find_damage(data)):
+            raise StoreError(
+                f"lmdb:{self.path}: cannot be opened: {damage}; restore a backup, or publish into a new store"
+            )
         pages = -(-size // mmap.PAGESIZE)
         self.env = lmdb.open(str(self.path), pages * mmap.PAGESIZE, max_dbs=HANDLES, create=False)
         try:
@@ -99,12 +129,23 @@ class Environment:
                 opened = {name: self.env.open_db(name, txn=txn) for name in new}
                 work(txn, self.tables | opened)
             self.tables |= opened
+            self._lengthen()
 
     def drop(self, name: bytes) -> None:
         """Remove a table."""
-        with self.writing, self.handles, self.env.begin(write=True) as txn:
-            table = self.tables.pop(name) if name in self.tables else self.env.open_db(name, txn=txn)
-            txn.drop(table)
+        with self.writing:
+            with self.handles, self.env.begin(write=True) as txn:
+                table = self.tables.pop(name) if name in self.tables else self.env.open_db(name, txn=txn)
+                txn.drop(table)
+            self._lengthen()
+
+    def _lengthen(self) -> None:
+        """Make the file as long as its last page tells: LMDB does not write pages that were never used."""
+        data, page = self.path / "data.mdb", self.env.stat()["psize"]
+        with suppress(OSError):  # of a folder that was removed since
+            if data.stat().st_size < (self.env.info()["last_pgno"] + 1) * page:
+                with self.env.begin(write=True):  # nobody else writes meanwhile
+                    os.truncate(data, max(data.stat().st_size, (self.env.info()["last_pgno"] + 1) * page))
 
     def run(self, address: str, failure: str, step: Callable[["Environment"], T]) -> T:
         """Run a step, once more if the environment was stale. Raises StoreError: address, `failure`, reason, remedy."""
@@ -182,8 +223,6 @@ class LMDBStore:
     """
 
     url_form = "lmdb:PATH"
-    maps_memory = True
-    """Damage to its file may kill the process that reads it: a service reads it by another one (`open_isolated`)."""
 
     def __init__(self, url: str, create: bool) -> None:
         self.address = url

@@ -53,7 +53,7 @@ def test_lmdb_leaves_what_is_not_its_own(tmp_path: Path) -> None:
 
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "data.mdb").write_text("mine" * 5000)
-    with pytest.raises(StoreError, match=r"text: cannot be opened: .*not an LMDB file"):
+    with pytest.raises(StoreError, match=r"text: cannot be opened: .*not LMDB's"):
         open_store(f"lmdb:{tmp_path / 'text'}", create=True)
 
     with lmdb.open(str(tmp_path / "foreign")) as environment, environment.begin(write=True) as txn:
