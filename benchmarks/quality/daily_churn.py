@@ -118,7 +118,7 @@ def put_new_items(churn: Churn, live: PeriodRecord, day: date) -> None:
     rows = pl.read_parquet(churn.log.source / "items" / f"{day}.parquet").select(columns)
     items = [row | {"published": int(row["published"].timestamp() * 1000)} for row in rows.to_dicts()]
     with closing(open_store(churn.store)) as store:
-        upsert(store, str(live.version), funnel, items)
+        upsert(store, funnel, items)
 
 
 def run_days(

@@ -76,7 +76,7 @@ def change(store: Store, bundles: Sequence[Path], rows: Sequence[dict[str, objec
             opened = [Funnel.open(path) for path in bundles]
             funnels = {funnel.manifest.content: funnel for funnel in opened}
         items = [row | {"worth": float(number)} for row in rng.sample(list(rows), AT_ONCE)]
-        upsert(store, live, funnels[live], items)
+        upsert(store, funnels[live], items)
         time.sleep(UPSERT_SECONDS)
 
 

@@ -98,7 +98,7 @@ def upserter(folder: Path, store: Store, first: str) -> None:
     for number in range(int(first), int(first) + UPSERTS):
         items = [row | {"worth": float(number)} for row in rng.sample(rows, AT_ONCE)]
         live = StoreState.read(store)[1].require_live(store)
-        print(json.dumps([upsert(store, live, funnels[live], items).seq, number]), flush=True)
+        print(json.dumps([upsert(store, funnels[live], items).seq, number]), flush=True)
 
 
 @dataclass

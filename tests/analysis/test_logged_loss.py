@@ -124,7 +124,7 @@ def test_stores_upserts_and_refreshes_keep_the_precision(precision: Precision, t
         version = publish_bundle(stored(precision), store)
         funnel = Funnel(fetch_bundle(store, version, tmp_path / "cache"))
         assert funnel.manifest.files == bundle.manifest.files
-        upsert(store, version, funnel, moved)
+        upsert(store, funnel, moved)
         later = load_latest(store, version, funnel)
     catalogue = later.request_encoder.items
     assert {layer.parts[part].precision for layer in catalogue.layers for part in PARTS} == {precision}

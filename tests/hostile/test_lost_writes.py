@@ -41,10 +41,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def test_a_change_of_the_same_number_is_not_the_same_change(store: Store, tmp_path: Path) -> None:
-    version, base = publish_bundle(derived().base / "bundle", store), derived().funnel
-    upsert(store, version, base, [item(3, 90, worth=1.0)])
+    publish_bundle(derived().base / "bundle", store)
+    base = derived().funnel
+    upsert(store, base, [item(3, 90, worth=1.0)])
     head, tables = store.head(), dump(store)
-    upsert(store, version, base, [item(3, 91, worth=2.0)])
+    upsert(store, base, [item(3, 91, worth=2.0)])
     said: list[str] = []
     follower = Follower(StoreSource(store, tmp_path / "cache"), report=said.append)
     served = follower.funnel.manifest
@@ -52,7 +53,7 @@ def test_a_change_of_the_same_number_is_not_the_same_change(store: Store, tmp_pa
     metrics = ServiceMetrics(status)
     assert b"corank_resynchronised_total 0.0" in metrics.expose()[0]
     restore_dump(store, head, tables)
-    upsert(store, version, base, [item(3, 92, worth=3.0)])
+    upsert(store, base, [item(3, 92, worth=3.0)])
     follower.refresh()
     assert worths(follower.funnel).keys() == {*range(16), 90, 92}
     now = follower.funnel.manifest
@@ -72,15 +73,16 @@ def test_a_change_of_the_same_number_is_not_the_same_change(store: Store, tmp_pa
 
 @pytest.mark.parametrize("more", [0, 3])
 def test_a_store_that_went_back_is_followed_back(store: Store, tmp_path: Path, more: int) -> None:
-    version, base = publish_bundle(derived().base / "bundle", store), derived().funnel
+    publish_bundle(derived().base / "bundle", store)
+    base = derived().funnel
     head, tables = store.head(), dump(store)
     for n in range(2):
-        upsert(store, version, base, [item(3, 90 + n)])
+        upsert(store, base, [item(3, 90 + n)])
     source = StoreSource(store, tmp_path / "cache")
     served = source.load_newer(None)
     restore_dump(store, head, tables)
     for n in range(more):
-        upsert(store, version, base, [item(3, 80 + n)])
+        upsert(store, base, [item(3, 80 + n)])
     newer = source.load_newer(served)
     assert newer is not None and records(newer) == records(read_anew(store, tmp_path / "cache"))
     assert worths(newer).keys() == {*range(16), *range(80, 80 + more)}
@@ -91,8 +93,8 @@ def test_changed_items_that_were_lost_are_told_and_come_back(store: Store, tmp_p
     """As by a Redis that evicts: the head stays, a table goes."""
     bundle, base = derived().base / "bundle", derived().funnel
     version = publish_bundle(bundle, store)
-    upsert(store, version, base, [item(3, 90), item(4)])
-    upsert(store, version, base, [item(5, 90), item(6, 91)])
+    upsert(store, base, [item(3, 90), item(4)])
+    upsert(store, base, [item(5, 90), item(6, 91)])
     expected = records(read_anew(store, tmp_path / "cache"))
     source = StoreSource(store, tmp_path / "cache")
     served = source.load_newer(None)
@@ -149,7 +151,7 @@ class Past:
         funnel = Funnel.open(self.folder / f"{self.number[held]}")
         id_, worth = int(self.rng.integers(12, 20)), float(self.rng.integers(100, 10_000))
         row = item(int(self.rng.integers(16)), id_, worth=worth)
-        seq = upsert(self.store, funnel.manifest.content, funnel, [row]).seq
+        seq = upsert(self.store, funnel, [row]).seq
         self.known = replace(self.known, came=(*self.known.came, (seq, id_, worth)))
 
     def roll_back(self) -> None:

@@ -334,7 +334,7 @@ def test_upserted_items_are_not_taken_under_trust_and_keep_the_signature(scene: 
     scene.publish(scene.second, scene.keys)
     version, before = scene.publish(scene.first, scene.keys), worths(Funnel.open(scene.first))
     follower, statement = scene.follower(scene.keys), scene.state.statement
-    upsert(scene.store, version, Funnel.open(scene.first), [item(3, 99), item(5, worth=123.0)])
+    upsert(scene.store, Funnel.open(scene.first), [item(3, 99), item(5, worth=123.0)])
     remove_versions(scene.store, keep=0)
     assert followed(follower) == version and worths(follower.funnel) == before
     assert worths(scene.follower(scene.keys).funnel) == before

@@ -46,9 +46,9 @@ VERSION = f"{'0' * 16}-1-{'0' * 8}"
 def published(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A store with one version and two upserts, whose head is put back after each test."""
     with opened("lmdb", tmp_path_factory.mktemp("published")) as store:
-        version = publish_bundle(derived().base / "bundle", store)
+        publish_bundle(derived().base / "bundle", store)
         for n in range(2):
-            upsert(store, version, derived().funnel, [item(3, 90 + n, worth=n)])
+            upsert(store, derived().funnel, [item(3, 90 + n, worth=n)])
         yield store
 
 
@@ -292,8 +292,8 @@ def test_an_odd_item_of_the_journal_is_told_and_left_out_alone() -> None:
 def test_a_version_is_published_over_a_journal_of_odd_items(tmp_path: Path) -> None:
     first = derived().base / "bundle"
     with opened("lmdb", tmp_path) as store:
-        version = publish_bundle(first, store)
-        seq = upsert(store, version, derived().funnel, [item(3, 98), item(4, 99)]).seq
+        publish_bundle(first, store)
+        seq = upsert(store, derived().funnel, [item(3, 98), item(4, 99)]).seq
         (raw,) = store.get(JOURNAL, [journal_key(seq)])
         assert raw is not None
         change = msgspec.msgpack.decode(raw, type=Change)
@@ -347,7 +347,7 @@ def test_an_intact_record_that_fits_no_table_is_refused_by_its_item(
         version = publish_bundle(derived().base / "bundle", store)
         source = StoreSource(store, tmp_path / "cache")
         served = source.load_newer(None)
-        seq = upsert(store, version, funnel, [item(n, 90 + n) for n in range(5)]).seq
+        seq = upsert(store, funnel, [item(n, 90 + n) for n in range(5)]).seq
         layer = funnel.request_encoder.encode_items([93], [{k: v for k, v in item(3).items() if k != "id"}])
         form = RecordFormat.from_manifest(funnel.manifest)
         forged = dict(form.encode(alter(layer, value), np.arange(1)))

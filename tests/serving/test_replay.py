@@ -207,7 +207,7 @@ def test_every_state_of_a_store_is_computed_again(store: Store, tmp_path: Path) 
         nonlocal states
         funnel = live(store, cache)
         serve(served, funnel, asked)
-        upsert(store, funnel.manifest.content, funnel, [item(states % 16, 99, worth=states)])
+        upsert(store, funnel, [item(states % 16, 99, worth=states)])
         serve(served, live(store, cache), asked)
         states += 2
 

@@ -113,7 +113,7 @@ def served(store: Store, cache: Path, version: str | None = None) -> Funnel:
 def put(store: Store, bundle: Path, *rows: dict[str, Any]) -> int:
     """Put items into the live version, which is a bundle's; the number of the change."""
     funnel = Funnel.open(bundle)
-    return upsert(store, funnel.manifest.content, funnel, list(rows)).seq
+    return upsert(store, funnel, list(rows)).seq
 
 
 def replace_manifest(store: Store, version: str, plain: Mapping[str, Any], **facts: Any) -> StoreState:

@@ -158,7 +158,7 @@ def put_item(targets: Targets, number: int) -> None:
     with closing(open_store(targets.store)) as store:
         live = StoreState.read(store)[1].require_live(store)
         funnel = Funnel(fetch_bundle(store, live, targets.folder / "cache"))
-        upsert(store, live, funnel, [item])
+        upsert(store, funnel, [item])
 
 
 def finish_run(targets: Targets) -> Run:

@@ -174,8 +174,7 @@ class ChangeEndpoints:
         call.change = {"items": len(rows)}
         try:
             funnel, by = self._follower.funnel, call.caller
-            version = funnel.manifest.content
-            head = await self._write(lambda: upsert(source.open(), version, funnel, rows, by))
+            head = await self._write(lambda: upsert(source.open(), funnel, rows, by))
         except StoreError as error:
             self._follower.request_refresh()
             raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
@@ -183,7 +182,7 @@ class ChangeEndpoints:
         seq = head.seq
         call.change |= {"version": head.live, "to": {"items_seq": seq}, "from": {"items_seq": seq - 1}}
         answer = {"items": len(rows), "items_seq": seq}
-        if head.live != version:  # loading that takes long
+        if head.live != funnel.manifest.content:  # loading that takes long
             self._follower.request_refresh()
             return answer_to(call, answer | {"live": False})
         if not await self._check_source():

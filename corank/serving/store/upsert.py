@@ -40,27 +40,20 @@ class VersionChangedError(CorankError):
     """Another version went live meanwhile; try again with it."""
 
 
-def upsert(
-    store: Store, version: str, funnel: Funnel, items: list[dict[str, Any]], by: str | None = None
-) -> StoreState:
+def upsert(store: Store, funnel: Funnel, items: list[dict[str, Any]], by: str | None = None) -> StoreState:
     """Put new or changed items into a store, whichever version is live.
 
     Args:
         store: the store.
-        version: the version that was live when the items were read.
-        funnel: of that version; it checks the items, and encodes them if its version is live.
+        funnel: of the version that was live when the items were read; it checks them, and encodes them if it still is.
         items: `id` and columns of each; a column that is left out is missing from then on.
         by: who does it, for the log; user@host of this process if None.
 
     Returns:
         The head with the change.
 
-    Raises RequestError if a feature refuses an item, VersionChangedError if `version` is not the funnel's, StoreError.
+    Raises RequestError if a feature refuses an item, StoreError.
     """
-    if funnel.manifest.content != version:
-        raise VersionChangedError(
-            f"{store.address}: {version} was live, items were read as of {funnel.manifest.content}"
-        )
     rows = [*map(ItemRow.of, items)]
     return change_items(store, funnel, rows, encode_records(funnel, rows), by, into_any=True)
 

@@ -132,10 +132,10 @@ def test_items_are_taken_from_when_a_version_goes_live_until_it_is_served(
 def test_items_that_the_version_that_went_live_refuses_are_told(
     store: Store, versions: tuple[str, str], tmp_path: Path
 ) -> None:
-    live, staged = versions
+    _, staged = versions
     with serving(store, tmp_path) as service:
         promote_version(store, staged)
-        head = upsert(store, live, derived().funnel, [item(3, 99), item(4, 98)])
+        head = upsert(store, derived().funnel, [item(3, 99), item(4, 98)])
         raw, key = store.get(JOURNAL, [journal_key(head.seq)])[0] or b"", journal_key(head.seq)
         change = msgspec.msgpack.decode(raw, type=Change)
         odd = msgspec.structs.replace(change, items=[item(3, 99, worth="dear"), item(4, 98)])

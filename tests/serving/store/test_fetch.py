@@ -236,7 +236,7 @@ def test_a_follower_that_catches_up_is_one_that_reads_all_anew(
     follower, base = Follower(store, tmp_path / "cache"), case.funnel
     before = answers(follower.look())
     for n, rows in enumerate([[item(3, worth=1.0)], [item(4, 99), item(5)], [item(6, 99, worth=2.0)]]):
-        assert upsert(store, version, base, rows).seq == n + 2
+        assert upsert(store, base, rows).seq == n + 2
         if n != 1:
             follower.look()
     funnel = follower.look()
@@ -268,11 +268,11 @@ def test_what_was_away_and_is_live_again_is_read_anew(
 def test_who_follows_a_journal_that_was_trimmed_reads_all_anew(
     case: Case, first: Path, local: Store, tmp_path: Path
 ) -> None:
-    version = publish_bundle(first, local)
+    publish_bundle(first, local)
     follower = Follower(local, tmp_path / "cache")
     follower.look()
-    upsert(local, version, case.funnel, [item(3, 99, worth=5.0)])
-    upsert(local, version, case.funnel, [item(3, 98, worth=6.0)])
+    upsert(local, case.funnel, [item(3, 99, worth=5.0)])
+    upsert(local, case.funnel, [item(3, 98, worth=6.0)])
     assert local.swap(local.head(), local.head() or b"", gone={JOURNAL: [journal_key(2)]})
     worth_by_id = worths(follower.look())
     assert worth_by_id[99] == 5 and worth_by_id[98] == 6
@@ -282,7 +282,7 @@ def test_an_earlier_change_that_the_journal_has_not_is_told(
     case: Case, first: Path, local: Store, tmp_path: Path
 ) -> None:
     version = publish_bundle(first, local)
-    upsert(local, version, case.funnel, [item(3, 99)])
+    upsert(local, case.funnel, [item(3, 99)])
     publish_bundle(variant(first, tmp_path / "second", 2, as_of=2), local)
     remove_versions(local)
     with pytest.raises(StoreError, match=f"the journal has not all that came since {version} any more"):

@@ -29,9 +29,9 @@ pytestmark = pytest.mark.slow
 
 def filled(store: Store) -> list[str]:
     """A version, and three upserts: items 90, 4 and 91. Returns the ids of all four changes."""
-    version = publish_bundle(derived().base / "bundle", store)
+    publish_bundle(derived().base / "bundle", store)
     for n, id_ in enumerate((90, 4, 91)):
-        upsert(store, version, derived().funnel, [item(n, id_)])
+        upsert(store, derived().funnel, [item(n, id_)])
     return [change.id for _, change in read_journal(store, 0, 4)]
 
 
@@ -147,7 +147,7 @@ def test_the_command_prints_what_became_of_upserts(
 def test_the_log_tells_who_did_what(local: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ids = filled(local)
     version = StoreState.read(local)[1].require_live(local)
-    upsert(local, version, Funnel.open(derived().base / "bundle"), [item(3, 92), item(4)], by="ada")
+    upsert(local, Funnel.open(derived().base / "bundle"), [item(3, 92), item(4)], by="ada")
     second = publish_bundle(variant(derived().base / "bundle", tmp_path / "second", 2), local)
     corank.roll_back(local.address)
     corank.prune(local.address, keep=0)

@@ -301,7 +301,8 @@ def writes(bundles: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("corank.serving.store.version_parts.CHUNK", 1 << 13)
     counted = Counter[str]()
     with closing(open_store(f"lmdb:{tmp_path / 'undisturbed'}", create=True)) as store:
-        upsert(store, publish_bundle(bundles[0], store), derived().funnel, [item(3, 90)])
+        publish_bundle(bundles[0], store)
+        upsert(store, derived().funnel, [item(3, 90)])
         publish_bundle(
             bundles[1],
             Between(store, lambda _, entries: counted.update([kind_of(entries)])),
@@ -343,7 +344,7 @@ def test_a_primary_dies_in_the_middle_of_publishing(
 
     with closing(open_store(url)) as store:
         before = publish_bundle(bundles[0], store)
-        upsert(store, before, derived().funnel, [item(3, 90)])
+        upsert(store, derived().funnel, [item(3, 90)])
         expected = records(served(store, tmp_path / "before"))
         cluster.cut_off() if lags else cluster.catch_up()
         with pytest.raises(StoreError):
