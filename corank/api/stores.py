@@ -272,6 +272,7 @@ def users(
     table: Annotated[TableSource | None, Option("--users")] = None,
     events: Annotated[Mapping[str, TableSource] | None, EVENTS] = None,
     until: str | None = None,
+    overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> int:
     """Write a table of users for `publish`: the histories that a bundle makes, and the columns that users have.
@@ -284,6 +285,7 @@ def users(
         events: by name of `data.events`, the tables that the bundle's histories are made of.
         until: a day or a time in the log's time zone; histories have what a request then sees. After the last row
             unless given.
+        overwrite: replace the file `out`.
         progress: takes how many users are done, and of how many.
 
     Returns the number of users. Raises BundleError, DataError.
@@ -292,12 +294,15 @@ def users(
         >>> corank.users("bundle", "users.parquet", log="shop/log/*.parquet", table="shop/users.parquet")
         40
     """
+    path = require_local(out)
+    if path.exists() and not overwrite:
+        raise DataError(f"{path}: exists; name another file, or replace it with --overwrite")
     manifest = load_manifest(parse_location(bundle))
     moment = None if until is None else manifest.data.milliseconds(until)
     with temporary_frames() as frames, show_progress("users", progress) as advance:
         tables = frames.source("log", log), frames.source("users", table), frames.sources(events)
         sources = UserSources.open(manifest, *tables)
-        return write_users(sources, require_local(out), moment, advance)
+        return write_users(sources, path, moment, advance)
 
 
 def store_versions(store: str) -> list[dict[str, Any]]:
@@ -419,7 +424,7 @@ def prune(store: str, keep: Annotated[int, Ge(0)] = 1, report: Report = lambda l
 
     Args:
         store: the store's address.
-        keep: older versions to keep besides the live one.
+        keep: older versions to keep besides the live one, without those that were withdrawn or rolled back.
         report: takes a line about each step.
 
     Returns the names of the removed versions. Raises StoreError.

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
-from corank.core.errors import StoreError
+from corank.core.errors import CorankError, StoreError
 from corank.core.reports import Report
 from corank.serving.store.live_version import OffsetsMovedError
 from corank.streams.metrics import FollowMetrics
-from corank.streams.topic import Message, TopicReader, end_offsets
+from corank.streams.topic import BrokerAwayError, Message, TopicReader, end_offsets
 
 RETRY_SECONDS = 1.0
-"""After an error of the store."""
+"""After an error of the store, or of the topic of bad rows."""
 
 
 class Sink(Protocol):
@@ -44,12 +44,12 @@ def follow(
         reader: of the topic.
         sink: takes the messages.
         metrics: counts.
-        report: receives a line when the store is away, and when it is back.
+        report: receives a line when the store, or the topic of bad rows, is away, and when it is back.
         stop: ends it.
 
-    Raises StreamError, and what the sink raises but StoreError and OffsetsMovedError.
+    Raises StreamError, and what the sink raises but StoreError, BrokerAwayError and OffsetsMovedError.
     """
-    trouble = ""
+    trouble: CorankError | None = None
     while not stop.is_set():
         try:
             messages = reader.read()
@@ -59,19 +59,20 @@ def follow(
                 metrics.behind.set(max(time.time() - messages[-1].timestamp()[1] / 1000, 0))
             reader.advance(end_offsets(messages))
             sink.rest()
-            if trouble:
-                report("the store answers again")
-            trouble = ""
+            if trouble is not None:
+                report(f"{'the store' if isinstance(trouble, StoreError) else 'the broker'} answers again")
+            trouble = None
         except OffsetsMovedError:  # of a partition that was handed over, or a write whose reply was lost
             metrics.errors.labels("moved").inc()
             reader.is_astray = True
-        except StoreError as error:
-            metrics.errors.labels("store").inc()
-            if str(error) != trouble:
+        except (StoreError, BrokerAwayError) as error:
+            metrics.errors.labels("store" if isinstance(error, StoreError) else "broker").inc()
+            if str(error) != str(trouble):
                 report(f"{error}; trying again")
-            trouble, reader.is_astray = str(error), True
+            trouble, reader.is_astray = error, True
             stop.wait(RETRY_SECONDS)
-    sink.finish()
+    if not reader.is_astray:  # else what is kept may be a part of what was read
+        sink.finish()
 
 
 @contextmanager

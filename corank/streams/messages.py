@@ -13,7 +13,7 @@ from corank.core.errors import DataError, StreamError
 from corank.core.reports import Report
 from corank.streams.arrow_reader import decode_table, shared_reader
 from corank.streams.metrics import FollowMetrics
-from corank.streams.topic import KafkaTopic, Message
+from corank.streams.topic import BrokerAwayError, KafkaTopic, Message, kafka
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError
@@ -22,7 +22,8 @@ ARROW = b"\xff\xff\xff\xff"
 """The first bytes of a stream of Arrow's IPC."""
 LEVELS = 64
 """How deep a row's values may be nested, far below where the stack of some process that reads them would end."""
-FLUSH_SECONDS = 60.0
+DELIVERY_SECONDS = 30.0
+"""In which a topic must take a bad row; else its broker is away."""
 PRIVATE = 0o600
 """Rows hold ids of users: only the owner may read them."""
 TOLD = 5
@@ -129,11 +130,11 @@ class DeadLetters:
         self._topic, self._metrics, self._report = topic, metrics, report
         self._file: BinaryIO | None = None
         self._target: KafkaTopic | None = None
-        self._failed: list[str] = []
+        self._failed: list[KafkaError] = []
         self._count = 0
         if address is not None and address.startswith("kafka:"):
             self._target = KafkaTopic.parse(address)
-            self._producer = self._target.open_producer(self._fail)
+            self._producer = self._target.open_producer(DELIVERY_SECONDS)
             self._target.check(self._producer)
         elif address is not None:
             try:
@@ -167,16 +168,22 @@ class DeadLetters:
             )
 
     def flush(self) -> None:
-        """Make sure that what was put aside lasts. Raises StreamError."""
+        """Make sure that what was put aside lasts. Raises StreamError; BrokerAwayError to put it aside again later."""
         if self._file is not None:
             try:
                 self._file.flush()
                 os.fsync(self._file.fileno())
             except OSError as error:
                 raise StreamError(f"--dead-letter: {error.strerror}; free space there") from None
-        elif self._target is not None and (self._producer.flush(FLUSH_SECONDS) or self._failed):
-            why = self._failed[-1] if self._failed else f"not within {FLUSH_SECONDS:g} s"
-            raise StreamError(f"--dead-letter {self._target}: {why}; nothing after it is applied")
+        elif self._target is not None:
+            self._producer.flush()
+            failed, self._failed = self._failed, []
+            if failed:
+                # a broker may refuse what this one sends after a message that was given up
+                self._producer = self._target.open_producer(DELIVERY_SECONDS)
+                is_away = all(error.code() == kafka.KafkaError._MSG_TIMED_OUT for error in failed)
+                kind = BrokerAwayError if is_away else StreamError
+                raise kind(f"--dead-letter {self._target}: {failed[-1].str()}; nothing after it is applied")
 
     def close(self) -> None:
         """Close the file."""
@@ -185,10 +192,7 @@ class DeadLetters:
 
     def _delivered(self, error: "KafkaError | None", message: object) -> None:
         if error is not None:
-            self._fail(error)
-
-    def _fail(self, error: "KafkaError") -> None:
-        self._failed.append(str(error.str()))
+            self._failed.append(error)
 
 
 def _to_text(value: bytes | None) -> str | None:

@@ -121,12 +121,14 @@ class KafkaTopic:
         quiet = {"log_level": 2, "client.id": "corank"}
         return quiet | given | {**ours, "bootstrap.servers": self.servers}
 
-    def open_producer(self, on_error: Callable[["KafkaError"], None]) -> "Producer":
-        """A producer that loses and repeats nothing while it lives. Raises StreamError."""
+    def open_producer(self, seconds: float) -> "Producer":
+        """A producer that loses and repeats nothing while it lives, and gives up after some seconds.
+
+        Raises StreamError.
+        """
+        ours = {"enable.idempotence": True, "message.timeout.ms": int(seconds * 1000)}
         with _name_faults(self):
-            producer: Producer = kafka.Producer(
-                self.properties({"enable.idempotence": True, "error_cb": on_error})
-            )
+            producer: Producer = kafka.Producer(self.properties(ours))
         return producer
 
     def check(self, client: Any, seconds: float | None = None) -> list[int]:

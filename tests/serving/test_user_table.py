@@ -47,7 +47,7 @@ def test_a_store_has_what_a_request_of_the_same_time_carries(
     for number in range(0, 9, 2):
         carried = case.request("test", number)
         time = pl.Series([carried["time"]]).cast(pl.Datetime("ms", "UTC"))[0].isoformat()
-        flags = ("--out", made, "--until", time, *sources(case))
+        flags = ("--out", made, "--until", time, *sources(case), *["--overwrite"] * (number > 0))
         code, _, err = run_corank(capsys, "users", case.base / "bundle", *flags)
         assert code == 0 and err.endswith(f"{made}: {len(pl.read_parquet(made))} users\n")
         with closing(open_store(f"lmdb:{tmp_path / str(number)}", create=True)) as store:
@@ -57,6 +57,8 @@ def test_a_store_has_what_a_request_of_the_same_time_carries(
         assert {n: stored[n] for n in histories} == {n: carried["user"][n] for n in histories}
         compared += sum(len(stored[name]) for name in histories)
     assert compared > 3
+    code, _, err = run_corank(capsys, "users", case.base / "bundle", "--out", made, *sources(case))
+    assert (code, err) == (1, f"error: {made}: exists; name another file, or replace it with --overwrite\n")
 
 
 def test_tables_that_are_missing_or_in_vain_are_named(case: Case, tmp_path: Path) -> None:

@@ -164,6 +164,29 @@ def test_a_topic_takes_dead_letters(broker: Broker, store: Store) -> None:
     assert dict(second.headers())["offset"] == b"2" and b"whole number" in dict(second.headers())["error"]
 
 
+def test_a_follower_waits_for_the_broker_of_its_dead_letters(
+    broker: Broker, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("corank.streams.messages.DELIVERY_SECONDS", 1.0)
+    source, other = broker.make_topic("patient"), Broker(tmp_path)
+    other.start()
+    try:
+        letters = other.make_topic("letters")
+        with following_store(ItemSink, source, store.address, dead_letter=letters) as one:
+            broker.send("patient", [row(4, 100)])
+            one.until(lambda: offset(store, "items/patient/0") == 1)
+            with other.away():
+                broker.send("patient", [b"{", row(4, 101)])
+                one.until(lambda: any("trying again" in line for line in one.said))
+                assert offset(store, "items/patient/0") == 1
+            one.until(lambda: offset(store, "items/patient/0") == 3)
+        (first, *_), told = other.receive("letters", 1), [line for line in one.said if "again" in line]
+        assert first.value() == b"{"
+        assert f"--dead-letter {letters}: " in told[0] and told[-1] == "the broker answers again"
+    finally:
+        other.kill()
+
+
 def test_items_go_to_the_version_that_is_live(broker: Broker, store: Store, tmp_path: Path) -> None:
     source = broker.make_topic("versions")
     second = variant(derived().base / "bundle", tmp_path / "second", 2)

@@ -1,18 +1,27 @@
 """Puts a table of users into a store."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import polars as pl
 
 from corank.bundle.bundle import Bundle
-from corank.core.errors import DataError
+from corank.core.errors import DataError, RequestError
 from corank.data.point_in_time import newest_rows
 from corank.data.tables import Table
 from corank.data.validate import check_rows, whole_checks
 from corank.features.log_schema import FROM, ID
+from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.live_version import USERS
 from corank.serving.store.publish import BLOCK
 from corank.serving.store.record_codec import to_keys
-from corank.serving.store.users import encode_user, user_columns
+from corank.serving.store.users import check_user, encode_user, user_columns
+
+
+CHECKED = 100
+"""Users of a block that the bundle checks, some ms each: all of a column are of one type."""
 
 
 def put_users(source: str, bundle: Bundle, store: Store) -> int:
@@ -20,7 +29,7 @@ def put_users(source: str, bundle: Bundle, store: Store) -> int:
 
     Args:
         source: the table: a file or a glob.
-        bundle: tells which columns are needed.
+        bundle: tells which columns are needed, and checks users as it would in a request.
         store: the store.
 
     Returns:
@@ -38,14 +47,21 @@ def put_users(source: str, bundle: Bundle, store: Store) -> int:
     if not columns:
         raise DataError(f"{source}: has none of the columns {', '.join(user_columns(manifest))}")
     rows = table.frame.select(table.key(manifest.user).alias(ID), table.valid_from().alias(FROM), *columns)
-    frame = newest_rows(table.collect(rows.drop_nulls(ID)))
-    for first in range(0, len(frame), BLOCK):
-        some = frame[first : first + BLOCK]
-        values = []
-        for id_, row in zip(some[ID], some.select(columns).iter_rows(named=True), strict=True):
-            try:
-                values.append(encode_user(row))
-            except DataError as error:
-                raise DataError(f"{source}: user {id_!r}: {error}") from None
+    frame, funnel = newest_rows(table.collect(rows.drop_nulls(ID))), Funnel(bundle)
+    for n, (id_, row) in enumerate(_rows(frame)):
+        try:
+            value = encode_user(row)
+            if n % BLOCK < CHECKED:
+                check_user(funnel, id_, value)
+        except (DataError, RequestError) as error:
+            raise DataError(f"{source}: user {id_!r}: {error}") from None
+    for some in frame.iter_slices(BLOCK):
+        values = [encode_user(row) for _, row in _rows(some)]
         store.put({USERS: list(zip(to_keys(some[ID]), values, strict=True))})
     return len(frame)
+
+
+def _rows(frame: pl.DataFrame) -> Iterator[tuple[int | str, dict[str, Any]]]:
+    """The id and the columns of each user."""
+    columns = frame.drop(ID, FROM, strict=False)
+    return zip(frame[ID], columns.iter_rows(named=True), strict=True)

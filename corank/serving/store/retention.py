@@ -104,9 +104,8 @@ def _find_before(store: Store, state: StoreState, report: Report) -> str:
 
     Raises StoreError if there is none.
     """
-    others = {name: facts for name, facts in state.versions.items() if facts.seq and name != state.live}
-    order = sorted(others, key=lambda name: -others[name].seq)
-    before = next((name for name in order if not others[name].withdrawn), None)
+    order = _list_former(state)
+    before = next((name for name in order if not state.versions[name].withdrawn), None)
     passed = order if before is None else order[: order.index(before)]
     over = f"{', '.join(passed)}: withdrawn or rolled back before; `--to VERSION` insists"
     if before is None:
@@ -116,6 +115,12 @@ def _find_before(store: Store, state: StoreState, report: Report) -> str:
     if passed:
         report(f"passed over {over}")
     return before
+
+
+def _list_former(state: StoreState) -> list[str]:
+    """The versions that were live before, the last one first."""
+    were_live = [name for name, facts in state.versions.items() if facts.seq and name != state.live]
+    return sorted(were_live, key=lambda name: -state.versions[name].seq)
 
 
 def promote_version(
@@ -181,9 +186,10 @@ def _switch_to(
 def remove_versions(store: Store, keep: int = 1, report: Report = lambda line: None) -> list[str]:
     """Remove all versions but the live one, the `keep` that were live last before it, and those that are to come.
 
-    To come are versions that were staged after the live one was first published, and not withdrawn since; they are
-    reported. What a service holds as canary or shadow stays, too. Incomplete versions are removed once nobody has
-    worked on them for an hour, and journal entries once every version contains them.
+    What was withdrawn or rolled back is not among the `keep`. To come are versions that were staged after the live one
+    was first published, and not withdrawn since; they are reported. What a service holds as canary or shadow stays,
+    too. Incomplete versions are removed once nobody has worked on them for an hour, and journal entries once every
+    version contains them.
 
     Returns:
         The names of the removed versions.
@@ -214,9 +220,8 @@ def remove_versions(store: Store, keep: int = 1, report: Report = lambda line: N
 
 
 def _find_needed(state: StoreState, keep: int) -> set[str]:
-    """The live version, those that were live last before it, and those that are to come."""
-    were_live = [name for name, facts in state.versions.items() if facts.seq and name != state.live]
-    order = sorted(were_live, key=lambda name: -state.versions[name].seq)
+    """The live version, those that a roll-back may go to next, and those that are to come."""
+    order = [name for name in _list_former(state) if not state.versions[name].withdrawn]
     return {*order[:keep], *_find_to_come(state), *([] if state.live is None else [state.live])}
 
 

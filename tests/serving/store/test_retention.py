@@ -189,7 +189,7 @@ def test_what_is_removed_meanwhile_does_not_go_live(
 @pytest.mark.parametrize("keep", [0, 2])
 def test_the_last_ones_that_were_live_are_kept(bundles: list[Path], store: Store, keep: int) -> None:
     versions = [publish_bundle(bundle, store) for bundle in bundles]
-    roll_back_store(store, versions[1])
+    promote_version(store, versions[1])
     order = [versions[n] for n in (1, 3, 2, 0)]
     said: list[str] = []
     gone = remove_versions(store, keep, said.append)
@@ -199,6 +199,15 @@ def test_the_last_ones_that_were_live_are_kept(bundles: list[Path], store: Store
     left = {table.partition("/")[2] for table in store.tables()} - {""}
     assert left == set(order[: keep + 1])
     assert remove_versions(store, keep) == []
+
+
+def test_what_was_withdrawn_is_not_among_those_that_are_kept(bundles: list[Path], local: Store) -> None:
+    versions = [publish_bundle(bundle, local) for bundle in bundles]
+    withdraw_version(local, versions[2])
+    roll_back_store(local)
+    assert StoreState.read(local)[1].live == versions[1]
+    assert sorted(remove_versions(local, 1)) == sorted(versions[2:])
+    assert roll_back_store(local) == versions[0]
 
 
 def stopped(store: Store, bundle: Path) -> str:

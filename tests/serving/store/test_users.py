@@ -84,17 +84,11 @@ def test_histories_are_kept_with_their_times(bundle: Bundle, local: Store, tmp_p
     assert first == second
 
 
-def test_users_of_text_and_of_no_id(bundle: Bundle, local: Store, tmp_path: Path) -> None:
-    source = table(
-        tmp_path, user_id=["a", None, "b", "a"], valid_from=[2, 3, None, 1], user_0=[1.5, 9, 2.5, 0]
-    )
-    assert put_users(source, bundle, local) == 2
-    users = UserStore(local)
-    assert users.find("a") == {"user_0": 1.5} and users.find("b") == {"user_0": 2.5}
+def test_users_of_no_id_are_left_out(bundle: Bundle, local: Store, tmp_path: Path) -> None:
     source = table(tmp_path, user_id=[7, None], user_0=[float("nan"), 1.0])
     assert put_users(source, bundle, local) == 1
+    users = UserStore(local)
     assert users.find(7) == {"user_0": None} and users.find("7") is None
-    assert users.find("a") == {"user_0": 1.5}
 
 
 @pytest.mark.parametrize(
@@ -111,6 +105,9 @@ def test_users_of_text_and_of_no_id(bundle: Bundle, local: Store, tmp_path: Path
             {"user_id": [1], "user_0": [1.0], "valid_from": ["today"]},
             "'valid_from' is String; expected times",
         ),
+        ({"user_id": ["a"], "user_0": [1.0]}, "user 'a': user.id: expected whole numbers, as in the log"),
+        ({"user_id": [1], "user_0": ["x"]}, "user 1: user.user_0: feature .user_0.: expected numbers"),
+        ({"user_id": [1], "history_0": [[{"time": 0}]]}, r"user 1: .*history_0"),
     ],
 )
 def test_tables_that_cannot_be_used_are_told(
