@@ -19,7 +19,6 @@ from corank.serving.store.publish import BLOCK
 from corank.serving.store.record_codec import to_keys
 from corank.serving.store.users import check_user, encode_user, user_columns
 
-
 CHECKED = 100
 """Users of a block that the bundle checks, some ms each: all of a column are of one type."""
 
