@@ -314,7 +314,7 @@ def open_folder(
 def _open_content(
     path: Path, manifest: M, checksums: bool, wanted: Wanted, proofs: Proofs | None
 ) -> Artifact[M]:
-    shown = content = path / manifest.content
+    content = path / manifest.content
     proof = b""
     try:
         if content.is_symlink():
@@ -322,54 +322,48 @@ def _open_content(
         opened = Artifact(content, manifest, (FolderLease(content),))
         if proofs is not None and (proof := prove(content, manifest)) in proofs:
             return opened
-        for name in filter(wanted, manifest.files):
-            shown = content / name
-            _check(path, name, manifest, checksums)
-        shown = content
+        compare_files(path, manifest, wanted, checksums)
         _refuse_others(content, manifest)
     except OSError as error:
-        raise manifest.error(
-            f"{shown}: cannot be read ({error.strerror or error}); {manifest.remedy}"
-        ) from None
+        raise _unreadable(content, manifest, error) from None
     if proofs is not None:
         proofs.add(proof)
     return opened
 
 
-def _check(path: Path, name: str, manifest: Manifest, checksums: bool) -> None:
-    """Raise the kind's error unless a file has the size, and the checksum, of the manifest; OSError if it is none."""
-    file = manifest.files[name]
-    with open_regular_file(path, f"{manifest.content}/{name}") as opened:
-        size = os.fstat(opened.fileno()).st_size
-        if size == file.bytes and (not checksums or File.measure(opened) == file):
-            return
-    difference = f"{size} bytes in place of {file.bytes}" if size != file.bytes else "its checksum differs"
-    raise manifest.error(
-        f"{path / manifest.content / name}: damaged, or of another version ({difference}); {manifest.remedy}"
-    )
-
-
-def compare_checksums(path: Path, manifest: Manifest, wanted: Wanted = lambda name: True) -> None:
-    """Read files of the artifact of a folder, and compare their checksums.
+def compare_files(
+    path: Path, manifest: Manifest, wanted: Wanted = lambda name: True, checksums: bool = True
+) -> None:
+    """Compare files of the artifact of a folder with its manifest.
 
     Args:
         path: the folder, of which the content stays meanwhile.
         manifest: of it.
         wanted: which files are compared.
+        checksums: whether their checksums are, too, so that all is read.
 
     Raises the kind's error for a file that differs.
     """
 
     def compare(name: str) -> None:
+        shown, file = path / manifest.content / name, manifest.files[name]
         try:
-            _check(path, name, manifest, checksums=True)
+            with open_regular_file(path, f"{manifest.content}/{name}") as opened:
+                size = os.fstat(opened.fileno()).st_size
+                if size == file.bytes and (not checksums or File.measure(opened) == file):
+                    return
         except OSError as error:
-            shown = path / manifest.content / name
-            raise manifest.error(
-                f"{shown}: cannot be read ({error.strerror or error}); {manifest.remedy}"
-            ) from None
+            raise _unreadable(shown, manifest, error) from None
+        difference = (
+            f"{size} bytes in place of {file.bytes}" if size != file.bytes else "its checksum differs"
+        )
+        raise manifest.error(f"{shown}: damaged, or of another version ({difference}); {manifest.remedy}")
 
     run_in_threads(compare, filter(wanted, manifest.files), HASHED_AT_ONCE)
+
+
+def _unreadable(path: Path, manifest: Manifest, error: OSError) -> CorankError:
+    return manifest.error(f"{path}: cannot be read ({error.strerror or error}); {manifest.remedy}")
 
 
 def _refuse_others(content: Path, manifest: Manifest) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from corank.core.arrays import read_array, read_frame, read_ragged
-from corank.core.artifact import Artifact, compare_checksums, open_folder
+from corank.core.artifact import Artifact, compare_files, open_folder
 from corank.core.artifact_cache import ArtifactCache, RemoteParts
 from corank.core.artifact_objects import Published, read_published
 from corank.core.locks import FolderLease
@@ -127,7 +127,7 @@ class PackedDataset:
         """
         if self.url is None:
             others = set[str]() if splits is None else self.manifest.splits.keys() - set(splits)
-            compare_checksums(
+            compare_files(
                 self.folder.parent, self.manifest, lambda name: name.partition("/")[0] not in others
             )
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from corank.core.arrays import map_table, read_array, read_ragged, read_row_vectors
 from corank.core.artifact_cache import LazyParts
-from corank.core.errors import DataError
 from corank.core.ragged import Ragged, Rows, concat_ranges, concat_vectors
 from corank.core.types import Floats, Ints, Longs
 from corank.data.packed.manifest import PackManifest
@@ -161,8 +160,6 @@ class Shard(LoggedRequests):
         data, labels = manifest.data, manifest.data.labels
         logged = [name for name in data.columns if name not in manifest.item_columns]
         start, query = array("request_start", np.int64, None), folder / "query"
-        if not len(start):
-            raise DataError(f"{folder / 'request_start.npy'}: damaged: it has no end")
         requests, candidates = len(start) - 1, int(start[-1])
 
         def rows(placement: Placement, lists: list[Ragged]) -> Rows:
