@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from corank.core.lazy import lazy
 from corank.core.view import Block, Plot, Section, Table, View
 from corank.training.checks.findings import Finding, first_findings
-from corank.training.checks.log_profile import LogProfile
 from corank.training.checks.summary import CheckSummary
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def check_view(summary: CheckSummary, complete: bool = False) -> View:
 
 def _overview(summary: CheckSummary) -> Iterator[Block]:
     """Each split, what enters each network, the losses, and what the training takes."""
-    counts, facts = summary.data_check.splits, summary.profile.facts
+    counts, profile = summary.profile.splits, summary.profile
     rows: list[dict[str, str | int]] = []
     for split, candidates in summary.splits.items():
         row: dict[str, str | int] = {"split": split}
@@ -47,7 +46,7 @@ def _overview(summary: CheckSummary) -> Iterator[Block]:
         for label in dict.fromkeys(stage.main for stage in summary.config.stages):
             of_label = counts[split].labels[label]
             row |= {"exposed": of_label.exposed, f"{label} positives": of_label.positives}
-        for known in (facts.column("item"), facts.column("user")):
+        for known in (profile.column("item"), profile.column("user")):
             share = known.familiar.get(split)
             row[f"known {known.name}s %"] = f"{100 * share.candidates:.1f}" if share else ""
         rows.append(row)
@@ -57,7 +56,7 @@ def _overview(summary: CheckSummary) -> Iterator[Block]:
     yield f"inputs, of {len(summary.features)} features: {entering}"
     yield f"losses: {', '.join(row['loss'] for row in summary.samples)}"
     yield from summary.size.lines
-    yield f"recipe: {summary.profile.recipe}"
+    yield f"recipe: {summary.recipe}"
 
 
 def _findings(findings: Sequence[Finding], complete: bool) -> Iterator[Block]:
@@ -75,7 +74,6 @@ def _findings(findings: Sequence[Finding], complete: bool) -> Iterator[Block]:
 
 def _details(summary: CheckSummary) -> Iterator[Section]:
     """The tables by feature, loss, label and size of the request."""
-    profile = summary.profile
     features = [
         {
             key.replace(".", " "): "own" if key == "table" and cell == row["feature"] else cell
@@ -90,9 +88,9 @@ def _details(summary: CheckSummary) -> Iterator[Section]:
     yield Section("Rows that each loss learns from, an epoch of each split", [Table.of(summary.targets)])
     yield Section(
         "Values of each feature, missing ones, and the share of candidates whose value training knows",
-        [Table.of(profile.feature_rows, left=("table",), keys=2)],
+        [Table.of(summary.known, left=("table",), keys=2)],
     )
-    yield Section("Requests by their number of candidates, and of positives", [*_requests(profile)])
+    yield Section("Requests by their number of candidates, and of positives", [*_requests(summary)])
 
 
 def _inputs(summary: CheckSummary) -> list[str]:
@@ -109,17 +107,17 @@ def _samples(summary: CheckSummary) -> Iterator[Block]:
         )
 
 
-def _requests(profile: LogProfile) -> Iterator[Block]:
+def _requests(summary: CheckSummary) -> Iterator[Block]:
     panels = defaultdict[str, dict[str, dict[str, int]]](dict)
-    for row in profile.request_rows:
-        counts = {split: int(row[split]) for split in profile.counts.requests}
+    for row in summary.requests:
+        counts = {split: int(row[split]) for split in summary.splits}
         panels[f"requests by {row['of']}"][str(row["number"])] = counts
     yield Plot(
         lambda figure: plots.counts(figure, panels),
         "Requests of each split by their number of candidates, and of positives of each label.",
         0.6 + 2.2 * -(-len(panels) // _PLOTS_ACROSS),
     )
-    yield Table.of(profile.request_rows, keys=2)
-    for split, count in profile.unread.items():
+    yield Table.of(summary.requests, keys=2)
+    for split, count in summary.unread.items():
         if count:
             yield f"{split}: no loss reads {count:,} candidates, whose level none takes"

@@ -26,8 +26,9 @@ from corank.core.locks import WriteLock
 from corank.core.objects import PathOrUrl, parse_location, require_local
 from corank.core.options import FACTORS, Option, Overrides
 from corank.core.reports import Progress, Report
-from corank.training.checks.data_check import TrainingDataCheck
-from corank.training.checks.log_profile import find_outcomes
+from corank.training.checks.findings import refuse_errors, report_findings
+from corank.training.checks.judgements import judge
+from corank.training.checks.log_profile import profile_training
 from corank.training.config.config import Config, with_moments
 from corank.training.config.config_file import read
 from corank.training.packed_data import open_or_pack
@@ -141,9 +142,9 @@ def _open_data(
         raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
     with lock, opened_config.frames.named():
         packed = open_or_pack(config, base, report)
-        checked = TrainingDataCheck.of(config, packed, outcomes=find_outcomes(config, base))
-        checked.require()
-        checked.report_findings(report)
+        findings = judge(profile_training(config, base, packed))
+        refuse_errors(findings)
+        report_findings(findings, report)
         yield engine.TrialData(packed, base, folder, report)
 
 

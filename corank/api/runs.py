@@ -23,6 +23,7 @@ from corank.core.reports import Progress, Report
 from corank.core.view import View
 from corank.data.packed.dataset import PackedDataset
 from corank.engine.base import open_engine
+from corank.training.checks.findings import refuse_errors
 from corank.training.checks.summary import CheckSummary, check_config
 from corank.training.packed_data import local_root, open_earlier, pack_config, verify_packed
 
@@ -60,15 +61,14 @@ class CheckResult(CheckSummary, Result):
     def tables(self) -> dict[str, pl.DataFrame]:
         """`features`, which tower each enters; `samples` and `targets`, what each loss learns from; `labels`;
         `requests`, by size; `known`, what training knows of the other splits; `findings`, what counts most first."""
-        own = {name: getattr(self, name) for name in ("features", "samples", "labels", "targets")}
-        rows = own | {"requests": self.profile.request_rows, "known": self.profile.feature_rows}
+        names = ("features", "samples", "labels", "targets", "requests", "known")
         texts = ["severity", "where", "finding"]
         found = frame((finding.document() | {"where": finding.where} for finding in self.findings), texts)
-        return {name: pl.DataFrame(list(records)) for name, records in rows.items()} | {"findings": found}
+        return {name: pl.DataFrame(getattr(self, name)) for name in names} | {"findings": found}
 
     def require(self) -> None:
         """Raise DataError if a training could not learn from the log."""
-        self.data_check.require()
+        refuse_errors(self.findings)
 
     def view(self) -> View:
         """What there is to learn from, and findings."""

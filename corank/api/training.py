@@ -45,13 +45,14 @@ if TYPE_CHECKING:
     from corank.training import device, packed_data, rank_agreement, run_publisher, warm_start_plan
     from corank.training import run as runs
     from corank.training import warm_start_preparation as warm_starts
-    from corank.training.checks import data_check, log_profile
+    from corank.training.checks import findings, judgements, log_profile
     from corank.training.run import Run
     from corank.training.run_publisher import RunPublisher
     from corank.training.tracking import tracker
 else:
-    data_check = lazy("corank.training.checks.data_check")
+    findings = lazy("corank.training.checks.findings")
     html = lazy("corank.analysis.html")
+    judgements = lazy("corank.training.checks.judgements")
     log_profile = lazy("corank.training.checks.log_profile")
     packed_data = lazy("corank.training.packed_data")
     run_publisher = lazy("corank.training.run_publisher")
@@ -348,12 +349,9 @@ class _Training:
                 report(f"restart {ranks.restarts}: going on from the last checkpoint")
             return True, begin
         warm_starts.require_epochs(run.config, source)
-        # of packed data that continue others the whole log would be read for the days since
-        whole = packed.manifest.continued is None
-        profile = log_profile.profile_log(run.config, run.base) if whole else None
-        outcomes, log = ((), None) if profile is None else (profile.outcomes, profile.facts)
-        checked = data_check.TrainingDataCheck.of(run.config, packed, source is not None, outcomes, log)
-        checked.require()
+        profile = log_profile.profile_training(run.config, run.base, packed, source is not None)
+        found = judgements.judge(profile)
+        findings.refuse_errors(found)
         origin = None
         if source is not None:
             origin = warm_starts.describe_origin(
@@ -361,12 +359,10 @@ class _Training:
             )
         runs.Run.create(run.folder, run.config, run.base, run.publish, origin, packed.manifest.fingerprint)
         ranks.log.remember(CREATED)
-        checked.report(report)
-        if profile is not None:
-            profile.report(report)
+        profile.report(report)
         for line in device.precision_warnings(run.config.train.precision, device.device()):
             report(f"warning: {line}")
-        checked.report_findings(report)
+        findings.report_findings(found, report)
         if origin is not None:
             for line in (f"from {source}, after {origin.step:,} steps:", *origin.lines()):
                 report(line)

@@ -40,7 +40,7 @@ def test_a_world_of_a_plugin_is_simulated(plugin: str, capsys: pytest.CaptureFix
     files = sorted(path.name for path in Path("a").glob("[!.]*"))
     assert files == ["config.yaml", "items.parquet", "log.parquet", "truth.parquet"]
     assert all(Path("a", name).read_bytes() == Path("b", name).read_bytes() for name in files)
-    corank.check(Path("a/config.yaml")).data_check.require()
+    corank.check(Path("a/config.yaml")).require()
 
 
 def test_options_that_a_world_lacks_are_named(plugin: str, capsys: pytest.CaptureFixture[str]) -> None:

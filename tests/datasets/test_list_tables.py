@@ -134,7 +134,7 @@ def test_a_log_without_times_is_in_the_order_of_its_rows(tmp_path: Path) -> None
     checked.require()
     assert str(TENTHS) in imported.config.read_text()
     assert "# The log has no times. These are a minute apart" in imported.config.read_text()
-    requests = {name: split.requests for name, split in checked.data_check.splits.items()}
+    requests = {name: split.requests for name, split in checked.profile.splits.items()}
     assert requests == {"train": 240, "valid": 30, "test": 30}
 
 

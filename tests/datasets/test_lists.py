@@ -17,6 +17,7 @@ from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.importer import TENTHS
 from corank.datasets.lists import Lists, write_lists
 from corank.features.kinds.ids import IdsFeature
+from corank.training.checks.findings import refuse_errors
 from corank.training.checks.summary import check_config
 from corank.training.config.config_file import read
 
@@ -67,7 +68,7 @@ def test_the_world_comes_back_and_can_be_trained_on(world: Path, tmp_path: Path)
     assert own == {"user_id", "request_id", "device", "item_id", "category", "brand"}
     assert "candidates" in config.declared.features
     checked = check_config(config, tmp_path / "out")
-    checked.data_check.require()
+    refuse_errors(checked.findings)
     assert checked.config.train.early_stop is not None and checked.config.train.epochs == 20
 
 
@@ -84,7 +85,7 @@ def test_chosen_items_a_request_key_and_odd_names(world: Path, tmp_path: Path) -
     assert "device_type" in summary.features
     table = scan_log(config.data, tmp_path / "out")
     assert table.collect(table.frame)["is_0"].equals(log["clicked"].explode().alias("is_0"))
-    check_config(config, tmp_path / "out").data_check.require()
+    refuse_errors(check_config(config, tmp_path / "out").findings)
 
 
 def with_lists(world: Path) -> Path:
@@ -120,7 +121,7 @@ def test_what_belongs_to_candidates_is_a_feature_unless_it_was_logged_later(
     text = (tmp_path / "out" / "config.yaml").read_text()
     assert "along: [clicked, price, flag]" in text and "# left out: after" in text
     assert "model: towers, keep: 20, matches: [price_rank, clicked_count" in text
-    check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").data_check.require()
+    refuse_errors(check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").findings)
 
 
 def test_a_candidate_that_is_twice_in_an_impression_is_kept_once(world: Path, tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_lists_of_the_request_are_features_unless_they_say_what_was_clicked(
         "the newest is the last"
     )
     summary = check_config(config, tmp_path / "out")
-    summary.data_check.require()
+    refuse_errors(summary.findings)
     lacking = [finding.what for finding in summary.findings if finding.paste]
     assert all(line.startswith(("no history of the user", "no age of the item")) for line in lacking)
     run = corank.train(tmp_path / "out" / "config.yaml", ["train.epochs=1"], folder=tmp_path / "run").run
@@ -192,7 +193,7 @@ def test_named_columns_alone_are_taken_and_must_fit(world: Path, tmp_path: Path)
     assert "after" in summary.features and "price" not in summary.features
     config = read(tmp_path / "out" / "config.yaml")
     assert config.known_before == ["after"]
-    check_config(config, tmp_path / "out").data_check.require()
+    refuse_errors(check_config(config, tmp_path / "out").findings)
     for name, message in {
         "other": "are of another length",
         "names": "expected numbers",
@@ -208,7 +209,7 @@ def test_a_log_of_two_days_is_split_by_share(world: Path, tmp_path: Path) -> Non
     log.filter(pl.col("time").dt.date().is_in(days[:2].to_list())).write_parquet(tmp_path / "two.parquet")
     summary = write_lists(tmp_path / "two.parquet", tmp_path / "out", settings(world))
     assert summary.split == TENTHS
-    splits = corank.check(tmp_path / "out" / "config.yaml").data_check.splits
+    splits = corank.check(tmp_path / "out" / "config.yaml").profile.splits
     requests = {name: split.requests for name, split in splits.items()}
     assert 0.7 < requests["train"] / summary.impressions < 0.9 and min(requests.values()) > 0
     same = log.with_columns(time=pl.col("time").min())
@@ -389,7 +390,7 @@ def test_candidates_are_looked_for_in_the_history(tmp_path: Path) -> None:
         in text
     )
     checked = check_config(read(out / "timed" / "config.yaml"), out / "timed")
-    checked.data_check.require()
+    refuse_errors(checked.findings)
     assert not any("feature that looks for the candidate in 'history" in one.what for one in checked.findings)
     log = pl.read_parquet(world / "log.parquet").drop("past_at")
     log.write_parquet(world / "untimed.parquet")
@@ -398,7 +399,7 @@ def test_candidates_are_looked_for_in_the_history(tmp_path: Path) -> None:
     assert (
         "history_since: {kind: since, of: [history, item_id], measure: events, buckets: 16, dim: 4}" in text
     )
-    check_config(read(out / "untimed" / "config.yaml"), out / "untimed").data_check.require()
+    refuse_errors(check_config(read(out / "untimed" / "config.yaml"), out / "untimed").findings)
     with pytest.raises(DataError, match="name its column, too"):
         write_lists(world / "log.parquet", out / "no", settings(world, history_times="past_at"))
 
@@ -413,7 +414,7 @@ def test_candidates_are_looked_for_in_earlier_requests_if_they_recur(tmp_path: P
     assert "shown: {side: user, kind: ids, of: item_id, input: false, last: 200}" in text
     assert "clicked: {side: user, kind: ids, of: item_id, event: click, input: false, last: 200}" in text
     checked = check_config(read(out / "own" / "config.yaml"), out / "own")
-    checked.data_check.require()
+    refuse_errors(checked.findings)
     assert not any("(kind: count, kind: since)" in one.what for one in checked.findings)
     log.with_columns(user_id=pl.int_range(pl.len())).write_parquet(world / "once.parquet")
     once = write_lists(world / "once.parquet", out / "once", settings(world))

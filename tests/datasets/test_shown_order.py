@@ -14,6 +14,7 @@ import corank
 from corank.core.errors import ConfigError, DataError
 from corank.core.settings import validate
 from corank.datasets.lists import Lists, write_lists
+from corank.training.checks.findings import refuse_errors
 from corank.training.checks.summary import check_config
 from corank.training.config.config_file import read
 
@@ -70,7 +71,7 @@ def test_the_order_shown_is_learnt_as_an_effect_of_the_position(tmp_path: Path) 
     assert "times as often as in the last" in said[0] and "--position feature" in said[0]
     data = read(config).data
     assert data.position == "position" and "position" not in read(config).features
-    check_config(read(config), config.parent).data_check.require()
+    refuse_errors(check_config(read(config), config.parent).findings)
     assert imported(drawn_log(0.0), tmp_path / "shuffled")[0] == []
     said, config = imported(drawn_log(0.0), tmp_path / "wished", position="effect")
     assert len(said) == 1 and read(config).data.position == "position"
@@ -84,7 +85,7 @@ def test_the_wish_decides(tmp_path: Path) -> None:
     said, config = imported(drawn_log(1.0), tmp_path / "feature", position="feature")
     assert "a feature, which requests must hold" in said[0]
     assert read(config).data.position is None and "position" in read(config).features
-    check_config(read(config), config.parent).data_check.require()
+    refuse_errors(check_config(read(config), config.parent).findings)
     said, config = imported(drawn_log(1.0), tmp_path / "none", position="none")
     assert not said and read(config).data.position is None and "position" not in config.read_text()
     with pytest.raises(ConfigError, match="position: expected auto, effect, feature, none; received 'yes'"):
@@ -133,7 +134,7 @@ def test_a_logged_position_is_an_effect_and_no_feature(tmp_path: Path, name: str
     )
     found = read(config)
     assert found.data.position == name and name not in found.features and "price" in found.features
-    check_config(found, config.parent).data_check.require()
+    refuse_errors(check_config(found, config.parent).findings)
     said, config = imported(log, tmp_path / "none", position="none")
     assert read(config).data.position is None and name not in read(config).features
     for way, more in {"wish": {"position": "feature"}, "along": {"along": name}}.items():
@@ -158,11 +159,11 @@ def test_exposures_with_a_position_are_ordered_by_it(tmp_path: Path) -> None:
     said, config = imported(exposures, tmp_path / "pages", request="page")
     assert said[0].startswith("column 'position' is taken as the position shown: in the first quarter")
     assert (read(config).data.position, "position" in read(config).features) == ("position", False)
-    check_config(read(config), config.parent).data_check.require()
+    refuse_errors(check_config(read(config), config.parent).findings)
     alone = exposures.with_row_index("id").drop("page")
     said, config = imported(alone, tmp_path / "alone", request="id")
     assert said[0].startswith("column 'position' is taken as the position shown: by its name")
     assert (read(config).data.position, "position" in read(config).features) == ("position", False)
-    check_config(read(config), config.parent).data_check.require()
+    refuse_errors(check_config(read(config), config.parent).findings)
     _, config = imported(alone, tmp_path / "feature", request="id", position="feature")
     assert (read(config).data.position, "position" in read(config).features) == (None, True)

@@ -10,7 +10,8 @@ import pytest
 import corank
 from corank.core.errors import DataError
 from corank.datasets.feed.simulate import simulate_world
-from corank.training.checks.data_check import TrainingDataCheck
+from corank.training.checks.judgements import judge
+from corank.training.checks.profile import Profile
 from corank.training.config.config_file import read
 from tests.support.command_line import run_corank
 
@@ -38,12 +39,12 @@ def changed(world: Path, tmp_path: Path) -> Changed:
     return write
 
 
-def data_check(config: Path, *overrides: str) -> TrainingDataCheck:
-    return corank.check(config, overrides).data_check
+def profile(config: Path, *overrides: str) -> Profile:
+    return corank.check(config, overrides).profile
 
 
-def lines(check: TrainingDataCheck, severity: str) -> list[str]:
-    return [str(finding) for finding in check.findings if finding.severity == severity]
+def lines(profile: Profile, severity: str) -> list[str]:
+    return [str(finding) for finding in judge(profile) if finding.severity == severity]
 
 
 def click(value: object) -> Change:
@@ -119,7 +120,7 @@ FAULTS: dict[str, tuple[Change | None, list[str], list[str]]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_teaches_nothing_is_refused(world: Path, changed: Changed, name: str) -> None:
     change, overrides, words = FAULTS[name]
-    checked = data_check(world, *(changed(change) if change else []), *overrides)
+    checked = profile(world, *(changed(change) if change else []), *overrides)
     faults = " ".join(lines(checked, "error"))
     assert [part for part in words if part not in faults] == []
 
@@ -150,30 +151,30 @@ WARNED: dict[str, tuple[Change | None, list[str], str]] = {
 @pytest.mark.parametrize("name", WARNED)
 def test_what_teaches_little_is_warned_of(world: Path, changed: Changed, name: str) -> None:
     change, overrides, words = WARNED[name]
-    report = data_check(world, *(changed(change) if change else []), *overrides)
-    assert report.faults == [] and any(words in line for line in lines(report, "warning"))
+    report = profile(world, *(changed(change) if change else []), *overrides)
+    assert lines(report, "error") == [] and any(words in line for line in lines(report, "warning"))
 
 
 def test_what_teaches_is_neither(world: Path, changed: Changed) -> None:
     log, unclicked = changed(click(1)), ["data.truth=null", stop("logloss")]
-    assert data_check(world, *log, clicks_and(DRAWN % "rank", DRAWN % "prerank")).faults == []
-    assert data_check(world, *changed(UNCLICKED), *unclicked).faults == []
+    assert lines(profile(world, *log, clicks_and(DRAWN % "rank", DRAWN % "prerank")), "error") == []
+    assert lines(profile(world, *changed(UNCLICKED), *unclicked), "error") == []
     for overrides in ([], [LISTS], [clicks_and(DRAWN % "rank")], [clicks_and(DRAWN % "prerank"), CROSS]):
-        report = data_check(world, *overrides, stop("ndcg@10"))
+        report = profile(world, *overrides, stop("ndcg@10"))
         said = " ".join(lines(report, "warning"))
-        assert report.faults == [] and "drawn beyond" not in said and "deeper levels" not in said
+        assert lines(report, "error") == [] and "drawn beyond" not in said and "deeper levels" not in said
 
 
 def test_a_run_that_goes_on_may_stop_by_few(world: Path, changed: Changed) -> None:
     """As in a loop of minutes, at night; and so may one that stops by a figure that one kind of rows suffices for."""
     few = [*changed(FEW_VALID), CLICKS]
-    report = data_check(world, *few, stop("auc"))
-    assert len(report.faults) == 1 and replace(report, continues=True).faults == []
-    assert data_check(world, *few, stop("logloss")).faults == []
+    report = profile(world, *few, stop("auc"))
+    assert len(lines(report, "error")) == 1 and lines(replace(report, continues=True), "error") == []
+    assert lines(profile(world, *few, stop("logloss")), "error") == []
 
 
 def test_rows_and_requests_are_counted_as_in_the_log(world: Path) -> None:
-    train = data_check(world, LISTS).splits["train"]
+    train = profile(world, LISTS).splits["train"]
     log = pl.read_parquet(world.parent / "log/*.parquet").filter(EXPOSED, DAY < "2026-03-09")
     label, clicks = train.labels["click"], pl.col("clicked")
     assert (label.positives, label.known) == (log["is_click"].sum(), len(log))
@@ -189,8 +190,8 @@ def test_packed_data_and_log_give_the_same_counts(world: Path) -> None:
     ]
     config = read(world, overrides)
     unpacked, packed = (
-        data_check(world, *overrides),
-        TrainingDataCheck.of(config, corank.pack(world, overrides).packed),
+        profile(world, *overrides),
+        Profile.of_packed(config, corank.pack(world, overrides).packed),
     )
     for split, counts in packed.splits.items():
         assert counts.labels == unpacked.splits[split].labels
@@ -206,7 +207,7 @@ def test_nothing_is_written_when_it_is_refused(
     world: Path, tmp_path: Path, changed: Changed, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unknown, run = changed(click(None)), tmp_path / "run"
-    faults = "\n".join(lines(data_check(world, *unknown), "error"))
+    faults = "\n".join(lines(profile(world, *unknown), "error"))
     for act in (
         lambda: corank.train(world, overrides=[*unknown, "name=null_train"], folder=run),
         lambda: corank.study(world, run, overrides=[*unknown, "name=null_study"]),
@@ -234,8 +235,8 @@ def test_immature_and_excluded_rows_are_counted_apart(world: Path, changed: Chan
     labels = (
         "data.labels={click: {column: is_click}, order: {column: is_order, given: click, matures_after: 2d}}"
     )
-    report = data_check(world, *ordered, labels)
-    packed = TrainingDataCheck.of(
+    report = profile(world, *ordered, labels)
+    packed = Profile.of_packed(
         read(world, [*ordered, labels, "name=ordered"]),
         corank.pack(world, [*ordered, labels, "name=ordered"]).packed,
     )
@@ -251,24 +252,24 @@ def test_a_training_of_few_steps_is_warned_of(world: Path) -> None:
     """By the stage where each trains by itself, and not where the weights are those of an earlier run."""
 
     def warned(*overrides: str) -> list[str]:
-        said = lines(data_check(world, *overrides), "warning")
+        said = lines(profile(world, *overrides), "warning")
         return [line for line in said if line.startswith("train: ")]
 
-    size = f"train.requests={-(-data_check(world).splits['train'].requests // 10)}"
+    size = f"train.requests={-(-profile(world).splits['train'].requests // 10)}"
     apart = (size, "train.mode=separate", "stages.0.embeddings=own", "train.rank={epochs: 1}")
     (line,) = warned(size, "train.epochs=4")
     assert line.startswith("train: training lasts for 40 steps at most") and "epochs: auto" in line
     assert warned(size, "train.epochs=5") == [] == warned("train.epochs=auto", "train.requests=auto")
     (line,) = warned(*apart, "train.epochs=5")
     assert line.startswith("train: 'rank' trains for 10 steps at most")
-    report = data_check(world, size)
-    kept = [finding for finding in report.findings if finding.where != "train"]
-    assert replace(report, continues=True).findings == kept != report.findings
+    report = profile(world, size)
+    kept = [finding for finding in judge(report) if finding.where != "train"]
+    assert judge(replace(report, continues=True)) == kept != judge(report)
 
 
 def test_in_batch_that_outweighs_the_clicks_is_warned_of(world: Path) -> None:
     def warned(losses: str) -> list[str]:
-        return [line for line in lines(data_check(world, losses), "warning") if ": begins" in line]
+        return [line for line in lines(profile(world, losses), "warning") if ": begins" in line]
 
     in_batch = clicks_and("{kind: in_batch, stage: prerank, weight: %s}")
     nce = clicks_and("{kind: info_nce, stage: prerank, per_request: 10, weight: %s}")

@@ -1,6 +1,5 @@
 """Drawn logs with columns that tell what happened, and with honest ones that only go with it, as a row a candidate."""
 
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,7 +10,7 @@ import polars as pl
 
 from corank.core.types import Doubles, Longs, Mask
 from corank.datasets.lists import Lists, write_lists
-from corank.training.checks.log_profile import find_outcomes
+from corank.training.checks.log_profile import profile_log
 from corank.training.config.config_file import read
 
 SIZE = 10
@@ -200,8 +199,7 @@ def write_log(log: OutcomeLog, folder: Path) -> None:
 
 def refused_by_check(folder: Path) -> set[str]:
     """Name the columns that `corank check` refuses in the config that `write_log` has written."""
-    found = find_outcomes(read(folder / "config.yaml"), folder)
-    return {column for finding in found for column in _QUOTED.findall(finding.what)[:1]}
+    return {*profile_log(read(folder / "config.yaml"), folder).outcomes}
 
 
 def left_out_by_import(log: OutcomeLog, folder: Path) -> set[str]:
@@ -217,7 +215,6 @@ def left_out_by_import(log: OutcomeLog, folder: Path) -> set[str]:
     return {line.split(": ")[1] for line in said if line.startswith("left out: ")}
 
 
-_QUOTED = re.compile("'([^']+)'")
 _CONFIG = """name: outcomes
 data:
   log: log.parquet

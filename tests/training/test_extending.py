@@ -54,7 +54,7 @@ importer = IMPORTERS.find("exposures")(valid="2026-04-29", test="2026-04-30")
 importer.write(Path("log.csv"), Path("shop"), print)
 corank.check(Path("shop/config.yaml"))
 WORLDS.find("coins")(requests=300).simulate(Path("coins"))
-corank.check(Path("coins/config.yaml")).data_check.require()
+corank.check(Path("coins/config.yaml")).require()
 """
 
 

@@ -40,6 +40,18 @@ class LogIds:
     """The items of this log alone: a table of items must have a row of each."""
 
 
+def keep_usable(
+    log: Table, items: Table | None, data: DataSettings, report: Report = lambda line: None
+) -> Table:
+    """Drop the rows of a log of served requests that cannot be used, as `drop_unusable_rows`; any other as it is."""
+    if SERVED_ID not in log.types:
+        return log
+    log.require([*data.request, data.user, data.item, data.time])
+    return drop_unusable_rows(
+        log, data, report, items=items.distinct(data.item) if items is not None else None
+    )
+
+
 @dataclass(frozen=True)
 class PackSources:
     """The tables of a config, checked."""
@@ -94,10 +106,7 @@ class PackSources:
         }
         items = items and with_vector_files(items, data.item, schema, base)
         users = users and with_vector_files(users, data.user, schema, base)
-        if SERVED_ID in log.types:
-            log.require([*data.request, data.user, data.item, data.time])
-            known = items.distinct(data.item) if items is not None else None
-            log = drop_unusable_rows(log, data, report, items=known)
+        log = keep_usable(log, items, data, report)
         sources = find_sources(schema, data, log, items, users, events)
         summary = LogSummary.read(log, data, feature_columns(schema, sources, "log"), engine)
         check_times(schema, sources, {"log": log, "items": items, "users": users}, summary.first)

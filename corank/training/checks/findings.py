@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from corank.core.errors import DataError
+from corank.core.reports import Report
+
 Severity = Literal["error", "warning", "advice"]
 SEVERITIES: Sequence[Severity] = ("error", "warning", "advice")
 """From what stops a training to what may help one."""
@@ -114,3 +117,19 @@ def first_findings(findings: Sequence[Finding]) -> Sequence[Finding]:
         if lines > LINES:
             return findings[:n]
     return findings[:FIRST]
+
+
+def refuse_errors(findings: Iterable[Finding]) -> None:
+    """Raise DataError if there are errors: a training could not learn what the config asks for."""
+    if errors := [str(finding) for finding in findings if finding.severity == "error"]:
+        raise DataError("\n".join(errors))
+
+
+def report_findings(findings: Iterable[Finding], say: Report) -> None:
+    """Report the first findings, a line each, without those that only add to the config."""
+    found = [finding for finding in findings if not finding.paste]
+    shown = first_findings(found)
+    for finding in shown:
+        say(finding.line)
+    if len(found) > len(shown):
+        say(f"{len(found) - len(shown):,} more: `corank check CONFIG --all`")

@@ -1,16 +1,28 @@
-"""All findings on a config and its data, in the order in which they count among those of their severity.
+"""All judgements of a profile, in the order in which their findings count among those of their severity.
 
-A new finding is a function, of `Evidence` or of `LogFacts`, and its name in a list.
+A new finding is a function from a profile to findings, and its name in the list; of a plug-in it is the function alone.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+from corank.core.errors import PluginError
+from corank.core.registry import Registry
 from corank.training.checks import guidance, learnability, log_quality
-from corank.training.checks.evidence import Evidence
 from corank.training.checks.findings import Finding, order_findings
-from corank.training.checks.log_facts import LogFacts
+from corank.training.checks.profile import Judgement, Profile
 
-OF_COUNTS: Sequence[Callable[[Evidence], Iterable[Finding]]] = (
+
+def _check(what: str, part: Any) -> None:
+    if not callable(part):
+        raise PluginError(f"{what}: expected a function from a Profile to findings")
+
+
+JUDGEMENTS = Registry[Judgement](
+    "judgement", "corank.judgements", "corank.training.checks.judgements", _check
+)
+"""By name; those of plug-ins count after ours of their severity."""
+for _judgement in (
+    # errors, then warnings
     learnability.nothing_to_learn,
     learnability.nothing_to_fit,
     learnability.nothing_to_stop_by,
@@ -28,9 +40,7 @@ OF_COUNTS: Sequence[Callable[[Evidence], Iterable[Finding]]] = (
     learnability.few_to_validate,
     learnability.small_log,
     learnability.single_buckets,
-)
-"""Errors, then warnings."""
-OF_LOGS: Sequence[Callable[[LogFacts], Iterable[Finding]]] = (
+    # advice: what makes learning hard, and what the config lacks; what is measured to cost or gain most first
     log_quality.unknown_items,
     log_quality.unknown_users,
     log_quality.shifting_columns,
@@ -48,13 +58,12 @@ OF_LOGS: Sequence[Callable[[LogFacts], Iterable[Finding]]] = (
     log_quality.unknown_values,
     log_quality.identifying_columns,
     log_quality.constant_columns,
-)
-"""Advice: what makes learning hard, and what the config lacks; what is measured to cost or gain most first."""
+):
+    JUDGEMENTS.add(_judgement.__name__, _judgement)
 
 
-def judge(evidence: Evidence) -> list[Finding]:
-    """All findings, what counts most first."""
-    found = [finding for rule in OF_COUNTS for finding in rule(evidence)]
-    if evidence.log is not None:
-        found += [finding for rule in OF_LOGS for finding in rule(evidence.log)]
-    return order_findings(found)
+def judge(profile: Profile) -> list[Finding]:
+    """All findings on a config and its data, what counts most first."""
+    return order_findings(
+        finding for judgement in JUDGEMENTS.parts().values() for finding in judgement(profile)
+    )

@@ -10,8 +10,8 @@ import numpy as np
 
 from corank.batches.sampling import SOURCES, LabelCounts, SplitCounts
 from corank.metrics.metric import validation_metrics
-from corank.training.checks.evidence import Evidence
 from corank.training.checks.findings import Finding
+from corank.training.checks.profile import Profile
 from corank.training.config.config import Config
 
 FEWEST_STEPS = 50
@@ -30,16 +30,22 @@ MOST_TENTHS = 3
 # Errors
 
 
-def reads_outcomes(evidence: Evidence) -> Iterator[Finding]:
+def reads_outcomes(profile: Profile) -> Iterator[Finding]:
     """What is read that looks known only after the request."""
-    yield from evidence.outcomes
+    for column, (reader, why) in profile.outcomes.items():
+        yield Finding(
+            "error",
+            reader,
+            f"its column '{column}' looks like an outcome, known only after the request: {why}; drop it, "
+            f"or, if it is known before, write known_before: [{column}]",
+        )
 
 
-def nothing_to_learn(evidence: Evidence) -> Iterator[Finding]:
+def nothing_to_learn(profile: Profile) -> Iterator[Finding]:
     """Labels of a stage whose losses get no positives, or no negatives."""
-    counts = evidence.splits["train"].labels
-    for learner in evidence.learners:
-        targets = evidence.targets(learner, "train")
+    counts = profile.splits["train"].labels
+    for learner in profile.learners:
+        targets = profile.targets(learner, "train")
         lacks = " and no ".join(kind for kind in ("positives", "negatives") if not getattr(targets, kind))
         if learner.losses and lacks:
             losses = ", ".join(name for name, _ in learner.losses)
@@ -47,31 +53,31 @@ def nothing_to_learn(evidence: Evidence) -> Iterator[Finding]:
                 "error",
                 "losses",
                 f"stage '{learner.stage}' cannot learn '{learner.label}' from the split 'train': its losses "
-                f"({losses}) get no {lacks}; {_describe(counts[learner.label])}; {_remedy(evidence, learner.label)}",
+                f"({losses}) get no {lacks}; {_describe(counts[learner.label])}; {_remedy(profile, learner.label)}",
             )
 
 
-def nothing_to_fit(evidence: Evidence) -> Iterator[Finding]:
+def nothing_to_fit(profile: Profile) -> Iterator[Finding]:
     """Labels of a stage that is fitted, without positives or negatives."""
-    counts = evidence.splits["train"].labels
-    for stage in evidence.config.stages:
+    counts = profile.splits["train"].labels
+    for stage in profile.config.stages:
         for label in stage.labels if stage.fitted else ():
             if not (counts[label].positives and counts[label].negatives):
                 yield Finding(
                     "error",
                     "stages",
                     f"'{stage.name}' cannot be fitted to '{label}' of the split 'train': "
-                    f"{_describe(counts[label])}; {_remedy(evidence, label)}",
+                    f"{_describe(counts[label])}; {_remedy(profile, label)}",
                 )
 
 
-def nothing_to_stop_by(evidence: Evidence) -> Iterator[Finding]:
+def nothing_to_stop_by(profile: Profile) -> Iterator[Finding]:
     """A metric to stop by that has no value, or rests on too little."""
-    stop = evidence.config.train.early_stop
+    stop = profile.config.train.early_stop
     if stop is None:
         return
     _, label, name = stop.metric.rsplit(".", 2)
-    split = evidence.splits["valid"]
+    split = profile.splits["valid"]
     counts, mixed = split.labels[label], split.mixed[label].requests
     classes = [1.0] * bool(counts.positives) + [0.0] * bool(counts.negatives)
     lacks = _describe(counts)
@@ -82,11 +88,11 @@ def nothing_to_stop_by(evidence: Evidence) -> Iterator[Finding]:
             f"{mixed:,} of {split.requests:,} requests show a 1 and a 0, none more than {longest} candidates"
         )
     few, defined = _scarcest(split, label, name), _defined(name, classes)
-    if defined and (few >= FEWEST or evidence.continues or _defined(name, [0.0])):
+    if defined and (few >= FEWEST or profile.continues or _defined(name, [0.0])):
         return
     said = "rests on too little to tell epochs apart" if defined else "has no value"
     remedy = "change data.split, or stop by another metric"
-    if few < FEWEST and (found := few + _scarcest(evidence.splits["train"], label, name)):
+    if few < FEWEST and (found := few + _scarcest(profile.splits["train"], label, name)):
         remedy = f"{FEWEST} of each are needed: {_enlarge_split(found)}"
     yield Finding(
         "error",
@@ -98,11 +104,11 @@ def nothing_to_stop_by(evidence: Evidence) -> Iterator[Finding]:
 # Warnings
 
 
-def few_steps(evidence: Evidence) -> Iterator[Finding]:
+def few_steps(profile: Profile) -> Iterator[Finding]:
     """Stages and teachers that train for few optimiser steps, unless they go on from others."""
-    if evidence.continues:
+    if profile.continues:
         return
-    for whose, steps in _lasting(evidence.config, evidence.splits["train"].requests):
+    for whose, steps in _lasting(profile.config, profile.splits["train"].requests):
         if 0 < steps < FEWEST_STEPS:
             yield Finding(
                 "warning",
@@ -112,38 +118,38 @@ def few_steps(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def constant_labels(evidence: Evidence) -> Iterator[Finding]:
+def constant_labels(profile: Profile) -> Iterator[Finding]:
     """Labels that are always 0, or always 1."""
-    for label in evidence.labels:
-        train = evidence.splits["train"].labels[label]
+    for label in profile.labels:
+        train = profile.splits["train"].labels[label]
         if train.known and not (train.positives and train.negatives):
             always = int(train.positives > 0)
             yield Finding("warning", label, f"always {always} where it is known in the split 'train'")
 
 
-def untrained_labels(evidence: Evidence) -> Iterator[Finding]:
+def untrained_labels(profile: Profile) -> Iterator[Finding]:
     """Labels of a stage that no loss trains."""
-    fitted = {stage.name for stage in evidence.config.stages if stage.fitted}
-    for learner in evidence.learners:
+    fitted = {stage.name for stage in profile.config.stages if stage.fitted}
+    for learner in profile.learners:
         if not learner.losses and learner.stage not in fitted:
             yield Finding("warning", learner.name, "no loss trains it")
 
 
-def few_to_learn_from(evidence: Evidence) -> Iterator[Finding]:
+def few_to_learn_from(profile: Profile) -> Iterator[Finding]:
     """Labels of a stage whose losses get few positives, or few negatives."""
-    for learner in evidence.learners:
-        targets = evidence.targets(learner, "train")
+    for learner in profile.learners:
+        targets = profile.targets(learner, "train")
         if 0 < min(targets.positives, targets.negatives) < FEW:
             fewer = min(("positives", "negatives"), key=lambda kind: getattr(targets, kind))
             said = f"only {getattr(targets, fewer):,} {fewer} in the split 'train'"
             yield Finding("warning", learner.name, said)
 
 
-def idle_losses(evidence: Evidence) -> Iterator[Finding]:
+def idle_losses(profile: Profile) -> Iterator[Finding]:
     """Losses that train nothing."""
-    total = evidence.config.total
+    total = profile.config.total
     for name, loss in total.select(None):
-        if loss.weight > 0 and not loss.targets(evidence.splits["train"], total.funnel).rows:
+        if loss.weight > 0 and not loss.targets(profile.splits["train"], total.funnel).rows:
             yield Finding(
                 "warning",
                 name,
@@ -152,21 +158,21 @@ def idle_losses(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def misplaced_labels(evidence: Evidence) -> Iterator[Finding]:
+def misplaced_labels(profile: Profile) -> Iterator[Finding]:
     """Labels that are 1 above the exposed level."""
-    for label, elsewhere in evidence.misplaced.items():
+    for label, elsewhere in profile.misplaced.items():
         where = ", ".join(f"{count:,} at '{level}'" for level, count in elsewhere.items())
         yield Finding(
             "warning",
             label,
-            f"the column '{evidence.config.data.labels[label].column}' is 1 in rows above the exposed level "
+            f"the column '{profile.config.data.labels[label].column}' is 1 in rows above the exposed level "
             f"({where}), which are ignored",
         )
 
 
-def growing_levels(evidence: Evidence) -> Iterator[Finding]:
+def growing_levels(profile: Profile) -> Iterator[Finding]:
     """Levels that hold the more candidates, the deeper they are."""
-    data, counts = evidence.config.data, evidence.splits["train"].levels
+    data, counts = profile.config.data, profile.splits["train"].levels
     filled = [(name, n) for name, n in zip(data.levels, counts, strict=True) if n > 0]
     grows = all(a < b for (_, a), (_, b) in pairwise(filled))
     if data.level and data.weight is None and len(filled) > 1 and grows:
@@ -179,9 +185,9 @@ def growing_levels(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def no_validation(evidence: Evidence) -> Iterator[Finding]:
+def no_validation(profile: Profile) -> Iterator[Finding]:
     """A split without `valid`."""
-    if "valid" not in evidence.config.data.split_names:
+    if "valid" not in profile.config.data.split_names:
         yield Finding(
             "warning",
             "data.split",
@@ -190,13 +196,13 @@ def no_validation(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def outweighing_losses(evidence: Evidence) -> Iterator[Finding]:
+def outweighing_losses(profile: Profile) -> Iterator[Finding]:
     """Losses that begin too large compared with the pointwise losses of their stage.
 
     Before it has learnt, a stage has a cross-entropy of the label's entropy, .17 at a rate of 4 %, and a softmax
     over n items of ln n, 8 at 3,000: at a weight of .1 the second is nearly five times the first.
     """
-    config, counts = evidence.config, evidence.splits["train"]
+    config, counts = profile.config, profile.splits["train"]
     total = config.total
     sized = [
         (
@@ -219,9 +225,9 @@ def outweighing_losses(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def leaky_negatives(evidence: Evidence) -> Iterator[Finding]:
+def leaky_negatives(profile: Profile) -> Iterator[Finding]:
     """Losses of draws beyond the log, whose stage reads what is missing there and not elsewhere."""
-    total = evidence.config.total
+    total = profile.config.total
     for name, loss in total.select(None):
         drawn = [source for source, code in SOURCES.items() if code in loss.population(total.funnel)]
         for learner in total.trained_by(loss) if loss.weight > 0 and drawn else ():
@@ -235,10 +241,10 @@ def leaky_negatives(evidence: Evidence) -> Iterator[Finding]:
                 )
 
 
-def few_to_validate(evidence: Evidence) -> Iterator[Finding]:
+def few_to_validate(profile: Profile) -> Iterator[Finding]:
     """Labels with few positives, or few negatives, to validate by."""
-    for label in evidence.labels if "valid" in evidence.splits else ():
-        counts = evidence.splits["valid"].labels[label]
+    for label in profile.labels if "valid" in profile.splits else ():
+        counts = profile.splits["valid"].labels[label]
         if min(counts.positives, counts.negatives) < FEW:
             yield Finding(
                 "warning",
@@ -247,10 +253,10 @@ def few_to_validate(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def small_log(evidence: Evidence) -> Iterator[Finding]:
+def small_log(profile: Profile) -> Iterator[Finding]:
     """Labels with so few positives, or negatives, that boosted trees may do as well."""
-    for label in evidence.labels:
-        train = evidence.splits["train"].labels[label]
+    for label in profile.labels:
+        train = profile.splits["train"].labels[label]
         if FEW <= min(train.positives, train.negatives) < SMALL:
             yield Finding(
                 "warning",
@@ -260,9 +266,9 @@ def small_log(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def single_buckets(evidence: Evidence) -> Iterator[Finding]:
+def single_buckets(profile: Profile) -> Iterator[Finding]:
     """Features that packing could cut into one bucket alone."""
-    for name in evidence.single:
+    for name in profile.single:
         yield Finding(
             "warning",
             f"features.{name}",
@@ -283,16 +289,16 @@ def _lasting(config: Config, requests: int) -> Iterator[tuple[str, int]]:
             yield f"'{network.name}' trains", train.epochs_of(network.name) * steps
 
 
-def _remedy(evidence: Evidence, label: str) -> str:
-    split = evidence.splits["train"]
+def _remedy(profile: Profile, label: str) -> str:
+    split = profile.splits["train"]
     counts = split.labels[label]
     if counts.positives and counts.negatives and not split.mixed[label].requests:
         return (
             f"but none of {split.requests:,} requests holds both, and losses over lists compare candidates of one "
             "request: take {kind: click}, or a request key that joins what was shown together"
         )
-    data, column = evidence.config.data, evidence.config.data.labels[label].column
-    elsewhere = evidence.misplaced.get(label, {})
+    data, column = profile.config.data, profile.config.data.labels[label].column
+    elsewhere = profile.misplaced.get(label, {})
     if elsewhere:
         where = " and ".join(f"{count:,} rows at '{level}'" for level, count in elsewhere.items())
         return (

@@ -1,28 +1,39 @@
-"""The profile of a log under a config, from its tables alone."""
+"""Reads the tables of a config into the profile of its log, packed or not.
+
+Exact duplicates of a candidate, which packing drops, are counted. Rates of columns are of candidates: an item's value
+counts as often as the item is a candidate. Of items and users the newest row counts.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from corank.core.reports import Report
-from corank.data.column_sources import find_sources
+import polars as pl
+
+from corank.batches.sampling import LabelCounts, MixedCounts, SplitCounts
+from corank.data.column_sources import feature_columns, find_sources
 from corank.data.event_tables import open_events
-from corank.data.log_rows import scan_log
-from corank.data.log_summary import LogSummary
+from corank.data.log_rows import request_columns, scan_log
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packing.sources import keep_usable
+from corank.data.recurrence import measure_recurrence
 from corank.data.request_columns import Source
 from corank.data.tables import Table
 from corank.data.vector_files import with_vector_files
-from corank.training.checks.findings import Finding
-from corank.training.checks.guidance import describe_recipe
-from corank.training.checks.log_counts import FeatureFacts, LogCounts, SplitRows, count_log, measure_features
-from corank.training.checks.log_facts import LogFacts
+from corank.features.history_events import History
+from corank.features.log_schema import FROM, ID, ITEM, LEVEL, TIME, USER, label_column, score_column
+from corank.features.schema import Schema
 from corank.training.checks.outcome_columns import OutcomeColumns
-from corank.training.checks.returns import Returns
-from corank.training.config.config import Config
-
-BINS = (0, 1, 2, 3, 6, 11, 21, 51, 101, 201, 501, 1001)
-"""Where the ranges begin by which candidates and positives of a request are shown."""
+from corank.training.checks.profile import (
+    ColumnProfile,
+    Familiarity,
+    Profile,
+    RequestCounts,
+    find_single_buckets,
+)
+from corank.training.checks.split_rows import EXPOSED, SPLIT, SplitRows
+from corank.training.config.config import Config, plan_training
 
 
 def open_tables(config: Config, base: Path) -> dict[str, Table]:
@@ -36,158 +47,252 @@ def open_tables(config: Config, base: Path) -> dict[str, Table]:
     return {"log": scan_log(data, base)} | others
 
 
-@dataclass(frozen=True)
-class LogProfile:
-    """The properties of a log that decide what can be learnt."""
+def profile_training(config: Config, base: Path, packed: PackedDataset, continues: bool = False) -> Profile:
+    """Profile what a training reads: the tables, as `corank check`, or packed data alone that continue others.
 
-    config: Config
-    facts: LogFacts
-    recipe: str
-    """Which losses fit the log and why, and whether the config has them."""
-    outcomes: Sequence[Finding]
-    """What is read that looks known only after the request; training is refused for each."""
+    Of these the whole log would be read for the days since.
 
-    @classmethod
-    def of(
-        cls, config: Config, tables: Mapping[str, Table], sources: dict[str, Source], summary: LogSummary
-    ) -> "LogProfile":
-        """Compute the profile of a log that `LogSummary.read` accepts."""
-        data, schema = config.data, config.declared
-        rows = SplitRows.of(tables["log"], data, schema, sources, summary.last)
-        label = config.stages[-1].main
-        counts, features = count_log(rows), measure_features(rows, schema, sources, tables, label)
-        returns = Returns.of(rows, schema, sources, label)
-        facts = LogFacts(config, tables, counts, features, returns)
-        outcomes = OutcomeColumns(config, rows, sources).faults()
-        return cls(config, facts, describe_recipe(facts), outcomes)
-
-    @property
-    def counts(self) -> LogCounts:
-        """Of its splits."""
-        return self.facts.counts
-
-    @property
-    def features(self) -> Sequence[FeatureFacts]:
-        """The ids of items and users, then the features that are read from a column."""
-        return self.facts.features
-
-    @property
-    def unread(self) -> dict[str, int]:
-        """By split, the candidates that no loss reads: none takes their level."""
-        read = self.config.total.population()
-        logged = {level: most for level, most in read.items() if level < len(self.config.data.levels)}
-        return {name: sum(counts.levels) - counts.rows(logged) for name, counts in self.counts.splits.items()}
-
-    @property
-    def request_rows(self) -> list[dict[str, str | int]]:
-        """For each range of a number: how many requests of each split have so many candidates, and positives."""
-        rows: list[dict[str, str | int]] = []
-        labels = [stage.main for stage in self.config.stages]
-        for what in ("candidates", *dict.fromkeys(labels)):
-            histograms = {
-                split: requests.candidates if what == "candidates" else requests.positives[what]
-                for split, requests in self.counts.requests.items()
-            }
-            for begin, end in zip(BINS, [*BINS[1:], None], strict=True):
-                counts = {split: _between(histogram, begin, end) for split, histogram in histograms.items()}
-                if any(counts.values()):
-                    rows.append({"number": _range(begin, end), "of": what} | counts)
-        return rows
-
-    @property
-    def feature_rows(self) -> list[dict[str, str]]:
-        """Of each feature: its table, its values, what is missing, and what training knows of each other split."""
-        splits = self.config.data.split_names
-        rows = []
-        for facts in self.features:
-            row = {"feature": facts.name, "table": facts.source}
-            row["values"] = "" if facts.values is None else f"{facts.values:,}"
-            row |= {f"missing {s} %": _percent(facts.missing.get(s)) for s in splits}
-            for split in splits[1:]:
-                known = facts.familiar.get(split)
-                row[f"known {split} %"] = _percent(known.candidates if known else None)
-                row[f"{split} positives %"] = _percent(known.positives if known else None)
-            rows.append(row)
-        return rows
-
-    def report(self, say: Report) -> None:
-        """Report briefly what training knows of the other splits, a line each."""
-        item, user = self.facts.column("item"), self.facts.column("user")
-        for split in self.config.data.split_names[1:]:
-            known = [
-                f"{_percent(facts.familiar[split].candidates)} % by their {facts.name}"
-                for facts in (item, user)
-                if split in facts.familiar
-            ]
-            say(f"{split}: candidates that training knows: {', '.join(known)}")
-
-    def document(self) -> dict[str, Any]:
-        """The profile as plain values."""
-        return {
-            "requests": {
-                split: {
-                    "candidates": {str(n): count for n, count in requests.candidates.items()},
-                    "positives": {
-                        label: {str(n): count for n, count in histogram.items()}
-                        for label, histogram in requests.positives.items()
-                    },
-                    "ordered": dict(requests.ordered),
-                }
-                for split, requests in self.counts.requests.items()
-            },
-            "unread": self.unread,
-            "features": [
-                {
-                    "feature": facts.name,
-                    "table": facts.source,
-                    "values": facts.values,
-                    "rows": facts.rows,
-                    "missing": dict(facts.missing),
-                    "known": {
-                        split: {"candidates": known.candidates, "positives": known.positives}
-                        for split, known in facts.familiar.items()
-                    },
-                }
-                for facts in self.features
-            ],
-            "recipe": self.recipe,
-        }
-
-
-def profile_log(config: Config, base: Path) -> LogProfile:
-    """Compute the profile of a config's log from its tables, which packing has accepted. Raises DataError."""
-    return LogProfile.of(config, *_open_log(config, base))
-
-
-def find_outcomes(config: Config, base: Path) -> list[Finding]:
-    """Find what a config reads of its log, which packing has accepted, that looks known only after the request.
+    Args:
+        config: as it is written.
+        base: the folder that its relative paths begin in.
+        packed: its packed data; packing has accepted the tables.
+        continues: whether the training begins at the weights of an earlier run.
 
     Raises DataError.
     """
-    tables, sources, summary = _open_log(config, base)
-    rows = SplitRows.of(tables["log"], config.data, config.declared, sources, summary.last)
-    return OutcomeColumns(config, rows, sources).faults()
+    if packed.manifest.continued is not None:
+        return Profile.of_packed(config, packed, continues)
+    profile = profile_log(config, base)
+    return replace(profile, continues=continues, single=find_single_buckets(packed))
 
 
-def _open_log(config: Config, base: Path) -> tuple[dict[str, Table], dict[str, Source], LogSummary]:
-    """Open the tables of a config, and find where its columns are and when the log ends. Raises DataError."""
-    data, schema, tables = config.data, config.declared, open_tables(config, base)
-    sources = find_sources(
-        schema, data, tables["log"], tables.get("items"), tables.get("users"), open_events(data, base)
+def profile_log(config: Config, base: Path) -> Profile:
+    """Profile the log of a config from its tables, which packing has accepted. Raises DataError."""
+    data, tables = config.data, open_tables(config, base)
+    tables["log"] = keep_usable(tables["log"], tables.get("items"), data)
+    log, others = tables["log"], (tables.get("items"), tables.get("users"))
+    sources = find_sources(config.declared, data, log, *others, open_events(data, base))
+    last = log.collect(log.frame.select(log.moment(data.time).max())).item()
+    return profile_tables(config, tables, sources, int(last))
+
+
+def profile_tables(
+    config: Config, tables: Mapping[str, Table], sources: Mapping[str, Source], last: int
+) -> Profile:
+    """Profile a log that `LogSummary.read` accepts.
+
+    Args:
+        config: the config.
+        tables: by name.
+        sources: feature → the table that its column is read from.
+        last: the time of the log's last row, ms UTC.
+    """
+    schema, label = config.declared, config.stages[-1].main
+    rows = SplitRows.of(tables["log"], config.data, schema, sources, last)
+    splits, requests, misplaced = _count(rows)
+    again, held = _measure_returns(rows, schema, sources, label)
+    return Profile(
+        plan_training(config, splits["train"].requests),
+        splits,
+        tables=tables,
+        misplaced=misplaced,
+        requests=requests,
+        columns=_profile_columns(rows, schema, sources, tables, label),
+        again=again,
+        held=held,
+        outcomes=OutcomeColumns(config, rows, sources).find(),
     )
-    last = tables["log"].frame.select(tables["log"].moment(data.time).max())
-    return tables, sources, LogSummary(0, 0, int(tables["log"].collect(last).item()), {})
 
 
-def _between(histogram: Mapping[int, int], begin: int, end: int | None) -> int:
-    return sum(count for n, count in histogram.items() if begin <= n and (end is None or n < end))
+SIZE = "size"
+"""The column of the number of a request's candidates."""
 
 
-def _range(begin: int, end: int | None) -> str:
-    if end is None:
-        return f"{begin} or more"
-    return f"{begin}" if end == begin + 1 else f"{begin}-{end - 1}"
+def _count(
+    rows: SplitRows,
+) -> tuple[dict[str, SplitCounts], dict[str, RequestCounts], dict[str, dict[str, int]]]:
+    """Count a log in two streamed passes; memory grows with its requests, not its candidates.
+
+    Returns its splits, the requests of each, and what is misplaced, see `Profile`.
+    """
+    data, exposed = rows.data, len(rows.data.levels) - 1
+    sums = rows.label_sums(*LabelCounts._fields)
+    sums += [(pl.col(label_column(n)) == 1).sum().alias(f"{n} ones") for n in data.labels]
+    sums += [pl.col(score_column(n)).is_not_null().sum().alias(f"{n} scored") for n in data.scores]
+    totals = rows.collect(rows.frame.group_by(SPLIT, LEVEL).agg(*sums)).sort(LEVEL)
+    request, known = [*request_columns(data).values()], rows.label_sums("positives", "negatives")
+    levels = rows.collect(rows.frame.group_by(SPLIT, *request, LEVEL).agg(pl.len().alias(SIZE), *known))
+    sizes = levels.group_by(SPLIT, LEVEL, SIZE).agg(pl.len()).sort(SIZE)
+    requests = levels.group_by(SPLIT, *request).agg(pl.exclude(LEVEL).sum())
+    splits, contents = dict[str, SplitCounts](), dict[str, RequestCounts]()
+    for name in data.split_names:
+        total, size, whole = (frame.filter(pl.col(SPLIT) == name) for frame in (totals, sizes, requests))
+        of_level = [
+            dict(size.filter(pl.col(LEVEL) == n).select(SIZE, "len").rows()) for n in range(exposed + 1)
+        ]
+        shown, scored = (
+            total.filter(pl.col(LEVEL) == exposed),
+            {row[LEVEL]: row for row in total.rows(named=True)},
+        )
+        splits[name] = SplitCounts(
+            len(whole),
+            of_level,
+            {
+                n: LabelCounts(*(int(shown[f"{n} {kind}"].sum()) for kind in LabelCounts._fields))
+                for n in data.labels
+            },
+            {n: _count_mixed(whole, n) for n in data.labels},
+            {n: [scored.get(at, {}).get(f"{n} scored", 0) for at in range(exposed + 1)] for n in data.scores},
+        )
+        positives = {n: _histogram(whole, f"{n} positives") for n in data.labels}
+        contents[name] = RequestCounts(_histogram(whole, SIZE), positives)
+    above = (
+        totals.filter(pl.col(LEVEL) < exposed)
+        .group_by(LEVEL, maintain_order=True)
+        .agg(pl.exclude(SPLIT).sum())
+    )
+    ones = {n: above.select(LEVEL, f"{n} ones").filter(pl.col(f"{n} ones") > 0).rows() for n in data.labels}
+    return (
+        splits,
+        contents,
+        {n: {data.levels[at]: c for at, c in found} for n, found in ones.items() if found},
+    )
 
 
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"
+def _histogram(requests: pl.DataFrame, column: str) -> dict[int, int]:
+    return dict(requests.group_by(column).agg(pl.len()).sort(column).rows())
+
+
+def _count_mixed(requests: pl.DataFrame, label: str) -> MixedCounts:
+    """Count the requests that have a positive and a negative, and these."""
+    kinds = [f"{label} positives", f"{label} negatives"]
+    both = requests.filter(pl.all_horizontal(pl.col(kind) > 0 for kind in kinds))
+    return MixedCounts(len(both), *(int(both[kind].sum()) for kind in kinds))
+
+
+COUNT, POSITIVES, KNOWN, LACKING = "@count", "@positives", "@known", "@lacking"
+
+
+def _profile_columns(
+    rows: SplitRows,
+    schema: Schema,
+    sources: Mapping[str, Source],
+    tables: Mapping[str, Table],
+    label: str,
+) -> list[ColumnProfile]:
+    """Profile the ids of items and users, and every column that a feature reads.
+
+    Args:
+        rows: with the log's columns of features.
+        schema: the features.
+        sources: the table that each feature is read from.
+        tables: by name.
+        label: whose positives are counted.
+    """
+    positives = rows.counts_as(label, "positives").sum().cast(pl.Int64).alias(POSITIVES)
+    counted = pl.len().cast(pl.Int64).alias(COUNT), positives
+
+    def profile(values: pl.DataFrame, source: Source, name: str) -> ColumnProfile:
+        """A feature; as an id if it distinguishes single values."""
+        feature, column = schema.columns()[name], schema.column(name)
+        return _profile_column(values, source, name, column, "id" in feature.uses, feature.is_missing(column))
+
+    profiles: list[ColumnProfile] = []
+    keys: tuple[tuple[Source, str, str], ...] = (
+        ("items", ITEM, rows.data.item),
+        ("users", USER, rows.data.user),
+    )
+    for source, key, column in keys:
+        ids = rows.collect(rows.frame.group_by(SPLIT, key).agg(*counted))
+        if source in tables:
+            columns = [c for c in feature_columns(schema, dict(sources), source) if c != column]
+            ids = ids.join(_newest(tables[source], column, columns), left_on=key, right_on=ID, how="left")
+        profiles.append(
+            _profile_column(ids, source, source.removesuffix("s"), key, True, pl.col(key).is_null())
+        )
+        named = [n for n, s in sources.items() if s == source and schema.column(n) != column]
+        profiles += [profile(ids, source, n) for n in named]
+    for name in (name for name, source in sources.items() if source == "log"):
+        values = rows.collect(rows.frame.group_by(SPLIT, schema.column(name)).agg(*counted))
+        profiles.append(profile(values, "log", name))
+    return profiles
+
+
+def _profile_column(
+    counted: pl.DataFrame, source: Source, name: str, column: str, identifies: bool, missing: pl.Expr
+) -> ColumnProfile:
+    """Profile a column.
+
+    Args:
+        counted: rows of one key, by split: columns SPLIT, COUNT, POSITIVES, and the values.
+        source: the table that it is read from.
+        name: of the feature.
+        column: of the frame.
+        identifies: whether its values are ids, of which training knows some.
+        missing: whether a value is missing.
+    """
+    rows, nested = counted.filter(pl.col(SPLIT).is_not_null()), counted.schema[column].is_nested()
+    sums = pl.col(COUNT).sum(), pl.col(COUNT).filter(missing).sum().alias(LACKING)
+    totals = {s: (count, lacking) for s, count, lacking in rows.group_by(SPLIT).agg(*sums).sort(SPLIT).rows()}
+    training = rows.filter(pl.col(SPLIT) == "train")
+    return ColumnProfile(
+        name,
+        source,
+        _find_familiar(rows.drop_nulls(column), column) if identifies and not nested else {},
+        {split: lacking / count for split, (count, lacking) in totals.items()},
+        None if nested else training[column].drop_nulls().n_unique(),
+        len(training) if source != "log" else totals.get("train", (0, 0))[0],
+    )
+
+
+def _find_familiar(rows: pl.DataFrame, column: str) -> dict[str, Familiarity]:
+    """Of the rows that have a value, those whose value a row of the split `train` has, too."""
+    training = rows.filter(pl.col(SPLIT) == "train").select(column).unique()
+    known = rows.with_columns(pl.col(column).is_in(training[column].implode()).alias(KNOWN))
+    sums = known.group_by(SPLIT).agg(
+        pl.col(COUNT, POSITIVES).sum(), pl.col(COUNT, POSITIVES).filter(KNOWN).sum().name.suffix(" known")
+    )
+    return {
+        split: Familiarity(seen / count, seen_positives / positives if positives else None)
+        for split, count, positives, seen, seen_positives in sums.sort(SPLIT).rows()
+        if split != "train"
+    }
+
+
+def _newest(table: Table, key: str, columns: Sequence[str]) -> pl.DataFrame:
+    """The newest row of each id: ID and columns."""
+    chosen = table.frame.select(table.key(key).alias(ID), table.valid_from().alias(FROM), *table.own(columns))
+    newest = table.collect(chosen).sort(FROM, maintain_order=True).unique(ID, keep="last").drop(FROM)
+    return table.look_up(newest, ID, columns)
+
+
+def _measure_returns(
+    rows: SplitRows, schema: Schema, sources: Mapping[str, Source], label: str
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Measure how many candidates of `train` are in a history of their user, or would be: `again`, `held` of `Profile`.
+
+    `label` is that of a click.
+    """
+    train = rows.frame.filter(pl.col(SPLIT) == "train", EXPOSED)
+    histories = {n: h for n, h in schema.histories().items() if not h.values and h.table is None}
+    made = {name: _happened(history.event) for name, history in histories.items() if history.lists is None}
+    own = {"@clicked": _happened(label), "@shown": _happened(None)}
+    keys = pl.col(USER), pl.col(ITEM), pl.col(TIME)
+    shares: dict[str, Any] = measure_recurrence(train, *keys, made | own, rows.collect)
+    listed = {n: _holds(h) for n, h in histories.items() if h.lists is not None and sources[n] == "log"}
+    if listed:
+        means = rows.collect(train.select(one.mean().alias(n) for n, one in listed.items()))
+        shares |= means.row(0, named=True)
+    return {name[1:]: shares[name] for name in own}, {name: shares[name] or 0 for name in (*made, *listed)}
+
+
+def _happened(label: str | None) -> pl.Expr:
+    return pl.lit(True) if label is None else pl.col(label_column(label)) == 1
+
+
+def _holds(history: History) -> pl.Expr:
+    """Whether the list of a row has its candidate."""
+    assert history.lists is not None
+    listed, separator = pl.col(history.lists.column), history.lists.separator
+    texts = listed.str.split(separator) if separator else listed.cast(pl.List(pl.String))
+    return texts.list.contains(pl.col(ITEM).cast(pl.String)).fill_null(False)

@@ -5,8 +5,7 @@ from datetime import timedelta
 
 from corank.core.time import DAY
 from corank.training.checks.findings import Finding
-from corank.training.checks.log_counts import FeatureFacts
-from corank.training.checks.log_facts import LogFacts
+from corank.training.checks.profile import ColumnProfile, Profile, of_tables
 
 UNKNOWN = 0.3
 """From this share of unknown ids on, something else must tell candidates apart."""
@@ -18,29 +17,32 @@ SINGLE = 0.5
 """From this share of requests without order on, metrics by request and list-wise losses are of a few requests."""
 
 
-def unknown_items(log: LogFacts) -> Iterator[Finding]:
+@of_tables
+def unknown_items(profile: Profile) -> Iterator[Finding]:
     """Items that training never saw."""
-    if unknown := _unknown(log.column("item")):
-        tried = " and ".join(_for_new_items(log))
+    if unknown := _unknown(profile.column("item")):
+        tried = " and ".join(_for_new_items(profile))
         then = f"add {tried}" if tried else "the item's id tells nothing of them"
         said = f"{_shares(unknown)} are items that training never saw: {then}"
-        yield Finding("advice", log.config.data.item, said)
+        yield Finding("advice", profile.config.data.item, said)
 
 
-def unknown_users(log: LogFacts) -> Iterator[Finding]:
+@of_tables
+def unknown_users(profile: Profile) -> Iterator[Finding]:
     """Users that training never saw."""
-    if unknown := _unknown(log.column("user")):
+    if unknown := _unknown(profile.column("user")):
         yield Finding(
             "advice",
-            log.config.data.user,
+            profile.config.data.user,
             f"{_shares(unknown)} are of users that training never saw: their ids tell nothing; what tells is a "
             "history, the context, and priors by other keys",
         )
 
 
-def unknown_values(log: LogFacts) -> Iterator[Finding]:
+@of_tables
+def unknown_values(profile: Profile) -> Iterator[Finding]:
     """Values of other ids that training never saw."""
-    for facts, unknown in _worst_first((facts, _unknown(facts)) for facts in log.others):
+    for facts, unknown in _worst_first((facts, _unknown(facts)) for facts in profile.others):
         yield Finding(
             "advice",
             facts.name,
@@ -49,10 +51,11 @@ def unknown_values(log: LogFacts) -> Iterator[Finding]:
         )
 
 
-def shifting_columns(log: LogFacts) -> Iterator[Finding]:
+@of_tables
+def shifting_columns(profile: Profile) -> Iterator[Finding]:
     """Columns that are missing more often in one split than in another."""
     shifts = []
-    for facts in log.features:
+    for facts in profile.columns:
         usual = facts.missing.get("train", 0.0)
         rates = {split: rate for split, rate in facts.missing.items() if abs(rate - usual) > SHIFT}
         shifts.append((facts, {split: abs(rate - usual) for split, rate in rates.items()}))
@@ -67,25 +70,28 @@ def shifting_columns(log: LogFacts) -> Iterator[Finding]:
         )
 
 
-def empty_columns(log: LogFacts) -> Iterator[Finding]:
+@of_tables
+def empty_columns(profile: Profile) -> Iterator[Finding]:
     """Columns without a value."""
-    for facts in log.others:
+    for facts in profile.others:
         if facts.missing.get("train") == 1:
             said = "always missing in the split 'train'; drop the feature or mend the column"
             yield Finding("advice", facts.name, said)
 
 
-def constant_columns(log: LogFacts) -> Iterator[Finding]:
+@of_tables
+def constant_columns(profile: Profile) -> Iterator[Finding]:
     """Columns with one value."""
-    for facts in log.others:
+    for facts in profile.others:
         if facts.values == 1 and not facts.missing.get("train"):
             said = "the same value in all training rows, which tells nothing; drop the feature"
             yield Finding("advice", facts.name, said)
 
 
-def identifying_columns(log: LogFacts) -> Iterator[Finding]:
+@of_tables
+def identifying_columns(profile: Profile) -> Iterator[Finding]:
     """Ids with nearly one value a row."""
-    for facts in log.others:
+    for facts in profile.others:
         if facts.familiar and facts.rows >= FEWEST and (facts.values or 0) > UNIQUE * facts.rows:
             of = {"items": "items", "users": "users", "log": "candidates"}[facts.source]
             yield Finding(
@@ -97,22 +103,26 @@ def identifying_columns(log: LogFacts) -> Iterator[Finding]:
             )
 
 
-def unordered_requests(log: LogFacts) -> Iterator[Finding]:
+@of_tables
+def unordered_requests(profile: Profile) -> Iterator[Finding]:
     """Labels of which few requests show a 1 beside a 0."""
-    for label in dict.fromkeys(stage.main for stage in log.config.stages):
-        requests = log.counts.requests["train"]
-        clicked = sum(count for n, count in requests.positives[label].items() if n)
-        if clicked and requests.ordered[label] < (1 - SINGLE) * clicked:
+    for label in dict.fromkeys(stage.main for stage in profile.config.stages):
+        positives, ordered = (
+            profile.requests["train"].positives[label],
+            profile.splits["train"].mixed[label].requests,
+        )
+        clicked = sum(count for n, count in positives.items() if n)
+        if clicked and ordered < (1 - SINGLE) * clicked:
             yield Finding(
                 "advice",
                 label,
-                f"of {clicked:,} requests of 'train' with a positive only {requests.ordered[label]:,} "
+                f"of {clicked:,} requests of 'train' with a positive only {ordered:,} "
                 "have a negative beside it: metrics by request and list-wise losses are of these alone; compare "
                 "models by AUC and by metrics by user, too",
             )
 
 
-def _unknown(facts: FeatureFacts) -> dict[str, float]:
+def _unknown(facts: ColumnProfile) -> dict[str, float]:
     """Split → share of its candidates whose value training does not know, where that is much."""
     shares = {split: 1 - known.candidates for split, known in facts.familiar.items()}
     return {split: share for split, share in shares.items() if share >= UNKNOWN}
@@ -132,15 +142,15 @@ def _shares(shares: dict[str, float]) -> str:
 
 
 def _worst_first(
-    found: Iterable[tuple[FeatureFacts, dict[str, float]]],
-) -> list[tuple[FeatureFacts, dict[str, float]]]:
+    found: Iterable[tuple[ColumnProfile, dict[str, float]]],
+) -> list[tuple[ColumnProfile, dict[str, float]]]:
     """Features with a share by split, the largest first; without those that have none."""
     return sorted((one for one in found if one[1]), key=lambda one: -max(one[1].values()))
 
 
-def _for_new_items(log: LogFacts) -> Iterator[str]:
+def _for_new_items(profile: Profile) -> Iterator[str]:
     """Undeclared features that would distinguish new items."""
-    schema = log.config.declared
+    schema = profile.config.declared
     steps = [p.every for n, p in schema.priors().items() if schema.side(n) in ("item", "cross")]
     if not any(every < DAY for every in steps):
         shortest = min(steps, default=timedelta())

@@ -14,8 +14,7 @@ from corank.data.log_rows import request_columns
 from corank.data.outcomes import where_label, where_request, why_outcome
 from corank.data.request_columns import Source
 from corank.features.log_schema import ITEM, TIME, value_column
-from corank.training.checks.findings import Finding
-from corank.training.checks.log_counts import EXPOSED, SPLIT, SplitRows
+from corank.training.checks.split_rows import EXPOSED, SPLIT, SplitRows
 from corank.training.config.config import Config
 
 SAMPLE = 200_000
@@ -30,24 +29,14 @@ class OutcomeColumns:
     rows: SplitRows
     sources: Mapping[str, Source]
 
-    def faults(self) -> list[Finding]:
-        """Find each column that looks like an outcome, what reads it and why; training is refused for each.
+    def find(self) -> dict[str, tuple[str, str]]:
+        """Find each column that looks like an outcome: what reads it, and why.
 
         Raises DataError if `known_before` names a column that the log does not have.
         """
         self.rows.log.require(self.config.known_before)
-        if not self._columns:
-            return []
-        return [
-            Finding(
-                "error",
-                reader,
-                f"its column '{column}' looks like an outcome, known only after the request: {why}; drop it, "
-                f"or, if it is known before, write known_before: [{column}]",
-            )
-            for column, reader in self._columns.items()
-            if (why := self._why(column))
-        ]
+        reasons = {column: (reader, self._why(column)) for column, reader in self._columns.items()}
+        return {column: (reader, why) for column, (reader, why) in reasons.items() if why}
 
     @cached_property
     def _columns(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ from corank.data.request_columns import Source
 from corank.data.tables import Table, find_source_files
 from corank.data.validate import find_faults
 from corank.features.log_schema import LEVEL, TIME, ListLog
-from corank.training.checks.log_counts import SPLIT, SplitRows
+from corank.training.checks.split_rows import SPLIT, SplitRows
 from corank.training.config.config import Config
 from corank.training.drift.figure import DriftFigure, Verdict
 

@@ -11,7 +11,7 @@ import pytest
 import corank
 from corank.training.checks import guidance, learnability, log_quality
 from corank.training.checks.findings import FIRST, LINES, Finding, first_findings, name_some, order_findings
-from corank.training.checks.judgements import OF_COUNTS, OF_LOGS
+from corank.training.checks.judgements import JUDGEMENTS
 from tests.support.command_line import run_corank
 
 CONFIG = """
@@ -118,7 +118,7 @@ def test_every_function_that_makes_findings_is_asked() -> None:
         if getattr(function, "__module__", "") == module.__name__ and not name.startswith("_")
         if getattr(function, "__annotations__", {}).get("return") == Iterator[Finding]
     ]
-    assert len(made) > 20 and {*made} == {*OF_COUNTS, *OF_LOGS}
+    assert len(made) > 20 and {*made} == {*JUDGEMENTS.parts().values()}
 
 
 def test_findings_that_say_the_same_are_one() -> None:

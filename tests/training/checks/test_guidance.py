@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 import corank
-from corank.training.checks.findings import Finding
+from corank.training.checks.findings import Finding, report_findings
 from tests.support.command_line import run_corank
 
 CONFIG = """
@@ -137,7 +137,7 @@ def test_the_command_prints_lines_to_paste_and_training_does_not(
     text = run_corank(capsys, "check", config, "--all")[1]
     assert "advice: data: no position on the page (data.position)" in text
     said: list[str] = []
-    corank.check(config).data_check.report_findings(said.append)
+    report_findings(corank.check(config).findings, said.append)
     assert not any("position" in line for line in said)
 
 

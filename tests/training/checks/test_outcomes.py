@@ -11,7 +11,8 @@ import pytest
 import corank
 from corank.core.errors import DataError
 from corank.data.outcomes import why_outcome
-from corank.training.checks.log_profile import find_outcomes
+from corank.training.checks.learnability import reads_outcomes
+from corank.training.checks.log_profile import profile_log
 from corank.training.config.config_file import read
 from tests.support.outcome_logs import (
     OutcomeLog,
@@ -53,7 +54,7 @@ def test_an_import_leaves_out_all_planted_outcomes_and_no_honest_column(
     assert (len(log.planted), len(log.honest)) == (20, 40)
     assert left_out_by_import(log, tmp_path) == {*log.planted}
     config = read(tmp_path / "imported" / "config.yaml")
-    assert find_outcomes(config, tmp_path / "imported") == []
+    assert profile_log(config, tmp_path / "imported").outcomes == {}
 
 
 def nulls(values: Any, where: Any) -> pl.Series:
@@ -129,7 +130,7 @@ def narrow(drawn: Path) -> Path:
 
 
 def test_check_and_train_refuse_an_outcome_unless_it_is_named(narrow: Path, tmp_path: Path) -> None:
-    faults = corank.check(narrow).data_check.faults
+    faults = [finding for finding in corank.check(narrow).findings if finding.severity == "error"]
     assert [fault.where for fault in faults] == ["features.bought", "features.session_clicked"]
     said = str(faults[0])
     assert "'bought' looks like an outcome" in said and "it is 0 unless 'click' is 1" in said
@@ -139,7 +140,7 @@ def test_check_and_train_refuse_an_outcome_unless_it_is_named(narrow: Path, tmp_
         corank.train(narrow, folder=run)
     assert not run.exists()
     known = "known_before=[bought, session_clicked]"
-    assert corank.check(narrow, [known]).data_check.faults == []
+    corank.check(narrow, [known]).require()
     packed = corank.pack(narrow).packed
     assert corank.pack(narrow, [known]).packed.manifest == packed.manifest, "packed anew"
 
@@ -150,7 +151,8 @@ def test_a_named_column_must_be_there(narrow: Path) -> None:
 
 
 def faults_with(narrow: Path, *overrides: str) -> Iterator[str]:
-    return (str(fault).partition(",")[0] for fault in find_outcomes(read(narrow, overrides), narrow.parent))
+    found = reads_outcomes(profile_log(read(narrow, overrides), narrow.parent))
+    return (str(fault).partition(",")[0] for fault in found)
 
 
 def test_labels_and_values_are_judged_too(narrow: Path) -> None:
