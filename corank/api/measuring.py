@@ -224,7 +224,7 @@ class DriftResult(DriftReport, Result):
 
     @property
     def _grown(self) -> list[dict[str, Any]]:
-        return [{"feature": name, **rows.document()} for name, rows in self.vocabularies.items()]
+        return [{"feature": name, **rows} for name, rows in self.vocabularies.items()]
 
     def view(self) -> View:
         """Each figure of the run and of the new rows with its threshold and verdict; how vocabularies grow."""

@@ -102,6 +102,11 @@ class LabelCounts(NamedTuple):
         """All of them."""
         return sum(self)
 
+    @property
+    def rate(self) -> float | None:
+        """The share of positives among what is known; None if nothing is."""
+        return self.positives / self.known if self.known else None
+
 
 class MixedCounts(NamedTuple):
     """Requests whose exposed candidates have both a 1 and a 0 of a label: those in which it orders."""

@@ -16,6 +16,7 @@ from corank.data.validate import (
     find_faults,
     label_checks,
     naming_rows,
+    null_checks,
     number_checks,
     position_checks,
     propensity_checks,
@@ -40,8 +41,6 @@ class LogSummary:
     """Time of the latest candidate, ms UTC; NEVER if there is none."""
     splits: dict[str, int]
     """Rows of each split."""
-    nulls: dict[str, int] = field(default_factory=dict)
-    """By column of `identifying_columns`."""
     faults: dict[int, str] = field(default_factory=dict)
     """Error messages, by the number of the broken rule among `log_checks`."""
 
@@ -60,20 +59,11 @@ class LogSummary:
                 values the first in the order of the log is named.
         """
         require_columns(log, data)
-        ids = len(list(whole_checks(log, [*data.request, data.user, data.item])))
         summary = cls.merge(engine.run(partial(_survey_range, log, data, columns), cut_table(log)))
-        broken = min(summary.faults, default=ids)
-        if broken < ids:
-            raise DataError(summary.faults[broken])
+        if summary.faults:
+            raise DataError(summary.faults[min(summary.faults)])
         if not summary.rows:
             raise DataError("data.log: the log is empty")
-        for column, nulls in summary.nulls.items():
-            if nulls:
-                raise DataError(
-                    f"data.log: column '{column}' is null in {nulls} rows; every candidate needs one"
-                )
-        if summary.faults:
-            raise DataError(summary.faults[broken])
         summary._check_splits(data)
         return summary
 
@@ -85,7 +75,6 @@ class LogSummary:
             min(part.first for part in parts),
             max(part.last for part in parts),
             {split: sum(part.splits[split] for part in parts) for split in parts[0].splits},
-            {column: sum(part.nulls[column] for part in parts) for column in parts[0].nulls},
             {n: fault for part in reversed(parts) for n, fault in part.faults.items()},
         )
 
@@ -124,6 +113,7 @@ def log_checks(log: Table, data: DataSettings, columns: list[str]) -> list[RowCh
     keys = [*data.request, data.item]
     return [
         *whole_checks(log, [*data.request, data.user, data.item]),
+        *naming_rows(null_checks(identifying_columns(data)), keys),
         *naming_rows(label_checks(log, data), keys),
         *number_checks(log, columns, data.request),
         *naming_rows(weight_checks(log, data), keys),
@@ -146,16 +136,14 @@ def _survey_range(log: Table, data: DataSettings, columns: list[str], rows: RowR
 
 def _survey(log: Table, data: DataSettings, batch: pl.DataFrame, checks: list[RowCheck]) -> LogSummary:
     log = replace(log, frame=batch.lazy())
-    time, splits, keys = log.moment(data.time), log_splits(log, data), identifying_columns(data)
+    time, splits = log.moment(data.time), log_splits(log, data)
     facts = [time.min().alias("first"), time.max().alias("last")]
     facts += [inside.sum().alias(f"split {split}") for split, inside in splits.items()]
-    facts += [pl.col(column).null_count().alias(f"null {column}") for column in keys]
     first, last, *counts = log.collect(log.frame.select(facts)).row(0)
     return LogSummary(
         len(batch),
         FOREVER if first is None else first,
         NEVER if last is None else last,
-        dict(zip(splits, counts, strict=False)),
-        dict(zip(keys, counts[len(splits) :], strict=True)),
+        dict(zip(splits, counts, strict=True)),
         find_faults(log, checks),
     )

@@ -84,6 +84,13 @@ def whole_checks(table: Table, columns: Iterable[str]) -> Iterator[RowCheck]:
             )
 
 
+def null_checks(columns: Iterable[str]) -> Iterator[RowCheck]:
+    """A column of the log that identifies a candidate has a value in every row."""
+    for column in columns:
+        message = f"data.log: column '{column}' is null; every candidate needs one"
+        yield RowCheck(pl.col(column).is_null(), column, message)
+
+
 def number_checks(table: Table, columns: Iterable[str], keys: list[str]) -> Iterator[RowCheck]:
     """A feature's column holds no NaN and no infinity."""
     for column in columns:

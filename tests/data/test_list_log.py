@@ -154,7 +154,7 @@ def null_candidate(frame: pl.DataFrame) -> pl.DataFrame:
             shorter,
             "data.log: row 2: column 'clicked' has 1 elements, 'candidates' 3; lists of a row go along",
         ),
-        (null_candidate, "data.log: column 'item' is null in"),
+        (null_candidate, "data.log: column 'item' is null; every candidate needs one"),
     ],
 )
 def test_faulty_lists_are_told(

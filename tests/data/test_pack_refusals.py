@@ -42,7 +42,7 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
         ),
         (
             lambda log: log.with_columns(user=pl.col("user").replace(3, None)),
-            "data.log: column 'user' is null in 1 rows; every candidate needs one",
+            "data.log: column 'user' is null; every candidate needs one (at request='d', item=13)",
         ),
         (lambda log: log.rename({"click": "clicks"}), "data.log: no column 'click'; near ones: clicks"),
         (

@@ -36,15 +36,17 @@ from corank.training.checks.split_rows import EXPOSED, SPLIT, SplitRows
 from corank.training.config.config import Config, plan_training
 
 
-def open_tables(config: Config, base: Path) -> dict[str, Table]:
-    """Open the tables that a config has, by name. Raises DataError."""
-    data = config.data
+def open_tables(config: Config, base: Path) -> tuple[dict[str, Table], dict[str, Source]]:
+    """Open the tables of a config, by name, and find the one that each feature is read from. Raises DataError."""
+    data, schema = config.data, config.declared
     named = {"items": data.items, "users": data.users, "truth": data.truth}
-    others = {name: Table.scan(name, source, base) for name, source in named.items() if source is not None}
+    tables = {name: Table.scan(name, source, base) for name, source in named.items() if source is not None}
     for name, key in (("items", data.item), ("users", data.user)):
-        if name in others:
-            others[name] = with_vector_files(others[name], key, config.declared, base)
-    return {"log": scan_log(data, base)} | others
+        if name in tables:
+            tables[name] = with_vector_files(tables[name], key, schema, base)
+    items, log = tables.get("items"), scan_log(data, base)
+    sources = find_sources(schema, data, log, items, tables.get("users"), open_events(data, base))
+    return {"log": log} | tables, sources
 
 
 def profile_training(config: Config, base: Path, packed: PackedDataset, continues: bool = False) -> Profile:
@@ -68,11 +70,9 @@ def profile_training(config: Config, base: Path, packed: PackedDataset, continue
 
 def profile_log(config: Config, base: Path) -> Profile:
     """Profile the log of a config from its tables, which packing has accepted. Raises DataError."""
-    data, tables = config.data, open_tables(config, base)
-    tables["log"] = keep_usable(tables["log"], tables.get("items"), data)
-    log, others = tables["log"], (tables.get("items"), tables.get("users"))
-    sources = find_sources(config.declared, data, log, *others, open_events(data, base))
-    last = log.collect(log.frame.select(log.moment(data.time).max())).item()
+    tables, sources = open_tables(config, base)
+    log = tables["log"] = keep_usable(tables["log"], tables.get("items"), config.data)
+    last = log.collect(log.frame.select(log.moment(config.data.time).max())).item()
     return profile_tables(config, tables, sources, int(last))
 
 

@@ -4,22 +4,21 @@ The log is counted as it is; features are compared as they are packed, by `pack 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal, Self
 
 from corank.core.errors import ConfigError, DataError, DiskError
 from corank.core.time import FOREVER, format_time
-from corank.data.column_sources import find_sources
-from corank.data.event_tables import open_events
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.pack import pack_log
 from corank.engine.base import open_engine
+from corank.features.encoders import Encoders
 from corank.features.encoding import FIRST_KNOWN
-from corank.features.schema import Schema
 from corank.training.checks.log_profile import open_tables
 from corank.training.config.config import Config
 from corank.training.config.settings import DriftSettings
@@ -32,7 +31,7 @@ from corank.training.drift.encoded_rows import (
     open_packed_of,
 )
 from corank.training.drift.figure import DriftFigure, times
-from corank.training.drift.report import DriftReport, VocabularyRows
+from corank.training.drift.report import DriftReport, describe_growth
 from corank.training.drift.tables import ColumnComparison, NewRows, check_new_values, unfit_values
 from corank.training.run import Run
 
@@ -41,42 +40,40 @@ OTHER_HOURS = 3
 A factor that a config gives holds as it is."""
 
 
-def judge_rows(settings: DriftSettings, reference: ReferenceRows, new: NewRows) -> Iterator[DriftFigure]:
+def judge_counts(settings: DriftSettings, reference: ReferenceRows, new: NewRows) -> Iterator[DriftFigure]:
     """Judge how many rows there are, of which levels, and with which labels."""
-    data, now, least = new.config.data, len(new), settings.min_count
-    before, same_hours = reference.rows_per_period(new.begin, new.end)
-    usual, most = before or 0.0, settings.rows
+    data, now, before = reference.packed.data, len(new), reference.counts
+    usual, same_hours = reference.rows_per_period(new.begin, new.end)
+    few, most = usual or 0.0, settings.rows
     if most is not None and not same_hours and "rows" not in settings.model_fields_set:
         most **= OTHER_HOURS
+    look = "files that are missing or not complete" if now < few else "files that are there twice"
+    span = f"{format_time(new.begin)} to {format_time(new.end)}"
     reason = (
-        f"{now:,} new candidates from {new.span}, {usual:,.0f} in earlier periods of that length; look for "
-        + ("files that are missing or not complete" if now < usual else "files that are there twice")
+        f"{now:,} new candidates from {span}, {few:,.0f} in earlier periods of that length; look for {look}"
     )
-    enough = max(usual, now) >= least and before is not None
-    yield DriftFigure.judged("rows", "log", (before, float(now)), most, times(usual, now), enough, reason)
+    enough = max(few, now) >= settings.min_count and usual is not None
+    yield DriftFigure.judged("rows", "log", (usual, float(now)), most, times(few, now), enough, reason)
 
-    counts = reference.level_counts()
     for n, level in enumerate(data.levels if data.level is not None and now else ()):
-        was, share = float(counts[n] / counts.sum()), new.levels[n] / now
+        was, share = before.levels[n] / sum(before.levels), new.levels[n] / now
         reason = (
             f"level '{level}' is {share:.2%} of the candidates, and was {was:.2%}; look for a part of the log "
             "that is missing, or a change of what a stage keeps"
         )
-        enough, excess = max(was, share) * now >= least, times(was, share)
+        enough, excess = max(was, share) * now >= settings.min_count, times(was, share)
         yield DriftFigure.judged("levels", level, (was, share), settings.levels, excess, enough, reason)
 
     for name, label in new.labels.items():
-        before, rate = reference.label_rate(name), label.rate
-        was, share = before or 0.0, rate or 0.0
-        state = "is nowhere known" if rate is None else f"is 1 in {rate:.2%} of the exposed candidates"
+        rates = before.labels[name].rate, label.rate
+        was, rate = rates[0] or 0.0, rates[1] or 0.0
+        state = "is nowhere known" if rates[1] is None else f"is 1 in {rate:.2%} of the exposed candidates"
         reason = (
-            f"label '{name}' {state}, and was in {was:.2%}; look at column "
-            f"'{data.labels[name].column}' and at how it is joined"
+            f"label '{name}' {state}, and was in {was:.2%}; look at column '{data.labels[name].column}' and at how "
+            "it is joined"
         )
-        exposed = label.positives + label.negatives + label.null
-        enough = max(was, share) * exposed >= least and before is not None
-        excess = times(was, share)
-        yield DriftFigure.judged("labels", name, (before, rate), settings.labels, excess, enough, reason)
+        enough = max(was, rate) * label.exposed >= settings.min_count and rates[0] is not None
+        yield DriftFigure.judged("labels", name, rates, settings.labels, times(was, rate), enough, reason)
 
 
 @dataclass(frozen=True)
@@ -84,56 +81,85 @@ class FeatureJudgement:
     """Judges features: what is missing, what is unknown, and how they are distributed."""
 
     settings: DriftSettings
-    comparisons: Sequence[FeatureComparison]
-    histories: Sequence[FeatureComparison]
-    """Of the run's validation rows, as histories grow with the log; none if it has no such rows."""
+    encoders: Encoders
+    """Of the run."""
+    before: EncodedRows
     later: EncodedRows | None
     """The run's validation rows, of which its encoders know as little as of new ones; None if it has none."""
-    schema: Schema
+    now: EncodedRows
     same_hours: bool
     """Whether most are of the same hours of the day; otherwise what depends on these is not judged."""
 
-    def figures(self) -> Iterator[DriftFigure]:
-        """Missing rates, then new ids, then PSI; of histories each in turn."""
-        for comparison in self.comparisons:
-            yield self._missing(comparison)
-        for comparison in self.comparisons:
-            if comparison.has_vocabulary:
-                yield self._new_ids(comparison)
-        for comparison in self.comparisons:
-            value = comparison.stability()
-            if value is not None:
-                yield self._stability(comparison, value)
-        for comparison in self.histories:
-            yield self._missing(comparison, grows=True)
-            if comparison.has_vocabulary:
-                yield self._new_ids(comparison)
-            yield DriftFigure("psi", comparison.name, 0.0, comparison.length_stability(), None, "off")
-
-    def _enough(self, share: float, comparison: FeatureComparison) -> bool:
-        return share * len(comparison.now) >= self.settings.min_count
-
-    def _comparable(self, comparison: FeatureComparison) -> bool:
-        """Whether there are rows enough, and of the same hours if the feature is of the context."""
-        return self._enough(1.0, comparison) and (
-            self.same_hours or self.schema.side(comparison.name) != "context"
+    @classmethod
+    def of(
+        cls, settings: DriftSettings, reference: ReferenceRows, now: EncodedRows, compared: ComparedFeatures
+    ) -> Self:
+        """Sample the run's rows. Of a day that was packed without its last hours, the same hours are compared."""
+        names = [*compared.columns, *compared.derived]
+        before, later = (
+            reference.encoded("train", names),
+            reference.encoded("valid", [*names, *compared.histories]),
         )
+        assert before is not None
+        same_hours = now.shares_hours(before)
+        if same_hours:
+            before, now = before.in_hours_of(now), now.in_hours_of(before)
+        return cls(settings, reference.packed.encoders, before, later, now, same_hours)
 
-    def _most(self, threshold: float | None, name: str) -> float | None:
-        return None if name in self.settings.unjudged else threshold
+    def figures(self, compared: ComparedFeatures, own: Collection[str]) -> Iterator[DriftFigure]:
+        """Missing rates, then new ids, then PSI; of histories, which grow with the log, each in turn.
 
-    def _leave_out(self, comparison: FeatureComparison) -> str:
-        """The key that leaves a feature out of what is judged, for people."""
-        names = [*self.settings.unjudged, comparison.name]
-        return f"if it moves on with time, `drift.unjudged: [{', '.join(names)}]` leaves it out"
+        Args:
+            compared: the features.
+            own: the columns of the ids of users and items.
+        """
+        schema, encoders = self.encoders.schema, self.encoders
+        comparisons = [
+            FeatureComparison(name, encoders, self.before, self.now, schema.column(name) in own)
+            for name in [*compared.columns, *compared.derived]
+        ]
+        yield from map(self._missing, comparisons)
+        yield from (self._new_ids(one) for one in comparisons if one.has_vocabulary)
+        yield from (self._stability(one, v) for one in comparisons if (v := one.stability()) is not None)
+        histories = (
+            FeatureComparison(name, encoders, self.later, self.now, False)
+            for name in compared.histories
+            if self.later is not None
+        )
+        for one in histories:
+            yield self._missing(one, grows=True)
+            if one.has_vocabulary:
+                yield self._new_ids(one)
+            yield DriftFigure("psi", one.name, 0.0, one.length_stability(), None, "off")
+
+    def _enough(self, share: float) -> bool:
+        return share * len(self.now) >= self.settings.min_count
+
+    def _judge_distribution(
+        self,
+        kind: Literal["new_ids", "psi"],
+        name: str,
+        shares: tuple[float | None, float | None],
+        excess: float,
+        said: str,
+    ) -> DriftFigure:
+        """Judge what may move on with time; rows are of the same hours if the feature is of the context."""
+        unjudged = self.settings.unjudged
+        reason = (
+            f"feature '{name}'{said}; if it moves on with time, `drift.unjudged: [{', '.join([*unjudged, name])}]` "
+            "leaves it out"
+        )
+        comparable = self.same_hours or self.encoders.schema.side(name) != "context"
+        most: float | None = None if name in unjudged else getattr(self.settings, kind)
+        return DriftFigure.judged(kind, name, shares, most, excess, self._enough(1.0) and comparable, reason)
 
     def _missing(self, comparison: FeatureComparison, grows: bool = False) -> DriftFigure:
         """Judge the share without a value; of what grows with the log it may fall."""
-        before, now = comparison.missing(comparison.before), comparison.missing(comparison.now)
+        before, now = comparison.missing(comparison.before), comparison.missing(self.now)
         was, rate = before or 0.0, now or 0.0
         excess = (rate - was if grows else abs(rate - was)) - comparison.chance(comparison.before, was, rate)
         if grows:
-            enough = self._enough(max(rate, 1 - was), comparison)
+            enough = self._enough(max(rate, 1 - was))
             reason = (
                 f"history '{comparison.name}' is empty for {rate:.1%} of the candidates, and was for {was:.1%} of "
                 "those of the run's validation; look for user ids that are written in another way, and for events "
@@ -141,9 +167,9 @@ class FeatureJudgement:
             )
         else:
             # a feature that is mostly missing may go altogether without the share changing much
-            if rate == 1 and self._enough(1 - was, comparison):
+            if rate == 1 and self._enough(1 - was):
                 excess = math.inf
-            enough = self._enough(max(was, rate, 1 - rate), comparison)
+            enough = self._enough(max(was, rate, 1 - rate))
             reason = (
                 f"feature '{comparison.name}' is missing in {rate:.1%} of the candidates, and was in {was:.1%}; look "
                 f"at {comparison.origin} and at how its table is joined"
@@ -153,26 +179,21 @@ class FeatureJudgement:
 
     def _new_ids(self, comparison: FeatureComparison) -> DriftFigure:
         before = None if self.later is None else comparison.unknown(self.later)
-        now = comparison.unknown(comparison.now)
+        now = comparison.unknown(self.now)
         was, rate = before or 0.0, now or 0.0
-        excess = rate - was
-        if self.later is not None:
-            excess -= comparison.chance(self.later, was, rate)
-        reason = (
-            f"feature '{comparison.name}': the run does not know {rate:.1%} of the values, and {was:.1%} of those just "
-            "after it; look for ids that are written in another way, or train on more days; "
-            + self._leave_out(comparison)
+        chance = 0.0 if self.later is None else comparison.chance(self.later, was, rate)
+        said = (
+            f": the run does not know {rate:.1%} of the values, and {was:.1%} of those just after it; look for ids "
+            "that are written in another way, or train on more days"
         )
-        most, enough = self._most(self.settings.new_ids, comparison.name), self._comparable(comparison)
-        return DriftFigure.judged("new_ids", comparison.name, (before, now), most, excess, enough, reason)
+        return self._judge_distribution("new_ids", comparison.name, (before, now), rate - was - chance, said)
 
     def _stability(self, comparison: FeatureComparison, value: float) -> DriftFigure:
-        reason = (
-            f"feature '{comparison.name}' is distributed otherwise than in training (PSI {value:.2f}); look for "
-            f"another unit or meaning of {comparison.origin.rstrip(',')}; {self._leave_out(comparison)}"
+        said = (
+            f" is distributed otherwise than in training (PSI {value:.2f}); look for another unit or meaning of "
+            f"{comparison.origin.rstrip(',')}"
         )
-        most, enough = self._most(self.settings.psi, comparison.name), self._comparable(comparison)
-        return DriftFigure.judged("psi", comparison.name, (0.0, value), most, value, enough, reason)
+        return self._judge_distribution("psi", comparison.name, (0.0, value), value, said)
 
 
 Pack = Callable[[], PackedDataset]
@@ -208,16 +229,13 @@ def compare_rows(
     columns = ColumnComparison(config, base, packed, list(compared.columns)).figures()
     if any(figure.verdict == "broken" for figure in columns):
         return DriftReport(config.name, run, begin, None, columns)
-    tables, data = open_tables(config, base), config.data
-    items, users = tables.get("items"), tables.get("users")
-    events = open_events(data, base)
-    sources = find_sources(config.declared, data, tables["log"], items, users, events)
+    tables, sources = open_tables(config, base)
     unfit = list(check_new_values(config, tables["log"], sources, begin))
     if unfit:
         return DriftReport(config.name, run, begin, None, [*columns, *unfit])
     new = NewRows.read(config, tables["log"], begin)
-    reference, vocabularies = ReferenceRows(packed), dict[str, VocabularyRows]()
-    figures = [*columns, *judge_rows(config.drift, reference, new)]
+    reference, vocabularies = ReferenceRows(packed), dict[str, dict[str, int | None]]()
+    figures = [*columns, *judge_counts(config.drift, reference, new)]
     if len(new):
         with ExitStack() as stack:
             try:
@@ -226,14 +244,12 @@ def compare_rows(
                 raise
             except DataError as error:  # of a table of items or users, or of a vector
                 return DriftReport(config.name, run, begin, None, [*figures, unfit_values(str(error))])
-            names = [*compared.columns, *compared.derived]
-            before = reference.encoded("train", names)
-            assert before is not None
-            now = encode_period(added, begin, new.end, [*names, *compared.histories], packed.encoders)
-            figures += _compare_features(config, reference, before, now, compared)
-            fitted = packed.encoders.fitted
+            names = [*compared.columns, *compared.derived, *compared.histories]
+            now = encode_period(added, begin, new.end, names, packed.encoders)
+            judgement = FeatureJudgement.of(config.drift, reference, now, compared)
+            figures += judgement.figures(compared, {config.data.item, config.data.user})
             vocabularies = {
-                name: VocabularyRows(fitted[name].size - FIRST_KNOWN, grown)
+                name: describe_growth(packed.encoders.fitted[name].size - FIRST_KNOWN, grown)
                 for name, grown in added.manifest.grown.items()
             }
     for name, reason in compared.left_out.items():
@@ -257,33 +273,6 @@ def _pack_aside(config: Config, base: Path, packed: PackedDataset, stack: ExitSt
         engine=engine,
         earlier=earlier,
     )
-
-
-def _compare_features(
-    config: Config,
-    reference: ReferenceRows,
-    before: EncodedRows,
-    now: EncodedRows,
-    compared: ComparedFeatures,
-) -> list[DriftFigure]:
-    packed, names = reference.packed, [*compared.columns, *compared.derived]
-    # of a day that was packed without its last hours, the same hours are compared
-    same_hours = now.shares_hours(before)
-    if same_hours:
-        before, now = before.in_hours_of(now), now.in_hours_of(before)
-    own = {config.data.item, config.data.user}
-    comparisons = [
-        FeatureComparison(name, packed.encoders, before, now, packed.schema.column(name) in own)
-        for name in names
-    ]
-    later = reference.encoded("valid", [*names, *compared.histories])
-    histories = [
-        FeatureComparison(name, packed.encoders, later, now, False)
-        for name in compared.histories
-        if later is not None
-    ]
-    judgement = FeatureJudgement(config.drift, comparisons, histories, later, packed.schema, same_hours)
-    return list(judgement.figures())
 
 
 def _begin(config: Config, packed: PackedDataset, run: str) -> int:

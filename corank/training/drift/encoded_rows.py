@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 import polars as pl
 
+from corank.batches.sampling import LabelCounts
 from corank.core.artifact import read_manifest
 from corank.core.errors import CheckpointError
 from corank.core.ragged import NONE, Ragged, Vectors
@@ -26,6 +27,7 @@ from corank.features.feature_kind import Side
 from corank.features.schema import Schema
 from corank.training.checkpoints.manifest import CheckpointManifest
 from corank.training.drift.figure import CodeBins, NumberBins, chance_of_shares, stability_index
+from corank.training.drift.tables import RowCounts
 from corank.training.packed_data import packed_location
 from corank.training.run import Run
 
@@ -82,25 +84,14 @@ class EncodedRows:
         return EncodedRows(encoded, self.times[at], self.requests[at], self.users[at], self.items[at])
 
     @cached_property
-    def request_count(self) -> int:
-        """How many requests there are, 1 at least."""
-        return max(1, len(np.unique(self.requests)))
-
-    @cached_property
-    def effective_users(self) -> int:
-        """As many users of equal weight vary as much."""
-        return effective_count(self.users)
-
-    @cached_property
-    def effective_items(self) -> int:
-        """As many items of equal weight vary as much."""
-        return effective_count(self.items)
+    def _units(self) -> dict[str, int]:
+        """How many requests there are, 1 at least, and as how many users and items of equal weight these vary."""
+        ids = {"user": effective_count(self.users), "item": effective_count(self.items)}
+        return ids | {"request": max(1, len(np.unique(self.requests)))}
 
     def units(self, side: Side, identifies: bool) -> int:
         """Count independent values of a feature: its users or items, or the requests if it distinguishes those."""
-        if identifies or side not in ("user", "item"):
-            return self.request_count
-        return self.effective_users if side == "user" else self.effective_items
+        return self._units["request" if identifies or side not in self._units else side]
 
 
 @dataclass(frozen=True)
@@ -320,20 +311,16 @@ class ReferenceRows:
             return None
         return encode_requests(self.packed, self.training if split == "train" else self._sample(split), names)
 
-    def level_counts(self) -> Longs:
-        """Count the candidates of the sample by level."""
-        levels = len(self.packed.data.levels)
-        counts = [np.bincount(part.level, minlength=levels) for part in self.training]
-        total: Longs = np.sum(counts, axis=0).astype(np.int64)
-        return total
-
-    def label_rate(self, label: str) -> float | None:
-        """The share of ones of a label among the candidates of the sample where it is known; None if it is nowhere."""
-        ones, zeros = (
-            sum(int(np.count_nonzero(part.labels[label] == value)) for part in self.training)
-            for value in (1, 0)
-        )
-        return ones / (ones + zeros) if ones + zeros else None
+    @cached_property
+    def counts(self) -> RowCounts:
+        """Of the sample: of a label, candidates where it is known."""
+        data, parts = self.packed.data, self.training
+        levels = sum(np.bincount(part.level, minlength=len(data.levels)) for part in parts)
+        labels = {
+            name: LabelCounts(*(sum(int((p.labels[name] == y).sum()) for p in parts) for y in (1, 0)))
+            for name in data.labels
+        }
+        return RowCounts(np.asarray(levels).tolist(), labels)
 
     def rows_per_period(self, begin: int, end: int) -> tuple[float | None, bool]:
         """The usual number of candidates of a period: the median of the same hours of up to a week before.

@@ -10,29 +10,16 @@ from corank.data.packed.manifest import GrownRows
 from corank.training.drift.figure import DriftFigure
 
 
-@dataclass(frozen=True)
-class VocabularyRows:
-    """The rows of a feature's vocabulary, now and after `pack --from`; those of unknown and missing not counted."""
+def describe_growth(rows: int, grown: GrownRows) -> dict[str, int | None]:
+    """The rows of a vocabulary, now and after `pack --from`; those of unknown and missing not counted.
 
-    rows: int
-    """Values that the run knows."""
-    grown: GrownRows
-
-    @property
-    def after(self) -> int:
-        """Values that the next packing knows."""
-        return self.rows + self.grown.admitted - self.grown.evicted
-
-    def document(self) -> dict[str, int | None]:
-        """As plain values: rows, admitted, evicted, after, free."""
-        grown = self.grown
-        return {
-            "rows": self.rows,
-            "admitted": grown.admitted,
-            "evicted": grown.evicted,
-            "after": self.after,
-            "free": grown.free,
-        }
+    Args:
+        rows: values that the run knows.
+        grown: by `pack --from`.
+    """
+    after = rows + grown.admitted - grown.evicted
+    changed = {"rows": rows, "admitted": grown.admitted, "evicted": grown.evicted, "after": after}
+    return changed | {"free": grown.free}
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,7 +35,7 @@ class DriftReport:
     end: int | None
     """When the new rows end; None if columns differ, or values cannot be packed."""
     figures: Sequence[DriftFigure]
-    vocabularies: Mapping[str, VocabularyRows] = field(default_factory=dict)
+    vocabularies: Mapping[str, dict[str, int | None]] = field(default_factory=dict)
     """Rows that `pack --from` admits and evicts, by feature with a vocabulary that continues; none of refused rows."""
 
     @property
@@ -84,7 +71,7 @@ class DriftReport:
             "accepted": self.accepted,
             "reasons": self.refusals,
             "figures": [figure.document() for figure in self.figures],
-            "vocabularies": {name: rows.document() for name, rows in self.vocabularies.items()},
+            "vocabularies": dict(self.vocabularies),
         }
 
     def to_json(self) -> str:

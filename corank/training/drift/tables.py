@@ -1,22 +1,23 @@
 """The tables of new rows as they are: columns compared with those of a run, values that no packing takes, counts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import polars as pl
 
+from corank.batches.sampling import LabelCounts
 from corank.core.errors import DataError
-from corank.core.time import FOREVER, format_time
+from corank.core.time import FOREVER
 from corank.data.column_sources import feature_columns
 from corank.data.log_rows import log_splits
-from corank.data.log_summary import identifying_columns, log_checks, require_columns
+from corank.data.log_summary import log_checks, require_columns
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.inputs import list_inputs, name_columns
 from corank.data.request_columns import Source
 from corank.data.tables import Table, find_source_files
-from corank.data.validate import find_faults
+from corank.data.validate import find_faults, naming_rows, null_checks
 from corank.features.log_schema import LEVEL, TIME, ListLog
 from corank.training.checks.split_rows import SPLIT, SplitRows
 from corank.training.config.config import Config
@@ -127,53 +128,29 @@ def check_new_values(
         new = log.since(data.time, begin) & log_splits(log, data)["train"]
         rows = log.keep(lambda frame: frame.filter(new))
         columns = feature_columns(config.declared, dict(sources), "log")
-        for message in find_faults(rows, log_checks(rows, data, columns)).values():
-            yield unfit_values(message)
-        yield from _check_nulls(log, rows, config)
+        timeless = naming_rows(null_checks([data.time]), [*data.request, data.item])  # of no period
+        yield from map(unfit_values, find_faults(log, timeless).values())
+        yield from map(unfit_values, find_faults(rows, log_checks(rows, data, columns)).values())
     except DataError as error:
         yield unfit_values(str(error))
 
 
-def _check_nulls(log: Table, rows: Table, config: Config) -> Iterator[DriftFigure]:
-    """Yield a figure for each column that identifies a candidate and is null in new rows, or in any the time."""
-    keys = identifying_columns(config.data)
-    counts = rows.collect(rows.frame.select(pl.col(key).null_count() for key in keys)).row(0, named=True)
-    time = config.data.time  # without one a row is in no period
-    counts[time] = log.collect(log.frame.select(pl.col(time).null_count())).item()
-    for column, nulls in counts.items():
-        if nulls:
-            yield unfit_values(
-                f"data.log: column '{column}' is null in {nulls:,} rows; every candidate needs one"
-            )
+@dataclass(frozen=True)
+class RowCounts:
+    """Candidates of a period: of each level, and exposed ones by what is known of each label."""
+
+    levels: Sequence[int]
+    labels: Mapping[str, LabelCounts]
 
 
 @dataclass(frozen=True)
-class KnownLabels:
-    """The exposed candidates of a label that are old enough for it, and whose condition happened."""
+class NewRows(RowCounts):
+    """The new training rows of a config. Of a label those count that are old enough, and whose condition happened."""
 
-    positives: int
-    negatives: int
-    null: int
-
-    @property
-    def rate(self) -> float | None:
-        """The share of ones; None if nothing is known."""
-        known = self.positives + self.negatives
-        return self.positives / known if known else None
-
-
-@dataclass(frozen=True)
-class NewRows:
-    """The new training rows of a config."""
-
-    config: Config
     begin: int
     """When they begin, ms UTC."""
     end: int
     """When the config's training ends, or after the last row if it has no end."""
-    levels: Sequence[int]
-    """Candidates of each level."""
-    labels: Mapping[str, KnownLabels]
 
     @classmethod
     def read(cls, config: Config, table: Table, begin: int) -> "NewRows":
@@ -182,26 +159,17 @@ class NewRows:
         log = table.keep(lambda frame: frame.filter(table.since(data.time, begin)))
         last = log.collect(log.frame.select(log.moment(data.time).max())).item()
         rows = SplitRows.of(log, data, config.declared, {}, begin if last is None else int(last))
-        rows = replace(rows, frame=rows.frame.filter(pl.col(SPLIT) == "train", pl.col(TIME) >= begin))
-        kinds = ("positives", "negatives", "null")
-        sums = [rows.counts_as(n, k).sum().alias(f"{n} {k}") for n in data.labels for k in kinds]
-        counts = rows.collect(
-            rows.frame.group_by(LEVEL).agg(pl.len(), pl.col(TIME).max().alias("last"), *sums)
-        )
-        sizes = dict(counts.select(LEVEL, "len").rows())
-        until = data.training_end()
+        new = rows.frame.filter(pl.col(SPLIT) == "train", pl.col(TIME) >= begin)
+        kinds = LabelCounts._fields[:3]
+        sums = [pl.len(), pl.col(TIME).max().alias("last"), *rows.label_sums(*kinds)]
+        counts = rows.collect(new.group_by(LEVEL).agg(sums))
+        sizes, until = dict(counts.select(LEVEL, "len").rows()), data.training_end()
         return cls(
-            config,
+            [sizes.get(level, 0) for level in range(len(data.levels))],
+            {n: LabelCounts(*(int(counts[f"{n} {kind}"].sum()) for kind in kinds)) for n in data.labels},
             begin,
             max([begin, *counts["last"].to_list()]) + 1 if until == FOREVER else until,
-            [sizes.get(level, 0) for level in range(len(data.levels))],
-            {n: KnownLabels(*(int(counts[f"{n} {k}"].sum()) for k in kinds)) for n in data.labels},
         )
 
     def __len__(self) -> int:
         return sum(self.levels)
-
-    @property
-    def span(self) -> str:
-        """The period, for people."""
-        return f"{format_time(self.begin)} to {format_time(self.end)}"

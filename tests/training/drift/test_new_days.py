@@ -73,7 +73,7 @@ UNFIT = {
     ),
     "a key that is null": (
         NewDay(log=set_to("user_id", NOTHING.cast(pl.Int64))),
-        r"data.log: column 'user_id' is null in [\d,]+ rows; every candidate needs one",
+        r"data.log: column 'user_id' is null; every candidate needs one \(at request_id=\d+, item_id=\d+\)",
     ),
 }
 
