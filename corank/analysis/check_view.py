@@ -19,19 +19,20 @@ _DESCRIBED = ("feature", "side", "kind", "from", "table")
 """The columns that describe a feature."""
 
 
-def check_view(summary: CheckSummary, complete: bool = False) -> View:
+def check_view(summary: CheckSummary, complete: bool = False, errors: bool = True) -> View:
     """What is known of the data that a config would train on.
 
     Args:
         summary: of the data.
         complete: whether all findings and tables are shown, or what fits on a screen.
+        errors: whether errors are among the findings; a command ends with them.
     """
     tables = ", ".join(f"{name} {rows:,} rows" for name, rows in summary.rows.items())
     name = summary.config.name
     sections = [
         Section("What there is to learn from", [*_overview(summary)]),
         *(_details(summary) if complete else ()),
-        Section("Findings", [*_findings(summary.findings, complete)]),
+        Section("Findings", [*_findings(summary.findings, complete, errors)]),
     ]
     return View(f"{name}: what there is to learn from", f"{name}: {tables}", sections)
 
@@ -59,16 +60,15 @@ def _overview(summary: CheckSummary) -> Iterator[Block]:
     yield f"recipe: {summary.recipe}"
 
 
-def _findings(findings: Sequence[Finding], complete: bool) -> Iterator[Block]:
-    shown = findings if complete else first_findings(findings)
+def _findings(findings: Sequence[Finding], complete: bool, errors: bool) -> Iterator[Block]:
+    listed = [finding for finding in findings if errors or finding.severity != "error"]
+    shown = listed if complete else first_findings(listed)
     for finding in shown:
         yield "\n".join(finding.details if complete else finding.lines)
-    if not findings:
-        yield "none"
+    if not listed:
+        yield "none but the errors" if findings else "none"
     if not complete:
-        more = (
-            f"{len(findings) - len(shown):,} more, and the tables" if len(shown) < len(findings) else "tables"
-        )
+        more = f"{len(listed) - len(shown):,} more, and the tables" if len(shown) < len(listed) else "tables"
         yield f"{more} of features, losses, labels, values and requests: --all"
 
 

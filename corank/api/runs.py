@@ -71,8 +71,8 @@ class CheckResult(CheckSummary, Result):
         refuse_errors(self.findings)
 
     def view(self) -> View:
-        """What there is to learn from, and findings."""
-        return check_view(self, self.everything)
+        """What there is to learn from, and findings; the command ends with the errors, on stderr."""
+        return check_view(self, self.everything, errors=False)
 
     def plot(self) -> "Figure":
         """Draw how many requests of each split have how many candidates, and how many positives. Returns a figure.

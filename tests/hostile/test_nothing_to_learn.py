@@ -1,5 +1,6 @@
 """A log that teaches nothing is refused before training starts, and one that teaches little is warned of."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -221,9 +222,12 @@ def test_nothing_is_written_when_it_is_refused(
     sets = [part for override in unknown for part in ("--set", override)]
     code, out, err = run_corank(capsys, "check", world, *sets)
     assert code == 1 and "What there is to learn from" in out
-    assert err.startswith("error: losses: stage 'prerank' cannot learn 'click'")
-    with pytest.raises(DataError, match="whose last, 'retrieved', must be the exposed one"):
+    assert err == f"error: {faults}\n" and "cannot learn" not in out
+    found = json.loads(run_corank(capsys, "check", world, *sets, "--json")[1])["findings"]
+    assert "\n".join(one["finding"] for one in found if one["severity"] == "error") == faults
+    with pytest.raises(DataError) as caught:
         corank.train(world, overrides=[REVERSED, "name=turned"])
+    assert str(caught.value) == "\n".join(lines(profile(world, REVERSED), "error"))
 
 
 def test_immature_and_excluded_rows_are_counted_apart(world: Path, changed: Changed) -> None:

@@ -23,6 +23,8 @@ PLUGINS: dict[str, str] = dict(
 USE = """
 from pathlib import Path
 
+import polars as pl
+
 import corank
 from corank.analysis.logged_request import logged_request
 from corank.datasets.importer import IMPORTERS
@@ -45,6 +47,11 @@ print("click_mrr", corank.evaluate(run.folder, bootstrap=False)["cascade"]["clic
 corank.export(run.folder, Path("bundle"))
 request = corank.Request.parse(logged_request(run, "test", 0))
 print("kept", len(corank.Funnel.open(Path("bundle")).rank(request)["items"]))
+
+items = pl.read_parquet("world/items.parquet").with_columns(price=pl.lit(None, pl.Float64))
+items.write_parquet("unpriced.parquet")
+shop = corank.check(Path("world/config.yaml"), ["plugins=[priced]", "data.items=../unpriced.parquet"])
+print("found", shop.findings[0])
 
 corank.load_plugins(["dask_engine", "exposures", "coins"])
 assert "dask" in ENGINES
@@ -76,6 +83,7 @@ def test_every_part_has_an_example() -> None:
         "exposures",
         "coins",
         "dask_engine",
+        "priced",
     }
 
 
@@ -89,3 +97,4 @@ def test_the_examples_train_evaluate_and_serve(tmp_path: Path) -> None:
     assert 0 < float(value) < 1
     assert kept == "5"
     assert "100 exposures" in said
+    assert "found price (missing in 100% of 'train'): items without a price" in said

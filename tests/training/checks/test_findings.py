@@ -9,9 +9,11 @@ import polars as pl
 import pytest
 
 import corank
+from corank.core.errors import DataError
 from corank.training.checks import guidance, learnability, log_quality
 from corank.training.checks.findings import FIRST, LINES, Finding, first_findings, name_some, order_findings
 from corank.training.checks.judgements import JUDGEMENTS
+from corank.training.checks.profile import Profile
 from tests.support.command_line import run_corank
 
 CONFIG = """
@@ -119,6 +121,19 @@ def test_every_function_that_makes_findings_is_asked() -> None:
         if getattr(function, "__annotations__", {}).get("return") == Iterator[Finding]
     ]
     assert len(made) > 20 and {*made} == {*JUDGEMENTS.parts().values()}
+
+
+def test_a_new_finding_is_one_function(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JUDGEMENTS, "_parts", JUDGEMENTS.parts())
+
+    @JUDGEMENTS.register("dear")
+    def dear(profile: Profile) -> Iterator[Finding]:
+        values = profile.column("price_0").values
+        yield Finding("error", "price_0", "too dear", f"{values} prices")
+
+    assert corank.check(config).findings[0] == Finding("error", "price_0", "too dear", "17 prices")
+    with pytest.raises(DataError, match=r"^price_0 \(17 prices\): too dear$"):
+        corank.train(config, folder=tmp_path / "run")
 
 
 def test_findings_that_say_the_same_are_one() -> None:
