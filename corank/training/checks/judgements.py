@@ -9,7 +9,7 @@ from corank.core.errors import PluginError
 from corank.core.registry import Registry
 from corank.training.checks import guidance, learnability, log_quality
 from corank.training.checks.findings import Finding, order_findings
-from corank.training.checks.profile import Judgement, Profile
+from corank.training.checks.profile import Judgement, Profile, of_tables
 
 
 def _check(what: str, part: Any) -> None:
@@ -41,23 +41,23 @@ for _judgement in (
     learnability.small_log,
     learnability.single_buckets,
     # advice: what makes learning hard, and what the config lacks; what is measured to cost or gain most first
-    log_quality.unknown_items,
-    log_quality.unknown_users,
-    log_quality.shifting_columns,
-    log_quality.empty_columns,
-    log_quality.unordered_requests,
-    guidance.lacks_losses_of_cut,
-    guidance.lacks_rates,
-    guidance.lacks_recurrence,
-    guidance.lacks_history,
-    guidance.lacks_rank,
-    guidance.lacks_age,
-    guidance.lacks_position,
-    guidance.lacks_size,
-    guidance.unread_scores,
-    log_quality.unknown_values,
-    log_quality.identifying_columns,
-    log_quality.constant_columns,
+    of_tables(log_quality.unknown_items),
+    of_tables(log_quality.unknown_users),
+    of_tables(log_quality.shifting_columns),
+    of_tables(log_quality.empty_columns),
+    of_tables(log_quality.unordered_requests),
+    of_tables(guidance.lacks_losses_of_cut),
+    of_tables(guidance.lacks_rates),
+    of_tables(guidance.lacks_recurrence),
+    of_tables(guidance.lacks_history),
+    of_tables(guidance.lacks_rank),
+    of_tables(guidance.lacks_age),
+    of_tables(guidance.lacks_position),
+    of_tables(guidance.lacks_size),
+    of_tables(guidance.unread_scores),
+    of_tables(log_quality.unknown_values),
+    of_tables(log_quality.identifying_columns),
+    of_tables(log_quality.constant_columns),
 ):
     JUDGEMENTS.add(_judgement.__name__, _judgement)
 

@@ -33,42 +33,39 @@ MOST_TENTHS = 3
 def reads_outcomes(profile: Profile) -> Iterator[Finding]:
     """What is read that looks known only after the request."""
     for column, (reader, why) in profile.outcomes.items():
-        yield Finding(
-            "error",
-            reader,
-            f"its column '{column}' looks like an outcome, known only after the request: {why}; drop it, "
-            f"or, if it is known before, write known_before: [{column}]",
+        said = (
+            f"its column '{column}' looks like an outcome, known only after the request: {why}; drop it, or, if it is "
+            f"known before, write known_before: [{column}]"
         )
+        yield Finding("error", reader, said)
 
 
 def nothing_to_learn(profile: Profile) -> Iterator[Finding]:
     """Labels of a stage whose losses get no positives, or no negatives."""
-    counts = profile.splits["train"].labels
+    counts = profile.train.labels
     for learner in profile.learners:
         targets = profile.targets(learner, "train")
         lacks = " and no ".join(kind for kind in ("positives", "negatives") if not getattr(targets, kind))
         if learner.losses and lacks:
             losses = ", ".join(name for name, _ in learner.losses)
-            yield Finding(
-                "error",
-                "losses",
-                f"stage '{learner.stage}' cannot learn '{learner.label}' from the split 'train': its losses "
-                f"({losses}) get no {lacks}; {_describe(counts[learner.label])}; {_remedy(profile, learner.label)}",
+            said = (
+                f"stage '{learner.stage}' cannot learn '{learner.label}' from the split 'train': its losses ({losses}) "
+                f"get no {lacks}; {_describe(counts[learner.label])}; {_remedy(profile, learner.label)}"
             )
+            yield Finding("error", "losses", said)
 
 
 def nothing_to_fit(profile: Profile) -> Iterator[Finding]:
     """Labels of a stage that is fitted, without positives or negatives."""
-    counts = profile.splits["train"].labels
+    counts = profile.train.labels
     for stage in profile.config.stages:
         for label in stage.labels if stage.fitted else ():
             if not (counts[label].positives and counts[label].negatives):
-                yield Finding(
-                    "error",
-                    "stages",
-                    f"'{stage.name}' cannot be fitted to '{label}' of the split 'train': "
-                    f"{_describe(counts[label])}; {_remedy(profile, label)}",
+                said = (
+                    f"'{stage.name}' cannot be fitted to '{label}' of the split 'train': {_describe(counts[label])}; "
+                    f"{_remedy(profile, label)}"
                 )
+                yield Finding("error", "stages", said)
 
 
 def nothing_to_stop_by(profile: Profile) -> Iterator[Finding]:
@@ -90,15 +87,12 @@ def nothing_to_stop_by(profile: Profile) -> Iterator[Finding]:
     few, defined = _scarcest(split, label, name), _defined(name, classes)
     if defined and (few >= FEWEST or profile.continues or _defined(name, [0.0])):
         return
-    said = "rests on too little to tell epochs apart" if defined else "has no value"
+    state = "rests on too little to tell epochs apart" if defined else "has no value"
     remedy = "change data.split, or stop by another metric"
-    if few < FEWEST and (found := few + _scarcest(profile.splits["train"], label, name)):
+    if few < FEWEST and (found := few + _scarcest(profile.train, label, name)):
         remedy = f"{FEWEST} of each are needed: {_enlarge_split(found)}"
-    yield Finding(
-        "error",
-        "train.early_stop.metric",
-        f"'{stop.metric}' {said} in the split 'valid': {lacks}; {remedy}",
-    )
+    said = f"'{stop.metric}' {state} in the split 'valid': {lacks}; {remedy}"
+    yield Finding("error", "train.early_stop.metric", said)
 
 
 # Warnings
@@ -108,20 +102,19 @@ def few_steps(profile: Profile) -> Iterator[Finding]:
     """Stages and teachers that train for few optimiser steps, unless they go on from others."""
     if profile.continues:
         return
-    for whose, steps in _lasting(profile.config, profile.splits["train"].requests):
+    for whose, steps in _lasting(profile.config, profile.train.requests):
         if 0 < steps < FEWEST_STEPS:
-            yield Finding(
-                "warning",
-                "train",
-                f"{whose} for {steps:,} steps at most; below {FEWEST_STEPS} a model may have learnt little: "
-                "compare with epochs: auto and requests: auto, which plan some 600",
+            said = (
+                f"{whose} for {steps:,} steps at most; below {FEWEST_STEPS} a model may have learnt little: compare "
+                "with epochs: auto and requests: auto, which plan some 600"
             )
+            yield Finding("warning", "train", said)
 
 
 def constant_labels(profile: Profile) -> Iterator[Finding]:
     """Labels that are always 0, or always 1."""
     for label in profile.labels:
-        train = profile.splits["train"].labels[label]
+        train = profile.train.labels[label]
         if train.known and not (train.positives and train.negatives):
             always = int(train.positives > 0)
             yield Finding("warning", label, f"always {always} where it is known in the split 'train'")
@@ -149,51 +142,47 @@ def idle_losses(profile: Profile) -> Iterator[Finding]:
     """Losses that train nothing."""
     total = profile.config.total
     for name, loss in total.select(None):
-        if loss.weight > 0 and not loss.targets(profile.splits["train"], total.funnel).rows:
-            yield Finding(
-                "warning",
-                name,
-                "no candidate of the split 'train' is in its population, or has another of its request to "
-                "be compared with, so it trains nothing",
+        if loss.weight > 0 and not loss.targets(profile.train, total.funnel).rows:
+            said = (
+                "no candidate of the split 'train' is in its population, or has another of its request to be compared "
+                "with, so it trains nothing"
             )
+            yield Finding("warning", name, said)
 
 
 def misplaced_labels(profile: Profile) -> Iterator[Finding]:
     """Labels that are 1 above the exposed level."""
     for label, elsewhere in profile.misplaced.items():
         where = ", ".join(f"{count:,} at '{level}'" for level, count in elsewhere.items())
-        yield Finding(
-            "warning",
-            label,
-            f"the column '{profile.config.data.labels[label].column}' is 1 in rows above the exposed level "
-            f"({where}), which are ignored",
+        said = (
+            f"the column '{profile.config.data.labels[label].column}' is 1 in rows above the exposed level ({where}), "
+            "which are ignored"
         )
+        yield Finding("warning", label, said)
 
 
 def growing_levels(profile: Profile) -> Iterator[Finding]:
     """Levels that hold the more candidates, the deeper they are."""
-    data, counts = profile.config.data, profile.splits["train"].levels
+    data, counts = profile.config.data, profile.train.levels
     filled = [(name, n) for name, n in zip(data.levels, counts, strict=True) if n > 0]
     grows = all(a < b for (_, a), (_, b) in pairwise(filled))
     if data.level and data.weight is None and len(filled) > 1 and grows:
-        said = ", ".join(f"{name} {n:,}" for name, n in filled)
-        yield Finding(
-            "warning",
-            "data.levels",
-            f"deeper levels have more candidates ({said}); are they from shallow to deep, and if "
-            "cut candidates were sampled, should data.weight say how?",
+        held = ", ".join(f"{name} {n:,}" for name, n in filled)
+        said = (
+            f"deeper levels have more candidates ({held}); are they from shallow to deep, and if cut candidates were "
+            "sampled, should data.weight say how?"
         )
+        yield Finding("warning", "data.levels", said)
 
 
 def no_validation(profile: Profile) -> Iterator[Finding]:
     """A split without `valid`."""
     if "valid" not in profile.config.data.split_names:
-        yield Finding(
-            "warning",
-            "data.split",
-            "there is no split 'valid', so probabilities are not calibrated and no figures are "
-            "computed while training; a few hours of 'valid' at the end give both",
+        said = (
+            "there is no split 'valid', so probabilities are not calibrated and no figures are computed while "
+            "training; a few hours of 'valid' at the end give both"
         )
+        yield Finding("warning", "data.split", said)
 
 
 def outweighing_losses(profile: Profile) -> Iterator[Finding]:
@@ -202,27 +191,23 @@ def outweighing_losses(profile: Profile) -> Iterator[Finding]:
     Before it has learnt, a stage has a cross-entropy of the label's entropy, .17 at a rate of 4 %, and a softmax
     over n items of ln n, 8 at 3,000: at a weight of .1 the second is nearly five times the first.
     """
-    config, counts = profile.config, profile.splits["train"]
+    config, counts = profile.config, profile.train
     total = config.total
-    sized = [
-        (
-            name,
-            loss,
-            loss.weight * (loss.untrained_value(counts, total.funnel, config.train.batch_size) or 0.0),
-        )
+    values = (
+        (name, loss, loss.untrained_value(counts, total.funnel, config.train.batch_size) or 0.0)
         for name, loss in total.select(None)
-    ]
+    )
+    sized = [(name, loss, loss.weight * value) for name, loss, value in values]
     for name, loss, size in sized:
         others = sum(s for _, one, s in sized if one.pointwise and one.learner == loss.learner)
         if not loss.pointwise and 0 < others * loss.max_initial_ratio < size:
             most = loss.weight * others * loss.max_initial_ratio / size
-            yield Finding(
-                "warning",
-                name,
-                f"begins {size / others:.1f} times as large as the click losses of '{loss.learner}' "
-                f"({size:.2f} against {others:.2f}, weights included), so that the stage learns it rather than to "
-                f"order what is shown; take a weight below {most:.2g}",
+            said = (
+                f"begins {size / others:.1f} times as large as the click losses of '{loss.learner}' ({size:.2f} "
+                f"against {others:.2f}, weights included), so that the stage learns it rather than to order what is "
+                f"shown; take a weight below {most:.2g}"
             )
+            yield Finding("warning", name, said)
 
 
 def leaky_negatives(profile: Profile) -> Iterator[Finding]:
@@ -232,13 +217,12 @@ def leaky_negatives(profile: Profile) -> Iterator[Finding]:
         drawn = [source for source, code in SOURCES.items() if code in loss.population(total.funnel)]
         for learner in total.trained_by(loss) if loss.weight > 0 and drawn else ():
             if missing := total.funnel.logged_inputs.get(learner):
-                yield Finding(
-                    "warning",
-                    name,
+                said = (
                     f"candidates drawn beyond the log ({', '.join(drawn)}) have no {', '.join(missing)}, which "
-                    f"'{learner}' reads: it learns to tell them by what is missing, which candidates online have; "
-                    "take logged levels, or a stage that does not read it",
+                    f"'{learner}' reads: it learns to tell them by what is missing, which candidates online have; take "
+                    "logged levels, or a stage that does not read it"
                 )
+                yield Finding("warning", name, said)
 
 
 def few_to_validate(profile: Profile) -> Iterator[Finding]:
@@ -246,35 +230,30 @@ def few_to_validate(profile: Profile) -> Iterator[Finding]:
     for label in profile.labels if "valid" in profile.splits else ():
         counts = profile.splits["valid"].labels[label]
         if min(counts.positives, counts.negatives) < FEW:
-            yield Finding(
-                "warning",
-                label,
-                f"the split 'valid' has {_describe(counts)}; its figures and the calibration are uncertain",
-            )
+            said = f"the split 'valid' has {_describe(counts)}; its figures and the calibration are uncertain"
+            yield Finding("warning", label, said)
 
 
 def small_log(profile: Profile) -> Iterator[Finding]:
     """Labels with so few positives, or negatives, that boosted trees may do as well."""
     for label in profile.labels:
-        train = profile.splits["train"].labels[label]
+        train = profile.train.labels[label]
         if FEW <= min(train.positives, train.negatives) < SMALL:
-            yield Finding(
-                "warning",
-                label,
-                f"the split 'train' has {_describe(train)}, a small log: boosted trees may order as "
-                "well or better; `corank compare RUN trees` tells",
+            said = (
+                f"the split 'train' has {_describe(train)}, a small log: boosted trees may order as well or better; "
+                "`corank compare RUN trees` tells"
             )
+            yield Finding("warning", label, said)
 
 
 def single_buckets(profile: Profile) -> Iterator[Finding]:
     """Features that packing could cut into one bucket alone."""
     for name in profile.single:
-        yield Finding(
-            "warning",
-            f"features.{name}",
-            "all its training values lie in one bucket, so that it tells no candidate from another; drop it, "
-            "or mend what it is made of",
+        said = (
+            "all its training values lie in one bucket, so that it tells no candidate from another; drop it, or mend "
+            "what it is made of"
         )
+        yield Finding("warning", f"features.{name}", said)
 
 
 def _lasting(config: Config, requests: int) -> Iterator[tuple[str, int]]:
@@ -290,7 +269,7 @@ def _lasting(config: Config, requests: int) -> Iterator[tuple[str, int]]:
 
 
 def _remedy(profile: Profile, label: str) -> str:
-    split = profile.splits["train"]
+    split = profile.train
     counts = split.labels[label]
     if counts.positives and counts.negatives and not split.mixed[label].requests:
         return (
@@ -298,8 +277,7 @@ def _remedy(profile: Profile, label: str) -> str:
             "request: take {kind: click}, or a request key that joins what was shown together"
         )
     data, column = profile.config.data, profile.config.data.labels[label].column
-    elsewhere = profile.misplaced.get(label, {})
-    if elsewhere:
+    if elsewhere := profile.misplaced.get(label):
         where = " and ".join(f"{count:,} rows at '{level}'" for level, count in elsewhere.items())
         return (
             f"but the column '{column}' is 1 in {where}: data.levels must go from the shallowest level to the "
@@ -329,11 +307,7 @@ def _enlarge_split(found: int) -> str:
 
 
 def _describe(label: LabelCounts) -> str:
-    reasons = {
-        "null": label.null,
-        "not given": label.excluded,
-        "not mature": label.immature,
-    }
+    reasons = {"null": label.null, "not given": label.excluded, "not mature": label.immature}
     unknown = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
     return (
         f"{label.positives:,} positives and {label.negatives:,} negatives among {label.exposed:,} exposed rows"

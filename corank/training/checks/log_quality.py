@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from corank.core.time import DAY
 from corank.training.checks.findings import Finding
-from corank.training.checks.profile import ColumnProfile, Profile, of_tables
+from corank.training.checks.profile import ColumnProfile, Profile
 
 UNKNOWN = 0.3
 """From this share of unknown ids on, something else must tell candidates apart."""
@@ -17,114 +17,94 @@ SINGLE = 0.5
 """From this share of requests without order on, metrics by request and list-wise losses are of a few requests."""
 
 
-@of_tables
-def unknown_items(profile: Profile) -> Iterator[Finding]:
+def unknown_items(log: Profile) -> Iterator[Finding]:
     """Items that training never saw."""
-    if unknown := _unknown(profile.column("item")):
-        tried = " and ".join(_for_new_items(profile))
+    if unknown := _unknown(log.column("item")):
+        tried = " and ".join(_for_new_items(log))
         then = f"add {tried}" if tried else "the item's id tells nothing of them"
         said = f"{_shares(unknown)} are items that training never saw: {then}"
-        yield Finding("advice", profile.config.data.item, said)
+        yield Finding("advice", log.config.data.item, said)
 
 
-@of_tables
-def unknown_users(profile: Profile) -> Iterator[Finding]:
+def unknown_users(log: Profile) -> Iterator[Finding]:
     """Users that training never saw."""
-    if unknown := _unknown(profile.column("user")):
-        yield Finding(
-            "advice",
-            profile.config.data.user,
+    if unknown := _unknown(log.column("user")):
+        said = (
             f"{_shares(unknown)} are of users that training never saw: their ids tell nothing; what tells is a "
-            "history, the context, and priors by other keys",
+            "history, the context, and priors by other keys"
         )
+        yield Finding("advice", log.config.data.user, said)
 
 
-@of_tables
-def unknown_values(profile: Profile) -> Iterator[Finding]:
+def unknown_values(log: Profile) -> Iterator[Finding]:
     """Values of other ids that training never saw."""
-    for facts, unknown in _worst_first((facts, _unknown(facts)) for facts in profile.others):
-        yield Finding(
-            "advice",
-            facts.name,
-            "many candidates have a value that training never saw; a coarser column, or its prior, may tell more",
-            _shares(unknown),
-        )
+    for column, unknown in _worst_first((column, _unknown(column)) for column in log.others):
+        said = "many candidates have a value that training never saw; a coarser column, or its prior, may tell more"
+        yield Finding("advice", column.name, said, _shares(unknown))
 
 
-@of_tables
-def shifting_columns(profile: Profile) -> Iterator[Finding]:
+def shifting_columns(log: Profile) -> Iterator[Finding]:
     """Columns that are missing more often in one split than in another."""
     shifts = []
-    for facts in profile.columns:
-        usual = facts.missing.get("train", 0.0)
-        rates = {split: rate for split, rate in facts.missing.items() if abs(rate - usual) > SHIFT}
-        shifts.append((facts, {split: abs(rate - usual) for split, rate in rates.items()}))
-    for facts, shift in _worst_first(shifts):
-        now = " and ".join(f"{facts.missing[split]:.0%} of '{split}'" for split in shift)
-        yield Finding(
-            "advice",
-            facts.name,
-            "missing in another share of the candidates than in 'train', which a model takes for something that it "
-            "is not",
-            f"{facts.missing.get('train', 0.0):.0%} of 'train', but {now}",
+    for column in log.columns:
+        usual = column.missing.get("train", 0.0)
+        rates = {split: rate for split, rate in column.missing.items() if abs(rate - usual) > SHIFT}
+        shifts.append((column, {split: abs(rate - usual) for split, rate in rates.items()}))
+    for column, shift in _worst_first(shifts):
+        now = " and ".join(f"{column.missing[split]:.0%} of '{split}'" for split in shift)
+        said = (
+            "missing in another share of the candidates than in 'train', which a model takes for something that it is "
+            "not"
         )
+        figure = f"{column.missing.get('train', 0.0):.0%} of 'train', but {now}"
+        yield Finding("advice", column.name, said, figure)
 
 
-@of_tables
-def empty_columns(profile: Profile) -> Iterator[Finding]:
+def empty_columns(log: Profile) -> Iterator[Finding]:
     """Columns without a value."""
-    for facts in profile.others:
-        if facts.missing.get("train") == 1:
+    for column in log.others:
+        if column.missing.get("train") == 1:
             said = "always missing in the split 'train'; drop the feature or mend the column"
-            yield Finding("advice", facts.name, said)
+            yield Finding("advice", column.name, said)
 
 
-@of_tables
-def constant_columns(profile: Profile) -> Iterator[Finding]:
+def constant_columns(log: Profile) -> Iterator[Finding]:
     """Columns with one value."""
-    for facts in profile.others:
-        if facts.values == 1 and not facts.missing.get("train"):
+    for column in log.others:
+        if column.values == 1 and not column.missing.get("train"):
             said = "the same value in all training rows, which tells nothing; drop the feature"
-            yield Finding("advice", facts.name, said)
+            yield Finding("advice", column.name, said)
 
 
-@of_tables
-def identifying_columns(profile: Profile) -> Iterator[Finding]:
+def identifying_columns(log: Profile) -> Iterator[Finding]:
     """Ids with nearly one value a row."""
-    for facts in profile.others:
-        if facts.familiar and facts.rows >= FEWEST and (facts.values or 0) > UNIQUE * facts.rows:
-            of = {"items": "items", "users": "users", "log": "candidates"}[facts.source]
-            yield Finding(
-                "advice",
-                facts.name,
+    for column in log.others:
+        if column.familiar and column.rows >= FEWEST and (column.values or 0) > UNIQUE * column.rows:
+            of = {"items": "items", "users": "users", "log": "candidates"}[column.source]
+            said = (
                 "nearly one value each, so that it tells little but which one it is; use a coarser column, a higher "
-                "`min_count`, or drop the feature",
-                f"{facts.values:,} values of {facts.rows:,} {of}",
+                "`min_count`, or drop the feature"
             )
+            yield Finding("advice", column.name, said, f"{column.values:,} values of {column.rows:,} {of}")
 
 
-@of_tables
-def unordered_requests(profile: Profile) -> Iterator[Finding]:
+def unordered_requests(log: Profile) -> Iterator[Finding]:
     """Labels of which few requests show a 1 beside a 0."""
-    for label in dict.fromkeys(stage.main for stage in profile.config.stages):
-        positives, ordered = (
-            profile.requests["train"].positives[label],
-            profile.splits["train"].mixed[label].requests,
-        )
-        clicked = sum(count for n, count in positives.items() if n)
+    for label in dict.fromkeys(stage.main for stage in log.config.stages):
+        clicked = sum(count for n, count in log.requests["train"].positives[label].items() if n)
+        ordered = log.train.mixed[label].requests
         if clicked and ordered < (1 - SINGLE) * clicked:
-            yield Finding(
-                "advice",
-                label,
-                f"of {clicked:,} requests of 'train' with a positive only {ordered:,} "
-                "have a negative beside it: metrics by request and list-wise losses are of these alone; compare "
-                "models by AUC and by metrics by user, too",
+            said = (
+                f"of {clicked:,} requests of 'train' with a positive only {ordered:,} have a negative beside it: "
+                "metrics by request and list-wise losses are of these alone; compare models by AUC and by metrics by "
+                "user, too"
             )
+            yield Finding("advice", label, said)
 
 
-def _unknown(facts: ColumnProfile) -> dict[str, float]:
+def _unknown(column: ColumnProfile) -> dict[str, float]:
     """Split → share of its candidates whose value training does not know, where that is much."""
-    shares = {split: 1 - known.candidates for split, known in facts.familiar.items()}
+    shares = {split: 1 - known.candidates for split, known in column.familiar.items()}
     return {split: share for split, share in shares.items() if share >= UNKNOWN}
 
 
@@ -148,9 +128,9 @@ def _worst_first(
     return sorted((one for one in found if one[1]), key=lambda one: -max(one[1].values()))
 
 
-def _for_new_items(profile: Profile) -> Iterator[str]:
+def _for_new_items(log: Profile) -> Iterator[str]:
     """Undeclared features that would distinguish new items."""
-    schema = profile.config.declared
+    schema = log.config.declared
     steps = [p.every for n, p in schema.priors().items() if schema.side(n) in ("item", "cross")]
     if not any(every < DAY for every in steps):
         shortest = min(steps, default=timedelta())

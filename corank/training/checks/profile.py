@@ -117,6 +117,11 @@ class Profile:
 
     # What is learnt
 
+    @property
+    def train(self) -> SplitCounts:
+        """The split that trains."""
+        return self.splits["train"]
+
     @cached_property
     def learners(self) -> list[Learner]:
         """Every label of every stage and teacher, in the order of the config."""
@@ -160,12 +165,12 @@ class Profile:
     @property
     def exposed(self) -> int:
         """Exposed candidates of `train`."""
-        return self.splits["train"].labels[self.label].exposed
+        return self.train.labels[self.label].exposed
 
     @property
     def cut(self) -> Mapping[str, int]:
         """Level → candidates of `train` that were cut there; none of a log without levels."""
-        data, levels = self.config.data, self.splits["train"].levels
+        data, levels = self.config.data, self.train.levels
         cut = zip(data.levels[:-1], levels, strict=False) if data.level is not None else ()
         return {name: count for name, count in cut if count}
 

@@ -58,8 +58,8 @@ def judge_counts(settings: DriftSettings, reference: ReferenceRows, new: NewRows
     for n, level in enumerate(data.levels if data.level is not None and now else ()):
         was, share = before.levels[n] / sum(before.levels), new.levels[n] / now
         reason = (
-            f"level '{level}' is {share:.2%} of the candidates, and was {was:.2%}; look for a part of the log "
-            "that is missing, or a change of what a stage keeps"
+            f"level '{level}' is {share:.2%} of the candidates, and was {was:.2%}; look for a part of the log that is "
+            "missing, or a change of what a stage keeps"
         )
         enough, excess = max(was, share) * now >= settings.min_count, times(was, share)
         yield DriftFigure.judged("levels", level, (was, share), settings.levels, excess, enough, reason)
@@ -69,8 +69,8 @@ def judge_counts(settings: DriftSettings, reference: ReferenceRows, new: NewRows
         was, rate = rates[0] or 0.0, rates[1] or 0.0
         state = "is nowhere known" if rates[1] is None else f"is 1 in {rate:.2%} of the exposed candidates"
         reason = (
-            f"label '{name}' {state}, and was in {was:.2%}; look at column '{data.labels[name].column}' and at how "
-            "it is joined"
+            f"label '{name}' {state}, and was in {was:.2%}; look at column '{data.labels[name].column}' and at how it "
+            "is joined"
         )
         enough = max(was, rate) * label.exposed >= settings.min_count and rates[0] is not None
         yield DriftFigure.judged("labels", name, rates, settings.labels, times(was, rate), enough, reason)
