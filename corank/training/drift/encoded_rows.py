@@ -120,9 +120,7 @@ class FeatureComparison:
         """The source of its values, for people."""
         schema = self.encoders.schema
         made_of = schema.features[self.name].made_of
-        return (
-            f"column '{schema.column(self.name)}'" if made_of is None else f"what it is made of, {made_of},"
-        )
+        return f"what it is made of, {made_of}," if made_of else f"column '{schema.column(self.name)}'"
 
     @property
     def _storage(self) -> str:
@@ -138,17 +136,15 @@ class FeatureComparison:
 
     def missing(self, rows: EncodedRows) -> float | None:
         """The share of candidates without a value; of a number, encoded as a missing one is."""
-        mask = self._missing_mask(rows.encoded[self.name])
-        return float(mask.mean()) if len(mask) else None
-
-    def _missing_mask(self, encoded: Encoded) -> Mask:
+        if not len(rows):
+            return None
+        encoded = rows.encoded[self.name]
         if isinstance(encoded, Ragged):
-            return np.asarray(encoded.length == 0)
+            return float(np.mean(encoded.length == 0))
         if isinstance(encoded, Vectors):
-            return np.asarray(encoded.row == NONE)
-        if self._storage == "id":
-            return np.asarray(encoded == MISSING)
-        return np.asarray(_first(encoded) == np.float32(self._null))
+            return float(np.mean(encoded.row == NONE))
+        lacking = encoded == MISSING if self._storage == "id" else _first(encoded) == np.float32(self._null)
+        return float(np.mean(lacking))
 
     @property
     def has_vocabulary(self) -> bool:
@@ -178,9 +174,9 @@ class FeatureComparison:
         if self._storage == "number":
             bins = NumberBins.of(_first(before), float(np.float32(self._null)))
             return stability_index(bins.count(_first(before)), bins.count(_first(now)), *units)
-        codes = [_codes(encoded) for encoded in (before, now)]
-        frequent = CodeBins.of(codes[0])
-        return stability_index(frequent.count(codes[0]), frequent.count(codes[1]), *units)
+        codes = _codes(before)
+        frequent = CodeBins.of(codes)
+        return stability_index(frequent.count(codes), frequent.count(_codes(now)), *units)
 
     def length_stability(self) -> float:
         """The PSI of the lengths of a history."""
@@ -294,11 +290,8 @@ class ReferenceRows:
         """Some requests of each shard of a split, evenly spread."""
         shards = self.packed.manifest.splits[split]
         step = -(-sum(shard.candidates for shard in shards) // SAMPLE) or 1
-        parts = []
-        for n in range(len(shards)):
-            shard = self.packed.splits[split][n]
-            parts.append(shard.take(np.arange(n % step, len(shard), step)) if step > 1 else shard)
-        return parts
+        parts = enumerate(self.packed.splits[split])
+        return [part.take(np.arange(n % step, len(part), step)) if step > 1 else part for n, part in parts]
 
     @cached_property
     def training(self) -> Sequence[LoggedRequests]:
@@ -341,12 +334,11 @@ class ReferenceRows:
         manifest = self.packed.manifest
         own = KnownRows.count(rows, manifest.data.split_bounds().values(), manifest.last)
         known = own.after(KnownRows.read(self.packed.folder))
-        shifts = [(n + 1) * step for n in range(WEEK)]
-        counts = [known.between(begin - shift, end - shift) for shift in shifts]
+        counts = (known.between(begin - n * step, end - n * step) for n in range(1, WEEK + 1))
         if whole := [count for count in counts if count is not None]:
             return float(np.median(whole)), True
-        first = min((int(time.min()) for time, _ in rows), default=0)
-        last = max((int(time.max()) for time, _ in rows), default=0)
+        times = [int(bound) for time, _ in rows for bound in (time.min(), time.max())]
+        first, last = min(times, default=0), max(times, default=0)
         total = sum(int(size.sum()) for _, size in rows)
         long = min(last - first, end - begin) >= day // 2
         return (total * (end - begin) / (last - first) if last > first else None), long
