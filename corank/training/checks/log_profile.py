@@ -22,7 +22,17 @@ from corank.data.request_columns import Source
 from corank.data.tables import Table
 from corank.data.vector_files import with_vector_files
 from corank.features.history_events import History
-from corank.features.log_schema import FROM, ID, ITEM, LEVEL, TIME, USER, label_column, score_column
+from corank.features.log_schema import (
+    FROM,
+    ID,
+    ITEM,
+    LEVEL,
+    TIME,
+    USER,
+    DataSettings,
+    label_column,
+    score_column,
+)
 from corank.features.schema import Schema
 from corank.training.checks.outcome_columns import OutcomeColumns
 from corank.training.checks.profile import (
@@ -115,7 +125,7 @@ def _count(
 
     Returns its splits, the requests of each, and what is misplaced, see `Profile`.
     """
-    data, exposed = rows.data, len(rows.data.levels) - 1
+    data = rows.data
     sums = rows.label_sums(*LabelCounts._fields)
     sums += [(pl.col(label_column(n)) == 1).sum().alias(f"{n} ones") for n in data.labels]
     sums += [pl.col(score_column(n)).is_not_null().sum().alias(f"{n} scored") for n in data.scores]
@@ -123,40 +133,37 @@ def _count(
     request, known = [*request_columns(data).values()], rows.label_sums("positives", "negatives")
     levels = rows.collect(rows.frame.group_by(SPLIT, *request, LEVEL).agg(pl.len().alias(SIZE), *known))
     sizes = levels.group_by(SPLIT, LEVEL, SIZE).agg(pl.len()).sort(SIZE)
-    requests = levels.group_by(SPLIT, *request).agg(pl.exclude(LEVEL).sum())
-    splits, contents = dict[str, SplitCounts](), dict[str, RequestCounts]()
+    whole = levels.group_by(SPLIT, *request).agg(pl.exclude(LEVEL).sum())
+    splits, requests = dict[str, SplitCounts](), dict[str, RequestCounts]()
     for name in data.split_names:
-        total, size, whole = (frame.filter(pl.col(SPLIT) == name) for frame in (totals, sizes, requests))
-        of_level = [
-            dict(size.filter(pl.col(LEVEL) == n).select(SIZE, "len").rows()) for n in range(exposed + 1)
-        ]
-        shown, scored = (
-            total.filter(pl.col(LEVEL) == exposed),
-            {row[LEVEL]: row for row in total.rows(named=True)},
-        )
-        splits[name] = SplitCounts(
-            len(whole),
-            of_level,
-            {
-                n: LabelCounts(*(int(shown[f"{n} {kind}"].sum()) for kind in LabelCounts._fields))
-                for n in data.labels
-            },
-            {n: _count_mixed(whole, n) for n in data.labels},
-            {n: [scored.get(at, {}).get(f"{n} scored", 0) for at in range(exposed + 1)] for n in data.scores},
-        )
-        positives = {n: _histogram(whole, f"{n} positives") for n in data.labels}
-        contents[name] = RequestCounts(_histogram(whole, SIZE), positives)
-    above = (
-        totals.filter(pl.col(LEVEL) < exposed)
-        .group_by(LEVEL, maintain_order=True)
-        .agg(pl.exclude(SPLIT).sum())
+        frames = [frame.filter(pl.col(SPLIT) == name) for frame in (totals, sizes, whole)]
+        splits[name] = _count_split(data, *frames)
+        positives = {label: _histogram(frames[-1], f"{label} positives") for label in data.labels}
+        requests[name] = RequestCounts(_histogram(frames[-1], SIZE), positives)
+    return splits, requests, _find_misplaced(data, totals)
+
+
+def _count_split(
+    data: DataSettings, totals: pl.DataFrame, sizes: pl.DataFrame, requests: pl.DataFrame
+) -> SplitCounts:
+    """Count a split from its rows by level, by level and number of candidates of a request, and by request."""
+    levels, of_level = range(len(data.levels)), {row[LEVEL]: row for row in totals.rows(named=True)}
+    shown, fields = of_level.get(levels[-1], {}), LabelCounts._fields
+    return SplitCounts(
+        len(requests),
+        [dict(sizes.filter(pl.col(LEVEL) == level).select(SIZE, "len").rows()) for level in levels],
+        {name: LabelCounts(*(shown.get(f"{name} {field}", 0) for field in fields)) for name in data.labels},
+        {name: _count_mixed(requests, name) for name in data.labels},
+        {name: [of_level.get(n, {}).get(f"{name} scored", 0) for n in levels] for name in data.scores},
     )
-    ones = {n: above.select(LEVEL, f"{n} ones").filter(pl.col(f"{n} ones") > 0).rows() for n in data.labels}
-    return (
-        splits,
-        contents,
-        {n: {data.levels[at]: c for at, c in found} for n, found in ones.items() if found},
-    )
+
+
+def _find_misplaced(data: DataSettings, totals: pl.DataFrame) -> dict[str, dict[str, int]]:
+    above = totals.filter(pl.col(LEVEL) < len(data.levels) - 1).drop(SPLIT)
+    rows = above.group_by(LEVEL, maintain_order=True).sum().rows(named=True)
+    ones = {name: {data.levels[row[LEVEL]]: row[f"{name} ones"] for row in rows} for name in data.labels}
+    found = {name: {level: count for level, count in of.items() if count} for name, of in ones.items()}
+    return {name: of for name, of in found.items() if of}
 
 
 def _histogram(requests: pl.DataFrame, column: str) -> dict[int, int]:
