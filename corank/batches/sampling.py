@@ -10,15 +10,13 @@ Letters: R requests · C candidates · N levels.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.ordering import stable_order
 from corank.core.types import Hashes, Ints, Mask
-from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.shard import Shard
 
 BATCH, CATALOGUE = 254, 255
 SOURCES = {"batch": BATCH, "catalogue": CATALOGUE}
@@ -130,22 +128,6 @@ class SplitCounts:
     scores: Mapping[str, Sequence[int]]
     """By logged score, the candidates of each level that have it."""
 
-    @classmethod
-    def of(cls, packed: PackedDataset, split: str) -> Self:
-        """Count a split of packed data."""
-        shards, data = packed.splits[split], packed.data
-        levels = range(len(data.levels))
-        sizes: list[dict[int, int]] = [{} for _ in levels]
-        for shard in shards:
-            per_request = _by_request(shard, len(data.levels))
-            for level in levels:
-                for size, requests in zip(*np.unique(per_request[:, level], return_counts=True), strict=True):
-                    sizes[level][int(size)] = sizes[level].get(int(size), 0) + int(requests)
-        labels = {name: _count_label(shards, name, levels[-1]) for name in data.labels}
-        scores = {name: [_count_score(shards, name, level) for level in levels] for name in data.scores}
-        mixed = {name: _count_mixed(shards, name) for name in data.labels}
-        return cls(sum(map(len, shards)), sizes, labels, mixed, scores)
-
     def rows(self, population: Population) -> int:
         """Count the candidates that a population reads, at most, an epoch: draws beyond the log may repeat."""
         total = 0
@@ -173,31 +155,3 @@ class Targets(NamedTuple):
     """Rows whose score it raises."""
     negatives: int
     """Rows whose score it lowers."""
-
-
-def _by_request(shard: Shard, levels: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    """Count the candidates of each request and level: (R, N)."""
-    request = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
-    return np.bincount(request * levels + shard.level, minlength=len(shard) * levels).reshape(-1, levels)
-
-
-def _count_label(shards: Sequence[Shard], name: str, exposed: int) -> LabelCounts:
-    positives, negatives = (
-        sum(int(np.count_nonzero(shard.labels[name] == value)) for shard in shards) for value in (1, 0)
-    )
-    shown = sum(int(np.count_nonzero(shard.level == exposed)) for shard in shards)
-    return LabelCounts(positives, negatives, shown - positives - negatives)
-
-
-def _count_mixed(shards: Sequence[Shard], name: str) -> MixedCounts:
-    counts = np.zeros(3, dtype=np.int64)
-    for shard in shards:
-        request = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
-        ones, zeros = (np.bincount(request[shard.labels[name] == y], minlength=len(shard)) for y in (1, 0))
-        both = (ones > 0) & (zeros > 0)
-        counts += (both.sum(), ones[both].sum(), zeros[both].sum())
-    return MixedCounts(*counts.tolist())
-
-
-def _count_score(shards: Sequence[Shard], name: str, level: int) -> int:
-    return sum(int(np.count_nonzero(~np.isnan(s.scores[name]) & (s.level == level))) for s in shards)

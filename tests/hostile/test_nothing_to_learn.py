@@ -12,6 +12,7 @@ import corank
 from corank.core.errors import DataError
 from corank.datasets.feed.simulate import simulate_world
 from corank.training.checks.judgements import judge
+from corank.training.checks.log_profile import profile_packed
 from corank.training.checks.profile import Profile
 from corank.training.config.config_file import read
 from tests.support.command_line import run_corank
@@ -192,7 +193,7 @@ def test_packed_data_and_log_give_the_same_counts(world: Path) -> None:
     config = read(world, overrides)
     unpacked, packed = (
         profile(world, *overrides),
-        Profile.of_packed(config, corank.pack(world, overrides).packed),
+        profile_packed(config, corank.pack(world, overrides).packed),
     )
     for split, counts in packed.splits.items():
         assert counts.labels == unpacked.splits[split].labels
@@ -240,7 +241,7 @@ def test_immature_and_excluded_rows_are_counted_apart(world: Path, changed: Chan
         "data.labels={click: {column: is_click}, order: {column: is_order, given: click, matures_after: 2d}}"
     )
     report = profile(world, *ordered, labels)
-    packed = Profile.of_packed(
+    packed = profile_packed(
         read(world, [*ordered, labels, "name=ordered"]),
         corank.pack(world, [*ordered, labels, "name=ordered"]).packed,
     )

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.batches.sampling import SplitCounts
 from corank.core.errors import ConfigError, DataError
 from corank.core.settings import describe_unknown
 from corank.core.types import Doubles
@@ -29,6 +28,7 @@ from corank.metrics.intervals import replicates
 from corank.metrics.measure import Measure, RatioMeasure
 from corank.metrics.metric import METRICS, Metric, available
 from corank.models.settings.stage import StageSettings
+from corank.training.checks.log_profile import count_packed
 from corank.training.config.config import Config
 
 FEWEST_REQUESTS = 50
@@ -329,7 +329,7 @@ class Objective:
 
     def _most_requests(self, packed: PackedDataset) -> int:
         """The requests of the validation split that it can rest on, before anything is trained."""
-        counts = SplitCounts.of(packed, "valid")
+        counts = count_packed(packed, ["valid"])["valid"]
         if self.metric.population != "exposed" or "request" not in self.metric.inputs:
             return counts.requests
         return counts.mixed[self.name.rsplit(".", 2)[1]].requests

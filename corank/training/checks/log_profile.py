@@ -14,7 +14,7 @@ import polars as pl
 from corank.batches.sampling import LabelCounts, MixedCounts, SplitCounts
 from corank.data.column_sources import feature_columns, find_sources
 from corank.data.event_tables import open_events
-from corank.data.log_rows import request_columns, scan_log
+from corank.data.log_rows import scan_log
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.sources import keep_usable
 from corank.data.recurrence import measure_recurrence
@@ -73,9 +73,22 @@ def profile_training(config: Config, base: Path, packed: PackedDataset, continue
     Raises DataError.
     """
     if packed.manifest.continued is not None:
-        return Profile.of_packed(config, packed, continues)
+        return profile_packed(config, packed, continues)
     profile = profile_log(config, base)
     return replace(profile, continues=continues, single=find_single_buckets(packed))
+
+
+def profile_packed(config: Config, packed: PackedDataset, continues: bool = False) -> Profile:
+    """Profile packed data alone: the splits that training reads, and features with one bucket."""
+    splits = count_packed(packed, [name for name in packed.data.split_names if name != "test"])
+    planned = plan_training(config, splits["train"].requests)
+    return Profile(planned, splits, continues, find_single_buckets(packed))
+
+
+def count_packed(packed: PackedDataset, splits: Sequence[str]) -> dict[str, SplitCounts]:
+    """Count splits of packed data; labels that were too young when they were packed are null."""
+    counted, _, _ = _count(SplitRows.of_packed(packed, splits))
+    return {name: counted[name] for name in splits}
 
 
 def profile_log(config: Config, base: Path) -> Profile:
@@ -110,7 +123,7 @@ def profile_tables(
         columns=_profile_columns(rows, schema, sources, tables, label),
         again=again,
         held=held,
-        outcomes=OutcomeColumns(config, rows, sources).find(),
+        outcomes=OutcomeColumns(config, tables["log"], rows, sources).find(),
     )
 
 
@@ -130,7 +143,7 @@ def _count(
     sums += [(pl.col(label_column(n)) == 1).sum().alias(f"{n} ones") for n in data.labels]
     sums += [pl.col(score_column(n)).is_not_null().sum().alias(f"{n} scored") for n in data.scores]
     totals = rows.collect(rows.frame.group_by(SPLIT, LEVEL).agg(*sums)).sort(LEVEL)
-    request, known = [*request_columns(data).values()], rows.label_sums("positives", "negatives")
+    request, known = rows.request, rows.label_sums("positives", "negatives")
     levels = rows.collect(rows.frame.group_by(SPLIT, *request, LEVEL).agg(pl.len().alias(SIZE), *known))
     sizes = levels.group_by(SPLIT, LEVEL, SIZE).agg(pl.len()).sort(SIZE)
     whole = levels.group_by(SPLIT, *request).agg(pl.exclude(LEVEL).sum())

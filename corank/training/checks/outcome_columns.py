@@ -10,9 +10,9 @@ from functools import cached_property
 import polars as pl
 
 from corank.core.types import Longs, Mask
-from corank.data.log_rows import request_columns
 from corank.data.outcomes import where_label, where_request, why_outcome
 from corank.data.request_columns import Source
+from corank.data.tables import Table
 from corank.features.log_schema import ITEM, TIME, value_column
 from corank.training.checks.split_rows import EXPOSED, SPLIT, SplitRows
 from corank.training.config.config import Config
@@ -26,6 +26,7 @@ class OutcomeColumns:
     """A config with the rows of its log, to find the columns that tell what happened."""
 
     config: Config
+    log: Table
     rows: SplitRows
     sources: Mapping[str, Source]
 
@@ -34,7 +35,7 @@ class OutcomeColumns:
 
         Raises DataError if `known_before` names a column that the log does not have.
         """
-        self.rows.log.require(self.config.known_before)
+        self.log.require(self.config.known_before)
         reasons = {column: (reader, self._why(column)) for column, reader in self._columns.items()}
         return {column: (reader, why) for column, (reader, why) in reasons.items() if why}
 
@@ -49,7 +50,7 @@ class OutcomeColumns:
             if source == "log"
             for column in schema.columns_of(name)
         }
-        read |= {column: "data.columns" for column in data.columns if column in self.rows.log.types}
+        read |= {column: "data.columns" for column in data.columns if column in self.log.types}
         return {column: reader for column, reader in read.items() if column not in known}
 
     @cached_property
@@ -66,7 +67,7 @@ class OutcomeColumns:
         training = rows.frame.filter((pl.col(SPLIT) == "train") & pl.col(EXPOSED))
         count = int(rows.collect(training.select(pl.len())).item())
         if (step := -(-count // SAMPLE)) > 1:
-            training = training.filter(pl.struct(request_columns(data).values()).hash(0) % step == 0)
+            training = training.filter(pl.struct(*rows.request).hash(0) % step == 0)
         states = [
             pl.when(rows.counts_as(label, "positives")).then(True)
             .when(rows.counts_as(label, "negatives")).then(False)
@@ -74,7 +75,7 @@ class OutcomeColumns:
             for label in data.labels
         ]  # fmt: skip
         columns = [self._name(column) for column in self._columns]
-        keys = [ITEM, TIME, *request_columns(data).values()]
+        keys = [ITEM, TIME, *rows.request]
         return rows.collect(training.select(*keys, *states, *columns))
 
     def _name(self, column: str) -> str:
@@ -89,7 +90,7 @@ class OutcomeColumns:
             pl.when(label.is_not_null().any()).then(label.sum()).alias(label.meta.output_name())
             for label in labels
         ]
-        return self._sample.group_by(request_columns(self.config.data).values(), maintain_order=True).agg(
+        return self._sample.group_by(self.rows.request, maintain_order=True).agg(
             pl.col(TIME, *self._request_columns).first(), *counts
         )
 

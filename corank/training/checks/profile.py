@@ -6,7 +6,7 @@ Splits are counted over packed data where they are there, else over the tables; 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from corank.batches.sampling import SplitCounts, Targets
 from corank.core.errors import ConfigError
@@ -19,7 +19,7 @@ from corank.data.tables import Table
 from corank.features.scale import Bucket
 from corank.losses.base import Loss
 from corank.training.checks.findings import Finding
-from corank.training.config.config import Config, plan_training
+from corank.training.config.config import Config
 from corank.training.config.config_file import plain
 from corank.training.config.yaml_values import change_values
 
@@ -79,7 +79,7 @@ class Profile:
     """A config with what is known of its log.
 
     Example:
-        profile = Profile.of_packed(config, packed)
+        profile = profile_log(config, base)
         judge(profile)
     """
 
@@ -107,13 +107,6 @@ class Profile:
     """By history of items that is made of the log, or listed in it: the share that is in it."""
     outcomes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Column that looks known only after the request → what reads it, and why."""
-
-    @classmethod
-    def of_packed(cls, config: Config, packed: PackedDataset, continues: bool = False) -> Self:
-        """Count the splits of packed data that training reads."""
-        splits = {name: SplitCounts.of(packed, name) for name in packed.data.split_names if name != "test"}
-        planned = plan_training(config, splits["train"].requests)
-        return cls(planned, splits, continues, find_single_buckets(packed))
 
     # What is learnt
 

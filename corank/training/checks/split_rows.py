@@ -1,16 +1,18 @@
-"""The rows of a log that is not packed: of which split each is, and what is known of its labels."""
+"""The rows of a log, packed or not: of which split each is, and what is known of its labels."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from corank.batches.sampling import LabelCounts
 from corank.core.time import MILLISECOND, to_ms
-from corank.data.log_rows import log_columns, row_splits
+from corank.data.log_rows import log_columns, request_columns, row_splits
+from corank.data.packed.dataset import PackedDataset
 from corank.data.request_columns import Source
 from corank.data.tables import Table
-from corank.features.log_schema import LEVEL, TIME, DataSettings, label_column
+from corank.features.log_schema import LEVEL, TIME, DataSettings, label_column, score_column
 from corank.features.schema import Schema
 
 SPLIT = "split"
@@ -23,12 +25,15 @@ EXPOSED = "@exposed"
 class SplitRows:
     """A log's rows, read lazily."""
 
-    log: Table
     data: DataSettings
     frame: pl.LazyFrame
-    """Columns of `log_columns`, with LEVEL in any case, EXPOSED and SPLIT."""
+    """Columns of `log_columns`, with LEVEL in any case, EXPOSED and SPLIT; of packed data those that are counted."""
+    request: Sequence[str]
+    """The columns that tell requests apart."""
     last: int
     """The time of the last row, ms UTC."""
+    collect: Callable[[pl.LazyFrame], pl.DataFrame]
+    """Computes a frame made of the rows. Raises DataError if the log cannot be read."""
 
     @classmethod
     def of(
@@ -46,11 +51,15 @@ class SplitRows:
         rows = log.frame.select(columns).with_columns(split.alias(SPLIT))
         if data.level is None:
             rows = rows.with_columns(pl.lit(len(data.levels) - 1, pl.UInt8).alias(LEVEL))
-        return cls(log, data, rows, last)
+        return cls(data, rows, [*request_columns(data).values()], last, log.collect)
 
-    def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
-        """Compute a frame made of the rows. Raises DataError if the log cannot be read."""
-        return self.log.collect(frame)
+    @classmethod
+    def of_packed(cls, packed: PackedDataset, splits: Iterable[str]) -> "SplitRows":
+        """Read splits of packed data, in which young labels are unknown."""
+        data, exposed = packed.data, len(packed.data.levels) - 1
+        frame = pl.concat(frame for split in splits for frame in _shard_frames(packed, split)).lazy()
+        rows = frame.with_columns((pl.col(LEVEL) == exposed).alias(EXPOSED))
+        return cls(data, rows, [_SHARD, _REQUEST], packed.manifest.last, pl.LazyFrame.collect)
 
     def label_sums(self, *fields: str) -> list[pl.Expr]:
         """How many candidates count in some fields of each label's `LabelCounts`: columns `LABEL FIELD`."""
@@ -88,3 +97,21 @@ class SplitRows:
 
 def _field(name: str) -> pl.Expr:
     return pl.lit(LabelCounts._fields.index(name), pl.UInt8)
+
+
+_SHARD, _REQUEST = "@shard", "@request"
+
+
+def _shard_frames(packed: PackedDataset, split: str) -> Iterator[pl.DataFrame]:
+    """A row a candidate of each shard."""
+    for n, shard in enumerate(packed.splits[split]):
+        request = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
+        columns = {_REQUEST: request, TIME: shard.time[request], LEVEL: np.asarray(shard.level)}
+        labels = {label_column(name): np.asarray(values) for name, values in shard.labels.items()}
+        scores = {score_column(name): np.asarray(values) for name, values in shard.scores.items()}
+        yield pl.DataFrame(columns | labels | scores).with_columns(
+            pl.lit(split, pl.Enum(packed.data.split_names)).alias(SPLIT),
+            pl.lit(n).alias(_SHARD),
+            *(pl.when(pl.col(name) >= 0).then(pl.col(name)) for name in labels),
+            *(pl.col(name).fill_nan(None) for name in scores),
+        )
