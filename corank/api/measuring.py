@@ -295,7 +295,8 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     """
     from corank.analysis.evaluated_run import evaluate_run
     from corank.analysis.run_report import report_view
-    from corank.training.export import model_version
+    from corank.training.checkpoints.stored_weights import StoredWeights
+    from corank.training.model_version import model_version
 
     folder = require_local(run)
     opened = runs.Run.open(folder)
@@ -303,7 +304,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     evaluated = evaluate_run(opened, split)
     page = folder / "report.html"
     write_text(page, render(report_view(evaluated)))
-    weights = opened.trained(evaluated.packed)
+    weights = StoredWeights.open(opened.checkpoint)
     version = model_version(opened.config, evaluated.packed, weights, evaluated.calibrators)
     _write(named, opened, {"model_version": version, **evaluation_figures(evaluated.document)}, page)
     return page

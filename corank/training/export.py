@@ -1,7 +1,5 @@
 """A trained model → a bundle: graphs over dense inputs, tables and item parts as arrays, encoders, calibrators."""
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -21,7 +19,6 @@ from corank.bundle.signatures import SigningKeys
 from corank.bundle.stage_facts import VECTOR, Attention, Calibration, PrecisionLoss, StageFacts
 from corank.core.arrays import append_array, read_array, write_array
 from corank.core.artifact import ArtifactWriter
-from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError
 from corank.core.files import link_file, list_files, scratch_folder
 from corank.core.subnormal import SMALLEST, flush_subnormals
@@ -37,6 +34,7 @@ from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.training_state import model_state
 from corank.training.config.config import Config
 from corank.training.graph_templates import Templates
+from corank.training.model_version import model_version
 from corank.training.onnx_graphs import example_parts, graph_file, write_graphs
 
 MeasureLoss = Callable[[Bundle, Bundle], PrecisionLoss]
@@ -157,28 +155,6 @@ def _id_type(ids: pl.Series) -> Literal["text", "whole numbers"] | None:
     if ids.dtype == pl.String:
         return "text"
     return "whole numbers" if ids.dtype == pl.Int64 else None
-
-
-def model_version(
-    config: Config, packed: PackedDataset, weights: Checkpoint, calibrators: Calibrators
-) -> str:
-    """A hash of weights, encoders, calibrators and schema: 16 hex digits."""
-    digest = hashlib.sha256()
-    for name in weights.names:
-        digest.update(f"{name} {weights.shape(name)}".encode())
-        for piece in weights.pieces(name):
-            digest.update(piece.contiguous().reshape(-1).numpy().data)
-    digest.update(packed.read_encoders())
-    plain = config.model_dump(mode="json", by_alias=True)
-    schema = [plain["features"], plain["stages"], {s: _plain(c) for s, c in calibrators.items()}]
-    if config.export.lowered:
-        schema.append(dict(config.export.lowered))  # two bundles of one version score alike
-    digest.update(json.dumps(schema, sort_keys=True).encode())
-    return digest.hexdigest()[:16]
-
-
-def _plain(calibrators: dict[str, Platt]) -> dict[str, dict[str, float]]:
-    return {label: asdict(platt) for label, platt in calibrators.items()}
 
 
 def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: str) -> StageFacts:

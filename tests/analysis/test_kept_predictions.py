@@ -1,5 +1,6 @@
 """What a run predicted once is kept in its folder, and gives the same figures to the bit without its model."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,11 @@ import pytest
 
 import corank
 from corank.analysis.evaluated_run import predict_run
+from corank.api.measuring import evaluation_figures
 from corank.datasets.feed.simulate import simulate_world
 from corank.evaluation import predict
 from corank.evaluation.predictions import Predictions
+from corank.training.model_version import model_version
 from corank.training.run import PREDICTIONS, Run
 from tests.support.shared import copy_run, finished_run
 from tests.support.simulated_runs import NARROW, make_world, trained_run
@@ -92,21 +95,36 @@ def test_commands_after_evaluate_predict_nothing(run: Run, predicted: list[str])
     assert f"{figure:.4f}" in page.html
 
 
-def test_figures_of_kept_predictions_need_no_torch(run: Run) -> None:
-    """Nor does a report, once a funnel of its shape was timed on this machine."""
-    evaluated, compared = corank.evaluate(run.folder), corank.compare(run.folder, run.folder)
-    page = corank.report(run.folder, run.folder / "page.html").html
-    code = """
-import sys
+WITHOUT_TORCH = """
+import json, sys
 sys.modules["torch"] = None
 import corank
+from corank.training.tracking.tracker import CALLBACKS, Tracker
+
+@CALLBACKS.register("printed")
+class Printed(Tracker):
+    module = "json"
+    open_run = lambda self, *_: {}
+    write_figures = write_file = close_run = lambda self, *_: None
+    write_facts = lambda self, facts: print(json.dumps(facts))
+
 print(corank.evaluate(sys.argv[1]).to_json())
 print(corank.compare(sys.argv[1], sys.argv[1]).to_json())
+corank.track(sys.argv[1], ["printed"])
 print(corank.report(sys.argv[1]).html, end="")
 """
-    arguments = [sys.executable, "-c", code, str(run.folder)]
+
+
+def test_figures_of_kept_predictions_need_no_torch(run: Run) -> None:
+    """Nor does a report, once a funnel of its shape was timed on this machine, and what trackers take."""
+    evaluated, compared = corank.evaluate(run.folder), corank.compare(run.folder, run.folder)
+    page = corank.report(run.folder, run.folder / "page.html").html
+    packed = run.packed()
+    version = model_version(run.config, packed, run.trained(packed), run.described(packed)[1])
+    tracked = json.dumps({"model_version": version} | evaluation_figures(dict(evaluated)))
+    arguments = [sys.executable, "-c", WITHOUT_TORCH, str(run.folder)]
     printed = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
-    assert printed == f"{evaluated.to_json()}\n{compared.to_json()}\n{page}"
+    assert printed == "\n".join([evaluated.to_json(), compared.to_json(), tracked, page])
 
 
 @pytest.mark.parametrize("damage", ["altered", "cut short", "longer", "empty", "a folder"])

@@ -15,7 +15,7 @@ from corank.evaluation.predictions import Calibrators
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.checkpoints.training_state import model_state
-from corank.training.export import model_version
+from corank.training.model_version import model_version
 from corank.training.run import Run
 from tests.support import kills
 from tests.support.cases import Case

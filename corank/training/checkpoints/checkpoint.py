@@ -19,9 +19,7 @@ from torch import Tensor
 
 from corank.core.errors import CheckpointError
 from corank.distributed.row_shards import ALL_BUCKETS, BUCKETS, RowShards
-
-PIECE_BYTES = 1 << 24
-"""Bytes of a table in memory at once where it is read piece by piece."""
+from corank.training.checkpoints.manifest import PIECE_BYTES
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,14 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import corank
+from corank.training.checkpoints import stored_weights
 from corank.training.checkpoints.checkpoint_files import load
+from corank.training.model_version import model_version
 from corank.training.run import Run
 from tests.support.simulated_runs import trained_run
 from tests.support.split_runs import split_run
@@ -26,6 +29,26 @@ def test_it_is_finished_and_its_model_is_the_same(trained: Run, split: Run) -> N
     expected = theirs.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in ours.state_dict().items())
     assert split.trained(packed).facts == trained.trained(packed).facts
+
+
+def test_its_weights_are_read_without_their_model(
+    trained: Run, split: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_weights, "PIECE_BYTES", 1 << 12)  # several pieces of a table
+    expected = load(trained.checkpoint)
+    for run in (trained, split):
+        stored = stored_weights.StoredWeights.open(run.checkpoint)
+        assert stored.names == expected.names
+        pieces = {name: [*stored.pieces(name)] for name in stored.names}
+        assert max(map(len, pieces.values())) > 1
+        for name, read in pieces.items():
+            assert stored.shape(name) == expected.shape(name)
+            assert torch.equal(
+                torch.from_numpy(np.concatenate(read) if read[0].shape else read[0]), expected.whole(name)
+            )
+    packed, calibrators = trained.packed(), trained.described(trained.packed())[1]
+    versions = {model_version(trained.config, packed, weights, calibrators) for weights in (stored, expected)}
+    assert len(versions) == 1
 
 
 @pytest.mark.slow
