@@ -8,7 +8,10 @@ def start() -> None:
     """Run the command line. An interrupt while its modules are loaded ends the process without a traceback."""
     # a function, since polars' handler, set while it is loaded, passes an interrupt on to functions alone
     interrupt = signal.signal(signal.SIGINT, end_process)
-    from corank.cli.main import main as run
+    from corank.core.lazy import without_collection
+
+    with without_collection():
+        from corank.cli.main import main as run
 
     signal.signal(signal.SIGINT, interrupt)
     run()

@@ -7,17 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import polars as pl
 
 from corank.analysis.comparison import Margins, compare_measures
 from corank.core.errors import DataError
+from corank.core.lazy import lazy
 from corank.core.objects import Location
 from corank.core.types import Longs
 from corank.evaluation.measures import Measures, measure_all
-from corank.serving.predict import ScoreColumns
+
+if TYPE_CHECKING:
+    from corank.serving import predict
+else:  # what reads tables: runs are compared without
+    predict = lazy("corank.serving.predict")
 
 _OTHER = "@b "
 """Before the names of the columns of the second table."""
@@ -41,14 +46,14 @@ class ScoreTable:
 
     path: Path
     rows: pl.DataFrame
-    columns: ScoreColumns | None
+    columns: "predict.ScoreColumns | None"
     """The columns that `corank predict` records in its own files."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a Parquet file, or all of a folder. Raises DataError."""
         files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
-        columns = ScoreColumns.read(files[0])
+        columns = predict.ScoreColumns.read(files[0])
         try:
             return cls(path, pl.read_parquet(files), columns)
         except (OSError, pl.exceptions.PolarsError) as error:

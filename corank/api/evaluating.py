@@ -202,7 +202,7 @@ def _compare(
     progress: Progress,
 ) -> dict[str, Any]:
     """Compare by what lies there: scores, bundles or runs. Raises DataError for options of another sort."""
-    from corank.analysis import bundle_comparison, comparison, score_comparison
+    from corank.analysis import comparison, score_comparison
 
     margins = comparison.Margins.read(_margins(margin))
     scored = score_comparison.two_tables(one, other)
@@ -227,6 +227,8 @@ def _compare(
             raise DataError(
                 "bundles are compared on logged requests: name their table by --on, such as log/*.parquet"
             )
+        from corank.analysis import bundle_comparison
+
         return bundle_comparison.compare_bundles(one, other, on, *tables, margins, progress)
     from corank.training.run import Run, locate_packed
 

@@ -26,13 +26,15 @@ from corank.core.view import Cell, Section, Table, Verdict, View
 from corank.training.config.config_file import flatten, plain
 from corank.training.drift.figure import DriftFigure
 from corank.training.drift.report import DriftReport
-from corank.training.tracking.tracker import Tracker, read_trackers
 
 if TYPE_CHECKING:
     from corank.training import run as runs
     from corank.training.run import Run
+    from corank.training.tracking import tracker as tracking
+    from corank.training.tracking.tracker import Tracker
 else:
     runs = lazy("corank.training.run")
+    tracking = lazy("corank.training.tracking.tracker")
 
 
 @dataclass(frozen=True)
@@ -300,7 +302,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
 
     folder = require_local(run)
     opened = runs.Run.open(folder)
-    named = read_trackers(trackers)
+    named = tracking.read_trackers(trackers)
     evaluated = evaluate_run(opened, split)
     page = folder / "report.html"
     write_text(page, render(report_view(evaluated)))
@@ -310,7 +312,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     return page
 
 
-def _write(trackers: Sequence[Tracker], run: "Run", facts: Mapping[str, str | float], page: Path) -> None:
+def _write(trackers: "Sequence[Tracker]", run: "Run", facts: Mapping[str, str | float], page: Path) -> None:
     """Write to all trackers, each in its own thread. Raises TrackingError if one of them took not all."""
     for tracker in trackers:
         tracker.begin(run.folder, flatten(plain(run.config)))

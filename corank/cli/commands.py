@@ -21,6 +21,7 @@ from cyclopts.validators import Number
 from pydantic import BaseModel
 
 from corank.cli import console
+from corank.core.lazy import without_collection
 from corank.core.options import Option
 from corank.core.reports import DISPLAY, Progress
 from corank.core.settings import format_duration
@@ -63,7 +64,8 @@ def __getattr__(target: str) -> App:
 
 def _load(target: str) -> Callable[..., Any]:
     module, _, name = target.rpartition(".")
-    return getattr(import_module(module), name)  # type: ignore[no-any-return]
+    with without_collection():
+        return getattr(import_module(module), name)  # type: ignore[no-any-return]
 
 
 def _command_of(function: Callable[..., Any], name: str) -> App:

@@ -9,14 +9,15 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from corank.core.calibration import Platt
+from corank.core.lazy import lazy
 from corank.core.types import Floats
 from corank.evaluation.predictions import EvaluatedStage, Predictions
 from corank.metrics.cascade import cascade_ranks
 from corank.metrics.inputs import Inputs
 
+special = lazy("scipy.special")
 Scores = NDArray[np.floating]
 
 
@@ -58,7 +59,7 @@ def _point_inputs(
         "request": predictions.requests.request_of[rows],
         "day": predictions.day[predictions.requests.request_of[rows]],
         "logit": logits,
-        "probability": expit(logits),
+        "probability": special.expit(logits),
         "label": predictions.labels[label][rows],
         "weight": predictions.weight[rows],
     }

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
+from corank.core.lazy import lazy
 from corank.evaluation.inputs import CascadeRows, candidate_inputs, exposed_inputs
 from corank.evaluation.predictions import (
     Calibrators,
@@ -28,6 +28,7 @@ from corank.metrics.measure import Measure, RatioMeasure
 from corank.metrics.metric import available
 from corank.metrics.point import ReliabilityCurve, reliability
 
+special = lazy("scipy.special")
 Measures = dict[str, Measure | None]
 """Metric → its measure, None where it is not defined."""
 
@@ -135,7 +136,8 @@ def calibration_curve(
     positive, weight = predictions.labels[label][rows] == 1, predictions.weight[rows]
     logits = predictions.logits[stage][label][rows].astype(np.float64)
     return CalibrationCurve(
-        reliability(expit(logits), positive, weight), reliability(calibrator.apply(logits), positive, weight)
+        reliability(special.expit(logits), positive, weight),
+        reliability(calibrator.apply(logits), positive, weight),
     )
 
 

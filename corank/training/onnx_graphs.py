@@ -4,7 +4,6 @@ Letters: R requests · n candidates · L events of the request of a graph that a
 """
 
 import contextlib
-import gc
 import hashlib
 import inspect
 import io
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from corank.bundle.graph_files import RUNTIME_ERRORS, open_session
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError
+from corank.core.lazy import without_collection
 from corank.core.ordering import Formula
 from corank.core.subnormal import flush_subnormals
 from corank.core.types import Numbers
@@ -385,7 +385,7 @@ def _export(program: Program) -> bytes:
         contextlib.redirect_stdout(io.StringIO()),
         warnings.catch_warnings(),
         _quiet("torch.onnx", "onnxscript", "onnx_ir"),
-        _without_collection(),
+        without_collection(),  # among all that the exporter makes it takes a fifth of the time
     ):
         warnings.simplefilter("ignore")
         exported = torch.onnx.export(
@@ -411,18 +411,6 @@ def _export(program: Program) -> bytes:
     strip_template(model, program.weights, AXES)
     template: bytes = model.SerializeToString(deterministic=True)
     return template
-
-
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Look for no garbage for the time being: among all that the exporter makes it takes a fifth of the time."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 @contextlib.contextmanager

@@ -5,11 +5,13 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from corank.core.artifact import MANIFEST, open_folder, read_manifest
 from corank.core.artifact_cache import ArtifactCache, open_artifact
 from corank.core.artifact_objects import Publisher
 from corank.core.errors import CheckpointError, ConfigError, DataError, MissingObjectError
+from corank.core.lazy import lazy
 from corank.core.locks import WriteLock
 from corank.core.objects import Location, ObjectUrl, parse_location
 from corank.core.reports import Report
@@ -18,7 +20,6 @@ from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.inputs import fingerprint
 from corank.data.packed.manifest import PACK_AGAIN, PackManifest, list_packs, packed_settings
 from corank.data.packing.earlier_pack import EarlierPack
-from corank.data.packing.pack import pack_log
 from corank.data.packing.packs import (
     Past,
     compare_files,
@@ -36,6 +37,11 @@ from corank.features.log_schema import DataSettings
 from corank.training.config.config import Config
 from corank.training.config.config_file import from_plain
 from corank.training.run_file import RUN_FILE, RunFile
+
+if TYPE_CHECKING:
+    from corank.data.packing import pack as packing
+else:  # as in `corank.data.packing.packs`
+    packing = lazy("corank.data.packing.pack")
 
 
 def packed_location(config: Config, base: Path) -> Location:
@@ -158,7 +164,7 @@ def _pack_or_keep(
     try:
         PackedDataset.open(folder, expect=fingerprint(config.data, config.declared, base, origin)).verify()
     except DataError:
-        pack_log(config.data, config.declared, base, folder, report, engine, earlier)
+        packing.pack_log(config.data, config.declared, base, folder, report, engine, earlier)
 
 
 def open_or_pack(

@@ -11,12 +11,14 @@ read share it. None replaces another: each run keeps the data that it was traine
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from corank.core.artifact import MANIFEST, Artifact, ArtifactWriter, open_folder, read_manifest
 from corank.core.errors import DataError
 from corank.core.files import atomic_file
+from corank.core.lazy import lazy
 from corank.core.objects import Location
 from corank.core.reports import Report
 from corank.core.time import day_numbers
@@ -24,10 +26,14 @@ from corank.data.packed.dataset import PackedDataset, hash_encoders
 from corank.data.packed.inputs import find_versions, fingerprint, hash_versions
 from corank.data.packed.manifest import MARK, PACK_AGAIN, SETS, PackManifest, list_packs, packed_settings
 from corank.data.packing.earlier_pack import EarlierPack
-from corank.data.packing.pack import pack_log
 from corank.engine.base import Engine
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
+
+if TYPE_CHECKING:
+    from corank.data.packing import pack as packing
+else:  # what packs: who only reads packed data needs none of it
+    packing = lazy("corank.data.packing.pack")
 
 CONTINUED = ".continued"
 """Suffix of the name of the folder of folders, next to the first packed data."""
@@ -186,10 +192,10 @@ def pack_features(
                 f"{root}: other packed data go on from these, and runs may be of them; they would be replaced: go on "
                 "from them with `corank pack --from`, or name another folder as `packed`"
             )
-        return pack_log(data, schema, base, root, report, engine)
+        return packing.pack_log(data, schema, base, root, report, engine)
     with ArtifactWriter.lock(root, PackManifest, "pack"):
         folder = root / SETS / fingerprint(data, schema, base)[:16]
-        return pack_log(data, schema, base, folder, report, engine)
+        return packing.pack_log(data, schema, base, folder, report, engine)
 
 
 def _is_current(root: Path, data: DataSettings, schema: Schema, base: Path) -> bool:
