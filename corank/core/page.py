@@ -15,7 +15,7 @@ the share of common values, |a ∩ b| / √(|a| |b|). What has no vector, or no 
 Letters: n candidates · d width of vectors · k slots.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, Protocol, Self
 
@@ -118,6 +118,14 @@ class PageSettings(Settings):
             if getattr(self, key) is not None and self.method != method:
                 raise ValueError(f"{key.rstrip('_')} has no effect with method: {self.method}; drop it")
         return self
+
+    def without_features(self, names: Collection[str]) -> Self:
+        """The page without rules of some features; by value, if similarity is of one of them."""
+        rules = [rule for rule in self.rules if rule.of not in names]
+        if self.by not in names:
+            return self.model_copy(update={"rules": rules})
+        gone = {"method": "value", "by": None, "strength": None, "lambda_": None}
+        return self.model_copy(update={"rules": rules, **gone})
 
     @property
     def weight(self) -> float:

@@ -6,6 +6,7 @@ has their side. `user` and `context` make up the query, known once a request; `i
 of a pair of both: rankers see it, of counts also towers. From outside: docs/extending/README.md. Letters: N rows.
 """
 
+import operator
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from corank.core.errors import ConfigError
 from corank.core.ragged import Ragged
@@ -41,6 +42,8 @@ class FeatureKind(Settings):
     """What all features have. Kinds derive from `ColumnFeature` or `DerivedFeature`."""
 
     kind: str
+    on_page: bool = Field(False, exclude_if=operator.not_)
+    """Whether a page reads its values of items; the rules of the page, and its `by`, set it."""
     encoders: ClassVar[tuple[type[Encoder], ...]] = ()
     """The classes of encoders that `fit` may return."""
     uses: ClassVar[frozenset[Use]] = frozenset()  # what derived features may take of it

@@ -43,7 +43,7 @@ class Schema(FeatureSet):
     def operand_names(
         self, placement: Placement, features: Iterable[DerivedFeature] | None = None
     ) -> OperandNames:
-        """What some derived features, and those that these compare, take of a placement; all and filters unless given.
+        """What some derived features, and those that these compare, take of a placement; all unless given, filters and pages.
 
         The items of a history have what derived features take of the history.
         """
@@ -64,7 +64,7 @@ class Schema(FeatureSet):
                     if "vector" not in taken:
                         names[_part(taken)][name] = None
         if placement == "item" and features is None:
-            for name in self.filters():
+            for name in (*self.filters(), *self.on_page()):
                 names[_part(self.features[name].uses)][name] = None
         return OperandNames(*map(tuple, names.values()))
 
@@ -88,7 +88,11 @@ class Schema(FeatureSet):
             attended: histories that some network attends to.
         """
         read = {part for n in self.features if n not in without for part in self.needs(n)}.union(attended)
-        others = {n for n, f in self.features.items() if not (f.is_input or f.filterable or n in without)}
+        others = {
+            n
+            for n, f in self.features.items()
+            if not (f.is_input or f.filterable or f.on_page or n in without)
+        }
         return [n for n in self.features if n in others - read]
 
     def needs(self, name: str) -> set[str]:
@@ -147,6 +151,10 @@ class Schema(FeatureSet):
     def filters(self) -> list[str]:
         """The item features by which a request may filter retrieval."""
         return [n for n, f in self.features.items() if f.filterable]
+
+    def on_page(self) -> list[str]:
+        """The item features whose values a page reads; vectors are in the encoded rows."""
+        return [n for n, f in self.features.items() if f.on_page and "vector" not in f.uses]
 
     def inputs(self) -> dict[str, FeatureKind]:
         """The features that networks may read; others are but operands of derived ones, and filters."""

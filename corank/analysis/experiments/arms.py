@@ -21,6 +21,7 @@ from corank.training.config.config_file import (
     plain,
     plain_stage,
     schema_of,
+    split_page,
     stage_settings,
     without_features,
 )
@@ -106,7 +107,13 @@ def format_value(value: Any) -> str:
 
 def networks_of(value: Plain) -> list[Plain]:
     """Stages and teachers."""
-    return [*value["stages"], *value["teachers"]]
+    return [*_stages(value), *value["teachers"]]
+
+
+def _stages(value: Plain) -> list[Plain]:
+    """The stages that are networks: all but the page."""
+    stages: list[Plain] = split_page(value)[0]["stages"]
+    return stages
 
 
 def _optimiser_of(value: Plain, name: str) -> Plain:
@@ -123,14 +130,14 @@ def scale_lr(value: Plain, network: str, factor: float) -> Plain:
 
 def equal_lr(value: Plain) -> Plain:
     """Give the first stage the learning rate of the last."""
-    first, last = value["stages"][0]["name"], value["stages"][-1]["name"]
+    first, last = value["stages"][0]["name"], _stages(value)[-1]["name"]
     factor = _optimiser_of(value, last)["lr"] / _optimiser_of(value, first)["lr"]
     return scale_lr(value, first, factor)
 
 
 def scale_widths(value: Plain, factor: float) -> Plain:
     """Multiply the widths of all layers."""
-    for n in range(len(value["stages"])):
+    for n in range(len(_stages(value))):
         scale_stage(n, value, factor)
     return value
 
@@ -144,7 +151,7 @@ def scale_stage(n: int, value: Plain, factor: float) -> Plain:
 def train_jointly(value: Plain) -> Plain:
     """Train all stages in one step over shared tables."""
     value["train"]["mode"] = "joint"
-    for stage in value["stages"]:
+    for stage in _stages(value):
         stage |= {"embeddings": "shared", "table_gradient": True}
     return value
 
@@ -171,7 +178,7 @@ def _click_losses(value: Plain) -> list[Plain]:
     """The click losses of the config, and one for each stage that has none."""
     clicks = [loss for loss in value["losses"] if loss["kind"] == "click"]
     having = [loss["stage"] for loss in clicks]
-    missing = [stage for stage in value["stages"] if stage["name"] not in having]
+    missing = [stage for stage in _stages(value) if stage["name"] not in having]
     return clicks + [{"kind": "click", **_named(stage)} for stage in missing]
 
 
@@ -199,7 +206,7 @@ def own_samples(value: Plain) -> Plain:
 
 def _distill_loss(value: Plain) -> Plain:
     """The config's distillation of the last stage into the first; otherwise one on candidates that passed the first."""
-    first, last = value["stages"]
+    first, last = _stages(value)
     for loss in value["losses"]:
         if loss["kind"] == "distill" and (loss["teacher"], loss["student"]) == (last["name"], first["name"]):
             return dict(loss)
@@ -265,9 +272,10 @@ def split_by_source(value: Plain) -> Plain:
 
 def structures(value: Plain, *of: int) -> Plain:
     """The config with the stage model and the widths of its stage `of[n]` in its `n`-th stage."""
-    stages = [stage_settings(stage) for stage in value["stages"]]
+    networks, pages = split_page(value)
+    stages = [stage_settings(stage) for stage in networks["stages"]]
     built = [stages[source].in_role_of(stage) for source, stage in zip(of, stages, strict=True)]
-    value["stages"] = [plain_stage(stage) for stage in built]
+    value["stages"] = [*map(plain_stage, built), *map(plain_stage, pages)]
     return with_losses(value, [loss for loss in value["losses"] if _fits(loss, built)])
 
 

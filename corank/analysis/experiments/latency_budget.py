@@ -41,7 +41,14 @@ from corank.core.version import corank_version
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.config.config import Config
-from corank.training.config.config_file import Plain, find_removed, from_plain, plain, without_features
+from corank.training.config.config_file import (
+    Plain,
+    find_removed,
+    from_plain,
+    plain,
+    split_page,
+    without_features,
+)
 from corank.training.export import export_bundle
 from corank.training.model_building import build_model
 from corank.training.run import Run
@@ -88,7 +95,7 @@ class LatencyMeter:
 
     def _shape(self, config: Config, quotas: Sequence[int]) -> str:
         stages = []
-        for n, stage in enumerate(plain(config)["stages"]):
+        for n, stage in enumerate(split_page(plain(config))[0]["stages"]):
             settings = {key: value for key, value in stage.items() if key not in IDLE}
             stages.append(settings | {"labels": len(config.stages[n].labels)} | ({} if n else {"keep": None}))
         packed = self.data.of(config)

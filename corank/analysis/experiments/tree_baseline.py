@@ -29,7 +29,7 @@ from corank.models.settings.trees import TreesSettings
 from corank.models.trees import code_columns
 from corank.training.boosted_trees import fit_stage_trees
 from corank.training.config.config import Config
-from corank.training.config.config_file import from_plain, plain
+from corank.training.config.config_file import from_plain, plain, plain_stage, split_page
 from corank.training.run import Run
 
 _ROLE = ("name", "keep", "cuts", "labels", "value")
@@ -73,9 +73,9 @@ def tree_baseline(run: Run) -> Config:
     config, before = run.config, run.config.stages[:-1]
     if not before:
         raise ConfigError(f"{run.folder}: it has one stage; `trees` replaces the last of several")
-    values = plain(config)
+    values, pages = split_page(plain(config))
     last = values["stages"][-1]
-    values["stages"][-1] = _in_role_of(last)
+    values["stages"] = [*values["stages"][:-1], _in_role_of(last), *map(plain_stage, pages)]
     values["losses"] = [
         {"kind": "click", "stage": stage.name, "label": label}
         for stage in before
@@ -117,7 +117,7 @@ def compare_last_stage(run: Run, packed: PackedDataset, progress: Progress) -> d
     split = next((name for name in _HELD_OUT if packed.splits.get(name)), None)
     if split is None or last.fitted or packed.url is not None:
         return None
-    values = _in_role_of(plain(run.config)["stages"][-1]) | {"labels": [last.main], "value": last.main}
+    values = _in_role_of(plain_stage(last)) | {"labels": [last.main], "value": last.main}
     trees = validate(TreesSettings, values, f"stages.{last.name}")
     layout = Layout(packed.schema, packed.encoders.sizes)
     _require_few(packed, layout, {"train", "valid", split}, last.main, run)

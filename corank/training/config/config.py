@@ -9,17 +9,25 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import polars as pl
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from corank.core.errors import ConfigError, DataError
+from corank.core.page import PAGE, PageSettings
 from corank.core.registry import by_name
-from corank.core.settings import Settings, build_once, describe_unknown
+from corank.core.settings import Settings, build_once, describe_unknown, validate
 from corank.core.time import EARLIEST, LATEST
 from corank.core.vector_search import RetrievalSettings
 from corank.data.log_rows import scan_log
 from corank.data.packed.dataset import PackedDataset
 from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings
+from corank.features.page_columns import check_page, mark_page_features
 from corank.features.schema import Schema
 from corank.features.split import ShareSplit, TimeSplit
 from corank.losses.base import LOSSES, FunnelSpec, Loss
@@ -54,6 +62,37 @@ def rename_keys(config: Any) -> Any:
                 raise ConfigError(f"{old}: is called {new} now, and {new} is given, too; drop {old}")
             config = {new if key == old else key: part for key, part in config.items()}
     return config
+
+
+def _take_page(config: Any) -> Any:
+    """Plain values of a config whose page, the last stage, is apart, and its features marked. Raises ConfigError."""
+    if not isinstance(config, dict):
+        return config
+    if isinstance(config.get("page"), dict):
+        raise ConfigError("page: a page is the last of `stages`; write it there, with model: page")
+    stages: Any = config.get("stages")
+    pages = [n for n, stage in enumerate(stages) if _is_page(stage)] if isinstance(stages, list) else []
+    if not pages:
+        return config
+    key, plain = f"stages.{pages[0]}", stages[pages[0]]
+    if pages[0] != len(stages) - 1:
+        raise ConfigError(f"{key}: a page is the last stage; nothing can follow it")
+    if len(stages) == 1:
+        raise ConfigError(f"{key}: a page orders what a stage before it scores; write one before it")
+    try:
+        page = plain if isinstance(plain, PageSettings) else validate(PageSettings, plain, key)
+    except ConfigError as error:
+        raise ConfigError(
+            str(error).replace(f"{key}: (top level)", key).replace(f"{key}: ", f"{key}.")
+        ) from None
+    features = config.get("features")
+    if isinstance(features, dict):
+        config = config | {"features": mark_page_features(features, page)}
+    return config | {"stages": stages[:-1], "page": page}
+
+
+def _is_page(stage: Any) -> bool:
+    return isinstance(stage, PageSettings) or (isinstance(stage, dict) and stage.get("model") == PAGE)
 
 
 TAKEN = {"shared", "position", *TrainSettings.model_fields, *NAMES_OF_TORCH}
@@ -92,6 +131,8 @@ class Config(Settings):
     """The inputs of the networks, by name."""
     stages: list[Stage] = Field(min_length=1, max_length=MOST_STAGES)
     """In the order of the cascade, the first to cut first."""
+    page: PageSettings | None = Field(None, exclude=True)
+    """The last of `stages` in a config if it is of `model: page`, which is not trained; no key of its own."""
     teachers: list[TeacherSettings] = Field([], max_length=MOST_STAGES)
     """Networks that are trained to teach the stages, and are not served."""
     tree_teachers: list[TreeTeacherSettings] = Field([], max_length=MOST_STAGES)
@@ -169,7 +210,7 @@ class Config(Settings):
     @classmethod
     def _check_keys(cls, value: Any) -> Any:
         """Refuse a key of `train` that is neither a setting nor a stage: its value would be read as an optimiser."""
-        value = rename_keys(value)
+        value = _take_page(rename_keys(value))
         match value:
             case {"train": {**train}, "stages": [*stages]}:
                 teachers = value.get("teachers")
@@ -211,7 +252,8 @@ class Config(Settings):
             ]
             trees.check(f"tree_teachers.{n}", list(self.data.labels), others, self.losses)
         self._check_retrieval(schema)
-        self.export.check([f"{stage.name}.{part}" for stage in self.stages for part in stage.item_parts])
+        self._check_page(schema)
+        self.export.check(self.item_parts)
         self.drift.check(list(self.features))
         total.check()
         self.train.check({stage.name: list(stage.labels) for stage in self.stages})
@@ -262,6 +304,34 @@ class Config(Settings):
                     f"data.scores.{name}: a stage or teacher is called so, too, and a loss could mean either; "
                     "rename the score"
                 )
+
+    @model_serializer(mode="wrap")
+    def _put_page(self, plain: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """The page stands last among the stages."""
+        values: dict[str, Any] = plain(self)
+        if self.page is not None and "stages" in values:
+            page = self.page.model_dump(mode=info.mode, by_alias=info.by_alias or False)
+            values["stages"] = [*values["stages"], page]
+        return values
+
+    @property
+    def item_parts(self) -> list[str]:
+        """What stages store of items, `STAGE.PART`."""
+        return [f"{stage.name}.{part}" for stage in self.stages for part in stage.item_parts]
+
+    def _check_page(self, schema: Schema) -> None:
+        """Raise ConfigError if the page does not fit the other parts."""
+        if self.page is None:
+            return
+        key, taken = f"stages.{len(self.stages)}", {network.name for network in self.networks.values()}
+        if self.page.name in {*TAKEN, *taken, *self.data.scores}:
+            raise ConfigError(
+                f"{key}.name: '{self.page.name}' means something else already; take another name"
+            )
+        try:
+            check_page(self.page, schema, self.item_parts, {stage.name: stage.keep for stage in self.stages})
+        except ConfigError as error:
+            raise ConfigError(f"{key}.{error}") from None
 
     def _check_retrieval(self, schema: Schema) -> None:
         if self.retrieval is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from corank.core.errors import ConfigError
+from corank.core.page import PAGE, PageSettings
 from corank.core.reports import Report
 from corank.core.settings import describe_unknown, validate
 from corank.features.feature_kind import Feature
@@ -32,8 +33,15 @@ def stage_settings(stage: Plain) -> StageSettings:
     return validate(STAGE_MODELS[stage["model"]], stage, f"stages.{stage['name']}")
 
 
-def plain_stage(stage: StageSettings | TeacherSettings) -> Plain:
-    """The plain values of a stage or a teacher."""
+def split_page(value: Plain) -> tuple[Plain, list[PageSettings]]:
+    """The plain values of a config without its page, and the page, if there is one."""
+    stages = value["stages"]
+    pages = [validate(PageSettings, stage, "page") for stage in stages if stage["model"] == PAGE]
+    return value | {"stages": stages[: len(stages) - len(pages)]}, pages
+
+
+def plain_stage(stage: StageSettings | TeacherSettings | PageSettings) -> Plain:
+    """The plain values of a stage, a teacher, or the page."""
     plain: Plain = stage.model_dump(mode="json", by_alias=True)
     return plain
 
@@ -56,6 +64,7 @@ def find_removed(schema: Schema, names: Iterable[str], attended: Iterable[str]) 
 
 def without_features(value: Plain, names: Iterable[str]) -> Plain:
     """Remove features from the config and its networks, with what is made of them or is read by nothing then."""
+    value, pages = split_page(value)
     schema, stages = schema_of(value), [stage_settings(stage) for stage in value["stages"]]
     teachers = [
         validate(TeacherSettings, teacher, f"teachers.{teacher['name']}") for teacher in value["teachers"]
@@ -69,7 +78,10 @@ def without_features(value: Plain, names: Iterable[str]) -> Plain:
     return value | {
         "features": features,
         "drift": drift | {"unjudged": [name for name in drift["unjudged"] if name not in gone]},
-        "stages": [plain_stage(stage.without_features(gone)) for stage in stages],
+        "stages": [
+            *(plain_stage(stage.without_features(gone)) for stage in stages),
+            *(plain_stage(page.without_features(gone)) for page in pages),
+        ],
         "teachers": [plain_stage(teacher.without_features(gone)) for teacher in teachers],
     }
 
