@@ -82,13 +82,17 @@ def _take_page(config: Any) -> Any:
     try:
         page = plain if isinstance(plain, PageSettings) else validate(PageSettings, plain, key)
     except ConfigError as error:
-        raise ConfigError(
-            str(error).replace(f"{key}: (top level)", key).replace(f"{key}: ", f"{key}.")
-        ) from None
+        lines = (line.removeprefix(f"{key}: ") for line in str(error).split("\n"))
+        named = (f": {line[len(_WHOLE) :]}" if line.startswith(_WHOLE) else f".{line}" for line in lines)
+        raise ConfigError("\n".join(f"{key}{line}" for line in named)) from None
     features = config.get("features")
     if isinstance(features, dict):
         config = config | {"features": mark_page_features(features, page)}
     return config | {"stages": stages[:-1], "page": page}
+
+
+_WHOLE = "(top level): "
+"""Begins what `validate` says of settings as a whole."""
 
 
 def _is_page(stage: Any) -> bool:
