@@ -13,9 +13,10 @@ from corank.bundle.signatures import Signatures, TrustedKeys, read_signatures
 from corank.bundle.stage_facts import PrecisionLoss, StageFacts
 from corank.core.artifact import File, FolderName, Inspect, Manifest, canonical
 from corank.core.artifact_cache import read_facts
-from corank.core.errors import BundleError, CorankError, DataError
+from corank.core.errors import BundleError, ConfigError, CorankError, DataError
 from corank.core.files import is_relative_name
 from corank.core.objects import Location
+from corank.core.page import PageSettings
 from corank.core.registry import plugin_hint
 from corank.core.settings import Settings, build_once
 from corank.core.time import EARLIEST, LATEST, format_time
@@ -23,6 +24,7 @@ from corank.data.request_columns import RequestColumns, Source
 from corank.features.feature_kind import Feature
 from corank.features.history_events import timed_histories
 from corank.features.log_schema import DataSettings
+from corank.features.page_columns import check_page
 from corank.features.schema import Schema
 
 MOST_PARTS = 10_000
@@ -131,6 +133,8 @@ class BundleManifest(Manifest):
     """The settings of the log, by which newer logs are read."""
     features: dict[str, Feature]
     stages: list[StageFacts]
+    page: PageSettings | None = Field(None, exclude_if=lambda page: page is None)
+    """The stage after them that fills a page; None if the last of `stages` is the last."""
     sources: dict[str, Source]
     """The table that each feature of a column was read from."""
     priors: dict[str, Milliseconds]
@@ -173,7 +177,29 @@ class BundleManifest(Manifest):
                 self._check_stage(schema, stage, {earlier.name for earlier in self.stages[:n]})
             except ValueError as error:
                 raise ValueError(f"stages.{n}.{error}") from None
+        if self.page is not None:
+            self._check_page(schema, self.page)
         return self
+
+    def _check_page(self, schema: Schema, page: PageSettings) -> None:
+        """Raise ValueError if the page does not fit the features and the stages."""
+        parts = [part.name for stage in self.stages for part in stage.parts]
+        try:
+            check_page(page, schema, parts, {stage.name: stage.keep for stage in self.stages})
+        except ConfigError as error:
+            raise ValueError(f"page.{error}") from None
+        if unread := [n for n in page.features if not schema.features[n].on_page]:
+            raise ValueError(f"page: of '{unread[0]}' items have nothing that it could read")
+
+    @property
+    def stage_names(self) -> list[str]:
+        """The stages, and the page behind them."""
+        return [*(stage.name for stage in self.stages), *([self.page.name] if self.page else [])]
+
+    @property
+    def last_keep(self) -> int:
+        """How many candidates the last stage keeps, or the page shows."""
+        return self.stages[-1].keep if self.page is None else self.page.keep
 
     def _check_stage(self, schema: Schema, stage: StageFacts, earlier: set[str]) -> None:
         """Raise ValueError if a stage does not fit the features and the stages before it."""

@@ -141,6 +141,7 @@ def make_manifest(
         data=config.data,
         features=config.declared.features,
         stages=[_facts(config, model, calibrators, stage.name) for stage in config.stages],
+        page=config.page,
         sources=packed.manifest.sources,
         priors=dict(priors.cut or {}),
         items_as_of=items_as_of,

@@ -367,13 +367,14 @@ def world_config(drawn: Drawn) -> Drawn:
         if "encoder" in drawn["din"] and history["last"] > 1:
             attended["encoder"] = drawn["din"]["encoder"] | {"ages": history.get("source") != "lists"}
         rank["din"] = attended
+    pages = [{"name": "page", "model": "page"} | drawn["page"]] if drawn.get("page") else []
     numeric = any(map(_is_number, inputs.values()))
     stages.append(rank | {key: value for key, value in drawn["rank"].items() if key != "numbers" or numeric})
     return {
         "name": "random",
         "data": _data(drawn),
         "features": features,
-        "stages": [stage | drawn["stage"] for stage in stages],
+        "stages": [*(stage | drawn["stage"] for stage in stages), *pages],
         "losses": [
             *({"kind": "click", "stage": stage["name"]} for stage in stages),
             *({"kind": "mimic", "stage": stage["name"]} for stage in stages if "generated" in stage),

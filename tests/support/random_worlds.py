@@ -196,3 +196,19 @@ LONG: Drawn = RICH | {
     "score": True,
 }
 """The same with three stages, three sets of tables, and production's scores."""
+
+PAGED: Drawn = RICH | {
+    "prerank": {"keep": 9},
+    "rank": {"keep": 8},
+    "page": {
+        "keep": 4,
+        "method": "dpp",
+        "by": "prerank.vector",
+        "rules": [
+            {"at_most": 1, "of": "item_2", "within": 2},
+            {"at_most": 2, "of": "item_0"},
+            {"at_least": 1, "of": "item_1", "within": 3},
+        ],
+    },
+}
+"""The same with a page behind the ranker, of rules of an id, of lists and of a number."""

@@ -46,6 +46,7 @@ from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
 from corank.serving.funnel.deadlines import DeadlineTimer, LatencyTracker
+from corank.serving.funnel.page_stage import PageStage
 from corank.serving.funnel.query_encoder import join_arrays
 from corank.serving.funnel.ranking import Ranking
 from corank.serving.funnel.request import Request
@@ -95,6 +96,10 @@ class Funnel:
         self._latencies = {stage.name: LatencyTracker() for stage in stages}
         self._timer = DeadlineTimer() if any(stage.deadline_ms for stage in stages) else None
         self._quotas = {stage.name: stage.keep for stage in stages}
+        self._page: PageStage | None = None
+        if (page := self.manifest.page) is not None:
+            self._quotas[page.name] = page.keep
+            self._page = PageStage(page, schema)
         try:
             encoders = Encoders.load(folder / "encoders", schema)
             self.scorer = Scorer(folder, self.manifest, Layout(schema, encoders.sizes))
@@ -275,6 +280,17 @@ class Funnel:
                     score, begin = scores[begin : begin + len(candidates)], begin + len(candidates)
                     rankings[r].seconds[stage.name] = seconds
                     alive[r] = rankings[r].cut(stage, candidates, score)
+            if self._page is not None:
+                for r, one in enumerate(rankings):
+                    self._fill_page(self._page, one, batch, batch.start[r])
+
+    def _fill_page(self, page: PageStage, one: Ranking, batch: EncodedBatch, start: int) -> None:
+        """Fill a request's page from what the last stage that finished keeps, and would leave to the page."""
+        since, name = time.perf_counter(), page.settings.name
+        alive, value = one.kept_by(self.manifest.stages[-1].name)
+        positions = batch.positions.take(alive + start)
+        one.page = page.fill(batch.items, positions, alive, value, one.quotas[name])
+        one.seconds[name] = time.perf_counter() - since
 
     def _retriever(self, request: Request, query: Rows, r: int) -> Longs:
         """Retrieve the candidates of a request, the r-th of some queries."""

@@ -17,6 +17,7 @@ from corank.core.ordering import top_k
 from corank.core.ragged import Rows
 from corank.core.types import Floats, Hashes, Ints, Longs, Numbers
 from corank.features.operands import Operands
+from corank.serving.funnel.page_stage import FilledPage
 from corank.serving.funnel.request import DEFAULT_FIELDS, RankAnswer, Request, select_ids
 
 Role = Literal["live", "canary", "shadow"]
@@ -138,12 +139,15 @@ class Ranking:
     """Time of encoding, `receive`, and of each stage that finished, of all requests that were ranked together."""
     fallback: dict[str, str] | None = field(init=False)
     """The stage that did not finish, `stage`, and `why`: skipped, late or failed."""
+    page: FilledPage | None = field(init=False)
+    """The page, if the bundle has one."""
     _answered: tuple[Longs, Numbers] | None = field(init=False)
 
     def begin(self, manifest: BundleManifest, quotas: Mapping[str, int]) -> None:
         """Begin to rank it by a version; what another made of it is forgotten."""
         self.manifest, self.quotas = manifest, quotas
         self.cuts, self.seconds, self.fallback, self._answered = [], {}, None, None
+        self.page = None
 
     def cut(self, stage: StageFacts, alive: Longs, score: Numbers) -> Longs:
         """Apply a stage's quota and `min_score` to the candidates that it scored.
@@ -165,13 +169,18 @@ class Ranking:
     def answered(self) -> tuple[Longs, Numbers]:
         """The candidates that the answer has, best first, and their scores: what the last stage keeps.
 
-        If the last stage did not finish, it is as many in the order of the last stage that did.
+        If the last stage did not finish, it is as many in the order of the last stage that did. A page has its slots.
         """
         if self._answered is None:
-            last = self.cuts[-1]
-            kept = last.kept[: self.quotas[self.manifest.stages[-1].name]]
-            self._answered = last.alive.take(kept), last.score.take(kept)
+            last = self.manifest.stages[-1].name
+            self._answered = self.page.shown if self.page is not None else self.kept_by(last)
         return self._answered
+
+    def kept_by(self, stage: str) -> tuple[Longs, Numbers]:
+        """What a stage keeps, best first, and the scores; as many of the last stage that finished, if it did not."""
+        last = self.cuts[-1]
+        kept = last.kept[: self.quotas[stage]]
+        return last.alive.take(kept), last.score.take(kept)
 
     def scores(self, stage: str) -> Floats:
         """The scores of one stage, NaN for a candidate that it did not score: (n,)."""
@@ -249,7 +258,18 @@ class Ranking:
             ):
                 trace[n]["stages"][cut.stage] = {"score": score, "rank": rank}
                 trace[n]["cut"] = cut.stage if rank > len(cut.kept) else None
+        if self.page is not None:
+            self._trace_page(self.page, trace)
         return trace
+
+    def _trace_page(self, filled: FilledPage, trace: list[dict[str, Any]]) -> None:
+        """Add what the page made of the candidates that reached it."""
+        name = filled.settings.name
+        for n, entry in filled.trace().items():
+            if "moved" in entry and entry["moved"]["neighbour"] is not None:
+                entry["moved"]["neighbour"] = self.candidates[entry["moved"]["neighbour"]]
+            trace[n]["stages"][name] = entry
+            trace[n]["cut"] = name if entry["rank"] > len(filled.page.slots) else None
 
     @property
     def microseconds(self) -> dict[str, int]:

@@ -41,6 +41,7 @@ GONE = -1.0
 COUNTERS: dict[str, tuple[str, ...]] = {
     "candidates": ("Candidates received",),
     "cut": ("Candidates that a stage cut", "stage"),
+    "page_rules_broken": ("Slots of pages that broke a rule, which could not be kept", "rule"),
     "unknown_items": ("Candidates that are neither in the bundle nor described",),
     "missing_columns": ("Requests that lack a column", "column"),
     "clipped_numbers": ("Numbers outside the range of training, which are clipped to it", "column"),
@@ -252,6 +253,11 @@ class ServiceMetrics:
         self.count("candidates", number=len(one.candidates) + len(one.unknown))
         for cut in one.cuts:
             self.count("cut", cut.stage, number=len(cut.alive) - len(cut.kept))
+        if one.page is not None:
+            shown = len(one.page.page.slots)
+            self.count("cut", one.page.settings.name, number=len(one.page.alive) - shown)
+            for _, rule in one.page.page.broken:
+                self.count("page_rules_broken", str(one.page.settings.rules[rule]))
         if one.unknown:
             self.count("unknown_items", number=len(one.unknown))
         for column in one.missing:
