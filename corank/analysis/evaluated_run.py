@@ -5,7 +5,7 @@ Letters: C candidates.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +15,14 @@ from corank.analysis.kept_predictions import KeptPredictions
 from corank.core.errors import DataError
 from corank.core.lazy import lazy
 from corank.core.objects import Location
+from corank.core.page import PageSettings
 from corank.core.reports import Progress
-from corank.core.types import Floats
+from corank.core.types import Floats, Longs
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.groups import group_candidates, select_candidates
+from corank.evaluation.inputs import CascadeRows
 from corank.evaluation.measures import Evaluation, evaluate_predictions, render
+from corank.evaluation.pages import fill_pages, page_inputs
 from corank.evaluation.predictions import (
     Calibrators,
     Predictions,
@@ -28,13 +31,15 @@ from corank.evaluation.predictions import (
     read_truth,
     true_values,
 )
+from corank.metrics.inputs import Inputs
 from corank.models.settings.stage import StageSettings
 from corank.training.run import Run
 
 if TYPE_CHECKING:
-    from corank.evaluation import predict
+    from corank.evaluation import item_parts, predict
     from corank.training import weight_transfer
 else:  # what predicts: the figures of what is predicted need no torch
+    item_parts = lazy("corank.evaluation.item_parts")
     predict = lazy("corank.evaluation.predict")
     weight_transfer = lazy("corank.training.weight_transfer")
 
@@ -74,7 +79,22 @@ class EvaluatedRun:
             self.truth,
             self.split,
             self.unbiased,
+            page=None if config.page is None else partial(self._page_inputs, config.page),
         )
+
+    def _page_inputs(self, page: PageSettings, rows: CascadeRows) -> Inputs:
+        """Fill the pages, as serving does, and give what metrics of pages read."""
+        part = None if page.item_part is None else partial(self._item_part, page.item_part)
+        pages = fill_pages(page, self.packed, self.split, rows, part)
+        return page_inputs(page, self.packed, self.split, rows, self.truth, pages)
+
+    def _item_part(self, part: str, at: Longs) -> Floats:
+        """An item part of some candidates of the split: (a, d)."""
+        if self.on is None:
+            model = self.run.model(self.packed)[0]
+        else:
+            model = weight_transfer.JudgedRun.on(self.run, self.on).model
+        return item_parts.part_of_candidates(model, self.packed, self.split, part, at)
 
     @cached_property
     def document(self) -> dict[str, Any]:

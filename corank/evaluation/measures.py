@@ -4,7 +4,7 @@ Letters: B bins.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,8 @@ class Evaluation:
     """Each stage but the last, against the last; empty with a single stage."""
     cascade: Measures
     """Of the candidates that all stages together keep."""
+    page: Measures = field(default_factory=dict)
+    """Of the page; empty without one."""
 
 
 def evaluate_predictions(
@@ -74,6 +76,7 @@ def evaluate_predictions(
     split: str,
     reference: Predictions | None = None,
     whole_requests: bool = True,
+    page: Callable[[CascadeRows], Inputs] | None = None,
 ) -> Evaluation:
     """Measure each stage alone and the stages as a cascade by every metric of the table.
 
@@ -83,6 +86,7 @@ def evaluate_predictions(
         split: its name.
         reference: what a model without selection bias predicts of the same candidates, for `bias_regret`.
         whole_requests: whether all candidates of the requests are there; otherwise no cascade is measured.
+        page: fills the pages, if there is one, and gives what metrics of pages read.
 
     Raises DataError if the reference is of other candidates, or a stage's value is not finite.
     """
@@ -90,8 +94,11 @@ def evaluate_predictions(
         _refuse_other_rows(predictions, reference)
     cuts: dict[str, Measures] = {}
     cascade: Measures = {}
-    if len(stages) > 1 and whole_requests:
+    pages: Measures = {}
+    if whole_requests and (len(stages) > 1 or page is not None):
         rows = cascade_rows(predictions, stages, calibrators, truth)
+        pages = {} if page is None else measure_all("page", page(rows))
+    if len(stages) > 1 and whole_requests:
         cuts = {s.name: measure_all("cut", rows.cut_inputs(n)) for n, s in enumerate(stages[:-1])}
         cascade = measure_all("cascade", rows.cascade_inputs(levels))
     return Evaluation(
@@ -104,6 +111,7 @@ def evaluate_predictions(
         },
         cuts=cuts,
         cascade=cascade,
+        page=pages,
     )
 
 
@@ -222,6 +230,9 @@ def render(evaluation: Evaluation, seed: int = 0, bootstrap: bool = True) -> dic
         if len(evaluation.cuts) > 1:
             document["cascade"]["stages"] = {n: _cascade(cut) for n, cut in evaluation.cuts.items()}
             document["interval"]["cascade"]["stages"] = {n: intervals(c) for n, c in evaluation.cuts.items()}
+    if evaluation.page:
+        document["page"] = _cascade(evaluation.page)
+        document["interval"]["page"] = intervals(evaluation.page)
     return document
 
 

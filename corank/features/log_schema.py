@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
 import polars as pl
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 from pydantic import (
     BeforeValidator,
@@ -121,6 +122,15 @@ class ListLog(Settings):
         return self
 
 
+class Satiation(Settings):
+    """A law of clicks: a candidate's probability is (1 − share)^m of its own, m being how many above are alike."""
+
+    of: str
+    """The item feature of kind id in which they are alike."""
+    share: Annotated[float, Ge(0), Le(1)]
+    """By how much each of them lowers it."""
+
+
 def _read_log(value: object) -> object:
     """A mapping as a log of lists, so that an error is about its keys alone."""
     return ListLog.model_validate(value) if isinstance(value, dict) else _require_files(value)
@@ -160,6 +170,8 @@ class DataSettings(Settings):
     propensity: str | None = None
     """The column of the probability at which production exposed the candidate, in requests where that was drawn, those
     of a random bucket; null elsewhere. Read by evaluation alone."""
+    satiation: Satiation | None = None
+    """How users of a simulated world tire of what is alike; read by the truth of pages alone."""
     columns: list[str] = []
     """Numbers of the log, or else of the items, that a stage's `value` may name, such as a bid."""
     labels: dict[str, Label] = Field(min_length=1)
@@ -173,11 +185,10 @@ class DataSettings(Settings):
 
     @model_serializer(mode="wrap")
     def _leave_out_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `propensity` unless it is given: packs and bundles of earlier versions keep their hashes."""
+        """Leave out what newer versions added, unless it is given: packs and bundles of earlier ones keep hashes."""
         values: dict[str, Any] = serialize(self)
-        return (
-            values if self.propensity is not None else {k: v for k, v in values.items() if k != "propensity"}
-        )
+        unset = {name for name in ("propensity", "satiation") if getattr(self, name) is None}
+        return {name: value for name, value in values.items() if name not in unset}
 
     @property
     def log_files(self) -> str | list[str]:

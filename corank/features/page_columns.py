@@ -12,7 +12,7 @@ from corank.core.errors import ConfigError
 from corank.core.page import PageCandidates, PageRule, PageSettings, unit_vectors
 from corank.core.page_rules import RuleValues
 from corank.core.settings import describe_unknown
-from corank.core.types import Doubles, Longs, Numbers
+from corank.core.types import Doubles, Hashes, Longs, Numbers
 from corank.features.encoding import hash_numbers
 from corank.features.operands import Operands
 from corank.features.schema import Schema
@@ -125,6 +125,11 @@ def _codes(operands: Operands, name: str, each: bool) -> Longs:
     if not each:
         has = (hashes != 0) & (hashes != ZERO)
         return np.where(has.any(axis=1), 0, -1)[:, None]
+    return number_values(hashes)
+
+
+def number_values(hashes: Hashes) -> Longs:
+    """Number hashes from 0, −1 for 0, which is none: the shape of the hashes."""
     distinct, codes = np.unique(hashes, return_inverse=True)
     numbered: Longs = codes.reshape(hashes.shape) - (1 if len(distinct) and distinct[0] == 0 else 0)
     return numbered

@@ -232,6 +232,12 @@ class Schema(FeatureSet):
         for name, feature in self.features.items():
             feature.check_data(name, self, data)
         refuse_idle_tables(self, data)
+        law = data.satiation
+        if law is not None and law.of not in self.row_features("item").ids:
+            raise ConfigError(
+                f"data.satiation.of: '{law.of}' is no item feature of one code; there are "
+                f"{', '.join(self.row_features('item').ids) or 'none'}"
+            )
 
     def check_tower(self, names: Iterable[str], allowed: Placement, key: str) -> None:
         """Raise ConfigError unless every feature exists and is of the `allowed` placement.

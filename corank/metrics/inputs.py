@@ -6,9 +6,9 @@ Letters: N rows · C candidates · S stages.
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Population = Literal["exposed", "candidates", "cut", "cascade"]
+Population = Literal["exposed", "candidates", "cut", "cascade", "page"]
 """`exposed` and `candidates`: rows are exposed candidates, or all, of one stage and one label. `cut`: what one stage
-keeps, measured against the last stage. `cascade`: what all stages together keep."""
+keeps, measured against the last stage. `cascade`: what all stages together keep. `page`: the slots of a page."""
 Inputs = Mapping[str, Any]
 """The inputs of one population by name; None is an input that is not known, such as the truth of a real log."""
 
@@ -61,6 +61,24 @@ INPUTS: dict[Population, dict[str, str]] = {
         "last_top": "whether a candidate is among the last stage's top k: (C,) bool",
         "earlier_scores": "`scores` without the last stage; only with three or more stages",
         "earlier_quotas": "the quotas of all but the last two stages; only with three or more stages",
+    },
+    "page": {
+        "requests": "how the C candidates lie in requests: `Requests`",
+        "k": "the slots of a page",
+        "slot": "the slot of a candidate, from 0; −1 where it is not shown: (C,)",
+        "listed": "whether a candidate is shown: (C,) bool",
+        "value": "the last stage's value: (C,)",
+        "truth": "the true value of what is shown, given the page: (C,), or None",
+        "clicked": "whether the last stage's main label is 1: (C,) bool",
+        "exposed": "whether the log exposed the candidate: (C,) bool",
+        "expected": "the last stage's calibrated probability of its main label: (C,)",
+        "propensity": "the probability of exposure, NaN where it was not drawn: (C,); only with `data.propensity`",
+        "broken": "slots of each page that break a rule: (R,)",
+        "distance": "mean of 1 − similarity of two on each page: (R,), or None without similarity",
+        "item": "the item of each candidate, numbered: (C,)",
+        "catalogue": "number of items",
+        "column": "values of the first feature of values that the page names, numbered, and the candidate of each: "
+        "(V,), (V,); None if it names none",
     },
 }
 """Population → input → what it is."""
