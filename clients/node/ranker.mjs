@@ -1,6 +1,7 @@
 // The stages of a bundle: dense inputs, graphs and cuts.
 import {join} from "node:path";
 import {roundEven, roundToHalf} from "./arrays.mjs";
+import {fillPage, pageVectors} from "./page.mjs";
 import {RequestEncoder} from "./request.mjs";
 
 process.env.ORT_DISABLE_TELEMETRY ??= "1";  // read when the runtime is loaded
@@ -66,9 +67,21 @@ export class Ranker {
       alive = [...alive].sort((a, b) => b.score - a.score).slice(0, request.keep?.[stage.name] ?? stage.keep);
       if (stage.min_score !== null) alive = alive.filter(({score}) => score >= stage.min_score);
     }
+    if (this.manifest.page) alive = await this.#page(this.manifest.page, alive, request.keep);
     const answer = {model_version, items_seq, items_id: content.split("-").pop(), stage: stages.at(-1).name,
       items: alive.map(({id, score}) => ({id, score})), unknown: encoded.unknown, missing: encoded.missing};
     return {answer, encoded, stages: steps};
+  }
+  /** The candidates on the page, slot by slot. */
+  async #page(page, alive, keep) {
+    const [name, part] = (page.by ?? "").split("."), stage = part && this.manifest.stages.find((one) => one.name === name), rows = alive.map(({row}) => row);
+    const {numbers, keys, lists} = this.layout.operands, width = !part && !keys.includes(page.by) && !lists.includes(page.by) ? page.by && rows.find((row) => row[page.by].encoded)?.[page.by].encoded.length : 0;
+    let vectors = null;
+    if (stage) {
+      const {data, dims: [, wide]} = await this.#parts(stage, part, alive);
+      vectors = pageVectors(alive.map((_, n) => ({own: {encoded: data.subarray(n * wide, (n + 1) * wide)}})), "own", numbers);
+    } else if (page.by) vectors = pageVectors(rows, page.by, numbers, width);
+    return fillPage(page, alive.map(({score}) => score), vectors, rows, numbers, keep?.[page.name] ?? page.keep).map((n) => alive[n]);
   }
   async #score(stage, request, candidates, seen) {
     const {name, labels, main, attended, from_stages: from} = stage, {inputs, events, matches} = this.layout, tables = this.#tables(stage);

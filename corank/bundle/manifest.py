@@ -188,7 +188,8 @@ class BundleManifest(Manifest):
             check_page(page, schema, parts, {stage.name: stage.keep for stage in self.stages})
         except ConfigError as error:
             raise ValueError(f"page.{error}") from None
-        if unread := [n for n in page.features if not schema.features[n].on_page]:
+        kept = {*schema.on_page(), *schema.record_features.vectors}
+        if unread := [name for name in page.features if name not in kept]:
             raise ValueError(f"page: of '{unread[0]}' items have nothing that it could read")
 
     @property

@@ -226,7 +226,8 @@ def arrange(rules: Sequence[RuleValues], slots: int, begin: Callable[[], Scores]
         return page, broken
     search = _Search(rules, slots, least)
     try:
-        return _fill(rules, slots, begin(), search.guide(broken))
+        guide = search.guide(broken)
+        return (page, broken) if guide is None else _fill(rules, slots, begin(), guide)
     except _SearchTooLongError:
         return page, broken
 
@@ -331,12 +332,16 @@ class _Search:
         self._low: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {(self.counts, ()): floor}
         self._most = MOST_CHECKS if len(self.type_of) <= FEW else MOST_CHECKS // 8
 
-    def guide(self, broken: Broken) -> "_Guide":
-        """Find the least cost, given what some page breaks, and the way to it. Raises _SearchTooLongError."""
+    def guide(self, broken: Broken) -> "_Guide | None":
+        """Find the way to a lower cost than that of a page that breaks so much; None if there is none.
+
+        Raises _SearchTooLongError.
+        """
         known = self.unit * len({slot for slot, _ in broken}) + sum(
             self.rules[rule].weight for _, rule in broken
         )
-        return _Guide(self, min(known, self.least(self.counts, (), known)))
+        least = self.least(self.counts, (), known)
+        return _Guide(self, least) if least < known else None
 
     def costs(self, kinds: Sequence[int], page: tuple[int, ...]) -> list[int]:
         """What each of some types costs in the next slot."""

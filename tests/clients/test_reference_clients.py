@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,10 +12,12 @@ import corank
 from corank.bundle.content import part_file
 from corank.core.artifact import digest, measure_files
 from corank.core.stored_matrix import StoredMatrix, write_matrix
+from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.random_requests import draw_requests
+from corank.serving.funnel.request import Request
 from tests.lab.worlds import WORLDS as LAB
 from tests.support.boosted_runs import grown_run
-from tests.support.random_worlds import DERIVED, LISTED
+from tests.support.random_worlds import DERIVED, LISTED, PAGED
 from tests.support.reference_clients import (
     CPP_PROGRAM,
     compare,
@@ -28,7 +30,7 @@ from tests.support.reference_clients import (
 from tests.support.shared import derived, shared, shared_case
 
 TOLERANCE = 1e-5
-WORLDS = {"columns": DERIVED, "lists": LISTED, "ages of events": LAB["members and encoded events"]}
+WORLDS = {"columns": DERIVED, "lists": LISTED, "page": PAGED, "ages of events": LAB["members and encoded events"]}
 
 
 @pytest.fixture(scope="module", params=["node", "cpp"])
@@ -47,6 +49,26 @@ def test_every_step_agrees(client: list[str], tmp_path: Path, world: str) -> Non
     assert max(differences.values()) <= TOLERANCE, differences
     encoded = max(differences[step] for step in ("query", "described", "cross", "events"))
     assert encoded <= 1e-6, "the same arithmetic in the same order, but for a library's last bit"
+
+
+PAGES: list[dict[str, Any]] = [
+    {"method": "mmr", "by": "item_3", "lambda": 0.4, "rules": [{"slot": 1, "of": "item_1", "never": True}]},
+    {"method": "dpp", "by": "item_0", "rules": [{"at_most": 1, "of": "item_0", "within": 2}]},
+    {"method": "mmr", "by": "item_2", "rules": [{"at_least": 1, "of": "item_1"}, {"slot": 3, "of": "item_0"}]},
+    {"rules": [{"at_most": 2, "of": "item_1"}, {"at_most": 1, "of": "item_2", "within": 3}]},
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_agree(client: list[str], tmp_path: Path, page: dict[str, Any]) -> None:
+    bundle = Path(shutil.copytree(shared_case(PAGED).base / "bundle", tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    manifest["page"] = {"name": "page", "model": "page", "keep": 5} | page
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"digest": digest(manifest)}))
+    funnel = Funnel.open(bundle)
+    requests = [*draw_requests(funnel, 40, 3)]
+    for request, answer in zip(requests, rank_lines(client, bundle, requests), strict=True):
+        assert [item["id"] for item in answer["items"]] == funnel.run(Request.parse(request)).ids
 
 
 def test_boosted_trees_agree(client: list[str], tmp_path: Path) -> None:
