@@ -2,7 +2,7 @@
 #pragma once
 #include <onnxruntime_cxx_api.h>
 
-#include "request.hpp"
+#include "page.hpp"
 
 struct Tensor { Floats data; std::vector<int64_t> shape, whole{}; };  // of whole numbers, or else of data
 struct Scored { std::map<std::string, Floats> logits; std::vector<double> values; };
@@ -99,11 +99,60 @@ struct Ranker {
       alive.resize(std::min(alive.size(), request.value("keep", json::object()).value(name, stage["keep"].get<size_t>())));
       if (!stage["min_score"].is_null()) alive.erase(std::remove_if(alive.begin(), alive.end(), [&](Candidate* one) { return one->score < stage["min_score"]; }), alive.end());
     }
+    if (manifest.contains("page")) alive = fill_page(manifest["page"], alive, request.value("keep", json::object()));
     json items = json::array();
     for (Candidate* candidate : alive) items.push_back({{"id", candidate->id}, {"score", candidate->score}});
     const std::string content = manifest["content"];
     return {{"model_version", manifest["model_version"]}, {"items_seq", manifest["items_seq"]}, {"items_id", content.substr(content.rfind('-') + 1)},
             {"stage", manifest["stages"].back()["name"]}, {"items", items}, {"unknown", encoded.unknown}, {"missing", encoded.missing}};
+  }
+  // The values of a feature, that of a number is whether it is above 0; each of them, or whether there is one.
+  std::set<uint64_t> values_of(const Row& row, const std::string& of, bool each) const {
+    const Value& held = row.at(of);
+    std::set<uint64_t> found, one{0};
+    if (has(bundle.layout["operands"]["numbers"], of)) return held.number > 0 ? one : found;
+    for (uint64_t hash : held.hashes) if (hash && (each || hash != hash_value(0))) found.insert(hash);
+    return each || found.empty() ? found : one;
+  }
+  // What similarity of a page is of: unit vectors.
+  Vectors page_vectors(const std::string& by, const Candidates& alive) {
+    Vectors found;
+    std::set<uint64_t> all;
+    const size_t stop = by.find('.');
+    for (const Candidate* one : alive) {
+      std::vector<double> vector;
+      if (stop != std::string::npos) {
+        Floats part;
+        if (one->at >= 0) part.assign(parts.at(by).row(one->at), parts.at(by).row(one->at + 1));
+        else for (auto& stage : bundle.manifest["stages"]) if (stage["name"] == by.substr(0, stop)) part = compute(stage, "part." + by.substr(stop + 1), *one);
+        vector.assign(part.begin(), part.end());
+      } else if (const auto* own = std::get_if<Floats>(&one->row.at(by).encoded)) vector.assign(own->begin(), own->end());
+      else for (uint64_t value : values_of(one->row, by, true)) all.insert(value);
+      found.push_back(vector);
+    }
+    size_t width = 0;
+    for (auto& vector : found) width = std::max(width, vector.size());
+    for (size_t n = 0; n < alive.size(); n++) {
+      if (width) found[n].resize(width);  // zeros where there is none
+      else if (!all.empty()) for (uint64_t value : all) found[n].push_back(values_of(alive[n]->row, by, true).count(value));
+      found[n] = unit(found[n]);
+    }
+    return found;
+  }
+  // The candidates on the page, slot by slot.
+  Candidates fill_page(const json& page, const Candidates& alive, const json& keep) {
+    std::vector<double> value;
+    std::vector<Rule> rules;
+    for (const Candidate* one : alive) value.push_back(one->score);
+    for (auto& rule : page["rules"]) {
+      auto number = [&](const char* key) { return rule[key].is_null() ? 0 : rule[key].get<int>(); };
+      rules.push_back({number("at_most"), number("at_least"), number("slot"), number("within"), rule["never"], rule["of"], {}});
+      for (const Candidate* one : alive) rules.back().values.push_back(values_of(one->row, rule["of"], rules.back().at_most));
+    }
+    const Vectors vectors = page["by"].is_null() ? Vectors() : page_vectors(page["by"], alive);
+    Candidates shown;
+    for (int n : PageFiller(page, value, vectors, rules, keep.value(page["name"].get<std::string>(), page["keep"].get<size_t>())).fill()) shown.push_back(alive[n]);
+    return shown;
   }
   Scored score(const json& stage, const EncodedRequest& request, const Candidates& candidates, std::map<std::string, std::map<const Candidate*, float>>& seen) {
     const std::string name = stage["name"];

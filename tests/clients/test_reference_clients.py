@@ -11,6 +11,8 @@ import pytest
 import corank
 from corank.bundle.content import part_file
 from corank.core.artifact import digest, measure_files
+from corank.core.page import PageSettings
+from corank.core.settings import validate
 from corank.core.stored_matrix import StoredMatrix, write_matrix
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.random_requests import draw_requests
@@ -63,7 +65,8 @@ PAGES: list[dict[str, Any]] = [
 def test_pages_agree(client: list[str], tmp_path: Path, page: dict[str, Any]) -> None:
     bundle = Path(shutil.copytree(shared_case(PAGED).base / "bundle", tmp_path / "bundle"))
     manifest = json.loads((bundle / "manifest.json").read_bytes())
-    manifest["page"] = {"name": "page", "model": "page", "keep": 5} | page
+    settings = validate(PageSettings, {"name": "page", "keep": 5} | page, "page")
+    manifest["page"] = settings.model_dump(mode="json", by_alias=True)
     (bundle / "manifest.json").write_text(json.dumps(manifest | {"digest": digest(manifest)}))
     funnel = Funnel.open(bundle)
     requests = [*draw_requests(funnel, 40, 3)]
