@@ -49,6 +49,7 @@ def evaluation_view(document: Document) -> View:
         [
             Section("Stages side by side", [*_plot_stages(document), *stage_blocks(document)]),
             Section("The cascade", cascade_blocks(document)),
+            *page_sections(document),
             Section("Calibration", calibration_blocks(document)),
         ],
     )
@@ -138,16 +139,35 @@ def cascade_blocks(document: Document) -> list[Block]:
     return blocks
 
 
-def _cascade_table(figures: Mapping[str, Any], bounds: Mapping[str, Any], title: str = "") -> Iterator[Block]:
+def page_sections(document: Document) -> list[Section]:
+    """A table of what pages are worth and how diverse they are; nothing without a page."""
+    if "page" not in document:
+        return []
+    how = (
+        "Means over pages: the sum of the last stage's value, of the true value, of clicks by the random bucket; "
+        "1 - similarity of two; distinct values of a column and their entropy in bits. Of all pages: the share of the "
+        "catalogue that they show, the Gini index of how often, and the share of slots that break a rule."
+    )
+    tables = _cascade_table(document["page"], document["interval"]["page"], populations=("page",))
+    return [Section("The page", [Detail([how]), *tables])]
+
+
+def _cascade_table(
+    figures: Mapping[str, Any],
+    bounds: Mapping[str, Any],
+    title: str = "",
+    populations: Sequence[Population] = ("cut", "cascade"),
+) -> Iterator[Block]:
     """The defined figures as a table, and a sentence that names the undefined ones."""
     rows: list[list[Cell]] = []
     for name, requests in figures["eligible"].items():
         if figures[name] is not None:
-            random, better = format_metric(figures["random"][name]), metric_direction(name, "cut", "cascade")
+            random, better = format_metric(figures["random"][name]), metric_direction(name, *populations)
             rows.append([name, bounded(figures[name], bounds[name]), random, f"{requests:,}", BETTER[better]])
     yield Table(["", "value", "random order", "requests", "better is"], rows, title)
     if absent := [name for name in figures["eligible"] if figures[name] is None]:
         why = "no truth, no clicks, nothing cut, or requests no larger than the cut"
+        why = why if populations != ("page",) else "no truth, no similarity, or no column of values"
         yield f"Undefined here: {', '.join(absent)} ({why})."
 
 

@@ -9,7 +9,7 @@ from corank.analysis import report_figures as figures
 from corank.analysis.comparison import compare_predicted
 from corank.analysis.comparison_page import Names, comparison_sections, describe_document
 from corank.analysis.evaluated_run import EvaluatedRun, evaluate_run
-from corank.analysis.evaluation_view import calibration_blocks, cascade_blocks, stage_blocks
+from corank.analysis.evaluation_view import calibration_blocks, cascade_blocks, page_sections, stage_blocks
 from corank.core.formatting import format_interval, format_metric
 from corank.core.reports import Progress
 from corank.core.version import corank_version
@@ -35,6 +35,7 @@ def report_view(evaluated: EvaluatedRun) -> View:
             Section("Summary", _summary(evaluated)),
             Section("Stages side by side", stage_blocks(evaluated.document)),
             Section("The cascade", [f"{quotas}.", *cascade_blocks(evaluated.document)]),
+            *page_sections(evaluated.document),
             *(Section(title, blocks(evaluated)) for title, blocks in FIGURES.items()),
             Section("Training", figures.training_blocks({"": evaluated.run})),
             Section("Config", [_fold_config("The whole config of this run", evaluated.run)]),

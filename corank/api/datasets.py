@@ -30,6 +30,7 @@ def simulate(
     drift: bool = False,
     walk: Annotated[float | None, Ge(0), Le(1)] = None,
     lifetime: Annotated[int | None, Ge(2)] = None,
+    satiation: Annotated[float | None, Ge(0), Le(1)] = None,
     layout: Annotated[str, Option("--format")] = "plain",
     overwrite: bool = False,
     report: Report = lambda line: None,
@@ -50,6 +51,8 @@ def simulate(
         drift: tastes walk, items come and go, and a file a day is written.
         walk: of `drift`: how far tastes move a day, 0 to 1; 0.2 unless given.
         lifetime: of `drift`: days an item is there; 5 unless given.
+        satiation: by how much a click on a candidate gets less likely with each one above of the same category, 0 to 1;
+            the config then ends with a page.
         layout: `plain` for tables and a config; else the layout of a log that has an importer.
         overwrite: replace the world in `out`.
         report: takes a line about what to do next.
@@ -63,6 +66,7 @@ def simulate(
     """
     options: dict[str, Any] = {"seed": seed, "requests": requests, "candidates": candidates, "users": users}
     options |= {"items": items, "auction": auction or None, "random": random, "days": days}
+    options["satiation"] = satiation
     steps = {name: value for name, value in (("walk", walk), ("lifetime", lifetime)) if value is not None}
     if steps and not drift:
         raise CorankError(f"--{next(iter(steps))}: it says how a world drifts; add --drift or leave it out")

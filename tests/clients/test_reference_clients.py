@@ -32,7 +32,12 @@ from tests.support.reference_clients import (
 from tests.support.shared import derived, shared, shared_case
 
 TOLERANCE = 1e-5
-WORLDS = {"columns": DERIVED, "lists": LISTED, "page": PAGED, "ages of events": LAB["members and encoded events"]}
+WORLDS = {
+    "columns": DERIVED,
+    "lists": LISTED,
+    "page": PAGED,
+    "ages of events": LAB["members and encoded events"],
+}
 
 
 @pytest.fixture(scope="module", params=["node", "cpp"])
@@ -56,7 +61,11 @@ def test_every_step_agrees(client: list[str], tmp_path: Path, world: str) -> Non
 PAGES: list[dict[str, Any]] = [
     {"method": "mmr", "by": "item_3", "lambda": 0.4, "rules": [{"slot": 1, "of": "item_1", "never": True}]},
     {"method": "dpp", "by": "item_0", "rules": [{"at_most": 1, "of": "item_0", "within": 2}]},
-    {"method": "mmr", "by": "item_2", "rules": [{"at_least": 1, "of": "item_1"}, {"slot": 3, "of": "item_0"}]},
+    {
+        "method": "mmr",
+        "by": "item_2",
+        "rules": [{"at_least": 1, "of": "item_1"}, {"slot": 3, "of": "item_0"}],
+    },
     {"rules": [{"at_most": 2, "of": "item_1"}, {"at_most": 1, "of": "item_2", "within": 3}]},
 ]
 

@@ -12,6 +12,7 @@ from corank.core.errors import ConfigError, DataError
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.feed.world import PRESETS
 from corank.datasets.simulated import Simulated
+from corank.training.config.config_file import read as read_config
 
 pytestmark = pytest.mark.slow
 
@@ -167,3 +168,26 @@ def test_impossible_worlds_are_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=message):
         simulate_world(tmp_path / "out", **(SMALL | wrong))
     assert not (tmp_path / "out").exists()
+
+
+def test_clicks_tire_of_a_category_and_the_config_ends_with_a_page(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"requests": 3000, "candidates": 50, "users": 100, "items": 200}
+    simulate_world(tmp_path / "fresh", **sizes)
+    simulate_world(tmp_path / "tired", **sizes, satiation=0.6)
+    config = read_config(tmp_path / "tired" / "config.yaml")
+    assert config.page is not None and config.page.by == "category" and config.data.satiation is not None
+    assert read_config(tmp_path / "fresh" / "config.yaml").page is None
+    logs = {}
+    for name in ("fresh", "tired"):
+        log = read(tmp_path / name)[0]
+        items = pl.read_parquet(tmp_path / name / "items.parquet")
+        shown = log.filter(pl.col("position") > 0).join(items.select("item_id", "category"), on="item_id")
+        above = pl.int_range(pl.len()).over("request_id", "category", order_by="position")
+        logs[name] = shown.with_columns(above.alias("above")).sort("request_id", "position")
+    # what is first of its category is clicked as ever, until other clicks change what is retrieved; what is third
+    # falls to .16
+    fresh, tired = logs["fresh"], logs["tired"]
+    first = (pl.col("above") == 0) & (pl.col("time").dt.date() == fresh["time"].dt.date().min())
+    assert fresh.filter(first)["is_click"].equals(tired.filter(first)["is_click"])
+    rates = [log.filter(above=2)["is_click"].cast(pl.Float64).mean() for log in (fresh, tired)]
+    assert rates[1] == pytest.approx(0.16 * rates[0], rel=0.35)  # type: ignore[operator]

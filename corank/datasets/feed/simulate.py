@@ -64,7 +64,7 @@ stages:
     query: [512, 128, 64, 32]
     item: [512, 128, 64, 32]
     feature_dropout: {item_id: 0.3}    # left out of 3 rows in 10, so that an item's vector leans on its attributes$prerank_value
-  - {name: rank, model: mlp, cuts: [preranked], keep: $shown, hidden: [128, 128, 128], labels: [click], value: $value}
+  - {name: rank, model: mlp, cuts: [preranked], keep: $rank_keep, hidden: [128, 128, 128], labels: [click], value: $value}$page
 losses:
   - {kind: click, stage: rank}         # both stages learn from the clicks on what was exposed;
   - {kind: click, stage: prerank}
@@ -79,6 +79,13 @@ train: {epochs: 2, requests: 256}
 AUCTION = """
   columns: [bid]              # what a click pays, of every candidate
   position: position          # where it stood on the page explains a part of the clicks, in training alone"""
+
+
+SATIATION = """
+  satiation: {of: category, share: $satiation}    # how users tire; read by the truth of pages alone"""
+PAGE = """
+  # the slots of a page, by value and by what stands on it already; nothing of it is trained
+  - {name: page, model: page, keep: $shown, method: dpp, by: category, strength: 0.3}"""
 
 
 BUCKET = """
@@ -208,7 +215,11 @@ def _write_config(world: World, path: Path) -> None:
         split=ranges if drift else f"{{valid: {valid}, test: {test}}}",
         kept=f", keep_days: {drift.lifetime}" if drift else "",
         age=AGES if drift else FRESHNESS,
-        columns=(AUCTION if world.auction else "") + (BUCKET if world.random is not None else ""),
+        columns=(AUCTION if world.auction else "")
+        + (BUCKET if world.random is not None else "")
+        + Template(SATIATION if world.satiation else "").substitute(satiation=world.satiation),
+        rank_keep=world.ranked if world.satiation else world.shown,
+        page=Template(PAGE if world.satiation else "").substitute(shown=world.shown),
         value="click * bid" if world.auction else "click",
         prerank_value="\n    value: click * bid" if world.auction else "",
     )

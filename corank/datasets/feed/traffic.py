@@ -146,6 +146,7 @@ class Traffic:
             np.where(at_random, shuffle, rank + log_bid),
         )
         truth = np.asarray(special.expit(logit + np.float32(self.constant + reality.base)))
+        tired = self._tire(item, position) if self.world.satiation is not None else np.float32(1)
         seen = (level == EXPOSED) & (rng.random(item.shape, dtype=np.float32) < examination(position))
         return Block(
             requests=requests,
@@ -154,12 +155,25 @@ class Traffic:
             category_clicks=np.take_along_axis(clicks, self.reality.items.category[item], axis=1),
             level=level,
             position=position,
-            click=seen & (rng.random(item.shape, dtype=np.float32) < truth),
+            click=seen & (rng.random(item.shape, dtype=np.float32) < truth * tired),
             prerank=prerank,
             rank=rank,
             truth=truth,
             bid=bid,
         )
+
+    def _tire(self, item: Longs, position: Codes) -> Floats:
+        """What is left of click probabilities below others of the same category, 1 where nothing is shown: (R, C)."""
+        left, shown = np.ones(item.shape, dtype=np.float32), self.world.shown
+        order = np.argsort(np.where(position > 0, position, np.iinfo(np.int16).max), axis=1, kind="stable")[
+            :, :shown
+        ]
+        category = self.reality.items.category[np.take_along_axis(item, order, axis=1)]
+        above = np.tril(category[:, :, None] == category[:, None, :], -1).sum(2)
+        np.put_along_axis(
+            left, order, np.float32(1 - (self.world.satiation or 0)) ** above.astype(np.float32), axis=1
+        )
+        return left
 
     def _bids(self, item: Longs) -> Floats:
         """Draw the bids of items (R, C): (R, C)."""

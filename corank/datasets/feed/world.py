@@ -101,6 +101,11 @@ class World(FeedSizes):
     drift: Drift | None = None
     """How the world changes; it does not unless given. With it, `items` are those that exist at a time."""
 
+    satiation: float | None = Field(default=None, gt=0, le=1)
+    """How users tire of what is alike: a candidate is clicked with the probability p · (1 − satiation)^m, m being how
+    many candidates above it on the page are of its category. The truth of the log is p, what it is alone; that of a
+    page is the sum over its slots (`corank.metrics.pages.satiated`). Production orders by score."""
+
     @property
     def catalogue(self) -> int:
         """Number of items of all days."""

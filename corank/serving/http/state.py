@@ -70,10 +70,13 @@ PAGE_HEADERS = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-
 def describe_version(follower: Follower) -> dict[str, Any]:
     """The live version and its stages."""
     manifest = follower.funnel.manifest
-    stages = [
+    stages: list[dict[str, Any]] = [
         {"name": s.name, "keep": s.keep, "min_score": s.min_score, "deadline_ms": s.deadline_ms}
         for s in manifest.stages
     ]
+    if (page := manifest.page) is not None:
+        rules = [str(rule) for rule in page.rules]
+        stages.append({"name": page.name, "keep": page.keep, "min_score": None, "deadline_ms": None, "rules": rules})
     return {
         "name": manifest.name,
         "model_version": manifest.model_version,

@@ -25,7 +25,7 @@ from corank.training.export import export_bundle
 from tests.support.axe import violations
 from tests.support.browser import asked, chromium, faults
 from tests.support.cases import Case
-from tests.support.random_worlds import LONG, RICH
+from tests.support.random_worlds import LONG, PAGED, RICH
 from tests.support.service import running_service
 from tests.support.shared import shared_case
 from tests.support.waiting import PATIENCE
@@ -586,3 +586,23 @@ def test_it_breaks_no_rule_of_accessibility(
     page.execute_script("document.title = ''")
     assert any(line.startswith("document-title") for line in violations(page)), "axe looks"
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_page_is_a_stage_and_says_what_moved_an_item(browser: Chrome) -> None:
+    case = shared_case(PAGED)
+    assert case.funnel
+    asked_for = case.request("test", 0) | {"candidates": case.items["item_id"].to_list(), "trace": True}
+    wanted = case.funnel.run(Request.parse(asked_for))
+    with service(case.base / "bundle") as address, opened(browser, address) as page:
+        until(page, lambda: "page keeps 4" in texts(page, "#stages")[0])
+        ranked(page, asked_for)
+        flow = until(page, lambda: rows(page, "#flow"))
+        assert [row[0] for row in flow] == ["candidates", "prerank", "rank", "page"]
+        assert flow[-1][1:4] == ["4", "8", "4"]
+        outcomes = {row[0]: row[1] for row in rows(page, "#candidates")}
+        assert [id_ for id_, words in outcomes.items() if words.startswith("kept")] == [
+            str(id_) for id_ in wanted.ids
+        ]
+        for entry in wanted.trace:
+            moved = entry["stages"].get("page", {}).get("moved")
+            assert ("passed over at slot" in outcomes[str(entry["id"])]) == (moved is not None)

@@ -32,7 +32,7 @@ function columnsOf(shown) {
 
 function outcomeTag(shown, candidate) {
   const [kind, words] = outcomeOf(shown, candidate);
-  return el("span", { class: `tag ${kind}` }, words);
+  return noted(el("span", { class: `tag ${kind}` }, words), describeMove(candidate));
 }
 
 /** The outcomes to filter by: all, kept, cut by a stage; each with its label and a predicate. */

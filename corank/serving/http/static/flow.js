@@ -10,12 +10,24 @@ const CHIPS = 30;
 /** Combines a request, its answer and the live version into what the parts of the page draw. */
 function combine(request, answer, version) {
   const last = version.stages.findIndex((stage) => stage.name === answer.stage);
+  const page = version.stages.find(isPage)?.name; // it is filled whichever stage was the last to finish
   const candidates = answer.trace.map(({ id, stages, cut }, n) => {
     const at = new Map(Object.entries(stages));
-    return { n, id, at, cut, kept: cut === null && at.get(answer.stage).rank <= answer.items.length };
+    const place = at.get(page ?? answer.stage);
+    return { n, id, at, cut, kept: cut === null && place?.rank <= answer.items.length, moved: place?.moved };
   });
-  const stages = version.stages.map((facts, n) => stageResult(facts, n, request, candidates, n <= last));
+  const stages = version.stages.map((facts, n) =>
+    stageResult(facts, n, request, candidates, n <= last || isPage(facts)));
   return { request, answer, version, candidates, stages };
+}
+
+const isPage = (stage) => stage.rules !== undefined;
+
+/** What kept a candidate from the slot that its value would give it; nothing if it stands there. */
+function describeMove({ moved }) {
+  if (!moved) return "";
+  const why = moved.rule ?? (moved.neighbour === null ? "later slots need others" : `like ${plain(moved.neighbour)}`);
+  return `passed over at slot ${moved.slot}: ${why}`;
 }
 
 /** A stage's settings, its quota for this request, and how many candidates it ranked, kept, and cut by min_score. */
@@ -56,7 +68,7 @@ function flowTable(shown, side = "") {
     rows.push(flowRow(stage.name, quota, stage.seen, stage.kept, all, low, hue(stage)));
   }
   if (answer.fallback) {
-    const [last, ran] = [stages.at(-1), stages.findLast((stage) => stage.ran)];
+    const [last, ran] = [stages.at(-1), stages.find((stage) => stage.name === answer.stage)];
     const label = `answer, in ${ran.name}'s order`;
     rows.push(flowRow(label, count(last.quota), ran.kept, answer.items.length, all, "", hue(ran)));
   }
