@@ -207,7 +207,7 @@ class ServiceMetrics:
         """
         Args:
             status: of the process.
-            restarts: of the workers of the service; None for a process without a supervisor.
+            restarts: of the workers of the service; None for a process without a parent.
         """
         self._status, self._restarts = status, restarts or RestartCounts()
         self._registry = registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""Starts the service: a parent, which imports little, and workers, which each hold a funnel and follow one source.
+"""Starts the service: a parent, gunicorn's arbiter, and workers, which each hold a funnel and follow one source.
 
 The first worker fetches the bundle of a store's live version into a folder that all workers of the machine map into
 memory; the others start when it serves.
@@ -8,16 +8,16 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
 from corank.core.errors import CorankError
 from corank.core.registry import load_environment_plugins
 from corank.core.reports import Report
-from corank.serving.http.process.listener import bind_listener, take_inherited_listener
-from corank.serving.http.process.supervisor import Supervisor
+from corank.serving.http.process.arbiter import ServiceArbiter
+from corank.serving.http.process.listener import bind_listener
 from corank.serving.http.process.worker_process import MULTIPROC, SharedState, WorkerMain, WorkerSigns
 from corank.serving.http.serve_settings import ServeSettings
 from corank.serving.http.startup import check_files, describe_address, describe_trust
@@ -32,7 +32,7 @@ def serve_here(settings: ServeSettings, report: Report) -> None:
 
     with bind_listener(settings.host, settings.port) as listener:
         _check(settings)
-        serve_worker(settings, listener, report)
+        serve_worker(settings, [listener], report)
 
 
 def run_service(read: Callable[[], ServeSettings], report: Report) -> None:
@@ -45,8 +45,8 @@ def run_service(read: Callable[[], ServeSettings], report: Report) -> None:
     Raises CorankError if there is nothing to serve, the address is taken, or a folder cannot be written.
     """
     settings = read()
-    inherited = take_inherited_listener()
-    with inherited or bind_listener(settings.host, settings.port) as listener:
+    inherits = os.environ.get("LISTEN_PID") == str(os.getpid())  # sockets of systemd
+    with nullcontext() if inherits else bind_listener(settings.host, settings.port) as listener:
         _check(settings)
         with _sharing(settings.workers) as (shared, forget):
 
@@ -58,15 +58,16 @@ def run_service(read: Callable[[], ServeSettings], report: Report) -> None:
                         report(f"{name}: stays {getattr(settings, name)} until the service is started again")
                 return partial(run_worker, newer.model_dump_json(), shared)
 
-            def tell_address() -> None:
+            def tell_address(listeners: Sequence[socket.socket]) -> None:
                 report(describe_trust(settings))
-                report(describe_address(settings, listener))
+                for one in listeners:
+                    report(describe_address(settings, one))
 
             main = partial(run_worker, settings.model_dump_json(), shared)
-            supervisor = Supervisor(
+            arbiter = ServiceArbiter(
                 settings.workers, main, settings.drain, report, forget, renew, shared.restarts, tell_address
             )
-            supervisor.run(listener, is_own=inherited is None)
+            arbiter.serve(listener)
 
 
 def _check(settings: ServeSettings) -> None:
@@ -105,7 +106,9 @@ def _sharing(workers: int) -> Iterator[tuple[SharedState, Callable[[int], None]]
                 os.environ[MULTIPROC] = before
 
 
-def run_worker(settings: str, shared: SharedState, listener: socket.socket, signs: WorkerSigns) -> None:
+def run_worker(
+    settings: str, shared: SharedState, listeners: Sequence[socket.socket], signs: WorkerSigns
+) -> None:
     """Run a worker process; the parameters are those of `WorkerMain`, after settings as JSON and what is shared."""
     from corank.bundle.graph_files import flush_process_subnormals
     from corank.serving.http.worker import serve_worker
@@ -116,7 +119,7 @@ def run_worker(settings: str, shared: SharedState, listener: socket.socket, sign
     flush_process_subnormals()
     load_environment_plugins()
     try:
-        serve_worker(ServeSettings.model_validate_json(settings), listener, report, signs.beat, shared)
+        serve_worker(ServeSettings.model_validate_json(settings), listeners, report, signs.beat, shared)
     except (CorankError, OSError) as error:
         signs.fail(str(error))
         sys.exit(1)

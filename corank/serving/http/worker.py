@@ -9,7 +9,7 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
@@ -171,19 +171,19 @@ SWITCH_INTERVAL = 0.0001
 
 def serve_worker(
     settings: ServeSettings,
-    listener: socket.socket,
+    listeners: Sequence[socket.socket],
     report: Report,
     on_alive: Callable[[], None] | None = None,
     shared: SharedState | None = None,
 ) -> None:
-    """Serve with this process, until it is asked to end. A process without a supervisor then continues.
+    """Serve with this process, until it is asked to end. A process without a parent then continues.
 
     Args:
         settings: how.
-        listener: a bound socket.
+        listeners: bound sockets.
         report: receives changes and errors.
         on_alive: as for `DrainingServer`.
-        shared: among the workers of a service; None for a process without a supervisor.
+        shared: among the workers of a service; None for a process without a parent.
 
     Raises CorankError if there is nothing to serve.
     """
@@ -193,7 +193,7 @@ def serve_worker(
     service = create_service(settings, report, drain, shared or SharedState())
     if on_alive is None:
         report(describe_trust(settings))
-        report(describe_address(settings, listener))
+        report(describe_address(settings, listeners[0]))
     config = uvicorn.Config(
         service.app(),
         loop=f"{HandshakeLoop.__module__}:{HandshakeLoop.__name__}",
@@ -213,7 +213,7 @@ def serve_worker(
     if on_alive is not None:
         handle_signals(server.retire)
     try:
-        server.run(sockets=[listener])
+        server.run(sockets=[*listeners])
     finally:
         sys.setswitchinterval(before)
         if on_alive is None:

@@ -9,7 +9,6 @@ import asyncio
 import fcntl
 import multiprocessing
 import os
-import signal
 import socket
 import termios
 import threading
@@ -44,7 +43,7 @@ class DrainingServer(uvicorn.Server):
             config: of uvicorn.
             drain: begins with a signal.
             on_alive: of a worker of several: is called every tenth of a second. Such a worker ends with its parent,
-                and leaves SIGINT, which a terminal sends to both, and new connections to it.
+                and leaves new connections to it.
         """
         super().__init__(config)
         self.drain, self._on_alive = drain, on_alive
@@ -53,8 +52,6 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; end at once the second time."""
-        if self._on_alive is not None and sig == signal.SIGINT:
-            return
         if self._told:
             os._exit(128 + sig)
         self._told = True
@@ -107,6 +104,8 @@ class DrainingServer(uvicorn.Server):
             LINGER_SECONDS if self.drain.service_goes_on else min(LINGER_SECONDS, self.drain.grace)
         )
         while (self.server_state.connections or self.server_state.tasks) and time.monotonic() < end:
+            if self._on_alive is not None:
+                self._on_alive()
             if time.monotonic() >= linger:
                 for connection in list(self.server_state.connections):
                     _close_if_idle(connection)

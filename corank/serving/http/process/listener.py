@@ -1,7 +1,6 @@
 """The socket that the workers of a service listen on, and how many files they may open: connections are files, too."""
 
 import ctypes
-import os
 import resource
 import socket
 import struct
@@ -12,8 +11,6 @@ from corank.core.errors import ConfigError, CorankError
 
 SO_ATTACH_FILTER = 26
 """Linux; not a constant of Python's module."""
-FIRST_DESCRIPTOR = 3
-"""Of the sockets that a process inherits from systemd."""
 DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
 """A packet filter of one instruction: return 0, the number of bytes to keep."""
 
@@ -33,29 +30,6 @@ def bind_listener(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise CorankError(f"{host}:{port}: cannot be served: {error.strerror or error}") from None
-    return listener
-
-
-def take_inherited_listener() -> socket.socket | None:
-    """Take the socket that systemd, or who else started this process, listens on; None if there is none.
-
-    The protocol of sd_listen_fds(3): LISTEN_PID names this process, LISTEN_FDS counts the sockets from descriptor 3 on.
-    What they say is not left to other processes. Raises CorankError if it is not one TCP socket.
-    """
-    pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
-    os.environ.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()):
-        return None
-    if count != "1":
-        raise CorankError(f"LISTEN_FDS: expected one socket to serve on; received {count!r}")
-    try:
-        listener = socket.socket(fileno=FIRST_DESCRIPTOR)
-    except OSError as error:
-        raise CorankError(f"LISTEN_FDS: descriptor {FIRST_DESCRIPTOR}: {error.strerror}") from None
-    if listener.type != socket.SOCK_STREAM or listener.family not in (socket.AF_INET, socket.AF_INET6):
-        listener.close()
-        raise CorankError("LISTEN_FDS: expected a TCP socket, such as of ListenStream=127.0.0.1:8000")
-    os.set_inheritable(listener.fileno(), False)
     return listener
 
 

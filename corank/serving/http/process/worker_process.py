@@ -1,4 +1,4 @@
-"""A worker process, as its supervisor sees it, and its shutdown state; `draining` is how a worker then shuts down."""
+"""What a worker process and its parent know of each other, and its shutdown state; `draining` is how it shuts down."""
 
 import multiprocessing
 import os
@@ -6,9 +6,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from ctypes import c_char, c_double, c_long
+from collections.abc import Callable, Sequence
+from ctypes import c_char, c_long
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,9 +52,8 @@ def end_process_after(seconds: float) -> threading.Timer:
 
 
 SPAWN = multiprocessing.get_context("spawn")
-HANGS_POLLS = 300
-"""A worker whose event loop has not turned in so many polls, about 30 seconds, is killed. Polls are counted rather than
-time, since a pause of all processes is no fault of a worker."""
+POLL_SECONDS = 0.1
+"""Time between two looks of a parent at its workers."""
 BLOCKED_AT_START = (signal.SIGHUP, RETIRE)
 """Signals that a worker handles from when `handle_signals` is called; until then they wait."""
 
@@ -68,27 +66,40 @@ MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def handle_signals(retire: Callable[[], None]) -> None:
-    """Let a worker retire on the signal RETIRE; SIGHUP, which may go to all processes of a group, is its parent's."""
+    """Let a worker retire on RETIRE and end at once on SIGQUIT. SIGHUP, which may go to a group, is its parent's."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(RETIRE, lambda sig, frame: retire())
+    signal.signal(signal.SIGQUIT, lambda sig, frame: os._exit(128 + sig))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_AT_START)
 
 
 class WorkerSigns:
-    """The state that a worker reports to its supervisor, in shared memory."""
+    """The state that a worker reports to its parent, in shared memory."""
 
     def __init__(self) -> None:
-        self._beat: c_double = SPAWN.RawValue(c_double, 0.0)
+        self._beats: c_long = SPAWN.RawValue(c_long, 0)
         self._trouble = SPAWN.RawArray(c_char, TROUBLE_BYTES)
+        self._seen, self._missed = 0, 0
 
     def beat(self) -> None:
         """Tell, every tenth of a second, that the event loop turns."""
-        self._beat.value = time.monotonic()
+        self._beats.value += 1
 
     @property
-    def last_beat(self) -> float:
-        """Time of the last beat, by `time.monotonic`; 0 if there was none."""
-        return float(self._beat.value)
+    def has_served(self) -> bool:
+        """Whether it ever answered requests."""
+        return self._beats.value > 0
+
+    def last_update(self) -> float:
+        """When the event loop turned last, by `time.monotonic`; now before it has served.
+
+        Looks, which come every tenth of a second, are counted rather than time, since a pause of all processes is no
+        fault of a worker.
+        """
+        beats = self._beats.value
+        self._missed = self._missed + 1 if beats == self._seen and beats else 0
+        self._seen = beats
+        return time.monotonic() - self._missed * POLL_SECONDS
 
     def fail(self, trouble: str) -> None:
         """Tell why the worker cannot start, before it ends."""
@@ -100,12 +111,12 @@ class WorkerSigns:
         return self._trouble.value.decode(errors="ignore")
 
 
-WorkerMain = Callable[[socket.socket, WorkerSigns], None]
-"""Serves on a socket, and gives signs of it."""
+WorkerMain = Callable[[Sequence[socket.socket], WorkerSigns], None]
+"""Serves on sockets, and gives signs of it."""
 
 
 class RestartCounts:
-    """How often a worker was started again, and why; shared between the supervisor, which counts, and the workers."""
+    """How often a worker was started again, and why; shared between the parent, which counts, and the workers."""
 
     REASONS = ("died", "replaced")
     """It ended by itself or was killed; or one with newer settings replaced it."""
@@ -147,52 +158,6 @@ class SharedState:
     restarts: RestartCounts = field(default_factory=RestartCounts)
     proofs: SharedProofs = field(default_factory=SharedProofs)
     loading: Path | None = None
-    """File that the worker which loads a version locks; None for a process without a supervisor."""
+    """File that the worker which loads a version locks; None for a process without a parent."""
     buckets: Path | None = None
-    """File of the buckets of rates; None for a process without a supervisor."""
-
-
-class WorkerProcess:
-    """A worker process, and when its event loop turned last."""
-
-    def __init__(self, main: WorkerMain, listener: socket.socket) -> None:
-        """Start it."""
-        self._signs = WorkerSigns()
-        self.process = SPAWN.Process(target=main, args=(listener, self._signs))
-        self.began = time.monotonic()
-        self._last_beat, self._missed = 0.0, 0
-        self.process.start()
-
-    @property
-    def pid(self) -> int:
-        """The process' id."""
-        assert self.process.pid is not None
-        return self.process.pid
-
-    def has_served(self) -> bool:
-        """Whether it ever answered requests."""
-        return self._signs.last_beat > 0
-
-    @property
-    def trouble(self) -> str:
-        """Why it could not start; "" if it did not say."""
-        return self._signs.trouble
-
-    def has_ended(self) -> bool:
-        """Whether it has ended, by a poll; one that hangs is killed."""
-        beat = self._signs.last_beat
-        self._missed = self._missed + 1 if beat == self._last_beat else 0
-        self._last_beat = beat
-        if self.has_served() and self._missed > HANGS_POLLS:
-            self.kill()
-        return not self.process.is_alive()
-
-    def retire(self) -> None:
-        """Tell it that another has taken its place."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, RETIRE)
-
-    def kill(self) -> None:
-        """End it at once."""
-        self.process.kill()
-        self.process.join()
+    """File of the buckets of rates; None for a process without a parent."""

@@ -11,9 +11,8 @@ import httpx2
 import pytest
 
 from corank.core.errors import ConfigError, CorankError
-from corank.serving.http.process import listener as listeners
-from corank.serving.http.process.listener import bind_listener, take_inherited_listener
-from corank.serving.http.process.supervisor import Supervisor
+from corank.serving.http.process.arbiter import ServiceArbiter
+from corank.serving.http.process.listener import bind_listener
 from corank.serving.http.process.worker_process import Drain, RestartCounts, WorkerMain
 from tests.support.service import running_service, workers_of
 from tests.support.waiting import PATIENCE, eventually
@@ -70,7 +69,9 @@ def test_workers_make_way_for_new_ones_and_systemd_is_told(told: socket.socket) 
     directing = threading.Thread(target=direct)
     with bind_listener("127.0.0.1", 0) as listener:
         directing.start()
-        Supervisor(2, serve_until_told, Drain(), reports.append, ended.append, renew, restarts).run(listener)
+        ServiceArbiter(2, serve_until_told, Drain(), reports.append, ended.append, renew, restarts).serve(
+            listener
+        )
     directing.join()
     assert states == ["READY=1", "RELOADING=1"] * 3 + ["READY=1"]
     assert next_state(told) == "STOPPING=1"
@@ -123,33 +124,3 @@ def test_one_worker_is_renewed_by_the_settings_of_now_and_replaced_when_it_dies(
 
         expected = [f'corank_worker_restarts_total{{why="{why}"}} 1.0' for why in ("died", "replaced")]
         eventually(lambda: restarts() == expected)
-
-
-@pytest.mark.parametrize(
-    ("count", "kind", "message"),
-    [
-        ("1", socket.SOCK_STREAM, None),
-        ("2", socket.SOCK_STREAM, "LISTEN_FDS: expected one socket to serve on; received '2'"),
-        ("1", socket.SOCK_DGRAM, "LISTEN_FDS: expected a TCP socket, such as of ListenStream=127.0.0.1:8000"),
-    ],
-)
-def test_one_tcp_socket_is_inherited(
-    count: str, kind: socket.SocketKind, message: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert take_inherited_listener() is None
-    with socket.socket(socket.AF_INET, kind) as ours:
-        ours.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(listeners, "FIRST_DESCRIPTOR", os.dup(ours.fileno()))
-        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-        monkeypatch.setenv("LISTEN_FDS", count)
-        if message is None:
-            inherited = take_inherited_listener()
-            assert inherited is not None and "LISTEN_FDS" not in os.environ
-            with inherited:
-                assert inherited.getsockname() == ours.getsockname()
-            return
-        with pytest.raises(CorankError) as caught:
-            take_inherited_listener()
-        if count != "1":
-            os.close(listeners.FIRST_DESCRIPTOR)
-    assert str(caught.value) == message
