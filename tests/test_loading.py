@@ -57,6 +57,12 @@ def test_a_help_page_loads_nothing_heavy(command: str) -> None:
     assert modules.isdisjoint(TRAINS if command else {*RANKS, *TRAINS, "pydantic", "yaml"})
 
 
+def test_a_command_that_returns_nothing_loads_nothing_to_print_it() -> None:
+    """A service that ends would wait for it."""
+    code = "from corank.cli.commands import print_result\nassert print_result(None, False, print) == 0"
+    assert loaded(code).isdisjoint({*RANKS, *TRAINS})
+
+
 def test_public_names_are_there() -> None:
     for name in corank.__all__:
         assert getattr(corank, name)

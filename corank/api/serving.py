@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from annotated_types import Ge
 
 from corank.core.errors import ConfigError, CorankError
 from corank.core.objects import PathOrUrl, require_local
@@ -121,7 +120,6 @@ def token(
     name: str,
     tokens: Annotated[PathOrUrl, Option("--tokens")],
     scope: Annotated[Literal["read", "write", "admin"], Option("--scope")],
-    rate: Annotated[float | None, Ge(0.001)] = None,
     report: "Report" = lambda line: None,
 ) -> str:
     """Make a token, print it, and add its hash to the file that `corank serve --tokens` reads.
@@ -130,7 +128,6 @@ def token(
         name: of the client, which the audit names.
         tokens: file of tokens; it is made if it is missing.
         scope: read: rank; write: insert items, too; admin: reload, too.
-        rate: requests that its client may send a second.
         report: takes a line about the file.
 
     Returns the token, which is stored nowhere. Raises ConfigError if the file cannot be written.
@@ -142,6 +139,6 @@ def token(
     from corank.serving.http.tokens import add_token
 
     path = require_local(tokens)
-    secret = add_token(path, name, scope, rate)
+    secret = add_token(path, name, scope)
     report(f"{path}: {name} may {scope}; its token follows, and is stored nowhere")
     return secret

@@ -137,10 +137,11 @@ class TerminalDisplay:
 
 def print_result(result: Any, as_json: bool, show: Callable[[Any], object]) -> int:
     """Print what a function returned; return the exit status. Raises CorankError if the result forbids to continue."""
-    from corank.api.results import Result
-
-    if is_started_here() or not is_first():  # the one that started this one prints, or the first of several
+    # the one that started this one prints, or the first of several
+    if result is None or is_started_here() or not is_first():
         return 0
+    from corank.api.results import Result  # loads polars, which a service that ends must not wait for
+
     if not isinstance(result, Result):
         print_json(result) if as_json else show(result)
         return 0

@@ -37,6 +37,8 @@ COMMANDS = {
     "Every day": ["daily"],
 }
 """By what a user does: commands, of which each is the function of `corank` of that name."""
+GONE = {"serve": "--rate-limit", "token": "--rate"}
+"""Commands, and the option of a rate that each had."""
 MODULES = MODULE_OF | {"serve": "corank.cli.serve"}
 """Where the function of each command is defined."""
 NAMES = ["import", "store", "follow", *(name for commands in COMMANDS.values() for name in commands)]
@@ -117,11 +119,19 @@ def _join_dashes(words: Sequence[str]) -> list[str]:
 
 
 def _require_known(tokens: Sequence[str]) -> None:
-    """Raise UsageError for a command that there is not; the parser would load all commands to say so."""
+    """Raise UsageError for a command that there is not; the parser would load all commands to say so.
+
+    Also for an option that there is no more, to say what to use in its place.
+    """
     if tokens and not tokens[0].startswith("-") and tokens[0] not in NAMES:
         near = get_close_matches(tokens[0], NAMES, 1)
         hint = f"did you mean '{near[0]}'?" if near else "`corank --help` lists them"
         raise UsageError(f"there is no command '{tokens[0]}'; {hint}")
+    gone = GONE.get(tokens[0]) if tokens else None
+    if gone in [token.partition("=")[0] for token in tokens]:
+        from corank.serving.http.serve_settings import RATES_GONE
+
+        raise UsageError(f"{gone}: {RATES_GONE}")
 
 
 def _summary(name: str) -> str:

@@ -11,7 +11,6 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import ceil
 
 from corank.core.errors import RequestError
 from corank.serving.http.access_log import AuditLog
@@ -25,7 +24,7 @@ from corank.serving.http.asgi import (
     shorten_error,
 )
 from corank.serving.http.body import answer_to
-from corank.serving.http.tokens import Rate, RateLimiter, Scope, Tokens
+from corank.serving.http.tokens import Scope, Tokens
 
 
 class OriginPolicy:
@@ -91,12 +90,9 @@ class AccessControl:
     origin: OriginPolicy = field(default_factory=OriginPolicy)
     tokens: Tokens = field(default_factory=Tokens)
     audit: AuditLog = field(default_factory=AuditLog)
-    limiter: RateLimiter = field(default_factory=RateLimiter)
-    rate: Rate | None = None
-    """Of a token that states none, and of all requests without a token together; None for any."""
 
     def authorize(self, call: HttpCall, needs: Scope) -> None:
-        """Raise RefusedError unless a request may do what it needs, now. Sets `call.caller` to its token's name.
+        """Raise RefusedError unless a request may do what it needs. Sets `call.caller` to its token's name.
 
         To read, a token is needed once one of the scope `read` exists.
         """
@@ -109,37 +105,17 @@ class AccessControl:
                 raise RefusedError(
                     403, f"the token {token.name} is of scope {token.scope}; this needs {needs.name.lower()}"
                 )
-            self._charge(call, token.limit or self.rate)
             return
         known = self.tokens.all()
         if known is not None:
             scopes = {one.allows for one in known}
             if needs is Scope.READ and Scope.READ not in scopes:
-                self._charge(call, self.rate)
                 return
             if max(scopes, default=Scope.READ) < needs:
                 raise RefusedError(403, "nobody may write: the service was started without a token for it")
         raise RefusedError(
             401, "expected the header Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
         )
-
-    def _charge(self, call: HttpCall, rate: Rate | None) -> None:
-        """Count a request of a token, and leave to it what counts more. Raises RefusedError if it is too many."""
-        if rate is None:
-            return
-
-        def charge(count: int) -> None:
-            wait = self.limiter.take(call.caller, rate, count)
-            if wait > 0:
-                raise RefusedError(
-                    429,
-                    f"{call.caller} may send {rate.per_second:g} requests a second; try again",
-                    {"Retry-After": str(ceil(wait))},
-                    "rate",
-                )
-
-        call.charge = charge
-        charge(1)
 
 
 def guard(

@@ -175,10 +175,6 @@ def _append(path: Path, lines: list[bytes]) -> None:
                 piece = piece[file.write(piece) :]
 
 
-REFUSED_A_MINUTE = 100
-"""Lines about refused requests, which anybody can cause; those beyond are counted in the next line."""
-
-
 def name_change(manifest: "BundleManifest") -> dict[str, Any]:
     """Name a state of the items: the version, and number and id of its last change, as `corank store log` does."""
     return {
@@ -194,7 +190,6 @@ class AuditLog:
     def __init__(self, path: Path | None = None) -> None:
         """`path` is made with the mode 0600 if it is missing. Raises ConfigError if it cannot be written."""
         self._path = path
-        self._minute, self._refused, self._suppressed = 0, 0, 0
         if path is not None:
             try:
                 _append(path, [])
@@ -209,12 +204,7 @@ class AuditLog:
             status: of the reply.
             facts: who, and from which change to which.
         """
-        if status >= 400 and not self._may_record_refusal():
-            self._suppressed += 1
-            return
         line = {"time": datetime.now(UTC).isoformat(), "action": action, "status": status} | facts
-        if self._suppressed:
-            line["refusals_not_recorded"], self._suppressed = self._suppressed, 0
         encoded = msgspec.json.encode(line) + b"\n"
         try:
             if self._path is not None:
@@ -224,10 +214,3 @@ class AuditLog:
             print(f"corank: {self._path}: the audit cannot be written: {error}", file=sys.stderr)
         sys.stderr.write(f"corank audit: {encoded.decode()}")
         sys.stderr.flush()
-
-    def _may_record_refusal(self) -> bool:
-        minute = int(time.monotonic() // 60)
-        if minute != self._minute:
-            self._minute, self._refused = minute, 0
-        self._refused += 1
-        return self._refused <= REFUSED_A_MINUTE

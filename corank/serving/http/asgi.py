@@ -31,10 +31,6 @@ class DisconnectedError(Exception):
     """The client has gone before its body had come."""
 
 
-def _charge_nothing(count: int) -> None:
-    """Count requests of which any number may come."""
-
-
 def _release_nothing() -> None:
     """End to hold a body that is not read."""
 
@@ -66,10 +62,8 @@ class HttpCall:
         """The name of the token that it came with."""
         self.change: dict[str, Any] = {}
         """Facts for the audit, of one that writes."""
-        self.charge: Callable[[int], None] = _charge_nothing
-        """Counts so many requests more against the rate of its token; raises RefusedError if they are too many."""
         self.why: str | None = None
-        """Why it was refused for a limit: queue, bodies or rate."""
+        """Why it was refused for a limit: queue or bodies."""
         self.ranked: list[Ranking] = []
         """What it had ranked."""
         self.id: str | None = None

@@ -10,22 +10,21 @@ from corank.serving.funnel.request import RankAnswer, Request
 from corank.serving.http.asgi import JSON
 from corank.serving.http.body import CODECS, JSON_LINES, MSGPACK, Items, RequestBatch
 
-RATE_ERROR = {"429": "The token has sent more requests than its rate allows; see Retry-After"}
-ACCESS_ERRORS = RATE_ERROR | {
+ACCESS_ERRORS = {
     "401": "The token is missing or wrong",
     "403": "The token has another scope, or the service was called by another name or from another site's page",
 }
 ANY_OBJECT = {"type": "object"}
 GETS: dict[str, tuple[str, dict[str, str]]] = {
-    "/version": ("The live version and its stages", RATE_ERROR),
-    "/example": ("A random request, made of values that the live version knows", RATE_ERROR),
+    "/version": ("The live version and its stages", {}),
+    "/example": ("A random request, made of values that the live version knows", {}),
     "/item": (
         "An item's features and columns",
-        RATE_ERROR | {"400": "No id given", "404": "No such item"},
+        {"400": "No id given", "404": "No such item"},
     ),
     "/healthz": ("Whether the process is alive", {}),
     "/readyz": ("Whether requests should be sent here", {"503": "The service was told to end"}),
-    "/status": ("Whether the source answers, and how far the service is behind it", RATE_ERROR),
+    "/status": ("Whether the source answers, and how far the service is behind it", {}),
 }
 """Paths that tell what is served, and the state of the process: summary, errors by status."""
 
@@ -42,7 +41,7 @@ def make_document(max_body: int) -> dict[str, Any]:
         "properties": {"error": {"type": "string"}},
         "required": ["error"],
     }
-    errors = RATE_ERROR | {
+    errors = {
         "400": "A field is invalid; the error names it",
         "408": "The body did not arrive in time",
         "413": f"The body has more than {max_body:,} bytes",

@@ -53,13 +53,13 @@ COUNTERS: dict[str, tuple[str, ...]] = {
     ),
     "failed": ("Requests whose first stage failed",),
     "http_requests": (
-        "Requests by the name of their token and the status of their answer; 429: beyond the token's rate",
+        "Requests by the name of their token and the status of their answer",
         "token",
         "status",
     ),
     "shed": ("Requests refused with 503, since too many were waiting",),
     "connections_cut": (
-        "Connections closed for a limit: crowded, slow, large, unread or invalid",
+        "Connections closed for a limit: crowded, slow, large or invalid",
         "why",
     ),
     "access_log_dropped": ("Lines that the access log lost: too many were waiting, or the disk refused",),

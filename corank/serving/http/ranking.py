@@ -267,7 +267,6 @@ class RankEndpoints:
         """
         codec, body = await self._bodies.read(call)
         parts = codec.decode_whole(body, RequestBatch).requests
-        call.charge(len(parts) - 1)
         self._shed_if_full()
         funnel, answers = self._follower.funnel, list[dict[str, Any]]()
         self.waiting += len(parts)

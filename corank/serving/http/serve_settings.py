@@ -2,10 +2,11 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
@@ -66,13 +67,17 @@ class Limits:
     body: int = 4 << 20
     """Largest body, bytes."""
     bodies: int = 64 << 20
-    """Bodies that are received or wait, in all, bytes. Unsent answers are bounded by as much."""
+    """Bodies that are received or wait, in all, bytes."""
     seconds: float = 10.0
-    """Time in which the head of a request must arrive, then its body, and in which an answer must be read."""
+    """Time in which a request must arrive."""
     connections: int = 1000
     """Open connections."""
     clock_skew: timedelta | None = None
     """How far a request's time may be from now; None for any."""
+
+
+RATES_GONE = "a proxy limits rates now, such as by examples/operations/nginx.conf; remove it"
+"""Why a rate is refused, which a service had until 0.1.0."""
 
 
 def _refuse_url(value: Any) -> Any:
@@ -85,6 +90,8 @@ LocalPath = Annotated[Path, BeforeValidator(_refuse_url)]
 
 class ServeSettings(Settings, use_attribute_docstrings=True):
     """How to serve: the options of `corank serve`, whose help are the lines below its fields."""
+
+    gone: ClassVar[Mapping[str, str]] = {"rate_limit": RATES_GONE}
 
     source: str
     """URL of a store, or folder of a bundle, or of a run."""
@@ -119,7 +126,7 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     connections: PositiveInt = 1000
     """Open connections, per worker."""
     receive_seconds: float = Field(10.0, gt=0)
-    """Time in which the head of a request must arrive, and then its body."""
+    """Time in which a request must arrive, its head and its body together."""
     idle_seconds: PositiveInt = 75
     """Time after which a connection without a request is closed."""
     allow_host: tuple[str, ...] = ()
@@ -136,8 +143,6 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     """File of a JSON line about each request; `-` for stdout, None for none."""
     access_log_users: bool = False
     """Whether these lines name the users of requests."""
-    rate_limit: float | None = Field(None, gt=0, le=1e9)
-    """Requests a second of each token that states no rate, and of all without a token together; None for any."""
     traces: bool = False
     """Whether OpenTelemetry traces are sent, as the variables OTEL_* say."""
     trust: tuple[LocalPath, ...] = ()

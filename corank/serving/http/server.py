@@ -93,7 +93,7 @@ def _sharing(workers: int) -> Iterator[tuple[SharedState, Callable[[int], None]]
 
     before = os.environ.pop(MULTIPROC, None)  # not a folder of this service
     with tempfile.TemporaryDirectory(prefix="corank-shared-") as folder:
-        shared = SharedState(loading=Path(folder) / "loading", buckets=Path(folder) / "buckets")
+        shared = SharedState(loading=Path(folder) / "loading")
         try:
             if workers == 1:
                 yield shared, lambda pid: None

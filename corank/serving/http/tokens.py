@@ -1,18 +1,13 @@
-"""Tokens of clients: named, each with a scope and a rate, read from a file that may change while the service runs.
+"""Tokens of clients: named, each with a scope, read from a file that may change while the service runs.
 
 A file has a JSON object a line: `{"name": "feed", "scope": "write", "sha256": "…"}`. It holds hashes only. Blank lines
 and lines that begin with # are skipped. Several lines may have one name, so that a token can be replaced by another
 while both are accepted.
-
-A rate holds over all workers of a service: a token has a bucket in memory that they share. A bucket is one number, the
-time at which it will be full again (the generic cell rate algorithm): a request of a rate of r a second moves it by
-1/r, and may pass if it lies no further ahead than the burst allows.
 """
 
 import fcntl
 import hmac
 import math
-import mmap
 import os
 import secrets
 import stat
@@ -22,7 +17,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -30,95 +25,7 @@ from msgspec import Meta
 from corank.core.errors import ConfigError
 from corank.core.files import atomic_file
 from corank.core.reports import Report
-
-SLOTS = 16_384
-"""Buckets that can be in use at the same time; a file of tokens has fewer lines."""
-PROBES = 64
-"""Slots that are looked at for a bucket."""
-LOCK_TRIES = 200
-"""A worker that is stopped while it holds the lock must not stop the others: after so many tries they continue."""
-_WORD = 8
-
-
-class Rate(NamedTuple):
-    """How many requests may come."""
-
-    per_second: float
-    burst: float
-    """How many may come at once after a pause."""
-
-    @classmethod
-    def of(cls, per_second: float, burst: float | None = None) -> "Rate":
-        """A rate, with a burst of a second's requests by default."""
-        return cls(per_second, max(1.0, per_second if burst is None else burst))
-
-
-class RateLimiter:
-    """The buckets of a service. A full bucket is as good as none, so its slot is free for another one."""
-
-    def __init__(self, shared: Path | None = None) -> None:
-        """`shared` is a file that the workers of the service map, made here if it is missing; None for one process."""
-        size = 2 * SLOTS * _WORD
-        self._file: int | None = None
-        if shared is None:
-            memory = mmap.mmap(-1, size)
-        else:
-            self._file = os.open(shared, os.O_RDWR | os.O_CREAT, 0o600)
-            os.ftruncate(self._file, size)
-            memory = mmap.mmap(self._file, size)
-        view = memoryview(memory)
-        self._names, self._full_at = view[: SLOTS * _WORD].cast("Q"), view[SLOTS * _WORD :].cast("d")
-
-    def take(self, name: str, rate: Rate, count: int = 1) -> float:
-        """Let requests of a token pass, or not: the seconds after which they may come again; 0 if they pass.
-
-        More requests than the burst pass if the bucket is full, and those that follow wait for all of them.
-        """
-        now, each = time.monotonic(), 1 / rate.per_second
-        locked = self._lock()
-        try:
-            slot = self._find(int.from_bytes(sha256(name.encode()).digest()[:_WORD]) | 1, now)
-            if slot is None:
-                return 0.0
-            full_at = max(now, self._full_at[slot])
-            wait = full_at - now - (rate.burst - min(count, rate.burst)) * each
-            if wait > 1e-9:
-                return wait
-            self._full_at[slot] = full_at + count * each
-            return 0.0
-        finally:
-            if locked:
-                assert self._file is not None
-                fcntl.flock(self._file, fcntl.LOCK_UN)
-
-    def _lock(self) -> bool:
-        """Lock the buckets against other workers, without waiting for long; the kernel unlocks for one that dies."""
-        if self._file is None:
-            return False
-        for _ in range(LOCK_TRIES):
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            return True
-        return False
-
-    def _find(self, key: int, now: float) -> int | None:
-        """The slot of a bucket, which is given one if it has none; None if there is no free one near."""
-        free = None
-        for n in range(PROBES):
-            slot = (key + n) % SLOTS
-            name = self._names[slot]
-            if name == key:
-                return slot
-            if free is None and (name == 0 or self._full_at[slot] <= now):
-                free = slot
-            if name == 0:
-                break
-        if free is not None:
-            self._names[free], self._full_at[free] = key, now
-        return free
-
+from corank.serving.http.serve_settings import RATES_GONE
 
 RECHECK_SECONDS = 1.0
 """Time after which the file is looked at again."""
@@ -148,20 +55,11 @@ class Token(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaul
     """Its owner, for the audit."""
     scope: ScopeName
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-    rate: Annotated[float, Meta(gt=0, le=1e9)] | None = None
-    """Requests a second; None for the service's limit."""
-    burst: Annotated[float, Meta(ge=1, le=1e9)] | None = None
-    """Requests at once, after a pause; None for those of a second."""
 
     @classmethod
-    def of(cls, secret: str, name: str, scope: ScopeName, rate: float | None = None) -> "Token":
+    def of(cls, secret: str, name: str, scope: ScopeName) -> "Token":
         """Make the token of a secret."""
-        return cls(name, scope, sha256(secret.encode()).hexdigest(), rate)
-
-    @property
-    def limit(self) -> Rate | None:
-        """How many requests its owner may send; None if unset."""
-        return None if self.rate is None else Rate.of(self.rate, self.burst)
+        return cls(name, scope, sha256(secret.encode()).hexdigest())
 
     @property
     def allows(self) -> Scope:
@@ -249,18 +147,19 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
             try:
                 tokens.append(msgspec.json.decode(line, type=Token))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise ConfigError(f"{path}:{number}: not a token: {error}") from None
+                rates = "`rate`" in str(error) or "`burst`" in str(error)
+                hint = f"; {RATES_GONE}" if rates else ""
+                raise ConfigError(f"{path}:{number}: not a token: {error}{hint}") from None
     return tuple(tokens)
 
 
-def add_token(path: Path, name: str, scope: ScopeName, rate: float | None = None) -> str:
+def add_token(path: Path, name: str, scope: ScopeName) -> str:
     """Make a token and add its hash to a file, whole or not at all; it is made with the mode 0600 if it is missing.
 
     Args:
         path: file of tokens.
         name: of its owner.
         scope: of its owner.
-        rate: requests that its owner may send a second; None for the service's limit.
 
     Returns:
         The secret, which is stored nowhere.
@@ -268,7 +167,7 @@ def add_token(path: Path, name: str, scope: ScopeName, rate: float | None = None
     Raises ConfigError if the file cannot be written, or is not a file of tokens.
     """
     secret = secrets.token_urlsafe(32)
-    line = msgspec.json.encode(Token.of(secret, name, scope, rate)) + b"\n"
+    line = msgspec.json.encode(Token.of(secret, name, scope)) + b"\n"
     try:
         msgspec.json.decode(line, type=Token)
     except msgspec.ValidationError:

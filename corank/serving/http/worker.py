@@ -12,7 +12,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -34,7 +33,7 @@ from corank.serving.http.ranking import RankEndpoints
 from corank.serving.http.serve_settings import Limits, ServeSettings
 from corank.serving.http.startup import describe_address, describe_trust, open_tracer, tls_factory
 from corank.serving.http.state import ChangeEndpoints, StateEndpoints
-from corank.serving.http.tokens import Rate, RateLimiter, Scope, Token, Tokens
+from corank.serving.http.tokens import Scope, Token, Tokens
 from corank.serving.http.user_lookup import UserLookup
 from corank.serving.http.versions import Rollout
 from corank.serving.log.request_log import RoleLogs, writing
@@ -239,7 +238,7 @@ def create_service(
     return RankingService(
         follower,
         settings.limits,
-        open_access(settings, report, shared.buckets),
+        open_access(settings, report),
         users,
         request_log,
         drain,
@@ -249,17 +248,12 @@ def create_service(
     )
 
 
-def open_access(settings: ServeSettings, report: Report, buckets: Path | None = None) -> AccessControl:
-    """Open what says who may call, and how often, by `buckets` that workers share.
-
-    Raises ConfigError if the audit cannot be written.
-    """
+def open_access(settings: ServeSettings, report: Report) -> AccessControl:
+    """Open what says who may call. Raises ConfigError if the audit cannot be written."""
     secret = os.environ.get(TOKEN)
     fixed = [Token.of(secret, "token", "admin")] if secret else []
     return AccessControl(
         OriginPolicy([settings.host, *settings.allow_host], settings.allow_origin),
         Tokens(fixed, settings.tokens, report),
         AuditLog(settings.audit),
-        RateLimiter(buckets),
-        None if settings.rate_limit is None else Rate.of(settings.rate_limit),
     )

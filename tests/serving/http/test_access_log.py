@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from corank.core.errors import ConfigError
 from corank.serving.http import access_log
-from corank.serving.http.access_log import REFUSED_A_MINUTE, AccessLog, AuditLog
+from corank.serving.http.access_log import AccessLog, AuditLog
 from corank.serving.http.asgi import HttpReply
 from corank.serving.http.follower import Follower
 from corank.serving.http.serve_settings import Limits
@@ -130,17 +130,6 @@ def test_an_audit_line_says_what_and_a_file_is_for_its_owner_and_made_again(tmp_
     (line,), (after,) = lines(tmp_path / "audit.1"), lines(path)
     assert (line["action"], line["status"], line["by"], after["action"]) == ("upsert", 200, "feed", "reload")
     assert path.stat().st_mode & 0o777 == 0o600
-
-
-def test_refusals_are_bounded_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.monotonic", lambda: 30.0)
-    audit = AuditLog(tmp_path / "audit")
-    for _ in range(REFUSED_A_MINUTE + 50):
-        audit.record("upsert", 401)
-    audit.record("upsert", 200)
-    records = lines(tmp_path / "audit")
-    assert len(records) == REFUSED_A_MINUTE + 1
-    assert records[-1]["refusals_not_recorded"] == 50
 
 
 def write_many(path: Path) -> None:

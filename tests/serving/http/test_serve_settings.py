@@ -43,6 +43,10 @@ def test_a_lone_dash_is_a_value(trained_bundle: Path, capsys: pytest.CaptureFixt
         ("port: 99999", "serve.yaml: port: Input should be less than or equal to 65535; received 99999"),
         ("- port", "serve.yaml: expected keys with values, such as `source: lmdb:/srv/shop`"),
         ("port: 8100", "corank serve: source: required, but not given"),
+        (
+            "rate_limit: 5",
+            "serve.yaml: rate_limit: a proxy limits rates now, such as by examples/operations/nginx",
+        ),
         ("source: x\ntls_cert: x", "serve.yaml: (top level): TLS needs both --tls-cert and --tls-key"),
     ],
 )
@@ -67,6 +71,14 @@ def test_the_settings_and_units_of_examples_and_page_are_valid(tmp_path: Path) -
     (files,) = re.findall(r"^LimitNOFILE=(\d+)$", unit, re.MULTILINE)
     assert int(files) >= ServeSettings.model_fields["connections"].default + 256
     assert "Type=notify-reload" in unit and "Requires=corank.socket" in unit
+
+
+@pytest.mark.parametrize("words", [("serve", "x", "--rate-limit=5"), ("token", "x", "--rate", 5)])
+def test_options_of_rates_say_what_limits_them_now(
+    words: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run_corank(capsys, *words)
+    assert code == 2 and "a proxy limits rates now" in " ".join(err.split())
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")

@@ -159,5 +159,3 @@ class SharedState:
     proofs: SharedProofs = field(default_factory=SharedProofs)
     loading: Path | None = None
     """File that the worker which loads a version locks; None for a process without a parent."""
-    buckets: Path | None = None
-    """File of the buckets of rates; None for a process without a parent."""
