@@ -1,9 +1,9 @@
 """Honest clients beside hostile ones: slow heads and bodies, floods of headers, huge filters, unknown ids, idle ones.
 
 A service with one worker, behind nginx as examples/operations/nginx.conf has it, logs what it serves. Honest clients
-send requests at a fixed rate. In turn, a process of its own attacks for some seconds. `p99_ratio` is the worst phase's p99
-over that of the quiet phases before and after; `failed` counts honest requests without an answer; memory is that of the
-service's processes. `subnormal_ratio` is the time of requests whose numbers are below 2^-126, which some processors
+send requests at a fixed rate. In turn, a process of its own attacks for some seconds. `p99_ratio` is the worst phase's
+p99 over that of the quiet phases before and after; `failed` counts honest requests without an answer; memory is that of
+the service's processes. `subnormal_ratio` is the time of requests whose numbers are below 2^-126, which some processors
 compute with slowly, over that of requests of other small numbers.
 """
 
