@@ -79,22 +79,17 @@ if TYPE_CHECKING:
     from corank.training.tracking.wandb import WandbCallback as WandbCallback
 
 _NAMES = {
-    "corank.api.bundles": "BundleResult PublishResult compare_cases conformance export rank refresh",
+    "corank.api.bundles": "BundleResult compare_cases conformance export rank refresh",
     "corank.api.datasets": "simulate",
-    "corank.api.evaluating": "compare compare_served evaluate",
+    "corank.api.evaluating": "compare evaluate",
     "corank.api.experiments": "experiment study tune",
     "corank.api.importing": "ImportResult import_kuairand import_lists",
     "corank.api.measuring": "DriftResult ReportPage explain report request track",
     "corank.api.results": "ComparisonResult EvaluationResult ExplanationResult GroupsResult SearchResult "
-    "ServedComparisonResult StudyResult",
+    "StudyResult",
     "corank.api.runs": "CheckResult PackResult check pack",
-    "corank.api.serving": "serve token",
-    "corank.api.stores": "predict promote prune publish replay roll_back store_log store_versions users "
-    "vectors withdraw",
-    "corank.api.streams": "follow_items follow_log follow_users",
+    "corank.api.stores": "predict vectors",
     "corank.api.training": "TrainResult train",
-    "corank.continual.daily": "daily",
-    "corank.continual.daily_result": "DailyResult",
     "corank.core.registry": "load_plugins",
     "corank.serving.funnel.funnel": "Funnel",
     "corank.serving.funnel.request": "Request",
@@ -103,11 +98,16 @@ _NAMES = {
     "corank.training.tracking.mlflow": "MlflowCallback",
     "corank.training.tracking.wandb": "WandbCallback",
 }
-"""The public names by module."""
-MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
-"""Where each public name is defined."""
-if not TYPE_CHECKING:  # type checkers have the names above
-    __all__ = sorted([*MODULE_OF, "__version__"])
+"""The public names of this package by module; other packages add theirs."""
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+
+def public_modules() -> dict[str, str]:
+    """The module of each public name, of this package and of others. Raises PluginError if one cannot be imported."""
+    from corank.core.package import installed_packages
+
+    others = (package.modules for package in installed_packages().values())
+    return {name: module for modules in (*others, _MODULE_OF) for name, module in modules.items()}
 
 
 # libraries read these when they are imported, and report nothing to their makers; what the user has set stays
@@ -131,12 +131,16 @@ def __getattr__(name: str) -> Any:
         return corank_version()
     if name == "config":
         return import_module("corank.config")
-    if name.startswith("import_") and name not in MODULE_OF:
+    if name == "__all__":
+        return sorted([*public_modules(), "__version__"])
+    if name.startswith("_"):
+        raise AttributeError(f"module 'corank' has no attribute '{name}'")
+    if (module := _MODULE_OF.get(name) or public_modules().get(name)) is not None:
+        with name_missing_extra(f"corank.{name}"):
+            return getattr(import_module(module), name)
+    if name.startswith("import_"):
         from corank.datasets.importer import IMPORTERS
 
         if (importer := name.removeprefix("import_")) in IMPORTERS:
             return import_module("corank.api.importing").import_function(importer)
-    if name not in MODULE_OF:
-        raise AttributeError(f"module 'corank' has no attribute '{name}'")
-    with name_missing_extra(f"corank.{name}"):
-        return getattr(import_module(MODULE_OF[name]), name)
+    raise AttributeError(f"module 'corank' has no attribute '{name}'")

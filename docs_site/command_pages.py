@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from cyclopts import App
 
-from corank.cli.main import COMMANDS, build_app
+from corank.cli.main import build_app, list_commands
 from docs_site.pages import Page, escape, table
 
 FOLDER = "reference/cli"
@@ -31,7 +31,7 @@ def command_pages() -> Iterator[Page]:
 
 def walk(group: App, name: str) -> Iterator[tuple[str, App]]:
     """All commands without sub-commands, with their full names, in the order of the help."""
-    order = [word for commands in COMMANDS.values() for word in commands]
+    order = [word for commands in list_commands().values() for word in commands]
     for word in sorted(_words(group), key=lambda word: order.index(word) if word in order else len(order)):
         if _words(group[word]):
             yield from walk(group[word], f"{name} {word}")

@@ -75,5 +75,5 @@ def test_type_checkers_see_the_names_that_are_loaded() -> None:
         node for node in ast.walk(ast.parse(inspect.getsource(corank))) if isinstance(node, ast.ImportFrom)
     ]
     seen = {alias.asname: node.module for node in imports for alias in node.names if alias.asname}
-    assert seen == {**corank.MODULE_OF, "config": "corank"}
-    assert set(corank.__all__) == {*corank.MODULE_OF, "__version__"}
+    assert seen == {**corank.public_modules(), "config": "corank"}
+    assert set(corank.__all__) == {*corank.public_modules(), "__version__"}

@@ -21,10 +21,10 @@ from corank.bundle.signatures import SigningKeys
 from corank.core.errors import DataError
 from corank.core.lazy import name_missing_extra
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
-from corank.core.options import EVENTS, Overrides
+from corank.core.options import EVENTS, Overrides, printed
 from corank.core.reports import Report
 from corank.core.time import NEVER, format_time
-from corank.core.view import Section, Table, View
+from corank.core.view import Block, Section, Table, View
 from corank.serving.conformance import compare_case_files, read_lines, write_cases
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.random_requests import draw_requests
@@ -291,6 +291,26 @@ def refresh(
     return BundleResult.of(written, location)
 
 
+def _answer_view(answer: Mapping[str, Any]) -> View:
+    """The order of an answer, and where the candidates were cut."""
+    trace = {entry["id"]: entry for entry in answer.get("trace", [])}
+    stages = list(max((entry["stages"] for entry in trace.values()), key=len, default={}))
+    rows = []
+    for rank, item in enumerate(answer["items"], start=1):
+        ranks = [str(trace[item["id"]]["stages"][stage]["rank"]) for stage in stages]
+        rows.append([str(rank), str(item["id"]), f"{item['score']:.5f}", *ranks])
+    columns = ["rank", "item", "score", *(f"rank at {stage}" for stage in stages)]
+    blocks: list[Block] = [Table(columns, rows, left=["item"], keys=2)]
+    for stage in stages:
+        reached = [entry for entry in trace.values() if stage in entry["stages"]]
+        blocks.append(f"{stage} cut {sum(entry['cut'] == stage for entry in reached)} of {len(reached)}")
+    blocks += [f"{key}: {', '.join(map(str, answer[key]))}" for key in ("unknown", "missing") if answer[key]]
+    return View(
+        "Answer", f"model {answer['model_version']}  items {answer['items_seq']}", [Section("Ranked", blocks)]
+    )
+
+
+@printed(_answer_view)
 def rank(
     bundle: PathOrUrl, request: PathOrUrl | Mapping[str, Any], trust: Sequence[PathOrUrl] = ()
 ) -> dict[str, Any]:
@@ -312,6 +332,7 @@ def rank(
     return funnel.rank(request if isinstance(request, Mapping) else Request.read(require_local(request)))
 
 
+@printed("{out}: {result:,} cases")
 def conformance(
     bundle: PathOrUrl,
     out: PathOrUrl,

@@ -8,7 +8,7 @@ from corank.core.errors import CorankError
 from corank.core.lazy import require
 from corank.core.machine_errors import name_write_errors
 from corank.core.objects import PathOrUrl, require_local
-from corank.core.options import Option
+from corank.core.options import Option, printed
 from corank.core.reports import Report
 from corank.core.settings import describe_unknown, validate
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from corank.datasets.simulated import Simulated, SimulatedWorld
 
 
+@printed("{result.candidates:,} candidates, {result.exposed:,} exposed, {result.clicks:,} clicks")
 def simulate(
     out: PathOrUrl,
     preset: str = "medium",

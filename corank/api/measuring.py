@@ -19,7 +19,7 @@ from corank.core.errors import TrackingError
 from corank.core.files import write_text
 from corank.core.lazy import lazy
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
-from corank.core.options import Option
+from corank.core.options import Option, printed
 from corank.core.reports import Progress, Report
 from corank.core.time import format_time
 from corank.core.view import Cell, Section, Table, Verdict, View
@@ -278,6 +278,7 @@ BESIDE = ("eligible", "random")
 """Keys of an evaluation that are no metrics of the run."""
 
 
+@printed("report: {result}")
 def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path:
     """Evaluate a run, and write figures with intervals, report and model version to its run in each tracker.
 

@@ -30,9 +30,10 @@ from corank.core.artifact_cache import read_facts, write_file
 from corank.core.errors import ConfigError, DataError, StorageError
 from corank.core.lazy import require
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
-from corank.core.options import EVENTS, Option
+from corank.core.options import EVENTS, Option, printed
 from corank.core.reports import Progress, Report
-from corank.core.view import View
+from corank.core.time import format_time
+from corank.core.view import Section, Table, View
 from corank.data.packed.dataset import PackedDataset
 from corank.data.tables import find_source_files
 from corank.engine.base import describe_memory, open_engine
@@ -102,6 +103,7 @@ def publish(
     return PublishResult.of(version, merged[0] if merged else None, stage)
 
 
+@printed("{out}: {result:,} items")
 def vectors(
     bundle: PathOrUrl,
     items: TableSource,
@@ -153,6 +155,10 @@ def vectors(
     return written
 
 
+@printed(
+    "{out}: {result.requests:,} requests, {result.candidates:,} candidates, of which the bundle does not know "
+    "{result.unknown:,}"
+)
 def predict(
     source: PathOrUrl,
     log: Annotated[TableSource, Option(parse=list, repeated=True)],
@@ -265,6 +271,7 @@ def _is_run(source: Location) -> bool:
     return False
 
 
+@printed("{out}: {result:,} users")
 def users(
     bundle: PathOrUrl,
     out: Annotated[PathOrUrl, Option("--out")],
@@ -305,6 +312,52 @@ def users(
         return write_users(sources, path, moment, advance)
 
 
+def _versions_view(versions: Sequence[Mapping[str, Any]]) -> View:
+    """A store's versions, as `corank.store_versions` lists them."""
+    rows = []
+    for entry in versions:
+        facts = entry["facts"]
+        name, items = (facts["name"], facts["items"]) if facts else ("", entry["records"])
+        when = format_time(facts["published_at"])[:16] if facts else ""
+        rows.append([entry["version"], _state(entry), when, f"{items:,}", f"{entry['changed']:,}", name])
+    columns = ["version", "", "published, UTC", "items", "newer", "name"]
+    names = {row[-1] for row in rows} - {""}
+    title = ""
+    if len(names) == 1:  # said once, so that a terminal of 80 columns has room for the table
+        (title,) = names
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    table = Table(columns, rows, title, left=["", "published, UTC", "name"])
+    faults = [entry["unreadable"] for entry in versions if entry["unreadable"]]
+    return View("Versions", "", [Section("", [table, *faults])])
+
+
+def _state(entry: Mapping[str, Any]) -> str:
+    facts = entry["facts"]
+    if not facts:
+        return "unfinished"
+    if entry["unreadable"]:
+        return "live, unreadable" if entry["live"] else "unreadable"
+    if entry["live"]:
+        return "live"
+    return "withdrawn" if facts["withdrawn"] else "" if facts["seq"] else "staged"
+
+
+def _log_view(changes: Sequence[Mapping[str, Any]]) -> View:
+    """What was done to a store, a line each, as `corank.store_log` reads it; a change as --items-as-of takes it."""
+    return View("Log", "", [Section("", [*map(_describe_change, changes)])])
+
+
+def _describe_change(change: Mapping[str, Any]) -> str:
+    what = change["what"] + (f" of {change['items']:,} items" if change["items"] else "")
+    what += f", {change['removed_items']:,} removed" if change["removed_items"] else ""
+    about = (
+        ", ".join(change["removed"]) if change["what"] == "prune" else change["beside"] or change["version"]
+    )
+    when, name = format_time(change["at"]), f"{change['change']}-{change['id'] or '?'}"
+    return f"{when}  {name}  {change['by']}  {what}  {about}"
+
+
+@printed(_versions_view)
 def store_versions(store: str) -> list[dict[str, Any]]:
     """List a store's versions, as `corank store ls --json` prints them.
 
@@ -325,6 +378,7 @@ def store_versions(store: str) -> list[dict[str, Any]]:
         ]
 
 
+@printed(_log_view)
 def store_log(store: str, last: Annotated[int, Ge(1)] = 20) -> list[dict[str, Any]]:
     """Read who did what to a store, and when, as `corank store log --json` prints it, the oldest first.
 
@@ -343,6 +397,7 @@ def store_log(store: str, last: Annotated[int, Ge(1)] = 20) -> list[dict[str, An
         return [msgspec.to_builtins(line) for line in read_log(opened)[-last:]]
 
 
+@printed("live: {result}")
 def roll_back(
     store: str,
     version: Annotated[str | None, Option("--to")] = None,
@@ -374,6 +429,7 @@ def roll_back(
         return retention.roll_back_store(opened, version, report, keys)
 
 
+@printed("live: {version}")
 def promote(
     store: str, version: str, report: Report = lambda line: None, sign: Sequence[PathOrUrl] = ()
 ) -> None:
@@ -398,6 +454,7 @@ def promote(
         retention.promote_version(opened, version, report, keys)
 
 
+@printed("withdrawn: {version}")
 def withdraw(store: str, version: str) -> None:
     """End the canary of a version in all services that follow a store; their users get the live version.
 
@@ -419,6 +476,7 @@ def withdraw(store: str, version: str) -> None:
         retention.withdraw_version(opened, version)
 
 
+@printed(lambda removed: f"{len(removed)} removed")
 def prune(store: str, keep: Annotated[int, Ge(0)] = 1, report: Report = lambda line: None) -> list[str]:
     """Remove older versions of a store, and what an interrupted publication left.
 

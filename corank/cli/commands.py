@@ -23,41 +23,31 @@ from pydantic import BaseModel
 from corank.cli import console
 from corank.core.lazy import without_collection
 from corank.core.options import Option
+from corank.core.package import installed_packages
 from corank.core.reports import DISPLAY, Progress
 from corank.core.settings import format_duration
 from corank.distributed.launch_environment import is_first, is_started_here
 
 REFUSED = 3
 """The exit status if new rows break a threshold of the config, or the newest period did not go live."""
-STORE = ("ls", "log", "promote", "withdraw", "rollback", "prune")
-"""The commands of `corank store`."""
-FOLLOW = ("items", "users", "log")
-"""The commands of `corank follow`."""
-FUNCTIONS = {"ls": "store_versions", "log": "store_log", "rollback": "roll_back"}
-"""Their functions that have another name."""
 SUPPLIED = ("report", "progress", "callbacks", "tables")
 """Parameters that only Python takes, or that the command line supplies itself."""
 SCALARS = (bool, int, float, str)
-Show = Callable[[Any, Mapping[str, Any]], object]
-"""Prints a value that is no `Result`, given the arguments of the command."""
 
 
 def __getattr__(target: str) -> App:
-    """The command of a function by its dotted name; `import`, `store` and `follow` are groups of commands."""
+    """The command of a function by its dotted name; or, of a word such as `store`, the group of its commands."""
     if target == "import":
         return _import_group()
-    if target == "store":
-        group = App(name="store", help_epilogue="", version_flags=[])
-        for name in STORE:
-            function = _load(f"corank.api.stores.{FUNCTIONS.get(name, name)}")
-            group.command(_command_of(function, name))
+    package = next((one for one in installed_packages().values() if target in one.groups), None)
+    if package is not None:
+        group = App(name=target, help_epilogue="", version_flags=[])
+        for words, function in (pair for commands in package.commands.values() for pair in commands.items()):
+            first, _, second = words.partition(" ")
+            if first == target:
+                group.command(_command_of(_load(function), second))
         return group
-    if target == "follow":
-        group = App(name="follow", help_epilogue="", version_flags=[])
-        for name in FOLLOW:
-            group.command(_command_of(_load(f"corank.api.streams.follow_{name}"), name))
-        return group
-    if not target.startswith("corank."):
+    if "." not in target:
         raise AttributeError(target)
     return _command_of(_load(target), target.rpartition(".")[2].replace("_", "-"))
 
@@ -71,7 +61,7 @@ def _load(target: str) -> Callable[..., Any]:
 def _command_of(function: Callable[..., Any], name: str) -> App:
     doc = re.split(r"\n\n(?:Args|Example|Returns|Raises)\b", inspect.getdoc(function) or "")[0]
     command = App(name=name, help=doc, help_epilogue="", version_flags=[])
-    command.default(make_command(function, SHOW.get(function.__name__, print_plain)))
+    command.default(make_command(function))
     return command
 
 
@@ -86,12 +76,12 @@ def _import_group() -> App:
     return group
 
 
-def make_command(function: Callable[..., Any], show: Show) -> Callable[..., Any]:
+def make_command(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function for the command line, which calls another one, prints what it returns, and returns the exit status.
 
     Args:
-        function: of `corank`; its required parameters become arguments, the others options.
-        show: prints a value that is no `Result`.
+        function: of `corank`; its required parameters become arguments, the others options. `printed` says how a value
+            is printed that is no `Result`.
     """
     parsers: dict[str, Callable[[Any], Any]] = {}
     parameters: dict[str, inspect.Parameter] = {}
@@ -110,7 +100,7 @@ def make_command(function: Callable[..., Any], show: Show) -> Callable[..., Any]
         as_json = values.pop("as_json", False)
         values = {name: parsers[name](value) if name in parsers else value for name, value in values.items()}
         result = function(**values, **({"report": console.say} if "report" in supplied else {}))
-        return print_result(result, as_json, lambda value: show(value, values))
+        return print_result(result, as_json, lambda value: print_value(value, function, values))
 
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
@@ -157,9 +147,15 @@ def print_result(result: Any, as_json: bool, show: Callable[[Any], object]) -> i
     return REFUSED if result.reasons else 0
 
 
-def print_plain(value: Any, values: Mapping[str, Any]) -> None:
-    """Print a text as it is, and any other value as JSON; nothing of None."""
-    if value is not None:
+def print_value(value: Any, function: Callable[..., Any], values: Mapping[str, Any]) -> None:
+    """Print a value that is no `Result` as its function says; else a text as it is, others as JSON, of None nothing."""
+    how = vars(function).get("printed")
+    if isinstance(how, str):
+        console.say(how.format(result=value, **values))
+    elif how is not None:
+        shown = how(value)
+        console.say(shown) if isinstance(shown, str) else console.show(shown)
+    elif value is not None:
         sys.stdout.write(f"{value}\n") if isinstance(value, str) else print_json(value)
 
 
@@ -173,37 +169,6 @@ def _plain(value: Any) -> Any:
     return vars(value) if hasattr(value, "__dict__") else str(value)
 
 
-def _say(form: str) -> Show:
-    """Says a line on stderr, of the `result` and the arguments."""
-    return lambda result, values: console.say(form.format(result=result, **values))
-
-
-def _show_view(make: str) -> Show:
-    """Prints a document by the function of `corank.serving.views` that describes it."""
-    return lambda document, _: console.show(getattr(import_module("corank.serving.views"), make)(document))
-
-
-SHOW: Mapping[str, Show] = {
-    "simulate": _say(
-        "{result.candidates:,} candidates, {result.exposed:,} exposed, {result.clicks:,} clicks"
-    ),
-    "vectors": _say("{out}: {result:,} items"),
-    "users": _say("{out}: {result:,} users"),
-    "conformance": _say("{out}: {result:,} cases"),
-    "predict": _say(
-        "{out}: {result.requests:,} requests, {result.candidates:,} candidates, of which the bundle does not know "
-        "{result.unknown:,}"
-    ),
-    "track": _say("report: {result}"),
-    "promote": _say("live: {version}"),
-    "withdraw": _say("withdrawn: {version}"),
-    "roll_back": _say("live: {result}"),
-    "prune": lambda removed, values: _say("{result} removed")(len(removed), values),
-    "rank": _show_view("answer_view"),
-    "store_versions": _show_view("versions_view"),
-    "store_log": _show_view("log_view"),
-}
-"""How a value is printed that is no `Result`, by the name of the function."""
 JSON_HELP = "Print one JSON document and nothing else."
 
 

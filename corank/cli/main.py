@@ -17,10 +17,11 @@ from cyclopts import App, CycloptsError, CycloptsPanel, Group, Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from corank import MODULE_OF
-from corank.core.errors import CorankError, OtherRankError, UsageError
+from corank import public_modules
+from corank.core.errors import CorankError, OtherRankError, PluginError, UsageError
 from corank.core.lazy import explain_missing
 from corank.core.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted
+from corank.core.package import installed_packages
 from corank.core.registry import PLUGINS, load_environment_plugins, load_plugins
 from corank.core.version import corank_version
 
@@ -28,21 +29,39 @@ WRONG_USAGE = 2
 """The exit status for a command or option that there is not, or without a command."""
 UNREAD = 128 + signal.SIGPIPE
 """The exit status if the reader of the output ends first: what a shell says of any program in a pipe."""
-COMMANDS = {
-    "Data": ["simulate", "check", "pack"],
-    "Train": ["train", "track", "tune", "study", "experiment"],
-    "Judge": ["evaluate", "compare", "compare-served", "report", "explain"],
-    "Ship": ["export", "refresh", "conformance", "compare-cases", "publish", "vectors", "predict", "users"],
-    "Serve": ["serve", "token", "request", "rank", "replay"],
-    "Every day": ["daily"],
+_OWN = {
+    "Data": "simulate check pack",
+    "Train": "train track tune study experiment",
+    "Judge": "evaluate compare report explain",
+    "Ship": "export refresh conformance compare-cases vectors predict request rank",
+    "Serve": "",
+    "Every day": "",
 }
-"""By what a user does: commands, of which each is the function of `corank` of that name."""
-GONE = {"serve": "--rate-limit", "token": "--rate"}
-"""Commands, and the option of a rate that each had."""
-MODULES = MODULE_OF | {"serve": "corank.cli.serve"}
-"""Where the function of each command is defined."""
-NAMES = ["import", "store", "follow", *(name for commands in COMMANDS.values() for name in commands)]
-"""The commands of the first level."""
+"""By what a user does: commands of this package, of which each is the function of `corank` of that name; the headings
+of other packages, in order."""
+
+
+def list_commands() -> dict[str, dict[str, str]]:
+    """By heading of the help, the commands of the first level, and the dotted name of the function of each.
+
+    Those of other packages follow; of a word that stands for several commands, such as `store`, the function is its
+    own name. Raises PluginError if a package cannot be imported.
+    """
+    modules = public_modules()
+    own = {
+        heading: {
+            name: f"{modules[name.replace('-', '_')]}.{name.replace('-', '_')}" for name in names.split()
+        }
+        for heading, names in _OWN.items()
+    }
+    own["Data"] = {"import": "import"} | own["Data"]
+    for package in installed_packages().values():
+        for heading, commands in package.commands.items():
+            found = own.setdefault(heading, {})
+            for words, function in commands.items():
+                word, _, rest = words.partition(" ")
+                found[word] = word if rest else function
+    return own
 
 
 def build_app(console: Console | None = None) -> App:
@@ -58,18 +77,14 @@ def build_app(console: Console | None = None) -> App:
         default_parameter=Parameter(negative=()),
         result_action="return_value",
     )
-    groups = {name: Group.create_ordered(name) for name in COMMANDS}
-    for group, commands in COMMANDS.items():
-        for n, name in enumerate(commands):
-            function = name.replace("-", "_")
-            path = f"corank.cli.commands:{MODULES[function]}.{function}"
-            app.command(path, name=name, group=groups[group], help=_summary(function), sort_key=n)
-    for name, help_text, group in (
-        ("import", "Turn public logs into tables and a config.", "Data"),
-        ("store", "List a store's versions and its log; promote, withdraw, roll back, prune.", "Ship"),
-        ("follow", "Follow a topic of Kafka: items or users into a store, or the log.", "Every day"),
-    ):
-        app.command(f"corank.cli.commands:{name}", name=name, group=groups[group], help=help_text)
+    summaries = {"import": "Turn public logs into tables and a config."}
+    for package in installed_packages().values():
+        summaries |= package.groups
+    for heading, commands in list_commands().items():
+        group = Group.create_ordered(heading)
+        for n, (name, function) in enumerate(commands.items()):
+            path, text = f"corank.cli.commands:{function}", summaries.get(function) or _summary(function)
+            app.command(path, name=name, group=group, help=text, sort_key=n)
     app.register_install_completion_command(
         name="--install-completion", help="Complete commands in this shell."
     )
@@ -89,7 +104,7 @@ def run(words: Sequence[str]) -> int:
     # which writes help as one piece at its end, so that `--help | head -1` breaks no pipe
     with Console() as console:
         app = build_app(console)
-        if words in ([], ["import"], ["store"], ["follow"]):  # a group without a command
+        if not words or [_names().get(words[0])] == words:  # a group without a command
             app([*words, "--help"])
             return WRONG_USAGE
         status = app(words, exit_on_error=False, error_console=Console(stderr=True))
@@ -119,28 +134,28 @@ def _join_dashes(words: Sequence[str]) -> list[str]:
 
 
 def _require_known(tokens: Sequence[str]) -> None:
-    """Raise UsageError for a command that there is not; the parser would load all commands to say so.
-
-    Also for an option that there is no more, to say what to use in its place.
-    """
-    if tokens and not tokens[0].startswith("-") and tokens[0] not in NAMES:
-        near = get_close_matches(tokens[0], NAMES, 1)
+    """Raise UsageError for a command that there is not; the parser would load all commands to say so."""
+    if tokens and not tokens[0].startswith("-") and tokens[0] not in (names := _names()):
+        near = get_close_matches(tokens[0], names, 1)
         hint = f"did you mean '{near[0]}'?" if near else "`corank --help` lists them"
         raise UsageError(f"there is no command '{tokens[0]}'; {hint}")
-    gone = GONE.get(tokens[0]) if tokens else None
-    if gone in [token.partition("=")[0] for token in tokens]:
-        from corank.serving.http.serve_settings import RATES_GONE
-
-        raise UsageError(f"{gone}: {RATES_GONE}")
 
 
-def _summary(name: str) -> str:
+def _names() -> dict[str, str]:
+    """The commands of the first level, and their functions."""
+    return {name: function for commands in list_commands().values() for name, function in commands.items()}
+
+
+def _summary(function: str) -> str:
     """The first line of a function's docstring, out of its source, so that help loads no command."""
-    spec = find_spec(MODULES[name])
-    assert spec is not None and spec.origin is not None, name
-    text = Path(spec.origin).read_text(encoding="utf-8")
+    module, _, name = function.rpartition(".")
+    spec = find_spec(module)
+    text = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
     first = re.search(rf'^def {name}\(.*?^    """(.+?)(?:"""|\n)', text, re.DOTALL | re.MULTILINE)
-    assert first is not None, name
+    if first is None:
+        raise PluginError(
+            f"a package names '{function}' as a command, and there is no such function with a docstring"
+        )
     return first[1]
 
 
@@ -181,7 +196,7 @@ def main() -> None:
 
 def _called() -> str:
     """The command that is called, of those of the first level; "" if there is none."""
-    return next((word for word in sys.argv[1:] if word in NAMES), "")
+    return next((word for word in sys.argv[1:] if word in _names()), "")
 
 
 def _fail(message: str, status: int = 1) -> None:

@@ -6,9 +6,12 @@ help comes from the docstring. An annotation says what differs from that.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from corank.core.errors import ConfigError
+from corank.core.view import View
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,18 @@ def read_rates(text: str) -> list[float]:
 
 FACTORS = Option(parse=read_rates)
 """Factors on learning rates, which the command line takes with commas between them."""
+
+
+def printed(how: str | Callable[[Any], View | str]) -> Callable[[F], F]:
+    """A decorator that says how the command of a function prints what it returns, if that is no `Result`.
+
+    Args:
+        how: a line for stderr, in which `{result}` and arguments such as `{out}` are filled in; or a function that
+            makes such a line, or a view, of the result.
+    """
+
+    def mark(function: F) -> F:
+        function.__dict__["printed"] = how
+        return function
+
+    return mark

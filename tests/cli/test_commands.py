@@ -12,7 +12,7 @@ from pydantic import Field
 
 from corank.analysis.html import render
 from corank.api.results import Result
-from corank.cli.commands import make_command, print_plain
+from corank.cli.commands import make_command
 from corank.core.errors import CorankError, DataError
 from corank.core.options import EVENTS, PYTHON_ONLY, Option
 from corank.core.settings import Settings
@@ -29,7 +29,7 @@ class ServiceSettings(Settings):
 def call(function: Callable[..., Any], *words: str) -> int:
     """The exit status of a command that is made of a function."""
     app = App(result_action="return_value")
-    app.default(make_command(function, print_plain))
+    app.default(make_command(function))
     status = app(words, exit_on_error=False, print_error=False)
     assert isinstance(status, int)
     return status
@@ -125,7 +125,7 @@ def test_a_value_of_another_form_is_an_error_of_the_user() -> None:
 
 def test_help_comes_from_the_docstring_and_the_fields(capsys: pytest.CaptureFixture[str]) -> None:
     app = App(name="draw")
-    app.default(make_command(draw, print_plain))
+    app.default(make_command(draw))
     app(["--help"], exit_on_error=False, result_action="return_value")
     text = " ".join(capsys.readouterr().out.split())
     for part in (

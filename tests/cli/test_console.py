@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from corank.api.bundles import rank
 from corank.cli import console as screen
-from corank.serving.views import answer_view
+from corank.cli.commands import print_value
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> str:
@@ -44,7 +45,7 @@ def answer() -> dict[str, Any]:
 def test_answer_shows_order_ranks_and_cuts(
     answer: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    screen.show(answer_view(answer))
+    print_value(answer, rank, {})
     text = shown(capsys)
     assert "model 0123456789abcdef  items 3" in text
     # ids with brackets are no markup

@@ -77,7 +77,7 @@ class Limits:
 
 
 RATES_GONE = "a proxy limits rates now, such as by examples/operations/nginx.conf; remove it"
-"""Why a rate is refused, which a service had until 0.1.0."""
+"""What a rate of requests is refused with."""
 
 
 def _refuse_url(value: Any) -> Any:

@@ -76,7 +76,9 @@ def describe_version(follower: Follower) -> dict[str, Any]:
     ]
     if (page := manifest.page) is not None:
         rules = [str(rule) for rule in page.rules]
-        stages.append({"name": page.name, "keep": page.keep, "min_score": None, "deadline_ms": None, "rules": rules})
+        stages.append(
+            {"name": page.name, "keep": page.keep, "min_score": None, "deadline_ms": None, "rules": rules}
+        )
     return {
         "name": manifest.name,
         "model_version": manifest.model_version,

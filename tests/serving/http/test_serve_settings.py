@@ -73,14 +73,6 @@ def test_the_settings_and_units_of_examples_and_page_are_valid(tmp_path: Path) -
     assert "Type=notify-reload" in unit and "Requires=corank.socket" in unit
 
 
-@pytest.mark.parametrize("words", [("serve", "x", "--rate-limit=5"), ("token", "x", "--rate", 5)])
-def test_options_of_rates_say_what_limits_them_now(
-    words: tuple[object, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, _, err = run_corank(capsys, *words)
-    assert code == 2 and "a proxy limits rates now" in " ".join(err.split())
-
-
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     units = [tmp_path / name for name in ("corank.service", "corank.socket")]
