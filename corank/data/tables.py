@@ -25,7 +25,7 @@ from corank.core.formatting import shorten
 from corank.core.objects import ObjectUrl, find_objects, is_object_url, is_url
 from corank.core.panics import PanicError, panics_as_errors
 from corank.core.time import NEVER
-from corank.data.lake_tables import is_lake_table, list_lake_files, plain_name, scan_lake_files
+from corank.data.table_formats import find_format, plain_name, scan_versions
 from corank.features.log_schema import ROW
 
 
@@ -57,8 +57,8 @@ def find_source_files(source: str | list[str], base: Path) -> list[SourceFile]:
     """
     files: list[SourceFile] = []
     for part in [source] if isinstance(source, str) else source:
-        if is_lake_table(part):
-            files += [SourceFile(path, version) for path, version in list_lake_files(part, base).items()]
+        if (form := find_format(part)) is not None:
+            files += [SourceFile(path, version) for path, version in form.list_files(part, base).items()]
         elif is_object_url(part):
             objects = find_objects(ObjectUrl.parse(part))
             files += [
@@ -180,7 +180,7 @@ _ENDINGS = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "feather": (".feat
 def scan_files(form: str, paths: list[str]) -> pl.LazyFrame:
     """Scan files of one format that `Table.scan` supports."""
     if form == LAKE:
-        return scan_lake_files(paths)
+        return scan_versions(paths)
     remote = any(is_url(path) and not is_object_url(path) for path in paths)  # not expanded yet
     if form == "csv":
         return pl.scan_csv(paths, glob=remote, try_parse_dates=True, infer_schema_length=10_000)
@@ -237,8 +237,8 @@ class Table:
         paths = [file.path for file in find_source_files(source, base)]
         lower = [path.lower() for path in paths]
         form = next((f for f, ends in _ENDINGS.items() if all(path.endswith(ends) for path in lower)), None)
-        if any(map(is_lake_table, paths)):
-            form = LAKE if all(map(is_lake_table, paths)) else None
+        if any(map(find_format, paths)):
+            form = LAKE if all(map(find_format, paths)) else None
         if form is None:
             endings = ", ".join(end for ends in _ENDINGS.values() for end in ends)
             raise DataError(

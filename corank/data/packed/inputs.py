@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from corank.data.lake_tables import is_lake_table, pin_table
 from corank.data.packed.manifest import ContinuedFrom, PackManifest, packed_settings
+from corank.data.table_formats import find_format
 from corank.data.tables import VALID_FROM, SourceFile, Table, find_source_files
 from corank.data.validate import SERVED_ID
 from corank.features.feature_kind import FeatureKind
@@ -51,8 +51,8 @@ def pin_tables(data: DataSettings, base: Path) -> tuple[DataSettings, dict[str, 
         if source is None:
             return None
         parts = [source] if isinstance(source, str) else source
-        pinned = [pin_table(part, base) if is_lake_table(part) else part for part in parts]
-        if lakes := list(filter(is_lake_table, pinned)):
+        pinned = [form.pin(part, base) if (form := find_format(part)) else part for part in parts]
+        if lakes := list(filter(find_format, pinned)):
             snapshots[f"data.{key}"] = lakes
         return pinned if lakes else source
 

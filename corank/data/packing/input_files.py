@@ -11,11 +11,11 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.core.time import NEVER
 from corank.data.event_tables import EventColumns
-from corank.data.lake_tables import is_lake_table
 from corank.data.packed.inputs import name_files
 from corank.data.packed.manifest import InputFile, InputFiles
 from corank.data.packing.earlier_pack import PackStart
 from corank.data.packing.workspace import PackWorkspace
+from corank.data.table_formats import find_format
 from corank.data.tables import SourceFile, Table, scan_files
 from corank.features.log_schema import DataSettings
 
@@ -132,7 +132,7 @@ def _survey(
     input_files = {path: known[path].model_copy(update={"late": {}}) for path in files if path not in opened}
     # of a table of a lakehouse, whose rows are moved from file to file
     moved = _count_days(known[path] for path in known if path not in input_files)
-    shared = moved if any(is_lake_table(file.path) for file in files.values()) else None
+    shared = moved if any(find_format(file.path) for file in files.values()) else None
     for path, result in zip(opened, surveyed, strict=True):
         before = _count_days([known[path]] if path in known else []) if shared is None else shared
         late = Counter(result["known"]) - before if start.earlier else Counter[str]()

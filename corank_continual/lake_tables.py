@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote
@@ -32,25 +32,13 @@ from corank.core.formatting import shorten
 from corank.core.lazy import require
 from corank.core.objects import ObjectUrl
 from corank.core.panics import panics_as_errors
+from corank.data.table_formats import TABLE_FORMATS, FileVersion
 
 _PINS = {"delta": "version", "iceberg": "snapshot"}
 _URI = re.compile(r"(delta|iceberg)(?:\+(\w+))?://([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
 _OPTION = r"(?:{pin}=([0-9]{{1,19}})|schema=([0-9]{{1,9}})|also=([a-z][a-z0-9+]*://[\w.@-]+))"
 _ACCESS = ("s3.", "gcs.", "adls.")
 _METADATA_NAME = re.compile(r"[\w.-]{1,200}")
-FileVersion = tuple[int, str]
-"""Bytes of a data file, and a hash of what else of the metadata its rows depend on."""
-
-
-def is_lake_table(text: str) -> bool:
-    """Whether a text names a table of a lakehouse, or a data file of one."""
-    return _URI.fullmatch(text) is not None
-
-
-def plain_name(path: str) -> str:
-    """The path or URL of a data file itself; of any other text the text."""
-    match = _URI.fullmatch(path)
-    return path if match is None or match[5] is None else match[5].removeprefix("file://")
 
 
 @dataclass(frozen=True)
@@ -141,38 +129,37 @@ def _keep(table: LakeTable, opened: Snapshot) -> Snapshot:
     return opened
 
 
-def pin_table(text: str, base: Path) -> str:
-    """Add its newest snapshot to the address of a table, if it names none. Raises DataError, StorageError."""
-    table, (_, separator, file) = LakeTable.parse(text, base), text.partition("#")
-    if table.snapshot is None:
-        newest = table.open()
-        table = replace(table, snapshot=newest.number, schema=newest.schema)
-        _keep(table, newest)
-    return f"{table}{separator}{file}"
+class LakeFormat:
+    """Reads tables of a lakehouse, as a `TableFormat`."""
 
+    def pin(self, address: str, base: Path) -> str:
+        """Add its newest snapshot to the address of a table, if it names none."""
+        table, (_, separator, file) = LakeTable.parse(address, base), address.partition("#")
+        if table.snapshot is None:
+            newest = table.open()
+            table = replace(table, snapshot=newest.number, schema=newest.schema)
+            _keep(table, newest)
+        return f"{table}{separator}{file}"
 
-def list_lake_files(text: str, base: Path) -> dict[str, FileVersion]:
-    """List the data files of a table, or one of them, by the name under which it is read.
+    def list_files(self, address: str, base: Path) -> dict[str, FileVersion]:
+        """List the data files of a table, or one of them, by the name under which it is read."""
+        pinned, separator, chosen = self.pin(address, base).partition("#")
+        versions = _open_pinned(LakeTable.parse(pinned, base)).versions
+        if separator and chosen not in versions:
+            raise DataError(f"{pinned}: the table has no file {shorten(chosen, 200)}")
+        return {f"{pinned}#{file}": versions[file] for file in ([chosen] if separator else versions)}
 
-    Raises DataError, StorageError.
-    """
-    pinned, separator, chosen = pin_table(text, base).partition("#")
-    versions = _open_pinned(LakeTable.parse(pinned, base)).versions
-    if separator and chosen not in versions:
-        raise DataError(f"{pinned}: the table has no file {shorten(chosen, 200)}")
-    return {f"{pinned}#{file}": versions[file] for file in ([chosen] if separator else versions)}
-
-
-def scan_lake_files(paths: Sequence[str]) -> pl.LazyFrame:
-    """Scan data files that `list_lake_files` lists. Raises DataError if their snapshot is gone."""
-    frames = []
-    for uri, files in groupby(paths, lambda path: path.partition("#")[0]):
-        table = LakeTable.parse(uri, Path())
+    def scan(self, address: str, files: Sequence[str]) -> pl.LazyFrame:
+        """Scan data files that `list_files` lists."""
+        table = LakeTable.parse(address, Path())
         with _faults(table):
-            frame = _open_pinned(table).scan([file.partition("#")[2] for file in files])
+            frame = _open_pinned(table).scan(list(files))
             frame.collect_schema()
-        frames.append(frame)
-    return frames[0] if len(frames) == 1 else pl.concat(frames)
+        return frame
+
+
+for _name in _PINS:
+    TABLE_FORMATS.register(_name)(LakeFormat())
 
 
 @contextmanager
