@@ -5,8 +5,8 @@ The importance of a feature is the AUC and GAUC that a stage loses when the feat
 feature that others are derived from, or that others repeat, is underestimated.
 
 It needs torch, whatever predictions the run keeps: what is measured are the model's scores of inputs that nobody has
-scored, all but one pass in some thirty, and the scores of the unchanged inputs are of the same batches, so that a feature
-without effect loses exactly nothing.
+scored, all but one pass in some thirty, and the scores of the unchanged inputs are of the same batches, so that
+a feature without effect loses exactly nothing.
 
 Letters: R requests · C candidates · I distinct items.
 """

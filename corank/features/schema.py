@@ -43,7 +43,7 @@ class Schema(FeatureSet):
     def operand_names(
         self, placement: Placement, features: Iterable[DerivedFeature] | None = None
     ) -> OperandNames:
-        """What derived features, and those that these compare, take of a placement; all, filters and pages unless given.
+        """What derived features, and those that these compare, take of a placement; all, filters, pages unless given.
 
         The items of a history have what derived features take of the history.
         """
