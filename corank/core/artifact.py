@@ -203,12 +203,12 @@ def parse_manifest(
         _refuse_other(plain, kind, source)
     if inspect is not None:
         inspect(plain)
+    if sealed and isinstance(plain, dict) and plain.get("digest") != digest(plain):
+        raise kind.error(f"{source}: altered since it was written; {kind.remedy}")
     try:
         manifest = validate(kind, plain, source)
     except ConfigError as error:
         raise kind.error(f"{error}; {kind.explain(plain)}") from None
-    if sealed and manifest.digest != digest(plain):
-        raise kind.error(f"{source}: altered since it was written; {kind.remedy}")
     if not manifest.content:
         raise kind.error(f"{source}: content: expected the name of a folder; {kind.remedy}")
     return manifest

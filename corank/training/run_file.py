@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from corank.core.errors import CheckpointError
 from corank.core.files import atomic_file, parse_json, read_regular_file
@@ -78,14 +78,10 @@ class RunFile(Settings):
             raise CheckpointError(
                 f"{folder}: not a run (it has no {RUN_FILE}); `corank train` makes one"
             ) from None
-        except ValidationError as error:
-            fault = error.errors(include_url=False)[0]
-            name = ".".join(map(str, fault["loc"]))
-            raise CheckpointError(
-                f"{path}: damaged or no run ({name}: {fault['msg']}); train again"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: damaged or no run ({error}); train again") from None
+        except ValueError:
+            raise CheckpointError(f"{path}: damaged, or of another release; train again") from None
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}); train again") from None
         return run_file
 
     def base_of(self, folder: Path) -> Path:

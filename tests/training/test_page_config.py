@@ -47,8 +47,8 @@ def test_a_page_is_the_last_of_the_stages_and_no_network(tmp_path: Path) -> None
 
 def test_the_features_of_a_page_are_kept_of_items(tmp_path: Path) -> None:
     without, paged = read(shop(tmp_path)), read(with_page(tmp_path, NEW, rules=RULES))
-    assert not OperandNames.of(without.declared, "item").names
-    assert OperandNames.of(paged.declared, "item") == OperandNames(("brand",), (), ("is_new",))
+    assert not without.declared.operand_names("item").names
+    assert paged.declared.operand_names("item") == OperandNames(("brand",), (), ("is_new",))
     # what is not on a page is packed, and hashed, as ever
     assert "on_page" not in str(plain(without)) and plain(paged)["features"]["brand"]["on_page"]
 

@@ -21,7 +21,7 @@ from corank.data.recurrence import measure_recurrence
 from corank.data.request_columns import Source
 from corank.data.tables import Table
 from corank.data.vector_files import with_vector_files
-from corank.features.history_events import History
+from corank.features.history import History
 from corank.features.log_schema import (
     FROM,
     ID,
