@@ -100,6 +100,9 @@ def _drawn(
     with matplotlib.rc_context(_PLOT | settings):
         figure = Figure(figsize=(WIDTH, height))
         draw(figure)
+        # they lie within what their axes take anyway; to measure them takes a sixth of the time of a drawing
+        for spine in (spine for axes in figure.axes for spine in axes.spines.values()):
+            spine.set_in_layout(False)
         yield figure
 
 
