@@ -4,9 +4,8 @@ The importance of a feature is the AUC and GAUC that a stage loses when the feat
 (Breiman, Random Forests, 2001). Nothing is trained. Only the feature's own input is shuffled, so the importance of a
 feature that others are derived from, or that others repeat, is underestimated.
 
-It needs torch, whatever predictions the run keeps: what is measured are the model's scores of inputs that nobody has
-scored, all but one pass in some thirty, and the scores of the unchanged inputs are of the same batches, so that
-a feature without effect loses exactly nothing.
+It needs torch, whatever predictions the run keeps: all but one pass in some thirty score inputs that nobody has scored,
+and that one has the same batches, so that a feature without effect loses exactly nothing.
 
 Letters: R requests · C candidates · I distinct items.
 """
