@@ -77,11 +77,41 @@ def export_bundle(
     """
     until = until if later and until is not None else _check_until(packed, until)
     with ArtifactWriter.lock(path, BundleManifest, "export") as writer:
-        weights = weights or model_state(model.cpu(), {})
-        templates = templates or Templates()
-        return _export(
-            writer, config, packed, model, calibrators, weights, sign, items_as_of, until, measure, templates
-        )
+        weights, model = weights or model_state(model.cpu(), {}), model.cpu().eval()
+        version = model_version(config, packed, weights, calibrators)
+        with packed.naming_damage():
+            priors = packed.priors.as_of(packed.schema.snapshots(), packed.schema.priors(), until)
+        items_seq = next_items_seq(writer.path, version)
+        manifest = make_manifest(config, packed, model, calibrators, priors, version, items_seq, items_as_of)
+
+        def fill(folder: Path) -> BundleManifest:
+            packed.encoders.save(folder / "encoders")
+            for n, rates in enumerate(priors.rates.values()):
+                rates.save(prior_folder(folder, n))
+            write_layout(folder, manifest, model.layout, priors)
+            sets = dict.fromkeys(model.tables_of[stage] for stage in model.stages)
+            tables = {n: _write_tables(folder / "tables" / n, n, weights, model.layout) for n in sets}
+            write_graphs(folder, config, model, calibrators, templates or Templates())
+            with packed.naming_damage():
+                records = ItemRecords.of_packed(packed, priors, *packed.newest_items())
+            records.save(folder / "items")
+            exact = ItemGraphs(folder, manifest.stages, model.layout, tables).compute_all(records.rows)
+            parts = store_parts(exact, manifest.stages)
+            save_parts(folder, parts)
+            written = manifest
+            if measure is not None and config.export.lowered:
+                with scratch_folder(folder) as scratch:
+                    whole = _write_full_precision(scratch, folder, manifest, exact)
+                    loss = measure(whole, Bundle(folder, manifest))
+                written = manifest.model_copy(update={"precision_loss": loss})
+            if config.retrieval is not None:
+                stage = config.retrieval.stage
+                asked = tables[model.tables_of[stage]], folder / graph_file(stage, "query")
+                queries = sample_queries(packed, model.layout, *asked)
+                write_retrieval(folder, config.retrieval, parts[f"{stage}.{VECTOR}"], queries)
+            return written
+
+        return write_content(writer, manifest, fill, sign)
 
 
 def _check_until(packed: PackedDataset, until: int | None) -> int:
@@ -93,34 +123,6 @@ def _check_until(packed: PackedDataset, until: int | None) -> int:
             "which no candidate is missing"
         )
     return last if until is None else until
-
-
-def _export(
-    writer: ArtifactWriter[BundleManifest],
-    config: Config,
-    packed: PackedDataset,
-    model: JointModel,
-    calibrators: Calibrators,
-    weights: Checkpoint,
-    sign: SigningKeys | None,
-    items_as_of: ItemsAsOf | None,
-    until: int,
-    measure: MeasureLoss | None,
-    templates: Templates,
-) -> Bundle:
-    model = model.cpu().eval()
-    version = model_version(config, packed, weights, calibrators)
-    with packed.naming_damage():
-        priors = packed.priors.as_of(packed.schema.snapshots(), packed.schema.priors(), until)
-    items_seq = next_items_seq(writer.path, version)
-    manifest = make_manifest(config, packed, model, calibrators, priors, version, items_seq, items_as_of)
-
-    def fill(folder: Path) -> BundleManifest:
-        return _fill(
-            folder, config, packed, model, calibrators, weights, priors, manifest, measure, templates
-        )
-
-    return write_content(writer, manifest, fill, sign)
 
 
 def make_manifest(
@@ -194,43 +196,6 @@ def _constants(network: StageModel, stage: str) -> dict[str, float]:
                 f"stage '{stage}': its {name} is {number}; its weights are larger than it can compute with: train again"
             )
     return {name: number if abs(number) >= SMALLEST else 0.0 for name, number in constants.items()}
-
-
-def _fill(
-    folder: Path,
-    config: Config,
-    packed: PackedDataset,
-    model: JointModel,
-    calibrators: Calibrators,
-    weights: Checkpoint,
-    priors: PriorSnapshots,
-    manifest: BundleManifest,
-    measure: MeasureLoss | None,
-    templates: Templates,
-) -> BundleManifest:
-    packed.encoders.save(folder / "encoders")
-    for n, rates in enumerate(priors.rates.values()):
-        rates.save(prior_folder(folder, n))
-    write_layout(folder, manifest, model.layout, priors)
-    names = dict.fromkeys(model.tables_of[stage] for stage in model.stages)
-    tables = {name: _write_tables(folder / "tables" / name, name, weights, model.layout) for name in names}
-    write_graphs(folder, config, model, calibrators, templates)
-    with packed.naming_damage():
-        records = ItemRecords.of_packed(packed, priors, *packed.newest_items())
-    records.save(folder / "items")
-    exact = ItemGraphs(folder, manifest.stages, model.layout, tables).compute_all(records.rows)
-    parts = store_parts(exact, manifest.stages)
-    save_parts(folder, parts)
-    if measure is not None and config.export.lowered:
-        with scratch_folder(folder) as scratch:
-            loss = measure(_write_full_precision(scratch, folder, manifest, exact), Bundle(folder, manifest))
-        manifest = manifest.model_copy(update={"precision_loss": loss})
-    if config.retrieval is not None:
-        stage = config.retrieval.stage
-        table_set = tables[model.tables_of[stage]]
-        queries = sample_queries(packed, model.layout, table_set, folder / graph_file(stage, "query"))
-        write_retrieval(folder, config.retrieval, parts[f"{stage}.{VECTOR}"], queries)
-    return manifest
 
 
 def _write_full_precision(

@@ -106,15 +106,24 @@ def pack_config(
     """
     location = packed_location(config, base)
     if isinstance(location, Path):
-        if earlier is not None:
-            return _continue_pack(config, base, location, report, engine, earlier)
-        return pack_features(config.data, config.declared, base, location, report, engine)
+        if earlier is None:
+            return pack_features(config.data, config.declared, base, location, report, engine)
+        folder = continued_folder(location, config.data, config.declared, base, earlier)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be written: {error}") from None
+        _pack_or_keep(config, base, folder, report, engine, earlier)
+        mark_continued(earlier.location)
+        return PackedDataset.open(folder).with_features(config.declared)
     if earlier is not None and str(location) == earlier.location:
         raise ConfigError(
             f"packed: {location} holds the data to go on from, which would be replaced; name another URL"
         )
     publisher = Publisher.open(location, PackManifest)
-    working = _working_folder(location)
+    # the same each time, so that a killed packing can resume
+    name = hashlib.sha256(str(location).encode()).hexdigest()[:16]
+    working = ArtifactCache.of_environment().folder / f"packing-{name}"
     try:
         lock = WriteLock(working, "pack")
     except OSError as error:
@@ -129,26 +138,6 @@ def pack_config(
     with suppress(OSError):  # another packing has begun, or the lock has removed it
         working.rmdir()
     return PackedDataset.open(location).with_features(config.declared)
-
-
-def _working_folder(url: ObjectUrl) -> Path:
-    """The folder where data are packed that go to a URL; the same each time, so that a killed packing can resume."""
-    name = hashlib.sha256(str(url).encode()).hexdigest()[:16]
-    return ArtifactCache.of_environment().folder / f"packing-{name}"
-
-
-def _continue_pack(
-    config: Config, base: Path, root: Path, report: Report, engine: Engine | None, earlier: EarlierPack
-) -> PackedDataset:
-    """Pack what is later than other packed data into a folder of its own, unless it is there already."""
-    folder = continued_folder(root, config.data, config.declared, base, earlier)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error}") from None
-    _pack_or_keep(config, base, folder, report, engine, earlier)
-    mark_continued(earlier.location)
-    return PackedDataset.open(folder).with_features(config.declared)
 
 
 def _pack_or_keep(

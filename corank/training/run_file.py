@@ -78,10 +78,9 @@ class RunFile(Settings):
             raise CheckpointError(
                 f"{folder}: not a run (it has no {RUN_FILE}); `corank train` makes one"
             ) from None
-        except ValueError:
-            raise CheckpointError(f"{path}: damaged, or of another release; train again") from None
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read ({error}); train again") from None
+        except (OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise CheckpointError(f"{path}: damaged or no run ({reason}); train again") from None
         return run_file
 
     def base_of(self, folder: Path) -> Path:

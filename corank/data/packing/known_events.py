@@ -162,18 +162,14 @@ def read_known_events(
     """
     earlier = inputs.start.earlier
     assert earlier is not None and history.table is not None
-    path = events_file(earlier.folder, earlier.manifest.data, history)
+    events = read_frame(events_file(earlier.folder, earlier.manifest.data, history))
+    absent = [pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in events.columns]
+    numbered = events.with_columns(pl.int_range(-len(events), 0, dtype=pl.Int64).alias(ROW), *absent)
     try:
-        events = read_frame(path)
-        count = len(events)
-        absent = [
-            pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in events.columns
-        ]
-        numbered = events.with_columns(pl.int_range(-count, 0, dtype=pl.Int64).alias(ROW), *absent)
         return numbered.select(pl.col(name).cast(kind) for name, kind in schema.items())
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+    except pl.exceptions.PolarsError as error:
         raise DataError(
-            f"{path}: events of data.events.{history.table} that the earlier packing kept cannot be read: {error}"
+            f"data.events.{history.table}: of other types than in the earlier packing: {error}"
         ) from None
 
 

@@ -78,44 +78,30 @@ def pack_log(
         DataError: the tables cannot be packed, or the disk is full.
         ConfigError: the settings contradict the tables.
     """
+    engine = engine or InLineEngine()
     with ArtifactWriter.lock(out, PackManifest, "pack") as writer:
         start = FROM_BEGIN if earlier is None else PackStart.after(earlier, data, schema)
-        return _pack(data, schema, base, writer, engine or InLineEngine(), report, start)
-
-
-def _pack(
-    data: DataSettings,
-    schema: Schema,
-    base: Path,
-    writer: ArtifactWriter[PackManifest],
-    engine: Engine,
-    report: Report,
-    start: PackStart,
-) -> PackedDataset:
-    out = writer.path
-    continued = None if start.earlier is None else start.earlier.origin
-    pinned, snapshots = pin_tables(data, base)
-    for key, tables in snapshots.items():
-        report(f"{key}: {', '.join(tables)}")
-    versions = find_versions(pinned, schema.features, base)
-    columns = find_columns(pinned, schema.features, base)
-    mark = fingerprint(data, schema, base, continued, versions)
-    with open_workspace(out, mark, (PARTITION, PARTITIONS), engine, report) as workspace:
-        files, read = survey_files(workspace, pinned, base, start)
-        start = replace(start, files=read if start.earlier else {})
-        inputs = PackSources.open(pinned, schema, base, engine, report, start)
-        summary = inputs.summary
-        report(
-            f"log: {summary.rows:,} candidates, {format_time(summary.first)} to {format_time(summary.last)}"
-        )
-        with _disk_errors(out, inputs):
-            manifest = _write_all(inputs, workspace, mark, data)
-            known = {"input_files": files, "inputs": hash_versions(versions), "columns": columns}
-            known |= {"snapshots": snapshots}
-            workspace.publish(writer, manifest.model_copy(update=known))
-            remove_old_sets(out)
-    report(describe_memory(engine))
-    return PackedDataset.open(out, expect=mark)
+        continued = None if earlier is None else earlier.origin
+        pinned, snapshots = pin_tables(data, base)
+        for key, tables in snapshots.items():
+            report(f"{key}: {', '.join(tables)}")
+        versions = find_versions(pinned, schema.features, base)
+        columns = find_columns(pinned, schema.features, base)
+        mark = fingerprint(data, schema, base, continued, versions)
+        with open_workspace(out, mark, (PARTITION, PARTITIONS), engine, report) as workspace:
+            files, read = survey_files(workspace, pinned, base, start)
+            start = replace(start, files=read if earlier else {})
+            inputs = PackSources.open(pinned, schema, base, engine, report, start)
+            rows, span = inputs.summary.rows, (inputs.summary.first, inputs.summary.last)
+            report(f"log: {rows:,} candidates, {' to '.join(map(format_time, span))}")
+            with _disk_errors(out, inputs):
+                manifest = _write_all(inputs, workspace, mark, data)
+                known = {"input_files": files, "inputs": hash_versions(versions), "columns": columns}
+                known |= {"snapshots": snapshots}
+                workspace.publish(writer, manifest.model_copy(update=known))
+                remove_old_sets(out)
+        report(describe_memory(engine))
+        return PackedDataset.open(out, expect=mark)
 
 
 def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str, data: DataSettings) -> PackManifest:

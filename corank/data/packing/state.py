@@ -43,15 +43,7 @@ def write_counts_of_values(packed: Path, schema: Schema, tallies: Mapping[str, p
 def read_counts_of_values(packed: Path, schema: Schema, name: str) -> pl.DataFrame | None:
     """Map the counts of a feature's values; None if it has no vocabulary. Raises DataError if they are damaged."""
     path = counts_file(packed, schema, name)
-    return _read(path, "value", "count", "seen") if path.is_file() else None
-
-
-def _read(path: Path, *columns: str) -> pl.DataFrame:
-    """Map columns of a file. Raises DataError if it is damaged, or lacks one."""
-    try:
-        return read_frame(path).select(columns)
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path}: damaged: {error}") from None
+    return read_frame(path) if path.is_file() else None
 
 
 def write_ids(packed: Path, part: str, ids: pl.DataFrame) -> None:
@@ -62,7 +54,7 @@ def write_ids(packed: Path, part: str, ids: pl.DataFrame) -> None:
 
 def read_ids(packed: Path, part: str) -> pl.DataFrame:
     """Map what `write_ids` wrote. Raises DataError if it is damaged."""
-    return _read(packed / STATE / f"{part}.arrow", "value", "seen")
+    return read_frame(packed / STATE / f"{part}.arrow")
 
 
 def keep_from(schema: Schema, column: str, until: int) -> int:
