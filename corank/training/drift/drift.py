@@ -96,10 +96,8 @@ class FeatureJudgement:
     ) -> Self:
         """Sample the run's rows. Of a day that was packed without its last hours, the same hours are compared."""
         names = [*compared.columns, *compared.derived]
-        before, later = (
-            reference.encoded("train", names),
-            reference.encoded("valid", [*names, *compared.histories]),
-        )
+        before = reference.encoded("train", names)
+        later = reference.encoded("valid", [*names, *compared.histories])
         assert before is not None
         same_hours = now.shares_hours(before)
         if same_hours:
