@@ -59,7 +59,9 @@ def describe_trust(settings: ServeSettings) -> str:
 
 
 def describe_address(settings: ServeSettings, listener: socket.socket) -> str:
-    """Return the URL of the service."""
+    """Return the URL of the service; of a Unix socket, which it may inherit, the path."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
     scheme = "http" if settings.tls_cert is None else "https"
     return f"{scheme}://{settings.host}:{listener.getsockname()[1]}"
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from corank.core.errors import ConfigError, CorankError
 from corank.serving.http.process.arbiter import ServiceArbiter
 from corank.serving.http.process.listener import bind_listener
 from corank.serving.http.process.worker_process import Drain, RestartCounts, WorkerMain
-from tests.support.service import running_service, workers_of
+from tests.support.service import PROGRAM, running_service, workers_of
 from tests.support.waiting import PATIENCE, eventually
 from tests.support.worker_mains import fail_at_once, serve_until_told
 
@@ -124,3 +125,40 @@ def test_one_worker_is_renewed_by_the_settings_of_now_and_replaced_when_it_dies(
 
         expected = [f'corank_worker_restarts_total{{why="{why}"}} 1.0' for why in ("died", "replaced")]
         eventually(lambda: restarts() == expected)
+
+
+INHERITING = ["sh", "-c", 'exec 3<&"$0"; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"']
+"""Starts a command with a socket as systemd does; the socket's descriptor is the first argument."""
+
+
+@pytest.mark.slow
+def test_a_unix_socket_is_inherited_and_ctrl_c_ends_parent_and_worker_in_order(
+    trained_bundle: Path, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        command = [
+            *INHERITING,
+            str(listener.fileno()),
+            str(PROGRAM),
+            "serve",
+            str(trained_bundle),
+            "--workers",
+            "1",
+        ]
+        process = subprocess.Popen(
+            [*command, "--drain-seconds", "0"],
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+        )
+        with httpx2.Client(transport=httpx2.HTTPTransport(uds=path), timeout=PATIENCE) as client:
+            body = {"user": {"id": 7}, "candidates": [3, 11, 24]}
+            assert client.post("http://localhost/rank", json=body).status_code == 200
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert said.splitlines()[-1] == f"unix:{path}" and "Traceback" not in said
