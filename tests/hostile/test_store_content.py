@@ -28,7 +28,6 @@ from corank.serving.store.record_codec import RecordFormat, to_keys
 from corank.serving.store.source import StoreSource
 from corank.serving.store.upsert import changed_records, upsert
 from corank.serving.store.users import UserStore
-from corank.serving.store.version_parts import PROGRESS, read_progress
 from tests.support.bundle_versions import variant
 from tests.support.served_logs import VALUES
 from tests.support.shared import derived
@@ -242,12 +241,6 @@ def test_a_users_id_is_not_taken_from_its_columns_and_one_that_no_store_can_hold
     assert UserStore(store).find(60) == {"age": 3.5}
     for none in (2**64, -(2**70), [1], None, True):  # no store can hold it: its look-up is no failure
         assert UserStore(store).find(none) is None
-
-
-def test_a_note_of_progress_that_cannot_be_counts_for_nothing(store: Store) -> None:
-    for note in (b"[]", b"{}", b'["x", 1]', b"nonsense", b"[-5, 0]"):
-        store.put({"parts/x": [(PROGRESS, note)]})
-        assert read_progress(store, "x")[0] == 0
 
 
 def test_changes_are_chained_by_what_they_hold() -> None:

@@ -1,8 +1,8 @@
 """Publish a bundle: write it into a store completely, then make it live, or leave it staged.
 
 All is written under the new version's name and verified, items that were upserted since the bundle's items were read
-are applied, and the head is swapped. Killed at any point, the store has the old live version or the new one; publishing
-the same bundle again continues where it stopped. One process at a time writes a version: it holds a claim (claims.py).
+are applied, and the head is swapped. Killed at any point, the store has the old live version or the new one, and the
+same publish again writes all anew. One process at a time writes a version: it holds a claim (claims.py).
 """
 
 import hashlib
@@ -42,8 +42,6 @@ from corank.serving.store.upsert import (
 from corank.serving.store.version_parts import (
     DamagedError,
     encode_manifest,
-    progress_entry,
-    read_progress,
     read_stored_digest,
     verify_parts,
     write_parts,
@@ -182,7 +180,7 @@ def publish_bundle(
             _refuse_another(bundle, store, version, facts)
             if facts is None:
                 store.drop(f"changed/{version}")  # what a version of this name had before it was removed
-            _write(bundle, funnel, store, version, report, progress)
+            _write(bundle, funnel, store, version, progress)
             facts = _make_facts(funnel, facts)
         elif damaged is None and _is_entered(state, version, sign, stage):
             report(f"{version} is {'live' if state.live == version else 'staged'} already")
@@ -246,39 +244,17 @@ def _refuse_another(bundle: Bundle, store: Store, version: str, facts: VersionFa
         )
 
 
-def _write(
-    bundle: Bundle, funnel: Funnel, store: Store, version: str, report: Report, progress: Progress
-) -> None:
-    """Write a version and verify it; what an earlier try wrote is written again if it is not whole.
-
-    Raises DamagedError, StoreError.
-    """
-    resumed = read_progress(store, version)[0] > 0
+def _write(bundle: Bundle, funnel: Funnel, store: Store, version: str, progress: Progress) -> None:
+    """Write a version, the records in the order of their keys, and verify it. Raises DamagedError, StoreError."""
     write_parts(bundle, store, version)
-    _write_items(funnel, store, version, report, progress)
-    getattr(store, "await_replicas", lambda: None)()  # what is verified below is not lost when a server fails
-    try:
-        _verify(bundle, funnel, store, version)
-    except DamagedError as error:
-        if not resumed:
-            raise
-        report(f"{error}: it is written from the start")
-        store.put(progress_entry(version, 0))
-        _write(bundle, funnel, store, version, report, progress)
-
-
-def _write_items(funnel: Funnel, store: Store, version: str, report: Report, progress: Progress) -> None:
-    """Write the records in the order of their keys, from where an earlier attempt stopped, with its progress."""
     (layer,) = funnel.request_encoder.items.layers
     form, total = RecordFormat.from_manifest(funnel.manifest), len(layer.records.ids)
-    first = read_progress(store, version)[0]
-    if first:
-        report(f"{version}: {first:,} of {total:,} records are there from an earlier try")
-    for start in range(first, total, BLOCK):
+    for start in range(0, total, BLOCK):
         index = np.arange(start, min(start + BLOCK, total))
-        done = int(index[-1]) + 1
-        store.put({f"items/{version}": form.encode(layer, index)} | progress_entry(version, done))
-        progress(done, total)
+        store.put({f"items/{version}": form.encode(layer, index)})
+        progress(int(index[-1]) + 1, total)
+    getattr(store, "await_replicas", lambda: None)()  # what is verified below is not lost when a server fails
+    _verify(bundle, funnel, store, version)
 
 
 def _verify(bundle: Bundle, funnel: Funnel, store: Store, version: str) -> None:
@@ -290,7 +266,6 @@ def _verify(bundle: Bundle, funnel: Funnel, store: Store, version: str) -> None:
         positions = layer.records.ids.find(to_ids(keys)) if keys else np.empty(0, dtype=np.int64)
         intact[positions[positions >= 0]] = True
     if not intact.all():
-        store.put(progress_entry(version, 0))
         raise DamagedError(
             f"{store.address}: {(~intact).sum():,} of {len(intact):,} records of {version} are not whole; what is live "
             "is untouched; publish it again"

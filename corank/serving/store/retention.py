@@ -9,7 +9,6 @@ from corank.bundle.manifest import signed_content
 from corank.bundle.signatures import SigningKeys, is_content_name
 from corank.core.errors import BusyError, CorankError, StoreError
 from corank.core.reports import Report
-from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.claims import LEASES, claim_version, read_leases
@@ -17,10 +16,7 @@ from corank.serving.store.fetch import fetch_bundle
 from corank.serving.store.journal import JOURNAL, LOG, journal_key, old_log_keys, record_unchanged
 from corank.serving.store.live_version import StoreState, VersionFacts
 from corank.serving.store.publish import make_live
-from corank.serving.store.version_parts import PROGRESS, read_progress, read_stored_manifest
-
-ABANDONED = 3_600_000
-"""ms after which a version whose writing has stopped may be removed."""
+from corank.serving.store.version_parts import read_stored_manifest
 
 
 @dataclass(frozen=True)
@@ -188,8 +184,8 @@ def remove_versions(store: Store, keep: int = 1, report: Report = lambda line: N
 
     What was withdrawn or rolled back is not among the `keep`. To come are versions that were staged after the live one
     was first published, and not withdrawn since; they are reported. What a service holds as canary or shadow stays,
-    too. Incomplete versions are removed once nobody has worked on them for an hour, and journal entries once every
-    version contains them.
+    too. Incomplete versions are removed if nobody is writing them, and journal entries once every version contains
+    them.
 
     Returns:
         The names of the removed versions.
@@ -209,11 +205,10 @@ def remove_versions(store: Store, keep: int = 1, report: Report = lambda line: N
         # from now on nobody else can make these live, or write them
         _, state = StoreState.read(store)
         needed = _find_needed(state, keep) | read_leases(store)[0].keys()
-        there = claimed & {*state.versions, *_find_names(store)} - needed
-        removed = sorted(name for name in there if _is_abandoned(store, name, state))
+        removed = sorted(claimed & {*state.versions, *_find_names(store)} - needed)
         _remove_from_head(store, removed)
         for name in removed:
-            for kind in ("items", "changed", "parts"):  # the parts last, since they tell when it was written
+            for kind in ("items", "changed", "parts"):
                 store.drop(f"{kind}/{name}")
             report(f"removed {name}")
     return removed
@@ -250,16 +245,9 @@ def _remove_from_head(store: Store, names: list[str]) -> None:
         after = _trim(state, {name: facts for name, facts in state.versions.items() if name not in names})
         keys = [journal_key(seq) for seq in range(state.journal_from, after.journal_from)]
         logged = record_unchanged(store, state, "prune", removed=names) if names or keys else {}
-        # without the note of its progress, a removed version that is published again starts from its first record
-        notes = {f"parts/{name}": [PROGRESS] for name in names}
-        old = {JOURNAL: keys, LOG: old_log_keys(store, state.seq), LEASES: read_leases(store)[1]} | notes
+        old = {JOURNAL: keys, LOG: old_log_keys(store, state.seq), LEASES: read_leases(store)[1]}
         if (after == state and not names) or store.swap(raw, after.to_bytes(), logged, old):
             return
-
-
-def _is_abandoned(store: Store, name: str, state: StoreState) -> bool:
-    """Whether a version may go: it is complete and not needed, or its writing has stopped for long."""
-    return name in state.versions or now_ms() - read_progress(store, name)[1] > ABANDONED
 
 
 def _trim(state: StoreState, versions: dict[str, VersionFacts]) -> StoreState:

@@ -1,6 +1,6 @@
 """A version in a store of bytes: its bundle as an artifact, whose manifest and files lie in a table, files in chunks.
 
-    parts/VERSION    `manifest.json`; `NAME/CHUNK` of each file; `written`, a note of the progress
+    parts/VERSION    `manifest.json`; `NAME/CHUNK` of each file
 
 The head names the version, with the hash of its manifest, once all is there. The items are kept as records, which
 differ from the files that they are made of (record_codec.py).
@@ -19,15 +19,12 @@ from corank.bundle.signatures import TrustedKeys
 from corank.core.artifact import CHUNK, File, parse_damaged, parse_manifest
 from corank.core.errors import BundleError, StoreError
 from corank.core.files import parse_json
-from corank.core.time import now_ms
 from corank.serving.store.base import Store
 from corank.serving.store.live_version import StoreState, VersionFacts
 
 MANIFEST = b"manifest.json"
 ITEM_KEYS = f"items/{KEYS}."
 """How the names of the parts of the items' ids begin."""
-PROGRESS = b"written"
-"""Key of a version's note: how many records are written, and when the last were, ms UTC."""
 
 
 class DamagedError(StoreError):
@@ -50,7 +47,6 @@ def write_parts(bundle: Bundle, store: Store, version: str) -> None:
     Raises StoreError.
     """
     table = f"parts/{version}"
-    store.put(progress_entry(version, read_progress(store, version)[0]))
     waiting: list[tuple[bytes, bytes]] = []
     for key, chunk in _chunks(bundle):
         if waiting and sum(len(value) for _, value in waiting) + len(chunk) > CHUNK:
@@ -135,21 +131,6 @@ def read_stored_digest(store: Store, version: str, facts: VersionFacts | None) -
         return None
     digest = parse_damaged(raw).get("digest")
     return digest if isinstance(digest, str) else None
-
-
-def progress_entry(version: str, done: int) -> dict[str, list[tuple[bytes, bytes]]]:
-    """Return the entries that note that `done` records of a version are written now."""
-    return {f"parts/{version}": [(PROGRESS, msgspec.json.encode([done, now_ms()]))]}
-
-
-def read_progress(store: Store, version: str) -> tuple[int, int]:
-    """Return how many records of a version are written, and when the last were, ms UTC; 0 for a damaged note."""
-    (raw,) = store.get(f"parts/{version}", [PROGRESS])
-    try:
-        done, at = msgspec.json.decode(raw or b"[0, 0]", type=tuple[int, int])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return 0, 0
-    return max(done, 0), at
 
 
 def _damaged(store: Store, version: str, part: str) -> DamagedError:

@@ -52,11 +52,8 @@ def set_blocks(patch: pytest.MonkeyPatch) -> None:
 
 
 def content(store: Store) -> dict[str, dict[bytes, bytes]]:
-    """Everything but the head, and when it was written."""
-    tables = {table: {k: v for pairs in store.scan(table) for k, v in pairs} for table in store.tables()}
-    for table in tables:
-        tables[table].pop(b"written", None)
-    return tables
+    """Everything but the head."""
+    return {table: {k: v for pairs in store.scan(table) for k, v in pairs} for table in store.tables()}
 
 
 # A bundle goes live
@@ -246,24 +243,6 @@ def test_a_publish_that_stops_leaves_what_is_live_and_goes_on(
     del tables[JOURNAL], tables[LOG]
     assert tables == whole
     assert [one.records for one in list_versions(store)] == [16, 16]
-
-
-def test_records_that_are_there_are_not_written_again(first: Path, local: Store, in_blocks: None) -> None:
-    tables: list[str] = []
-
-    def happens(number: int, entries: Mapping[str, Pairs]) -> None:
-        tables.extend(entries)
-        if entries and sum(table.startswith("items/") for table in tables) == 4:
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        publish_bundle(first, Between(local, happens))
-    tables.clear()
-    said: list[str] = []
-    counted = Between(local, lambda number, entries: tables.extend(entries))
-    version = publish_bundle(first, counted, said.append)
-    assert tables.count(f"items/{version}") == 3
-    assert said == [f"{version}: 9 of 16 records are there from an earlier try"]
 
 
 # Damaged

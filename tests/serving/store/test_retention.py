@@ -22,14 +22,13 @@ from corank.serving.store.journal import JOURNAL, read_log
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import (
-    ABANDONED,
     list_versions,
     promote_version,
     remove_versions,
     roll_back_store,
     withdraw_version,
 )
-from corank.serving.store.version_parts import MANIFEST, PROGRESS, read_progress
+from corank.serving.store.version_parts import MANIFEST
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
@@ -55,7 +54,7 @@ def test_versions_are_listed(bundles: list[Path], local: Store, capsys: pytest.C
     versions = [publish_bundle(bundle, local) for bundle in bundles[:2]]
     put(local, bundles[1], item(3, 98), item(4, 99), item(5))
     put(local, bundles[1], item(3, 99))
-    local.put({"items/half": [(b"i12345678", b"")], "parts/half": [(PROGRESS, b"[1, 5]")]})
+    local.put({"items/half": [(b"i12345678", b"")]})
     code, out, err = run_corank(capsys, "store", "ls", local.address, "--json")
     listing = json.loads(out)
     assert (code, err) == (0, "")
@@ -225,26 +224,13 @@ def stopped(store: Store, bundle: Path) -> str:
     return Bundle.open(bundle).manifest.content
 
 
-def age(store: Store, version: str, ms: int) -> None:
-    done, at = read_progress(store, version)
-    store.put({f"parts/{version}": [(PROGRESS, msgspec.json.encode([done, at - ms]))]})
-
-
-def test_what_is_half_written_goes_once_it_is_old(bundles: list[Path], store: Store) -> None:
-    version = publish_bundle(bundles[0], store)
-    half = stopped(store, bundles[1])
-    age(store, half, ABANDONED - 60_000)
-    assert remove_versions(store) == []
-    assert [one.version for one in list_versions(store)] == [version, half]
-    age(store, half, 60_001)
-    assert remove_versions(store) == [half]
-    assert [one.version for one in list_versions(store)] == [version]
-
-
-def test_who_goes_on_with_an_old_one_is_not_disturbed(bundles: list[Path], local: Store) -> None:
-    publish_bundle(bundles[0], local)
+def test_what_is_half_written_goes_unless_somebody_is_writing_it(bundles: list[Path], local: Store) -> None:
+    version = publish_bundle(bundles[0], local)
     half = stopped(local, bundles[1])
-    age(local, half, 2 * ABANDONED)
+    assert [one.version for one in list_versions(local)] == [version, half]
+    assert remove_versions(local) == [half]
+    assert [one.version for one in list_versions(local)] == [version]
+    stopped(local, bundles[1])
 
     class Pruned(Meanwhile):
         """All is written; somebody tidies up just before it is verified."""
