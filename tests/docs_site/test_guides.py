@@ -95,6 +95,13 @@ def test_the_examples_of_the_guide_to_losses_are_parts_of_a_config(tmp_path: Pat
         validate(Config, shop | {"losses": [*losses, *orders]}, "the guide")
 
 
+def test_the_example_of_the_guide_to_pages_is_a_config(tmp_path: Path) -> None:
+    shop = read_values(ROOT / "examples" / "shop.yaml", []).value
+    (part,) = blocks("guides/page.md", tmp_path)
+    config = validate(Config, shop | part | {"features": shop["features"] | part["features"]}, "the guide")
+    assert config.page is not None and len(config.page.rules) == 4
+
+
 @pytest.mark.parametrize("page", ["data", "drift"])
 def test_the_examples_of_a_guide_are_parts_of_a_config(page: str, tmp_path: Path) -> None:
     shop = read_values(ROOT / "examples" / "shop.yaml", []).value
