@@ -11,6 +11,7 @@ import pytest
 from corank.bundle.bundle import Bundle, is_proven
 from corank.core import artifact
 from corank.core.errors import BundleError
+from corank.core.files import open_regular_file
 from corank.serving.http.process.worker_process import MOST_PROOFS, PROOF_BYTES, SPAWN, SharedProofs
 from tests.support.shared import derived
 from tests.support.worker_mains import note_proof
@@ -24,11 +25,11 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the parts that are read and hashed from now on."""
-    names, open_file = list[str](), artifact.open_regular_file
+    names = list[str]()
 
     def note(folder: Path, name: str) -> BufferedReader:
-        names.append(name.rpartition("/")[2])
-        return open_file(folder, name)
+        names.append(name.partition("/")[2])
+        return open_regular_file(folder, name)
 
     monkeypatch.setattr(artifact, "open_regular_file", note)
     return names
