@@ -77,24 +77,6 @@ def test_kept_predictions_are_those_of_the_model(tmp_path: Path, predicted: list
         require_equal(getattr(kept, one.name), getattr(of_model, one.name))
 
 
-def test_commands_after_evaluate_predict_nothing(run: Run, predicted: list[str]) -> None:
-    first = corank.evaluate(run.folder)
-    assert predicted == ["test"]
-    again, by_day = corank.evaluate(run.folder), corank.evaluate(run.folder, by="day")
-    compared = corank.compare(run.folder, run.folder)
-    page = corank.report(run.folder)
-    assert predicted == ["test"]
-    assert again.to_json() == first.to_json()
-    shutil.rmtree(run.folder / PREDICTIONS)
-    assert corank.evaluate(run.folder, by="day").to_json() == by_day.to_json()
-    shutil.rmtree(run.folder / PREDICTIONS)
-    assert corank.compare(run.folder, run.folder).to_json() == compared.to_json()
-    assert predicted == ["test"] * 3
-    figure = first["stages"]["rank"]["exposed"]["click"]["auc"]
-    assert compared["stages"]["rank"]["exposed"]["click"]["auc"]["a"] == figure
-    assert f"{figure:.4f}" in page.html
-
-
 WITHOUT_TORCH = """
 import json, sys
 sys.modules["torch"] = None
@@ -110,21 +92,34 @@ class Printed(Tracker):
 
 print(corank.evaluate(sys.argv[1]).to_json())
 print(corank.compare(sys.argv[1], sys.argv[1]).to_json())
-corank.track(sys.argv[1], ["printed"])
-print(corank.report(sys.argv[1]).html, end="")
+print(corank.track(sys.argv[1], ["printed"]).read_text(), end="")  # the report
 """
 
 
-def test_figures_of_kept_predictions_need_no_torch(run: Run) -> None:
-    """Nor does a report, once a funnel of its shape was timed on this machine, and what trackers take."""
-    evaluated, compared = corank.evaluate(run.folder), corank.compare(run.folder, run.folder)
-    page = corank.report(run.folder, run.folder / "page.html").html
+def test_commands_after_evaluate_predict_nothing_and_need_no_torch(run: Run, predicted: list[str]) -> None:
+    """A report needs none once a funnel of its shape was timed on this machine, and trackers take the same figures."""
+    first = corank.evaluate(run.folder)
+    assert predicted == ["test"]
+    again, by_day = corank.evaluate(run.folder), corank.evaluate(run.folder, by="day")
+    compared = corank.compare(run.folder, run.folder)
+    page = corank.report(run.folder).html
+    assert predicted == ["test"]
+    assert again.to_json() == first.to_json()
+    shutil.rmtree(run.folder / PREDICTIONS)
+    assert corank.evaluate(run.folder, by="day").to_json() == by_day.to_json()
+    shutil.rmtree(run.folder / PREDICTIONS)
+    assert corank.compare(run.folder, run.folder).to_json() == compared.to_json()
+    assert predicted == ["test"] * 3
+    figure = first["stages"]["rank"]["exposed"]["click"]["auc"]
+    assert compared["stages"]["rank"]["exposed"]["click"]["auc"]["a"] == figure
+    assert f"{figure:.4f}" in page
+
     packed = run.packed()
     version = model_version(run.config, packed, run.trained(packed), run.described(packed)[1])
-    tracked = json.dumps({"model_version": version} | evaluation_figures(dict(evaluated)))
+    tracked = json.dumps({"model_version": version} | evaluation_figures(dict(first)))
     arguments = [sys.executable, "-c", WITHOUT_TORCH, str(run.folder)]
     printed = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
-    assert printed == "\n".join([evaluated.to_json(), compared.to_json(), tracked, page])
+    assert printed == "\n".join([first.to_json(), compared.to_json(), tracked, page])
 
 
 @pytest.mark.parametrize("damage", ["altered", "cut short", "longer", "empty", "a folder"])
