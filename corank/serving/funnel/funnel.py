@@ -55,10 +55,10 @@ from corank.serving.funnel.request_reader import RequestReader
 from corank.serving.funnel.stage_scorer import (
     SCORERS,
     Candidates,
-    QueryVectors,
     ScorerInputs,
     Shared,
     StageScorer,
+    open_query_vectors,
 )
 
 
@@ -478,7 +478,7 @@ class Scorer:
         self.stages: dict[str, StageScorer] = {}
         self._manifest, self._columns = manifest, manifest.data.columns
         self._inputs: dict[str, ScorerInputs] = {}
-        self._queries: dict[str, QueryVectors] = {}
+        self._queries: dict[str, Callable[[Rows, Shared], Floats]] = {}
         for stage in manifest.stages:
             inputs = ScorerInputs(stage, folder, layout, self.tables[stage.tables], self._columns)
             try:
@@ -488,7 +488,7 @@ class Scorer:
                 raise BundleError(f"{folder}: stage '{stage.name}': {error}; {hint}") from None
             self._inputs[stage.name] = inputs
             if stage.orders_by_product:
-                self._queries[stage.name] = QueryVectors(inputs)
+                self._queries[stage.name] = open_query_vectors(inputs)
         self._items = ItemGraphs(folder, manifest.stages, layout, self.tables, threads=1)
         self.calibrators = {
             stage.name: {label: Platt(c.slope, c.intercept) for label, c in stage.calibrators.items()}
@@ -502,7 +502,7 @@ class Scorer:
 
     def query_vectors(self, stage: str, rows: Rows) -> Floats:
         """The vectors of queries, of a stage that orders by product: (R, d)."""
-        return self._queries[stage].compute(rows, {})
+        return self._queries[stage](rows, {})
 
     @property
     def one_request(self) -> bool:

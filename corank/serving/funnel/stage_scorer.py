@@ -378,19 +378,16 @@ class MatchTerms:
         return added
 
 
-class QueryVectors:
-    """The graph that gives the vectors of queries."""
+def open_query_vectors(inputs: ScorerInputs) -> Callable[[Rows, Shared], Floats]:
+    """Open the graph that gives the vectors of R queries, (R, d), from their rows. Raises BundleError."""
+    shapes, outputs = {"query": inputs.shapes["query"]}, [(None, inputs.stage.vector_width)]
+    session = open_graph(inputs.folder / f"{inputs.stage.name}.query.onnx", shapes, outputs)
 
-    def __init__(self, inputs: ScorerInputs) -> None:
-        """Open it. Raises BundleError."""
-        self._inputs, name = inputs, inputs.stage.name
-        shapes, outputs = {"query": inputs.shapes["query"]}, [(None, inputs.stage.vector_width)]
-        self._session = open_graph(inputs.folder / f"{name}.query.onnx", shapes, outputs)
-
-    def compute(self, rows: Rows, shared: Shared) -> Floats:
-        """The vectors of queries: (R, d)."""
-        vectors: Floats = self._session.run(None, {"query": self._inputs.query(rows, shared)})[0]
+    def compute(rows: Rows, shared: Shared) -> Floats:
+        vectors: Floats = session.run(None, {"query": inputs.query(rows, shared)})[0]
         return vectors
+
+    return compute
 
 
 @SCORERS.register("vectors")
@@ -404,14 +401,14 @@ class VectorsScorer(StageScorer):
                 f"{inputs.folder}: stage '{stage.name}': its facts lack the width of vectors, scale or bias; "
                 "export the bundle again"
             )
-        self._part, self._query = stage.vector_part, QueryVectors(inputs)
+        self._part, self._query = stage.vector_part, open_query_vectors(inputs)
         self._scale, self._bias = (np.float32(stage.constants[name]) for name in ("scale", "bias"))
         self._matches = MatchTerms(inputs) if stage.matches else None
 
     def score(self, candidates: Candidates) -> Floats:
         """As `StageScorer.score`."""
         batch = candidates.batch
-        query = self._query.compute(batch.query, candidates.shared).take(candidates.request_of, axis=0)
+        query = self._query(batch.query, candidates.shared).take(candidates.request_of, axis=0)
         # each row by itself, so that a score does not depend on where it is, or on others
         products = np.einsum("nd,nd->n", batch.items.part(self._part, candidates.rows), query)
         logits: Floats = self._scale * products + self._bias
