@@ -21,7 +21,7 @@ from corank.serving.store.publish import publish_bundle
 from tests.support.service import TOKEN, running_service, workers_of
 from tests.support.shared import derived
 from tests.support.waiting import eventually
-from tests.support.worker_mains import die_once_served, fail_at_once, fail_with_a_reason
+from tests.support.worker_mains import die_once_served, fail_at_once, fail_with_a_reason, hang_once_served
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +58,20 @@ def test_workers_that_die_again_and_again_are_replaced_after_growing_pauses(
     assert len(ended) >= 4
     restarts = [re.findall(r"exit code (\d+); another starts in (\S+) s", line) for line in reports[:4]]
     assert restarts == [[("9", pause)] for pause in ("0", "1", "2", "4")]
+
+
+def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
+    reports = list[str]()
+
+    def report(line: str) -> None:
+        reports.append(line)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with bind_listener("127.0.0.1", 0) as listener:
+        arbiter = ServiceArbiter(1, hang_once_served, Drain(), report)
+        arbiter.timeout = 1  # seconds, in looks of a tenth
+        arbiter.serve(listener)
+    assert re.fullmatch(r"worker \d+ ended with exit code -6; another starts in 0 s", reports[0])
 
 
 def gauge(url: str, name: str) -> float:

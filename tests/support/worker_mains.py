@@ -27,6 +27,12 @@ def die_once_served(listeners: Sequence[socket.socket], signs: WorkerSigns) -> N
     sys.exit(9)
 
 
+def hang_once_served(listeners: Sequence[socket.socket], signs: WorkerSigns) -> None:
+    """One that serves for a moment, and whose event loop then turns no more."""
+    signs.beat()
+    signal.pause()
+
+
 def serve_until_told(listeners: Sequence[socket.socket], signs: WorkerSigns) -> None:
     """One that serves until it must retire or end."""
     ends = (signal.SIGUSR2, signal.SIGTERM)

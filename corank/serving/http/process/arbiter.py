@@ -6,7 +6,6 @@ that cannot start ends no service that runs. Workers are spawned, since threads 
 polars', do not survive a fork.
 """
 
-import logging
 import math
 import os
 import signal
@@ -113,11 +112,9 @@ class ServiceArbiter(Arbiter):  # type: ignore[misc]
             "graceful_timeout": math.ceil(limit),
             "control_socket_disable": True,
             "loglevel": "warning",
-            "errorlog": None,
         }.items():
             config.set(name, value)
         super().__init__(SimpleNamespace(cfg=config))
-        self.log.error_log.handlers = [_ReportHandler(report)]
 
     def serve(self, listener: socket.socket | None) -> None:
         """Serve on a socket, or on those that systemd left to this process, until told to end.
@@ -289,18 +286,6 @@ class ServiceArbiter(Arbiter):  # type: ignore[misc]
 
     def _notify(self, state: str) -> None:
         systemd.sd_notify(state, self.log)
-
-
-class _ReportHandler(logging.Handler):
-    """Reports what gunicorn logs."""
-
-    def __init__(self, report: Report) -> None:
-        super().__init__()
-        self._report = report
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Report a line."""
-        self._report(self.format(record))
 
 
 @contextmanager
