@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.config_source import to_yaml as to_yaml
+from corank.core.page import PageRule as PageRule
+from corank.core.page import PageSettings as PageSettings
 from corank.core.vector_search import RetrievalSettings as RetrievalSettings
 from corank.features.kinds.age import AgeFeature as AgeFeature
 from corank.features.kinds.age import TimeFeature as TimeFeature
@@ -42,6 +44,7 @@ from corank.features.log_schema import DataSettings as DataSettings
 from corank.features.log_schema import EventTable as EventTable
 from corank.features.log_schema import Label as Label
 from corank.features.log_schema import ListLog as ListLog
+from corank.features.log_schema import Satiation as Satiation
 from corank.features.log_schema import Score as Score
 from corank.features.split import ColumnSplit as ColumnSplit
 from corank.features.split import RangeSplit as RangeSplit

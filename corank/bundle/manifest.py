@@ -192,16 +192,6 @@ class BundleManifest(Manifest):
         if unread := [name for name in page.features if name not in kept]:
             raise ValueError(f"page: of '{unread[0]}' items have nothing that it could read")
 
-    @property
-    def stage_names(self) -> list[str]:
-        """The stages, and the page behind them."""
-        return [*(stage.name for stage in self.stages), *([self.page.name] if self.page else [])]
-
-    @property
-    def last_keep(self) -> int:
-        """How many candidates the last stage keeps, or the page shows."""
-        return self.stages[-1].keep if self.page is None else self.page.keep
-
     def _check_stage(self, schema: Schema, stage: StageFacts, earlier: set[str]) -> None:
         """Raise ValueError if a stage does not fit the features and the stages before it."""
         if stage.name in earlier:
