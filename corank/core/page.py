@@ -276,7 +276,7 @@ def explain_page(settings: PageSettings, candidates: PageCandidates, page: Page)
     """
     settings = settings.model_copy(update={"keep": max(settings.keep, len(page.slots))})
     scores, value = _scores(settings, candidates), np.asarray(candidates.value)
-    arrangement, passed = Arrangement(candidates.rules, len(value), len(page.slots)), dict[int, Passed]()
+    arrangement, passed = Arrangement(candidates.rules, len(page.slots)), dict[int, Passed]()
     free = np.ones(len(value), dtype=bool)
     for slot, at in enumerate(page.slots.tolist()):
         free[at] = False

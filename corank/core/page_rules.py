@@ -80,25 +80,32 @@ class _AtMost:
         self._codes, self._single = rule.codes, rule.codes.shape[1] == 1
         if self._single:
             self._codes = rule.codes[:, 0]
-        self._seen = np.zeros(int(rule.codes.max(initial=-1)) + 2, dtype=np.int64)  # the last stands for −1
-        self._placed: list[Longs] = []
+        self._seen = [0] * (int(rule.codes.max(initial=-1)) + 1)
+        self._full = np.zeros(len(self._seen) + 1, dtype=bool)  # the last stands for −1
+        self._count = 0  # values that are full
+        self._placed: list[list[int]] = []
 
     def breaks(self, slot: int) -> tuple[Mask | None, bool]:
         """Those with a value that stands often enough already."""
-        full = self._seen >= self._most
-        full[-1] = False
-        if not full.any():
+        if not self._count:
             return None, True
-        broken: Mask = full[self._codes]
+        broken: Mask = self._full.take(self._codes)
         return broken if self._single else np.any(broken, axis=1), True
 
     def place(self, slot: int, at: int) -> None:
         """Count its values, and those of the item that leaves the window no more."""
-        values = self._codes[at : at + 1] if self._single else np.unique(self._codes[at])
-        self._placed.append(values)
-        self._seen[values] += 1
+        values = [int(self._codes[at])] if self._single else self._codes[at].tolist()
+        self._placed.append([value for value in dict.fromkeys(values) if value >= 0])
+        self._add(self._placed[slot], 1)
         if slot + 1 >= self._within:
-            self._seen[self._placed[slot + 1 - self._within]] -= 1
+            self._add(self._placed[slot + 1 - self._within], -1)
+
+    def _add(self, values: Sequence[int], times: int) -> None:
+        for value in values:
+            self._seen[value] += times
+            full = self._seen[value] >= self._most
+            self._count += full - bool(self._full[value])
+            self._full[value] = full
 
 
 class _AtLeast:
@@ -145,8 +152,8 @@ class _Slot:
 class Arrangement:
     """What rules say of the candidates for the next slot."""
 
-    def __init__(self, rules: Sequence[RuleValues], count: int, slots: int) -> None:
-        self._count, self._slot = count, 0
+    def __init__(self, rules: Sequence[RuleValues], slots: int) -> None:
+        self._slot = 0
         self._rules: list[_Rule] = [_open(rule, rules, slots) for rule in rules]
 
     def costs(self) -> Longs | None:
@@ -155,8 +162,8 @@ class Arrangement:
         for n, rule in enumerate(self._rules):
             broken, now = rule.breaks(self._slot)
             if broken is not None:
-                costs = np.zeros(self._count, dtype=np.int64) if costs is None else costs
-                costs[broken] += 1 << (len(self._rules) - 1 - n + (REAL if now else 0))
+                cost = broken * np.int64(1 << (len(self._rules) - 1 - n + (REAL if now else 0)))
+                costs = cost if costs is None else costs + cost
         return costs
 
     def place(self, at: int) -> None:
@@ -237,7 +244,7 @@ def _fill(
 ) -> tuple[Longs, Broken]:
     """Fill each slot by the least cost in it, then by score; a guide leaves out what makes the whole page cost more."""
     count = len(scores.score)
-    arrangement = Arrangement(rules, count, slots) if rules else None
+    arrangement = Arrangement(rules, slots) if rules else None
     page, broken = np.empty(slots, dtype=np.int64), list[tuple[int, int]]()
     taken = np.zeros(count)
     for slot in range(slots):
@@ -246,11 +253,13 @@ def _fill(
         if guide is not None:
             costs = guide.costs(taken == 0)
         if costs is not None:
-            free = costs[taken == 0]
-            least = free.min()
-            if least != free.max():
-                score[costs > least] = -np.inf
-        at = int(score.argmax())
+            allowed = np.where(costs == 0, score, -np.inf)
+            at = int(allowed.argmax())
+            if allowed[at] == -np.inf:  # all that are left break some
+                least = costs[taken == 0].min()
+                at = int(np.where(costs == least, score, -np.inf).argmax())
+        else:
+            at = int(score.argmax())
         if arrangement:
             real = arrangement.costs() if guide is not None else costs
             broken += [(slot, rule) for rule in arrangement.broken(real, at)]
