@@ -85,7 +85,7 @@ SATIATION = """
   satiation: {of: category, share: $satiation}    # how users tire; read by the truth of pages alone"""
 PAGE = """
   # the slots of a page, by value and by what stands on it already; nothing of it is trained
-  - {name: page, model: page, keep: $shown, method: dpp, by: category, strength: 0.3}"""
+  - {name: page, model: page, keep: $shown, method: dpp, by: category, strength: 0.7}"""
 
 
 BUCKET = """
