@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from corank.api.results import ComparisonResult as ComparisonResult
     from corank.api.results import EvaluationResult as EvaluationResult
     from corank.api.results import ExplanationResult as ExplanationResult
-    from corank.api.results import GroupsResult as GroupsResult
     from corank.api.results import SearchResult as SearchResult
     from corank.api.results import ServedComparisonResult as ServedComparisonResult
     from corank.api.results import StudyResult as StudyResult
@@ -85,8 +84,7 @@ _NAMES = {
     "corank.api.experiments": "experiment study tune",
     "corank.api.importing": "ImportResult import_kuairand import_lists",
     "corank.api.measuring": "DriftResult ReportPage explain report request track",
-    "corank.api.results": "ComparisonResult EvaluationResult ExplanationResult GroupsResult SearchResult "
-    "StudyResult",
+    "corank.api.results": "ComparisonResult EvaluationResult ExplanationResult SearchResult StudyResult",
     "corank.api.runs": "CheckResult PackResult check pack",
     "corank.api.stores": "predict vectors",
     "corank.api.training": "TrainResult train",

@@ -34,7 +34,7 @@ def loaded(code: str) -> set[str]:
         ("corank.analysis.score_comparison", "polars", {*TRAINS, "onnxruntime", "matplotlib"}),
         # what a command prints takes no plots
         ("corank.analysis.evaluation_view", "numpy", {*TRAINS, "matplotlib"}),
-        ("corank.analysis.explanation_view", "numpy", {*TRAINS, "matplotlib"}),
+        ("corank.analysis.explanation_view", "corank", {*TRAINS, "matplotlib"}),
         ("corank.analysis.html", "corank", {*TRAINS, "matplotlib"}),
         ("corank.analysis.experiments.views", "yaml", {*TRAINS, "matplotlib"}),
     ],

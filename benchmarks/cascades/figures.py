@@ -41,7 +41,7 @@ def figures_of(world: str, results: Results, baseline: str) -> dict[str, harness
         figures[f"{key}.status"] = status_of(result)
         if name not in successes or isinstance(result, str):
             continue
-        figures |= _with_intervals(key, result.describe()["figures"])
+        figures |= _with_intervals(key, result.means[1])
         figures |= spread(f"{key}.seconds", [trial.seconds for trial in result.seeds])
         parameters = result.seeds[0].parameters
         figures[f"{key}.parameters"] = sum(count for part, count in parameters.items() if part != "tables")

@@ -30,7 +30,7 @@ from benchmarks.quality.arena import kept
 from benchmarks.quality.references import reference
 from corank.analysis.experiments.arms import Arm
 from corank.analysis.experiments.engine import Measurement, Trial, TrialData, TrialStore
-from corank.analysis.experiments.figures import Figure, mean_over_seeds
+from corank.analysis.experiments.figures import KeptFigure, mean_over_seeds
 from corank.data.packed.dataset import PackedDataset
 from corank.datasets.kuairand import import_kuairand
 from corank.evaluation.predict import predict_split
@@ -42,16 +42,18 @@ from corank.training.config.config_file import Plain, plain, read
 from corank.training.packed_data import open_or_pack
 from corank.training.run import Run
 
-Figures = Sequence[Mapping[str, Figure]]
+Figures = Sequence[Mapping[str, KeptFigure]]
 """Of an arm, by seed."""
 STAGES = ("prerank", "rank")
 METRICS: dict[str, Callable[..., Measure]] = {"auc": auc, "gauc": gauc}
 
 
-def figures_of(measures: Mapping[str, Measure]) -> dict[str, Figure]:
+def figures_of(measures: Mapping[str, Measure]) -> dict[str, KeptFigure]:
     """The value of each measure, and its resamples."""
     return {
-        name: Figure(float(measure.value() or 0), measure.n, None, replicates(measure).tolist(), measure.n)
+        name: KeptFigure(
+            float(measure.value() or 0), measure.n, None, replicates(measure).tolist(), measure.n
+        )
         for name, measure in measures.items()
     }
 
@@ -97,7 +99,7 @@ def difference(key: str, ours: Figures, theirs: Figures) -> dict[str, float]:
     return figures
 
 
-def gain(key: str, pairs: Sequence[tuple[Figure, Figure]]) -> dict[str, float]:
+def gain(key: str, pairs: Sequence[tuple[KeptFigure, KeptFigure]]) -> dict[str, float]:
     """The mean difference of pairs of figures, a pair a seed, and the interval over users and seeds."""
     resampled = np.array([np.subtract(*(np.array(f.replicates, np.float64) for f in pair)) for pair in pairs])
     interval = mean_over_seeds([one.value - other.value for one, other in pairs], resampled)
@@ -130,7 +132,7 @@ def main() -> None:
         imported = plain(read(data / "config.yaml"))
         seeds = range(arguments.seeds)
         stored = [kept(results / f"boosting-{seed}.json", partial(boosted, data, seed)) for seed in seeds]
-        by_arm["boosting"] = [{name: Figure(**figure) for name, figure in one.items()} for one in stored]
+        by_arm["boosting"] = [{name: KeptFigure(**figure) for name, figure in one.items()} for one in stored]
         arms = [Arm(name, read_arm(imported, name, data)) for name in arguments.arms]
         packed = open_or_pack(arms[0].config, data, say)
         store = TrialStore(results, TrialData(packed, data, results, say), TestDay())

@@ -20,7 +20,13 @@ from rich.console import Console
 from benchmarks import harness
 from corank.analysis.experiments.arms import Arm
 from corank.analysis.experiments.engine import Trial, TrialData, TrialStore
-from corank.analysis.experiments.figures import Figure, Interval, Objective, mean_over_seeds, replicates_of
+from corank.analysis.experiments.figures import (
+    Interval,
+    KeptFigure,
+    Objective,
+    mean_over_seeds,
+    replicates_of,
+)
 from corank.analysis.experiments.search import ValidationFigures
 from corank.core.reports import Report
 from corank.datasets.feed.simulate import simulate_world
@@ -97,14 +103,16 @@ def train_grid(
     return by_rates
 
 
-def mean_auc(figures: Mapping[str, Figure]) -> Figure:
+def mean_auc(figures: Mapping[str, KeptFigure]) -> KeptFigure:
     """The mean of the stages' AUC on clicks."""
     aucs = [figure for name, figure in figures.items() if name.endswith(".click.auc")]
     replicates = np.mean(replicates_of([{"auc": auc} for auc in aucs], "auc"), axis=0)
-    return Figure(fmean(auc.value for auc in aucs), aucs[0].n, None, replicates.tolist(), aucs[0].requests)
+    return KeptFigure(
+        fmean(auc.value for auc in aucs), aucs[0].n, None, replicates.tolist(), aucs[0].requests
+    )
 
 
-def recall(figures: Mapping[str, Figure]) -> Figure | None:
+def recall(figures: Mapping[str, KeptFigure]) -> KeptFigure | None:
     """The cascade's joint recall of clicks; None for towers alone."""
     return figures.get("joint_click_recall")
 

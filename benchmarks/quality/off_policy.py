@@ -32,9 +32,9 @@ from corank.core.types import Doubles, Longs, Mask
 from corank.datasets.feed.production import examination
 from corank.datasets.feed.simulate import simulate_world
 from corank.evaluation.inputs import CascadeRows
-from corank.evaluation.measures import cascade_rows
 from corank.evaluation.predict import predict_split
 from corank.evaluation.predictions import read_truth
+from corank.evaluation.table import cascade_rows
 from corank.metrics.intervals import interval
 from corank.metrics.measure import RatioMeasure
 from corank.metrics.metric import METRICS

@@ -22,9 +22,11 @@ STAGES = ("rank", "prerank")
 def trained(config: Path, seed: int, runs: Path) -> dict[str, float]:
     """Figures of the test days of one training."""
     run = corank.train(config, [f"train.seed={seed}", "baseline=false"], folder=runs / str(seed)).run
-    stages = corank.evaluate(run.folder, bootstrap=False)["stages"]
+    found = corank.evaluate(run.folder, bootstrap=False)
     return {
-        f"{s}_{metric}": stages[s]["exposed"]["click"][metric] for s in STAGES for metric in ("auc", "gauc")
+        f"{s}_{metric}": found.row(f"{s}.exposed.click.{metric}")["value"]
+        for s in STAGES
+        for metric in ("auc", "gauc")
     }
 
 

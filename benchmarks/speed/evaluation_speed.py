@@ -21,9 +21,8 @@ from rich.console import Console
 
 import corank
 from benchmarks import harness
-from corank.analysis.evaluated_run import predict_run
+from corank.analysis.run_evaluation import predict_run
 from corank.datasets.feed.simulate import simulate_world
-from corank.evaluation.measures import Evaluation
 from corank.metrics.intervals import draw_counts
 from corank.metrics.measure import Measure
 from corank.training.run import Run
@@ -58,15 +57,6 @@ def cpu_seconds(command: str, run: Path, *options: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def measures(found: Evaluation) -> list[Measure]:
-    """All that have an interval."""
-    groups = [*found.cuts.values(), found.cascade]
-    for stage in found.stages.values():
-        groups += [*stage.exposed.values(), *stage.candidates.values()]
-    estimates = [measure for group in groups for measure in group.values()]
-    return [measure for measure in estimates if measure is not None and measure.value() is not None]
-
-
 def one_by_one(measure: Measure) -> None:
     """Compute a metric in each resample of its users."""
     users, code = np.unique(measure.user, return_inverse=True)
@@ -91,9 +81,11 @@ def main() -> None:
             options = ["--split", "test"] if command == "explain" else []
             figures[command] = cpu_seconds(command, run, *options)
             say(f"{command}: {figures[command]:.2f} CPU s")
-        evaluation = predicted.evaluation
+        known = [
+            one.measure for one in predicted.figures if one.measure is not None and one.value is not None
+        ]
         began = time.process_time()
-        for measure in measures(evaluation):
+        for measure in known:
             one_by_one(measure)
         figures["reference.resamples"] = time.process_time() - began
     aims = {command: ("<=", seconds) for command, seconds in AIMS.items()}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from corank.analysis.comparison import Margins, compare_evaluations
+from corank.analysis.comparison import Margins, join_document
 from corank.bundle.manifest import BundleManifest, load_manifest
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
@@ -22,8 +22,8 @@ from corank.core.time import NEVER, day_numbers, format_time
 from corank.data.log_rows import find_truth, request_columns, truth_columns
 from corank.data.tables import Table
 from corank.engine.base import open_engine
-from corank.evaluation.measures import Evaluation, evaluate_predictions
 from corank.evaluation.predictions import Predictions, Truth
+from corank.evaluation.table import Figure, measure, subjects_of
 from corank.features.log_schema import (
     ITEM,
     LEVEL,
@@ -62,7 +62,7 @@ class ScoredLog:
             pl.all_horizontal(pl.col("^logit\\..*$").is_finite().fill_null(False))
         ).to_series()
 
-    def measure(self, rows: pl.DataFrame, truth: pl.DataFrame | None) -> Evaluation:
+    def measure(self, rows: pl.DataFrame, truth: pl.DataFrame | None) -> list[Figure]:
         """Measure the bundle on some of its rows as a run is on a split. Raises DataError."""
         manifest = self.manifest
         calibrators = {
@@ -70,8 +70,8 @@ class ScoredLog:
             for stage in manifest.stages
         }
         known: Truth = {} if truth is None else find_truth(rows, truth, manifest.data)
-        return evaluate_predictions(
-            self._predictions(rows), manifest.stages, manifest.data.levels, calibrators, known, "log"
+        return measure(
+            subjects_of(self._predictions(rows), manifest.stages, manifest.data.levels, calibrators, known)
         )
 
     def _predictions(self, rows: pl.DataFrame) -> Predictions:
@@ -162,7 +162,10 @@ def compare_bundles(
     true = None if truth is None else _read_truth(truth, one)
     measured = one.measure(one.rows.filter(both), true), other.measure(theirs.filter(both), true)
     left_out = {"unknown": int((~known & ~earlier).sum()), "earlier": int(earlier.sum())}
-    return compare_evaluations({"log": log, "a": str(a), "b": str(b)} | left_out, *measured, margins)
+    requests = one.rows.filter(both).select(pl.struct(one.keys[:-1]).rle_id()).to_series().n_unique()
+    counts = {"requests": requests, "candidates": int(both.sum())}
+    facts = {"log": log, "a": str(a), "b": str(b)} | left_out | counts
+    return join_document(facts, *measured, margins)
 
 
 def require_same_log(a: Location, one: BundleManifest, b: Location, other: BundleManifest) -> None:

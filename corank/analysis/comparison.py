@@ -1,23 +1,20 @@
-"""Two runs compared on the same rows: each metric's difference, with a paired interval over users and a verdict."""
+"""Two tables of figures joined: each metric's difference, with an interval over users and a verdict; and two runs."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import chain, product
 from typing import Any, Self
 
 import numpy as np
 
 from corank.analysis.comparison_page import WORDS
-from corank.analysis.evaluated_run import EvaluatedRun, predict_run
+from corank.analysis.run_evaluation import Evaluation, predict_run
 from corank.core.errors import DataError
 from corank.core.objects import Location
 from corank.core.reports import Progress
-from corank.core.types import Doubles
-from corank.evaluation.measures import Evaluation, Measures
-from corank.metrics.inputs import Population
-from corank.metrics.intervals import replicates
-from corank.metrics.metric import Direction, metric_direction
+from corank.evaluation.rows import KEYS
+from corank.evaluation.table import Figure
+from corank.metrics.intervals import percentiles, replicates
 from corank.training.config.config_file import flatten, plain
 from corank.training.run import Run
 
@@ -56,18 +53,15 @@ class Margins:
         """All margins by metric; that of all others is `all`."""
         return {"all": self.default, **self.by_metric}
 
-    def require_metrics(self, stages: Mapping[str, Any], *others: Mapping[str, Any]) -> None:
-        """Raise DataError if a metric is named that was not compared: of stages by population and label, or others."""
-        parts = [
-            m for populations in stages.values() for labels in populations.values() for m in labels.values()
-        ]
-        names = dict.fromkeys(chain(*parts, *others))
+    def require_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Raise DataError if a metric is named that is in no row of a comparison."""
+        names = dict.fromkeys(row["metric"] for row in rows)
         for metric in self.by_metric:
             if metric not in names:
                 raise DataError(f"--margin: no metric '{metric}' was compared; there are {', '.join(names)}")
 
 
-def hash_candidates(evaluated: EvaluatedRun) -> bytes:
+def hash_candidates(evaluated: Evaluation) -> bytes:
     """Hash the candidates of a split: requests, users, items, levels and labels."""
     packed, predictions = evaluated.packed, evaluated.predictions
     digest = hashlib.sha256(predictions.requests.start.tobytes())
@@ -110,8 +104,8 @@ def compare_runs(
 
 
 def compare_predicted(
-    one: EvaluatedRun,
-    other: EvaluatedRun,
+    one: Evaluation,
+    other: Evaluation,
     margins: Margins = Margins(),
     on: Location | None = None,
 ) -> dict[str, Any]:
@@ -132,83 +126,55 @@ def compare_predicted(
     judged = {}
     if on is not None:
         judged = {"on": str(on), "lost": {"a": dict(one.lost), "b": dict(other.lost)}}
-    return compare_evaluations(
-        {**head, "changes": changes, **judged}, one.evaluation, other.evaluation, margins
+    requests = one.predictions.requests
+    counts = {"requests": len(requests.size), "candidates": int(requests.start[-1])}
+    return join_document(
+        {**head, "changes": changes, **judged, **counts}, one.figures, other.figures, margins
     )
 
 
-def compare_evaluations(
-    head: Mapping[str, Any], one: Evaluation, other: Evaluation, margins: Margins
+def join_document(
+    facts: Mapping[str, Any], one: Iterable[Figure], other: Iterable[Figure], margins: Margins
 ) -> dict[str, Any]:
-    """Compare all metrics that both evaluations have, stage by stage and label by label; `head` begins the document."""
-    stages: dict[str, dict[str, Any]] = {}
-    populations: tuple[Population, ...] = ("exposed", "candidates")
-    for name, population in product((name for name in one.stages if name in other.stages), populations):
-        ours, theirs = (getattr(side.stages[name], population) for side in (one, other))
-        stages.setdefault(name, {})[population] = {
-            label: compare_measures(population, ours[label], theirs[label], margins)
-            for label in ours
-            if label in theirs
-        }
-    cuts = {
-        name: compare_measures("cut", cut, other.cuts[name], margins)
-        for name, cut in one.cuts.items()
-        if name in other.cuts
-    }
-    cascade = compare_measures("cascade", one.cascade, other.cascade, margins)
-    margins.require_metrics(stages, *cuts.values(), cascade)
-    return {
-        **head,
-        "requests": one.requests,
-        "candidates": one.candidates,
-        "margins": margins.document(),
-        "stages": stages,
-        "cuts": cuts,
-        "cascade": cascade,
-    }
+    """The document of a comparison: the rows, with `facts` and the margins. Raises DataError for an unknown margin."""
+    rows = join_figures(one, other, margins)
+    margins.require_metrics(rows)
+    return {"rows": rows, **facts, "margins": margins.document()}
 
 
-def compare_measures(
-    population: Population, one: Measures, other: Measures, margins: Margins, paired: bool = True
-) -> dict[str, Any]:
-    """Compare the metrics that both have: values `a` and `b`, the difference with its interval, and a verdict.
+def join_figures(
+    one: Iterable[Figure], other: Iterable[Figure], margins: Margins = Margins(), paired: bool = True
+) -> list[dict[str, Any]]:
+    """Join two tables: a row for each figure that both define, with its difference and a verdict on the first.
 
     `paired` says whether both are of the same rows, so that both share the resamples of users. `not_worse` says
-    whether the interval excludes that a is worse by more than the margin.
+    whether the interval excludes that the first is worse by more than the margin.
     """
-    comparisons: dict[str, Any] = {}
-    for name, ours in one.items():
-        theirs = other.get(name)
-        a, b = (None if side is None else side.value() for side in (ours, theirs))
-        if ours is None or theirs is None or a is None or b is None:
-            continue
-        resampled = replicates(ours), replicates(theirs, seed=0 if paired else 1)
-        low, high = _bounds(resampled[0] - resampled[1])
-        better, margin = metric_direction(name, population), margins.of(name)
-        worst, best = _bounds(_merit(resampled[0], better) - _merit(resampled[1], better))
-        comparisons[name] = {
-            "a": a,
-            "b": b,
-            "difference": a - b,
-            "low": low,
-            "high": high,
-            "margin": margin,
-            "verdict": WORDS[0 if worst is None or best is None else (worst > margin) - (best < -margin)],
-            "not_worse": worst is not None and worst >= -margin,
-        }
-    return comparisons
+    others = {figure.place: figure for figure in other if figure.value is not None}
+    return [
+        _join(figure, others[figure.place], margins.of(figure.place[-1]), paired)
+        for figure in one
+        if figure.value is not None and figure.place in others
+    ]
 
 
-def _bounds(differences: Doubles) -> tuple[float | None, float | None]:
-    """The 95 % percentile interval; None if all differences are NaN."""
-    if np.isnan(differences).all():
-        return None, None
-    low, high = np.nanquantile(differences, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _merit(values: Doubles, better: Direction) -> Doubles:
-    """Turn values of a metric into numbers that are the higher the better."""
-    if better == "one":
-        return -np.abs(values - 1)
-    return values if better == "higher" else -values
+def _join(one: Figure, other: Figure, margin: float, paired: bool) -> dict[str, Any]:
+    assert one.value is not None and other.value is not None and other.measure is not None
+    resampled = one.replicates, other.replicates if paired else replicates(other.measure, seed=1)
+    low, high = percentiles(resampled[0] - resampled[1]) or (None, None)
+    merits = [one.metric.merit(values) for values in resampled]
+    worst, best = percentiles(merits[0] - merits[1]) or (None, None)
+    return {
+        **dict(zip(KEYS, one.place, strict=True)),
+        "a": one.value,
+        "b": other.value,
+        "difference": one.value - other.value,
+        "low": low,
+        "high": high,
+        "n": one.n,
+        "n_b": other.n,
+        "better": one.metric.better,
+        "margin": margin,
+        "verdict": WORDS[0 if worst is None or best is None else (worst > margin) - (best < -margin)],
+        "not_worse": worst is not None and worst >= -margin,
+    }

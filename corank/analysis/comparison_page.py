@@ -7,12 +7,12 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from corank.analysis.colours import BAD, FAINT, GOOD
+from corank.analysis.pivot import Beside, Pivot, difference_cell, group_by
 from corank.core.formatting import format_metric, shorten
 from corank.core.lazy import lazy
 from corank.core.version import corank_version
-from corank.core.view import Block, Cell, Detail, Noted, Plot, Section, Table, Verdict, View, bounded
-from corank.metrics.inputs import Population
-from corank.metrics.metric import metric_direction
+from corank.core.view import Block, Detail, Noted, Plot, Section, Table, Verdict, View
+from corank.evaluation.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,18 +64,9 @@ class Names(NamedTuple):
         return f"a: {self.a}", f"b: {self.b}"
 
 
-class ComparedFigure(NamedTuple):
-    """A metric that both sides have."""
-
-    name: str
-    population: Population
-    values: Mapping[str, Any]
-    """Its comparison, as the document has it."""
-
-    @property
-    def sign(self) -> int:
-        """1 if a is better, -1 if it is worse, otherwise 0."""
-        return SIGNS[self.values["verdict"]]
+def sign_of(row: Row) -> int:
+    """1 if a is better, -1 if it is worse, otherwise 0."""
+    return SIGNS.get(row["verdict"], 0)
 
 
 def comparison_view(document: Mapping[str, Any]) -> View:
@@ -101,35 +92,51 @@ def comparison_sections(document: Mapping[str, Any]) -> list[Section]:
         Section("Summary", [*_summary(document, names)]),
         Section("What is compared", [_sides(document, names)]),
         Section("How to read it", [Detail([how])]),
-        *(Section(title, draw_differences(part, names)) for title, part in _parts(document)),
+        *part_sections(document["rows"], names),
     ]
+
+
+def part_sections(rows: Iterable[Row], names: Names, before: str = "") -> Iterator[Section]:
+    """The differences of each part of a comparison: a plot and a table."""
+    for title, part in group_by(rows, title_of).items():
+        yield Section(before + title, draw_differences({row["metric"]: row for row in part}, names))
+
+
+def title_of(row: Row) -> str:
+    """The part of a comparison that a row belongs to."""
+    match row["population"]:
+        case "cascade":
+            return "cascade"
+        case "cut":
+            return f"{row['stage']} against the last stage"
+    return f"{row['stage']}: {row['label']}, {row['population']}"
 
 
 def _summary(document: Mapping[str, Any], names: Names) -> Iterator[Block]:
     """Metrics that are better, worse and undecided: the main ones in words, drawn and as a table; a count of all."""
-    every = [(f"{name} ({title})", one) for title, part in _parts(document) for name, one in part.items()]
+    every = {f"{row['metric']} ({title_of(row)})": row for row in document["rows"]}
     chosen = (
-        (label, one)
+        (label, row)
         for population, wanted in MAIN.items()
-        for label, one in every
-        if one.population == population and one.name.partition("@")[0] in wanted
+        for label, row in every.items()
+        if row["population"] == population and row["metric"].partition("@")[0] in wanted
     )
     main = dict(islice(chosen, MOST_MAIN))
     for word, sign in SIGNS.items():
-        said = "; ".join(_describe_figure(label, one) for label, one in main.items() if one.sign == sign)
+        said = "; ".join(_describe_figure(label, row) for label, row in main.items() if sign_of(row) == sign)
         if said and sign:
             yield f"{names.a} is {word} than {names.b}, by a − b and its 95 % interval: {said}."
         elif said:
             yield f"No difference is shown beyond {_noise(main.values())}: {said}."
-    count = Counter(one.sign for _, one in every)
+    count = Counter(map(sign_of, every.values()))
     seeds = "" if "changes" not in document else _SEEDS
     yield f"Of all {len(every)} figures, {names.a} is better in {count[1]} and worse in {count[-1]}.{seeds}"
     if main:
         yield Detail(draw_differences(main, names))
 
 
-def _describe_figure(label: str, one: ComparedFigure) -> str:
-    amount = f" {one.values['difference']:+.4f} [{_format_bounds(one.values)}]" if one.sign else ""
+def _describe_figure(label: str, row: Row) -> str:
+    amount = f" {row['difference']:+.4f} [{_format_bounds(row)}]" if sign_of(row) else ""
     return f"{label}{amount}"
 
 
@@ -172,31 +179,15 @@ def _describe_rows(document: Mapping[str, Any]) -> str:
     return f"{document.get('split') or document.get('log', 'scores')}: {', '.join(counts)}"
 
 
-def _parts(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, ComparedFigure]]]:
-    """The parts of a comparison that have figures: title and figures by name."""
-    parts: list[tuple[str, Population, Mapping[str, Any]]] = [
-        (f"{stage}: {label}, {population}", population, metrics)
-        for stage, populations in document["stages"].items()
-        for population, labels in populations.items()
-        for label, metrics in labels.items()
-    ]
-    for stage, metrics in document.get("cuts", {}).items():
-        parts.append((f"{stage} against the last stage", "cut", metrics))
-    parts.append(("cascade", "cascade", document.get("cascade", {})))
-    for title, population, metrics in parts:
-        if metrics:
-            yield title, {n: ComparedFigure(n, population, values) for n, values in metrics.items()}
-
-
-def _split_by_reach(figures: Mapping[str, ComparedFigure]) -> list[dict[str, ComparedFigure]]:
+def _split_by_reach(figures: Mapping[str, Row]) -> list[dict[str, Row]]:
     """Split metrics by how far from 0 their differences reach, so that an axis shows the intervals of all its metrics.
 
     A metric that reaches over WIDER times as far as the least of an axis is drawn on another one. The axis of the
     first metric is the first.
     """
     reach = {
-        label: max(abs(value) for value in _difference(one.values) if value is not None)
-        for label, one in figures.items()
+        label: max(abs(value) for value in _difference(row) if value is not None)
+        for label, row in figures.items()
     }
     axis_of, axis, least = dict[str, int](), 0, 0.0
     for label in sorted(figures, key=reach.__getitem__):
@@ -205,10 +196,10 @@ def _split_by_reach(figures: Mapping[str, ComparedFigure]) -> list[dict[str, Com
         axis_of[label] = axis
         least = least or reach[label]
     order = dict.fromkeys(axis_of[label] for label in figures)
-    return [{label: one for label, one in figures.items() if axis_of[label] == n} for n in order]
+    return [{label: row for label, row in figures.items() if axis_of[label] == n} for n in order]
 
 
-def draw_differences(figures: Mapping[str, ComparedFigure], names: Names) -> list[Block]:
+def draw_differences(figures: Mapping[str, Row], names: Names) -> list[Block]:
     """The differences of metrics as plots, and a table; each metric under its key."""
     caption = (
         f"Differences of {names.a} to {names.b} with 95 % intervals over users. Green: {names.a} is better; red: "
@@ -216,9 +207,11 @@ def draw_differences(figures: Mapping[str, ComparedFigure], names: Names) -> lis
     )
     blocks: list[Block] = []
     for axis in _split_by_reach(figures):
-        labels = {f"{label}, {WORDS[one.sign]}" if one.sign else label: one for label, one in axis.items()}
-        panel = {label: _difference(one.values) for label, one in labels.items()}
-        colours = {label: COLOURS[one.sign] for label, one in labels.items()}
+        labels = {
+            f"{label}, {WORDS[sign]}" if (sign := sign_of(row)) else label: row for label, row in axis.items()
+        }
+        panel = {label: _difference(row) for label, row in labels.items()}
+        colours = {label: COLOURS[sign_of(row)] for label, row in labels.items()}
         other = _OTHER if blocks else ""
         blocks.append(Plot(partial(_draw, panel, colours), other + caption, 0.7 + 0.22 * len(axis)))
     return [*blocks, _table(figures)]
@@ -232,44 +225,42 @@ def _draw(panel: Mapping[str, Bounded], colours: Mapping[str, str] | None, figur
     plots.intervals(figure, {"a − b": panel}, colours)
 
 
-def _difference(values: Mapping[str, Any]) -> Bounded:
-    return values["difference"], values["low"], values["high"]
+def _difference(row: Row) -> Bounded:
+    return row["difference"], row["low"], row["high"]
 
 
-def _table(figures: Mapping[str, ComparedFigure]) -> Table:
+_COMPARED: Beside = {
+    "a": lambda row: format_metric(row["a"]),
+    "b": lambda row: format_metric(row["b"]),
+    DIFFERENCE: difference_cell,
+    VERDICT: lambda row: Verdict(row["verdict"] if sign_of(row) else "unclear", sign_of(row)),
+}
+_MARGINS: Beside = {
+    "margin": lambda row: f"{row['margin']:g}",
+    "not worse": lambda row: "yes" if row["not_worse"] else "no",
+}
+
+
+def _table(figures: Mapping[str, Row]) -> Table:
     """A row a metric. Columns of margins are left out where none was asked."""
-    asked = _asked(figures.values())
-    rows: list[list[Cell]] = []
-    for label, one in figures.items():
-        values, (difference, *bounds) = one.values, _difference(one.values)
-        margin = [f"{values['margin']:g}", "yes" if values["not_worse"] else "no"] * asked
-        rows.append(
-            [
-                f"{label} {ARROWS[metric_direction(one.name, one.population)]}",
-                format_metric(values["a"]),
-                format_metric(values["b"]),
-                bounded(difference, bounds, signed=True),
-                Verdict(values["verdict"] if one.sign else "unclear", one.sign),
-                *margin,
-            ]
-        )
-    columns = ["metric", "a", "b", DIFFERENCE, VERDICT, *["margin", "not worse"] * asked]
-    return Table(columns, rows, left=(DIFFERENCE, VERDICT))
+    beside = {**_COMPARED, **(_MARGINS if _asked(figures.values()) else {})}
+    named = ({**row, "label": f"{label} {ARROWS[row['better']]}"} for label, row in figures.items())
+    return Pivot("label", beside=beside).table(named, heading="metric", left=(DIFFERENCE, VERDICT))
 
 
-def _asked(figures: Iterable[ComparedFigure]) -> bool:
+def _asked(rows: Iterable[Row]) -> bool:
     """Whether a margin was asked."""
-    return any(one.values["margin"] for one in figures)
+    return any(row["margin"] for row in rows)
 
 
-def _noise(figures: Iterable[ComparedFigure]) -> str:
+def _noise(rows: Iterable[Row]) -> str:
     """The bound that a shown difference exceeds."""
-    return "the margin" if _asked(figures) else "noise"
+    return "the margin" if _asked(rows) else "noise"
 
 
-def _format_bounds(one: Mapping[str, Any], prefix: str = "", digits: int = 4) -> str:
+def _format_bounds(row: Row, prefix: str = "", digits: int = 4) -> str:
     """The interval of a difference, as text."""
-    low, high = (one.get(f"{prefix}{bound}") for bound in ("low", "high"))
+    low, high = (row.get(f"{prefix}{bound}") for bound in ("low", "high"))
     return "" if low is None or high is None else f"{low:+.{digits}f} … {high:+.{digits}f}"
 
 
@@ -291,7 +282,8 @@ def served_view(document: Mapping[str, Any]) -> View:
     if document["incomplete"]:
         lead += f"\n{document['incomplete']}."
     roles = [role for role in ("canary", "shadow") if document[role] is not None]
-    sections = chain.from_iterable(_role_sections(role, document[role]) for role in roles)
+    rows = group_by(document["rows"], "run")
+    sections = chain.from_iterable(_role_sections(role, document[role], rows.get(role, [])) for role in roles)
     how = Section("How to read it", [Detail([HOW.format(sure=100 * (1 - document["alpha"]))])])
     return View("Versions that served", lead, [*sections, how])
 
@@ -333,51 +325,60 @@ def _describe_ratio(ratio: Mapping[str, Any]) -> str:
     )
 
 
-def _agreement_rows(part: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How near the shadow's answers and scores are to the live version's: figure and value."""
-    agreement = part["agreement"]
-    figures = {
-        f"share of the first {agreement['top']} in both": [agreement["overlap"]],
-        "requests with the same first item": [agreement["same_first"]],
-        f"mean difference of ranks of the first {agreement['top']}": [agreement["rank_difference"]],
+def _describe_agreement(row: Row) -> str:
+    metric, _, top = row["metric"].partition("@")
+    words = {
+        "overlap": f"share of the first {top} in both",
+        "same_first": "requests with the same first item",
+        "rank_difference": f"mean difference of ranks of the first {top}",
+        "score": f"{row['stage']}: mean score, a and b",
+        "mean_absolute": f"{row['stage']}: mean absolute difference",
+        "p99_absolute": f"{row['stage']}: its 99th percentile",
+        "correlation": f"{row['stage']}: correlation",
     }
-    for stage, scores in part["scores"].items():
-        figures |= {
-            f"{stage}: mean score, a and b": [scores["a"], scores["b"]],
-            f"{stage}: mean absolute difference": [scores["mean_absolute"]],
-            f"{stage}: its 99th percentile": [scores["p99_absolute"]],
-            f"{stage}: correlation": [scores["correlation"]],
-        }
-    return [(name, ", ".join(map(format_metric, values))) for name, values in figures.items()]
+    return words[metric]
 
 
-def _role_sections(role: str, part: Mapping[str, Any]) -> Iterator[Section]:
+def _agreement_cell(row: Row) -> str:
+    sides = [row["value"]] if "value" in row else [row["a"], row["b"]]
+    return ", ".join(map(format_metric, sides))
+
+
+_AGREEMENT = Pivot(_describe_agreement, beside={"value": _agreement_cell})
+_OVER_TIME = Pivot(
+    "metric",
+    beside={
+        "a": lambda row: format_metric(row["a"]),
+        "b": lambda row: format_metric(row["b"]),
+        DIFFERENCE: lambda row: Noted(
+            "–" if row["difference"] is None else f"{row['difference']:+.5f}", _format_bounds(row, digits=5)
+        ),
+        VERDICT: lambda row: Verdict(row["verdict"], sign_of(row)),
+    },
+)
+
+
+def _role_sections(role: str, part: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[Section]:
     """What is said of the canary or of the shadow: facts, agreement, differences over time, and metrics of stages."""
+    of = group_by(rows, "population")
+    agreement, over_time = of.pop("agreement", []), group_by(of.pop("served", []), "metric")
+    last = [looks.pop() for looks in over_time.values()]  # of all data, behind those of each look
     blocks: list[Block] = [*_describe_part(part)]
-    if "agreement" in part:
-        blocks.append(Table(["agreement", "value"], _agreement_rows(part)))
-    if part["sequential"]:
-        blocks.append(_over_time(part["sequential"]))
+    if agreement:
+        blocks.append(_AGREEMENT.table(agreement, heading="agreement"))
+    if last:
+        title = "Intervals over time, that hold at every look"
+        prose = {"prose": ("figure", VERDICT), "left": (DIFFERENCE,)}
+        blocks.append(_OVER_TIME.table(last, title, "figure", **prose))
     yield Section(f"The {role}: {part['verdict']}", blocks)
-    for figure, result in part["sequential"].items():
-        panel = {one["until"]: _difference(one) for one in result["looks"] if one["low"] is not None}
+    for row in last:
+        looks = over_time[row["metric"]]
+        panel = {one["group"]: _difference(one) for one in looks if one["low"] is not None}
         if panel:
             caption = (
                 "Differences of all data until a moment, UTC, with the interval over time. For a single look, at a "
-                f"time that was fixed ahead, the 95 % interval is {_format_bounds(result, 'fixed_', 5)}."
+                f"time that was fixed ahead, the 95 % interval is {_format_bounds(row, 'fixed_', 5)}."
             )
             draw = partial(_draw, panel, None)
-            yield Section(f"{role}: {figure}", [Plot(draw, caption, 0.7 + 0.2 * len(panel))])
-    for title, compared in _parts({"stages": part["stages"]}):
-        yield Section(f"{role}: {title}", draw_differences(compared, Names.of(part)))
-
-
-def _over_time(results: Mapping[str, Any]) -> Table:
-    rows: list[list[Cell]] = []
-    for figure, one in results.items():
-        difference = "–" if one["difference"] is None else f"{one['difference']:+.5f}"
-        values = [format_metric(one.get(side)) for side in "ab"]
-        verdict = Verdict(one["verdict"], SIGNS.get(one["verdict"], 0))
-        rows.append([figure, *values, Noted(difference, _format_bounds(one, digits=5)), verdict])
-    title, columns = "Intervals over time, that hold at every look", ["figure", "a", "b", DIFFERENCE, VERDICT]
-    return Table(columns, rows, title, prose=("figure", VERDICT), left=(DIFFERENCE,))
+            yield Section(f"{role}: {row['metric']}", [Plot(draw, caption, 0.7 + 0.2 * len(panel))])
+    yield from part_sections(chain.from_iterable(of.values()), Names.of(part), f"{role}: ")

@@ -1,30 +1,36 @@
 """What `corank evaluate` shows of a run as a whole and by groups. The report of a run has the same tables."""
 
-import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import zip_longest
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from corank.analysis.pivot import (
+    BETTER,
+    Beside,
+    Pivot,
+    draw_values,
+    format_count,
+    format_random,
+    group_by,
+    value_cell,
+)
 from corank.core.formatting import format_metric
 from corank.core.lazy import lazy
 from corank.core.version import corank_version
-from corank.core.view import Block, Cell, Detail, Heading, Plot, Section, Table, View, bounded
-from corank.metrics.inputs import Population
-from corank.metrics.metric import BETTER, metric_direction
+from corank.core.view import Block, Detail, Heading, Plot, Section, Table, View
+from corank.evaluation.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from corank.analysis import plots
-    from corank.analysis.plots import Panels
 else:
     plots = lazy("corank.analysis.plots")
 
-POPULATIONS: dict[Population, str] = {
+POPULATIONS = {
     "exposed": "exposed candidates: what was shown, the ranker's own samples",
     "candidates": "all candidates: what the cascade must order",
 }
@@ -34,239 +40,238 @@ SHOWN = ("auc", "gauc", "request_auc", "ndcg@10", "logloss_calibrated", "pcoc_ca
 """Metrics of exposed candidates that are shown of groups, those that the split has."""
 Document = Mapping[str, Any]
 """As `corank evaluate --json` prints it."""
-_BESIDE = ("n", "eligible", "random")
-"""Keys next to the metrics of a stage's label."""
 _CALIBRATION = ("loss", "pcoc", "ece")
 """Parts of the names of metrics that measure no order."""
+_BETTER: Beside = {"better is": lambda row: BETTER[row["better"]]}
+_STAGES = Pivot("metric", "stage", beside=_BETTER)
+_ORDERS = Pivot(
+    "metric",
+    "stage",
+    beside={
+        "random order": format_random,
+        "users or requests": lambda row: "" if row["random"] is None else format_count(row),
+        **_BETTER,
+    },
+)
+_CASCADE = Pivot(
+    "metric",
+    beside={
+        "value": value_cell,
+        "random order": lambda row: format_metric(row["random"]),
+        "requests": format_count,
+        **_BETTER,
+    },
+)
+_GROUPS = Pivot("group", "stage")
 
 
-def evaluation_view(document: Document) -> View:
+def view_of(document: Document) -> View:
     """The view of an evaluation's document, as `corank evaluate --json` prints it."""
-    counts = f"{document['requests']:,} requests, {document['candidates']:,} candidates"
+    if "by" in document["run"]:
+        return groups_view(document)
+    split = document["run"]["split"]
     return View(
-        f"Split {document['split']}",
-        f"{document['split']}: {counts}",
+        f"Split {split}",
+        describe_counts(document),
         [
-            Section("Stages side by side", [*_plot_stages(document), *stage_blocks(document)]),
+            Section(
+                "Stages side by side", [*_plot_stages(document["rows"]), *stage_blocks(document["rows"])]
+            ),
             Section("The cascade", cascade_blocks(document)),
-            *page_sections(document),
-            Section("Calibration", calibration_blocks(document)),
+            *page_sections(document["rows"]),
+            Section("Calibration", calibration_blocks(document["rows"])),
         ],
     )
 
 
-def plot_values(panels: "Panels", caption: str, from_zero: bool = False) -> Plot:
-    """Values with their intervals, one panel a name and one row a name below it; only rows that all panels have.
-
-    Args:
-        panels: at least one.
-        caption: of the figure.
-        from_zero: they are differences, drawn next to a line at 0.
-    """
-    common = [row for row in next(iter(panels.values())) if all(row in rows for rows in panels.values())]
-    shown = {name: {row: rows[row] for row in common} for name, rows in panels.items()}
-    return Plot(
-        lambda figure: (plots.intervals if from_zero else plots.values)(figure, shown),
-        caption,
-        1.2 + 0.28 * len(common),
-    )
+def counts_of(rows: Iterable[Row]) -> dict[str, int]:
+    """How many `requests` and `candidates` were measured, in all groups."""
+    counts = dict.fromkeys(("requests", "candidates"), 0)
+    for row in rows:
+        if row["population"] == "rows":
+            counts[row["metric"]] += row["n"]
+    return counts
 
 
-def _plot_stages(document: Document) -> list[Block]:
+def describe_counts(document: Document) -> str:
+    """The split, its requests and candidates, as text."""
+    counts = counts_of(document["rows"])
+    said = f"{counts['requests']:,} requests, {counts['candidates']:,} candidates"
+    return f"{document['run']['split']}: {said}"
+
+
+def _plot_stages(rows: Sequence[Row]) -> list[Block]:
     """The metrics of order of every stage, on the exposed candidates."""
-    panels = defaultdict[str, dict[str, tuple[float, float | None, float | None]]](dict)
-    for stage, populations in document["stages"].items():
-        for label, metrics in populations["exposed"].items():
-            bounds = document["interval"]["stages"][stage]["exposed"][label]
-            for metric, value in metrics.items():
-                if metric not in _BESIDE and value is not None and not any(p in metric for p in _CALIBRATION):
-                    panels[stage][f"{label} {metric}"] = value, *(bounds.get(metric) or (None, None))
+    drawn = [
+        row
+        for row in rows
+        if row["population"] == "exposed"
+        and row["value"] is not None
+        and not any(part in row["metric"] for part in _CALIBRATION)
+    ]
     caption = "Metrics of order on the exposed candidates, with 95 % intervals over users."
-    return [plot_values(panels, caption)] if panels else []
+    return [draw_values(drawn, "stage", "{label} {metric}".format_map, caption)] if drawn else []
 
 
-def stage_blocks(document: Document) -> list[Block]:
-    """A table of all stages for each population and label of an evaluation's document."""
+def stage_blocks(rows: Sequence[Row]) -> list[Block]:
+    """A table of all stages for each population and label of an evaluation."""
     how = (
         "All stages are evaluated on the same rows. The small range beside a figure is its 95 % interval over users. "
         "Calibrated: after calibration, as served. Undefined figures are left out."
     )
     blocks: list[Block] = [Detail([how])]
     for population, title in POPULATIONS.items():
-        labels = {label: None for figures in document["stages"].values() for label in figures[population]}
-        for label in labels:
-            blocks += _stage_tables(document, population, label, f"{label}, {title}")
+        by_label = group_by((row for row in rows if row["population"] == population), "label")
+        for label, of_label in by_label.items():
+            blocks += _stage_tables(of_label, f"{label}, {title}")
     return blocks
 
 
-def _stage_tables(document: Document, population: Population, label: str, title: str) -> Iterator[Table]:
-    figures = {n: f[population][label] for n, f in document["stages"].items() if label in f[population]}
-    bounds = {n: document["interval"]["stages"][n][population][label] for n in figures}
-    first = next(iter(figures.values()))
-    random, eligible = first.get("random", {}), first.get("eligible", {})
-    beside = ["random order", "users or requests"] if random else []
-    rows: list[list[Cell]] = []
-    for metric in first:
-        if metric in _BESIDE or all(values[metric] is None for values in figures.values()):
-            continue
-        order = [format_metric(random[metric]), f"{eligible[metric]:,}"] if metric in random else ["", ""]
-        cells = [bounded(values[metric], bounds[stage].get(metric)) for stage, values in figures.items()]
-        better = BETTER[metric_direction(metric, population)]
-        rows.append([metric, *cells, *order[: len(beside)], better])
-    if rows:
-        rows.append(["rows", *(f"{values['n']:,}" for values in figures.values()), *["" for _ in beside], ""])
-        columns = ["", *figures, *beside, "better is"]
-        yield Table(columns, rows, title, details=("users or requests", "better is"))
+def _stage_tables(rows: Sequence[Row], title: str) -> Iterator[Table]:
+    """The figures of all stages that some of them define, and how many rows they are of."""
+    lines = group_by(rows, "metric")
+    defined = [row for of in lines.values() if any(row["value"] is not None for row in of) for row in of]
+    if not defined:
+        return
+    first = next(iter(lines.values()))  # AUC, which counts rows
+    ordered = any(row["random"] is not None for row in rows)
+    table = (_ORDERS if ordered else _STAGES).table(
+        defined, title, details=("users or requests", "better is")
+    )
+    ends = [""] * (len(table.columns) - 1 - len(first))
+    counts = ["rows", *map(format_count, first), *ends]
+    yield Table(table.columns, [*table.rows, counts], title, details=table.details)
 
 
 def cascade_blocks(document: Document) -> list[Block]:
     """Tables of the first stage's cut with the cascade, and of the cuts between, or why there are none."""
-    cascade, bounds = document["cascade"], document["interval"]["cascade"]
-    if cascade is None:
+    rows = [row for row in document["rows"] if row["population"] in ("cut", "cascade")]
+    if not rows:
         return ["The config has a single stage: nothing is cut before it."]
-    if not any(cascade["eligible"].values()):
+    if not any(row["n"] for row in rows):
         return [f"Nothing to evaluate: no request has more candidates than the quotas. {TO_LOG}"]
-    first, *_, last = document["stages"]
+    first, *_, last = document["run"]["stages"]
     how = (
         f"{first} against {last}. recall@k@m is the share of a top k that is in {first}'s top m: agree, {last}'s own "
         "top; truth, the known one; click, what was clicked; joint, what comes through all stages. High agreement "
         "with low truth recall: the stages agree on the wrong items."
     )
-    blocks: list[Block] = [Detail([how]), *_cascade_table(cascade, bounds)]
-    for stage in [*cascade.get("stages", {})][1:]:
-        title = f"{stage} against {last}"
-        blocks += _cascade_table(cascade["stages"][stage], bounds["stages"][stage], title)
+    cuts = group_by(rows, "stage")
+    cuts[first] += cuts.pop("")
+    blocks: list[Block] = [Detail([how])]
+    for stage, of_stage in cuts.items():
+        blocks += _cascade_table(of_stage, "" if stage == first else f"{stage} against {last}")
     return blocks
 
 
-def page_sections(document: Document) -> list[Section]:
+def page_sections(rows: Sequence[Row]) -> list[Section]:
     """A table of what pages are worth and how diverse they are; nothing without a page."""
-    if "page" not in document:
-        return []
+    of_pages = [row for row in rows if row["population"] == "page"]
     how = (
         "Means over pages: the sum of the last stage's value, of the true value, of clicks by the random bucket; "
         "1 - similarity of two; distinct values of a column and their entropy in bits. Of all pages: the share of the "
         "catalogue that they show, the Gini index of how often, and the share of slots that break a rule."
     )
-    tables = _cascade_table(document["page"], document["interval"]["page"], populations=("page",))
-    return [Section("The page", [Detail([how]), *tables])]
+    why = "no truth, no similarity, or no column of values"
+    return [Section("The page", [Detail([how]), *_cascade_table(of_pages, "", why)])] if of_pages else []
 
 
 def _cascade_table(
-    figures: Mapping[str, Any],
-    bounds: Mapping[str, Any],
-    title: str = "",
-    populations: Sequence[Population] = ("cut", "cascade"),
+    rows: Sequence[Row],
+    title: str,
+    why: str = "no truth, no clicks, nothing cut, or requests no larger than the cut",
 ) -> Iterator[Block]:
-    """The defined figures as a table, and a sentence that names the undefined ones."""
-    rows: list[list[Cell]] = []
-    for name, requests in figures["eligible"].items():
-        if figures[name] is not None:
-            random, better = format_metric(figures["random"][name]), metric_direction(name, *populations)
-            rows.append([name, bounded(figures[name], bounds[name]), random, f"{requests:,}", BETTER[better]])
-    yield Table(["", "value", "random order", "requests", "better is"], rows, title)
-    if absent := [name for name in figures["eligible"] if figures[name] is None]:
-        why = "no truth, no clicks, nothing cut, or requests no larger than the cut"
-        why = why if populations != ("page",) else "no truth, no similarity, or no column of values"
+    """The defined figures as a table, and a sentence that names the undefined ones, and why they are."""
+    yield _CASCADE.table((row for row in rows if row["value"] is not None), title)
+    if absent := [row["metric"] for row in rows if row["value"] is None]:
         yield f"Undefined here: {', '.join(absent)} ({why})."
 
 
-def calibration_blocks(document: Document) -> list[Block]:
+def calibration_blocks(rows: Sequence[Row]) -> list[Block]:
     """Predicted against observed rates, a plot and a table a label, or why there are none."""
-    curves = defaultdict[str, dict[str, list[dict[str, float]]]](dict)
-    for stage, labels in document["reliability"].items():
-        for label, bins in labels.items():
-            curves[label][stage] = bins
+    labels = dict.fromkeys(row["label"] for row in rows if row["population"] == "exposed")
+    bins = group_by((row for row in rows if row["population"] == "reliability"), "label")
     blocks: list[Block] = []
-    for label, stages in curves.items():
-        bins = next(iter(stages.values()))
-        count = sum(int(rates["n"]) for rates in bins)
+    for label in labels:
+        of_label = bins.get(label, [])
+        stage = next(iter(group_by(of_label, "stage").values()), [])
+        observed = [row for row in stage if row["metric"].startswith("observed@")]
+        count, rates = sum(row["n"] for row in observed), {row["value"] for row in observed}
         blocks.append(Heading(label))
-        if (observed := {rates["observed"] for rates in bins}) <= {0.0} or observed == {1.0}:
-            positive = f"{count:,}" if 1.0 in observed else "0"
+        if rates <= {0.0} or rates == {1.0}:
+            positive = f"{count:,}" if 1.0 in rates else "0"
             blocks.append(f"Nothing to compare: {positive} of {count:,} exposed rows are {label}.")
             continue
         caption = (
-            f"{label}, on {count:,} exposed rows in {len(bins)} bins of equal mass: the predicted rate against the "
+            f"{label}, on {count:,} exposed rows in {len(observed)} bins of equal mass: the predicted rate against the "
             "observed, with 95 % intervals. On the line: right. Below it: the stage promises too much. A stage that "
             "trained on unexposed negatives lies above it until calibrated."
         )
-        blocks += [Plot(partial(_draw_calibration, stages=stages), caption, 3.9), _calibration_table(stages)]
+        blocks += [Plot(partial(_draw_calibration, rows=of_label), caption, 3.9), _BINS.table(of_label)]
     return blocks
 
 
-def _draw_calibration(figure: "Figure", stages: Mapping[str, list[dict[str, float]]]) -> None:
-    def series(bins: list[dict[str, float]], predicted: str) -> "plots.Series":
-        keys = (predicted, "observed", "low", "high")
-        return plots.Series(*(np.array([rates[key] for rates in bins]) for key in keys))
+_RATES = {"predicted": "raw", "predicted_calibrated": "calibrated", "observed": "observed"}
+_BINS = Pivot(
+    lambda row: row["metric"].partition("@")[2],
+    lambda row: f"{row['stage']} {_RATES[row['metric'].partition('@')[0]]}",
+    lambda row: format_metric(row["value"]),
+)
+"""Bin by bin, from the lowest predictions to the highest."""
 
-    panels = {p: {stage: series(bins, p) for stage, bins in stages.items()} for p in ("raw", "calibrated")}
+
+def _draw_calibration(figure: "Figure", rows: Sequence[Row]) -> None:
+    def series(of_stage: Sequence[Row], name: str) -> "plots.Series":
+        of = group_by(of_stage, lambda row: row["metric"].partition("@")[0])
+        columns = (of[name], "value"), *((of["observed"], key) for key in ("value", "low", "high"))
+        return plots.Series(*(np.array([row[key] for row in bins]) for bins, key in columns))
+
+    stages = group_by(rows, "stage")
+    panels = {
+        _RATES[name]: {stage: series(of, name) for stage, of in stages.items()}
+        for name in ("predicted", "predicted_calibrated")
+    }
     plots.plot_reliability(figure, panels)
 
 
-def _calibration_table(stages: Mapping[str, list[dict[str, float]]]) -> Table:
-    """Bin by bin, from the lowest predictions to the highest."""
-    keys = ("raw", "calibrated", "observed")
-    columns = ["bin", *(f"{stage} {key}" for stage in stages for key in keys)]
-    rows = [
-        [f"{n}", *(format_metric(rates.get(key)) for rates in of_bin for key in keys)]
-        for n, of_bin in enumerate(zip_longest(*stages.values(), fillvalue=dict[str, float]()), start=1)
-    ]
-    return Table(columns, rows)
-
-
-_Figures = Mapping[str, list[tuple[float | None, list[float] | None]]]
-"""A metric by stage, or stage and label: group by group the value and its interval, None if they are not known."""
-
-
-def groups_view(document: Document, title: str) -> View:
-    """The view of the groups' document, as `corank evaluate --by --json` prints it: a plot and a table a metric."""
-    groups, by = document["groups"], document["by"]
+def groups_view(document: Document) -> View:
+    """The view of groups: a plot and a table a metric."""
+    rows, run = document["rows"], document["run"]
+    by, counts = run["by"], [row for row in rows if row["population"] == "rows"]
     sections = []
-    for (label, metric), figures in _shown_metrics(document, SHOWN).items():
-        rows: list[list[Cell]] = [
-            [group["name"], *(bounded(*of_stage[n]) for of_stage in figures.values())]
-            for n, group in enumerate(groups)
-        ]
-        plot = _plot_groups(document, figures, f"{metric} of {label}")
-        sections.append(Section(f"{label}: {metric}", [plot, Table([by, *figures], rows)]))
-    counts = [[group["name"], f"{group['requests']:,}", f"{group['candidates']:,}"] for group in groups]
-    blocks: list[Block] = [Table([by, "requests", "candidates"], counts)]
-    if not document["whole_requests"]:
+    for (label, metric), shown in _shown_metrics(rows, SHOWN):
+        plot = _plot_groups(shown, by, "stage", f"{metric} of {label}")
+        sections.append(Section(f"{label}: {metric}", [plot, _GROUPS.table(shown, heading=by)]))
+    blocks: list[Block] = [Pivot("group", "metric", format_count).table(counts, heading=by)]
+    if not run["whole_requests"]:
         blocks.append("Groups hold parts of requests, so the cascade is not evaluated.")
-    lead = f"Split {document['split']}, by {by}: {len(groups)} groups. corank {corank_version()}."
-    return View(title, lead, [*sections, Section("Rows", blocks)])
+    groups = len(group_by(counts, "group"))
+    lead = f"Split {run['split']}, by {by}: {groups} groups. corank {corank_version()}."
+    return View(f"{run['split']} by {by}: {groups:,} groups", lead, [*sections, Section("Rows", blocks)])
 
 
 def plot_groups(document: Document, metric: str) -> list[Plot]:
     """A metric of every stage and label, group by group; nothing if no group has it."""
-    shown = _shown_metrics(document, [metric])
-    figures = {f"{stage} {label}": by for (label, _), stages in shown.items() for stage, by in stages.items()}
-    return [_plot_groups(document, figures, metric)] if figures else []
+    shown = [row for _, rows in _shown_metrics(document["rows"], [metric]) for row in rows]
+    return [_plot_groups(shown, document["run"]["by"], "{stage} {label}".format_map, metric)] if shown else []
 
 
-def _plot_groups(document: Document, figures: _Figures, what: str) -> Plot:
-    names = [group["name"] for group in document["groups"]]
-    panels = {
-        panel: {
-            name: (math.nan if value is None else value, *(bounds or (None, None)))
-            for name, (value, bounds) in zip(names, of_panel, strict=True)
-        }
-        for panel, of_panel in figures.items()
-    }
-    caption = f"{what} by {document['by']}, with 95 % intervals over users"
-    return Plot(lambda figure: plots.values(figure, panels), caption, 0.9 + 0.25 * len(names))
+def _plot_groups(rows: Sequence[Row], by: str, panel: Any, what: str) -> Plot:
+    caption = f"{what} by {by}, with 95 % intervals over users"
+    known = [{**row, "value": np.nan} if row["value"] is None else row for row in rows]
+    return draw_values(known, panel, "group", caption)
 
 
-def _shown_metrics(document: Document, metrics: Sequence[str]) -> dict[tuple[str, str], _Figures]:
-    """The labels and metrics that have a value in some group, by label, with the figures of the stages that have it."""
-    shown = defaultdict[tuple[str, str], dict[str, Any]](dict)
-    for group in document["groups"]:
-        for stage, parts in group["stages"].items():
-            for label, figures in parts["exposed"].items():
-                for metric in (name for name in metrics if figures.get(name) is not None):
-                    of = [(one["stages"], one["interval"]["stages"]) for one in document["groups"]]
-                    shown[label, metric][stage] = [
-                        tuple(stages[stage]["exposed"][label].get(metric) for stages in both) for both in of
-                    ]
-    return dict(sorted(shown.items(), key=lambda entry: (entry[0][0], metrics.index(entry[0][1]))))
+def _shown_metrics(
+    rows: Sequence[Row], metrics: Sequence[str]
+) -> Iterator[tuple[tuple[str, str], list[Row]]]:
+    """Of each label and metric, the rows of the stages that have a value in some group."""
+    exposed = [row for row in rows if row["population"] == "exposed" and row["metric"] in metrics]
+    known = {(row["stage"], row["label"], row["metric"]) for row in exposed if row["value"] is not None}
+    shown = [row for row in exposed if (row["stage"], row["label"], row["metric"]) in known]
+
+    def place(row: Row) -> tuple[str, int]:
+        return row["label"], metrics.index(row["metric"])
+
+    for (label, n), of in groupby(sorted(shown, key=place), place):
+        yield (label, metrics[n]), list(of)

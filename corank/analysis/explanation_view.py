@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from corank.analysis.evaluation_view import plot_values
+from corank.analysis.pivot import draw_panels
 from corank.core.formatting import format_metric
 from corank.core.view import Plot, Section, Table, View
 
@@ -53,7 +53,7 @@ def _plot_worth(document: Mapping[str, Any], metric: str) -> Plot:
         for stage in document["stages"]
     }
     caption = f"{metric.upper()} that each stage loses without a feature, with 95 % intervals over users."
-    return plot_values(panels, caption, from_zero=True)
+    return draw_panels(panels, caption, from_zero=True)
 
 
 def _by_worth(document: Mapping[str, Any], stage: str, metric: str) -> list[str]:

@@ -64,6 +64,16 @@ thead > tr > * { border-bottom: 1px solid var(--faint) }
 tbody td { border-bottom: 1px solid var(--rule) }
 td small { font-size: .8rem; margin-left: .6rem }
 td:first-child small { display: block; margin: 0 }
+.share { display: block; position: relative; min-width: 4rem; padding: .8rem 0; text-align: center; isolation: isolate }
+.share::before { content: ""; position: absolute; inset: 0; z-index: -1;
+  background: color-mix(in srgb, var(--hue0) 38%, var(--ground));
+  clip-path: polygon(calc(50% - max(1px, var(--top))) 0, calc(50% + max(1px, var(--top))) 0,
+  calc(50% + max(1px, var(--bottom))) 100%, calc(50% - max(1px, var(--bottom))) 100%) }
+table:has(.share) { width: 100%; max-width: 46rem; table-layout: fixed }
+table:has(.share) :is(th, td) { padding: 0 .3rem; border: 0; white-space: normal; text-align: center;
+  vertical-align: middle }
+table:has(.share) th { vertical-align: bottom; padding-bottom: .4rem }
+table:has(.share) :is(th, td):first-child { text-align: left; padding-left: 0; overflow-wrap: anywhere }
 pre { font: .8rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-x: auto; padding: 1rem;
   background: var(--panel) }
 summary { cursor: pointer }
@@ -173,6 +183,9 @@ def _cell(cell: parts.Cell) -> str:
         case parts.Verdict(text, sign):
             kind = "good" if sign > 0 else "bad"
             return f'<span class="{kind}">{escape(text)}</span>' if sign else escape(text)
+        case parts.Share(text, share, below):
+            ends = f"--top:{50 * share:.3f}%;--bottom:{50 * below:.3f}%"
+            return f'<span class="share" style="{ends}">{escape(text)}</span>'
         case _:
             return escape(cell)
 

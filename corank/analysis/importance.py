@@ -32,7 +32,7 @@ from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.predictions import Calibrators
 from corank.features.encoding import RowFeatures
 from corank.features.schema import Schema
-from corank.metrics.intervals import replicates
+from corank.metrics.intervals import percentiles, replicates
 from corank.metrics.measure import Measure
 from corank.metrics.point import auc, gauc
 from corank.models.joint import JointModel
@@ -228,6 +228,6 @@ def _importance(whole: dict[str, _Resampled], shuffled: dict[str, _Resampled]) -
         one, other, bounds = measure.value(), shuffled[name][0].value(), None
         lost = None if one is None or other is None else one - other
         if lost is not None and len(np.unique(measure.user)) > 1:
-            bounds = np.nanquantile(resampled - shuffled[name][1], [0.025, 0.975]).tolist()
-        importance[name] = {"value": lost, "interval": bounds}
+            bounds = percentiles(resampled - shuffled[name][1])
+        importance[name] = {"value": lost, "interval": None if bounds is None else list(bounds)}
     return importance

@@ -21,8 +21,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.kept_predictions import hash_code
+from corank.analysis.run_evaluation import Evaluation
 from corank.core.kept_files import KeptFiles
 from corank.core.lazy import lazy
 from corank.training.config.config_file import plain
@@ -41,7 +41,7 @@ _SHAPE = ("data", "features", "stages", "export")
 """Keys of a config that say how a request is encoded and ranked."""
 
 
-def timed_requests(evaluated: EvaluatedRun) -> list[int]:
+def timed_requests(evaluated: Evaluation) -> list[int]:
     """Numbers of `TIMED_REQUESTS` logged requests of at least median size, spread evenly over the split."""
     size = evaluated.predictions.requests.size
     usual = np.flatnonzero(size >= np.median(size))
@@ -49,7 +49,7 @@ def timed_requests(evaluated: EvaluatedRun) -> list[int]:
     return chosen
 
 
-def quota_cpu_ms(evaluated: EvaluatedRun, quotas: Sequence[int]) -> NDArray[np.float64]:
+def quota_cpu_ms(evaluated: Evaluation, quotas: Sequence[int]) -> NDArray[np.float64]:
     """Milliseconds of CPU time of a request at each quota of the first stage, as a funnel of this shape was timed.
 
     Raises BundleError, RequestError if the model cannot be exported or its requests cannot be ranked.
@@ -63,7 +63,7 @@ def quota_cpu_ms(evaluated: EvaluatedRun, quotas: Sequence[int]) -> NDArray[np.f
     return times
 
 
-def _shape(evaluated: EvaluatedRun, quotas: Sequence[int]) -> str | None:
+def _shape(evaluated: Evaluation, quotas: Sequence[int]) -> str | None:
     """A hash of all that times depend on; None of code without a file."""
     run, packed = evaluated.run, evaluated.packed
     code = hash_code(type(stage).__module__ for stage in run.config.stages)
@@ -82,7 +82,7 @@ def _shape(evaluated: EvaluatedRun, quotas: Sequence[int]) -> str | None:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _measure(evaluated: EvaluatedRun, quotas: Sequence[int]) -> NDArray[np.float64]:
+def _measure(evaluated: Evaluation, quotas: Sequence[int]) -> NDArray[np.float64]:
     """Time a bundle of the run. Raises BundleError, RequestError."""
     # by what is timed alone
     from corank.analysis.logged_request import logged_request

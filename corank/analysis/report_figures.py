@@ -4,7 +4,7 @@ Letters: R requests.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
 from corank.analysis import plots
 from corank.analysis.colours import COLOURS
-from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.evaluation_view import TO_LOG
 from corank.analysis.plots import Series
 from corank.analysis.quota_costs import QUOTA_ROUNDS, quota_cpu_ms, timed_requests
+from corank.analysis.run_evaluation import Evaluation
 from corank.core.types import Doubles
-from corank.core.view import Block, Plot
-from corank.evaluation.measures import cascade_rows
-from corank.metrics.cascade import quota_curve
+from corank.core.view import Block, Cell, Plot, Share, Table
+from corank.metrics.cascade import cascade_ranks, quota_curve
 from corank.metrics.intervals import interval
 from corank.metrics.metric import METRICS, Metric, validation_metrics
 from corank.metrics.off_policy import cut_probability
@@ -32,7 +32,7 @@ QUOTAS = 12
 """Points of a quota curve, about."""
 
 
-def quota_grid(evaluated: EvaluatedRun) -> list[int]:
+def quota_grid(evaluated: Evaluation) -> list[int]:
     """Quotas of the first stage, from what the last keeps to the longest request, with the config's own among them."""
     first, last = evaluated.run.config.stages[0], evaluated.run.config.stages[-1]
     largest = int(evaluated.predictions.requests.size.max())
@@ -40,17 +40,13 @@ def quota_grid(evaluated: EvaluatedRun) -> list[int]:
     return sorted({*even.tolist(), min(first.keep, largest)})
 
 
-def quota_recalls(evaluated: EvaluatedRun, quotas: Sequence[int]) -> tuple[dict[str, Series], Series]:
+def quota_recalls(evaluated: Evaluation, quotas: Sequence[int]) -> tuple[dict[str, Series], Series]:
     """Recall of the first stage at each quota, by reference set, and that of a random order.
 
     A reference set with no eligible request is left out.
     """
-    first, last = evaluated.run.config.stages[0], evaluated.run.config.stages[-1]
-    requests, k = evaluated.predictions.requests, last.keep
-    references = {f"{last.name}'s top {k}": evaluated.ranks(last) < k}
-    if (truth := evaluated.true_value(last)) is not None:
-        references[f"true top {k}"] = requests.ranks(truth) < k
-    references[f"{first.main}s"] = evaluated.predictions.labels[first.main] == 1
+    first, references = evaluated.run.config.stages[0], _reference_sets(evaluated)
+    requests = evaluated.predictions.requests
     curve = quota_curve(requests, references, evaluated.ranks(first), quotas)
     bounds = {
         name: np.array([interval(ratio) or (np.nan, np.nan) for ratio in ratios], np.float64).T
@@ -77,7 +73,58 @@ def scalars(events: Path) -> dict[str, Series]:
     return series
 
 
-def quota_curve_blocks(evaluated: EvaluatedRun) -> list[Block]:
+def funnel_blocks(evaluated: Evaluation) -> list[Block]:
+    """A picture of the funnel: how many candidates each stage leaves, and how much of what matters is among them."""
+    stages, requests = evaluated.run.config.stages, evaluated.predictions.requests
+    kept = [np.ones(int(requests.start[-1]), bool), *cascade_keeps(evaluated)]
+    columns = {"width": [float(requests.sums(inside).mean()) for inside in kept]}
+    for name, wanted in _reference_sets(evaluated).items():
+        count = requests.sums(wanted)
+        if count.any():
+            of = [
+                requests.mean(requests.sums(wanted & inside) / np.maximum(count, 1), count > 0)
+                for inside in kept
+            ]
+            columns[name] = [one.value() or 0.0 for one in of]
+    names = ["retrieved", *(f"{stage.name} keeps {stage.keep}" for stage in stages)]
+    cells = {name: list(_share_cells(values)) for name, values in columns.items()}
+    rows: list[list[Cell]] = [[name, *(of[n] for of in cells.values())] for n, name in enumerate(names)]
+    said = (
+        "Width: how many candidates a request has left after each stage, in the mean; beside it how much of what "
+        "matters is still among them: what narrows more slowly than the candidates was chosen well."
+    )
+    return [Table(["", *columns], rows), said]
+
+
+def _share_cells(values: Sequence[float]) -> Iterator[Share]:
+    """A cell a stage, as wide as its share of what was retrieved."""
+    whole = values[0]
+    for n, value in enumerate(values):
+        share, below = value / whole, values[min(n + 1, len(values) - 1)] / whole
+        text = f"{100 * value:.3g} %" if whole == 1 else f"{value:,.4g}"
+        yield Share(text, share, below)
+
+
+def cascade_keeps(evaluated: Evaluation) -> Iterator[NDArray[np.bool_]]:
+    """Whether each candidate is still there after each stage: (C,)."""
+    order, requests = evaluated.cascade, evaluated.predictions.requests
+    keeps = [stage.keep for stage in evaluated.run.config.stages]
+    for n in range(len(keeps)):
+        rank = cascade_ranks(requests, order.scores[: n + 1], keeps[:n])
+        yield rank < min(keeps[: n + 1])
+
+
+def _reference_sets(evaluated: Evaluation) -> dict[str, NDArray[np.bool_]]:
+    """What a funnel should keep: the last stage's best, the true best if they are known, and the positives: (C,)."""
+    first, last = evaluated.run.config.stages[0], evaluated.run.config.stages[-1]
+    requests, k = evaluated.predictions.requests, last.keep
+    references = {f"{last.name}'s top {k}": evaluated.ranks(last) < k}
+    if (truth := evaluated.true_value(last)) is not None:
+        references[f"true top {k}"] = requests.ranks(truth) < k
+    return references | {f"{first.main}s": evaluated.predictions.labels[first.main] == 1}
+
+
+def quota_curve_blocks(evaluated: Evaluation) -> list[Block]:
     """Recall and CPU time by the first stage's quota, or why there is none."""
     config, largest = evaluated.run.config, int(evaluated.predictions.requests.size.max())
     first, last = config.stages[0], config.stages[-1]
@@ -98,7 +145,7 @@ def quota_curve_blocks(evaluated: EvaluatedRun) -> list[Block]:
     return [Plot(partial(plots.plot_quota_curve, **lines, keep=first.keep, stage=first.name), caption)]
 
 
-def distribution_blocks(evaluated: EvaluatedRun) -> list[Block]:
+def distribution_blocks(evaluated: Evaluation) -> list[Block]:
     """Each stage's calibrated probabilities, by level."""
     config, rows = evaluated.run.config, evaluated.predictions
     levels = {name: rows.level == n for n, name in enumerate(config.data.levels) if (rows.level == n).any()}
@@ -119,7 +166,7 @@ def distribution_blocks(evaluated: EvaluatedRun) -> list[Block]:
     return [drawn] if len(levels) > 1 else [alone, drawn]
 
 
-def rank_blocks(evaluated: EvaluatedRun) -> list[Block]:
+def rank_blocks(evaluated: Evaluation) -> list[Block]:
     """Each stage's order against the last one's, or why there is none."""
     stages = evaluated.run.config.stages
     if len(stages) < 2 or evaluated.predictions.requests.size.max() < 2:
@@ -176,14 +223,14 @@ CutRequests = tuple[Doubles, tuple[float, float, float] | None]
 share of clicks that the stage cuts, by a random bucket, with its interval; None if it is not known."""
 
 
-def best_cut_blocks(evaluated: EvaluatedRun) -> list[Block]:
+def best_cut_blocks(evaluated: Evaluation) -> list[Block]:
     """How likely each request lost its best candidate, a histogram a stage, or why there is none."""
     stages, rows = evaluated.run.config.stages, evaluated.predictions
     if len(stages) < 2 or rows.requests.size.max() <= min(stage.keep for stage in stages[:-1]):
         wanted = "requests of more candidates than a stage before the last keeps"
         return [f"None: it takes two stages, and {wanted}. {TO_LOG}"]
     last = stages[-1]
-    order = cascade_rows(rows, stages, evaluated.calibrators, evaluated.truth)
+    order = evaluated.cascade
     cuts: dict[str, CutRequests] = {}
     means = []
     for n, stage in enumerate(stages[:-1]):

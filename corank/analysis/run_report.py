@@ -1,6 +1,6 @@
 """The report of a run, or of two runs side by side: one HTML page on stages, cascade, calibration and training."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import yaml
@@ -8,17 +8,18 @@ import yaml
 from corank.analysis import report_figures as figures
 from corank.analysis.comparison import compare_predicted
 from corank.analysis.comparison_page import Names, comparison_sections, describe_document
-from corank.analysis.evaluated_run import EvaluatedRun, evaluate_run
 from corank.analysis.evaluation_view import calibration_blocks, cascade_blocks, page_sections, stage_blocks
+from corank.analysis.run_evaluation import Evaluation, evaluate_run
 from corank.core.formatting import format_interval, format_metric
 from corank.core.reports import Progress
 from corank.core.version import corank_version
 from corank.core.view import Beside, Block, Folded, Heading, Section, View
+from corank.evaluation.rows import Row, name_row
 from corank.training.config.config_file import plain
 from corank.training.run import Run
 
 
-def report_view(evaluated: EvaluatedRun) -> View:
+def report_view(evaluated: Evaluation) -> View:
     """The report of an evaluated run.
 
     Raises:
@@ -32,10 +33,11 @@ def report_view(evaluated: EvaluatedRun) -> View:
         f"{name}: {' → '.join(stage.name for stage in config.stages)}",
         _lead(evaluated),
         [
+            Section("The funnel", figures.funnel_blocks(evaluated)),
             Section("Summary", _summary(evaluated)),
-            Section("Stages side by side", stage_blocks(evaluated.document)),
+            Section("Stages side by side", stage_blocks(evaluated.rows)),
             Section("The cascade", [f"{quotas}.", *cascade_blocks(evaluated.document)]),
-            *page_sections(evaluated.document),
+            *page_sections(evaluated.rows),
             *(Section(title, blocks(evaluated)) for title, blocks in FIGURES.items()),
             Section("Training", figures.training_blocks({"": evaluated.run})),
             Section("Config", [_fold_config("The whole config of this run", evaluated.run)]),
@@ -43,54 +45,49 @@ def report_view(evaluated: EvaluatedRun) -> View:
     )
 
 
-def _lead(evaluated: EvaluatedRun) -> str:
-    document, rows, data = evaluated.document, evaluated.predictions, evaluated.run.config.data
+def _lead(evaluated: Evaluation) -> str:
+    rows, data = evaluated.predictions, evaluated.run.config.data
     log = data.log_files if isinstance(data.log_files, str) else ", ".join(data.log_files)
     positives = ", ".join(f"{int((known == 1).sum()):,} {name}" for name, known in rows.labels.items())
     epoch = evaluated.run.described(evaluated.packed)[0].facts["epoch"]
     return (
-        f"Split {document['split']} of {log}: {document['requests']:,} requests of "
-        f"{len(np.unique(rows.requests.user)):,} users, {document['candidates']:,} candidates, of which "
+        f"Split {evaluated.split} of {log}: {len(rows.requests.size):,} requests of "
+        f"{len(np.unique(rows.requests.user)):,} users, {len(rows.exposed):,} candidates, of which "
         f"{int(rows.exposed.sum()):,} exposed ({positives}). "
         f"Run {evaluated.run.folder}, weights of epoch {epoch}, seed {evaluated.run.config.train.seed}, corank "
         f"{corank_version()}."
     )
 
 
-def _summary(evaluated: EvaluatedRun) -> list[Block]:
+def _summary(evaluated: Evaluation) -> list[Block]:
     """Quality of the last stage and of the cuts in words: the figures that are defined."""
-    document, stages = evaluated.document, evaluated.run.config.stages
-    first, last = stages[0], stages[-1]
-    exposed, bounds = (
-        part["stages"][last.name]["exposed"].get(last.main, {}) for part in (document, document["interval"])
-    )
+    first, last = evaluated.run.config.stages[0], evaluated.run.config.stages[-1]
+    known = {name_row(row): row for row in evaluated.rows if row["value"] is not None}
     blocks: list[Block] = []
-    if exposed.get("auc") is not None:
-        auc = _value("auc", exposed, bounds)
+    if auc := known.get(f"{last.name}.exposed.{last.main}.auc"):
         words = f"{last.name} orders the exposed candidates by {last.main} with an AUC of"
-        blocks.append(f"{words} {auc}; 0.5 is random order.")
-    if exposed.get("pcoc_calibrated") is not None:
-        pcoc = _value("pcoc_calibrated", exposed, bounds)
-        blocks.append(f"As served, it predicts {pcoc} times as many {last.main} as there are; 1 is perfect.")
-    cascade, recall = document["cascade"] or {}, f"click_recall@{first.keep}"
-    if cascade.get(recall) is not None:
-        value = _value(recall, cascade, document["interval"]["cascade"])
-        random = format_metric(cascade["random"][recall])
+        blocks.append(f"{words} {_value(auc)}; 0.5 is random order.")
+    if pcoc := known.get(f"{last.name}.exposed.{last.main}.pcoc_calibrated"):
+        blocks.append(
+            f"As served, it predicts {_value(pcoc)} times as many {last.main} as there are; 1 is perfect."
+        )
+    if recall := known.get(f"{first.name}.cut.click_recall@{first.keep}"):
         clicks = f"of the clicks among the {first.keep} candidates that it lets through"
-        blocks.append(f"{first.name} keeps {value} {clicks}; random order keeps {random}.")
+        random = format_metric(recall["random"])
+        blocks.append(f"{first.name} keeps {_value(recall)} {clicks}; random order keeps {random}.")
     return blocks or ["No click was logged on this split: only what needs none is known."]
 
 
-def _value(name: str, measured: Mapping[str, float], intervals: Mapping[str, Sequence[float] | None]) -> str:
+def _value(row: Row) -> str:
     """A figure with its interval, as text."""
-    bounds = intervals.get(name)
-    return format_metric(measured[name]) + (f" (95 % interval {format_interval(bounds)})" if bounds else "")
+    bounds = None if row["low"] is None else (row["low"], row["high"])
+    return format_metric(row["value"]) + (f" (95 % interval {format_interval(bounds)})" if bounds else "")
 
 
-FIGURES: dict[str, Callable[[EvaluatedRun], list[Block]]] = {
+FIGURES: dict[str, Callable[[Evaluation], list[Block]]] = {
     "Quota curve": figures.quota_curve_blocks,
     "Best candidate cut": figures.best_cut_blocks,
-    "Calibration": lambda evaluated: calibration_blocks(evaluated.document),
+    "Calibration": lambda evaluated: calibration_blocks(evaluated.rows),
     "Scores by level": figures.distribution_blocks,
     "Ranks by stage": figures.rank_blocks,
 }
@@ -110,7 +107,7 @@ def pair_view(one: Run, other: Run, split: str, progress: Progress = lambda done
     document = compare_predicted(a, b)
     names = Names.of(document)
 
-    def beside(blocks: Callable[[EvaluatedRun], list[Block]]) -> Beside:
+    def beside(blocks: Callable[[Evaluation], list[Block]]) -> Beside:
         return Beside([[Heading(n), *blocks(e)] for n, e in zip(names.headings, (a, b), strict=True)])
 
     runs = zip(names.headings, (one, other), strict=True)
@@ -118,6 +115,7 @@ def pair_view(one: Run, other: Run, split: str, progress: Progress = lambda done
         f"{names.a} against {names.b}",
         describe_document(document),
         [
+            Section("The funnel", [beside(figures.funnel_blocks)]),
             *comparison_sections(document),
             *(Section(title, [beside(blocks)]) for title, blocks in FIGURES.items()),
             Section("Training", figures.training_blocks({"a": one, "b": other})),

@@ -3,21 +3,21 @@
 Letters: N rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import polars as pl
 
-from corank.analysis.comparison import Margins, compare_measures
+from corank.analysis.comparison import Margins, join_document
 from corank.core.errors import DataError
 from corank.core.lazy import lazy
 from corank.core.objects import Location
 from corank.core.types import Longs
-from corank.evaluation.measures import Measures, measure_all
+from corank.evaluation.inputs import Subject
+from corank.evaluation.table import Figure, measure
 
 if TYPE_CHECKING:
     from corank.serving import predict
@@ -98,22 +98,18 @@ def compare_scores(a: Path, b: Path, choice: ScoreChoice, margins: Margins) -> d
         raise DataError(f"{a}, {b}: no row has a score in both; compared are {', '.join(columns.scores)}")
     user = code_rows(known, columns.user)
     request = code_rows(known, columns.request) if columns.request else None
-    stages: dict[str, Any] = {score: {"exposed": {}} for score in columns.scores}
-    for score, label in product(columns.scores, columns.labels):
-        ours, theirs = (measure_scores(known, name, label, user, request) for name in (score, _OTHER + score))
-        stages[score]["exposed"][label] = compare_measures("exposed", ours, theirs, margins)
-    margins.require_metrics(stages)
-    return {
+    ours, theirs = (
+        measure_scores(known, {name: before + name for name in columns.scores}, columns.labels, user, request)
+        for before in ("", _OTHER)
+    )
+    facts = {
         "a": str(a),
         "b": str(b),
         "requests": None if request is None else int(request.max()) + 1,
         "candidates": len(known),
         "unknown": len(rows) - len(known),
-        "margins": margins.document(),
-        "stages": stages,
-        "cuts": {},
-        "cascade": {},
     }
+    return join_document(facts, ours, theirs, margins)
 
 
 def _find_columns(one: ScoreTable, other: ScoreTable, choice: ScoreChoice) -> ScoreChoice:
@@ -218,25 +214,36 @@ def code_rows(rows: pl.DataFrame, columns: Sequence[str]) -> Longs:
 
 
 def measure_scores(
-    rows: pl.DataFrame, score: str, label: str, user: Longs, request: Longs | None
-) -> Measures:
-    """Measure scores as those of a stage on exposed candidates, of the rows whose label is known.
+    rows: pl.DataFrame,
+    scores: Mapping[str, str],
+    labels: Sequence[str],
+    user: Longs,
+    request: Longs | None,
+) -> list[Figure]:
+    """Measure scores as those of stages on exposed candidates, of the rows whose label is known.
 
     Args:
         rows: a candidate each: (N,).
-        score: a column of probabilities if all are from 0 to 1.
-        label: a column of 1, 0 and null.
+        scores: by stage, a column; of probabilities if all are from 0 to 1.
+        labels: columns of 1, 0 and null.
         user: code of each row's user: (N,).
         request: code of its request; None without metrics within requests: (N,).
     """
-    values = rows[score].to_numpy()
-    inputs = {
-        "user": user,
-        "request": request,
-        "day": None,
-        "logit": values,
-        "probability": values if ((values >= 0) & (values <= 1)).all() else None,
-        "label": rows[label].fill_null(-1).to_numpy(),
-        "weight": np.ones(len(values), dtype=np.float32),
-    }
-    return measure_all("exposed", inputs)
+
+    def inputs(column: str, label: str) -> Mapping[str, Any]:
+        values = rows[column].to_numpy()
+        return {
+            "user": user,
+            "request": request,
+            "day": None,
+            "logit": values,
+            "probability": values if ((values >= 0) & (values <= 1)).all() else None,
+            "label": rows[label].fill_null(-1).to_numpy(),
+            "weight": np.ones(len(values), dtype=np.float32),
+        }
+
+    return measure(
+        Subject(stage, label, "exposed", inputs(column, label))
+        for stage, column in scores.items()
+        for label in labels
+    )

@@ -98,7 +98,7 @@ def compare_arms(
         level = abs((a.mean * a.rows + b.mean * b.rows) / end)
         variance, spread, enough = a.variance + b.variance, a.spread + b.spread, min(a.users, b.users)
         looks.append(_Look(end, a.mean - b.mean, variance, spread, level, enough))
-        facts = {"a": a.mean, "b": b.mean, "rows_a": a.rows, "rows_b": b.rows}
+        facts = {"a": a.mean, "b": b.mean, "n": a.rows, "n_b": b.rows}
     return facts | _document(looks, time, test, higher)
 
 
@@ -111,7 +111,7 @@ def compare_pairs(
         gap = ArmMean.of(a[:end] - b[:end], user[:end], users)
         level = np.abs(b[:end]).mean()
         looks.append(_Look(end, gap.mean, gap.variance, gap.spread, level, gap.users))
-    facts = {"a": float(a.mean()), "b": float(b.mean()), "rows": len(a)} if looks else {}
+    facts = {"a": float(a.mean()), "b": float(b.mean()), "n": len(a), "n_b": len(b)} if looks else {}
     return facts | _document(looks, time, test, higher)
 
 

@@ -7,8 +7,7 @@ Only what the live version had shown has labels, so that figures of labels measu
 predicts that, not what it would earn.
 """
 
-from collections.abc import Sequence
-from itertools import product
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from corank.analysis.comparison import Margins, compare_measures
+from corank.analysis.comparison import join_figures
 from corank.analysis.score_comparison import code_rows, measure_scores
 from corank.analysis.sequential import EARLY, NONE, SequentialTest, check_share, compare_arms, compare_pairs
 from corank.analysis.served_rows import (
@@ -31,7 +30,8 @@ from corank.analysis.served_rows import (
 )
 from corank.core.errors import DataError
 from corank.core.types import Doubles, Longs, Mask, Numbers
-from corank.evaluation.measures import Measures
+from corank.evaluation.rows import KEYS
+from corank.evaluation.table import Figure
 from corank.serving.funnel.ranking import CANARY, LIVE
 from corank.serving.log.log_format import ROLE, SERVED
 from corank.serving.log.request_log import SHADOW_FOLDER, describe_open_files
@@ -50,7 +50,7 @@ def compare_canary(
         test: of differences over time.
         share: of users that the canary was to have; None if it is not known, and not tested.
 
-    Returns the document, None if the log has no canary. Raises DataError.
+    Returns facts and `rows`, None if the log has no canary. Raises DataError.
     """
     requests = log.requests()
     canaries = requests.filter(pl.col(ROLE) == CANARY)
@@ -73,23 +73,17 @@ def compare_canary(
     if share is not None:
         document["sample_ratio"] = check_share(_had_canary(arms), share)
     if exposures is None:
-        return document | {"sequential": {}, "stages": {}}
+        return document | {"rows": []}
     facts = arms.select(SERVED, USER_CODE, IS_CANARY)
     shown = exposures.join(log).join(facts, on=SERVED, how="inner", maintain_order="left")
     sides = shown.filter(IS_CANARY), shown.filter(~pl.col(IS_CANARY))
     document["exposures"] = dict(zip("ab", map(len, sides), strict=True))
-    document["sequential"] = {}
-    for label in exposures.labels:
-        document["sequential"] |= _rates(arms, shown, label, test)
-    document["stages"] = {}
-    for stage, label in product(log.stages, exposures.labels):
-        score = served_score(stage)
-        known = pl.col(label).is_not_null() & pl.col(score).is_finite()
-        if all(map(len, rows := [side.filter(known) for side in sides])):
-            ours, theirs = (_measure(one, score, label, one[USER_CODE].to_numpy()) for one in rows)
-            compared = compare_measures("exposed", ours, theirs, Margins(), paired=False)
-            document["stages"].setdefault(stage, {"exposed": {}})["exposed"][label] = compared
-    return document
+    rows = [row for label in exposures.labels for row in _rates(arms, shown, label, test)]
+    for stage in log.stages:
+        known = [side.filter(pl.col(served_score(stage)).is_finite()) for side in sides]
+        ours, theirs = (_measure(one, stage, served_score(stage), exposures.labels) for one in known)
+        rows += join_figures(ours, theirs, paired=False)
+    return document | {"rows": rows}
 
 
 def _head(version: str, live: pl.DataFrame, requests: pl.DataFrame) -> dict[str, Any]:
@@ -102,8 +96,14 @@ def _head(version: str, live: pl.DataFrame, requests: pl.DataFrame) -> dict[str,
     }
 
 
-def _measure(rows: pl.DataFrame, score: str, label: str, user: Longs) -> Measures:
-    return measure_scores(rows, score, label, user, code_rows(rows, [SERVED]))
+def _measure(rows: pl.DataFrame, stage: str, score: str, labels: Sequence[str]) -> list[Figure]:
+    """Measure the scores of a stage by each label, of the rows whose label is known."""
+    figures = []
+    for label in labels:
+        of = rows.filter(pl.col(label).is_not_null())
+        user = of[USER_CODE].to_numpy() if USER_CODE in of.columns else code_rows(of, [USER])
+        figures += measure_scores(of, {stage: score}, [label], user, code_rows(of, [SERVED]))
+    return figures
 
 
 def _had_canary(arms: pl.DataFrame) -> Mask:
@@ -114,21 +114,32 @@ def _had_canary(arms: pl.DataFrame) -> Mask:
 
 def _rates(
     arms: pl.DataFrame, shown: pl.DataFrame, label: str, test: SequentialTest
-) -> dict[str, dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """A label's rate per exposure, and its count per request."""
     known = shown.filter(pl.col(label).is_not_null())
     summed = known.group_by(SERVED).agg(pl.col(label).cast(pl.Float64).sum().alias("sum"))
     of_requests = arms.join(summed, on=SERVED, how="left", maintain_order="left")
-    figures = {
-        f"{label} per exposure": (known, known[label].cast(pl.Float64)),
-        f"{label} per request": (of_requests, of_requests["sum"].fill_null(0.0)),
-    }
-    return {
-        name: compare_arms(
-            _times(rows), rows[USER_CODE].to_numpy(), rows[IS_CANARY].to_numpy(), values.to_numpy(), test
-        )
-        for name, (rows, values) in figures.items()
-    }
+    for name, rows, values in (
+        (f"{label} per exposure", known, known[label].cast(pl.Float64)),
+        (f"{label} per request", of_requests, of_requests["sum"].fill_null(0.0)),
+    ):
+        codes, side = rows[USER_CODE].to_numpy(), rows[IS_CANARY].to_numpy()
+        found = compare_arms(_times(rows), codes, side, values.to_numpy(), test)
+        yield from _over_time("", label, name, found, "higher")
+
+
+def _place(stage: str, label: str, population: str, group: str, metric: str) -> dict[str, Any]:
+    return dict(zip(KEYS, (stage, label, population, group, metric), strict=True))
+
+
+def _over_time(
+    stage: str, label: str, metric: str, found: dict[str, Any], better: str
+) -> Iterator[dict[str, Any]]:
+    """A row for all data until each look, whose moment is its group, and at last one of all data."""
+    for look in found.pop("looks"):
+        place = _place(stage, label, "served", look.pop("until"), metric)
+        yield {**place, "a": None, "b": None, **look, "better": better}
+    yield _place(stage, label, "served", "", metric) | {"a": None, "b": None, **found, "better": better}
 
 
 def _times(rows: pl.DataFrame) -> Longs:
@@ -136,6 +147,8 @@ def _times(rows: pl.DataFrame) -> Longs:
     return rows[TIME].dt.timestamp("ms").to_numpy()
 
 
+AGREEMENT = "agreement"
+"""The population of how near a shadow's answers and scores are to the live version's."""
 OTHER = "@shadow "
 """Before the names of the shadow's columns."""
 
@@ -152,7 +165,7 @@ def compare_shadow(
         test: of differences over time.
         top: number of items at the top of an answer that are compared.
 
-    Returns the document, None if both ranked no request. Raises DataError.
+    Returns facts and `rows`, None if both ranked no request. Raises DataError.
     """
     offered, answered = shadow.requests(), log.requests().filter(pl.col(ROLE) == LIVE)
     if not len(offered):
@@ -172,29 +185,32 @@ def compare_shadow(
         **_head(f"shadow {version}", pairs, pairs),
         "requests": len(pairs),
         "candidates": len(both),
-        "agreement": _agreement(_ranked(ours, log.stages), _ranked(theirs, shadow.stages), top),
-        "scores": {stage: _differences(both, served_score(stage)) for stage in stages},
-        "sequential": {},
-        "stages": {},
     }
+    rows = [*_agreement(_ranked(ours, log.stages), _ranked(theirs, shadow.stages), top)]
+    for stage in stages:
+        rows += _differences(both, stage)
     if exposures is None:
-        return document
+        return document | {"rows": rows}
     shown = exposures.join(log).join(named, on=[SERVED, ITEM], how="inner", maintain_order="left")
-    document["exposures"] = len(shown)
-    for stage, label in product(stages, exposures.labels):
-        score, name = served_score(stage), f"{stage}: log loss of {label}"
-        sides = OTHER + score, score
-        rows = shown.filter(pl.col(label).is_not_null(), pl.all_horizontal(pl.col(sides).is_finite()))
-        if not len(rows):
-            continue
-        user = code_rows(rows, [USER])
-        one, other = (_measure(rows, side, label, user) for side in sides)
-        compared = compare_measures("exposed", one, other, Margins())
-        document["stages"].setdefault(stage, {"exposed": {}})["exposed"][label] = compared
-        if rows.select(pl.all_horizontal(pl.col(sides).is_between(0, 1)).all()).item():
-            a, b = (_log_loss(rows[side].to_numpy(), rows[label].to_numpy()) for side in sides)
-            document["sequential"][name] = compare_pairs(_times(rows), user, a, b, test, higher=False)
-    return document
+    for stage in stages:
+        sides = OTHER + served_score(stage), served_score(stage)
+        known = shown.filter(pl.all_horizontal(pl.col(sides).is_finite()))
+        a, b = (_measure(known, stage, side, exposures.labels) for side in sides)
+        rows += join_figures(a, b)
+        for label in exposures.labels:
+            rows += _log_losses(known.filter(pl.col(label).is_not_null()), stage, label, sides, test)
+    return document | {"exposures": len(shown), "rows": rows}
+
+
+def _log_losses(
+    rows: pl.DataFrame, stage: str, label: str, sides: Sequence[str], test: SequentialTest
+) -> Iterator[dict[str, Any]]:
+    """How the log loss of a stage's probabilities differs; nothing of scores that are no probabilities."""
+    if not len(rows) or not rows.select(pl.all_horizontal(pl.col(sides).is_between(0, 1)).all()).item():
+        return
+    a, b = (_log_loss(rows[side].to_numpy(), rows[label].to_numpy()) for side in sides)
+    found = compare_pairs(_times(rows), code_rows(rows, [USER]), a, b, test, higher=False)
+    yield from _over_time(stage, label, f"{stage}: log loss of {label}", found, "lower")
 
 
 def _ranked(rows: pl.DataFrame, stages: Sequence[str]) -> pl.DataFrame:
@@ -207,35 +223,35 @@ def _ranked(rows: pl.DataFrame, stages: Sequence[str]) -> pl.DataFrame:
     return ordered.select(SERVED, ITEM, pl.int_range(1, pl.len() + 1).over(SERVED).alias("rank"))
 
 
-def _agreement(ours: pl.DataFrame, theirs: pl.DataFrame, top: int) -> dict[str, Any]:
+def _agreement(ours: pl.DataFrame, theirs: pl.DataFrame, top: int) -> Iterator[dict[str, Any]]:
     """How near the two orders are at the top, over requests."""
     mine, other = (one.filter(pl.col("rank") <= top) for one in (ours, theirs))
     sizes = mine.group_by(SERVED).agg(pl.len().alias("size"))
     common = mine.join(other, on=[SERVED, ITEM]).group_by(SERVED).agg(pl.len().alias("common"))
     shares = sizes.join(common, on=SERVED, how="left").select(pl.col("common").fill_null(0) / pl.col("size"))
     moved = mine.join(theirs, on=[SERVED, ITEM], suffix="_other")
-    return {
-        "top": top,
-        "overlap": _mean(shares.to_series()),
-        "same_first": len(moved.filter(rank=1, rank_other=1)) / max(1, len(sizes)),
-        "rank_difference": _mean((moved["rank"] - moved["rank_other"]).abs()),
-    }
+    for metric, value in (
+        (f"overlap@{top}", _mean(shares.to_series())),
+        ("same_first", len(moved.filter(rank=1, rank_other=1)) / max(1, len(sizes))),
+        (f"rank_difference@{top}", _mean((moved["rank"] - moved["rank_other"]).abs())),
+    ):
+        yield _place("", "", AGREEMENT, "", metric) | {"value": value, "n": len(sizes)}
 
 
-def _differences(both: pl.DataFrame, score: str) -> dict[str, Any]:
+def _differences(both: pl.DataFrame, stage: str) -> Iterator[dict[str, Any]]:
     """How a stage's scores of the same candidates differ: shadow minus live."""
+    score = served_score(stage)
     known = both.filter(pl.all_horizontal(pl.col(score, OTHER + score).is_finite()))
     a, b = known[OTHER + score], known[score]
     correlation = known.select(pl.corr(score, OTHER + score)).item() if len(known) > 1 else None
-    return {
-        "candidates": len(known),
-        "a": _mean(a),
-        "b": _mean(b),
-        "mean": _mean(a - b),
-        "mean_absolute": _mean((a - b).abs()),
-        "p99_absolute": (a - b).abs().quantile(0.99),
-        "correlation": None if correlation is None or not isfinite(correlation) else correlation,
-    }
+    means = {"a": _mean(a), "b": _mean(b), "difference": _mean(a - b)}
+    yield _place(stage, "", AGREEMENT, "", "score") | means | {"n": len(known)}
+    for metric, value in (
+        ("mean_absolute", _mean((a - b).abs())),
+        ("p99_absolute", (a - b).abs().quantile(0.99)),
+        ("correlation", None if correlation is None or not isfinite(correlation) else correlation),
+    ):
+        yield _place(stage, "", AGREEMENT, "", metric) | {"value": value, "n": len(known)}
 
 
 def _mean(values: pl.Series) -> float | None:
@@ -290,18 +306,21 @@ def compare_versions(
     if not any(comparisons.values()):
         nobody = f"{source}: neither a canary nor a shadow ranked a request of that time"
         raise DataError("\n".join(filter(None, [f"{nobody}; serve with --canary or --shadow", incomplete])))
-    for part in filter(None, comparisons.values()):
-        mismatch = part.get("sample_ratio", {}).get("mismatch", False)
-        part["verdict"] = INVALID if mismatch else _conclude(part["sequential"])
-    document: dict[str, Any] = {"log": str(source), "alpha": test.alpha, "effect": test.effect}
+    document: dict[str, Any] = {"rows": [], "log": str(source), "alpha": test.alpha, "effect": test.effect}
     document["incomplete"] = incomplete
     if shown is not None:
         unknown = shown.rows.join(log.requests().select(SERVED), on=SERVED, how="anti")
         document["exposures"] = {"rows": len(shown.rows), "unknown": len(unknown)}
+    for role, part in comparisons.items():
+        if part is not None:
+            rows = part.pop("rows")
+            mismatch = part.get("sample_ratio", {}).get("mismatch", False)
+            part["verdict"] = INVALID if mismatch else _conclude(rows)
+            document["rows"] += ({"run": role, **row} for row in rows)
     return document | comparisons
 
 
-def _conclude(sequential: dict[str, dict[str, Any]]) -> str:
-    """The verdict of all differences: the worst of those that are shown."""
-    verdicts = [result["verdict"] for result in sequential.values()]
+def _conclude(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The verdict of all differences over time: the worst of those that are shown."""
+    verdicts = {row["verdict"] for row in rows if row["population"] == "served" and "verdict" in row}
     return next((one for one in ("worse", "better", NONE) if one in verdicts), EARLY)

@@ -9,8 +9,8 @@ from math import inf, isfinite
 
 import numpy as np
 
-from corank.analysis.evaluated_run import predict_run
 from corank.analysis.logged_request import logged_request
+from corank.analysis.run_evaluation import predict_run
 from corank.bundle.bundle import Bundle
 from corank.bundle.stage_facts import TOLERANCE, PrecisionLoss, StageFacts, StageLoss
 from corank.core.errors import DataError

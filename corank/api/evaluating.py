@@ -4,13 +4,14 @@ Each raises a CorankError for a user's mistake.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from corank.analysis.html import render
 from corank.analysis.sequential import SequentialTest
 from corank.api.progress import show_progress
-from corank.api.results import ComparisonResult, EvaluationResult, GroupsResult, ServedComparisonResult
+from corank.api.results import ComparisonResult, EvaluationResult, ServedComparisonResult
 from corank.core.artifact_cache import write_file
 from corank.core.errors import DataError
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
@@ -29,7 +30,7 @@ def evaluate(
     page: PathOrUrl | None = None,
     progress: Progress = lambda done, total: None,
     on: PathOrUrl | None = None,
-) -> EvaluationResult | GroupsResult:
+) -> EvaluationResult:
     """Evaluate the stages of a run, alone and as a cascade.
 
     Args:
@@ -43,37 +44,33 @@ def evaluate(
         on: packed data of other days or another packing to judge the run on, or a run that has them; its own unless
             given. What they do not know of the run's values counts as unknown.
 
-    Returns what `corank evaluate` prints, by groups a GroupsResult. Raises CheckpointError, DataError.
+    Returns what `corank evaluate` prints. Raises CheckpointError, DataError.
 
     Example:
         >>> evaluation = corank.evaluate("shop/runs/shop")
-        >>> evaluation["stages"]["rank"]["exposed"]["click"]["auc"] > 0.4
+        >>> evaluation.row("rank.exposed.click.auc")["value"] > 0.4
         True
-        >>> evaluation.tables["cascade"].columns
-        ['metric', 'value', 'low', 'high', 'random', 'requests']
+        >>> evaluation.frame().columns[7:]
+        ['value', 'low', 'high', 'n', 'better', 'random']
     """
-    from corank.analysis import evaluated_run, evaluation_view
+    from corank.analysis.run_evaluation import evaluate_run
     from corank.training.run import Run, locate_packed
 
-    opened = Run.open(parse_location(run))
-    if by is None:
-        if page is not None:
-            raise DataError("--page is of groups: give --by, too; `corank report` writes the page of a run")
-        unbiased = None if reference is None else Run.open(parse_location(reference))
-        where = None if on is None else locate_packed(parse_location(on))
-        with show_progress("requests", progress) as advance:
-            return EvaluationResult(
-                evaluated_run.evaluate_run(opened, split, bootstrap, unbiased, advance, where).document
-            )
-    if reference is not None:
+    if by is None and page is not None:
+        raise DataError("--page is of groups: give --by, too; `corank report` writes the page of a run")
+    if by is not None and reference is not None:
         raise DataError("--reference compares all candidates of a split; leave out --by")
-    if on is not None:
+    if by is not None and on is not None:
         raise DataError("--on is of all candidates of a split; leave out --by")
+    opened = Run.open(parse_location(run))
+    unbiased = None if reference is None else Run.open(parse_location(reference))
+    where = None if on is None else locate_packed(parse_location(on))
     with show_progress("requests", progress) as advance:
-        document = evaluated_run.evaluate_groups(opened, split, by, bootstrap, advance)
+        evaluation = evaluate_run(opened, split, bootstrap, unbiased, advance, where, by)
+        result = EvaluationResult(evaluation.document)
     if page is not None:
-        _write(page, evaluation_view.groups_view(document, f"{opened.config.name} by {by}"))
-    return GroupsResult(document)
+        _write(page, replace(result.view(), title=f"{opened.config.name} by {by}"))
+    return result
 
 
 def compare(
@@ -113,12 +110,12 @@ def compare(
         events: of bundles: by name of `data.events`, the tables of events.
         truth: of bundles: the table of true probabilities of a simulated world.
 
-    Returns what `corank compare` prints: values `a` and `b`, `difference`, `low`, `high` and a
-    `verdict` on a, by stage, population, label and metric. Raises CheckpointError, DataError.
+    Returns what `corank compare` prints: rows with values `a` and `b`, `difference`, `low`, `high` and a `verdict` on
+    a, by stage, label, population and metric. Raises CheckpointError, DataError.
 
     Example:
         >>> comparison = corank.compare("shop/runs/shop", "shop/runs/shop")
-        >>> comparison["stages"]["rank"]["exposed"]["click"]["auc"]["verdict"]
+        >>> comparison.row("rank.exposed.click.auc")["verdict"]
         'no difference shown'
     """
     place = None if on is None else str(on)

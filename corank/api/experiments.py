@@ -187,7 +187,7 @@ def tune(
 
     Example:
         >>> tuning = corank.tune("shop/config.yaml", 2, search=["train.rank.lr=0.001..0.01 log"])
-        >>> tuning.tables["trials"]["number"].to_list()
+        >>> [trial["number"] for trial in tuning["trials"]]
         [1, 2]
     """
     if grid is None:

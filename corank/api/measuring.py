@@ -23,6 +23,7 @@ from corank.core.options import Option, printed
 from corank.core.reports import Progress, Report
 from corank.core.time import format_time
 from corank.core.view import Cell, Section, Table, Verdict, View
+from corank.evaluation.rows import named_values
 from corank.training.config.config_file import flatten, plain
 from corank.training.drift.figure import DriftFigure
 from corank.training.drift.report import DriftReport
@@ -100,7 +101,7 @@ def report(
         >>> corank.report("shop/runs/shop", "report.html").location
         PosixPath('report.html')
     """
-    from corank.analysis.evaluated_run import evaluate_run
+    from corank.analysis.run_evaluation import evaluate_run
     from corank.analysis.run_report import pair_view, report_view
 
     location, name = parse_location(run), "report.html"
@@ -274,10 +275,6 @@ def _threshold(figure: DriftFigure) -> str:
     return f"+ {figure.threshold:.0%}" if figure.kind in SHARES else f"{figure.threshold:g}"
 
 
-BESIDE = ("eligible", "random")
-"""Keys of an evaluation that are no metrics of the run."""
-
-
 @printed("report: {result}")
 def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path:
     """Evaluate a run, and write figures with intervals, report and model version to its run in each tracker.
@@ -296,7 +293,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
         >>> corank.track("shop/runs/shop", ["mlflow,uri=sqlite:///mlflow.db,experiment=shop"])
         PosixPath('shop/runs/shop/report.html')
     """
-    from corank.analysis.evaluated_run import evaluate_run
+    from corank.analysis.run_evaluation import evaluate_run
     from corank.analysis.run_report import report_view
     from corank.training.checkpoints.stored_weights import StoredWeights
     from corank.training.model_version import model_version
@@ -309,7 +306,8 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     write_text(page, render(report_view(evaluated)))
     weights = StoredWeights.open(opened.checkpoint)
     version = model_version(opened.config, evaluated.packed, weights, evaluated.calibrators)
-    _write(named, opened, {"model_version": version, **evaluation_figures(evaluated.document)}, page)
+    figures = {f"{split}/{name}": value for name, value in named_values(evaluated.rows).items()}
+    _write(named, opened, {"model_version": version, **figures}, page)
     return page
 
 
@@ -323,24 +321,3 @@ def _write(trackers: "Sequence[Tracker]", run: "Run", facts: Mapping[str, str | 
     if failed:
         lost = f"not written to {', '.join(failed)}, or not all"
         raise TrackingError(f"{run.folder}: {lost}; see above, and try again")
-
-
-def evaluation_figures(document: dict[str, Any]) -> dict[str, float]:
-    """The figures of an evaluation, by `SPLIT/STAGE.POPULATION.LABEL.METRIC` and `SPLIT/cascade.METRIC`.
-
-    Bounds of the 95 % intervals have `.low` and `.high` added. What is not defined is left out.
-    """
-
-    def flat(figures: Mapping[str, Any]) -> dict[str, Any]:
-        return flatten(figures["stages"]) | flatten({"cascade": figures["cascade"]})
-
-    figures, ends = flat(document), {"0": "low", "1": "high"}
-    for name, value in flat(document["interval"]).items():
-        metric, _, end = name.rpartition(".")
-        if end in ends:
-            figures[f"{metric}.{ends[end]}"] = value
-    return {
-        f"{document['split']}/{name}": float(value)
-        for name, value in figures.items()
-        if isinstance(value, int | float) and not any(part in BESIDE for part in name.split("."))
-    }

@@ -4,16 +4,19 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import polars as pl
 
 from corank.analysis.comparison_page import comparison_view, served_view
-from corank.analysis.evaluation_view import evaluation_view, groups_view, plot_groups
+from corank.analysis.evaluation_view import describe_counts, plot_groups, view_of
 from corank.analysis.explanation_view import explanation_view
 from corank.analysis.html import render_part
+from corank.core.errors import DataError
 from corank.core.lazy import name_missing_extra
+from corank.core.settings import describe_unknown
 from corank.core.view import Section, Table, View
+from corank.evaluation.rows import COLUMNS, EXPERIMENT_COLUMNS, KEYS, name_row, to_frame, to_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -136,13 +139,6 @@ def frame(rows: Iterable[Mapping[str, Any]], texts: Sequence[str] = (), /, **typ
 
 
 _BOUNDED: dict[str, Any] = dict.fromkeys(("value", "low", "high"), pl.Float64)
-_STAGES = ("stage", "population", "label", "metric")
-_CASCADE = {**_BOUNDED, "random": pl.Float64, "requests": pl.Int64}
-_BINS = dict.fromkeys(("raw", "calibrated", "observed", "low", "high"), pl.Float64)
-_COMPARED: dict[str, Any] = dict.fromkeys(("a", "b", "difference", "low", "high"), pl.Float64)
-_DIFFERENCES = {**_COMPARED, "margin": pl.Float64, "verdict": pl.String, "not_worse": pl.Boolean}
-_SEQUENTIAL = _COMPARED | dict.fromkeys(("p", "fixed_low", "fixed_high"), pl.Float64) | {"verdict": pl.String}
-_NOT_METRICS = ("n", "eligible", "random")
 
 
 def flatten(nested: Any, *keys: str) -> Iterator[dict[str, Any]]:
@@ -159,131 +155,106 @@ def flatten(nested: Any, *keys: str) -> Iterator[dict[str, Any]]:
         yield nested if isinstance(nested, dict) else {"value": nested}
 
 
-def _bound(rows: Iterable[dict[str, Any]], intervals: Any, *keys: str) -> Iterator[dict[str, Any]]:
-    """Rows with the bounds of their intervals, which lie in nested mappings at the same names."""
-    for row in rows:
-        pair = intervals
-        for key in keys:
-            pair = (pair or {}).get(row[key])
-        yield row | dict(zip(("low", "high"), pair or (), strict=False))
+class TableResult(PlottedResult):
+    """A result that is a table: `rows`, of which each is a figure with its place, and facts beside them."""
+
+    columns: ClassVar[Mapping[str, Any]] = COLUMNS
+    """Types of the frame's columns."""
+
+    def frame(self) -> pl.DataFrame:
+        """The rows as a frame of polars."""
+        return to_frame(self["rows"], self.columns)
+
+    def row(self, name: str, **where: Any) -> dict[str, Any]:
+        """The row of a figure, by the name that a gate knows it by, such as `rank.exposed.click.auc`.
+
+        Args:
+            name: STAGE.POPULATION.LABEL.METRIC, without what the row has not.
+            where: values of other columns, such as `group="2026-04-30"`; a row of no group unless given.
+
+        Raises DataError if there is none.
+        """
+        where = {"group": ""} | where
+        rows = [row for row in self["rows"] if all(row.get(key) == value for key, value in where.items())]
+        named = {name_row(row): row for row in reversed(rows)}
+        if name not in named:
+            raise DataError(describe_unknown(name, named, "figure"))
+        return dict(named[name])
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`figures`: the frame."""
+        return {"figures": self.frame()}
+
+    def to_json(self) -> str:
+        """The document as JSON text, as the command prints it: a row a line."""
+        return to_json(self.document)
 
 
-def _stage_rows(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A row for each metric of each stage, population and label of an evaluation's document."""
-    rows = (row for row in flatten(document["stages"], *_STAGES) if row["metric"] not in _NOT_METRICS)
-    return _bound(rows, (document.get("interval") or {}).get("stages"), *_STAGES)
-
-
-def _cascade_rows(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A row for each metric of the cascade of an evaluation's document."""
-    cascade = document["cascade"] or {"eligible": {}}
-    figures = {
-        metric: {"value": cascade[metric], "random": cascade["random"][metric], "requests": requests}
-        for metric, requests in cascade["eligible"].items()
-    }
-    rows = flatten(figures, "metric")
-    return _bound(rows, (document.get("interval") or {}).get("cascade"), "metric")
-
-
-class EvaluationResult(PlottedResult):
-    """A run evaluated on a split.
+class EvaluationResult(TableResult):
+    """A run evaluated on a split, as a whole or group by group, such as by day.
 
     Example:
         >>> evaluation = corank.evaluate("shop/runs/shop")
-        >>> evaluation.tables["stages"].columns
-        ['stage', 'population', 'label', 'metric', 'value', 'low', 'high']
-        >>> evaluation["stages"]["rank"]["exposed"]["click"]["auc"] > 0.4
+        >>> evaluation.frame().columns[:7]
+        ['run', 'split', 'stage', 'label', 'population', 'group', 'metric']
+        >>> evaluation.row("rank.exposed.click.auc")["value"] > 0.4
         True
     """
 
     @property
     def headline(self) -> str:
-        """Split, requests and candidates."""
-        return f"{self['split']}: {self['requests']:,} requests, {self['candidates']:,} candidates"
-
-    @property
-    def tables(self) -> dict[str, pl.DataFrame]:
-        """`stages`: metrics with intervals; `cascade`: those of the stages together; `reliability`: bins."""
-        reliability = (
-            {"stage": stage, "label": label, "bin": n, **bin_}
-            for stage, labels in self["reliability"].items()
-            for label, bins in labels.items()
-            for n, bin_ in enumerate(bins or [])
-        )
-        return {
-            "stages": frame(_stage_rows(self), _STAGES, **_BOUNDED),
-            "cascade": frame(_cascade_rows(self), ["metric"], **_CASCADE),
-            "reliability": frame(reliability, ["stage", "label"], bin=pl.Int64, **_BINS, n=pl.Int64),
-        }
+        """Split, requests and candidates; by what, and how many groups."""
+        return view_of(self.document).title if "by" in self["run"] else describe_counts(self.document)
 
     def view(self) -> View:
-        """The stages side by side, the cascade, and calibration, with 95 % intervals."""
-        return evaluation_view(self.document)
+        """The stages side by side, the cascade, and calibration; or a table a metric, group by group."""
+        return view_of(self.document)
+
+    def plot(self, metric: str | None = None) -> "Figure":
+        """Draw the metrics of order of every stage; of groups a metric, AUC unless given, group by group."""
+        if "by" not in self["run"]:
+            return super().plot()
+        return draw_first(View("", "", [Section("", plot_groups(self.document, metric or "auc"))]))
 
 
-class GroupsResult(PlottedResult):
-    """A run evaluated group by group, such as by day.
-
-    Example:
-        >>> corank.evaluate("shop/runs/shop", by="day").tables["stages"].columns[:3]
-        ['group', 'stage', 'population']
-    """
-
-    @property
-    def headline(self) -> str:
-        """Split, by what, and how many groups."""
-        return f"{self['split']} by {self['by']}: {len(self['groups']):,} groups"
-
-    @property
-    def tables(self) -> dict[str, pl.DataFrame]:
-        """`stages` and `cascade`, with the column `group` in front."""
-        named = [(str(group["name"]), group) for group in self["groups"]]
-        stages = ({"group": name, **row} for name, group in named for row in _stage_rows(group))
-        cascade = ({"group": name, **row} for name, group in named for row in _cascade_rows(group))
-        return {
-            "stages": frame(stages, ["group", *_STAGES], **_BOUNDED),
-            "cascade": frame(cascade, ["group", "metric"], **_CASCADE),
-        }
-
-    def view(self) -> View:
-        """A table a metric of every stage, group by group, with 95 % intervals."""
-        return groups_view(self.document, self.headline)
-
-    def plot(self, metric: str = "auc") -> "Figure":
-        """Draw a metric of every stage, group by group, on the exposed candidates."""
-        return draw_first(View("", "", [Section("", plot_groups(self.document, metric))]))
+_COMPARED: dict[str, Any] = {
+    **dict.fromkeys(KEYS, pl.String),
+    **dict.fromkeys(("a", "b", "difference", "low", "high"), pl.Float64),
+    **dict.fromkeys(("n", "n_b"), pl.Int64),
+    "better": pl.String,
+    "margin": pl.Float64,
+    "verdict": pl.String,
+    "not_worse": pl.Boolean,
+}
 
 
-class ComparisonResult(PlottedResult):
-    """Two runs, or two tables of scores, compared on the same candidates.
+class ComparisonResult(TableResult):
+    """Two runs, two bundles, or two tables of scores, compared on the same candidates: a row a difference.
 
     Example:
         >>> comparison = corank.compare("shop/runs/shop", "shop/runs/shop")
-        >>> set(comparison.tables["differences"]["verdict"])
+        >>> set(comparison.frame()["verdict"])
         {'no difference shown'}
     """
+
+    columns = _COMPARED
 
     @property
     def headline(self) -> str:
         """What was compared."""
         return f"{self['a']} less {self['b']}: {self['candidates']:,} candidates"
 
-    @property
-    def tables(self) -> dict[str, pl.DataFrame]:
-        """`differences`: values `a` and `b`, their difference with its interval, and the verdict; cuts and cascade,
-        too, under the stage `cut NAME` and `cascade`."""
-        others = {f"cut {name}": cut for name, cut in self.get("cuts", {}).items()}
-        others["cascade"] = self.get("cascade")
-        rows = [*flatten(self["stages"], *_STAGES), *flatten(others, "stage", "metric")]
-        return {"differences": frame(rows, _STAGES, **_DIFFERENCES)}
-
     def view(self) -> View:
         """A summary, what is compared, and the differences of each part."""
         return comparison_view(self.document)
 
 
-class ServedComparisonResult(PlottedResult):
+class ServedComparisonResult(TableResult):
     """A canary and a shadow compared with the live version, by the log of what was served.
+
+    The column `run` says which of the two a row is of. Rows of `served` have intervals that hold at every look, those
+    of a `group` all data until that moment.
 
     Example:
         >>> corank.compare_served("nowhere")
@@ -291,28 +262,21 @@ class ServedComparisonResult(PlottedResult):
         corank.core.errors.DataError: nowhere: no served requests here; `corank serve --log nowhere` writes them
     """
 
+    columns = {
+        "run": pl.String,
+        **_COMPARED,
+        **dict.fromkeys(("value", "p", "fixed_low", "fixed_high"), pl.Float64),
+    }
+
     @property
     def headline(self) -> str:
         """The compared versions, and the verdicts."""
-        parts = self._parts().values()
+        parts = (self[name] for name in ("canary", "shadow") if self[name] is not None)
         return "; ".join(f"{part['a']} less {part['b']}: {part['verdict']}" for part in parts)
-
-    @property
-    def tables(self) -> dict[str, pl.DataFrame]:
-        """`sequential`: differences with intervals that hold at every look; `differences`: metrics by stage."""
-        sequential = {role: part["sequential"] for role, part in self._parts().items()}
-        stages = {role: part["stages"] for role, part in self._parts().items()}
-        return {
-            "sequential": frame(flatten(sequential, "role", "figure"), ["role", "figure"], **_SEQUENTIAL),
-            "differences": frame(flatten(stages, "role", *_STAGES), ["role", *_STAGES], **_DIFFERENCES),
-        }
 
     def view(self) -> View:
         """What is said of the canary and of the shadow."""
         return served_view(self.document)
-
-    def _parts(self) -> dict[str, dict[str, Any]]:
-        return {name: self[name] for name in ("canary", "shadow") if self[name] is not None}
 
 
 class ExplanationResult(PlottedResult):
@@ -356,13 +320,19 @@ class ExplanationResult(PlottedResult):
         return draw_first(explanation_view(self.document, metric))
 
 
-class StudyResult(PlottedResult):
+class ExperimentResult(TableResult):
+    """A table of arms or trials: figures, and differences to the column `base`, with intervals over users and seeds."""
+
+    columns = EXPERIMENT_COLUMNS
+
+
+class StudyResult(ExperimentResult):
     """Nine questions about joint training, answered on a log by training variants of a config.
 
     Example:
         >>> study = corank.study("shop/config.yaml", seeds=1, questions=[1], rates=[1])
-        >>> study.tables["differences"].columns
-        ['question', 'arm', 'metric', 'value', 'low', 'high']
+        >>> study.frame().filter(pl.col("base") == "as written").columns[:2]
+        ['run', 'split']
     """
 
     @property
@@ -370,22 +340,6 @@ class StudyResult(PlottedResult):
         """Trainings, seeds and requests."""
         trials = f"{self['trials']} trials, {self['seeds']} seeds an arm"
         return f"{self['name']}: {trials}, {self['requests']:,} requests"
-
-    @property
-    def tables(self) -> dict[str, pl.DataFrame]:
-        """`verdicts`: a row a sentence; `differences`: each variant less the config as written, with intervals."""
-        verdicts = (
-            {"question": number, "title": question["title"], "verdict": line}
-            for number, question in self["questions"].items()
-            for line in question["verdict"]
-        )
-        arms = {number: question.get("differences") for number, question in self["questions"].items()}
-        keys = ("question", "arm", "metric")
-        differences = [row for row in flatten(arms, *keys) if row["value"] is not None]
-        return {
-            "verdicts": frame(verdicts, ["question", "title", "verdict"]),
-            "differences": frame(differences, keys, **_BOUNDED),
-        }
 
     def view(self) -> View:
         """Each question with its verdict, figures and tables, then all arms and the config."""
@@ -405,35 +359,19 @@ class StudyResult(PlottedResult):
         return draw_first(View("", "", [question_section(self.document, number) for number in numbers]))
 
 
-class SearchResult(PlottedResult):
+class SearchResult(ExperimentResult):
     """An experiment or a tuning: the trials, the chosen config, and its figures on the test split.
 
     Example:
         >>> tuning = corank.tune("shop/config.yaml", grid={"train.rank.lr": [0.003]}, out="shop/grid")
-        >>> tuning.tables["test"].columns
-        ['metric', 'value', 'low', 'high', 'n']
+        >>> tuning.row("rank.exposed.click.auc", split="test")["run"] == tuning["chosen"]
+        True
     """
 
     @property
     def headline(self) -> str:
         """The metric that chose, and the location of the chosen config."""
         return f"{self['name']}: {self['metric']}, the chosen config is {self['config_file']}"
-
-    @property
-    def tables(self) -> dict[str, pl.DataFrame]:
-        """`trials`: a row an arm or a trial, of its plain figures; `test`: the chosen config on the test split."""
-        trials = self["trials"]
-        if arms := self.get("arms"):  # of an experiment, whose `trials` are a count
-            none: dict[str, Any] = dict.fromkeys(_BOUNDED)
-            figures = {name: arm["figures"].get(self["metric"]) or none for name, arm in arms.items()}
-            trials = [{"arm": n, **{key: figures[n].get(key) for key in none}, **arms[n]} for n in arms]
-        plain = [
-            {n: v for n, v in row.items() if v is None or isinstance(v, str | int | float)} for row in trials
-        ]
-        return {
-            "trials": pl.DataFrame(plain, infer_schema_length=None),
-            "test": frame(flatten(self["test"], "metric"), ["metric"], **_BOUNDED, n=pl.Int64),
-        }
 
     def view(self) -> View:
         """What was chosen and why, every arm or trial, and the test of the chosen config."""

@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
-from corank.core.view import Beside, Block, Cell, Detail, Folded, Heading, Noted, Plot, Verdict, View
+from corank.core.view import Beside, Block, Cell, Detail, Folded, Heading, Noted, Plot, Share, Verdict, View
 from corank.core.view import Table as TableView
 
 UNBOUNDED = 100_000
@@ -118,5 +118,7 @@ def _text_of(cell: Cell) -> Text:
             return Text.assemble(cell.text, "  ", (cell.note, "dim")) if cell.note else Text(cell.text)
         case Verdict():
             return Text(cell.text, style=STYLES[(cell.sign > 0) - (cell.sign < 0)])
+        case Share():
+            return Text(cell.text)
         case _:
             return Text(cell)

@@ -177,7 +177,7 @@ def _rows(records: Sequence[PeriodRecord]) -> Iterator[list[str]]:
 def _figures(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> list[str]:
     """The names of the figures that are drawn: the gate's, then usual ones, those of the cascade first."""
     names = dict.fromkeys(name for record in records for name in record.candidate | record.live)
-    usual = sorted(filter(is_usual, names), key=lambda name: not name.startswith("cascade."))
+    usual = sorted(filter(is_usual, names), key=lambda name: ".exposed." in name)
     return list(dict.fromkeys([*(condition.figure for condition in gate), *usual]))[:_MOST]
 
 

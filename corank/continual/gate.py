@@ -3,8 +3,8 @@
 A condition is a text: `FIGURE >= NUMBER`, `FIGURE <= NUMBER`, `FIGURE >= BASE - NUMBER`, `FIGURE <= BASE + NUMBER` or
 `FIGURE in [LOW, HIGH]`. BASE is `live`, the live run's figure on the same rows, or `median`, that of the candidates of
 earlier periods that went live, each on its own rows: where rows are wrong, both runs are bad on them, and only `median`
-shows it. Figures are named as `corank evaluate --json` nests them below `stages`, and below `cascade`:
-`rank.exposed.click.auc`, `cascade.click_recall@50`.
+shows it. A figure is named by its row of `corank evaluate`, STAGE.POPULATION.LABEL.METRIC without what it has not:
+`rank.exposed.click.auc`, `prerank.cut.click_recall@50`, `cascade.joint_click_recall@10`.
 """
 
 import math
@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator, PlainSerializer
 from pydantic_core import PydanticCustomError
@@ -141,24 +141,3 @@ GateCondition = Annotated[
     Condition, BeforeValidator(_read), PlainSerializer(lambda c: c.text, return_type=str)
 ]
 """A settings field of a condition, written as text."""
-
-
-def figures_of(document: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
-    """The figures of both sides of a comparison, `a` and `b`, named as an evaluation names its own."""
-    sides: tuple[dict[str, float], dict[str, float]] = ({}, {})
-
-    def collect(node: Mapping[str, Any], name: str) -> None:
-        if "verdict" in node:
-            for side, key in zip(sides, "ab", strict=True):
-                side[name] = float(node[key])
-            return
-        for key, below in node.items():
-            if isinstance(below, Mapping):
-                collect(below, f"{name}.{key}" if name else key)
-
-    collect(document["stages"], "")
-    cuts = document["cuts"]
-    collect({**next(iter(cuts.values()), {}), **document["cascade"]}, "cascade")
-    if len(cuts) > 1:
-        collect(cuts, "cascade.stages")
-    return sides

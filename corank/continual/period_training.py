@@ -12,13 +12,11 @@ from corank.analysis.html import render
 from corank.analysis.verification import LoggedLoss, verify_bundle
 from corank.api.config_source import OpenedConfig, to_yaml
 from corank.api.evaluating import compare, evaluate
-from corank.api.measuring import evaluation_figures
 from corank.api.results import ComparisonResult
 from corank.api.runs import pack
 from corank.api.stores import prune, publish
 from corank.api.training import train
 from corank.bundle.manifest import load_manifest
-from corank.continual.gate import figures_of
 from corank.continual.history import LEFT_OUT, Decision, PeriodRecord, find_live
 from corank.continual.settings import MILLISECOND, Period
 from corank.continual.setup import BUNDLE, PACKED, RUN, DailySetup, PeriodSteps
@@ -26,6 +24,7 @@ from corank.core.files import write_text
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.inputs import find_versions, hash_versions
 from corank.data.packing.packs import mark_continued
+from corank.evaluation.rows import name_row, named_values
 from corank.serving.funnel.funnel import Funnel
 from corank.training.drift.drift import measure_drift
 from corank.training.export import export_bundle
@@ -175,7 +174,9 @@ class PeriodTraining:
 
     def _judge_live(self, packed: str) -> dict[str, float]:
         """Figures of the live run on the new training rows."""
-        return _figures(evaluate(self.live_run, "train", bootstrap=False, on=self.folder / packed))
+        return named_values(
+            evaluate(self.live_run, "train", bootstrap=False, on=self.folder / packed)["rows"]
+        )
 
     def _train(self) -> dict[str, Any]:
         before = None if self.live is None else self.live_run
@@ -193,9 +194,13 @@ class PeriodTraining:
         """Figures of the candidate, and of the live run if there is one, on the second half of the holdout."""
         run = self.folder / RUN
         if self.live is None:
-            return {"candidate": _figures(evaluate(run, split="test")), "live": None, "document": None}
+            return {
+                "candidate": named_values(evaluate(run, split="test")["rows"]),
+                "live": None,
+                "document": None,
+            }
         document = compare(run, self.live_run, split="test", on=self.folder / packed).document
-        candidate, live = figures_of(document)
+        candidate, live = ({name_row(row): row[side] for row in document["rows"]} for side in "ab")
         return {"candidate": candidate, "live": live, "document": document}
 
     def _write_page(self, document: dict[str, Any]) -> dict[str, Any]:
@@ -251,8 +256,3 @@ class PeriodTraining:
         version = publish(self.folder / BUNDLE, setup.store, users, setup.report).version
         prune(setup.store, setup.settings.keep, setup.report)
         return {"version": version}
-
-
-def _figures(document: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of an evaluation, named as the gate names them."""
-    return {name.partition("/")[2]: value for name, value in evaluation_figures(dict(document)).items()}

@@ -29,7 +29,17 @@ class Verdict:
     sign: float = 0
 
 
-Cell = str | Noted | Verdict
+@dataclass(frozen=True)
+class Share:
+    """A cell that a page draws as a part of a funnel: as wide as its share above, and as the next one's below."""
+
+    text: str
+    share: float
+    """From 0 to 1."""
+    below: float
+
+
+Cell = str | Noted | Verdict | Share
 
 
 @dataclass(frozen=True)

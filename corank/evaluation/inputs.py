@@ -3,9 +3,10 @@
 Letters: C candidates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,20 @@ from corank.core.lazy import lazy
 from corank.core.types import Floats
 from corank.evaluation.predictions import EvaluatedStage, Predictions
 from corank.metrics.cascade import cascade_ranks
-from corank.metrics.inputs import Inputs
+from corank.metrics.inputs import Inputs, Population
 
 special = lazy("scipy.special")
 Scores = NDArray[np.floating]
+
+
+class Subject(NamedTuple):
+    """What metrics are measured on: a population of a stage and a label, or of the cascade, whole or in a group."""
+
+    stage: str
+    label: str
+    population: Population
+    inputs: Inputs
+    group: str = ""
 
 
 def exposed_inputs(
@@ -101,6 +112,12 @@ class CascadeRows:
         }
         propensity = self.predictions.propensity
         return shared if propensity is None else shared | {"propensity": propensity}
+
+    def subjects(self, levels: Sequence[str], group: str = "") -> Iterator[Subject]:
+        """What each stage but the last keeps, and what all of them keep."""
+        for n, stage in enumerate(self.stages[:-1]):
+            yield Subject(stage.name, "", "cut", self.cut_inputs(n), group)
+        yield Subject("", "", "cascade", self.cascade_inputs(levels), group)
 
     def cut_inputs(self, index: int) -> Inputs:
         """What the stage of an index keeps, against the last stage."""

@@ -83,7 +83,14 @@ def interval(measure: Measure, seed: int = 0, count: int = REPLICATES) -> tuple[
     """
     if measure.value() is None or (measure.user == measure.user[0]).all():
         return None
-    low, high = np.nanquantile(replicates(measure, seed, count), [0.025, 0.975])
+    return percentiles(replicates(measure, seed, count))
+
+
+def percentiles(replicates: Doubles) -> tuple[float, float] | None:
+    """The 95 % percentile interval of resamples, without those that are NaN; None if all are."""
+    if np.isnan(replicates).all():
+        return None
+    low, high = np.nanquantile(replicates, [0.025, 0.975])
     return float(low), float(high)
 
 

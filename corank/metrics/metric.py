@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from corank.core.errors import PluginError
 from corank.core.registry import Registry
 from corank.core.settings import describe_unknown
+from corank.core.types import Doubles
 from corank.metrics.cascade import (
     best_score_loss,
     click_recall,
@@ -32,8 +33,7 @@ from corank.metrics.request_order import CUTS, hit_at, mrr, ndcg_at, request_auc
 
 Direction = Literal["higher", "lower", "one"]
 
-BETTER: dict[Direction, str] = {"higher": "higher", "lower": "lower", "one": "near 1"}
-"""Better values of a metric, as tables name them."""
+Merit = TypeVar("Merit", float, Doubles)
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Metric:
             )
         return result
 
-    def merit(self, value: float) -> float:
-        """Turn a value into a number that is higher for better values."""
+    def merit(self, value: Merit) -> Merit:
+        """Turn values into numbers that are higher for better values."""
         match self.better:
             case "higher":
                 return value
@@ -103,8 +103,6 @@ def _fill(template: str, inputs: Inputs) -> str:
 
 
 _TEMPLATE = re.compile(r"[a-z][a-z0-9_]*(@(\{[km]\}|[1-9][0-9]*))*")
-_TAKEN = {"n", "eligible", "random", "stages"}
-"""Keys next to metrics in the evaluation's document."""
 
 
 def _check(what: str, metric: Any) -> None:
@@ -120,7 +118,7 @@ def _check(what: str, metric: Any) -> None:
             raise PluginError(
                 f"{what}: {describe_unknown(name, INPUTS[metric.population], 'input')} (population {metric.population})"
             )
-    if not _TEMPLATE.fullmatch(metric.name) or metric.name in _TAKEN:
+    if not _TEMPLATE.fullmatch(metric.name):
         raise PluginError(
             f"{what}: its name is a word with quotas behind, such as hit_rate or hit_rate@{{k}}; "
             f"received {metric.name!r}"
@@ -130,7 +128,7 @@ def _check(what: str, metric: Any) -> None:
             f"{what}: {metric.population} has no quotas, so its name cannot hold {{k}} or {{m}}"
         )
     for other_name, other in METRICS.parts(load=False).items():
-        if (_document_part(other), other.name) == (_document_part(metric), metric.name) and other != metric:
+        if (other.population, other.name) == (metric.population, metric.name) and other != metric:
             raise PluginError(f"{what}: the name {metric.name!r} is taken by the metric '{other_name}'")
     if metric.study not in (None, "first", "both"):
         raise PluginError(f"{what}: study is 'first', 'both' or None; received {metric.study!r}")
@@ -138,11 +136,6 @@ def _check(what: str, metric: Any) -> None:
         raise PluginError(
             f"{what}: validation is of exposed candidates before calibration; set validation=False"
         )
-
-
-def _document_part(metric: Metric) -> str:
-    """The part of documents that holds it: figures of a cut are next to those of the whole cascade."""
-    return "cascade" if metric.population == "cut" else metric.population
 
 
 METRICS = Registry[Metric]("metric", "corank.metrics", "corank.metrics", _check)
@@ -232,12 +225,3 @@ _cascade("joint_click_recall@{k}", joint_recall, ("requests", "clicked", *_JOINT
 _cascade("joint_truth_recall@{k}@{k}", joint_recall, ("requests", "truth_top", *_JOINT), study="first")
 _cascade("joint_kept_recall@{k}", joint_recall, ("requests", "kept", *_JOINT))
 _cascade("joint_agree_recall@{k}@{m}", joint_recall, _EARLIER)
-
-
-def metric_direction(name: str, *populations: Population) -> Direction:
-    """Which way a metric of a document is better: `click_recall@50` is of the metric `click_recall@{m}`."""
-    for metric in METRICS.parts().values():
-        pattern = re.sub(r"\\{[km]\\}", "[0-9]+", re.escape(metric.name))
-        if metric.population in populations and re.fullmatch(pattern, name):
-            return metric.better
-    raise KeyError(f"{', '.join(populations)} has no metric {name!r}")

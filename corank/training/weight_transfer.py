@@ -8,8 +8,7 @@ Letters: N rows that a tensor holds.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -172,39 +171,29 @@ def _fill_tables(
             fill_rows(targets[f"{new}{table}"], rows, row_map, held, f"{old}{earlier}")
 
 
-@dataclass(frozen=True)
-class JudgedRun:
-    """A run's model and calibrators, over the codes of other packed data."""
+def bring_onto(run: Run, location: Location) -> tuple[PackedDataset, JointModel, Calibrators, dict[str, int]]:
+    """Bring a run's model onto the codes of other packed data.
 
-    packed: PackedDataset
-    """With the run's features alone."""
-    model: JointModel
-    calibrators: Calibrators
-    lost: dict[str, int]
-    """Feature → values that the run knows and the packing does not, which count as unknown; without those of none."""
+    Args:
+        run: a finished run.
+        location: of the packed data: a folder or a URL.
 
-    @classmethod
-    def on(cls, run: Run, location: Location) -> Self:
-        """Bring a run onto packed data.
-
-        Args:
-            run: a finished run.
-            location: of the packed data: a folder or a URL.
-
-        Raises CheckpointError, StorageError; DataError if features or labels are missing there, or are encoded
-        otherwise than by a vocabulary, so that the run's layers would read other numbers.
-        """
-        checkpoint, calibrators = run.shipped()
-        packed = open_with_features(location, run.config.declared)
-        _require_log(run, packed, location)
-        packing_map = PackingMap(find_encoders(run, checkpoint.facts["codes"]), packed.encoders)
-        _require_same_codes(run, packing_map, location)
-        model = build_model(run.config, packed)
-        earlier = build_networks(run.config, packing_map.earlier)
-        with reading(run.checkpoint):
-            carry_weights(WeightMap.find(earlier, model, packing_map), model, checkpoint, "")
-        lost = {name: rows.gone for name, rows in packing_map.features.items() if rows.gone}
-        return cls(packed, model, calibrators, lost)
+    Returns the packed data with the run's features alone, model and calibrators, and by feature how many values the run
+    knows and the packing does not, which count as unknown; without those of none. Raises CheckpointError, StorageError;
+    DataError if features or labels are missing there, or are encoded otherwise than by a vocabulary, so that the run's
+    layers would read other numbers.
+    """
+    checkpoint, calibrators = run.shipped()
+    packed = open_with_features(location, run.config.declared)
+    _require_log(run, packed, location)
+    packing_map = PackingMap(find_encoders(run, checkpoint.facts["codes"]), packed.encoders)
+    _require_same_codes(run, packing_map, location)
+    model = build_model(run.config, packed)
+    earlier = build_networks(run.config, packing_map.earlier)
+    with reading(run.checkpoint):
+        carry_weights(WeightMap.find(earlier, model, packing_map), model, checkpoint, "")
+    lost = {name: rows.gone for name, rows in packing_map.features.items() if rows.gone}
+    return packed, model, calibrators, lost
 
 
 def _require_log(run: Run, packed: PackedDataset, location: Location) -> None:

@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 
 import corank
 from corank.analysis.bundle_comparison import require_same_log
-from corank.analysis.comparison import Margins, compare_measures
+from corank.analysis.comparison import Margins, join_figures
+from corank.api.results import ComparisonResult
 from corank.bundle.manifest import load_manifest
 from corank.core.errors import DataError
 from corank.core.types import Doubles
-from corank.evaluation.measures import Measures
+from corank.evaluation.inputs import Subject
+from corank.evaluation.rows import name_row
+from corank.evaluation.table import Figure, measure
 from corank.metrics.intervals import interval
 from corank.metrics.measure import Keys
-from corank.metrics.point import auc, logloss, pcoc
+from corank.metrics.point import auc
 from corank.training.run import Run
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
@@ -39,27 +42,34 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
 
 
 def test_values_are_those_of_evaluate_and_signs_turn(runs: tuple[Run, Run]) -> None:
-    one, other = (corank.evaluate(run.folder, bootstrap=False)["stages"] for run in runs)
+    one, other = (corank.evaluate(run.folder, bootstrap=False) for run in runs)
     forth, back = (
         corank.compare(runs[0].folder, runs[1].folder),
         corank.compare(runs[1].folder, runs[0].folder),
     )
-    for stage in ("prerank", "rank"):
-        for metric, figure in forth["stages"][stage]["exposed"]["click"].items():
-            values = (one[stage]["exposed"]["click"][metric], other[stage]["exposed"]["click"][metric])
-            assert (figure["a"], figure["b"]) == values
-            turned = back["stages"][stage]["exposed"]["click"][metric]
-            assert turned["difference"] == -figure["difference"]
-            assert (turned["low"], turned["high"]) == (
-                pytest.approx(-figure["high"]),
-                pytest.approx(-figure["low"]),
-            )
-            words = {"better": "worse", "worse": "better", "no difference shown": "no difference shown"}
-            assert turned["verdict"] == words[figure["verdict"]]
+    words = {"better": "worse", "worse": "better", "no difference shown": "no difference shown"}
+    for figure in forth["rows"]:
+        name = name_row(figure)
+        assert (figure["a"], figure["b"]) == (one.row(name)["value"], other.row(name)["value"])
+        turned = back.row(name)
+        assert turned["difference"] == -figure["difference"]
+        assert (turned["low"], turned["high"]) == (
+            pytest.approx(-figure["high"]),
+            pytest.approx(-figure["low"]),
+        )
+        assert turned["verdict"] == words[figure["verdict"]]
+    assert {row["population"] for row in forth["rows"]} == {"exposed", "candidates", "cut", "cascade"}
 
 
-def _measures(user: Keys, p: Doubles, label: NDArray[np.int8]) -> Measures:
-    return {"auc": auc(user, p, label), "logloss": logloss(user, p, label), "pcoc": pcoc(user, p, label)}
+def _figures(user: Keys, p: Doubles, label: NDArray[np.int8]) -> list[Figure]:
+    """AUC, log loss and PCOC of probabilities."""
+    inputs = {"user": user, "logit": p, "probability": p, "label": label, "weight": np.ones(len(p))}
+    subject = Subject("rank", "click", "exposed", inputs)
+    return measure([subject], lambda _, name, metric: metric.name in ("auc", "logloss", "pcoc"))
+
+
+def _join(ours: list[Figure], theirs: list[Figure], margins: Margins | None = None) -> dict[str, Any]:
+    return {row["metric"]: row for row in join_figures(ours, theirs, margins or Margins())}
 
 
 def test_a_verdict_follows_the_direction_of_the_metric() -> None:
@@ -67,11 +77,11 @@ def test_a_verdict_follows_the_direction_of_the_metric() -> None:
     user, p = rng.integers(200, size=4000), rng.random(4000)
     label = (rng.random(4000) < p).astype(np.int8)
     good, bad = p, np.clip(p * 0.5 + 0.4 * rng.random(4000), 0.01, 0.99)
-    ours, theirs = _measures(user, good, label), _measures(user, bad, label)
-    metrics = compare_measures("exposed", ours, theirs, Margins())
+    ours, theirs = _figures(user, good, label), _figures(user, bad, label)
+    metrics = _join(ours, theirs)
     assert {name: one["verdict"] for name, one in metrics.items()} == dict.fromkeys(metrics, "better")
     assert metrics["logloss"]["difference"] < 0 < metrics["auc"]["difference"]
-    metrics = compare_measures("exposed", theirs, ours, Margins())
+    metrics = _join(theirs, ours)
     assert {one["verdict"] for one in metrics.values()} == {"worse"}
 
 
@@ -81,9 +91,8 @@ def test_the_interval_is_paired() -> None:
     user, p = rng.integers(200, size=4000), rng.random(4000)
     label = (rng.random(4000) < p).astype(np.int8)
     near = np.clip(p + 0.02 * rng.standard_normal(4000), 0, 1)
-    ours, theirs = auc(user, p, label), auc(user, near, label)
-    difference = compare_measures("exposed", {"auc": ours}, {"auc": theirs}, Margins())["auc"]
-    alone = interval(ours)
+    difference = _join(_figures(user, p, label), _figures(user, near, label))["auc"]
+    alone = interval(auc(user, p, label))
     assert alone is not None and 0 < 4 * (difference["high"] - difference["low"]) < alone[1] - alone[0]
 
 
@@ -91,11 +100,10 @@ def test_a_verdict_needs_an_interval_beyond_the_margin() -> None:
     rng = np.random.default_rng(0)
     user, p = rng.integers(200, size=4000), rng.random(4000)
     label = (rng.random(4000) < p).astype(np.int8)
-    sharp, dull = _measures(user, p, label), _measures(user, np.clip(p + 0.4 * rng.random(4000), 0, 1), label)
-    gain = compare_measures("exposed", sharp, dull, Margins())["auc"]["difference"]
+    sharp, dull = _figures(user, p, label), _figures(user, np.clip(p + 0.4 * rng.random(4000), 0, 1), label)
+    gain = _join(sharp, dull)["auc"]["difference"]
     by_margin = {
-        margin: compare_measures("exposed", dull, sharp, Margins(0.9, {"auc": margin}))["auc"]
-        for margin in (0.0, gain, 3 * gain)
+        margin: _join(dull, sharp, Margins(0.9, {"auc": margin}))["auc"] for margin in (0.0, gain, 3 * gain)
     }
     assert [one["verdict"] for one in by_margin.values()] == [
         "worse",
@@ -103,7 +111,7 @@ def test_a_verdict_needs_an_interval_beyond_the_margin() -> None:
         "no difference shown",
     ]
     assert [one["not_worse"] for one in by_margin.values()] == [False, False, True]
-    assert compare_measures("exposed", sharp, dull, Margins())["auc"]["verdict"] == "better"
+    assert _join(sharp, dull)["auc"]["verdict"] == "better"
 
 
 def test_the_command_prints_a_table_and_writes_a_page(
@@ -115,19 +123,6 @@ def test_the_command_prints_a_table_and_writes_a_page(
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     _, text, _ = run_corank(capsys, "compare", runs[0].folder, runs[1].folder, "--json")
     assert json.loads(text)["a"] == str(runs[0].folder)
-
-
-def metric_names(document: dict[str, Any]) -> set[tuple[str, ...]]:
-    """The paths of a comparison's figures."""
-    stages = {
-        (stage, population, label, metric)
-        for stage, populations in document["stages"].items()
-        for population, labels in populations.items()
-        for label, metrics in labels.items()
-        for metric in metrics
-    }
-    cuts = {(stage, metric) for stage, metrics in document["cuts"].items() for metric in metrics}
-    return stages | cuts | {("cascade", metric) for metric in document["cascade"]}
 
 
 def click_recall(folder: Path, m: int) -> float:
@@ -159,20 +154,19 @@ def test_bundles_are_compared_on_logged_requests(
     true = ["--truth", str(world / "truth" / "*.parquet")]
     code, text, error = run_corank(capsys, "compare", *bundles, *tables, *true, "--margin", "0.9", "--json")
     assert code == 0, error
-    document = json.loads(text)
+    document = ComparisonResult(json.loads(text))
     assert (document["a"], document["b"], document["log"]) == (str(bundles[0]), str(bundles[1]), tables[1])
     assert (document["candidates"], document["unknown"]) == (len(log), 1)
-    assert metric_names(document) == metric_names(corank.compare(runs[0].folder, runs[1].folder).document)
+    of_runs = corank.compare(runs[0].folder, runs[1].folder)
+    assert [name_row(row) for row in document["rows"]] == [name_row(row) for row in of_runs["rows"]]
     for name, bundle in zip(("a", "b"), bundles, strict=True):
         corank.predict(bundle, tables[1], tmp_path / name, users=tables[3])
         m = load_manifest(bundle).stages[0].keep
-        recall = document["cuts"]["prerank"][f"click_recall@{m}"][name]
+        recall = document.row(f"prerank.cut.click_recall@{m}")[name]
         assert recall == pytest.approx(click_recall(tmp_path / name, m))
-    scores = corank.compare(tmp_path / "a", tmp_path / "b", scores=["logit.rank.click"]).document
-    auc, of_scores = (
-        document["stages"]["rank"]["exposed"]["click"]["auc"],
-        scores["stages"]["logit.rank.click"]["exposed"]["is_click"]["auc"],
-    )
+    scores = corank.compare(tmp_path / "a", tmp_path / "b", scores=["logit.rank.click"])
+    auc = document.row("rank.exposed.click.auc")
+    of_scores = scores.row("logit.rank.click.exposed.is_click.auc")
     assert (auc["a"], auc["b"]) == pytest.approx((of_scores["a"], of_scores["b"]))
 
 
@@ -211,9 +205,9 @@ def test_bundles_are_compared_on_one_log_alone(runs: tuple[Run, Run]) -> None:
 def test_a_view_is_made_without_what_draws_it() -> None:
     code = (
         "import json, sys; from corank.api.results import ComparisonResult; "
-        "figure = dict(a=0.6, b=0.5, difference=0.1, low=0.05, high=0.15, margin=0, verdict='better', not_worse=True); "
-        "document = dict(split='test', a='x/one', b='x/two', changes={}, candidates=9, margins={}, "
-        "stages=dict(rank=dict(exposed=dict(click=dict(auc=figure)))), cuts={}, cascade={}); "
+        "figure = dict(stage='rank', label='click', population='exposed', group='', metric='auc', better='higher', "
+        "a=0.6, b=0.5, difference=0.1, low=0.05, high=0.15, margin=0, verdict='better', not_worse=True); "
+        "document = dict(rows=[figure], split='test', a='x/one', b='x/two', changes={}, candidates=9, margins={}); "
         "view = ComparisonResult(document).view(); assert len([*view.plots()]) == 2, view; "
         "assert not {'matplotlib', 'scipy', 'torch'} & set(sys.modules)"
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import corank
-from corank.analysis.evaluated_run import predict_run
+from corank.analysis.run_evaluation import predict_run
 from corank.core.errors import DataError
 from corank.metrics.point import auc
 from corank.training.run import Run
@@ -25,21 +25,21 @@ def run() -> Run:
 def test_a_group_has_the_metrics_of_its_rows(run: Run) -> None:
     predicted = predict_run(run, "test")
     packed, predictions = predicted.packed, predicted.predictions
-    document = corank.evaluate(run.folder, by="tab", bootstrap=False)
+    found = corank.evaluate(run.folder, by="tab", bootstrap=False)
     codes = np.concatenate([shard.query.ids for shard in packed.splits["test"]])
     column = packed.schema.row_features("query").ids.index("tab")
     of = codes[:, column][predictions.requests.request_of]
-    assert document["whole_requests"]
-    assert len(document["groups"]) == len(np.unique(of))
-    sizes = {group["name"]: group["candidates"] for group in document["groups"]}
+    assert found["run"]["whole_requests"]
+    sizes = {row["group"]: row["n"] for row in found["rows"] if row["metric"] == "candidates"}
+    assert len(sizes) == len(np.unique(of))
     assert list(sizes.values()) == sorted(sizes.values(), reverse=True)
-    for group in document["groups"]:
-        code = {str(packed.encoders.fitted["tab"].decode(int(c))): c for c in np.unique(of)}[group["name"]]
+    for group in sizes:
+        code = {str(packed.encoders.fitted["tab"].decode(int(c))): c for c in np.unique(of)}[group]
         rows = (of == code) & predictions.exposed
         args = predictions.requests.user_of()[rows], predictions.logits["rank"]["click"][rows]
         expected = auc(*args, predictions.labels["click"][rows]).value()
-        assert group["stages"]["rank"]["exposed"]["click"]["auc"] == pytest.approx(expected)
-        assert group["cascade"] is not None
+        assert found.row("rank.exposed.click.auc", group=group)["value"] == pytest.approx(expected)
+        assert [row for row in found["rows"] if (row["group"], row["population"]) == (group, "cascade")]
 
 
 def test_days_are_in_order_and_add_up(run: Run) -> None:
@@ -47,10 +47,11 @@ def test_days_are_in_order_and_add_up(run: Run) -> None:
         corank.evaluate(run.folder, "train", bootstrap=False),
         corank.evaluate(run.folder, "train", by="day"),
     )
-    names = [group["name"] for group in by_day["groups"]]
+    requests = {row["group"]: row["n"] for row in by_day["rows"] if row["metric"] == "requests"}
+    names = [*requests]
     assert names == sorted(names) and names[0] == "2026-03-01"
-    assert sum(group["requests"] for group in by_day["groups"]) == whole["requests"]
-    assert by_day["groups"][0]["interval"]["stages"]["rank"]["exposed"]["click"]["auc"] is not None
+    assert sum(requests.values()) == whole.row("rows.requests")["n"]
+    assert by_day.row("rank.exposed.click.auc", group=names[0])["low"] is not None
 
 
 def test_what_cannot_be_grouped_by_is_refused(run: Run) -> None:
@@ -71,4 +72,4 @@ def test_the_command_prints_a_table_and_writes_a_page(
     content = page.read_text(encoding="utf-8")
     assert content.startswith("<!DOCTYPE html>") and "auc of click by tab" in content
     _, text, _ = run_corank(capsys, "evaluate", run.folder, "--by", "tab", "--json")
-    assert json.loads(text)["by"] == "tab"
+    assert json.loads(text)["run"]["by"] == "tab"

@@ -47,11 +47,11 @@ def document(trained: Run) -> dict[str, Any]:
 def test_figures_with_all_features_are_those_of_the_evaluation(
     trained: Run, document: dict[str, Any]
 ) -> None:
-    stages = corank.evaluate(trained.folder, "valid")["stages"]
+    found = corank.evaluate(trained.folder, "valid")
     for stage, figures in document["stages"].items():
-        exposed = stages[stage]["exposed"]["click"]
         assert figures == {"label": "click"} | {
-            metric: pytest.approx(exposed[metric], abs=1e-9) for metric in ("auc", "gauc")
+            metric: pytest.approx(found.row(f"{stage}.exposed.click.{metric}")["value"], abs=1e-9)
+            for metric in ("auc", "gauc")
         }
 
 

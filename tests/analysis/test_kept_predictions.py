@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import corank
-from corank.analysis.evaluated_run import predict_run
-from corank.api.measuring import evaluation_figures
+from corank.analysis.run_evaluation import predict_run
 from corank.datasets.feed.simulate import simulate_world
 from corank.evaluation import predict
 from corank.evaluation.predictions import Predictions
+from corank.evaluation.rows import named_values
 from corank.training.model_version import model_version
 from corank.training.run import PREDICTIONS, Run
 from tests.support.shared import copy_run, finished_run
@@ -110,13 +110,14 @@ def test_commands_after_evaluate_predict_nothing_and_need_no_torch(run: Run, pre
     shutil.rmtree(run.folder / PREDICTIONS)
     assert corank.compare(run.folder, run.folder).to_json() == compared.to_json()
     assert predicted == ["test"] * 3
-    figure = first["stages"]["rank"]["exposed"]["click"]["auc"]
-    assert compared["stages"]["rank"]["exposed"]["click"]["auc"]["a"] == figure
+    figure = first.row("rank.exposed.click.auc")["value"]
+    assert compared.row("rank.exposed.click.auc")["a"] == figure
     assert f"{figure:.4f}" in page
 
     packed = run.packed()
     version = model_version(run.config, packed, run.trained(packed), run.described(packed)[1])
-    tracked = json.dumps({"model_version": version} | evaluation_figures(dict(first)))
+    figures = {f"test/{name}": value for name, value in named_values(first["rows"]).items()}
+    tracked = json.dumps({"model_version": version} | figures)
     arguments = [sys.executable, "-c", WITHOUT_TORCH, str(run.folder)]
     printed = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
     assert printed == "\n".join([first.to_json(), compared.to_json(), tracked, page])
@@ -156,4 +157,4 @@ def test_predictions_of_other_weights_are_not_taken(tmp_path: Path, predicted: l
     (run.folder / PREDICTIONS).mkdir()
     (run.folder / PREDICTIONS / "test").write_bytes(left)
     second = corank.evaluate(run.folder, bootstrap=False)
-    assert second["stages"] != first["stages"] and predicted == ["test"] * 2
+    assert second["rows"] != first["rows"] and predicted == ["test"] * 2

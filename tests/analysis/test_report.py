@@ -66,6 +66,7 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_stages(trained: Run, two_stages: tuple[str, Sections]) -> None:
     document, sections = two_stages
     assert plots(sections) == {
+        "The funnel": 0,
         "Summary": 0,
         "Stages side by side": 0,
         "The cascade": 0,
@@ -78,31 +79,25 @@ def test_two_stages(trained: Run, two_stages: tuple[str, Sections]) -> None:
         "Config": 0,
     }
     evaluation = corank.evaluate(trained.folder)
-    for stage in ("prerank", "rank"):
-        for figures in evaluation["stages"][stage].values():
-            click = figures["click"]
-            beside = [*click.pop("random", {}).values(), *click.pop("eligible", {}).values()]
-            for value in [*click.values(), *beside]:
-                if not value:  # no request shows more than the ten of hit@10
-                    continue
-                said = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
-                assert f"<td>{said}<" in sections["Stages side by side"]
-    for name, requests in evaluation["cascade"]["eligible"].items():
-        low, high = evaluation["interval"]["cascade"][name]
-        row = (
-            f"<td>{name}</td><td>{evaluation['cascade'][name]:.4f}<small>{low:.4f} … {high:.4f}</small></td>"
-        )
-        assert row in sections["The cascade"]
-        better = "lower" if name.startswith(("score_loss", "best_score_loss", "best_cut")) else "higher"
-        assert f"<td>{requests:,}</td><td>{better}</td></tr>" in sections["The cascade"]
-    assert f"{evaluation['requests']:,} requests of" in document
-    auc, recall = (
-        evaluation["stages"]["rank"]["exposed"]["click"]["auc"],
-        evaluation["cascade"]["click_recall@18"],
-    )
+    for row in evaluation["rows"]:
+        if row["population"] in ("exposed", "candidates"):
+            for value in (row["value"], row["random"], row["n"] if row["random"] else None):
+                if value:  # no request shows more than the ten of hit@10
+                    said = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+                    assert f"<td>{said}<" in sections["Stages side by side"]
+        if row["population"] in ("cut", "cascade"):
+            bounds = f"<small>{row['low']:.4f} … {row['high']:.4f}</small>"
+            said = f"<td>{row['metric']}</td><td>{row['value']:.4f}{bounds}</td>"
+            assert said in sections["The cascade"]
+            better = row["metric"].startswith(("score_loss", "best_score_loss", "best_cut"))
+            said = f"<td>{row['n']:,}</td><td>{'lower' if better else 'higher'}</td></tr>"
+            assert said in sections["The cascade"]
+    assert f"{evaluation.row('rows.requests')['value']:,} requests of" in document
+    auc = evaluation.row("rank.exposed.click.auc")["value"]
+    recall = evaluation.row("prerank.cut.click_recall@18")["value"]
     assert f"an AUC of {auc:.4f} (95 % interval " in sections["Summary"]
     assert f"prerank keeps {recall:.4f} (95 % interval " in sections["Summary"]
-    assert next(iter(sections)) == "Summary"
+    assert next(iter(sections)) == "The funnel"
     assert f"<h1>{trained.config.name}, {trained.folder.name}: prerank → rank</h1>" in document
     assert f"seed {trained.config.train.seed}" in document.partition("<section>")[0]
     for name in ("rank.click", "prerank.click", "prerank.unexposed", "prerank.in_batch"):
@@ -141,12 +136,13 @@ def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
     for title in ("Quota curve", "Ranks by stage"):
         assert "<h3>a: one</h3>" in sections[title] and "<h3>b: seed7</h3>" in sections[title]
     compared = corank.compare(one.folder, other.folder)
-    for metric, figure in compared["stages"]["rank"]["exposed"]["click"].items():
-        cells = [re.escape(metric) + " .*?", *(format_metric(figure[side]) for side in "ab")]
+    rows = [row for row in compared["rows"] if (row["stage"], row["population"]) == ("rank", "exposed")]
+    for figure in rows:
+        cells = [re.escape(figure["metric"]) + " .*?", *(format_metric(figure[side]) for side in "ab")]
         row = "".join(f"<td>{cell}</td>" for cell in cells)
         difference = re.escape(f"{figure['difference']:+.4f}")
         assert re.search(rf'{row}<td class="left">{difference}<small>', sections["rank: click, exposed"])
-    assert "<h1>one against seed7</h1>" in document and next(iter(sections)) == "Summary"
+    assert "<h1>one against seed7</h1>" in document and next(iter(sections)) == "The funnel"
     for key, *values in (("name", "one", "seed7"), ("train.seed", "0", "7")):
         row = "".join(f'<td class="prose">{value}</td>' for value in values)
         assert f"<tr><td>{key}</td>{row}</tr>" in sections["What is compared"]

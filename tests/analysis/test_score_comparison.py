@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 import corank
+from corank.api.results import ComparisonResult
 from corank.core.errors import DataError
 from corank.metrics.point import auc
 from tests.support.command_line import run_corank
@@ -40,15 +41,18 @@ def write(folder: Path, name: str, frame: pl.DataFrame) -> Path:
     return folder / name
 
 
-def compare(folder: Path, one: pl.DataFrame, other: pl.DataFrame, **options: Any) -> dict[str, Any]:
+def compare(folder: Path, one: pl.DataFrame, other: pl.DataFrame, **options: Any) -> ComparisonResult:
     a, b = write(folder, "a.parquet", one), write(folder, "b.parquet", other)
-    return corank.compare(a, b, **({"user": "person", "request": ["request"]} | options)).document
+    return corank.compare(a, b, **({"user": "person", "request": ["request"]} | options))
 
 
 def test_rows_are_joined_by_their_keys(tmp_path: Path) -> None:
     one, other = table(1, 0.3), table(2, 3.0)
     document = compare(tmp_path, one, other.sample(fraction=1, shuffle=True, seed=1))
-    metrics = document["stages"]["score"]["exposed"]["liked"]
+    metrics = {row["metric"]: row for row in document["rows"]}
+    assert {(row["stage"], row["population"], row["label"]) for row in document["rows"]} == {
+        ("score", "exposed", "liked")
+    }
     assert (document["candidates"], document["requests"], document["unknown"]) == (2000, 400, 0)
     label = one["liked"].fill_null(-1).to_numpy()
     user = np.unique(one["person"].to_numpy(), return_inverse=True)[1]
@@ -68,8 +72,8 @@ def test_rows_without_a_score_are_left_out_of_both(tmp_path: Path) -> None:
     document = compare(tmp_path, one.with_columns(gone[0]), other.with_columns(gone[1]))
     without = [n for n in range(2000) if n not in (3, 7)]
     expected = compare(tmp_path, one[without], other[without])
-    assert document.pop("unknown") == 2 and expected.pop("unknown") == 0
-    assert document == expected
+    assert document["unknown"] == 2 and expected["unknown"] == 0
+    assert {**document, "unknown": 0} == dict(expected)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from corank.api.results import ComparisonResult
 from corank.core.settings import validate
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.lists import Lists, write_lists
+from corank.evaluation.rows import name_row
 from corank.training.config.config_file import read
 from tests.support.command_line import run_corank
 
@@ -65,10 +66,10 @@ def test_a_training_of_an_imported_log_ends_with_trees(
     document = json.loads(out)["baseline"]
     assert describe_baseline(document) == [line, *more]
     compared = corank.compare(tmp_path / "run", "trees")
-    ours, theirs = (each["stages"]["rank"]["exposed"]["click"] for each in (document, compared))
-    for name, figures in ours.items():
-        values = {key: value for key, value in figures.items() if isinstance(value, float)}
-        assert {key: theirs[name][key] for key in values} == pytest.approx(values), name
+    for row in document["rows"]:
+        values = {key: value for key, value in row.items() if isinstance(value, float)}
+        other = compared.row(name_row(row))
+        assert {key: other[key] for key in values} == pytest.approx(values), row["metric"]
 
     assert weights(tmp_path / "run") == weights(imported.parent / "runs/lists")
     assert identity(read(imported)) == identity(read(imported, ["baseline=false"]))
@@ -136,9 +137,9 @@ def test_a_run_is_finished_whatever_becomes_of_the_trees(
 
 def test_it_says_what_to_look_at_if_trees_are_surely_ahead() -> None:
     def describe(**figure: object) -> list[str]:
-        metrics = {"auc": {"a": 0.7, "b": 0.71, "difference": -0.01} | figure}
-        stages = {"rank": {"exposed": {"click": metrics if figure else {}}}}
-        return describe_baseline({"split": "test", "a": "runs/shop", "stages": stages})
+        place = {"stage": "rank", "label": "click", "population": "exposed", "group": "", "metric": "auc"}
+        row = place | {"a": 0.7, "b": 0.71, "difference": -0.01} | figure
+        return describe_baseline({"split": "test", "a": "runs/shop", "rows": [row] if figure else []})
 
     ahead = describe(low=-0.02, high=-0.001, verdict="worse")
     assert ahead[0] == f"{LINE}0.7000, trees 0.7100: -0.0100 [-0.0200, -0.0010]"
@@ -147,4 +148,4 @@ def test_it_says_what_to_look_at_if_trees_are_surely_ahead() -> None:
     assert describe(low=None, high=None, verdict="no difference shown") == [
         f"{LINE}0.7000, trees 0.7100: -0.0100"
     ]
-    assert describe() == [f"{LINE}is not defined there"]
+    assert describe() == ["boosted trees on the same rows (test): AUC is not defined there"]

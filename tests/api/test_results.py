@@ -42,14 +42,11 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_an_evaluation(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
     evaluation = corank.evaluate(str(trained.folder))
     tables = complete(evaluation)
-    row = tables["stages"].row(
-        by_predicate=(pl.col("stage") == "rank") & (pl.col("metric") == "gauc"), named=True
-    )
-    assert (
-        row["value"] == evaluation["stages"]["rank"]["exposed"]["click"]["gauc"] and row["low"] < row["high"]
-    )
-    recalls = tables["cascade"].filter(pl.col("metric").str.starts_with("click_recall"))
-    assert recalls["random"][0] < 1 and recalls["requests"][0] > 0
+    figures = tables["figures"]
+    row = figures.row(by_predicate=(pl.col("stage") == "rank") & (pl.col("metric") == "gauc"), named=True)
+    assert row == evaluation.row("rank.exposed.click.gauc") and row["low"] < row["high"]
+    recalls = figures.filter(pl.col("metric").str.starts_with("click_recall"))
+    assert recalls["random"][0] < 1 and recalls["n"][0] > 0
     assert printed(capsys, "evaluate", trained.folder, "--json") == evaluation.to_json() + "\n"
 
 

@@ -20,7 +20,7 @@ RECORDS = [
         end=n + 1,
         decision="refused by the gate" if n == 3 else "live",
         reasons=["too low"] if n == 3 else [],
-        candidate={AUC: 0.6002 - 0.4 * (n == 3), PCOC: 1.0, "cascade.click_recall@24": 0.8001 + n / 1e4},
+        candidate={AUC: 0.6002 - 0.4 * (n == 3), PCOC: 1.0, "prerank.cut.click_recall@24": 0.8001 + n / 1e4},
         reference={} if n == 0 else {AUC: 0.6001, PCOC: 1.0},
         drift={}
         if n == 0

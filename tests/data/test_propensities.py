@@ -1,5 +1,6 @@
-"""`data.propensity`: from the log to the evaluation's document, and refusals by name."""
+"""`data.propensity`: from the log to the evaluation's rows, and refusals by name."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import polars as pl
 import pytest
 
 from corank.evaluation.predictions import read_propensities
+from corank.evaluation.rows import Row
 from corank.features.kinds.id import IdFeature
 from tests.support.packing import World
-from tests.support.predictions import IDENTITY, LEVELS, STAGES, document_of, predictions
+from tests.support.predictions import predictions, rows_of
 
 DAY = 86_400_000
 ESTIMATES = ["ips_click_rate@1", "snips_click_rate@1", "dr_click_rate@1", "bucket_weight"]
@@ -66,14 +68,14 @@ def test_an_exposed_candidate_of_a_bucket_needs_a_number(tmp_path: Path) -> None
 
 def test_the_document_has_estimates_only_of_a_log_with_propensities() -> None:
     """The cascade shows the second candidate, exposed but not clicked, and the sixth; by hand."""
-    plain = document_of(predictions(), STAGES, LEVELS, IDENTITY, {}, "test")["cascade"]
-    assert not set(ESTIMATES) & set(plain)
+
+    def estimates(rows: Mapping[str, Row]) -> list[Row]:
+        return [row for name in ESTIMATES for row in rows.values() if row["metric"] == name]
+
+    assert not estimates(rows_of(predictions()))
     chance = np.array([0.5, 0.5, 0.5, 0.5, np.nan, np.nan], np.float32)
-    document = document_of(predictions(propensity=chance), STAGES, LEVELS, IDENTITY, {}, "test")
-    cascade = document["cascade"]
-    assert [cascade["eligible"][name] for name in ESTIMATES] == [1] * 4
-    assert [cascade[name] for name in ESTIMATES] == pytest.approx([0, 0, 0.9 - 0.9 / 0.5, 1])
-    assert set(ESTIMATES) <= set(document["interval"]["cascade"])
+    found = estimates(rows_of(predictions(propensity=chance)))
+    assert [row["n"] for row in found] == [1] * 4
+    assert [row["value"] for row in found] == pytest.approx([0, 0, 0.9 - 0.9 / 0.5, 1])
     unknown = predictions(propensity=np.full(6, np.nan, np.float32))
-    none = document_of(unknown, STAGES, LEVELS, IDENTITY, {}, "test")["cascade"]
-    assert [none[name] for name in ESTIMATES] == [None] * 4
+    assert [row["value"] for row in estimates(rows_of(unknown))] == [None] * 4

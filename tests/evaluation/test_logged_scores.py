@@ -112,8 +112,7 @@ def test_a_pre_ranker_learns_from_production_alone(world: Path, tmp_path: Path) 
     )
     assert np.corrcoef(expit(logits), expit(served))[0, 1] > 0.35
     # it cuts as production did; and what is served needs no score
-    figures = corank.evaluate(run.folder)["stages"]["prerank"]["candidates"]["click"]
-    assert figures["cut_auc"] > 0.55
+    assert corank.evaluate(run.folder).row("prerank.candidates.click.cut_auc")["value"] > 0.55
     corank.export(run.folder, tmp_path / "bundle")
     answer = Funnel.open(tmp_path / "bundle").rank(Request.parse(logged_request(opened, "test", 0)))
     assert len(answer["items"]) == 7 and "production" not in str(answer["missing"])

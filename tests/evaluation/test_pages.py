@@ -5,11 +5,11 @@ import pytest
 
 from corank.core.page import PageRule, PageSettings
 from corank.core.settings import validate
-from corank.evaluation.inputs import CascadeRows
+from corank.evaluation.inputs import CascadeRows, Subject
 from corank.evaluation.item_parts import part_of_candidates
-from corank.evaluation.measures import cascade_rows, evaluate_predictions, render
 from corank.evaluation.pages import fill_pages, page_inputs
 from corank.evaluation.predict import predict_split
+from corank.evaluation.table import cascade_rows, measure
 from corank.serving.funnel.page_stage import PageStage
 from tests.support.cases import Case
 from tests.support.random_worlds import PAGED
@@ -80,21 +80,11 @@ def test_a_split_is_measured_with_its_pages(case: Case, rows: CascadeRows) -> No
     assert page is not None
     part = partial(part_of_candidates, case.model, case.packed, "test", "prerank.vector")
 
-    def inputs(of: CascadeRows) -> object:
-        pages = fill_pages(page, case.packed, "test", of, part)
-        return page_inputs(page, case.packed, "test", of, {}, pages)
-
-    evaluation = evaluate_predictions(
-        rows.predictions,
-        case.config.stages,
-        case.packed.data.levels,
-        case.calibrators,
-        {},
-        "test",
-        page=inputs,  # type: ignore[arg-type]
-    )
-    document = render(evaluation)["page"]
+    pages = fill_pages(page, case.packed, "test", rows, part)
+    inputs = page_inputs(page, case.packed, "test", rows, {}, pages)
+    values = {figure.place[-1]: figure.value for figure in measure([Subject("", "", "page", inputs)])}
     assert {"value@4", "distance@4", "distinct@4", "entropy@4", "coverage@4", "gini@4", "broken@4"} <= {
-        *document
+        *values
     }
-    assert document["truth@4"] is None and 0 < document["coverage@4"] <= 1
+    coverage = values["coverage@4"]
+    assert values["truth@4"] is None and coverage is not None and 0 < coverage <= 1

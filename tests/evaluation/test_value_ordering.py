@@ -13,7 +13,7 @@ from corank.evaluation.predictions import order_scores, stage_values
 from corank.serving.funnel.request import Request
 from tests.support.cases import Case
 from tests.support.configs import TEXT, refused
-from tests.support.predictions import IDENTITY, LEVELS, STAGES, document_of, predictions
+from tests.support.predictions import STAGES, predictions, rows_of, values_of
 from tests.support.random_worlds import RICH
 
 BID = np.array([1, 10, 1, 1, 2, 1], np.float32)
@@ -51,7 +51,8 @@ def test_a_value_that_is_no_finite_number_is_refused() -> None:
 def test_the_cascade_is_judged_by_the_value() -> None:
     truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
     stage, outputs = worth("click * bid")
-    cascade = document_of(outputs, [STAGES[0], stage], LEVELS, IDENTITY, truth, "test")["cascade"]
+    rows = rows_of(outputs, [STAGES[0], stage], truth=truth)
+    cascade = values_of(rows, "prerank.cut.") | values_of(rows, "cascade.")
     # the last stage has .6 9 .2 .7, the truth .9 1 .5 .6; of the second request .8 .5, and .8 .3
     assert cascade["joint_truth_recall@1@1"] == 1  # 9 and 1, .8 and .8; by clicks alone it is 0
     assert cascade["overlap@1"] == 0

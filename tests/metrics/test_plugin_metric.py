@@ -7,13 +7,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import corank
+from corank.analysis.experiments.figures import Objective
+from corank.analysis.html import render
+from corank.analysis.run_evaluation import evaluate_run
+from corank.analysis.run_report import report_view
+from corank.continual.gate import Condition
 from corank.core.errors import PluginError
 from corank.core.types import Doubles
+from corank.evaluation.rows import named_values
 from corank.metrics.cascade import cascade_ranks
 from corank.metrics.measure import Keys, OrderMeasure, RatioMeasure
 from corank.metrics.metric import METRICS, Metric
 from corank.metrics.requests import Requests
-from tests.support.predictions import IDENTITY, LEVELS, STAGES, document_of, predictions
+from tests.support.predictions import predictions, rows_of
+from tests.support.shared import finished_run
 
 
 def average_precision(
@@ -77,17 +85,42 @@ def plugin() -> Iterator[None]:
         del METRICS._parts[name]
 
 
-def test_the_document_has_them_with_intervals() -> None:
-    document = document_of(predictions(), STAGES, LEVELS, IDENTITY, {}, "test")
-    for stage, populations in document["stages"].items():
-        for label, figures in populations["exposed"].items():
-            assert 0 <= figures["average_precision"] <= 1
-            assert "average_precision" in document["interval"]["stages"][stage]["exposed"][label]
-        assert "average_precision" not in populations["candidates"]["click"]
-    cascade = document["cascade"]
-    assert cascade["hit_rate@1"] == cascade["joint_click_recall@1"] == 0  # each request has one click
-    assert cascade["eligible"]["hit_rate@1"] == 2 and cascade["random"]["hit_rate@1"] is None
-    assert "hit_rate@1" in document["interval"]["cascade"]
+def test_the_table_has_them_with_intervals() -> None:
+    rows = rows_of(predictions())
+    for place in ("prerank.exposed.click", "rank.exposed.click", "rank.exposed.order"):
+        row = rows[f"{place}.average_precision"]
+        assert 0 <= row["value"] <= 1 and row["better"] == "higher"
+    assert "prerank.candidates.click.average_precision" not in rows
+    hit = rows["cascade.hit_rate@1"]
+    assert hit["value"] == rows["cascade.joint_click_recall@1"]["value"] == 0  # each request has one click
+    assert hit["n"] == 2 and hit["random"] is None and hit["low"] is not None
+
+
+@pytest.mark.slow
+def test_whatever_measures_a_run_has_it_by_its_registration_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluation, comparison, report, a gate, trackers, and what a tuning searches for."""
+
+    def one_each(evaluated: object, quotas: list[int]) -> Doubles:
+        return np.ones(len(quotas))
+
+    monkeypatch.setattr("corank.analysis.report_figures.quota_cpu_ms", one_each)
+    run, name = finished_run(), "rank.exposed.click.average_precision"
+    evaluation = corank.evaluate(run.folder)
+    row, compared = evaluation.row(name), corank.compare(run.folder, run.folder).row(name)
+    assert row["low"] < row["value"] < row["high"]
+    assert compared["a"] == compared["b"] == row["value"] and compared["verdict"] == "no difference shown"
+    evaluated = evaluate_run(run, "test")
+    assert (
+        f"<td>{row['value']:.4f}<small>"
+        in str(render(report_view(evaluated))).partition("average_precision")[2]
+    )
+    figures = named_values(evaluation["rows"])
+    assert figures[name] == row["value"] and figures[f"{name}.low"] == row["low"]
+    assert Condition.parse(f"{name} >= live - 0.01").check(figures, figures).met
+    objective = Objective.of(run.config, "rank.click.average_precision")
+    kept = objective.measure(evaluated.predictions, run.config, evaluated.calibrators)
+    assert kept["rank.click.average_precision"].value == row["value"]
+    assert "hit_rate" in kept  # of the cascade, without its quota
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from corank.training.run import CHECKPOINTS, Run
 from corank.training.train import train_run
 from corank.training.trainer import Trainer
 from corank.training.warm_start_plan import plan_warm_start
-from corank.training.weight_transfer import JudgedRun, warm_start
+from corank.training.weight_transfer import bring_onto, warm_start
 from tests.support.hostile_bundles import NAMES, mutate_bytes, mutate_part
 from tests.support.hostile_cases import VALUES, HostileFolder
 from tests.support.hostile_input import mutate
@@ -145,7 +145,7 @@ class HostileRuns(HostileFolder):
 
     def judge(self) -> None:
         """As `corank compare --on` judges a run on other data."""
-        JudgedRun.on(Run.open(self.case), self.packed.location)
+        bring_onto(Run.open(self.case), self.packed.location)
 
     def export(self) -> None:
         """As `corank export`."""

@@ -1,13 +1,15 @@
 """Predictions of two stages on two small requests, for figures computed by hand."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from corank.core.calibration import Platt
-from corank.evaluation.measures import evaluate_predictions, render
-from corank.evaluation.predictions import Calibrators, Predictions
+from corank.evaluation.predictions import Calibrators, EvaluatedStage, Predictions, Truth
+from corank.evaluation.rows import Row, name_row
+from corank.evaluation.table import measure, rate_rows, subjects_of
 from corank.metrics.requests import Requests
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings
@@ -53,6 +55,19 @@ def predictions(**changes: Any) -> Predictions:
     return Predictions(**(fields | changes))
 
 
-def document_of(*args: Any, **changes: Any) -> dict[str, Any]:
-    """The document of an evaluation with these arguments."""
-    return render(evaluate_predictions(*args, **changes))
+def rows_of(
+    rows: Predictions,
+    stages: Sequence[EvaluatedStage] = tuple(STAGES),
+    calibrators: Calibrators = IDENTITY,
+    truth: Truth | None = None,
+    **changes: Any,
+) -> dict[str, Row]:
+    """The rows of an evaluation, by their names."""
+    subjects = subjects_of(rows, stages, LEVELS, calibrators, truth or {}, **changes)
+    figures = [figure.row("run", "test") for figure in measure(subjects)]
+    return {name_row(row): row for row in [*figures, *rate_rows(rows, stages, calibrators, "run", "test")]}
+
+
+def values_of(rows: Mapping[str, Row], begin: str) -> dict[str, Any]:
+    """The values of the rows whose names begin so, by the rest of their names."""
+    return {name.removeprefix(begin): row["value"] for name, row in rows.items() if name.startswith(begin)}

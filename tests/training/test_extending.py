@@ -43,7 +43,7 @@ overrides = [
     "losses.0={kind: focal, stage: rank, gamma: 1.5}",
 ]
 run = corank.train(Path("world/config.yaml"), overrides, folder=Path("run")).run
-print("click_mrr", corank.evaluate(run.folder, bootstrap=False)["cascade"]["click_mrr"])
+print("click_mrr", corank.evaluate(run.folder, bootstrap=False).row("cascade.click_mrr")["value"])
 corank.export(run.folder, Path("bundle"))
 request = corank.Request.parse(logged_request(run, "test", 0))
 print("kept", len(corank.Funnel.open(Path("bundle")).rank(request)["items"]))

@@ -169,22 +169,22 @@ def test_training_lowers_the_losses_and_beats_chance(
         values = [losses[loss] for losses in callback.losses]
         # of several batches, since one of 64 requests shows little
         assert np.mean(values[-20:]) < np.mean(values[:5]) - 0.1, loss
-    document = corank.evaluate(run.folder)
+    found = corank.evaluate(run.folder)
     for stage in ("prerank", "rank"):
-        figures = document["stages"][stage]["exposed"]["click"]
-        low, high = document["interval"]["stages"][stage]["exposed"]["click"]["auc"]
-        assert low < figures["auc"] < high and low > 0.52, (stage, figures)
-    assert document["stages"]["prerank"]["candidates"]["click"]["cut_auc"] > 0.6
-    assert document["cascade"]["truth_recall@6@18"] > document["cascade"]["random"]["truth_recall@6@18"] + 0.1
+        auc = found.row(f"{stage}.exposed.click.auc")
+        assert 0.52 < auc["low"] < auc["value"] < auc["high"], auc
+    assert found.row("prerank.candidates.click.cut_auc")["value"] > 0.6
+    recall = found.row("prerank.cut.truth_recall@6@18")
+    assert recall["value"] > recall["random"] + 0.1
 
 
 def test_calibrators_are_fitted_on_exposed_validation_rows(trained: Run) -> None:
     """So Σ p = Σ y there: a PCOC of 1, which the raw scores are far from."""
-    document = corank.evaluate(trained.folder, "valid")
+    found, other = (corank.evaluate(trained.folder, split) for split in ("valid", "test"))
     for stage in ("prerank", "rank"):
-        figures = document["stages"][stage]["exposed"]["click"]
-        assert figures["pcoc_calibrated"] == pytest.approx(1, abs=1e-4)
-        assert abs(figures["pcoc"] - 1) > 0.01
-        assert figures["logloss_calibrated"] < figures["logloss"]
-    other = corank.evaluate(trained.folder, "test")["stages"]["rank"]["exposed"]["click"]
-    assert abs(other["pcoc_calibrated"] - 1) > 0.01
+        names = ("pcoc_calibrated", "pcoc", "logloss_calibrated", "logloss")
+        calibrated, raw, loss, raw_loss = (
+            found.row(f"{stage}.exposed.click.{name}")["value"] for name in names
+        )
+        assert calibrated == pytest.approx(1, abs=1e-4) and abs(raw - 1) > 0.01 and loss < raw_loss
+    assert abs(other.row("rank.exposed.click.pcoc_calibrated")["value"] - 1) > 0.01

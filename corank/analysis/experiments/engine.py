@@ -20,7 +20,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import TypeAdapter
 
 from corank.analysis.experiments.arms import RATES, Arm, identity
-from corank.analysis.experiments.figures import Figure, mean_figure, plain_differences
+from corank.analysis.experiments.figures import KeptFigure, mean_figures, plain_differences, to_rows
 from corank.core.errors import ConfigError, DataError, DivergedError
 from corank.core.files import write_text
 from corank.core.reports import Progress, Report
@@ -35,7 +35,7 @@ from corank.training.config.config import Config, plan_packed
 from corank.training.run import Run
 from corank.training.train import MidEpochChecks, train_run
 
-FORMAT = 2
+FORMAT = 3
 CHECKS = 4
 """Validations of a training, at least, by which it may be ended early."""
 
@@ -177,8 +177,8 @@ class Trial:
     parameters: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     """Of the training, without what is measured afterwards."""
-    figures: dict[str, Figure] = field(default_factory=dict)
-    ranker_first: dict[str, Figure] = field(default_factory=dict)
+    figures: dict[str, KeptFigure] = field(default_factory=dict)
+    ranker_first: dict[str, KeptFigure] = field(default_factory=dict)
     """The figures if the last stage's scores also took the place of the first one's; empty if not asked for."""
     quota: QuotaCurve | None = None
     """None if not asked for, or no request is larger than the quotas."""
@@ -352,7 +352,7 @@ class ArmResult:
         return [trial for trial in self.seeds if trial.figures]
 
     @property
-    def figures(self) -> list[Mapping[str, Figure]]:
+    def figures(self) -> list[Mapping[str, KeptFigure]]:
         """The figures of its seeds."""
         return [trial.figures for trial in self.measured]
 
@@ -367,25 +367,35 @@ class ArmResult:
         pairs = [(one, two) for one, two in pairs if one and two]
         return plain_differences(pairs) if pairs else {}
 
+    def rows(self, split: str) -> list[dict[str, Any]]:
+        """The means of its figures over the seeds; of several rates also the figures at each, with the first seed."""
+        rows = to_rows(self.arm.name, split, *self.means)
+        for trial in self.at_rates if len(self.at_rates) > 1 else ():
+            values = {name: {"value": figure.value} for name, figure in trial.figures.items()}
+            rows += to_rows(self.arm.name, split, trial.figures, values, rate=trial.rate)
+        return rows
+
+    @property
+    def means(self) -> tuple[Mapping[str, KeptFigure], dict[str, dict[str, Any]]]:
+        """The figures of the first seed, and the means over all, as JSON values."""
+        return (self.figures[0] if self.figures else {}), mean_figures(self.figures)
+
+    def rows_beside(self, split: str, other: "ArmResult") -> list[dict[str, Any]]:
+        """The differences to another arm."""
+        differences = {} if other is self else self.minus(other)
+        return to_rows(self.arm.name, split, self.means[0], differences, base=other.arm.name)
+
     def describe(self) -> dict[str, Any]:
-        """The figures and costs of the arm as JSON values."""
+        """What was chosen, and the costs of the arm, as JSON values."""
         first = self.measured[0] if self.measured else None
         return {
-            "figures": {name: mean_figure(self.figures, name) for name in (first.figures if first else ())},
+            "rate": self.rate,
+            "scores": {f"{trial.rate:.4g}": trial.score for trial in self.at_rates},
             "diverged": [trial.diverged for trial in self.trials if trial.diverged],
             "parameters": first and first.parameters,
             "steps": first and first.steps,
             "seconds": sum(trial.seconds for trial in self.trials) / len(self.trials),
         }
-
-    def describe_study(self) -> dict[str, Any]:
-        """The same with what the rate was chosen by."""
-        values = {
-            f"{trial.rate:.4g}": {name: figure.value for name, figure in trial.figures.items()}
-            for trial in self.at_rates
-        }
-        scores = {f"{trial.rate:.4g}": trial.score for trial in self.at_rates}
-        return {"rate": self.rate, "scores": scores, "by_rate": values, **self.describe()}
 
 
 def train_arm(

@@ -11,6 +11,7 @@ Letters: S seeds · B resamples of the users, the same for every training · N c
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +21,13 @@ from corank.core.errors import ConfigError, DataError
 from corank.core.settings import describe_unknown
 from corank.core.types import Doubles
 from corank.data.packed.dataset import PackedDataset
-from corank.evaluation.inputs import CascadeRows, candidate_inputs, exposed_inputs
-from corank.evaluation.measures import cascade_rows
+from corank.evaluation.inputs import CascadeRows, Subject, exposed_inputs
 from corank.evaluation.predictions import Calibrators, Predictions, Truth, order_scores
-from corank.metrics.inputs import Inputs, Population
-from corank.metrics.intervals import replicates
-from corank.metrics.measure import Measure, RatioMeasure
-from corank.metrics.metric import METRICS, Metric, available
+from corank.evaluation.rows import KEYS
+from corank.evaluation.table import Figure, cascade_rows, measure, subjects_of
+from corank.metrics.inputs import Population
+from corank.metrics.intervals import percentiles
+from corank.metrics.metric import METRICS, Metric
 from corank.models.settings.stage import StageSettings
 from corank.training.checks.log_profile import count_packed
 from corank.training.config.config import Config
@@ -40,8 +41,8 @@ of 20 and 53 of 6. The best of ten equal arms looked better than it was by .08 w
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One figure of a trial, with its resamples."""
+class KeptFigure:
+    """One figure of a trial, with its resamples, as it is kept on disk."""
 
     value: float
     n: int
@@ -51,32 +52,37 @@ class Figure:
     replicates: list[float | None]
     """The value in each resample of the users, the same in every trial: (B,)."""
     requests: int
-    """Those that it rests on, by `count_requests`."""
+    """Those that it rests on."""
+    place: tuple[str, ...] = ("", "", "", "", "")
+    """What is measured: its values of the table's KEYS."""
+    better: str | None = None
 
     @classmethod
-    def of(cls, metric: Metric, inputs: Inputs) -> "Figure | None":
-        """Compute the figure of a metric; None where it has no value."""
-        measure = metric.measure(inputs)
-        if measure is None or (value := measure.value()) is None:
-            return None
-        resampled = [None if np.isnan(v) else float(v) for v in replicates(measure)]
-        random = measure.random_value() if isinstance(measure, RatioMeasure) else None
-        return cls(value, measure.n, random, resampled, count_requests(inputs, measure))
+    def of(cls, figure: Figure) -> "KeptFigure":
+        """Keep a figure that has a value."""
+        assert figure.value is not None
+        resampled = [None if np.isnan(v) else float(v) for v in figure.replicates]
+        facts = figure.requests, figure.place, figure.metric.better
+        return cls(figure.value, figure.n, figure.random, resampled, *facts)
+
+    def row(self, run: str, split: str, name: str, **facts: Any) -> dict[str, Any]:
+        """Its row, with what else is known of it; `name` is that by which experiments know it."""
+        placed = {"run": run, "split": split, **dict(zip(KEYS, self.place, strict=True)), "name": name}
+        known: dict[str, Any] = {"value": None, "low": None, "high": None, "n": self.n, "better": self.better}
+        known["random"] = None if "base" in facts else self.random
+        return placed | known | {"base": None, "rate": None, "requests": self.requests} | facts
 
     def interval(self) -> "Interval":
         """The value with its 95 % interval over users."""
         return percentile_interval(self.value, np.array(self.replicates, dtype=np.float64))
 
 
-def count_requests(inputs: Inputs, measure: Measure) -> int:
-    """Count the requests that a measure rests on: those that count; of rows those that they are of, at most."""
-    if "request" not in inputs:
-        return measure.n
-    known = np.asarray(inputs["label"]) >= 0
-    return min(measure.n, len(np.unique(np.asarray(inputs["request"])[known])))
+def keep_figures(figures: Iterable[Figure]) -> dict[str, KeptFigure]:
+    """Those that are defined, by their names for searches."""
+    return {figure.name: KeptFigure.of(figure) for figure in figures if figure.value is not None}
 
 
-def replicates_of(trials: Sequence[Mapping[str, Figure]], metric: str) -> NDArray[np.float64]:
+def replicates_of(trials: Sequence[Mapping[str, KeptFigure]], metric: str) -> NDArray[np.float64]:
     """Values of a metric in each resample of the users, by seed: (S, B), NaN where undefined."""
     return np.array([figures[metric].replicates for figures in trials], dtype=np.float64)
 
@@ -127,11 +133,7 @@ def mean_over_seeds(values: Sequence[float], replicates: Doubles, seed: int = 0)
 
 def percentile_interval(value: float, replicates: Doubles) -> Interval:
     """A value with the 95 % percentile interval of its resamples, (B,); NaN resamples are left out."""
-    known = replicates[~np.isnan(replicates)]
-    if not len(known):
-        return Interval(value, None, None)
-    low, high = np.quantile(known, [0.025, 0.975])
-    return Interval(value, float(low), float(high))
+    return Interval(value, *(percentiles(replicates) or (None, None)))
 
 
 def rank_correlations(
@@ -168,7 +170,7 @@ SIGN_WORDS = {1: "higher", -1: "lower", 0: "cannot tell"}
 """By the sign of a difference whose interval excludes 0; 0 if it does not."""
 TOO_FEW = "too few requests"
 """The verdict on a difference that rests on fewer than `FEWEST_REQUESTS`."""
-Figures = Mapping[str, Figure]
+Figures = Mapping[str, KeptFigure]
 
 
 def format_difference(found: Mapping[str, Any]) -> str:
@@ -177,12 +179,22 @@ def format_difference(found: Mapping[str, Any]) -> str:
     return f"{found['value']:+.4f}{bounds}".replace("-", "−")
 
 
-def mean_figure(trials: Sequence[Figures], name: str) -> dict[str, Any]:
-    """The mean of a figure over the seeds that define it, as JSON values."""
-    having = [figures for figures in trials if name in figures]
-    values = [figures[name].value for figures in having]
-    mean, first = mean_over_seeds(values, replicates_of(having, name)), having[0][name]
-    return mean._asdict() | {"n": first.n, "requests": first.requests, "seeds": values}
+def mean_figures(trials: Sequence[Figures]) -> dict[str, dict[str, Any]]:
+    """The mean of each figure of the first trial over the seeds that define it, as JSON values."""
+    means = {}
+    for name, first in (trials[0] if trials else {}).items():
+        having = [figures for figures in trials if name in figures]
+        values = [figures[name].value for figures in having]
+        mean = mean_over_seeds(values, replicates_of(having, name))
+        means[name] = mean._asdict() | {"n": first.n, "requests": first.requests, "seeds": values}
+    return means
+
+
+def to_rows(
+    run: str, split: str, figures: Figures, found: Mapping[str, Mapping[str, Any]], **facts: Any
+) -> list[dict[str, Any]]:
+    """Rows of what was found of figures, by name: their means, or, with a `base`, their differences."""
+    return [figures[name].row(run, split, name, **one, **facts) for name, one in found.items()]
 
 
 def plain_differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Any]:
@@ -236,29 +248,26 @@ def titles(config: Config) -> dict[str, str]:
 
 def measure_figures(
     rows: Predictions, config: Config, truth: Truth, calibrators: Calibrators
-) -> dict[str, Figure]:
+) -> dict[str, KeptFigure]:
     """Every figure of a trial that the log defines."""
-    parts: list[tuple[str, Population, Inputs]] = []
-    for side, stage in zip(SIDES, config.stages, strict=True):
-        name, label, calibrator = stage.name, stage.main, calibrators[stage.name][stage.main]
-        cuts = [config.data.levels.index(level) for level in stage.cuts]
-        everywhere = candidate_inputs(rows, name, label, calibrator, cuts, truth.get(label))
-        parts.append((f"{side}_", "exposed", exposed_inputs(rows, name, label, calibrator)))
-        parts.append((f"{side}_", "candidates", everywhere))
-    order = study_rows(rows, config, truth, calibrators)
-    cut, cascade = order.cut_inputs(0), order.cascade_inputs(config.data.levels)
-    return _figures(
-        (prefix + name, metric, inputs)
-        for prefix, population, inputs in [*parts, ("", "cut", cut), ("", "cascade", cascade)]
-        for name, metric in available(population, inputs).items()
-        if _compares(metric, prefix)
-    )
+    side = {stage.name: f"{of}_" for of, stage in zip(SIDES, config.stages, strict=True)}
+    mains = {stage.name: stage.main for stage in config.stages}
+    alone = subjects_of(rows, config.stages, config.data.levels, calibrators, truth, whole_requests=False)
+    cascade = study_rows(rows, config, truth, calibrators).subjects(config.data.levels)
+    subjects = chain((one for one in alone if one.label == mains[one.stage]), cascade)
+
+    def prefix(subject: Subject) -> str:
+        return side[subject.stage] if subject.label else ""
+
+    figures = measure(subjects, lambda subject, name, metric: _compares(metric, prefix(subject)))
+    return keep_figures(replace(one, name=_study_name(one, side)) for one in figures)
 
 
-def _figures(wanted: Iterable[tuple[str, Metric, Inputs]]) -> dict[str, Figure]:
-    """The figures that are defined, of names with a metric and its inputs."""
-    figures = ((name, Figure.of(metric, inputs)) for name, metric, inputs in wanted)
-    return {name: figure for name, figure in figures if figure is not None}
+def _study_name(figure: Figure, side: Mapping[str, str]) -> str:
+    """Such as `first_auc`, `last_candidates_auc` or `agree_recall`: the registered name of the metric."""
+    stage, label = figure.place[:2]
+    key = next(key for key, metric in METRICS.parts().items() if metric is figure.metric)
+    return side[stage] + key if label else key
 
 
 def _compares(metric: Metric, prefix: str) -> bool:
@@ -346,7 +355,7 @@ class Objective:
                 f"name another metric, such as {self.stages[-1]}.auc"
             )
 
-    def require_requests(self, figures: Mapping[str, Figure]) -> None:
+    def require_requests(self, figures: Mapping[str, KeptFigure]) -> None:
         """Raise DataError unless validation defines the figure, on enough requests for a verdict."""
         if self.name not in figures:
             raise DataError(
@@ -375,10 +384,14 @@ class Objective:
         aucs = [auc for stage in self.stages if (auc := figures.get(f"{stage}.auc")) is not None]
         return sum(aucs) / len(aucs) if len(aucs) == len(self.stages) else None
 
-    def measure(self, rows: Predictions, config: Config, calibrators: Calibrators) -> dict[str, Figure]:
+    def measure(self, rows: Predictions, config: Config, calibrators: Calibrators) -> dict[str, KeptFigure]:
         """The figures that studies and early stopping use, and this one, as far as the log defines them."""
-        known = _inputs(rows, config.stages, config.data.levels, calibrators)
-        return _figures(one for one in known if one[1].study or one[1].validation or one[0] == self.name)
+        subjects = _subjects(rows, config.stages, config.data.levels, calibrators)
+
+        def wanted(_: Subject, name: str, metric: Metric) -> bool:
+            return name == self.name or metric.validation or metric.study is not None
+
+        return keep_figures(measure(subjects, wanted))
 
     def by_quota(
         self, rows: Predictions, config: Config, calibrators: Calibrators, quotas: Sequence[int]
@@ -387,11 +400,9 @@ class Objective:
         values = []
         for quota in quotas:
             stages = [config.stages[0].model_copy(update={"keep": quota}), *config.stages[1:]]
-            known = _inputs(rows, stages, config.data.levels, calibrators)
-            inputs = next(inputs for name, _, inputs in known if name == self.name)
-            measure = self.metric.measure(inputs)
-            enough = measure is not None and count_requests(inputs, measure) >= FEWEST_REQUESTS
-            values.append(measure.value() if measure is not None and enough else None)
+            subjects = _subjects(rows, stages, config.data.levels, calibrators)
+            (figure,) = measure(subjects, lambda _, name, metric: name == self.name)
+            values.append(figure.value if figure.requests >= FEWEST_REQUESTS else None)
         return values
 
 
@@ -440,21 +451,9 @@ def _describe_missing(name: str, known: Collection[str], config: Config) -> str:
     return describe_unknown(name, known, "metric")
 
 
-def _inputs(
+def _subjects(
     rows: Predictions, stages: Sequence[StageSettings], levels: Sequence[str], calibrators: Calibrators
-) -> Iterator[tuple[str, Metric, Inputs]]:
-    """Each figure that has inputs: its name, its metric and its inputs."""
-    exposed: Inputs
-    for stage in stages:
-        for label in stage.labels:
-            exposed = exposed_inputs(rows, stage.name, label, calibrators[stage.name][label])
-            for metric in available("exposed", exposed).values():
-                yield f"{stage.name}.{label}.{metric.name}", metric, exposed
-    if len(stages) == 1:
-        return
-    order = cascade_rows(rows, stages, calibrators, {})
-    for n, stage in enumerate(stages[:-1]):
-        for name, metric in available("cut", cut := order.cut_inputs(n)).items():
-            yield f"{stage.name}.{name}", metric, cut
-    for name, metric in available("cascade", whole := order.cascade_inputs(levels)).items():
-        yield name, metric, whole
+) -> Iterator[Subject]:
+    """What a search compares: exposed candidates and the cascade, without the truth."""
+    known = subjects_of(rows, stages, levels, calibrators, {})
+    return (subject for subject in known if subject.population != "candidates")

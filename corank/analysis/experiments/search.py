@@ -7,7 +7,7 @@ rates.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import yaml
 
-from corank.analysis.evaluated_run import predict_run
 from corank.analysis.experiments import engine
 from corank.analysis.experiments.arms import BASE, ArmSet
 from corank.analysis.experiments.engine import ArmResult, Trial, TrialData
-from corank.analysis.experiments.figures import Objective, format_difference
+from corank.analysis.experiments.figures import Objective, format_difference, to_rows
+from corank.analysis.run_evaluation import predict_run
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.formatting import format_metric
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.predict import predict_split
+from corank.evaluation.rows import to_json
 from corank.training.config.config import Config, plan_packed
 from corank.training.config.config_file import flatten, plain
 from corank.training.run import Run
@@ -109,7 +110,13 @@ def begin_search(out: Path, facts: Mapping[str, Any]) -> None:
 
 
 def finish_search(
-    config_file: Path, data: TrialData, chosen: Config, objective: Objective, kind: str, parts: dict[str, Any]
+    config_file: Path,
+    data: TrialData,
+    chosen: Config,
+    objective: Objective,
+    kind: str,
+    rows: list[dict[str, Any]],
+    parts: dict[str, Any],
 ) -> dict[str, Any]:
     """Train the chosen config once more, into `run/`, and measure it on the test split: the only reading of it.
 
@@ -119,9 +126,10 @@ def finish_search(
         chosen: the config.
         objective: of the search.
         kind: `experiment` or `tune`.
-        parts: of the document, what was compared.
+        rows: the table of what was compared.
+        parts: of the document, what is said of it; `chosen` is the name of the config in the rows.
 
-    Returns the document of the search; its `test` is None without a test split. Raises DataError, CorankError.
+    Returns the document of the search; without a test split it has no rows of it. Raises DataError, CorankError.
     """
     packed, base, out = data.of(chosen), data.base, data.folder
     changes = {"name": f"{chosen.name}-{kind}", "packed": packed_path(packed, base)}
@@ -134,12 +142,13 @@ def finish_search(
     same = begun is not None and begun.config == named and begun.base.resolve() == base.resolve()
     run = begun if begun and same else Run.create(folder, named, base)
     train_run(run, packed, resume=same)
-    test = None
     if packed.splits.get("test"):
         predicted = predict_run(run, "test")
         figures = objective.measure(predicted.predictions, run.config, predicted.calibrators)
-        test = {name: figure.interval()._asdict() | {"n": figure.n} for name, figure in figures.items()}
+        found = {name: figure.interval()._asdict() for name, figure in figures.items()}
+        rows += to_rows(parts["chosen"], "test", figures, found)
     document = {
+        "rows": rows,
         "name": chosen.name,
         **count_rows(data.packed, "valid"),
         "metric": objective.name,
@@ -147,9 +156,8 @@ def finish_search(
         **parts,
         "config_file": str(best),
         "run": str(folder),
-        "test": test,
     }
-    write_text(out / f"{kind}.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write_text(out / f"{kind}.json", to_json(document) + "\n")
     return document
 
 
@@ -199,14 +207,30 @@ def run_experiment(
     store = engine.TrialStore(data.folder / "trials", data, ValidationFigures(objective))
     progress = engine.TrialProgress(len(arms.arms) * budget.trials, data.report)
     results = {arm.name: engine.train_arm(arm, store, budget, progress) for arm in arms.arms}
-    compared = _compare(arms, results, objective)
-    parts = {"seeds": budget.seeds, **compared, "config": plain(base)}
-    chosen = results[compared["chosen"]].config
-    return finish_search(config_file, data, chosen, objective, "experiment", parts)
+    ranked = _rank(results, objective)
+    chosen, base_arm = results[ranked[0]], results[BASE]
+    rows = [row for name in ranked for row in results[name].rows("valid")]
+    for other in {BASE: base_arm, ranked[0]: chosen}.values():
+        rows += [row for name in ranked for row in results[name].rows_beside("valid", other)]
+    notes = [
+        f"“{name}” trained to exactly the figures of the config as written: its keys have no effect here."
+        for name, result in results.items()
+        if name != BASE and result.figures and result.figures == base_arm.figures
+    ]
+    parts = {
+        "seeds": budget.seeds,
+        "trials": sum(len(result.trials) for result in results.values()),
+        "chosen": ranked[0],
+        "verdict": _verdict(rows, ranked[0], objective.name),
+        "notes": arms.notes + notes,
+        "arms": {n: results[n].describe() | {"changes": results[n].arm.changes} for n in ranked},
+        "config": plain(base),
+    }
+    return finish_search(config_file, data, chosen.config, objective, "experiment", rows, parts)
 
 
-def _compare(arms: ArmSet, results: Mapping[str, ArmResult], objective: Objective) -> dict[str, Any]:
-    """The parts `arms`, `chosen`, `verdict` and `notes`; arms with the best first, those that diverged last."""
+def _rank(results: Mapping[str, ArmResult], objective: Objective) -> list[str]:
+    """The arms, the best first, those that diverged last. Raises DataError if all did."""
     merits = {
         name: sum(objective.merit(figures[objective.name].value) for figures in result.figures)
         for name, result in results.items()
@@ -214,37 +238,17 @@ def _compare(arms: ArmSet, results: Mapping[str, ArmResult], objective: Objectiv
     }
     if not merits:
         raise DataError("every arm diverged; lower train.table.lr or the stages' lr")
-    ranked = sorted(results, key=lambda name: merits.get(name, -np.inf), reverse=True)
-    chosen, base = ranked[0], results[BASE]
-    described = {}
-    for name in ranked:
-        result = results[name]
-        described[name] = result.describe() | {
-            "changes": result.arm.changes,
-            "to_base": {} if result is base else result.minus(base),
-            "to_best": {} if name == chosen else result.minus(results[chosen]),
-        }
-        if len(result.at_rates) > 1:
-            described[name]["rate"] = result.rate
-    notes = [
-        f"“{name}” trained to exactly the figures of the config as written: its keys have no effect here."
-        for name in results
-        if name != BASE and name in merits and results[name].figures == base.figures
-    ]
-    return {
-        "trials": sum(len(result.trials) for result in results.values()),
-        "chosen": chosen,
-        "verdict": _verdict(described[chosen], chosen, objective.name),
-        "notes": arms.notes + notes,
-        "arms": described,
+    return sorted(results, key=lambda name: merits.get(name, -np.inf), reverse=True)
+
+
+def _verdict(rows: Sequence[Mapping[str, Any]], chosen: str, metric: str) -> str:
+    of = {
+        row["base"]: row for row in rows if (row["run"], row["name"], row["rate"]) == (chosen, metric, None)
     }
-
-
-def _verdict(arm: Mapping[str, Any], chosen: str, metric: str) -> str:
-    rests = describe_requests(arm["figures"][metric]["requests"])
+    rests = describe_requests(of[None]["requests"])
     if chosen == BASE:
         return f"The config as written has the best {metric}, {rests}."
-    difference = arm["to_base"].get(metric)
+    difference = of.get(BASE)
     if difference is None:
         return f"“{chosen}” is the best, {rests}; the config as written diverged."
     sure = "cannot tell from chance" if difference["verdict"] == "cannot tell" else "beyond chance"

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.experiments import engine
 from corank.analysis.experiments import figures as measuring
 from corank.analysis.experiments.arms import BASE, ArmSet
@@ -22,11 +21,13 @@ from corank.analysis.experiments.question import Question, build_arms
 from corank.analysis.experiments.search import count_rows
 from corank.analysis.quota_costs import quota_cpu_ms
 from corank.analysis.report_figures import quota_grid
+from corank.analysis.run_evaluation import Evaluation
 from corank.core.files import write_text
 from corank.core.reports import Progress
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.predict import predict_split
-from corank.metrics.metric import METRICS
+from corank.evaluation.rows import to_json
+from corank.evaluation.table import measure
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain
 from corank.training.run import Run
@@ -49,7 +50,7 @@ class TestFigures(engine.Measurement):
         """The trial with its figures."""
         model, calibrators = run.model(packed)
         valid, test = (predict_split(model, packed, split) for split in ("valid", "test"))
-        evaluated = EvaluatedRun(run, "test", packed, calibrators, test)
+        evaluated = Evaluation(run, "test", packed, calibrators, test)
         truth = evaluated.truth
         trial = replace(
             trial,
@@ -73,7 +74,7 @@ class TestFigures(engine.Measurement):
         return bool(trial.ranker_first) or not self.whole
 
 
-def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> engine.QuotaCurve | None:
+def _measure_quotas(evaluated: Evaluation, timed: bool) -> engine.QuotaCurve | None:
     """Recall of the first stage and of the cascade, and CPU time, by the quota of the first stage."""
     config = evaluated.run.config
     first, last = config.stages
@@ -83,13 +84,17 @@ def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> engine.QuotaCurve |
     whole = measuring.study_rows(evaluated.predictions, config, evaluated.truth, evaluated.calibrators)
     for m in quotas:
         rows = replace(whole, stages=[first.model_copy(update={"keep": m}), last])
-        inputs = {"cut": rows.cut_inputs(0), "cascade": rows.cascade_inputs(config.data.levels)}
-        for name in RECALLS:
-            measure = METRICS[name].measure(inputs[METRICS[name].population])
-            if measure is not None:
-                recalls.setdefault(name, []).append(measure.value())
+        figures = measure(rows.subjects(config.data.levels), lambda _, name, metric: _key(name) in RECALLS)
+        for figure in figures:
+            if figure.measure is not None:
+                recalls.setdefault(_key(figure.name), []).append(figure.value)
     cpu_ms = quota_cpu_ms(evaluated, quotas) if timed else None
     return engine.QuotaCurve(quotas, recalls, None if cpu_ms is None else cpu_ms.tolist())
+
+
+def _key(name: str) -> str:
+    """The registered name of a metric, of its name for searches."""
+    return name.rpartition(".")[2]
 
 
 END_TO_END = ("joint_truth_recall", "joint_click_recall")
@@ -170,7 +175,7 @@ def _comparison_finding(
     base, *others = arms.arms
     compared = {arm.name: results[arm.identity].minus(results[base.identity]) for arm in others}
     sentences = [measuring.verdict_sentence(compared, name, names[name]) for name in metrics]
-    return {"verdict": [*filter(None, sentences)] or ["Nothing to compare."], "differences": compared}
+    return {"verdict": [*filter(None, sentences)] or ["Nothing to compare."], "arms": [*compared]}
 
 
 def _rank_correlation_finding(
@@ -243,18 +248,29 @@ def _ranker_first_finding(base: ArmResult, end: str, names: Mapping[str, str]) -
     """The same checkpoints with the ranker's scores in both stages, so that the ranker selects among all candidates."""
     trials = base.measured
     differences = measuring.plain_differences([(trial.ranker_first, trial.figures) for trial in trials])
-    figures = {
-        name: float(np.mean([trial.ranker_first[name].value for trial in trials]))
-        for name in trials[0].ranker_first
-    }
-    compared = {RANKER_FIRST: {n: one for n, one in differences.items() if not n.startswith("last_")}}
+    compared = {n: one for n, one in differences.items() if not n.startswith("last_")}
     metrics = [end, "first_candidates_auc", "first_auc"]
     sentences = [
-        measuring.verdict_sentence(compared, name, names[name]) for name in metrics if name in differences
+        measuring.verdict_sentence({RANKER_FIRST: compared}, name, names[name])
+        for name in metrics
+        if name in differences
     ]
     cost = [trial.quota.cpu_ms[-1] for trial in trials if trial.quota and trial.quota.cpu_ms]
     sentences += [f"CPU time of a request if the ranker scores all candidates: {ms:.2f} ms." for ms in cost]
-    return {"verdict": sentences, "differences": compared, "figures": figures}
+    return {"verdict": sentences, "arms": [RANKER_FIRST]}
+
+
+def _ranker_first_rows(base: ArmResult) -> list[dict[str, Any]]:
+    """The figures with the ranker's scores in both stages, and their differences to the checkpoints as they are."""
+    trials = [trial for trial in base.measured if trial.ranker_first]
+    if not trials:
+        return []
+    first = trials[0].ranker_first
+    means = {n: {"value": float(np.mean([trial.ranker_first[n].value for trial in trials]))} for n in first}
+    found = measuring.plain_differences([(trial.ranker_first, trial.figures) for trial in trials])
+    compared = {n: one for n, one in found.items() if not n.startswith("last_")}
+    rows = measuring.to_rows(RANKER_FIRST, "test", first, means)
+    return rows + measuring.to_rows(RANKER_FIRST, "test", first, compared, base=BASE)
 
 
 def run_study(
@@ -293,7 +309,20 @@ def run_study(
                 data.report(f"question {name}, {answers[name]['title']}: {said}")
     base, names = results[distinct[0].identity], measuring.titles(config)
     figures, end = base.figures[0] if base.figures else {}, _end(base)
+    named = {arm.name: results[arm.identity] for arms in arm_sets.values() for arm in arms.arms}
+    # an arm with several names is under each
+    named = {name: replace(one, arm=replace(one.arm, name=name)) for name, one in named.items()}
+    rows = [row for one in named.values() for row in one.rows("test")]
+    rows += [
+        row
+        for one in named.values()
+        if one.arm.identity != base.arm.identity
+        for row in one.rows_beside("test", base)
+    ]
+    if any(question.finding == "ranker_first" for question in questions.values()):
+        rows += _ranker_first_rows(base)
     document = {
+        "rows": rows,
         "name": config.name,
         **count_rows(packed, "test"),
         "users": len(np.unique(np.concatenate([shard.user for shard in packed.splits["test"]]))),
@@ -304,13 +333,8 @@ def run_study(
         "end": end or "first_auc",
         "notes": _limitations(config, base, end, names),
         "metrics": {name: title for name, title in names.items() if name in figures},
-        "random": {name: figures[name].random for name in names if name in figures},
-        "arms": {
-            arm.name: results[arm.identity].describe_study()
-            for arms in arm_sets.values()
-            for arm in arms.arms  # an arm with several names is under each
-        },
+        "arms": {name: one.describe() for name, one in named.items()},
         "questions": {name: answers[name] for name in questions},
     }
-    write_text(out / "study.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write_text(out / "study.json", to_json(document) + "\n")
     return document

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from corank.analysis.comparison import TREES, Margins, compare_evaluations, compare_predicted
+from corank.analysis.comparison import TREES, Margins, compare_predicted, join_document
 from corank.analysis.comparison_page import SIGNS
-from corank.analysis.evaluated_run import predict_run
 from corank.analysis.experiments.engine import train_trial
+from corank.analysis.run_evaluation import predict_run
 from corank.core.errors import ConfigError, DataError
 from corank.core.formatting import format_metric
 from corank.core.lazy import require
@@ -19,11 +19,11 @@ from corank.core.reports import Progress
 from corank.core.settings import validate
 from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import ALONE
-from corank.evaluation.inputs import exposed_inputs
-from corank.evaluation.measures import Evaluation, StageEvaluation
+from corank.evaluation.inputs import Subject, exposed_inputs
 from corank.evaluation.predict import predict_split
+from corank.evaluation.predictions import Predictions
+from corank.evaluation.table import Figure, measure
 from corank.features.input_layout import Layout
-from corank.metrics.metric import validation_metrics
 from corank.models.joint import JointModel
 from corank.models.settings.trees import TreesSettings
 from corank.models.trees import code_columns
@@ -123,11 +123,15 @@ def compare_last_stage(run: Run, packed: PackedDataset, progress: Progress) -> d
     _require_few(packed, layout, {"train", "valid", split}, last.main, run)
     fitted = JointModel([trees], layout)
     fit_stage_trees([fitted], packed, run.config.train.seed, ALONE, progress)
-    ours, theirs = (
-        _evaluate_exposed(model, packed, split, last.name, last.main)
+    scored = [
+        predict_split(model, packed, split, {len(packed.data.levels) - 1: None}, names=[last.name])
         for model in (run.model(packed)[0], fitted)
-    )
-    return compare_evaluations({"split": split, "a": str(run.folder), "b": TREES}, ours, theirs, Margins())
+    ]
+    requests = scored[0].requests
+    counts = {"requests": len(requests.size), "candidates": int(requests.start[-1])}
+    facts = {"split": split, "a": str(run.folder), "b": TREES} | counts
+    ours, theirs = (_measure_exposed(rows, last.name, last.main) for rows in scored)
+    return join_document(facts, ours, theirs, Margins())
 
 
 def _require_few(
@@ -145,32 +149,25 @@ def _require_few(
         )
 
 
-def _evaluate_exposed(
-    model: JointModel, packed: PackedDataset, split: str, stage: str, label: str
-) -> Evaluation:
-    """Measure a stage on the exposed candidates of a split by the metrics of validation."""
-    exposed = {len(packed.data.levels) - 1: None}
-    predictions = predict_split(model, packed, split, exposed, names=[stage])
-    inputs = exposed_inputs(predictions, stage, label)
-    measures = {name: metric.measure(inputs) for name, metric in validation_metrics().items()}
-    stages = {stage: StageEvaluation({label: measures}, {}, {})}
-    return Evaluation(split, len(predictions.requests.size), len(predictions.level), stages, {}, {})
+def _measure_exposed(rows: Predictions, stage: str, label: str) -> list[Figure]:
+    """Measure a stage on exposed candidates by the metrics of validation."""
+    subject = Subject(stage, label, "exposed", exposed_inputs(rows, stage, label))
+    return measure([subject], lambda subject, name, metric: metric.validation)
 
 
 def describe_baseline(document: Mapping[str, Any]) -> list[str]:
     """What `compare_last_stage` found, in a line; a second one says what to look at if trees are surely ahead."""
-    ((stage, populations),) = document["stages"].items()
-    ((label, metrics),) = populations["exposed"].items()
-    head = f"boosted trees on the same rows ({document['split']}): {stage}.{label}.auc"
-    if (figure := metrics.get("auc")) is None:
-        return [f"{head} is not defined there"]
-    low, high = figure["low"], figure["high"]
+    head = f"boosted trees on the same rows ({document['split']})"
+    row = next((row for row in document["rows"] if row["metric"] == "auc"), None)
+    if row is None:
+        return [f"{head}: AUC is not defined there"]
+    low, high = row["low"], row["high"]
     bounds = "" if low is None else f" [{low:+.4f}, {high:+.4f}]"
     compared = (
-        f"{head} {format_metric(figure['a'])}, trees {format_metric(figure['b'])}: "
-        f"{figure['difference']:+.4f}{bounds}"
+        f"{head}: {row['stage']}.{row['label']}.auc {format_metric(row['a'])}, trees {format_metric(row['b'])}: "
+        f"{row['difference']:+.4f}{bounds}"
     )
-    if SIGNS[figure["verdict"]] >= 0:
+    if SIGNS[row["verdict"]] >= 0:
         return [compared]
     return [
         compared,

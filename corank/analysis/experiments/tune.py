@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from corank.analysis.experiments.arms import BASE, format_values
 from corank.analysis.experiments.engine import Stop, Trial, TrialData, TrialProgress, TrialStore
-from corank.analysis.experiments.figures import Objective, format_difference, plain_differences
+from corank.analysis.experiments.figures import Objective, format_difference, plain_differences, to_rows
 from corank.analysis.experiments.latency_budget import (
     LatencyBudget,
     LatencyMeter,
@@ -222,12 +222,13 @@ def run_tune(
         "seed": facts.get("seed"),
         "space": space.plain(),
         "importance": sampler.importance() if sampler else {},
-        "trials": [describe_tuned(one, tuned[0], objective.name) for one in tuned],
+        "trials": [describe_tuned(one) for one in tuned],
         "best": best.number,
         **_compare(tuned[0], best, objective.name),
         "config": plain(config),
     }
-    return finish_search(config_file, data, best.config, objective, "tune", parts)
+    rows = [row for one in tuned for row in _rows_of(one, tuned[0], one is best, objective.name)]
+    return finish_search(config_file, data, best.config, objective, "tune", rows, parts)
 
 
 def _require_bounds(trials: int | None, seed: int) -> None:
@@ -323,19 +324,15 @@ def best_trial(tuned: list[TunedTrial], objective: Objective) -> TunedTrial:
     raise DataError("every trial diverged; lower train.table.lr or the stages' lr, or search lower ones")
 
 
-def describe_tuned(one: TunedTrial, written: TunedTrial, metric: str) -> dict[str, Any]:
-    """A trial as JSON values, with its difference to the config as written, over users, unless latencies count."""
+def describe_tuned(one: TunedTrial) -> dict[str, Any]:
+    """A trial as JSON values."""
     trial = one.trial or Trial()
     state = "diverged" if trial.diverged else "ended early" if trial.pruned else "complete"
-    ours, theirs = ({metric: t.figures[metric]} if t and t.figures else {} for t in (trial, written.trial))
-    compared = ours and theirs and not one.points and one is not written
     return {
         "number": one.number,
         "values": one.values,
         "state": state if one.trial else "too slow",
         "value": one.value,
-        "to_base": plain_differences([(ours, theirs)])[metric] if compared else None,
-        "figures": {name: figure.value for name, figure in trial.figures.items()},
         "checks": trial.interim,
         "seconds": trial.seconds,
         "parameters": trial.parameters,
@@ -344,13 +341,31 @@ def describe_tuned(one: TunedTrial, written: TunedTrial, metric: str) -> dict[st
     }
 
 
+def _rows_of(one: TunedTrial, written: TunedTrial, best: bool, metric: str) -> list[dict[str, Any]]:
+    """The figures of a trial, and their differences to the config as written unless latencies count.
+
+    Of the best trial all, of others that of the metric.
+    """
+    ours, theirs = ((t.trial.figures if t.trial else {}) for t in (one, written))
+    values = {name: {"value": figure.value} for name, figure in ours.items()}
+    rows = to_rows(_name(one.number), "valid", ours, values)
+    if one is written or one.points or not ours or not theirs:
+        return rows
+    pair = (ours, theirs) if best else ({metric: ours[metric]}, {metric: theirs[metric]})
+    return rows + to_rows(_name(one.number), "valid", ours, plain_differences([pair]), base=BASE)
+
+
+def _name(number: int) -> str:
+    """The name of a trial in the rows."""
+    return BASE if number == 1 else f"trial {number}"
+
+
 def _compare(written: TunedTrial, best: TunedTrial, metric: str) -> dict[str, Any]:
-    """The parts `chosen`, `changes`, `to_base` and `verdict`: the best trial against the config as written."""
+    """The parts `chosen`, `changes` and `verdict`: the best trial against the config as written."""
     assert best.trial is not None
     rests = describe_requests(best.trial.figures[metric].requests)
-    ours, theirs, compared = best.counts, written.counts, dict[str, Any]()
-    drawn = best.number > 1
-    chosen, changes = (f"trial {best.number}", best.values or {}) if drawn else (BASE, {})
+    ours, theirs, drawn = best.counts, written.counts, best.number > 1
+    chosen, changes = _name(best.number), (best.values or {}) if drawn else {}
     if ours is not None:
         changes = changes | {"stages.0.keep": ours.quota}
         settings = ", ".join(format_values(changes))
@@ -364,7 +379,7 @@ def _compare(written: TunedTrial, best: TunedTrial, metric: str) -> dict[str, An
     else:
         said = f"{chosen} has the best {metric}, {rests}: {', '.join(format_values(changes))}."
         if written.trial and written.trial.figures:
-            compared = plain_differences([(best.trial.figures, written.trial.figures)])
-            difference = format_difference(compared[metric])
+            pair = best.trial.figures, written.trial.figures
+            difference = format_difference(plain_differences([pair])[metric])
             said += f" Beside the config as written {difference}, over users, at one seed."
-    return {"chosen": chosen, "changes": changes, "to_base": compared, "verdict": said}
+    return {"chosen": chosen, "changes": changes, "verdict": said}

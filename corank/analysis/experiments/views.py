@@ -3,7 +3,7 @@
 The three share the plot and the tables of arms' figures, the test of the chosen config, and the config as written.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,12 @@ import numpy as np
 import yaml
 
 from corank.analysis.experiments.arms import BASE, format_value, format_values
+from corank.analysis.pivot import Pivot, draw_values, group_by, value_cell
 from corank.core.formatting import format_metric
 from corank.core.lazy import lazy
 from corank.core.version import corank_version
 from corank.core.view import Block, Cell, Detail, Folded, Noted, Plot, Section, Table, Verdict, View, bounded
+from corank.evaluation.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,12 +29,24 @@ ACROSS = 3
 """Arms of one table, metrics of a plot, and small plots in a row, at most."""
 BEST_TRIALS = 10
 """Trials of the table of the best."""
+Document = Mapping[str, Any]
+"""Of a study, an experiment or a tuning: `rows` are figures and differences of arms, or trials."""
+_DIFFERENCE = partial(value_cell, signed=True)
 
-Figures = Mapping[str, Mapping[str, Any]]
-"""Metric → `value`, and the bounds `low` and `high` of its interval, None where they are not known."""
+
+def _figures(document: Document, split: str | None = None) -> list[Row]:
+    """The means of figures on a split, that of the arms unless given."""
+    split = split or document["split"]
+    return [r for r in document["rows"] if r["split"] == split and r["base"] is None and r["rate"] is None]
 
 
-def study_view(document: Mapping[str, Any]) -> View:
+def _differences(document: Document, base: str = BASE, arms: Collection[str] | None = None) -> list[Row]:
+    """The differences of arms, or of some, to another."""
+    rows = (row for row in document["rows"] if row["base"] == base)
+    return [row for row in rows if arms is None or row["run"] in arms]
+
+
+def study_view(document: Document) -> View:
     """The view of a study's document."""
     return View(
         f"{document['name']}: a study",
@@ -48,7 +62,7 @@ def study_view(document: Mapping[str, Any]) -> View:
     )
 
 
-def _study_method(document: Mapping[str, Any]) -> str:
+def _study_method(document: Document) -> str:
     rates = ", ".join(f"{rate:.3g}" for rate in document["rates"])
     return (
         "An arm is the config with one change. All arms have the same budget: the config's epochs and batches, all "
@@ -59,20 +73,15 @@ def _study_method(document: Mapping[str, Any]) -> str:
     )
 
 
-def question_section(document: Mapping[str, Any], number: str) -> Section:
+def question_section(document: Document, number: str) -> Section:
     """The answer to one question of a study's document."""
-    question = document["questions"][number]
+    question, titles = document["questions"][number], document["metrics"]
     blocks: list[Block] = [*question["verdict"]]
-    if question.get("differences"):
-        compared = {arm: figures for arm, figures in question["differences"].items() if figures}
-        titles = document["metrics"]
-        shown = _compared_metrics(compared, _metrics_of_question(document, number))
-        if shown:
-            rows = [[arm, *(_signed(figures[name]) for name in shown)] for arm, figures in compared.items()]
-            table = Table(["arm", *(titles[name] for name in shown)], rows, prose=("arm",))
-            blocks += [_difference_plot(compared, {name: titles[name] for name in shown}), table]
-        others = {name: title for name, title in titles.items() if name not in shown}
-        blocks.append(Detail(_figure_tables(compared, others, _signed)))
+    if rows := _differences(document, arms=question.get("arms", ())):
+        shown = _common_names(rows, _metrics_of_question(document, number))
+        blocks += _compared(rows, {name: titles[name] for name in shown})
+        others = [row for row in rows if row["name"] in titles and row["name"] not in shown]
+        blocks.append(Detail(_figure_tables(others, titles, _DIFFERENCE)))
     if question.get("correlations"):
         blocks += _correlations(document, question)
     if question.get("quota"):
@@ -80,7 +89,7 @@ def question_section(document: Mapping[str, Any], number: str) -> Section:
     return Section(f"{number}. {question['title']}", [*blocks, *question["notes"]])
 
 
-def _metrics_of_question(document: Mapping[str, Any], number: str) -> list[str]:
+def _metrics_of_question(document: Document, number: str) -> list[str]:
     """The metrics that answer a question: the end-to-end metric first."""
     about = {
         "1": ["last_auc", "first_candidates_auc"],
@@ -92,51 +101,46 @@ def _metrics_of_question(document: Mapping[str, Any], number: str) -> list[str]:
     return [document["end"], *about, "click_recall", "first_auc", "last_auc"]
 
 
-def _compared_metrics(compared: Mapping[str, Figures], metrics: Sequence[str]) -> list[str]:
-    """The first metrics that all arms have; none without arms."""
-    common = set[str]().union(*compared.values()).intersection(*compared.values())
-    return [name for name in dict.fromkeys(metrics) if name in common][:ACROSS]
+def _common_names(rows: Sequence[Row], wanted: Sequence[str]) -> list[str]:
+    """The first wanted names of figures that all arms have."""
+    names = [{row["name"] for row in of} for of in group_by(rows, "run").values()]
+    return [name for name in dict.fromkeys(wanted) if all(name in some for some in names)][:ACROSS]
 
 
-def _difference_plot(compared: Mapping[str, Figures], titles: Mapping[str, str]) -> Plot:
-    """The differences of arms to the config as written, a panel a metric."""
-    panels = {
-        title: {arm: _bounds(figures[metric]) for arm, figures in compared.items()}
-        for metric, title in titles.items()
-    }
+def _compared(rows: Sequence[Row], titles: Mapping[str, str]) -> list[Block]:
+    """The differences of arms to the config as written by some metrics, drawn and as a table."""
+    shown = [row for name in titles for row in rows if row["name"] == name]
+    if not shown:
+        return []
     caption = (
         "Difference of each arm to the config as written, with 95 % intervals over users and seeds. Right of 0: "
         "higher; grey: cannot tell."
     )
-    return Plot(lambda figure: plots.intervals(figure, panels), caption, 0.9 + 0.32 * len(compared))
-
-
-def _bounds(figure: Mapping[str, Any]) -> tuple[float, float | None, float | None]:
-    return figure["value"], figure["low"], figure["high"]
-
-
-def _figure_cell(figure: Mapping[str, Any] | None, signed: bool = False) -> Cell:
-    return "–" if figure is None else bounded(figure["value"], (figure["low"], figure["high"]), signed)
-
-
-_signed = partial(_figure_cell, signed=True)
+    table = Pivot("run", lambda row: titles[row["name"]], _DIFFERENCE).table(
+        shown, heading="arm", prose=("arm",)
+    )
+    return [draw_values(shown, lambda row: titles[row["name"]], "run", caption, from_zero=True), table]
 
 
 def _figure_tables(
-    arms: Mapping[str, Figures], titles: Mapping[str, str], cell: Callable[..., Cell] = _figure_cell
+    rows: Sequence[Row], titles: Mapping[str, str], cell: Callable[[Row], Cell] = value_cell
 ) -> list[Table]:
     """Tables of a row a metric that some arm has, and a column an arm."""
-    known = [name for name in titles if any(figures.get(name) for figures in arms.values())]
+    arms = [*group_by(rows, "run").values()]
+    pivot = Pivot(lambda row: titles.get(row["name"], row["name"]), "run", cell)
     return [
-        Table(["", *some], [[titles[name], *(cell(arms[arm].get(name)) for arm in some)] for name in known])
-        for some in (list(arms)[n : n + ACROSS] for n in range(0, len(arms) if known else 0, ACROSS))
+        pivot.table(row for of in arms[n : n + ACROSS] for row in of) for n in range(0, len(arms), ACROSS)
     ]
 
 
-def _correlations(document: Mapping[str, Any], question: Mapping[str, Any]) -> list[Block]:
+def _figure_cell(figure: Mapping[str, Any]) -> Cell:
+    return bounded(figure["value"], (figure["low"], figure["high"]))
+
+
+def _correlations(document: Document, question: Mapping[str, Any]) -> list[Block]:
     names, end, points = document["metrics"], document["end"], question["checkpoints"]
-    rho: Figures = question["correlations"]
-    order = {"Spearman's ρ": {names[name]: _bounds(figure) for name, figure in rho.items()}}
+    rho = question["correlations"]
+    order = {"Spearman's ρ": {names[n]: (one["value"], one["low"], one["high"]) for n, one in rho.items()}}
 
     def scatter(figure: "Figure") -> None:
         y = np.array(points[end])
@@ -167,7 +171,7 @@ def _plot_rows(plotted: Mapping[str, Any] | set[str]) -> int:
     return -(-len(plotted) // ACROSS)
 
 
-def _quota(document: Mapping[str, Any], quota: Mapping[str, Any]) -> list[Block]:
+def _quota(document: Document, quota: Mapping[str, Any]) -> list[Block]:
     first = document["config"]["stages"][0]["name"]
     recalls = {name.replace("_", " "): curve for name, curve in quota["recalls"].items()}
     points = zip(quota["m"], *recalls.values(), quota["cpu_ms"], strict=True)
@@ -194,61 +198,59 @@ def _quota(document: Mapping[str, Any], quota: Mapping[str, Any]) -> list[Block]
     ]
 
 
-def _study_arms(document: Mapping[str, Any]) -> Table:
-    names = document["metrics"]
+def _study_arms(document: Document) -> Table:
+    names, figures = document["metrics"], group_by(_figures(document), "run")
     metrics = [name for name in dict.fromkeys([document["end"], "first_auc", "last_auc"]) if name in names]
     columns = ["", "rate", "parameters", "steps", "seconds", *(names[name] for name in metrics)]
-    rows = [
-        [
-            arm,
-            f"× {result['rate']:.3g}",
-            f"{sum(result['parameters'].values()):,}",
-            f"{result['steps']:,}",
-            f"{result['seconds']:.1f}",
-            *(format_metric(result["figures"].get(name, {}).get("value")) for name in metrics),
-        ]
-        if result["figures"]
-        else [arm, "diverged", *[""] * (len(columns) - 2)]
-        for arm, result in document["arms"].items()
-    ]
+    rows: list[list[str]] = []
+    for arm, facts in document["arms"].items():
+        known = {row["name"]: row["value"] for row in figures.get(arm, ())}
+        described = (
+            [
+                f"× {facts['rate']:.3g}",
+                f"{sum(facts['parameters'].values()):,}",
+                f"{facts['steps']:,}",
+                f"{facts['seconds']:.1f}",
+                *(format_metric(known.get(name)) for name in metrics),
+            ]
+            if known
+            else ["diverged", *[""] * (len(columns) - 2)]
+        )
+        rows.append([arm, *described])
     return Table(columns, rows, f"{BASE}: the config itself; the ranker as pre-ranker needs no training")
 
 
-def _config_section(document: Mapping[str, Any], *blocks: Block) -> Section:
+def _config_section(document: Document, *blocks: Block) -> Section:
     folded = Folded("The config as written", yaml.safe_dump(document["config"], sort_keys=False))
     return Section("Space and config" if blocks else "Config", [*blocks, folded])
 
 
-def experiment_view(document: Mapping[str, Any]) -> View:
+def experiment_view(document: Document) -> View:
     """The view of an experiment's document."""
-    arms = document["arms"]
-    compared = {arm: result["to_base"] for arm, result in arms.items() if result["to_base"]}
-    metrics = [document["metric"], *next(iter(compared.values()), ())]
-    shown = _compared_metrics(compared, metrics)
-    figures = {arm: result["figures"] for arm, result in arms.items()}
-    titles = {name: name for measured in figures.values() for name in measured}
-    alike = {name: name for name in shown}
-    plot = _difference_plot(compared, alike) if shown else "There is nothing to compare."
+    rows, metric = _differences(document), document["metric"]
+    others = [row["name"] for row in rows if row["run"] == rows[0]["run"]]
+    shown = {name: name for name in _common_names(rows, [metric, *others])} if rows else {}
+    blocks = _compared(rows, shown)[:1] or ["There is nothing to compare."]
     return View(
         f"{document['name']}: an experiment",
-        f"{_validation(document)}{document['trials']} trials of {len(arms)} arms, seeds an arm: {document['seeds']}, "
-        f"corank {corank_version()}.",
+        f"{_validation(document)}{document['trials']} trials of {len(document['arms'])} arms, seeds an arm: "
+        f"{document['seeds']}, corank {corank_version()}.",
         [
             _chosen_section(document, *document["notes"]),
             Section("How to read it", [Detail([_experiment_method(document)])]),
-            Section("Beside the config as written", [plot, _experiment_arms(document)]),
-            Section("All figures", [Detail(_figure_tables(figures, titles))]),
+            Section("Beside the config as written", [*blocks, _experiment_arms(document)]),
+            Section("All figures", [Detail(_figure_tables(_figures(document), {}))]),
             _test_section(document),
             _config_section(document),
         ],
     )
 
 
-def _validation(document: Mapping[str, Any]) -> str:
+def _validation(document: Document) -> str:
     return f"Validation split: {document['requests']:,} requests, {document['candidates']:,} candidates. "
 
 
-def _experiment_method(document: Mapping[str, Any]) -> str:
+def _experiment_method(document: Document) -> str:
     return (
         f"An arm is the config with some changes, trained with {document['seeds']} seeds and compared by "
         f"{document['metric']} of the validation split. A difference is on the same users, seed by seed; its 95 % "
@@ -258,40 +260,45 @@ def _experiment_method(document: Mapping[str, Any]) -> str:
     )
 
 
-def _experiment_arms(document: Mapping[str, Any]) -> Table:
-    metric = document["metric"]
-    columns = ["arm", metric, "less as written", "less the best", "seconds a training"]
+def _experiment_arms(document: Document) -> Table:
+    """The arms by the metric, the best first, with their differences to the config as written and to the best."""
+
+    def of(rows: Sequence[Row]) -> dict[str, Row]:
+        return {row["run"]: row for row in rows if row["name"] == document["metric"]}
+
+    values, to_base = of(_figures(document)), of(_differences(document))
+    to_best = of(_differences(document, document["chosen"]))
     rows = [
         [
             arm,
-            format_metric(value["value"]) if value else Verdict("diverged", -1),
-            *(_signed(result[other].get(metric)) for other in ("to_base", "to_best")),
-            f"{result['seconds']:.1f}",
+            format_metric(values[arm]["value"]) if arm in values else Verdict("diverged", -1),
+            *(_DIFFERENCE(rows[arm]) if arm in rows else "–" for rows in (to_base, to_best)),
+            f"{facts['seconds']:.1f}",
         ]
-        for arm, result in document["arms"].items()
-        for value in [result["figures"].get(metric)]
+        for arm, facts in document["arms"].items()
     ]
+    columns = ["arm", document["metric"], "less as written", "less the best", "seconds a training"]
     return Table(columns, rows, prose=("arm",))
 
 
-def _chosen_section(document: Mapping[str, Any], *blocks: Block) -> Section:
+def _chosen_section(document: Document, *blocks: Block) -> Section:
     files = f"Its config is {document['config_file']}, its run {document['run']}."
     return Section("What was chosen", [document["verdict"], files, *blocks])
 
 
-def _test_section(document: Mapping[str, Any]) -> Section:
+def _test_section(document: Document) -> Section:
     """The test split's figures, of the chosen config alone."""
-    if document["test"] is None:
+    rows = _figures(document, "test")
+    if not rows:
         return Section("Test", ["The config has no test split."])
     read = (
         f"Read once, at the end, for “{document['chosen']}” alone, with the config's own seed. 95 % intervals are over "
         "users."
     )
-    rows = [[name, _figure_cell(figure)] for name, figure in document["test"].items()]
-    return Section("Test", [read, Table(["figure", "value"], rows)])
+    return Section("Test", [read, Pivot("name", beside={"value": value_cell}).table(rows, heading="figure")])
 
 
-def tune_view(document: Mapping[str, Any]) -> View:
+def tune_view(document: Document) -> View:
     """The view of a tuning's document."""
     metric, trials = document["metric"], document["trials"]
     complete = [trial for trial in trials if trial["value"] is not None]
@@ -324,7 +331,7 @@ def _tune_caution(metric: str) -> str:
     )
 
 
-def _frontier(document: Mapping[str, Any]) -> list[Section]:
+def _frontier(document: Document) -> list[Section]:
     """The funnels that no faster one equals, with the measured latency of each."""
     budget, metric = document["budget"], document["metric"]
     if budget is None or not budget["frontier"]:
@@ -356,7 +363,7 @@ def _describe_settings(trial: Mapping[str, Any]) -> str:
     return "  ".join(format_values(trial["values"] or {})) or BASE
 
 
-def _importance(document: Mapping[str, Any]) -> list[Section]:
+def _importance(document: Document) -> list[Section]:
     importance = document["importance"]
     if not importance:
         return []
@@ -370,7 +377,7 @@ def _importance(document: Mapping[str, Any]) -> list[Section]:
     return [Section("Importance", [plot, shares])]
 
 
-def _slices(document: Mapping[str, Any], complete: Sequence[Mapping[str, Any]]) -> list[Section]:
+def _slices(document: Document, complete: Sequence[Mapping[str, Any]]) -> list[Section]:
     metric, space = document["metric"], document["space"]
     known = [trial for trial in complete if trial["values"] is not None]
     if not known:
@@ -392,13 +399,14 @@ def _slice(span: str, values: Sequence[Any]) -> "search_plots.Slice":
     return search_plots.Slice([ticks.index(text) for text in texts], ticks=ticks)
 
 
-def _best_trials(document: Mapping[str, Any], complete: Sequence[Mapping[str, Any]]) -> Table:
+def _best_trials(document: Document, complete: Sequence[Mapping[str, Any]]) -> Table:
+    to_base = {row["run"]: row for row in _differences(document) if row["name"] == document["metric"]}
     best = sorted(complete, key=lambda trial: trial["value"], reverse=document["better"] != "lower")
     rows = [
         [
             str(trial["number"]),
             format_metric(trial["value"]),
-            _signed(trial["to_base"]),
+            _DIFFERENCE(to_base[name]) if (name := f"trial {trial['number']}") in to_base else "–",
             _describe_settings(trial),
         ]
         for trial in best[:BEST_TRIALS]
@@ -406,7 +414,7 @@ def _best_trials(document: Mapping[str, Any], complete: Sequence[Mapping[str, An
     return Table(["trial", document["metric"], "less as written", "settings"], rows, prose=("settings",))
 
 
-def _all_trials(document: Mapping[str, Any]) -> Table:
+def _all_trials(document: Document) -> Table:
     names = list(document["space"])
     rows = [
         [

@@ -43,17 +43,22 @@ def test_an_experiment(config: Path, arms: Path, tmp_path: Path) -> None:
     assert document["trials"] == 9 == len(list((tmp_path / "out" / "trials").iterdir()))
     for name, arm in document["arms"].items():
         assert arm["rate"] in (1.0, 3.0)
-        assert len(arm["figures"]["rank.click.auc"]["seeds"]) == 2
-        assert bool(arm["to_base"]) == (name != "as written")
+        own = result.row("rank.exposed.click.auc", run=name, base=None, rate=None, split="valid")
+        assert len(own["seeds"]) == 2 and own["name"] == "rank.click.auc"
+        beside = [row for row in document["rows"] if (row["run"], row["base"]) == (name, "as written")]
+        assert bool(beside) == (name != "as written")
+        at_rates = {row["rate"] for row in document["rows"] if row["run"] == name} - {None}
+        assert at_rates == {1.0, 3.0} and not arm["diverged"]
     assert document["arms"]["half as wide"]["changes"] == {"change": [["scale_widths", [0.5]]]}
     assert Path(document["config_file"]).name == "config.experiment.yaml"
-    assert document["test"]["rank.click.auc"]["n"] > 0
+    tested = result.row("rank.exposed.click.auc", split="test")
+    assert tested["n"] > 0 and tested["run"] == document["chosen"]
     page = Read((tmp_path / "out" / "experiment.html").read_text(encoding="utf-8"))
     assert document["verdict"] in page.text
-    assert result.tables["trials"].height == 3
+    assert set(result.frame()["run"]) == set(document["arms"])
     said.clear()
     again = corank.experiment(config, arms, report=said.append, **options).document
-    assert again["arms"] == document["arms"]
+    assert again["rows"] == document["rows"]
     assert sum(line.endswith("read from disk") for line in said) == 9
 
 
@@ -62,6 +67,7 @@ def test_a_question_of_a_study_is_a_file(config: Path, arms: Path, tmp_path: Pat
     assert list(document["questions"]) == ["5", "width"]
     question = document["questions"]["width"]
     assert question["title"] == "Is it too wide?"
-    assert set(question["differences"]) == {"half as wide", "clicks alone, slowly"}
+    assert set(question["arms"]) == {"half as wide", "clicks alone, slowly"}
+    assert {row["run"] for row in document["rows"] if row["base"]} == set(question["arms"])
     assert len(question["verdict"]) == 2
     assert "width. Is it too wide?</h2>" in (tmp_path / "out" / "study.html").read_text(encoding="utf-8")

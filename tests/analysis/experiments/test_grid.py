@@ -66,9 +66,10 @@ def test_every_combination_is_compared_with_the_config_as_written(
     ]
     assert {trial["state"] for trial in document["trials"]} == {"complete"}
     assert len(modified(out)) == 4
-    assert written["to_base"] is None
-    for trial in trials:
-        found = trial["to_base"]
+    chosen_by = (document["metric"], "as written")
+    beside = {row["run"]: row for row in document["rows"] if (row["name"], row["base"]) == chosen_by}
+    assert [*beside] == [f"trial {trial['number']}" for trial in trials]
+    for trial, found in zip(trials, beside.values(), strict=True):
         assert found["value"] == pytest.approx(trial["value"] - written["value"])
         assert found["low"] <= found["value"] <= found["high"]
     assert document["trials"][document["best"] - 1]["value"] == max(
@@ -80,9 +81,9 @@ def test_the_chosen_trial_is_tested_as_its_run(searched: tuple[Path, dict[str, A
     out, document = searched
     figures = corank.evaluate(out / "run", "test")
     for stage in ("prerank", "rank"):
-        test = document["test"][f"{stage}.click.auc"]
-        assert test["value"] == figures["stages"][stage]["exposed"]["click"]["auc"]
-        assert [test["low"], test["high"]] == figures["interval"]["stages"][stage]["exposed"]["click"]["auc"]
+        test = SearchResult(document).row(f"{stage}.exposed.click.auc", split="test")
+        row = figures.row(f"{stage}.exposed.click.auc")
+        assert all(test[key] == row[key] for key in ("value", "low", "high", "n"))
     best = read(config.with_name(BEST))
     if "train.rank.lr" in document["changes"]:
         assert best.train.stages["rank"].lr == document["changes"]["train.rank.lr"]

@@ -74,11 +74,14 @@ def test_the_chosen_config_trains_as_it_is(
     tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(tuned[0], tmp_path / "again")
-    document = corank.tune(config, TRIALS, seed=SEED, out=out).document
-    run = trained_run(Path(document["config_file"]), tmp_path / "run")
+    tuned_again = corank.tune(config, TRIALS, seed=SEED, out=out)
+    run = trained_run(Path(tuned_again["config_file"]), tmp_path / "run")
     assert same(run, Run.open(out / "run"))
     test = corank.evaluate(run.folder, "test", bootstrap=False)
-    assert test["stages"]["rank"]["exposed"]["click"]["auc"] == document["test"]["rank.click.auc"]["value"]
+    assert (
+        test.row("rank.exposed.click.auc")["value"]
+        == (tuned_again.row("rank.exposed.click.auc", split="test")["value"])
+    )
 
 
 def test_the_tuning_page(tuned: tuple[Path, dict[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """The log of a service says how a canary and a shadow compare with the live version."""
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pyarrow as pa
 import pytest
 
 import corank
+from corank.api.results import ServedComparisonResult
 from corank.core.errors import DataError
+from corank.evaluation.rows import Row, name_row
 from corank.serving.log.log_format import SERVED
 from corank.serving.log.request_log import OpenLogFiles
 from tests.support.command_line import run_corank
@@ -26,6 +29,11 @@ def tables(log: Path) -> list[Path]:
     return [log.parent / "exposures.parquet", log.parent / "clicks.csv"]
 
 
+def of_role(comparison: ServedComparisonResult, role: str) -> dict[str, Row]:
+    """The rows of the canary or the shadow by name; those of all data."""
+    return {name_row(row): row for row in comparison["rows"] if row["run"] == role}
+
+
 def test_rates_of_a_canary_are_those_of_its_users_exposures(better: Path) -> None:
     comparison = corank.compare_served(better, tables(better), effect=0.5)
     served = pl.read_parquet(better / "*.parquet", hive_partitioning=False)
@@ -39,55 +47,51 @@ def test_rates_of_a_canary_are_those_of_its_users_exposures(better: Path) -> Non
     shown = shown.join(clicks, on=["served_id", "item_id"], how="left").with_columns(
         pl.col("click").fill_null(0)
     )
-    canary = comparison["canary"]
-    rate = canary["sequential"]["click per exposure"]
+    canary, rows = comparison["canary"], of_role(comparison, "canary")
+    rate = rows["served.click.click per exposure"]
     for key, role in (("a", "canary"), ("b", "live")):
         own = shown.filter(pl.col("served_role") == role)
         assert rate[key] == pytest.approx(own["click"].to_numpy().mean())
         assert canary["requests"][key] == own["served_id"].n_unique()
         assert canary["users"][key] == own["user_id"].n_unique()
     assert canary["verdict"] == rate["verdict"] == "better" and rate["low"] > 0 and rate["p"] < 0.05
-    per_request = canary["sequential"]["click per request"]
+    per_request = rows["served.click.click per request"]
     assert per_request["a"] == pytest.approx(3 * rate["a"]) and per_request["verdict"] == "better"
     assert canary["users_in_both"] == 0 and comparison["exposures"] == {"rows": 9000, "unknown": 0}
     # its scores predict half of its clicks
-    pcoc = canary["stages"]["rank"]["exposed"]["click"]["pcoc"]
+    pcoc = rows["rank.exposed.click.pcoc"]
     assert pcoc["verdict"] == "worse" and pcoc["a"] < 0.7 < pcoc["b"]
-    assert set(comparison.tables["sequential"]["role"]) == {"canary", "shadow"}
+    assert set(comparison.frame()["run"]) == {"canary", "shadow"}
 
 
 def test_a_shadow_is_compared_on_the_same_requests(better: Path) -> None:
-    shadow = corank.compare_served(better, tables(better), effect=0.5)["shadow"]
+    comparison = corank.compare_served(better, tables(better), effect=0.5)
+    shadow, rows = comparison["shadow"], of_role(comparison, "shadow")
     live = pl.read_parquet(better / "*.parquet", hive_partitioning=False).filter(
         pl.col("served_role") == "live"
     )
     assert shadow["requests"] == live["served_id"].n_unique() and shadow["candidates"] == len(live)
-    assert 0.5 < shadow["agreement"]["overlap"] <= 1 and shadow["agreement"]["same_first"] < 1
+    assert 0.5 < rows["agreement.overlap@10"]["value"] <= 1 and rows["agreement.same_first"]["value"] < 1
     beside = pl.read_parquet(better / "shadow" / "*.parquet")
     both = live.join(beside, on=["served_id", "item_id"], suffix="_b")
     gap = (both["score_prerank_b"] - both["score_prerank"]).to_numpy()
-    scores = shadow["scores"]["prerank"]
-    assert scores["mean"] == pytest.approx(gap.mean()) and scores["mean_absolute"] == pytest.approx(
-        np.abs(gap).mean()
-    )
+    assert rows["prerank.agreement.score"]["difference"] == pytest.approx(gap.mean())
+    assert rows["prerank.agreement.mean_absolute"]["value"] == pytest.approx(np.abs(gap).mean())
     # noise on the scores costs log loss and order
-    loss = shadow["sequential"]["prerank: log loss of click"]
+    loss = rows["prerank.served.click.prerank: log loss of click"]
     assert loss["difference"] > 0 and loss["fixed_low"] < loss["difference"] < loss["fixed_high"]
-    metrics = shadow["stages"]["prerank"]["exposed"]["click"]
-    assert metrics["logloss"]["difference"] == pytest.approx(loss["difference"], rel=0.02)
-    assert metrics["auc"]["a"] < metrics["auc"]["b"]
+    assert rows["prerank.exposed.click.logloss"]["difference"] == pytest.approx(loss["difference"], rel=0.02)
+    auc = rows["prerank.exposed.click.auc"]
+    assert auc["a"] < auc["b"]
 
 
 def test_equal_versions_are_told_apart_by_nothing(tmp_path: Path) -> None:
     log = ServedWorld(noise=0.0).write(tmp_path)
     comparison = corank.compare_served(log, tables(log))
     assert comparison["canary"]["verdict"] in ("no difference shown", "too early")
-    assert comparison["shadow"]["agreement"] == {
-        "top": 10,
-        "overlap": 1.0,
-        "same_first": 1.0,
-        "rank_difference": 0.0,
-    }
+    rows = of_role(comparison, "shadow")
+    names = ("overlap@10", "same_first", "rank_difference@10")
+    assert [rows[f"agreement.{name}"]["value"] for name in names] == [1.0, 1.0, 0.0]
     assert comparison["shadow"]["verdict"] == "too early"  # there is not one difference to judge by
 
 
@@ -108,7 +112,7 @@ def test_the_command_prints_and_writes_a_page(
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "The canary: better" in page and "<svg" in page
     code, out, _ = run_corank(capsys, "compare-served", better, "--json", "--since", "1970-01-01T10:00")
-    assert code == 0 and '"sequential": {}' in out
+    assert code == 0 and not [row for row in json.loads(out)["rows"] if row["population"] == "served"]
 
 
 def test_requests_in_files_that_are_still_written_are_named(

@@ -74,7 +74,7 @@ def test_too_little_data_says_nothing(rows: int) -> None:
 def test_rates_are_those_of_the_rows() -> None:
     time, user, is_a, values = experiment(np.random.default_rng(1))
     comparison = compare_arms(time, user, is_a, values, SequentialTest())
-    assert comparison["a"] == pytest.approx(values[is_a].mean()) and comparison["rows_a"] == is_a.sum()
+    assert comparison["a"] == pytest.approx(values[is_a].mean()) and comparison["n"] == is_a.sum()
     assert comparison["difference"] == pytest.approx(values[is_a].mean() - values[~is_a].mean())
     # users as clusters: resampling users gives the same spread
     of_user = [np.bincount(user[side], values[side], USERS) for side in (is_a, ~is_a)]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import corank
-from corank.analysis.evaluated_run import EvaluatedRun, predict_run
+from corank.analysis.run_evaluation import Evaluation, predict_run
+from corank.api.results import ComparisonResult
 from corank.core.errors import DataError
 from corank.training.run import Run
 from tests.support.command_line import run_corank
@@ -39,7 +40,7 @@ def folder() -> Path:
     return shared("judged", _make)
 
 
-def differing(one: EvaluatedRun, other: EvaluatedRun) -> set[int]:
+def differing(one: Evaluation, other: Evaluation) -> set[int]:
     """The users whose candidates score otherwise."""
     requests, users = one.predictions.requests, set[int]()
     assert np.array_equal(requests.start, other.predictions.requests.start)
@@ -77,17 +78,17 @@ def test_runs_of_two_days_are_compared_on_the_packing_of_the_second(
     code, text, _ = run_corank(capsys, "compare", *runs, "--json", "--margin", "0.5")
     document = json.loads(text)
     assert document["on"] == str(folder / "later packed") and document["margins"] == {"all": 0.5}
-    difference = document["stages"]["rank"]["exposed"]["click"]["auc"]
+    difference = ComparisonResult(document).row("rank.exposed.click.auc")
     assert (
         difference["verdict"] == "no difference shown"
         and difference["not_worse"]
         and difference["margin"] == 0.5
     )
     alone = corank.evaluate(folder / "run", on=folder / "later", bootstrap=False)
-    assert difference["a"] == alone["stages"]["rank"]["exposed"]["click"]["auc"]
-    assert alone["lost"] == document["lost"]["a"]
-    forth, back = (corank.compare(a, b, on=folder / "longer").document for a, b in (runs, runs[::-1]))
-    ours, theirs = (comparison["cascade"]["joint_click_recall@6"] for comparison in (forth, back))
+    assert difference["a"] == alone.row("rank.exposed.click.auc")["value"]
+    assert alone["run"]["lost"] == document["lost"]["a"]
+    forth, back = (corank.compare(a, b, on=folder / "longer") for a, b in (runs, runs[::-1]))
+    ours, theirs = (comparison.row("cascade.joint_click_recall@6") for comparison in (forth, back))
     assert ours["difference"] == -theirs["difference"]
     assert forth["requests"] == document["requests"]
 

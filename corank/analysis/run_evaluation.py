@@ -3,7 +3,7 @@
 Letters: C candidates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,8 @@ from corank.core.page import PageSettings
 from corank.core.reports import Progress
 from corank.core.types import Floats, Longs
 from corank.data.packed.dataset import PackedDataset
-from corank.evaluation.groups import group_candidates, select_candidates
-from corank.evaluation.inputs import CascadeRows
-from corank.evaluation.measures import Evaluation, evaluate_predictions, render
+from corank.evaluation.groups import CandidateGroups, group_candidates, select_candidates
+from corank.evaluation.inputs import CascadeRows, Subject
 from corank.evaluation.pages import fill_pages, page_inputs
 from corank.evaluation.predictions import (
     Calibrators,
@@ -31,6 +30,8 @@ from corank.evaluation.predictions import (
     read_truth,
     true_values,
 )
+from corank.evaluation.rows import Row
+from corank.evaluation.table import Figure, cascade_rows, count_rows, measure, rate_rows, subjects_of
 from corank.metrics.inputs import Inputs
 from corank.models.settings.stage import StageSettings
 from corank.training.run import Run
@@ -45,7 +46,7 @@ else:  # what predicts: the figures of what is predicted need no torch
 
 
 @dataclass(frozen=True)
-class EvaluatedRun:
+class Evaluation:
     """A run with its predictions on one split. What they are measured by is computed when it is read first."""
 
     run: Run
@@ -59,8 +60,10 @@ class EvaluatedRun:
     """Of a run on another packing: feature → values that the run knows and the packing does not."""
     unbiased: Predictions | None = None
     """Those of a run without selection bias, for `bias_regret`."""
+    groups: CandidateGroups | None = None
+    """Of the candidates, if each group is evaluated as if it were the split."""
     bootstrap: bool = True
-    """Whether the document has intervals."""
+    """Whether the rows have intervals."""
 
     @cached_property
     def truth(self) -> Truth:
@@ -68,19 +71,43 @@ class EvaluatedRun:
         return read_truth(self.packed, self.split)
 
     @cached_property
-    def evaluation(self) -> Evaluation:
-        """The metrics. Raises DataError if the run without selection bias has other rows."""
-        config = self.run.config
-        return evaluate_predictions(
-            self.predictions,
-            config.stages,
-            config.data.levels,
-            self.calibrators,
-            self.truth,
-            self.split,
-            self.unbiased,
-            page=None if config.page is None else partial(self._page_inputs, config.page),
+    def cascade(self) -> CascadeRows:
+        """The candidates as the stages order them."""
+        return cascade_rows(self.predictions, self.run.config.stages, self.calibrators, self.truth)
+
+    def _parts(self) -> Iterator[tuple[str, Predictions, Truth]]:
+        """The candidates of each group with its name; without groups all of them."""
+        if self.groups is None:
+            yield "", self.predictions, self.truth
+            return
+        for n, name in enumerate(self.groups.names):
+            yield name, *select_candidates(self.predictions, self.truth, self.groups.of == n)
+
+    def _subjects(self) -> Iterator[Subject]:
+        config, whole = self.run.config, self.groups is None or self.groups.of_requests
+        for group, rows, true in self._parts():
+            known = (config.stages, config.data.levels, self.calibrators, true, self.unbiased, whole, group)
+            yield from subjects_of(rows, *known)
+        if config.page is not None and self.groups is None:
+            yield Subject("", "", "page", self._page_inputs(config.page, self.cascade))
+
+    @cached_property
+    def figures(self) -> list[Figure]:
+        """All metrics. Raises DataError if the run without selection bias has other rows."""
+        return measure(self._subjects())
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The table of figures."""
+        run, stages, parts = str(self.run.folder), self.run.config.stages, list(self._parts())
+        counts = (row for group, part, _ in parts for row in count_rows(part, run, self.split, group))
+        figures = (figure.row(run, self.split, self.bootstrap) for figure in self.figures)
+        rates = (
+            row
+            for group, part, _ in parts
+            for row in rate_rows(part, stages, self.calibrators, run, self.split, group)
         )
+        return [*counts, *figures, *rates]
 
     def _page_inputs(self, page: PageSettings, rows: CascadeRows) -> Inputs:
         """Fill the pages, as serving does, and give what metrics of pages read."""
@@ -90,17 +117,20 @@ class EvaluatedRun:
 
     def _item_part(self, part: str, at: Longs) -> Floats:
         """An item part of some candidates of the split: (a, d)."""
-        if self.on is None:
-            model = self.run.model(self.packed)[0]
-        else:
-            model = weight_transfer.JudgedRun.on(self.run, self.on).model
+        on, run = self.on, self.run
+        model = run.model(self.packed)[0] if on is None else weight_transfer.bring_onto(run, on)[1]
         return item_parts.part_of_candidates(model, self.packed, self.split, part, at)
 
     @cached_property
     def document(self) -> dict[str, Any]:
         """As printed by `corank evaluate --json`."""
-        document = render(self.evaluation, bootstrap=self.bootstrap)
-        return document if self.on is None else document | {"on": str(self.on), "lost": dict(self.lost)}
+        facts: dict[str, Any] = {"folder": str(self.run.folder), "split": self.split}
+        facts["stages"] = [stage.name for stage in self.run.config.stages]
+        if self.groups is not None:
+            facts |= {"by": self.groups.by, "whole_requests": self.groups.of_requests}
+        if self.on is not None:
+            facts |= {"on": str(self.on), "lost": dict(self.lost)}
+        return {"rows": self.rows, "run": facts}
 
     def ranks(self, stage: StageSettings) -> NDArray[np.int64]:
         """Rank of each candidate within its request, 0 the best: (C,)."""
@@ -119,7 +149,8 @@ def evaluate_run(
     reference: Run | None = None,
     progress: Progress = lambda done, total: None,
     on: Location | None = None,
-) -> EvaluatedRun:
+    by: str | None = None,
+) -> Evaluation:
     """Evaluate a run on a split.
 
     Args:
@@ -129,6 +160,8 @@ def evaluate_run(
         reference: a run on the same packed data without selection bias, for `bias_regret`.
         progress: receives how many requests are scored, and of how many, of each of the runs.
         on: packed data to judge the run on, of other days or another packing; its own unless given.
+        by: evaluate group by group: `day`, a feature with one code a row, or a column of the log. Without whole
+            requests in a group there is no cascade.
 
     Raises:
         CheckpointError: if a run is not finished or damaged.
@@ -136,7 +169,10 @@ def evaluate_run(
     """
     predicted = predict_run(run, split, progress, on)
     unbiased = None if reference is None else predict_run(reference, split, progress, on).predictions
-    return replace(predicted, unbiased=unbiased, bootstrap=bootstrap)
+    groups = (
+        None if by is None else group_candidates(predicted.packed, run.base, split, predicted.predictions, by)
+    )
+    return replace(predicted, unbiased=unbiased, bootstrap=bootstrap, groups=groups)
 
 
 def predict_run(
@@ -144,7 +180,7 @@ def predict_run(
     split: str,
     progress: Progress = lambda done, total: None,
     on: Location | None = None,
-) -> EvaluatedRun:
+) -> Evaluation:
     """Open a run, and predict a split of its packed data, or of those at `on`.
 
     Of its own packed data the run keeps the predictions, and they are read if it has them: the same to the bit.
@@ -153,14 +189,14 @@ def predict_run(
     """
     if on is None:
         return _predict_own(run, split, progress)
-    judged = weight_transfer.JudgedRun.on(run, on)
-    _require_split(judged.packed, split)
-    judged.packed.verify([split])
-    predictions = predict.predict_split(judged.model, judged.packed, split, progress=progress)
-    return EvaluatedRun(run, split, judged.packed, judged.calibrators, predictions, on, judged.lost)
+    packed, model, calibrators, lost = weight_transfer.bring_onto(run, on)
+    _require_split(packed, split)
+    packed.verify([split])
+    predictions = predict.predict_split(model, packed, split, progress=progress)
+    return Evaluation(run, split, packed, calibrators, predictions, on, lost)
 
 
-def _predict_own(run: Run, split: str, progress: Progress) -> EvaluatedRun:
+def _predict_own(run: Run, split: str, progress: Progress) -> Evaluation:
     packed = run.packed()
     _require_split(packed, split)
     trained, calibrators = run.described(packed)
@@ -171,7 +207,7 @@ def _predict_own(run: Run, split: str, progress: Progress) -> EvaluatedRun:
         predictions = predict.predict_split(model, packed, split, progress=progress)
         if run.described(packed)[0].digest == trained.digest:  # no other training ended meanwhile
             kept.keep(predictions)
-    return EvaluatedRun(run, split, packed, calibrators, predictions)
+    return Evaluation(run, split, packed, calibrators, predictions)
 
 
 def _require_split(packed: PackedDataset, split: str) -> None:
@@ -182,32 +218,3 @@ def _require_split(packed: PackedDataset, split: str) -> None:
         )
     if not packed.splits[split]:
         raise DataError(f"split '{split}' has no rows; see data.split and `corank check`")
-
-
-def evaluate_groups(
-    run: Run, split: str, by: str, bootstrap: bool = True, progress: Progress = lambda done, total: None
-) -> dict[str, Any]:
-    """Evaluate each group of a split's candidates, as `evaluate_run` does all of them.
-
-    Args:
-        run: a finished run.
-        split: `train`, `valid` or `test`.
-        by: `day`, a feature with one code a row, or a column of the log.
-        bootstrap: whether to compute intervals.
-        progress: receives how many requests are scored, and of how many.
-
-    Returns `{"split", "by", "whole_requests", "groups"}`: each group is an evaluation with its `name`. Without whole
-    requests in a group there is no cascade. Raises CheckpointError, DataError.
-    """
-    predicted = predict_run(run, split, progress)
-    predictions = predicted.predictions
-    groups = group_candidates(predicted.packed, run.base, split, predictions, by)
-    stages, levels = run.config.stages, run.config.data.levels
-    documents = []
-    for n, name in enumerate(groups.names):
-        rows, true = select_candidates(predictions, predicted.truth, groups.of == n)
-        evaluation = evaluate_predictions(
-            rows, stages, levels, predicted.calibrators, true, split, whole_requests=groups.of_requests
-        )
-        documents.append({"name": name} | render(evaluation, bootstrap=bootstrap))
-    return {"split": split, "by": by, "whole_requests": groups.of_requests, "groups": documents}
