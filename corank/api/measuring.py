@@ -295,7 +295,6 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     """
     from corank.analysis.run_evaluation import evaluate_run
     from corank.analysis.run_report import report_view
-    from corank.training.checkpoints.stored_weights import StoredWeights
     from corank.training.model_version import model_version
 
     folder = require_local(run)
@@ -304,7 +303,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     evaluated = evaluate_run(opened, split)
     page = folder / "report.html"
     write_text(page, render(report_view(evaluated)))
-    weights = StoredWeights.open(opened.checkpoint)
+    weights = opened.stored_weights(evaluated.packed)
     version = model_version(opened.config, evaluated.packed, weights, evaluated.calibrators)
     figures = {f"{split}/{name}": value for name, value in named_values(evaluated.rows).items()}
     _write(named, opened, {"model_version": version, **figures}, page)

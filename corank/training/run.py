@@ -52,12 +52,14 @@ from corank.training.run_publisher import RunManifest
 if TYPE_CHECKING:
     from corank.models.joint import JointModel
     from corank.training import model_building
-    from corank.training.checkpoints import checkpoint_files, training_state
+    from corank.training.checkpoints import checkpoint_files, stored_weights, training_state
     from corank.training.checkpoints.checkpoint import Checkpoint
     from corank.training.checkpoints.checkpoint_files import CheckpointWriter
+    from corank.training.checkpoints.stored_weights import StoredWeights
 else:  # what has tensors: a run's config, packed data and figures are read without torch
     model_building = lazy("corank.training.model_building")
     checkpoint_files = lazy("corank.training.checkpoints.checkpoint_files")
+    stored_weights = lazy("corank.training.checkpoints.stored_weights")
     training_state = lazy("corank.training.checkpoints.training_state")
 
 _CALIBRATORS: TypeAdapter[Calibrators] = TypeAdapter(Calibrators)
@@ -213,6 +215,13 @@ class Run:
         """Load the trained model's checkpoint. Raises CheckpointError if there is none, or it is of another packing."""
         self._require_finished()
         return checkpoint_files.load_matching(self.checkpoint, self.config, packed)
+
+    def stored_weights(self, packed: PackedDataset) -> "StoredWeights":
+        """Open the trained model's weights, to be read without torch. Raises as `trained` does."""
+        self._require_finished()
+        weights = stored_weights.StoredWeights.open(self.checkpoint)
+        require_matching(weights.opened.manifest.facts, TRAINED, self.config, packed, self.checkpoint)
+        return weights
 
     def described(self, packed: PackedDataset) -> tuple[CheckpointManifest, Calibrators]:
         """Read the trained model's manifest and calibrators, not its weights. Raises as `trained` does."""

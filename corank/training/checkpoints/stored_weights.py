@@ -21,7 +21,7 @@ from corank.training.checkpoints.manifest import PIECE_BYTES, CheckpointManifest
 class StoredWeights:
     """A checkpoint that is proven whole; its tensors are read when they are asked for."""
 
-    _opened: Artifact[CheckpointManifest]
+    opened: Artifact[CheckpointManifest]
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -31,19 +31,19 @@ class StoredWeights:
     @property
     def names(self) -> list[str]:
         """The names of all tensors, sorted."""
-        return sorted(self._opened.manifest.tensors)
+        return sorted(self.opened.manifest.tensors)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a whole tensor."""
-        return tuple(self._opened.manifest.tensors[name].shape)
+        return tuple(self.opened.manifest.tensors[name].shape)
 
     def pieces(self, name: str) -> Iterator[NDArray[Any]]:
         """A whole tensor, some consecutive rows at a time. Raises CheckpointError if it cannot be read."""
-        manifest, shape = self._opened.manifest, self.shape(name)
+        manifest, shape = self.opened.manifest, self.shape(name)
         # rows of a table that ranks share: those of some buckets in each file, (p, b, ...)
         shared = manifest.tensors[name].table and manifest.ranks > 1
         paths = [
-            self._opened.folder / shard_file(rank, manifest.ranks)
+            self.opened.folder / shard_file(rank, manifest.ranks)
             for rank in range(manifest.ranks if shared else 1)
         ]
         try:
