@@ -12,7 +12,7 @@ Letters: R requests · n candidates of all of them · E events of a history of a
 import inspect
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -269,20 +269,19 @@ class _ValueGraph(StageScorer):
         logits, value = outputs[0] if len(outputs) == 1 else map(np.concatenate, zip(*outputs, strict=True))
         return logits, value
 
-    def _feeds(self, candidates: Candidates) -> Iterable[Feeds]:
-        """The inputs of each run, whose memory should fit into a core's cache."""
+    def _feeds(self, candidates: Candidates) -> Iterator[Feeds]:
+        """The inputs of each run, read just before it, whose memory should fit into a core's cache."""
         if self.inputs.stage.attended is not None:
             # one run a request: what attention makes of all its events and candidates just fits
             lengths = self.inputs.attended(candidates).lengths
-            return _split(self._read(candidates), candidates.bounds.tolist(), lengths)
-        runs = []
+            yield from _split(self._read(candidates), candidates.bounds.tolist(), lengths)
+            return
         for some, first, end in candidates.split(AT_ONCE):
             feeds = self._read(some)
             if "query" in feeds and end - first < len(feeds["query"]):
                 feeds["query"] = feeds["query"][first:end]
                 feeds[REQUEST_OF] = feeds[REQUEST_OF] - first
-            runs.append(feeds)
-        return runs
+            yield feeds
 
     def _read(self, candidates: Candidates) -> Feeds:
         return {name: read(candidates) for name, read in self._readers}
