@@ -162,3 +162,11 @@ def test_a_unix_socket_is_inherited_and_ctrl_c_ends_parent_and_worker_in_order(
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert said.splitlines()[-1] == f"unix:{path}" and "Traceback" not in said
+
+
+def test_what_is_inherited_and_is_no_socket_is_refused() -> None:
+    with open(os.devnull) as file:
+        command = [*INHERITING, str(file.fileno()), str(PROGRAM), "serve", "nowhere"]
+        done = subprocess.run(command, capture_output=True, text=True, pass_fds=[file.fileno()])
+    assert done.returncode == 1
+    assert done.stderr == "error: LISTEN_FDS: expected sockets to serve on: Socket operation on non-socket\n"

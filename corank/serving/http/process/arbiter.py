@@ -101,6 +101,8 @@ class ServiceArbiter(Arbiter):  # type: ignore[misc]
         """Seconds before the last start of a worker in place of one that died young; when the next may start."""
         self._outdated = 0
         """Workers up to this age make way for new ones; 0 if none do."""
+        self._alive_at = 0
+        """Second of the last sign of life to systemd."""
         self._sockets: list[socket.socket] = []
         self.trouble = ""
         """Why the service could not start."""
@@ -140,9 +142,12 @@ class ServiceArbiter(Arbiter):  # type: ignore[misc]
     # What gunicorn calls
 
     def start(self) -> None:
-        """Begin, but do not tell systemd yet that the service is ready."""
+        """Begin, but do not tell systemd yet that the service is ready. Raises CorankError if it left no socket."""
         address = os.environ.pop(NOTIFY_SOCKET, None)
-        super().start()
+        try:
+            super().start()
+        except OSError as error:
+            raise CorankError(f"LISTEN_FDS: expected sockets to serve on: {error.strerror}") from None
         if address is not None:
             os.environ[NOTIFY_SOCKET] = address
         self._sockets = [one.dup() for one in self.LISTENERS]
@@ -183,7 +188,8 @@ class ServiceArbiter(Arbiter):  # type: ignore[misc]
         workers: list[SpawnedWorker] = sorted(self.WORKERS.values(), key=lambda one: one.age)
         current = [one for one in workers if not one.retired]
         serving = [one for one in current if one.tmp.has_served]
-        if workers:
+        if workers and int(time.monotonic()) != self._alive_at:
+            self._alive_at = int(time.monotonic())
             self._notify("WATCHDOG=1")
         if serving and not self._is_ready:
             self._tell_ready()
