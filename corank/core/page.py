@@ -17,13 +17,13 @@ Letters: n candidates · d width of vectors · k slots.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, Protocol, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, PositiveInt, model_validator
 
-from corank.core.page_rules import Arrangement, RuleValues, arrange
+from corank.core.page_rules import Arrangement, RuleValues, Scores, arrange
 from corank.core.settings import Settings
 from corank.core.types import Doubles, Longs, Numbers
 
@@ -157,16 +157,6 @@ class PageCandidates(NamedTuple):
     """By rule what each candidate has."""
 
 
-class _Scores(Protocol):
-    """The scores of a method, as the page is filled."""
-
-    score: Doubles
-    """(n,)"""
-
-    def place(self, at: int) -> None:
-        """Put a candidate on the page."""
-
-
 class _ByValue:
     def __init__(self, value: Doubles) -> None:
         self.score = value
@@ -210,13 +200,13 @@ class _ByDpp:
         self.score = self.score - row * row
 
 
-def _scores(settings: PageSettings, candidates: PageCandidates) -> _Scores:
+def _scores(settings: PageSettings, candidates: PageCandidates, slots: int) -> Scores:
     value = np.asarray(candidates.value, dtype=np.float64)
     if settings.method == "value" or candidates.vectors is None:
         return _ByValue(value)
     if settings.method == "mmr":
         return _ByMmr(value, candidates.vectors, settings.weight)
-    return _ByDpp(value, candidates.vectors, settings.weight, settings.keep)
+    return _ByDpp(value, candidates.vectors, settings.weight, slots)
 
 
 def unit_vectors(vectors: Numbers) -> Doubles:
@@ -264,8 +254,7 @@ def fill_page(settings: PageSettings, candidates: PageCandidates, keep: int | No
     slots = min(settings.keep if keep is None else keep, len(candidates.value))
     if settings.method == "value" and not candidates.rules:
         return Page(np.argsort(-np.asarray(candidates.value), kind="stable")[:slots], [])
-    settings = settings if slots <= settings.keep else settings.model_copy(update={"keep": slots})
-    return Page(*arrange(candidates.rules, slots, lambda: _scores(settings, candidates)))
+    return Page(*arrange(candidates.rules, slots, lambda: _scores(settings, candidates, slots)))
 
 
 def explain_page(settings: PageSettings, candidates: PageCandidates, page: Page) -> dict[int, Passed]:
@@ -274,8 +263,7 @@ def explain_page(settings: PageSettings, candidates: PageCandidates, page: Page)
     Returns:
         By the position of the candidate.
     """
-    settings = settings.model_copy(update={"keep": max(settings.keep, len(page.slots))})
-    scores, value = _scores(settings, candidates), np.asarray(candidates.value)
+    scores, value = _scores(settings, candidates, len(page.slots)), np.asarray(candidates.value)
     arrangement, passed = Arrangement(candidates.rules, len(page.slots)), dict[int, Passed]()
     free = np.ones(len(value), dtype=bool)
     for slot, at in enumerate(page.slots.tolist()):

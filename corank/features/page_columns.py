@@ -14,6 +14,7 @@ from corank.core.page_rules import RuleValues
 from corank.core.settings import describe_unknown
 from corank.core.types import Doubles, Hashes, Longs, Numbers
 from corank.features.encoding import hash_numbers
+from corank.features.feature_kind import FeatureKind
 from corank.features.operands import Operands
 from corank.features.schema import Schema
 
@@ -28,7 +29,7 @@ def mark_page_features(features: Mapping[str, Any], page: PageSettings) -> dict[
         feature = marked.get(name)
         if isinstance(feature, dict):
             marked[name] = feature | {"on_page": True}
-        elif feature is not None:
+        elif isinstance(feature, FeatureKind):
             marked[name] = feature.model_copy(update={"on_page": True})
     return marked
 

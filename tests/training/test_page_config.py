@@ -90,6 +90,20 @@ def test_pages_that_do_not_fit_are_refused(tmp_path: Path, keys: dict[str, Any],
     assert message in refused(with_page(tmp_path, **keys))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "features.brand=text",
+        "features=[brand]",
+        "stages.2=page",
+        "stages.2.rules={of: brand}",
+        "stages.2.by=[1]",
+    ],
+)
+def test_other_mistakes_with_a_page_are_errors_of_the_config(tmp_path: Path, wrong: str) -> None:
+    assert refused(with_page(tmp_path, by="brand", rules=[{"at_most": 1, "of": "brand"}]), wrong)
+
+
 def test_a_page_alone_or_elsewhere_is_refused(tmp_path: Path) -> None:
     path = shop(tmp_path)
     assert "stages.0: a page orders what a stage before it scores" in refused(
