@@ -220,7 +220,7 @@ class Run:
         """Open the trained model's weights, to be read without torch. Raises as `trained` does."""
         self._require_finished()
         weights = stored_weights.StoredWeights.open(self.checkpoint)
-        require_matching(weights.opened.manifest.facts, TRAINED, self.config, packed, self.checkpoint)
+        require_matching(weights.opened.manifest.facts, self.config, packed, self.checkpoint)
         return weights
 
     def described(self, packed: PackedDataset) -> tuple[CheckpointManifest, Calibrators]:
