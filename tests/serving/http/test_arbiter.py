@@ -165,7 +165,7 @@ def test_a_unix_socket_is_inherited_and_ctrl_c_ends_parent_and_worker_in_order(
 
 
 def test_what_is_inherited_and_is_no_socket_is_refused() -> None:
-    with open(os.devnull) as file:
+    with Path(os.devnull).open() as file:
         command = [*INHERITING, str(file.fileno()), str(PROGRAM), "serve", "nowhere"]
         done = subprocess.run(command, capture_output=True, text=True, pass_fds=[file.fileno()])
     assert done.returncode == 1
