@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     __version__: str
     from corank import config as config
     from corank.api.bundles import BundleResult as BundleResult
-    from corank.api.bundles import PublishResult as PublishResult
     from corank.api.bundles import compare_cases as compare_cases
     from corank.api.bundles import conformance as conformance
     from corank.api.bundles import export as export
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from corank.api.bundles import refresh as refresh
     from corank.api.datasets import simulate as simulate
     from corank.api.evaluating import compare as compare
-    from corank.api.evaluating import compare_served as compare_served
     from corank.api.evaluating import evaluate as evaluate
     from corank.api.experiments import experiment as experiment
     from corank.api.experiments import study as study
@@ -39,11 +37,12 @@ if TYPE_CHECKING:
     from corank.api.measuring import report as report
     from corank.api.measuring import request as request
     from corank.api.measuring import track as track
+    from corank.api.predicting import predict as predict
+    from corank.api.predicting import vectors as vectors
     from corank.api.results import ComparisonResult as ComparisonResult
     from corank.api.results import EvaluationResult as EvaluationResult
     from corank.api.results import ExplanationResult as ExplanationResult
     from corank.api.results import SearchResult as SearchResult
-    from corank.api.results import ServedComparisonResult as ServedComparisonResult
     from corank.api.results import StudyResult as StudyResult
     from corank.api.runs import CheckResult as CheckResult
     from corank.api.runs import PackResult as PackResult
@@ -51,17 +50,6 @@ if TYPE_CHECKING:
     from corank.api.runs import pack as pack
     from corank.api.serving import serve as serve
     from corank.api.serving import token as token
-    from corank.api.stores import predict as predict
-    from corank.api.stores import promote as promote
-    from corank.api.stores import prune as prune
-    from corank.api.stores import publish as publish
-    from corank.api.stores import replay as replay
-    from corank.api.stores import roll_back as roll_back
-    from corank.api.stores import store_log as store_log
-    from corank.api.stores import store_versions as store_versions
-    from corank.api.stores import users as users
-    from corank.api.stores import vectors as vectors
-    from corank.api.stores import withdraw as withdraw
     from corank.api.streams import follow_items as follow_items
     from corank.api.streams import follow_log as follow_log
     from corank.api.streams import follow_users as follow_users
@@ -76,6 +64,18 @@ if TYPE_CHECKING:
     from corank.training.config.config import Config as Config
     from corank.training.tracking.mlflow import MlflowCallback as MlflowCallback
     from corank.training.tracking.wandb import WandbCallback as WandbCallback
+    from corank_serve.api.served import ServedComparisonResult as ServedComparisonResult
+    from corank_serve.api.served import compare_served as compare_served
+    from corank_serve.api.stores import PublishResult as PublishResult
+    from corank_serve.api.stores import promote as promote
+    from corank_serve.api.stores import prune as prune
+    from corank_serve.api.stores import publish as publish
+    from corank_serve.api.stores import replay as replay
+    from corank_serve.api.stores import roll_back as roll_back
+    from corank_serve.api.stores import store_log as store_log
+    from corank_serve.api.stores import store_versions as store_versions
+    from corank_serve.api.stores import users as users
+    from corank_serve.api.stores import withdraw as withdraw
 
 _NAMES = {
     "corank.api.bundles": "BundleResult compare_cases conformance export rank refresh",
@@ -86,7 +86,7 @@ _NAMES = {
     "corank.api.measuring": "DriftResult ReportPage explain report request track",
     "corank.api.results": "ComparisonResult EvaluationResult ExplanationResult SearchResult StudyResult",
     "corank.api.runs": "CheckResult PackResult check pack",
-    "corank.api.stores": "predict vectors",
+    "corank.api.predicting": "predict vectors",
     "corank.api.training": "TrainResult train",
     "corank.core.registry": "load_plugins",
     "corank.serving.funnel.funnel": "Funnel",

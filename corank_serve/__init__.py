@@ -6,25 +6,24 @@ _API = "corank.api"
 PACKAGE = Package(
     names={
         f"{_API}.serving": "serve token",
-        f"{_API}.bundles": "PublishResult",
-        f"{_API}.evaluating": "compare_served",
-        f"{_API}.results": "ServedComparisonResult",
-        f"{_API}.stores": "promote prune publish replay roll_back store_log store_versions users withdraw",
+        "corank_serve.api.served": "ServedComparisonResult compare_served",
+        "corank_serve.api.stores": "PublishResult promote prune publish replay roll_back store_log store_versions "
+        "users withdraw",
     },
     commands={
         "Serve": {
             "serve": "corank.cli.serve.serve",
             "token": f"{_API}.serving.token",
-            "publish": f"{_API}.stores.publish",
-            "users": f"{_API}.stores.users",
-            "replay": f"{_API}.stores.replay",
-            "compare-served": f"{_API}.evaluating.compare_served",
-            "store ls": f"{_API}.stores.store_versions",
-            "store log": f"{_API}.stores.store_log",
-            "store promote": f"{_API}.stores.promote",
-            "store withdraw": f"{_API}.stores.withdraw",
-            "store rollback": f"{_API}.stores.roll_back",
-            "store prune": f"{_API}.stores.prune",
+            "publish": "corank_serve.api.stores.publish",
+            "users": "corank_serve.api.stores.users",
+            "replay": "corank_serve.api.stores.replay",
+            "compare-served": "corank_serve.api.served.compare_served",
+            "store ls": "corank_serve.api.stores.store_versions",
+            "store log": "corank_serve.api.stores.store_log",
+            "store promote": "corank_serve.api.stores.promote",
+            "store withdraw": "corank_serve.api.stores.withdraw",
+            "store rollback": "corank_serve.api.stores.roll_back",
+            "store prune": "corank_serve.api.stores.prune",
         }
     },
     groups={"store": "List a store's versions and its log; promote, withdraw, roll back, prune."},

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -29,9 +29,6 @@ from corank.serving.conformance import compare_case_files, read_lines, write_cas
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.random_requests import draw_requests
 from corank.serving.funnel.request import Request
-from corank.serving.store.upsert import MergedItems
-
-_MERGED = ("kept", "overridden", "lacking", "removed")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -109,55 +106,6 @@ class BundleResult(DocumentResult):
             "parts": frame(parts, ["part"], bytes=pl.Int64),
             "priors": frame(priors, ["feature"], until=pl.Int64),
         }
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class PublishResult(DocumentResult):
-    """A version of a store that is live now, or staged.
-
-    Example:
-        >>> published = corank.publish("bundle", "lmdb:store")
-        >>> published.version == published["version"], published.tables["items"].columns
-        (True, ['item', 'became'])
-    """
-
-    version: str = field(kw_only=True)
-    """Its name, as `corank.roll_back` takes it."""
-    staged: bool = field(default=False, kw_only=True)
-    """Whether it is not live yet."""
-
-    @classmethod
-    def of(cls, version: str, merged: MergedItems | None, staged: bool = False) -> Self:
-        """The result of a publication.
-
-        Args:
-            version: its name.
-            merged: what became of items that were upserted before; None if the version was live already.
-            staged: whether it is not live yet.
-        """
-        return cls({"version": version} if merged is None else asdict(merged), version=version, staged=staged)
-
-    @property
-    def headline(self) -> str:
-        """The version, and how many items were upserted before."""
-        counts = [f"{len(self.document[name])} {name}" for name in _MERGED if self.document.get(name)]
-        return ", ".join([f"{self.version} is {self._state}", *counts])
-
-    @property
-    def lines(self) -> Sequence[str]:
-        """The version, as other commands take it."""
-        return [f"{self._state}: {self.version}"]
-
-    @property
-    def _state(self) -> str:
-        return "staged" if self.staged else "live"
-
-    @property
-    def tables(self) -> dict[str, pl.DataFrame]:
-        """`items`: what became of each item that was upserted before: `kept` on top, `overridden` by the table, or
-        `lacking` in it, or that was `removed`."""
-        rows = ({"item": str(item), "became": name} for name in _MERGED for item in self.get(name, ()))
-        return {"items": frame(rows, ["item", "became"])}
 
 
 def describe_stages(manifest: BundleManifest) -> list[str]:

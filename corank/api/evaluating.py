@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from corank.analysis.html import render
-from corank.analysis.sequential import SequentialTest
 from corank.api.progress import show_progress
-from corank.api.results import ComparisonResult, EvaluationResult, ServedComparisonResult
+from corank.api.results import ComparisonResult, EvaluationResult
 from corank.core.artifact_cache import write_file
 from corank.core.errors import DataError
-from corank.core.objects import Location, PathOrUrl, parse_location, require_local
+from corank.core.objects import Location, PathOrUrl, parse_location
 from corank.core.options import EVENTS, PYTHON_ONLY, Option
 from corank.core.reports import Progress
-from corank.core.time import moment_to_ms
 from corank.core.view import View
 
 
@@ -69,7 +67,7 @@ def evaluate(
         evaluation = evaluate_run(opened, split, bootstrap, unbiased, advance, where, by)
         result = EvaluationResult(evaluation.document)
     if page is not None:
-        _write(page, replace(result.view(), title=f"{opened.config.name} by {by}"))
+        write_page(page, replace(result.view(), title=f"{opened.config.name} by {by}"))
     return result
 
 
@@ -127,64 +125,7 @@ def compare(
         )
     result = ComparisonResult(document)
     if page is not None:
-        _write(page, result.view())
-    return result
-
-
-def compare_served(
-    served: PathOrUrl,
-    exposures: Sequence[PathOrUrl] = (),
-    labels: Annotated[Sequence[str], Option("--label")] = (),
-    since: str | None = None,
-    until: str | None = None,
-    alpha: float = 0.05,
-    effect: float = 0.02,
-    top: int = 10,
-    page: PathOrUrl | None = None,
-    share: float | None = None,
-) -> ServedComparisonResult:
-    """Compare a canary and a shadow with the version that was live meanwhile, by the log of a service.
-
-    A canary's figures are rates of labels, unpaired: users were assigned to one version. A shadow's are
-    paired: both versions ranked the same requests. Intervals hold at every look, so that peeking is safe.
-
-    Args:
-        served: the folder that `corank serve --log` wrote; of several machines, with all their files.
-        exposures: tables of what was shown and what became of it, Parquet or CSV, with `served_id` of the answer, the
-            item, and labels; clicks may be in tables of their own. None: no figures of labels.
-        labels: columns of labels; all of 0, 1 and null unless given.
-        since: the first moment that counts, ISO 8601; all unless given.
-        until: the first moment that counts no more.
-        alpha: probability at which an interval of any look may miss the true difference.
-        effect: about how large a difference is looked for, as a share of the value: intervals are narrowest where it
-            shows. They hold whatever it is.
-        top: number of items at the top of an answer by which a shadow is compared.
-        page: the file or URL of an HTML page to write.
-        share: of users that the canary was to have, such as 0.05: it is tested whether users were assigned so. If they
-            were not, the verdict is "not comparable".
-
-    Returns what `corank compare-served` prints. Raises DataError.
-
-    Example:
-        >>> compared = corank.compare_served("canary/log", ["canary/exposures.parquet", "canary/clicks.csv"])
-        >>> compared["canary"]["verdict"], compared["canary"]["users_in_both"]
-        ('better', 0)
-    """
-    for name, value in (("--alpha", alpha), ("--effect", effect), ("--share", share)):
-        if value is not None and not 0 < value < 1:
-            raise DataError(f"{name}: expected a share above 0 and below 1; received {value:g}")
-    if top < 1:
-        raise DataError(f"--top: expected 1 or more; received {top}")
-    files = [require_local(one) for one in exposures]
-    begin, end = _read_moment("--since", since), _read_moment("--until", until)
-    from corank.analysis.served_comparison import compare_versions
-
-    document = compare_versions(
-        require_local(served), SequentialTest(alpha, effect), files, labels, begin, end, top, share
-    )
-    result = ServedComparisonResult(document)
-    if page is not None:
-        _write(page, result.view())
+        write_page(page, result.view())
     return result
 
 
@@ -249,7 +190,7 @@ def _margins(margin: float | Mapping[str, float] | Sequence[str]) -> Iterable[st
     return [str(margin)] if isinstance(margin, int | float) else margin
 
 
-def _write(page: PathOrUrl, view: View) -> None:
+def write_page(page: PathOrUrl, view: View) -> None:
     """Write a page whole. Raises DataError if it cannot be written."""
     location = parse_location(page)
     try:
@@ -257,10 +198,3 @@ def _write(page: PathOrUrl, view: View) -> None:
             path.write_text(render(view), encoding="utf-8")
     except OSError as error:
         raise DataError(f"{location}: cannot be written: {error}") from None
-
-
-def _read_moment(option: str, text: str | None) -> int | None:
-    try:
-        return None if text is None else moment_to_ms(text)
-    except ValueError:
-        raise DataError(f"{option}: expected ISO 8601, such as 2026-04-29T12:00; received {text!r}") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import polars as pl
 
-from corank.analysis.comparison_page import comparison_view, served_view
+from corank.analysis.comparison_page import comparison_view
 from corank.analysis.evaluation_view import describe_counts, plot_groups, view_of
 from corank.analysis.explanation_view import explanation_view
 from corank.analysis.html import render_part
@@ -218,7 +218,7 @@ class EvaluationResult(TableResult):
         return draw_first(View("", "", [Section("", plot_groups(self.document, metric or "auc"))]))
 
 
-_COMPARED: dict[str, Any] = {
+COMPARED: dict[str, Any] = {
     **dict.fromkeys(KEYS, pl.String),
     **dict.fromkeys(("a", "b", "difference", "low", "high"), pl.Float64),
     **dict.fromkeys(("n", "n_b"), pl.Int64),
@@ -227,6 +227,7 @@ _COMPARED: dict[str, Any] = {
     "verdict": pl.String,
     "not_worse": pl.Boolean,
 }
+"""The columns of a comparison."""
 
 
 class ComparisonResult(TableResult):
@@ -238,7 +239,7 @@ class ComparisonResult(TableResult):
         {'no difference shown'}
     """
 
-    columns = _COMPARED
+    columns = COMPARED
 
     @property
     def headline(self) -> str:
@@ -248,35 +249,6 @@ class ComparisonResult(TableResult):
     def view(self) -> View:
         """A summary, what is compared, and the differences of each part."""
         return comparison_view(self.document)
-
-
-class ServedComparisonResult(TableResult):
-    """A canary and a shadow compared with the live version, by the log of what was served.
-
-    The column `run` says which of the two a row is of. Rows of `served` have intervals that hold at every look, those
-    of a `group` all data until that moment.
-
-    Example:
-        >>> corank.compare_served("nowhere")
-        Traceback (most recent call last):
-        corank.core.errors.DataError: nowhere: no served requests here; `corank serve --log nowhere` writes them
-    """
-
-    columns = {
-        "run": pl.String,
-        **_COMPARED,
-        **dict.fromkeys(("value", "p", "fixed_low", "fixed_high"), pl.Float64),
-    }
-
-    @property
-    def headline(self) -> str:
-        """The compared versions, and the verdicts."""
-        parts = (self[name] for name in ("canary", "shadow") if self[name] is not None)
-        return "; ".join(f"{part['a']} less {part['b']}: {part['verdict']}" for part in parts)
-
-    def view(self) -> View:
-        """What is said of the canary and of the shadow."""
-        return served_view(self.document)
 
 
 class ExplanationResult(PlottedResult):

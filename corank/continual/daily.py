@@ -110,7 +110,7 @@ def undo_period(setup: DailySetup, history: DailyHistory, name: str) -> None:
 
 def _roll_back(setup: DailySetup, state: StoreState, period: str, version: str | None) -> None:
     """Let the store serve the version of a period. Raises StoreError if it has it no more."""
-    from corank.api.stores import roll_back  # which loads ONNX Runtime
+    from corank_serve.api.stores import roll_back  # which loads ONNX Runtime
 
     assert setup.store is not None
     if version not in state.versions:

@@ -14,7 +14,6 @@ from corank.api.config_source import OpenedConfig, to_yaml
 from corank.api.evaluating import compare, evaluate
 from corank.api.results import ComparisonResult
 from corank.api.runs import pack
-from corank.api.stores import prune, publish
 from corank.api.training import train
 from corank.bundle.manifest import load_manifest
 from corank.continual.history import LEFT_OUT, Decision, PeriodRecord, find_live
@@ -29,6 +28,7 @@ from corank.serving.funnel.funnel import Funnel
 from corank.training.drift.drift import measure_drift
 from corank.training.export import export_bundle
 from corank.training.run import Run
+from corank_serve.api.stores import prune, publish
 
 
 @dataclass(frozen=True)

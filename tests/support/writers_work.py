@@ -15,7 +15,6 @@ import polars as pl
 
 import corank
 import corank.api.runs
-import corank.api.stores
 import corank.cli.console
 import corank.cli.progress
 from corank.cli.main import main

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 import corank
-from corank.api.results import ServedComparisonResult
 from corank.core.errors import DataError
 from corank.evaluation.rows import Row, name_row
 from corank.serving.log.log_format import SERVED
 from corank.serving.log.request_log import OpenLogFiles
+from corank_serve.api.served import ServedComparisonResult
 from tests.support.command_line import run_corank
 from tests.support.served_worlds import ServedWorld
 

@@ -1,46 +1,34 @@
-"""The commands of stores, tables of users and vectors, as functions on paths and store addresses, without torch.
+"""The commands of stores and tables of users, as functions on paths and store addresses, without torch.
 
 Each raises a CorankError for a mistake of the user. Store addresses are `lmdb:PATH`, `redis://HOST:PORT/DB`,
 `redis+cluster://HOST:PORT` or of a plug-in's store.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Self
 
 import msgspec
+import polars as pl
 from annotated_types import Ge
 
-from corank.api.bundles import PublishResult, export
 from corank.api.frames import TableSource, temporary_frames
 from corank.api.progress import show_progress
-from corank.api.results import Result
+from corank.api.results import DocumentResult, Result, frame
 from corank.bundle.bundle import Bundle
-from corank.bundle.catalogue_index import VectorIndexKind
-from corank.bundle.catalogue_vectors import write_catalogue
 from corank.bundle.manifest import load_manifest
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.bundle.stage_facts import TOLERANCE
-from corank.core.artifact_cache import read_facts, write_file
-from corank.core.errors import ConfigError, DataError, StorageError
-from corank.core.lazy import require
-from corank.core.objects import Location, PathOrUrl, parse_location, require_local
+from corank.core.errors import DataError
+from corank.core.objects import PathOrUrl, parse_location, require_local
 from corank.core.options import EVENTS, Option, printed
 from corank.core.reports import Progress, Report
 from corank.core.time import format_time
 from corank.core.view import Section, Table, View
-from corank.data.packed.dataset import PackedDataset
-from corank.data.tables import find_source_files
-from corank.engine.base import describe_memory, open_engine
 from corank.serving.log.replay import ReplayCounts, bundle_funnels, replay_log, store_funnels
 from corank.serving.log.request_log import describe_open_files
-from corank.serving.log_requests import list_event_tables, list_user_columns
-from corank.serving.predict import PredictedLog, predict_log
 from corank.serving.store import retention
 from corank.serving.store.base import CACHE, is_store, open_store
 from corank.serving.store.journal import read_log
@@ -48,15 +36,61 @@ from corank.serving.store.publish import publish_bundle
 from corank.serving.store.put_users import put_users
 from corank.serving.store.upsert import MergedItems
 from corank.serving.user_table import UserSources, write_users
-from corank.training.run_publisher import RunManifest
 
-if TYPE_CHECKING:
-    from corank.training.run import Run
+_MERGED = ("kept", "overridden", "lacking", "removed")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PublishResult(DocumentResult):
+    """A version of a store that is live now, or staged.
+
+    Example:
+        >>> published = corank.publish("bundle", "lmdb:store")
+        >>> published.version == published["version"], published.tables["items"].columns
+        (True, ['item', 'became'])
+    """
+
+    version: str = field(kw_only=True)
+    """Its name, as `corank.roll_back` takes it."""
+    staged: bool = field(default=False, kw_only=True)
+    """Whether it is not live yet."""
+
+    @classmethod
+    def of(cls, version: str, merged: MergedItems | None, staged: bool = False) -> Self:
+        """The result of a publication.
+
+        Args:
+            version: its name.
+            merged: what became of items that were upserted before; None if the version was live already.
+            staged: whether it is not live yet.
+        """
+        return cls({"version": version} if merged is None else asdict(merged), version=version, staged=staged)
+
+    @property
+    def headline(self) -> str:
+        """The version, and how many items were upserted before."""
+        counts = [f"{len(self.document[name])} {name}" for name in _MERGED if self.document.get(name)]
+        return ", ".join([f"{self.version} is {self._state}", *counts])
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """The version, as other commands take it."""
+        return [f"{self._state}: {self.version}"]
+
+    @property
+    def _state(self) -> str:
+        return "staged" if self.staged else "live"
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`items`: what became of each item that was upserted before: `kept` on top, `overridden` by the table, or
+        `lacking` in it, or that was `removed`."""
+        rows = ({"item": str(item), "became": name} for name in _MERGED for item in self.get(name, ()))
+        return {"items": frame(rows, ["item", "became"])}
+
 
 Files = str | list[str]
 """The files of a table: a path, a glob or a URL, or several."""
-Tables = tuple[Files | None, Mapping[str, Files]]
-"""Those of the table of users, and of the tables of events by name."""
 
 
 def publish(
@@ -101,174 +135,6 @@ def publish(
             report(f"users: {count:,}")
         version = publish_bundle(location, opened, report, advance, keys, merged.append, stage)
     return PublishResult.of(version, merged[0] if merged else None, stage)
-
-
-@printed("{out}: {result:,} items")
-def vectors(
-    bundle: PathOrUrl,
-    items: TableSource,
-    out: PathOrUrl,
-    progress: Progress = lambda done, total: None,
-    workers: Annotated[int, Ge(1)] = 1,
-    engine: str | None = None,
-    address: str | None = None,
-    report: Report = lambda line: None,
-    index: VectorIndexKind | None = None,
-    parts: Annotated[Sequence[str], Option("--part")] = (),
-) -> int:
-    """Write the vectors that a bundle's item towers give a table of items, or other item parts, as Parquet.
-
-    Args:
-        bundle: the bundle's folder, or its URL.
-        items: the table: a frame, or a file, a glob or a URL, which need not fit into memory.
-        out: the file to write, or its URL.
-        progress: takes how many items are done, and of how many.
-        workers: how many tasks run at a time. The file is the same for any number and any engine.
-        engine: `in_line`, `pool`, `ray` or a plug-in's; a pool of processes if there are several workers.
-        address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
-        report: takes a line about each index, and one about the memory that was held.
-        index: `ivf` or `ivf_pq` builds a FAISS index of each stage's vectors, `NAME.STAGE.faiss` next to `out`, which
-            is no URL then.
-        parts: `STAGE.PART`, such as `rank.item`, the ranker's first-layer sums, each in a column `PART.STAGE`, rounded
-            as the bundle stores it; the vectors of all stages unless given.
-
-    Returns the number of items. Raises BundleError, ConfigError, DataError, EngineError.
-
-    Example:
-        >>> corank.vectors("bundle", pl.read_parquet("shop/items.parquet"), "vectors.parquet")
-        120
-    """
-    location = parse_location(out)
-    if index is not None and not isinstance(location, Path):
-        place = "the index lies beside OUT, which must be on this machine"
-        raise ConfigError(f"--index: {place}; received {location}")
-    beside = location.parent if isinstance(location, Path) else None
-    with (
-        temporary_frames(beside) as frames,
-        open_engine(engine, workers, address) as opened,
-        write_file(location) as path,
-        show_progress("items", progress) as advance,
-    ):
-        table = frames.source("items", items)
-        written = write_catalogue(parse_location(bundle), table, path, opened, advance, index, report, parts)
-        report(describe_memory(opened))
-    return written
-
-
-@printed(
-    "{out}: {result.requests:,} requests, {result.candidates:,} candidates, of which the bundle does not know "
-    "{result.unknown:,}"
-)
-def predict(
-    source: PathOrUrl,
-    log: Annotated[TableSource, Option(parse=list, repeated=True)],
-    out: PathOrUrl,
-    users: TableSource | None = None,
-    workers: Annotated[int, Ge(1)] = 1,
-    engine: str | None = None,
-    address: str | None = None,
-    report: Report = lambda line: None,
-    progress: Progress = lambda done, total: None,
-    events: Annotated[Mapping[str, TableSource] | None, EVENTS] = None,
-    as_served: bool = False,
-) -> PredictedLog:
-    """Write what every stage computes of each candidate of a log: logits, probabilities, values.
-
-    Args:
-        source: the folder of a bundle or of a finished run, or its URL; a run is exported to a temporary bundle, and
-            its packed data say what priors, ages and items were at the time of a row.
-        log: the table of candidates: files, globs, URLs or a frame. Histories are of the events in it.
-        out: the folder to write Parquet files into; it is not there, or empty.
-        users: the table of users, if the bundle reads one; of a run, that of its config unless given.
-        workers: how many tasks run at a time. The files are the same for any number and any engine.
-        engine: `in_line`, `pool`, `ray` or a plug-in's; a pool of processes if there are several workers.
-        address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
-        report: takes a line about a run's export, and one about the memory that was held.
-        progress: takes how many candidates are done, and of how many.
-        events: by name of `data.events`, the tables that the bundle's histories are made of; of a run, those of its
-            config unless given.
-        as_served: whether all rows get the priors, ages and items that a service has now. Otherwise a bundle refuses
-            rows that are older than its snapshots of priors, which count the labels of these rows.
-
-    Returns how many requests and candidates there were, and how many of these the bundle does not know. Raises
-    BundleError, CheckpointError, DataError, EngineError.
-
-    Example:
-        >>> users = pl.read_parquet("shop/users.parquet")
-        >>> corank.predict("bundle", "shop/log/*.parquet", "predictions", users=users).candidates
-        36000
-    """
-    folder = require_local(out)
-    with (
-        temporary_frames(folder.absolute().parent) as frames,
-        open_engine(engine, workers, address) as opened,
-        _to_predict(parse_location(source), folder, report) as (bundle, run),
-        show_progress("candidates", progress) as advance,
-    ):
-        tables: Tables = frames.source("users", users), frames.sources(events)
-        options: dict[str, Any] = {"as_served": as_served}
-        if run is not None:
-            tables = _fill_in(run, bundle, *tables)
-            packed = None if as_served else partial(_open_packed, parse_location(source))
-            options |= {"packed": packed, "base": run.base}
-        rows, (of_users, of_events) = frames.source("log", log), tables
-        prediction = predict_log(bundle, rows, of_users, folder, opened, advance, of_events, **options)
-        report(describe_memory(opened))
-    return prediction
-
-
-@contextmanager
-def _to_predict(source: Location, out: Path, report: Report) -> "Iterator[tuple[Location, Run | None]]":
-    """A bundle as it is; of a run, which is opened, one that lasts as long as the block.
-
-    That one lies next to `out`, where all workers can read.
-    """
-    if not _is_run(source):
-        yield source, None
-        return
-    require("torch", "corank predict of a run")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        bundle = Path(folder) / "bundle"
-        report(f"{source}: exporting it, for this command alone")
-        export(str(source), bundle)
-        yield bundle, _open_run(source)
-
-
-def _fill_in(run: "Run", bundle: Location, users: Files | None, events: Mapping[str, Files]) -> Tables:
-    """The tables of users and of events that the bundle of a run reads: those given, else those of its config.
-
-    Raises DataError.
-    """
-    manifest, data = load_manifest(bundle), run.config.data
-    if users is None and data.users is not None and list_user_columns(manifest):
-        users = _find_files(data.users, run.base)
-    absent = [name for name in list_event_tables(manifest) if name not in events]
-    return users, {**events, **{name: _find_files(data.events[name].table, run.base) for name in absent}}
-
-
-def _find_files(source: Files, base: Path) -> list[str]:
-    return [file.path for file in find_source_files(source, base)]
-
-
-def _open_packed(run: Location) -> PackedDataset:
-    return _open_run(run).packed()
-
-
-def _open_run(location: Location) -> "Run":
-    from corank.training.run import Run
-
-    return Run.open(location)
-
-
-def _is_run(source: Location) -> bool:
-    """Whether a run lies there; any other fault is reported when it is opened as a bundle."""
-    if isinstance(source, Path):
-        return (source / "run.json").is_file()
-    with suppress(StorageError):
-        read_facts(source, RunManifest)
-        return True
-    return False
 
 
 @printed("{out}: {result:,} users")
