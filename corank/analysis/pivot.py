@@ -81,16 +81,15 @@ def draw_values(
     panel: str | Callable[[Row], str],
     line: str | Callable[[Row], str],
     caption: str,
-    value: str = "value",
     from_zero: bool = False,
 ) -> Plot:
-    """Draw a column of values, of which there is at least one, with their intervals: panels, and lines in each.
+    """Draw values, of which there is at least one, with their intervals: panels, and lines in each.
 
     Only lines that all panels have are drawn.
     """
-    drawn = group_by((row for row in rows if row[value] is not None), panel)
+    drawn = group_by((row for row in rows if row["value"] is not None), panel)
     panels: Panels = {
-        name: {_of(row, line): (row[value], row["low"], row["high"]) for row in of}
+        name: {_of(row, line): (row["value"], row["low"], row["high"]) for row in of}
         for name, of in drawn.items()
     }
     return draw_panels(panels, caption, from_zero)
