@@ -35,7 +35,7 @@ from corank.core.types import Doubles, Longs, Mask
 MOST_CHECKS = 20_000
 """Types that are tried in slots, at most, of one page of FEW candidates; of more candidates an eighth of it."""
 FEW = 8
-"""Candidates of which no more than that are ever tried."""
+"""Candidates, up to which that many are enough for whatever rules were drawn."""
 
 
 class RuleValues(NamedTuple):
