@@ -48,24 +48,24 @@ if TYPE_CHECKING:
     from corank.api.runs import PackResult as PackResult
     from corank.api.runs import check as check
     from corank.api.runs import pack as pack
-    from corank.api.serving import serve as serve
-    from corank.api.serving import token as token
-    from corank.api.streams import follow_items as follow_items
-    from corank.api.streams import follow_log as follow_log
-    from corank.api.streams import follow_users as follow_users
     from corank.api.training import TrainResult as TrainResult
     from corank.api.training import train as train
-    from corank.continual.daily import daily as daily
-    from corank.continual.daily_result import DailyResult as DailyResult
     from corank.core.registry import load_plugins as load_plugins
-    from corank.serving.funnel.funnel import Funnel as Funnel
-    from corank.serving.funnel.request import Request as Request
+    from corank.funnel.funnel import Funnel as Funnel
+    from corank.funnel.request import Request as Request
     from corank.training.callbacks import Callback as Callback
     from corank.training.config.config import Config as Config
     from corank.training.tracking.mlflow import MlflowCallback as MlflowCallback
     from corank.training.tracking.wandb import WandbCallback as WandbCallback
+    from corank_continual.follow import follow_items as follow_items
+    from corank_continual.follow import follow_log as follow_log
+    from corank_continual.follow import follow_users as follow_users
+    from corank_continual.periods.daily import daily as daily
+    from corank_continual.periods.daily_result import DailyResult as DailyResult
     from corank_serve.api.served import ServedComparisonResult as ServedComparisonResult
     from corank_serve.api.served import compare_served as compare_served
+    from corank_serve.api.serving import serve as serve
+    from corank_serve.api.serving import token as token
     from corank_serve.api.stores import PublishResult as PublishResult
     from corank_serve.api.stores import promote as promote
     from corank_serve.api.stores import prune as prune
@@ -89,8 +89,8 @@ _NAMES = {
     "corank.api.predicting": "predict vectors",
     "corank.api.training": "TrainResult train",
     "corank.core.registry": "load_plugins",
-    "corank.serving.funnel.funnel": "Funnel",
-    "corank.serving.funnel.request": "Request",
+    "corank.funnel.funnel": "Funnel",
+    "corank.funnel.request": "Request",
     "corank.training.callbacks": "Callback",
     "corank.training.config.config": "Config",
     "corank.training.tracking.mlflow": "MlflowCallback",

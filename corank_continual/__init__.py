@@ -4,16 +4,16 @@ from corank.core.package import Package
 
 PACKAGE = Package(
     names={
-        "corank.api.streams": "follow_items follow_log follow_users",
-        "corank.continual.daily": "daily",
-        "corank.continual.daily_result": "DailyResult",
+        "corank_continual.follow": "follow_items follow_log follow_users",
+        "corank_continual.periods.daily": "daily",
+        "corank_continual.periods.daily_result": "DailyResult",
     },
     commands={
         "Every day": {
-            "daily": "corank.continual.daily.daily",
-            "follow items": "corank.api.streams.follow_items",
-            "follow users": "corank.api.streams.follow_users",
-            "follow log": "corank.api.streams.follow_log",
+            "daily": "corank_continual.periods.daily.daily",
+            "follow items": "corank_continual.follow.follow_items",
+            "follow users": "corank_continual.follow.follow_users",
+            "follow log": "corank_continual.follow.follow_log",
         }
     },
     groups={"follow": "Follow a topic of Kafka: items or users into a store, or the log."},

@@ -12,7 +12,7 @@ PACKAGE = Package(
     },
     commands={
         "Serve": {
-            "serve": "corank.cli.serve.serve",
+            "serve": "corank_serve.command.serve",
             "token": f"{_API}.serving.token",
             "publish": "corank_serve.api.stores.publish",
             "users": "corank_serve.api.stores.users",

@@ -73,7 +73,7 @@ def field_docstrings(owner: type) -> dict[str, str]:
     return {
         name: field.docstring.value
         for kind in reversed(owner.__mro__)
-        if kind.__module__.startswith(("corank.", "corank_lab."))
+        if kind.__module__.startswith(("corank.", "corank_serve.", "corank_continual.", "corank_lab."))
         for name, field in source(kind).attributes.items()
         if field.docstring and "property" not in field.labels
     }

@@ -12,11 +12,11 @@ from corank.datasets.importer import IMPORTERS
 from corank.datasets.simulated import WORLDS
 from corank.engine.base import ENGINES
 from corank.features.feature_kind import FEATURE_KINDS
+from corank.funnel.stage_scorer import SCORERS
 from corank.losses.base import LOSSES
 from corank.metrics.metric import METRICS, Metric
 from corank.models.settings.stage import STAGE_MODELS
-from corank.serving.funnel.stage_scorer import SCORERS
-from corank.serving.store.base import STORES
+from corank_serve.store.base import STORES
 from docs_site.config_pages import sections_of, settings_sections
 from docs_site.docstrings import first_line, render
 from docs_site.pages import ROOT, Page, relative, table

@@ -24,9 +24,9 @@ def loaded(code: str) -> set[str]:
     ("module", "present", "absent"),
     [
         ("corank", "corank", {*RANKS, *TRAINS, "pydantic"}),
-        ("corank.serving.http.worker", "onnxruntime", {*TRAINS, "cyclopts", "rich"}),
+        ("corank_serve.http.worker", "onnxruntime", {*TRAINS, "cyclopts", "rich"}),
         # the parent of workers runs as long as the service
-        ("corank.api.serving", "pydantic", {*RANKS, *TRAINS}),
+        ("corank_serve.api.serving", "pydantic", {*RANKS, *TRAINS}),
         ("corank.training.config.config", "pydantic", TRAINS),
         ("corank.cli.main", "cyclopts", {*RANKS, *TRAINS, "pydantic"}),
         # what compares runs and tables of scores

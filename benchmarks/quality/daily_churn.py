@@ -37,13 +37,13 @@ from benchmarks import harness
 from benchmarks.quality.daily_arms import DailyLog
 from benchmarks.quality.daily_cohorts import Churn, Measures, judge, make_arms, summarise
 from benchmarks.quality.daily_sizes import Sizes, growth, measure_period
-from corank.continual.history import PeriodRecord
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.feed.world import FIRST_DAY, Drift
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import open_store
-from corank.serving.store.upsert import upsert
+from corank.funnel.funnel import Funnel
 from corank.training.config.yaml_values import read_values
+from corank_continual.periods.history import PeriodRecord
+from corank_serve.store.base import open_store
+from corank_serve.store.upsert import upsert
 
 MOST = 1.1
 """Aim: of all growth."""

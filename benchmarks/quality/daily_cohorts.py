@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 import corank
 from benchmarks import harness
 from benchmarks.quality.daily_arms import DailyLog
-from corank.continual.history import PeriodRecord
 from corank.metrics.cascade import recall_of
 from corank.metrics.intervals import replicates
 from corank.metrics.measure import RatioMeasure
 from corank.metrics.requests import Requests
+from corank_continual.periods.history import PeriodRecord
 
 ARMS = ("carried", "never_saw", "before")
 COHORTS = ("born_today", "born_yesterday", "older")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_items, read_snapshots
-from corank.continual.history import PeriodRecord
 from corank.data.packing.state import STATE
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
-from corank.serving.store.base import Store, open_store
 from corank.training.run import Run
+from corank_continual.periods.history import PeriodRecord
+from corank_serve.store.base import Store, open_store
 
 Sizes = dict[str, int]
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks import harness
-from corank.analysis.sequential import (
+from corank.core.types import Doubles, Longs, Mask
+from corank_serve.rollout.sequential import (
     ENOUGH_USERS,
     NORMAL,
     ArmMean,
@@ -18,7 +19,6 @@ from corank.analysis.sequential import (
     compare_arms,
     look_ends,
 )
-from corank.core.types import Doubles, Longs, Mask
 
 USERS, ROWS = 1500, 12_000
 ALPHA = 0.05

@@ -40,11 +40,11 @@ from corank.core.settings import validate
 from corank.datasets.kuairand import import_kuairand
 from corank.evaluation.predict import predict_split
 from corank.evaluation.predictions import read_truth
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
+from corank.funnel.stage_scorer import Candidates
 from corank.metrics.cascade import recall
 from corank.metrics.point import auc, truth_auc
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
-from corank.serving.funnel.stage_scorer import Candidates
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain, read
 from corank.training.device import keep_freed_memory

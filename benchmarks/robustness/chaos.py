@@ -32,12 +32,12 @@ from benchmarks.robustness.chaos_faults import SLOW_SECONDS, Disturbed, Disturbe
 from benchmarks.robustness.chaos_writer import Writer
 from benchmarks.robustness.hot_swap import requests, same
 from corank.core.errors import CorankError
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
-from corank.serving.store.base import open_store
-from corank.serving.store.fetch import fetch_bundle, load_latest
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
+from corank_serve.store.base import open_store
+from corank_serve.store.fetch import fetch_bundle, load_latest
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
 from tests.support.bundle_versions import changing, first, variant
 from tests.support.redis_server import redis_server
 from tests.support.store_faults import SlowProxy

@@ -13,7 +13,7 @@ import psutil
 
 from benchmarks.replicas import Replica
 from benchmarks.robustness.chaos_writer import Writer
-from corank.serving.store.base import open_store
+from corank_serve.store.base import open_store
 from tests.support.redis_server import Server
 from tests.support.store_faults import SlowProxy, dump, full_disk, restore_dump
 

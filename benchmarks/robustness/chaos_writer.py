@@ -16,12 +16,12 @@ from pathlib import Path
 from benchmarks.load import on_core
 from corank.core import time as clock
 from corank.core.errors import CorankError
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Store, open_store
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.retention import remove_versions
-from corank.serving.store.upsert import upsert
+from corank.funnel.funnel import Funnel
+from corank_serve.store.base import Store, open_store
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.retention import remove_versions
+from corank_serve.store.upsert import upsert
 
 AT_ONCE = 5
 UPSERT_SECONDS, PUBLISH_SECONDS, RETRY_SECONDS = 0.5, 10.0, 0.2

@@ -26,8 +26,8 @@ from corank.analysis.logged_request import logged_request
 from corank.core.artifact import is_content
 from corank.core.errors import BundleError, CheckpointError
 from corank.datasets.feed.simulate import simulate_world
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.checkpoints.manifest import exists
 from corank.training.run import Run

@@ -19,8 +19,8 @@ from typing import Any
 
 import corank
 from benchmarks import harness
-from corank.continual.history import DailyHistory
 from corank.core.errors import CorankError
+from corank_continual.periods.history import DailyHistory
 from tests.support import kills
 from tests.support.daily_world import bundles_of, call_daily, live_model, request_of, write_daily_world
 

@@ -37,12 +37,12 @@ from rich.console import Console
 
 import corank
 from benchmarks import harness
-from corank.continual.history import DailyHistory
-from corank.serving.store.base import Store, open_store
-from corank.serving.store.journal import read_journal
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.streams.store import ItemSink
+from corank_continual.periods.history import DailyHistory
+from corank_continual.streams.store import ItemSink
+from corank_serve.store.base import Store, open_store
+from corank_serve.store.journal import read_journal
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
 from tests.support.bundle_versions import first
 from tests.support.daily_world import write_daily_world
 from tests.support.followers import follow_items, follow_log

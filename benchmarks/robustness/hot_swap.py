@@ -5,7 +5,7 @@ connections sends its next request shortly after a response: first while items c
 `upserts_refused` counts changes of items that the service did not take; `live_to_served_s` is the time from the swap of
 the head until the service answers by the version.
 Every response names its version and the number of the last change of items. Afterwards
-`corank.serving.store.fetch.restore` computes each response again for the state that it names; a response counts as
+`corank_serve.store.fetch.restore` computes each response again for the state that it names; a response counts as
 `mixed` if its ids or scores differ. `told_apart` is the share of states in which some response differs from that of the
 state before, that is, how much the comparison can detect. rollout_load.py says what the canary's figures are.
 """
@@ -42,13 +42,13 @@ from benchmarks.robustness.rollout_load import (
 from benchmarks.robustness.store_outages import serve_command
 from benchmarks.robustness.store_work import AT_ONCE, MARK, Worker
 from corank.analysis.logged_request import logged_request
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
-from corank.serving.store.base import open_store
-from corank.serving.store.fetch import fetch_bundle, restore
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.run import Run
+from corank_serve.store.base import open_store
+from corank_serve.store.fetch import fetch_bundle, restore
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
 from tests.support.bundle_versions import changing, first, variant
 from tests.support.redis_server import redis_server
 

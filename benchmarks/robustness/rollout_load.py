@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.load import Connection, message
-from corank.serving.store.base import Store
-from corank.serving.store.publish import publish_bundle
+from corank_serve.store.base import Store
+from corank_serve.store.publish import publish_bundle
 
 CONNECTIONS, PAUSE = 4, 0.03
 """Seconds that each lets pass before it asks again."""

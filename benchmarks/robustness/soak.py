@@ -32,7 +32,7 @@ from benchmarks.million import Million, million
 from benchmarks.robustness import rollout_load
 from benchmarks.robustness.rollout_load import AssignedUsers, UserMessages, shadow_figures, stage
 from benchmarks.speed.funnel_latency import CORANK, REQUESTS, SHARE
-from corank.serving.store.base import open_store
+from corank_serve.store.base import open_store
 from tests.support.service import ANY_TIME
 
 MINUTE = 60

@@ -31,10 +31,10 @@ from benchmarks.robustness.store_witness import Witness
 from benchmarks.robustness.store_work import MARK, UPSERTS, Worker
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import StoreError
-from corank.serving.store.base import Store, open_store
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.retention import list_versions
+from corank_serve.store.base import Store, open_store
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.retention import list_versions
 from tests.support.bundle_versions import changing, first, variant
 from tests.support.redis_server import binary, redis_server
 

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 from benchmarks.load import free_port, serving
 from benchmarks.robustness.rollout_load import stage
 from corank.core.errors import StoreError
-from corank.serving.store.base import Store, open_store
-from corank.serving.store.fetch import fetch_bundle
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
+from corank_serve.store.base import Store, open_store
+from corank_serve.store.fetch import fetch_bundle
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
 from tests.support.service import ANY_TIME
 
 CORANK = [sys.executable, "-c", "from corank.cli.main import main; main()"]

@@ -12,13 +12,13 @@ from typing import Any
 
 from benchmarks.robustness.store_work import AT_ONCE, UPSERTS, number_of
 from corank.core.errors import StoreError
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Store
-from corank.serving.store.journal import Change, read_journal
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.record_codec import RecordFormat
-from corank.serving.store.upsert import changed_records
-from corank.serving.store.version_parts import is_stored_part, read_chunks, read_stored_manifest
+from corank.funnel.funnel import Funnel
+from corank_serve.store.base import Store
+from corank_serve.store.journal import Change, read_journal
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.record_codec import RecordFormat
+from corank_serve.store.upsert import changed_records
+from corank_serve.store.version_parts import is_stored_part, read_chunks, read_stored_manifest
 
 
 @dataclass

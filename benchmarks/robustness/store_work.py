@@ -19,18 +19,18 @@ from typing import Any
 from urllib.request import urlopen
 
 from corank.core.errors import StoreError
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.store import publish as publishing
-from corank.serving.store.base import Store, open_store
-from corank.serving.store.claims import store_time
-from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
-from corank.serving.store.journal import read_log
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.record_codec import RecordFormat, to_ids, to_keys
-from corank.serving.store.retention import remove_versions
-from corank.serving.store.upsert import upsert
-from corank.serving.store.version_parts import read_stored_manifest
+from corank.funnel.funnel import Funnel
+from corank_serve.store import publish as publishing
+from corank_serve.store.base import Store, open_store
+from corank_serve.store.claims import store_time
+from corank_serve.store.fetch import catch_up, fetch_bundle, load_latest
+from corank_serve.store.journal import read_log
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.record_codec import RecordFormat, to_ids, to_keys
+from corank_serve.store.retention import remove_versions
+from corank_serve.store.upsert import upsert
+from corank_serve.store.version_parts import read_stored_manifest
 
 BLOCK = 64
 """Records written at once: as many blocks as a large catalogue has."""

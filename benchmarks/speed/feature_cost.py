@@ -37,8 +37,8 @@ from corank.batches.reader import Reader
 from corank.core.calibration import Platt
 from corank.data.packed.dataset import PackedDataset
 from corank.datasets.feed.simulate import simulate_world
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.config.config import Config
 from corank.training.config.config_file import read
 from corank.training.device import device, keep_freed_memory, precision

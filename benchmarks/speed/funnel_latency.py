@@ -45,10 +45,10 @@ from benchmarks.million import CANDIDATES, Kind, Million, million
 from benchmarks.speed.request_parts import bundle_of, part_figures
 from benchmarks.speed.rivals import RIVALS
 from benchmarks.speed.transports import BATCH, ahead_figures, batches, packed
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.ranking import Ranking
-from corank.serving.funnel.request import Request
-from corank.serving.funnel.stage_scorer import Candidates, ScorerInputs, open_graph
+from corank.funnel.funnel import Funnel
+from corank.funnel.ranking import Ranking
+from corank.funnel.request import Request
+from corank.funnel.stage_scorer import Candidates, ScorerInputs, open_graph
 from tests.support.service import ANY_TIME
 
 REQUESTS, CHECKED = 300, 20

@@ -42,8 +42,8 @@ RANK = """
 import json, statistics, sys, time
 from pathlib import Path
 try:
-    from corank.serving.funnel.funnel import Funnel
-    from corank.serving.funnel.request import Request
+    from corank.funnel.funnel import Funnel
+    from corank.funnel.request import Request
 except ImportError:
     from corank.funnel import Funnel, Request
 

@@ -31,7 +31,7 @@ PROGRAM = """
 import sys, tempfile, time
 from pathlib import Path
 from corank.engine.base import open_engine
-from corank.serving import predict
+from corank.funnel import predict
 from corank.training.run import Run
 
 bundle, run, log, users, kind, most = sys.argv[1:]

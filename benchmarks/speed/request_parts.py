@@ -26,9 +26,9 @@ PROGRAM = """
 import json, sys, time
 from pathlib import Path
 import msgspec
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
-from corank.serving.http.body import JSON_CODEC
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
+from corank_serve.http.body import JSON_CODEC
 
 def decode(body):  # as the service does
     return JSON_CODEC.decode(body, Request)

@@ -35,8 +35,8 @@ from corank.features.log_schema import (
     label_column,
     value_column,
 )
+from corank.funnel.predict import predict_log
 from corank.metrics.requests import Requests
-from corank.serving.predict import predict_log
 
 _SAME = ("request", "user", "item", "time", "timezone", "level", "levels", "weight", "propensity")
 """Settings of the log that two bundles must share."""
@@ -48,7 +48,7 @@ class ScoredLog:
 
     manifest: BundleManifest
     rows: pl.DataFrame
-    """A candidate each, a request's together: what `corank.serving.predict` writes as `facts`, and logits,
+    """A candidate each, a request's together: what `corank.funnel.predict` writes as `facts`, and logits,
     NaN of candidates that the bundle does not know: (C,)."""
 
     @property

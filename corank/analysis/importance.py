@@ -32,12 +32,12 @@ from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.predictions import Calibrators
 from corank.features.encoding import RowFeatures
 from corank.features.schema import Schema
+from corank.funnel.request import Request
 from corank.metrics.intervals import percentiles, replicates
 from corank.metrics.measure import Measure
 from corank.metrics.point import auc, gauc
 from corank.models.joint import JointModel
 from corank.models.settings.stage import StageSettings
-from corank.serving.funnel.request import Request
 from corank.training.device import keep_freed_memory
 from corank.training.run import Run
 

@@ -35,11 +35,11 @@ from corank.features.input_layout import TableSet, embed_rows
 from corank.features.operands import OperandRows
 from corank.features.row_encoder import RowEncoder
 from corank.features.schema import Schema
+from corank.funnel.ranking import Ranking, RequestHistory
+from corank.funnel.request import Request, to_series
+from corank.funnel.request_encoder import EncodedBatch, RequestEncoder, find_items
+from corank.funnel.request_reader import RequestReader
 from corank.models.settings.stage import StageSettings
-from corank.serving.funnel.ranking import Ranking, RequestHistory
-from corank.serving.funnel.request import Request, to_series
-from corank.serving.funnel.request_encoder import EncodedBatch, RequestEncoder, find_items
-from corank.serving.funnel.request_reader import RequestReader
 from corank.training.config.config import Config
 
 if TYPE_CHECKING:

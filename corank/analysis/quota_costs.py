@@ -28,8 +28,8 @@ from corank.core.lazy import lazy
 from corank.training.config.config_file import plain
 
 if TYPE_CHECKING:
-    from corank.serving.funnel.funnel import Funnel
-    from corank.serving.funnel.request import Request
+    from corank.funnel.funnel import Funnel
+    from corank.funnel.request import Request
     from corank.training import export
 else:  # which loads torch
     export = lazy("corank.training.export")
@@ -86,8 +86,8 @@ def _measure(evaluated: Evaluation, quotas: Sequence[int]) -> NDArray[np.float64
     """Time a bundle of the run. Raises BundleError, RequestError."""
     # by what is timed alone
     from corank.analysis.logged_request import logged_request
-    from corank.serving.funnel.funnel import Funnel
-    from corank.serving.funnel.request import Request
+    from corank.funnel.funnel import Funnel
+    from corank.funnel.request import Request
 
     run, packed, split = evaluated.run, evaluated.packed, evaluated.split
     numbers = timed_requests(evaluated)

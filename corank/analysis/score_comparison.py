@@ -20,9 +20,9 @@ from corank.evaluation.inputs import Subject
 from corank.evaluation.table import Figure, measure
 
 if TYPE_CHECKING:
-    from corank.serving import predict
+    from corank.funnel import predict
 else:  # what reads tables: runs are compared without
-    predict = lazy("corank.serving.predict")
+    predict = lazy("corank.funnel.predict")
 
 _OTHER = "@b "
 """Before the names of the columns of the second table."""

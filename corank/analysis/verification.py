@@ -18,9 +18,9 @@ from corank.core.ordering import top_k
 from corank.core.types import Doubles, Longs, Numbers
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.predictions import stage_values
-from corank.serving.conformance import difference
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
+from corank.funnel.conformance import difference
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.run import Run
 
 REQUESTS = 100

@@ -25,10 +25,10 @@ from corank.core.options import EVENTS, Overrides, printed
 from corank.core.reports import Report
 from corank.core.time import NEVER, format_time
 from corank.core.view import Block, Section, Table, View
-from corank.serving.conformance import compare_case_files, read_lines, write_cases
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.random_requests import draw_requests
-from corank.serving.funnel.request import Request
+from corank.funnel.conformance import compare_case_files, read_lines, write_cases
+from corank.funnel.funnel import Funnel
+from corank.funnel.random_requests import draw_requests
+from corank.funnel.request import Request
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -27,8 +27,8 @@ from corank.core.reports import Progress, Report
 from corank.data.packed.dataset import PackedDataset
 from corank.data.tables import find_source_files
 from corank.engine.base import describe_memory, open_engine
-from corank.serving.log_requests import list_event_tables, list_user_columns
-from corank.serving.predict import PredictedLog, predict_log
+from corank.funnel.log_requests import list_event_tables, list_user_columns
+from corank.funnel.predict import PredictedLog, predict_log
 from corank.training.run_publisher import RunManifest
 
 if TYPE_CHECKING:

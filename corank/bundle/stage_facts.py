@@ -53,7 +53,7 @@ class StageFacts(Settings):
     model: str
     """The stage model that was trained, for people: serving goes by what follows."""
     scorer: str
-    """The online scorer that runs the stage (`corank.serving.funnel.stage_scorer`)."""
+    """The online scorer that runs the stage (`corank.funnel.stage_scorer`)."""
     cuts: list[str] = []
     """The levels of the log whose candidates the stage cuts."""
     keep: PositiveInt

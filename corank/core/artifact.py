@@ -4,7 +4,7 @@
     FOLDER/<content>/…      the files; a content folder has a name of its own and never changes
     FOLDER/.lock            of the one process that writes
 
-The contract, at every place (`artifact_objects.py`: object storage; `corank.serving.store`: a store of bytes), which
+The contract, at every place (`artifact_objects.py`: object storage; `corank_serve.store`: a store of bytes), which
 `tests/support/artifact_conformance.py` tests:
 
 - A reader gets the old content or the new one, never a part or a mix, wherever a writer is killed, or fails: on a full

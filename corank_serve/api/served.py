@@ -6,7 +6,6 @@ from typing import Annotated
 import polars as pl
 
 from corank.analysis.comparison_page import served_view
-from corank.analysis.sequential import SequentialTest
 from corank.api.evaluating import write_page
 from corank.api.results import COMPARED, TableResult
 from corank.core.errors import DataError
@@ -14,6 +13,7 @@ from corank.core.objects import PathOrUrl, require_local
 from corank.core.options import Option
 from corank.core.time import moment_to_ms
 from corank.core.view import View
+from corank_serve.rollout.sequential import SequentialTest
 
 
 class ServedComparisonResult(TableResult):
@@ -91,7 +91,7 @@ def compare_served(
         raise DataError(f"--top: expected 1 or more; received {top}")
     files = [require_local(one) for one in exposures]
     begin, end = _read_moment("--since", since), _read_moment("--until", until)
-    from corank.analysis.served_comparison import compare_versions
+    from corank_serve.rollout.served_comparison import compare_versions
 
     document = compare_versions(
         require_local(served), SequentialTest(alpha, effect), files, labels, begin, end, top, share

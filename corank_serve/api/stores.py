@@ -27,15 +27,15 @@ from corank.core.options import EVENTS, Option, printed
 from corank.core.reports import Progress, Report
 from corank.core.time import format_time
 from corank.core.view import Section, Table, View
-from corank.serving.log.replay import ReplayCounts, bundle_funnels, replay_log, store_funnels
-from corank.serving.log.request_log import describe_open_files
-from corank.serving.store import retention
-from corank.serving.store.base import CACHE, is_store, open_store
-from corank.serving.store.journal import read_log
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.put_users import put_users
-from corank.serving.store.upsert import MergedItems
-from corank.serving.user_table import UserSources, write_users
+from corank_serve.log.replay import ReplayCounts, bundle_funnels, replay_log, store_funnels
+from corank_serve.log.request_log import describe_open_files
+from corank_serve.store import retention
+from corank_serve.store.base import CACHE, is_store, open_store
+from corank_serve.store.journal import read_log
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.put_users import put_users
+from corank_serve.store.upsert import MergedItems
+from corank_serve.user_table import UserSources, write_users
 
 _MERGED = ("kept", "overridden", "lacking", "removed")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from corank.core.errors import StoreError
-from corank.serving.store.base import STORES, Pairs
+from corank_serve.store.base import STORES, Pairs
 
 BATCH = 1000
 

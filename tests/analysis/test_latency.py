@@ -10,8 +10,8 @@ from corank.analysis.latency import feature_latencies
 from corank.analysis.logged_request import logged_request
 from corank.analysis.quota_costs import cpu_ms
 from corank.core.errors import RequestError
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.random_worlds import DERIVED

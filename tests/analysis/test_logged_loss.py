@@ -19,14 +19,14 @@ from corank.core.arrays import read_array, write_array
 from corank.core.errors import BundleError, ConfigError
 from corank.core.settings import validate
 from corank.core.stored_matrix import Precision, StoredMatrix, scale_file
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
-from corank.serving.store.fetch import fetch_bundle, load_latest
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.upsert import upsert
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.config.settings import ExportSettings
 from corank.training.export import export_bundle
 from corank.training.run import Run
+from corank_serve.store.fetch import fetch_bundle, load_latest
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.upsert import upsert
 from tests.support.cases import write_bundle
 from tests.support.command_line import run_corank
 from tests.support.shared import finished_bundle, finished_run, shared

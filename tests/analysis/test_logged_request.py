@@ -14,8 +14,8 @@ from corank.core.ragged import Rows
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.history import read_history_items, read_query_rows
 from corank.features.history_events import HistoryNeeds
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.run import Run
 from tests.support.cases import Case, bare_funnel
 from tests.support.random_worlds import DAY, HOUR, RICH

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 import corank
-from corank.serving.funnel.request import Request
-from corank.serving.log.request_log import RequestLog
+from corank.funnel.request import Request
+from corank_serve.log.request_log import RequestLog
 from tests.support.served_worlds import ServedWorld
 from tests.support.simulated_runs import trained_run
 

@@ -14,11 +14,11 @@ import httpx2
 import pytest
 
 import corank
-from corank.api.serving import RUN_FILE, locate_bundle
 from corank.core.errors import CorankError
 from corank.training import run_file
 from corank.training.run import Run
 from corank.training.run_file import RunFile
+from corank_serve.api.serving import RUN_FILE, locate_bundle
 from tests.support.ports import free_port
 from tests.support.redis_server import redis_server
 from tests.support.waiting import PATIENCE, eventually

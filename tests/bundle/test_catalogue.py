@@ -13,7 +13,7 @@ from corank.bundle import catalogue_vectors
 from corank.bundle.catalogue_vectors import write_catalogue
 from corank.core.errors import ConfigError, DataError
 from corank.engine.base import open_engine
-from corank.serving.funnel.funnel import Funnel
+from corank.funnel.funnel import Funnel
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.engine_tasks import KillingPool

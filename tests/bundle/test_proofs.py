@@ -12,7 +12,7 @@ from corank.bundle.bundle import Bundle, is_proven
 from corank.core import artifact
 from corank.core.errors import BundleError
 from corank.core.files import open_regular_file
-from corank.serving.http.process.worker_process import MOST_PROOFS, PROOF_BYTES, SPAWN, SharedProofs
+from corank_serve.http.process.worker_process import MOST_PROOFS, PROOF_BYTES, SPAWN, SharedProofs
 from tests.support.shared import derived
 from tests.support.worker_mains import note_proof
 

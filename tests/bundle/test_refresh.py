@@ -18,8 +18,8 @@ from corank.core.ragged import Rows
 from corank.evaluation.predict import predict_split
 from corank.features.encoders import Encoders
 from corank.features.priors import PriorCounts, PriorSnapshots
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.export import export_bundle
 from corank.training.run import Run
 from tests.support.cases import Case

@@ -17,8 +17,8 @@ from corank.features.kinds.count import CountFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.prior import PriorFeature
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from tests.support.cases import bare_funnel
 from tests.support.packing import DAY, HOUR, ITEMS, LOG, USERS, World
 

@@ -10,8 +10,8 @@ import pytest
 
 from corank.bundle.retrieval import RetrievalFacts
 from corank.core.errors import RequestError
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.config.config import Config
 from corank.training.packed_data import pack_config
 from tests.support.cases import Case, random_model

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from corank.core.stored_matrix import StoredMatrix
 from corank.core.subnormal import flush_subnormals
-from corank.serving.funnel.request import Request
+from corank.funnel.request import Request
 from tests.support.cases import Case
 from tests.support.parity import assert_scored_as_trained
 from tests.support.random_worlds import RICH, Drawn

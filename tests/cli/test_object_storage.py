@@ -22,11 +22,11 @@ from corank.core.objects import ObjectUrl, parse_location
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import PackManifest
 from corank.data.packing import pack as packing
-from corank.serving.store.source import BundleSource
 from corank.training.callbacks import TrainingLog
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
 from corank.training.run_publisher import RunManifest
+from corank_serve.store.source import BundleSource
 from tests.support import shared
 from tests.support.command_line import run_corank
 from tests.support.interruptions import Interrupting, StoppedError, same

@@ -14,9 +14,9 @@ from corank.core.artifact import digest, measure_files
 from corank.core.page import PageSettings
 from corank.core.settings import validate
 from corank.core.stored_matrix import StoredMatrix, write_matrix
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.random_requests import draw_requests
-from corank.serving.funnel.request import Request
+from corank.funnel.funnel import Funnel
+from corank.funnel.random_requests import draw_requests
+from corank.funnel.request import Request
 from tests.lab.worlds import WORLDS as LAB
 from tests.support.boosted_runs import grown_run
 from tests.support.random_worlds import DERIVED, LISTED, PAGED

@@ -14,14 +14,14 @@ import yaml
 import corank
 from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import ItemsAsOf
-from corank.continual.history import DailyHistory, PeriodRecord
 from corank.core.errors import ConfigError, DataError, StoreError
-from corank.serving.http.follower import Follower, sample_requests
-from corank.serving.store.base import open_store
-from corank.serving.store.source import StoreSource
 from corank.training.config.yaml_values import read_yaml_file
 from corank.training.graph_templates import FOLDER
 from corank.training.run import Run
+from corank_continual.periods.history import DailyHistory, PeriodRecord
+from corank_serve.http.follower import Follower, sample_requests
+from corank_serve.store.base import open_store
+from corank_serve.store.source import StoreSource
 from tests.support.command_line import run_corank
 from tests.support.shared import finished_bundle, shared
 

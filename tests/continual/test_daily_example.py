@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 import corank
-from corank.continual.history import DailyHistory
-from corank.continual.settings import DailySettings, read_settings
+from corank_continual.periods.history import DailyHistory
+from corank_continual.periods.settings import DailySettings, read_settings
 from tests.documented.pages import Page
 from tests.support.shared import shared
 

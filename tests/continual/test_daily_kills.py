@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 import corank
-from corank.continual.history import DailyHistory
 from corank.core.errors import ConfigError, StoreError
 from corank.core.locks import LOCK, WriteLock
+from corank_continual.periods.history import DailyHistory
 from tests.support.command_line import run_corank
 from tests.support.daily_world import bundles_of, call_daily, live_model, request_of, write_daily_world
 from tests.support.kills import kill_before, run

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from corank.continual.daily_result import write_page
-from corank.continual.gate import Condition
-from corank.continual.history import PeriodRecord
+from corank_continual.periods.daily_result import write_page
+from corank_continual.periods.gate import Condition
+from corank_continual.periods.history import PeriodRecord
 from tests.support.html import Read
 
 AUC, PCOC = "rank.exposed.click.auc", "prerank.exposed.long_view_of_a_video.pcoc_calibrated"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from corank.continual.gate import Condition
 from corank.core.errors import ConfigError
+from corank_continual.periods.gate import Condition
 
 AUC = "rank.exposed.click.auc"
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from corank.continual.history import FILE, DailyHistory, Decision, PeriodRecord
 from corank.core.errors import DataError
+from corank_continual.periods.history import FILE, DailyHistory, Decision, PeriodRecord
 
 
 def record(day: int, decision: Decision = "live") -> PeriodRecord:

@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from corank.continual.settings import DAY, DailySettings, Period, due_periods
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
 from corank.core.time import moment_to_ms
 from corank.features.split import RangeSplit
+from corank_continual.periods.settings import DAY, DailySettings, Period, due_periods
 
 HOUR = timedelta(hours=1)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from corank.continual.setup import PeriodSteps
 from corank.core.errors import DataError
+from corank_continual.periods.setup import PeriodSteps
 
 
 def test_what_was_made_of_another_config_is_removed(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from corank.analysis.verification import verify_bundle
-from corank.serving.funnel.funnel import Funnel
+from corank.funnel.funnel import Funnel
 from tests.support.shared import finished_bundle, finished_run
 
 pytestmark = pytest.mark.slow

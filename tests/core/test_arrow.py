@@ -28,7 +28,7 @@ def test_numbers_and_nulls_of_a_part_of_an_array(kind: pa.DataType, share: float
 ENCODE = """
 import sys
 from pathlib import Path
-from corank.serving.funnel.funnel import Funnel
+from corank.funnel.funnel import Funnel
 
 class Asked:
     count = 0

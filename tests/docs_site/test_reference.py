@@ -15,12 +15,12 @@ from corank.datasets.importer import IMPORTERS
 from corank.datasets.simulated import WORLDS
 from corank.engine.base import ENGINES
 from corank.features.feature_kind import FEATURE_KINDS
+from corank.funnel.stage_scorer import SCORERS
 from corank.losses.base import LOSSES
 from corank.metrics.metric import METRICS
 from corank.models.settings.stage import STAGE_MODELS, StageSettings
-from corank.serving.funnel.stage_scorer import SCORERS
-from corank.serving.store.base import STORES
 from corank.training.config.config import Config
+from corank_serve.store.base import STORES
 from docs_site.build import reference_pages
 from docs_site.command_pages import walk
 from docs_site.config_pages import sections_of

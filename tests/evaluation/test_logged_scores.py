@@ -21,8 +21,8 @@ from corank.features.kinds.id import IdFeature
 from corank.features.log_schema import DataSettings, Label, Score
 from corank.features.schema import Schema
 from corank.features.split import TimeSplit
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.run import Run
 from tests.support.simulated_runs import Silent
 

@@ -10,7 +10,7 @@ from corank.evaluation.item_parts import part_of_candidates
 from corank.evaluation.pages import fill_pages, page_inputs
 from corank.evaluation.predict import predict_split
 from corank.evaluation.table import cascade_rows, measure
-from corank.serving.funnel.page_stage import PageStage
+from corank.funnel.page_stage import PageStage
 from tests.support.cases import Case
 from tests.support.random_worlds import PAGED
 from tests.support.shared import shared_case

@@ -10,7 +10,7 @@ from scipy.special import expit
 from corank.core.calibration import Platt
 from corank.core.errors import DataError, RequestError
 from corank.evaluation.predictions import order_scores, stage_values
-from corank.serving.funnel.request import Request
+from corank.funnel.request import Request
 from tests.support.cases import Case
 from tests.support.configs import TEXT, refused
 from tests.support.predictions import STAGES, predictions, rows_of, values_of

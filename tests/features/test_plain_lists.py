@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from corank.core.errors import CorankError
 from corank.features.history import EventLists, ListedEvents, ListParts, split_aligned, split_plain
-from corank.serving.funnel.request import to_series
+from corank.funnel.request import to_series
 
 SPACES = " \t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2028\u2029\u3000\u200b\ufeff"
 moments = st.sampled_from(

@@ -21,9 +21,9 @@ from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, DerivedFe
 from corank.features.operands import OperandRows
 from corank.features.priors import PointInTime
 from corank.features.scale import to_numbers
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.random_requests import make_example
-from corank.serving.funnel.request import Request
+from corank.funnel.funnel import Funnel
+from corank.funnel.random_requests import make_example
+from corank.funnel.request import Request
 from tests.support.simulated_runs import make_world, trained_run
 
 

@@ -17,14 +17,14 @@ from corank.bundle.manifest import BundleManifest
 from corank.core.artifact import MANIFEST, ArtifactWriter, Manifest, is_content, new_content, open_folder
 from corank.core.errors import BundleError, CheckpointError, DataError, StoreError
 from corank.data.packed.manifest import PackManifest
-from corank.serving.store import fetch
-from corank.serving.store.base import Store, open_store
-from corank.serving.store.fetch import fetch_bundle
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_files import load, save
 from corank.training.checkpoints.manifest import CheckpointManifest
+from corank_serve.store import fetch
+from corank_serve.store.base import Store, open_store
+from corank_serve.store.fetch import fetch_bundle
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
 from tests.support.artifact_conformance import (
     ArtifactConformance,
     ExclusiveConformance,

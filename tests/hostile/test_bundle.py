@@ -15,9 +15,9 @@ from corank.bundle.retrieval import RetrievalFacts
 from corank.core.arrays import write_array, write_identifiers
 from corank.core.artifact import digest, measure_files
 from corank.core.errors import BundleError, StoreError
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.fetch import fetch_bundle
-from corank.serving.store.publish import publish_bundle
+from corank.funnel.funnel import Funnel
+from corank_serve.store.fetch import fetch_bundle
+from corank_serve.store.publish import publish_bundle
 from tests.support.hostile_bundles import NAMES, HostileBundles, HostileStore
 from tests.support.hostile_cases import FileWatch
 from tests.support.shared import derived

@@ -8,11 +8,11 @@ import httpx2
 import pytest
 
 from corank.core.errors import StoreError
-from corank.serving.http.follower import Follower
-from corank.serving.store.base import open_store
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.source import StoreSource, open_last_live, write_last_live
+from corank_serve.http.follower import Follower
+from corank_serve.store.base import open_store
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.source import StoreSource, open_last_live, write_last_live
 from tests.support.command_line import run_corank
 from tests.support.random_worlds import RICH
 from tests.support.redis_server import redis_server

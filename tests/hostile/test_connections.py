@@ -16,7 +16,7 @@ import httpx2
 import psutil
 import pytest
 
-from corank.serving.http.process.listener import bind_listener, refuse_connections
+from corank_serve.http.process.listener import bind_listener, refuse_connections
 from tests.support.random_worlds import RICH
 from tests.support.service import running_service
 from tests.support.shared import shared_case
@@ -341,7 +341,7 @@ def test_a_service_of_another_user_than_root_ends_as_well() -> None:
     """Some kernels let only root attach the filter of packets."""
     ending = """
 import os
-from corank.serving.http.process.listener import bind_listener, refuse_connections
+from corank_serve.http.process.listener import bind_listener, refuse_connections
 with bind_listener("127.0.0.1", 0) as listener:
     listener.listen()
     if os.getuid() == 0:

@@ -14,11 +14,11 @@ import httpx2
 import pytest
 
 from corank.core.errors import StoreError
-from corank.serving.store.backends.lmdb import META
-from corank.serving.store.base import open_store
-from corank.serving.store.live_version import USERS
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.users import encode_user
+from corank_serve.store.backends.lmdb import META
+from corank_serve.store.base import open_store
+from corank_serve.store.live_version import USERS
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.users import encode_user
 from tests.support import damaged_store_reader
 from tests.support.service import running_service, workers_of
 from tests.support.shared import derived

@@ -10,9 +10,9 @@ import pytest
 
 from corank.data.packing.pack import pack_log
 from corank.features.scale import Scale, Scaling
-from corank.serving.funnel.request import Request
-from corank.serving.log.log_format import LogColumn
-from corank.serving.log.request_log import RequestLog
+from corank.funnel.request import Request
+from corank_serve.log.log_format import LogColumn
+from corank_serve.log.request_log import RequestLog
 from tests.support.served_logs import add_labels
 from tests.support.shared import derived
 from tests.support.training_values import fit_series

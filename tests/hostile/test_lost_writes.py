@@ -9,18 +9,18 @@ import pytest
 
 from corank.bundle.bundle import Bundle
 from corank.core.errors import StoreError
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.http.follower import Follower, ServiceStatus
-from corank.serving.http.process.worker_process import Drain
-from corank.serving.http.prometheus import ServiceMetrics
-from corank.serving.log.replay import store_funnels
-from corank.serving.store.base import Pairs, Store
-from corank.serving.store.fetch import fetch_bundle, load_latest
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.retention import remove_versions, roll_back_store
-from corank.serving.store.source import StoreSource
-from corank.serving.store.upsert import upsert
+from corank.funnel.funnel import Funnel
+from corank_serve.http.follower import Follower, ServiceStatus
+from corank_serve.http.process.worker_process import Drain
+from corank_serve.http.prometheus import ServiceMetrics
+from corank_serve.log.replay import store_funnels
+from corank_serve.store.base import Pairs, Store
+from corank_serve.store.fetch import fetch_bundle, load_latest
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.retention import remove_versions, roll_back_store
+from corank_serve.store.source import StoreSource
+from corank_serve.store.upsert import upsert
 from tests.support.bundle_versions import variant
 from tests.support.shared import derived
 from tests.support.store_faults import dump, restore_dump

@@ -6,8 +6,8 @@ import httpx2
 import pytest
 
 from corank.core.errors import StoreError
-from corank.serving.store.base import open_store
-from corank.serving.store.publish import publish_bundle
+from corank_serve.store.base import open_store
+from corank_serve.store.publish import publish_bundle
 from tests.support.redis_server import Server, redis_server
 from tests.support.service import running_service
 from tests.support.shared import derived

@@ -15,17 +15,17 @@ from corank.core.errors import RequestError
 from corank.core.ragged import Ragged, Rows
 from corank.core.time import now_ms
 from corank.features.operands import Operands
-from corank.serving.funnel.random_requests import make_example
-from corank.serving.funnel.request import MAX_CANDIDATES, MAX_EVENTS, MAX_FILTER_VALUES, Request
-from corank.serving.funnel.request_reader import check_event_times
-from corank.serving.http.asgi import LONGEST_ERROR
-from corank.serving.http.follower import Follower
-from corank.serving.http.ranking import check_clock
-from corank.serving.http.serve_settings import Limits
-from corank.serving.http.worker import RankingService
-from corank.serving.log.request_log import RoleLogs
-from corank.serving.store.record_codec import RecordFormat
-from corank.serving.store.source import BundleSource
+from corank.funnel.random_requests import make_example
+from corank.funnel.request import MAX_CANDIDATES, MAX_EVENTS, MAX_FILTER_VALUES, Request
+from corank.funnel.request_reader import check_event_times
+from corank_serve.http.asgi import LONGEST_ERROR
+from corank_serve.http.follower import Follower
+from corank_serve.http.ranking import check_clock
+from corank_serve.http.serve_settings import Limits
+from corank_serve.http.worker import RankingService
+from corank_serve.log.request_log import RoleLogs
+from corank_serve.store.record_codec import RecordFormat
+from corank_serve.store.source import BundleSource
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.service import JSON, access

@@ -15,12 +15,12 @@ import pytest
 from corank.bundle.bundle import Bundle
 from corank.core.errors import CorankError
 from corank.core.time import DAY, MILLISECOND, now_ms
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
-from corank.serving.log import request_log, served_rows
-from corank.serving.log.log_format import REQUEST, SERVED, LogFormat
-from corank.serving.log.request_log import RequestLog
-from corank.serving.log.served_rows import Served, count_bytes, encode_served, make_rows
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
+from corank_serve.log import request_log, served_rows
+from corank_serve.log.log_format import REQUEST, SERVED, LogFormat
+from corank_serve.log.request_log import RequestLog
+from corank_serve.log.served_rows import Served, count_bytes, encode_served, make_rows
 from tests.support.served_logs import add_labels, learn_from, serve_hostile
 from tests.support.shared import derived
 from tests.support.store_faults import full_disk

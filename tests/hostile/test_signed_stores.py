@@ -14,21 +14,21 @@ from corank.bundle.manifest import signed_content
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.errors import BundleError, CorankError, StoreError, TrustError
 from corank.core.stored_matrix import StoredMatrix
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.http.follower import Follower
-from corank.serving.http.serve_settings import Limits, ServeSettings
-from corank.serving.http.startup import describe_trust
-from corank.serving.http.versions import Rollout
-from corank.serving.http.worker import RankingService
-from corank.serving.store.base import Store
-from corank.serving.store.fetch import fetch_bundle
-from corank.serving.store.live_version import LiveStatement, StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.record_codec import RecordFormat
-from corank.serving.store.retention import remove_versions, roll_back_store
-from corank.serving.store.source import StoreSource
-from corank.serving.store.upsert import upsert
-from corank.serving.store.version_parts import read_stored_manifest
+from corank.funnel.funnel import Funnel
+from corank_serve.http.follower import Follower
+from corank_serve.http.serve_settings import Limits, ServeSettings
+from corank_serve.http.startup import describe_trust
+from corank_serve.http.versions import Rollout
+from corank_serve.http.worker import RankingService
+from corank_serve.store.base import Store
+from corank_serve.store.fetch import fetch_bundle
+from corank_serve.store.live_version import LiveStatement, StoreState
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.record_codec import RecordFormat
+from corank_serve.store.retention import remove_versions, roll_back_store
+from corank_serve.store.source import StoreSource
+from corank_serve.store.upsert import upsert
+from corank_serve.store.version_parts import read_stored_manifest
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.service import TOKEN, access, running_service

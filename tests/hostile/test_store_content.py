@@ -17,17 +17,17 @@ from corank.bundle.item_layers import ItemLayer
 from corank.core.errors import StoreError
 from corank.core.ragged import Ragged
 from corank.core.stored_matrix import StoredMatrix
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.http.follower import Follower
-from corank.serving.store.base import Store
-from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
-from corank.serving.store.journal import JOURNAL, Change, journal_key, read_journal
-from corank.serving.store.live_version import HEAD_BYTES, USERS, StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.record_codec import RecordFormat, to_keys
-from corank.serving.store.source import StoreSource
-from corank.serving.store.upsert import changed_records, upsert
-from corank.serving.store.users import UserStore
+from corank.funnel.funnel import Funnel
+from corank_serve.http.follower import Follower
+from corank_serve.store.base import Store
+from corank_serve.store.fetch import catch_up, fetch_bundle, load_latest
+from corank_serve.store.journal import JOURNAL, Change, journal_key, read_journal
+from corank_serve.store.live_version import HEAD_BYTES, USERS, StoreState
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.record_codec import RecordFormat, to_keys
+from corank_serve.store.source import StoreSource
+from corank_serve.store.upsert import changed_records, upsert
+from corank_serve.store.users import UserStore
 from tests.support.bundle_versions import variant
 from tests.support.served_logs import VALUES
 from tests.support.shared import derived

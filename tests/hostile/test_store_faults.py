@@ -19,17 +19,17 @@ import httpx2
 import polars as pl
 import pytest
 
-from corank.serving.http.circuit_breaker import BAD
-from corank.serving.http.follower import Follower
-from corank.serving.http.serve_settings import Limits
-from corank.serving.http.state import WRITERS
-from corank.serving.http.user_lookup import LIMIT, THREADS, UserLookup
-from corank.serving.http.worker import RankingService
-from corank.serving.store.base import open_store
-from corank.serving.store.live_version import USERS
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.record_codec import to_keys
-from corank.serving.store.source import StoreSource
+from corank_serve.http.circuit_breaker import BAD
+from corank_serve.http.follower import Follower
+from corank_serve.http.serve_settings import Limits
+from corank_serve.http.state import WRITERS
+from corank_serve.http.user_lookup import LIMIT, THREADS, UserLookup
+from corank_serve.http.worker import RankingService
+from corank_serve.store.base import open_store
+from corank_serve.store.live_version import USERS
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.record_codec import to_keys
+from corank_serve.store.source import StoreSource
 from tests.support.random_worlds import RICH
 from tests.support.redis_server import Server, redis_server
 from tests.support.service import TOKEN, access, running_service, workers_of

@@ -12,12 +12,12 @@ import psutil
 import pytest
 
 from corank.core.errors import CorankError
-from corank.serving.http.process import arbiter
-from corank.serving.http.process.arbiter import ServiceArbiter
-from corank.serving.http.process.listener import bind_listener
-from corank.serving.http.process.worker_process import Drain, WorkerMain
-from corank.serving.store.base import open_store
-from corank.serving.store.publish import publish_bundle
+from corank_serve.http.process import arbiter
+from corank_serve.http.process.arbiter import ServiceArbiter
+from corank_serve.http.process.listener import bind_listener
+from corank_serve.http.process.worker_process import Drain, WorkerMain
+from corank_serve.store.base import open_store
+from corank_serve.store.publish import publish_bundle
 from tests.support.service import TOKEN, running_service, workers_of
 from tests.support.shared import derived
 from tests.support.waiting import eventually

@@ -58,7 +58,7 @@ def test_wheel_and_source_hold_the_package(built: Path) -> None:
     package = {str(path.relative_to(ROOT)) for path in paths if "__pycache__" not in path.parts}
     with zipfile.ZipFile(wheel) as file:
         entries = {name for name in file.namelist() if ".dist-info/" not in name}
-    assert "corank/py.typed" in entries and "corank/serving/http/static/page.html" in entries
+    assert "corank/py.typed" in entries and "corank_serve/http/static/page.html" in entries
     assert entries == package
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from corank.core.errors import RequestError
-from corank.serving.funnel.request import Request
+from corank.funnel.request import Request
 from corank.training.config.config_file import read
 from tests.lab.worlds import WORLDS
 from tests.support.configs import TEXT, refused

@@ -12,7 +12,6 @@ from corank.analysis.experiments.figures import Objective
 from corank.analysis.html import render
 from corank.analysis.run_evaluation import evaluate_run
 from corank.analysis.run_report import report_view
-from corank.continual.gate import Condition
 from corank.core.errors import PluginError
 from corank.core.types import Doubles
 from corank.evaluation.rows import named_values
@@ -20,6 +19,7 @@ from corank.metrics.cascade import cascade_ranks
 from corank.metrics.measure import Keys, OrderMeasure, RatioMeasure
 from corank.metrics.metric import METRICS, Metric
 from corank.metrics.requests import Requests
+from corank_continual.periods.gate import Condition
 from tests.support.predictions import predictions, rows_of
 from tests.support.shared import finished_run
 

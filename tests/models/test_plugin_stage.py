@@ -14,10 +14,10 @@ from corank.bundle.bundle import Bundle
 from corank.core.errors import ConfigError, PluginError
 from corank.evaluation.predict import predict_split
 from corank.features.input_layout import Layout
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.models.joint import build_stage
 from corank.models.settings.stage import STAGE_MODELS, VECTOR, StageSettings
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
 from corank.training.config.config_file import read
 from corank.training.run import Run
 from examples.plugins.factorisation_machine import FactorisationMachine, FmSettings, FmVectorsSettings

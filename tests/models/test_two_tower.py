@@ -12,11 +12,11 @@ from torch import nn
 from corank.core.errors import BundleError, ConfigError
 from corank.evaluation.predict import predict_split
 from corank.features.log_schema import DataSettings
+from corank.funnel.request import Request
+from corank.funnel.stage_scorer import MatchTerms, PartsScorer
 from corank.models.settings.network import StageContext
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.two_tower import FeatureDropout, Sum, Tower, Towers
-from corank.serving.funnel.request import Request
-from corank.serving.funnel.stage_scorer import MatchTerms, PartsScorer
 from corank.training.config.config_file import read
 from tests.support.cases import Case
 from tests.support.configs import refused, shop

@@ -15,7 +15,7 @@ import redis
 
 import corank
 from corank.core.errors import BundleError
-from corank.serving.store.base import open_store
+from corank_serve.store.base import open_store
 from tests.support.redis_server import redis_server
 from tests.support.shared import derived
 from tests.support.stores import item, put, requests, served

@@ -12,12 +12,12 @@ import pytest
 import yaml
 from kubernetes_validate import validate
 
-from corank.api.serving import read_serve_settings
 from corank.cli.main import build_app
-from corank.serving.http.serve_settings import ServeSettings
-from corank.serving.store.backends.redis import PASSWORD
-from corank.serving.store.publish import publish_bundle
-from corank.streams.arrow_reader import MEMORY
+from corank_continual.streams.arrow_reader import MEMORY
+from corank_serve.api.serving import read_serve_settings
+from corank_serve.http.serve_settings import ServeSettings
+from corank_serve.store.backends.redis import PASSWORD
+from corank_serve.store.publish import publish_bundle
 from tests.support.configs import shop
 from tests.support.kafka_broker import kafka_broker
 from tests.support.ports import free_port

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from promql_parser import AggregateExpr, BinaryExpr, Expr, VectorSelector, parse, walk
 
 import corank
-from corank.serving.http.prometheus import COUNTERS, LABELS
+from corank_serve.http.prometheus import COUNTERS, LABELS
 from tests.support.kafka_broker import Broker, kafka_broker
 from tests.support.ports import free_port
 from tests.support.service import PROGRAM, running_service

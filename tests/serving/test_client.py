@@ -10,12 +10,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from corank.core.errors import RequestError, ServiceError
-from corank.serving.client import AsyncServiceClient, RankAnswer, RetryPolicy, ServiceClient
-from corank.serving.funnel.request import Request
-from corank.serving.http.follower import Follower
-from corank.serving.http.serve_settings import Limits
-from corank.serving.http.worker import RankingService
-from corank.serving.store.source import BundleSource
+from corank.funnel.request import Request
+from corank_serve.client import AsyncServiceClient, RankAnswer, RetryPolicy, ServiceClient
+from corank_serve.http.follower import Follower
+from corank_serve.http.serve_settings import Limits
+from corank_serve.http.worker import RankingService
+from corank_serve.store.source import BundleSource
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.service import access

@@ -11,7 +11,7 @@ import pytest
 import corank
 from corank.core.errors import RequestError
 from corank.features.encoding import Placement
-from corank.serving.funnel.request import Request
+from corank.funnel.request import Request
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
 

@@ -13,9 +13,9 @@ from corank.core.errors import DataError
 from corank.core.time import format_time
 from corank.engine.base import open_engine
 from corank.evaluation.predict import predict_split
-from corank.serving import predict
-from corank.serving.funnel.request import Request
-from corank.serving.predict import predict_log
+from corank.funnel import predict
+from corank.funnel.predict import predict_log
+from corank.funnel.request import Request
 from corank.training.packed_data import open_packed
 from tests.support.cases import Case
 from tests.support.command_line import run_corank

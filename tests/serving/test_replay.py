@@ -18,19 +18,19 @@ import corank
 from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import Bundle
 from corank.core.time import now_ms, to_ms
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
-from corank.serving.log.log_format import REQUEST, SERVED
-from corank.serving.log.replay import bundle_funnels, replay_log, store_funnels
-from corank.serving.log.request_log import OpenLogFiles, RequestLog
-from corank.serving.store.base import Store
-from corank.serving.store.fetch import fetch_bundle, load_latest
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.retention import roll_back_store
-from corank.serving.store.upsert import upsert
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.config.config import Config
 from corank.training.run import Run
+from corank_serve.log.log_format import REQUEST, SERVED
+from corank_serve.log.replay import bundle_funnels, replay_log, store_funnels
+from corank_serve.log.request_log import OpenLogFiles, RequestLog
+from corank_serve.store.base import Store
+from corank_serve.store.fetch import fetch_bundle, load_latest
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.retention import roll_back_store
+from corank_serve.store.upsert import upsert
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived

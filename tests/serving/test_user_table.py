@@ -9,9 +9,9 @@ import pytest
 import corank
 from corank.bundle.bundle import Bundle
 from corank.core.errors import DataError
-from corank.serving.store.base import open_store
-from corank.serving.store.put_users import put_users
-from corank.serving.store.users import UserStore
+from corank_serve.store.base import open_store
+from corank_serve.store.put_users import put_users
+from corank_serve.store.users import UserStore
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.random_worlds import DERIVED, LISTED

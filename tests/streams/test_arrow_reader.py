@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 from corank.core.errors import DataError, StreamError
-from corank.streams import arrow_reader
-from corank.streams.arrow_reader import ArrowReader
-from corank.streams.messages import read_arrow
+from corank_continual.streams import arrow_reader
+from corank_continual.streams.arrow_reader import ArrowReader
+from corank_continual.streams.messages import read_arrow
 from tests.support.kafka_broker import to_arrow
 from tests.support.mortal_reader import COMMAND, DEADLY
 from tests.support.waiting import eventually

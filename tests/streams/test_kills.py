@@ -14,11 +14,11 @@ from urllib.request import urlopen
 import pytest
 
 from corank.core.errors import StreamError
-from corank.serving.store.base import Store, open_store
-from corank.serving.store.journal import read_journal
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.streams.store import ItemSink
+from corank_continual.streams.store import ItemSink
+from corank_serve.store.base import Store, open_store
+from corank_serve.store.journal import read_journal
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
 from tests.streams.test_log import logged, request, whole
 from tests.support.configs import shop
 from tests.support.followers import follow_items, follow_log

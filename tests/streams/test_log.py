@@ -246,9 +246,9 @@ def test_the_newest_file_must_have_the_columns_of_the_config(broker: Broker, fol
 
 
 def test_memory_is_bounded(broker: Broker, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("corank.streams.log.BUFFER_BYTES", 1)
-    monkeypatch.setattr("corank.streams.topic.BATCH_MESSAGES", 1)
-    monkeypatch.setattr("corank.streams.topic.STEP_MESSAGES", 1)
+    monkeypatch.setattr("corank_continual.streams.log.BUFFER_BYTES", 1)
+    monkeypatch.setattr("corank_continual.streams.topic.BATCH_MESSAGES", 1)
+    monkeypatch.setattr("corank_continual.streams.topic.STEP_MESSAGES", 1)
     source = broker.make_topic("memory")
     with following(source, folder) as one:
         broker.send("memory", [*request(1, 3), *request(2, 14), *request(3, 5)[:0], *request(4, 23)])

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 import corank
-from corank.continual.history import DailyHistory
+from corank_continual.periods.history import DailyHistory
 from tests.support.daily_world import write_daily_world
 from tests.support.following import following_log
 from tests.support.kafka_broker import Broker, to_arrow

@@ -6,9 +6,9 @@ from contextlib import closing, contextmanager
 import pytest
 
 from corank.core.errors import StreamError
-from corank.streams import topic as topics
-from corank.streams.metrics import FollowMetrics
-from corank.streams.topic import KafkaTopic, Message, TopicReader, end_offsets
+from corank_continual.streams import topic as topics
+from corank_continual.streams.metrics import FollowMetrics
+from corank_continual.streams.topic import KafkaTopic, Message, TopicReader, end_offsets
 from tests.support.kafka_broker import Broker
 from tests.support.waiting import eventually
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from corank.core.errors import StreamError
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
-from corank.serving.store.base import Store, open_store
-from corank.serving.store.journal import read_journal, read_log
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.users import UserStore, change_users
-from corank.streams.store import ItemSink, UserSink
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
+from corank_continual.streams.store import ItemSink, UserSink
+from corank_serve.store.base import Store, open_store
+from corank_serve.store.journal import read_journal, read_log
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.users import UserStore, change_users
 from tests.support.bundle_versions import variant
 from tests.support.following import following_store
 from tests.support.kafka_broker import Broker, to_arrow
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A store with a live version."""
-    monkeypatch.setattr("corank.api.streams.CACHE", tmp_path / "cache")
+    monkeypatch.setattr("corank_continual.follow.CACHE", tmp_path / "cache")
     with closing(open_store(f"lmdb:{tmp_path / 'store'}", create=True)) as opened:
         publish_bundle(derived().base / "bundle", opened)
         yield opened
@@ -167,7 +167,7 @@ def test_a_topic_takes_dead_letters(broker: Broker, store: Store) -> None:
 def test_a_follower_waits_for_the_broker_of_its_dead_letters(
     broker: Broker, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("corank.streams.messages.DELIVERY_SECONDS", 1.0)
+    monkeypatch.setattr("corank_continual.streams.messages.DELIVERY_SECONDS", 1.0)
     source, other = broker.make_topic("patient"), Broker(tmp_path)
     other.start()
     try:
@@ -203,7 +203,7 @@ def test_items_go_to_the_version_that_is_live(broker: Broker, store: Store, tmp_
 def test_a_topic_that_was_made_anew_is_read_from_its_begin_if_told_to(
     broker: Broker, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("corank.streams.topic.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("corank_continual.streams.topic.CONNECT_SECONDS", 0.5)
     monkeypatch.setenv("CORANK_KAFKA_AUTO_OFFSET_RESET", "earliest")
     source = broker.make_topic("made_anew")
     change_users(store, [], [], {"items/made_anew/0": (None, 100)})

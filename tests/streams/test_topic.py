@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from corank.api.streams import _default_group
 from corank.core.errors import StreamError
-from corank.streams.store import ItemSink, UserSink
-from corank.streams.topic import KafkaTopic
+from corank_continual.follow import _default_group
+from corank_continual.streams.store import ItemSink, UserSink
+from corank_continual.streams.topic import KafkaTopic
 from tests.support.base_installation import run_without_extras
 from tests.support.command_line import run_corank
 from tests.support.ports import free_port
@@ -76,7 +76,7 @@ def test_an_absent_extra_is_named() -> None:
 
 def test_an_absent_broker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     kafka = pytest.importorskip("confluent_kafka")
-    monkeypatch.setattr("corank.streams.topic.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("corank_continual.streams.topic.CONNECT_SECONDS", 0.5)
     address = f"kafka://127.0.0.1:{free_port()}/items"
     with pytest.raises(
         StreamError, match=f"{address}: no broker answers within 0.5 s .*; check host and port"

@@ -21,8 +21,8 @@ from corank.core.calibration import Platt
 from corank.data.packed.dataset import PackedDataset, prior_folder
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predictions import Calibrators
+from corank.funnel.funnel import Funnel
 from corank.models.joint import JointModel
-from corank.serving.funnel.funnel import Funnel
 from corank.training.config.config import Config
 from corank.training.export import export_bundle
 from corank.training.model_building import build_model

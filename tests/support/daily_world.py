@@ -8,12 +8,12 @@ from typing import Any
 import corank
 from corank.analysis.logged_request import logged_request
 from corank.bundle.manifest import load_manifest
-from corank.continual.history import DailyHistory
 from corank.datasets.feed.simulate import simulate_world
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.config.yaml_values import read_values
 from corank.training.run import Run
+from corank_continual.periods.history import DailyHistory
 
 SMALL = {"prerank": {"query": [16, 8], "item": [16, 8]}, "rank": {"hidden": [16, 8]}}
 """The widths of all simulated worlds of tests: where features are the same, too, one export serves their bundles."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from corank.core.errors import CorankError
-from corank.serving.store.base import Store, open_store
-from corank.serving.store.users import UserStore
+from corank_serve.store.base import Store, open_store
+from corank_serve.store.users import UserStore
 from tests.support.stores import answers, served
 
 USERS = 200

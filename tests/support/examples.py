@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 
-from corank.serving.funnel.random_requests import make_example
-from corank.serving.funnel.request import Request
-from corank.serving.http.body import JSON_CODEC
+from corank.funnel.random_requests import make_example
+from corank.funnel.request import Request
+from corank_serve.http.body import JSON_CODEC
 from tests.support.cases import Case
 
 

@@ -27,10 +27,10 @@ def follow_items(
         kill: the change at which the process kills itself, counted from 1; 0 for none.
         after: whether it is killed after the change rather than before.
     """
-    from corank.api import streams
-    from corank.serving.store.base import STORES
-    from corank.streams import topic
-    from corank.streams.store import ItemSink
+    from corank_continual import follow as streams
+    from corank_continual.streams import topic
+    from corank_continual.streams.store import ItemSink
+    from corank_serve.store.base import STORES
 
     os.environ["CORANK_KAFKA_PROPERTIES"] = str(properties)
     vars(streams)["CACHE"] = cache
@@ -55,8 +55,8 @@ def follow_items(
 
 def follow_log(source: str, folder: Path, properties: Path, files: int) -> None:
     """Follow candidates until there are so many files."""
-    from corank.api import streams
-    from corank.streams import topic
+    from corank_continual import follow as streams
+    from corank_continual.streams import topic
 
     os.environ["CORANK_KAFKA_PROPERTIES"] = str(properties)
     topic.BATCH_MESSAGES = topic.STEP_MESSAGES = 7

@@ -8,9 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from corank.api.streams import _follow_log, _follow_store
 from corank.core.reports import Report
-from corank.streams.store import StoreSink
+from corank_continual.follow import _follow_log, _follow_store
+from corank_continual.streams.store import StoreSink
 from tests.support.waiting import PATIENCE, eventually
 
 

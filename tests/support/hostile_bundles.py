@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from corank.core.artifact import digest
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
-from corank.serving.store.base import open_store
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.source import StoreSource
-from corank.serving.store.version_parts import MANIFEST
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
+from corank_serve.store.base import open_store
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.source import StoreSource
+from corank_serve.store.version_parts import MANIFEST
 from tests.support.hostile_cases import VALUES, HostileFolder
 from tests.support.hostile_input import mutate
 

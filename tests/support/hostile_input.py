@@ -11,7 +11,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corank.serving.http.body import MSGPACK
+from corank_serve.http.body import MSGPACK
 from tests.support.hostile_cases import Outcome
 from tests.support.service import JSON, TOKEN
 from tests.support.waiting import PATIENCE

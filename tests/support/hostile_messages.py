@@ -14,12 +14,12 @@ from typing import Any
 import polars as pl
 
 from corank.core.errors import CorankError, DataError
-from corank.serving.store.base import Store
-from corank.serving.store.journal import read_journal
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.users import UserStore
-from corank.streams.messages import read_rows
+from corank_continual.streams.messages import read_rows
+from corank_serve.store.base import Store
+from corank_serve.store.journal import read_journal
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.users import UserStore
 from tests.support.bundle_versions import variant
 from tests.support.configs import shop
 from tests.support.hostile_input import mutate

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from corank.streams import arrow_reader
+from corank_continual.streams import arrow_reader
 
 DEADLY = "deadly"
 """A message that has this anywhere kills the reader."""

@@ -10,9 +10,9 @@ from scipy.special import expit
 from corank.core.errors import RequestError
 from corank.core.types import Floats
 from corank.evaluation.predict import predict_split
+from corank.funnel.request import Request
 from corank.models.joint import JointModel
 from corank.models.named_axes import read_axes
-from corank.serving.funnel.request import Request
 from tests.support.cases import Case
 from tests.support.examples import assert_example_ranked
 

@@ -14,10 +14,10 @@ import corank
 from corank.core.errors import RequestError
 from corank.core.time import now_ms
 from corank.data.packing.pack import pack_log
-from corank.serving.funnel.request import Request
-from corank.serving.http.body import JSON_CODEC
-from corank.serving.log.log_format import SERVED
-from corank.serving.log.request_log import RequestLog
+from corank.funnel.request import Request
+from corank_serve.http.body import JSON_CODEC
+from corank_serve.log.log_format import SERVED
+from corank_serve.log.request_log import RequestLog
 from tests.support.cases import Case
 from tests.support.hostile_input import mutate
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx2
 
-from corank.serving.store.base import open_store
-from corank.serving.store.publish import publish_bundle
+from corank_serve.store.base import open_store
+from corank_serve.store.publish import publish_bundle
 from tests.support.bundle_versions import variant
 from tests.support.service import running_service
 from tests.support.shared import derived, shared

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from corank.serving.log.log_format import LogColumns
-from corank.serving.log.request_log import OpenLogFiles
+from corank_serve.log.log_format import LogColumns
+from corank_serve.log.request_log import OpenLogFiles
 
 ITEMS = 8
 SHOWN = 3

@@ -14,9 +14,9 @@ import httpcore2
 import httpx2
 import psutil
 
-from corank.serving.http.access_control import AccessControl, OriginPolicy
-from corank.serving.http.asgi import AsgiMessage, HttpCall
-from corank.serving.http.tokens import Token, Tokens
+from corank_serve.http.access_control import AccessControl, OriginPolicy
+from corank_serve.http.asgi import AsgiMessage, HttpCall
+from corank_serve.http.tokens import Token, Tokens
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, eventually
 

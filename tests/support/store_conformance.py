@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corank.core.registry import load_environment_plugins
-from corank.serving.store.base import Store, open_store
+from corank_serve.store.base import Store, open_store
 
 SUPPRESSED = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors, HealthCheck.too_slow]
 
@@ -93,7 +93,7 @@ def put_generations(url: str) -> int:
 WRITER = """
 import sys
 from corank.core.registry import load_environment_plugins
-from corank.serving.store.base import open_store
+from corank_serve.store.base import open_store
 load_environment_plugins()
 store = open_store(sys.argv[1])
 for n in range(1_000_000):

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from corank.serving.store.base import Pairs, Store
+from corank_serve.store.base import Pairs, Store
 from tests.support.ports import free_port
 
 FULL_BYTES = 4096

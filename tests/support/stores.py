@@ -15,16 +15,16 @@ import pytest
 
 from corank.core.errors import StoreError
 from corank.core.reports import Report
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
-from corank.serving.http.follower import Follower
-from corank.serving.store.base import Entries, Pairs, Store, open_store
-from corank.serving.store.fetch import fetch_bundle, load_latest
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.record_codec import RecordFormat
-from corank.serving.store.source import StoreSource
-from corank.serving.store.upsert import upsert
-from corank.serving.store.version_parts import MANIFEST
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
+from corank_serve.http.follower import Follower
+from corank_serve.store.base import Entries, Pairs, Store, open_store
+from corank_serve.store.fetch import fetch_bundle, load_latest
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.record_codec import RecordFormat
+from corank_serve.store.source import StoreSource
+from corank_serve.store.upsert import upsert
+from corank_serve.store.version_parts import MANIFEST
 from tests.support.redis_cluster import shared_cluster
 from tests.support.redis_server import redis_server
 from tests.support.shared import derived

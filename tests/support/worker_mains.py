@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from corank.core.kept_files import KeptFiles
-from corank.serving.http.process.worker_process import PROOF_BYTES, SharedProofs, WorkerSigns
+from corank_serve.http.process.worker_process import PROOF_BYTES, SharedProofs, WorkerSigns
 
 
 def fail_at_once(listeners: Sequence[socket.socket], signs: WorkerSigns) -> None:

@@ -15,13 +15,13 @@ import torch
 from corank.bundle.bundle import Bundle
 from corank.core.errors import CorankError
 from corank.data.packed.dataset import PackedDataset
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import open_store
-from corank.serving.store.fetch import fetch_bundle, load_latest
-from corank.serving.store.live_version import StoreState
+from corank.funnel.funnel import Funnel
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.checkpoints.manifest import exists
 from corank.training.run import Run
+from corank_serve.store.base import open_store
+from corank_serve.store.fetch import fetch_bundle, load_latest
+from corank_serve.store.live_version import StoreState
 from tests.support.stores import worths
 from tests.support.writers_work import NEW_ITEM, Job, Targets
 

@@ -20,13 +20,13 @@ import corank.cli.progress
 from corank.cli.main import main
 from corank.core.errors import CorankError
 from corank.data.packed.inputs import fingerprint
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import open_store
-from corank.serving.store.fetch import fetch_bundle
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.upsert import upsert
+from corank.funnel.funnel import Funnel
 from corank.training.config.config_file import read
 from corank.training.run import Run
+from corank_serve.store.base import open_store
+from corank_serve.store.fetch import fetch_bundle
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.upsert import upsert
 from tests.support.bundle_versions import NARROW, changing, first
 from tests.support.kills import CONTEXT
 

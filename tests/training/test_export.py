@@ -12,8 +12,8 @@ import corank
 from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError
 from corank.evaluation.predictions import Calibrators
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.checkpoints.training_state import model_state
 from corank.training.model_version import model_version
 from corank.training.run import Run

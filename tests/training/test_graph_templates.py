@@ -24,11 +24,11 @@ from corank.core.kept_files import NOWHERE, KeptFiles
 from corank.evaluation.predictions import Calibrators
 from corank.models.joint import JointModel
 from corank.models.mlp import Mlp
-from corank.serving.http.process.worker_process import SPAWN
 from corank.training import onnx_graphs
 from corank.training.graph_templates import FOLDER, Templates
 from corank.training.onnx_graphs import write_graphs
 from corank.training.run import Run
+from corank_serve.http.process.worker_process import SPAWN
 from tests.support.cases import Case, random_model
 from tests.support.random_worlds import RICH
 from tests.support.shared import shared_case

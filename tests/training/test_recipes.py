@@ -10,8 +10,8 @@ from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import Bundle
 from corank.datasets.feed.simulate import simulate_world
 from corank.evaluation.predict import predict_split
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.run import Run
 from tests.support.simulated_runs import Silent
 

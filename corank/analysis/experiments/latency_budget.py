@@ -38,8 +38,8 @@ from corank.core.calibration import Platt
 from corank.core.errors import ConfigError
 from corank.core.files import write_text
 from corank.core.version import corank_version
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.config.config import Config
 from corank.training.config.config_file import (
     Plain,

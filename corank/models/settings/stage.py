@@ -90,7 +90,7 @@ class StageSettings(NetworkSettings):
 
     @property
     def scorer(self) -> str:
-        """The online scorer that serves the stage, of `corank.serving.funnel.stage_scorer.SCORERS`."""
+        """The online scorer that serves the stage, of `corank.funnel.stage_scorer.SCORERS`."""
         return "graph"
 
     @property

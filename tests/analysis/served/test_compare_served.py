@@ -12,9 +12,9 @@ import pytest
 import corank
 from corank.core.errors import DataError
 from corank.evaluation.rows import Row, name_row
-from corank.serving.log.log_format import SERVED
-from corank.serving.log.request_log import OpenLogFiles
 from corank_serve.api.served import ServedComparisonResult
+from corank_serve.log.log_format import SERVED
+from corank_serve.log.request_log import OpenLogFiles
 from tests.support.command_line import run_corank
 from tests.support.served_worlds import ServedWorld
 

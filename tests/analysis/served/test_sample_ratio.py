@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import corank
-from corank.analysis.sequential import MISMATCH, check_share
 from corank.core.errors import DataError
+from corank_serve.rollout.sequential import MISMATCH, check_share
 from tests.support.command_line import run_corank
 from tests.support.served_worlds import ServedWorld
 

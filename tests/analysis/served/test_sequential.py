@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from corank.analysis.sequential import (
+from corank.core.types import Doubles, Longs, Mask
+from corank_serve.rollout.sequential import (
     EARLY,
     NONE,
     ArmMean,
@@ -11,7 +12,6 @@ from corank.analysis.sequential import (
     compare_arms,
     compare_pairs,
 )
-from corank.core.types import Doubles, Longs, Mask
 
 EXPERIMENTS, USERS, ROWS = 120, 1500, 12_000
 

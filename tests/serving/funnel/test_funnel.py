@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from corank.core.errors import BundleError, RequestError
 from corank.core.panics import PanicError
 from corank.core.types import Floats, Numbers
-from corank.serving.funnel.deadlines import DeadlineTimer
-from corank.serving.funnel.funnel import SOURCES, Funnel
-from corank.serving.funnel.ranking import Ranking
-from corank.serving.funnel.request import Request
-from corank.serving.funnel.stage_scorer import SCORERS, Candidates, PartsScorer
+from corank.funnel.deadlines import DeadlineTimer
+from corank.funnel.funnel import SOURCES, Funnel
+from corank.funnel.ranking import Ranking
+from corank.funnel.request import Request
+from corank.funnel.stage_scorer import SCORERS, Candidates, PartsScorer
 from tests.support.cases import Case
 from tests.support.panics import panic
 from tests.support.parity import assert_axes_named, assert_ranked_as_alone, assert_scored_as_trained

@@ -8,8 +8,8 @@ from corank.core.artifact import canonical
 from corank.core.errors import ConfigError
 from corank.core.page import PageSettings
 from corank.core.settings import validate
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.page_stage import PageStage
+from corank.funnel.funnel import Funnel
+from corank.funnel.page_stage import PageStage
 from tests.support.cases import Case
 from tests.support.parity import json_columns
 from tests.support.random_worlds import PAGED

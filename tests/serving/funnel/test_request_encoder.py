@@ -15,8 +15,8 @@ from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Vectors
 from corank.features.operands import Operands
 from corank.features.row_encoder import RowEncoder
-from corank.serving.funnel.request import Request
-from corank.serving.funnel.request_reader import QueryValues
+from corank.funnel.request import Request
+from corank.funnel.request_reader import QueryValues
 from tests.support.cases import Case
 from tests.support.random_worlds import DERIVED, LISTED, RICH
 from tests.support.shared import bare_case, shared_case

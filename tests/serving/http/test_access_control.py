@@ -2,8 +2,8 @@
 
 import pytest
 
-from corank.serving.http.access_control import OriginPolicy
-from corank.serving.http.asgi import RefusedError
+from corank_serve.http.access_control import OriginPolicy
+from corank_serve.http.asgi import RefusedError
 from tests.support.service import call_of
 
 POLICY = OriginPolicy(["rank.example"], ["https://console.example"])

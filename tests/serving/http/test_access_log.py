@@ -11,13 +11,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from corank.core.errors import ConfigError
-from corank.serving.http import access_log
-from corank.serving.http.access_log import AccessLog, AuditLog
-from corank.serving.http.asgi import HttpReply
-from corank.serving.http.follower import Follower
-from corank.serving.http.serve_settings import Limits
-from corank.serving.http.worker import RankingService
-from corank.serving.store.source import BundleSource
+from corank_serve.http import access_log
+from corank_serve.http.access_log import AccessLog, AuditLog
+from corank_serve.http.asgi import HttpReply
+from corank_serve.http.follower import Follower
+from corank_serve.http.serve_settings import Limits
+from corank_serve.http.worker import RankingService
+from corank_serve.store.source import BundleSource
 from tests.support.random_worlds import RICH
 from tests.support.service import access, call_of
 from tests.support.shared import shared_case

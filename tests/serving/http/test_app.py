@@ -17,21 +17,21 @@ import pytest
 from starlette.testclient import TestClient
 
 from corank.bundle.graph_files import RUNTIME_ERRORS
-from corank.serving.funnel import funnel as funnel_module
-from corank.serving.funnel.deadlines import DeadlineTimer
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
-from corank.serving.funnel.stage_scorer import PartsScorer
-from corank.serving.http.follower import Follower
-from corank.serving.http.ranking import REMEMBERED_BYTES
-from corank.serving.http.serve_settings import Limits
-from corank.serving.http.user_lookup import UserLookup
-from corank.serving.http.worker import RankingService
-from corank.serving.store.base import open_store
-from corank.serving.store.live_version import USERS
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.record_codec import to_keys
-from corank.serving.store.source import BundleSource, Source, StoreSource
+from corank.funnel import funnel as funnel_module
+from corank.funnel.deadlines import DeadlineTimer
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
+from corank.funnel.stage_scorer import PartsScorer
+from corank_serve.http.follower import Follower
+from corank_serve.http.ranking import REMEMBERED_BYTES
+from corank_serve.http.serve_settings import Limits
+from corank_serve.http.user_lookup import UserLookup
+from corank_serve.http.worker import RankingService
+from corank_serve.store.base import open_store
+from corank_serve.store.live_version import USERS
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.record_codec import to_keys
+from corank_serve.store.source import BundleSource, Source, StoreSource
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.redis_server import redis_server

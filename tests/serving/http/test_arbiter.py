@@ -13,9 +13,9 @@ import httpx2
 import pytest
 
 from corank.core.errors import ConfigError, CorankError
-from corank.serving.http.process.arbiter import ServiceArbiter
-from corank.serving.http.process.listener import bind_listener
-from corank.serving.http.process.worker_process import Drain, RestartCounts, WorkerMain
+from corank_serve.http.process.arbiter import ServiceArbiter
+from corank_serve.http.process.listener import bind_listener
+from corank_serve.http.process.worker_process import Drain, RestartCounts, WorkerMain
 from tests.support.service import PROGRAM, running_service, workers_of
 from tests.support.waiting import PATIENCE, eventually
 from tests.support.worker_mains import fail_at_once, serve_until_told

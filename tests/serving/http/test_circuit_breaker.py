@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from corank.serving.http import circuit_breaker
-from corank.serving.http.circuit_breaker import BAD, WINDOW, CircuitBreaker, DaemonThreads
-from corank.serving.http.user_lookup import UserLookup
-from corank.serving.store.base import Store
+from corank_serve.http import circuit_breaker
+from corank_serve.http.circuit_breaker import BAD, WINDOW, CircuitBreaker, DaemonThreads
+from corank_serve.http.user_lookup import UserLookup
+from corank_serve.store.base import Store
 from tests.support.waiting import PATIENCE
 
 

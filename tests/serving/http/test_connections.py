@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from corank.serving.http.connections import ResponseWriter
+from corank_serve.http.connections import ResponseWriter
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

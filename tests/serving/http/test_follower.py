@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
-from corank.serving.http.follower import SAMPLE_REQUESTS, Follower
-from corank.serving.store.source import BundleSource
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
 from corank.training.export import export_bundle
+from corank_serve.http.follower import SAMPLE_REQUESTS, Follower
+from corank_serve.store.source import BundleSource
 from tests.support.panics import panic
 from tests.support.shared import derived
 from tests.support.waiting import PATIENCE

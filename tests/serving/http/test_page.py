@@ -18,10 +18,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from corank.serving.funnel.request import Request
-from corank.serving.http.state import funnel_page
-from corank.serving.http.tokens import add_token
+from corank.funnel.request import Request
 from corank.training.export import export_bundle
+from corank_serve.http.state import funnel_page
+from corank_serve.http.tokens import add_token
 from tests.support.axe import violations
 from tests.support.browser import asked, chromium, faults
 from tests.support.cases import Case

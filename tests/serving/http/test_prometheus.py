@@ -10,8 +10,8 @@ PROGRAM = """
 import os, sys
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from corank.serving.http.versions import Rollout
-from corank.serving.http.prometheus import KEEP_SECONDS, HeldSeries, VersionMetrics
+from corank_serve.http.versions import Rollout
+from corank_serve.http.prometheus import KEEP_SECONDS, HeldSeries, VersionMetrics
 
 now = [0.0]
 registry = CollectorRegistry()

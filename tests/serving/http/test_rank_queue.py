@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from corank.core.panics import PanicError
-from corank.serving.http.ranking import RankQueue
+from corank_serve.http.ranking import RankQueue
 from tests.support.panics import panic
 from tests.support.waiting import PATIENCE
 

@@ -11,15 +11,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from corank.core.errors import RequestError
-from corank.serving.client import AsyncServiceClient
-from corank.serving.funnel.ranking import Ranking
-from corank.serving.funnel.request import ANSWER_FIELDS, MAX_CANDIDATES, RankAnswer, Request
-from corank.serving.http.body import JSON_CODEC, MAX_BATCH, MAX_MSGPACK, MSGPACK, MSGPACK_CODEC
-from corank.serving.http.follower import Follower
-from corank.serving.http.serve_settings import Limits
-from corank.serving.http.worker import RankingService
-from corank.serving.log.log_format import ANSWERED
-from corank.serving.store.source import BundleSource
+from corank.funnel.ranking import Ranking
+from corank.funnel.request import ANSWER_FIELDS, MAX_CANDIDATES, RankAnswer, Request
+from corank_serve.client import AsyncServiceClient
+from corank_serve.http.body import JSON_CODEC, MAX_BATCH, MAX_MSGPACK, MSGPACK, MSGPACK_CODEC
+from corank_serve.http.follower import Follower
+from corank_serve.http.serve_settings import Limits
+from corank_serve.http.worker import RankingService
+from corank_serve.log.log_format import ANSWERED
+from corank_serve.store.source import BundleSource
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.service import JSON, access

@@ -13,26 +13,26 @@ from starlette.testclient import TestClient
 
 from corank.core.errors import ConfigError, StoreError
 from corank.core.settings import validate
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.http import circuit_breaker
-from corank.serving.http.follower import Follower
-from corank.serving.http.serve_settings import CanaryShare, Limits, ServeSettings
-from corank.serving.http.versions import Rollout
-from corank.serving.http.worker import RankingService
-from corank.serving.log.request_log import RoleLogs
-from corank.serving.store.base import Store
-from corank.serving.store.claims import LEASES, read_leases
-from corank.serving.store.journal import JOURNAL, Change, journal_key
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.retention import (
+from corank.funnel.funnel import Funnel
+from corank_serve.http import circuit_breaker
+from corank_serve.http.follower import Follower
+from corank_serve.http.serve_settings import CanaryShare, Limits, ServeSettings
+from corank_serve.http.versions import Rollout
+from corank_serve.http.worker import RankingService
+from corank_serve.log.request_log import RoleLogs
+from corank_serve.store.base import Store
+from corank_serve.store.claims import LEASES, read_leases
+from corank_serve.store.journal import JOURNAL, Change, journal_key
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.retention import (
     list_versions,
     promote_version,
     remove_versions,
     roll_back_store,
     withdraw_version,
 )
-from corank.serving.store.source import BundleSource, StoreSource
-from corank.serving.store.upsert import upsert
+from corank_serve.store.source import BundleSource, StoreSource
+from corank_serve.store.upsert import upsert
 from tests.support.bundle_versions import variant
 from tests.support.service import TOKEN, access
 from tests.support.shared import derived

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from corank.api.serving import format_serve_settings, read_serve_settings
-from corank.serving.http.serve_settings import ServeSettings
+from corank_serve.api.serving import format_serve_settings, read_serve_settings
+from corank_serve.http.serve_settings import ServeSettings
 from tests.support.command_line import run_corank
 
 ROOT = Path(__file__).parents[3]

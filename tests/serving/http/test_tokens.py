@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from corank.core.errors import ConfigError
-from corank.serving.http import tokens as tokens_module
-from corank.serving.http.access_control import AccessControl
-from corank.serving.http.asgi import NOBODY, HttpCall, RefusedError
-from corank.serving.http.tokens import Scope, ScopeName, Token, Tokens, add_token, read_tokens
+from corank_serve.http import tokens as tokens_module
+from corank_serve.http.access_control import AccessControl
+from corank_serve.http.asgi import NOBODY, HttpCall, RefusedError
+from corank_serve.http.tokens import Scope, ScopeName, Token, Tokens, add_token, read_tokens
 from tests.support.service import call_of
 
 LINE = {"name": "feed", "scope": "write", "sha256": "0" * 64}
@@ -67,7 +67,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from corank.core.errors import ConfigError
-from corank.serving.http.tokens import add_token
+from corank_serve.http.tokens import add_token
 path, size = Path(sys.argv[1]), int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 try:

@@ -9,11 +9,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from starlette.testclient import TestClient
 
 from corank.core.errors import ConfigError
-from corank.serving.http.follower import Follower
-from corank.serving.http.serve_settings import Limits
-from corank.serving.http.tracing import RequestTracer, open_exporter
-from corank.serving.http.worker import RankingService
-from corank.serving.store.source import BundleSource
+from corank_serve.http.follower import Follower
+from corank_serve.http.serve_settings import Limits
+from corank_serve.http.tracing import RequestTracer, open_exporter
+from corank_serve.http.worker import RankingService
+from corank_serve.store.source import BundleSource
 from tests.support.command_line import run_corank
 from tests.support.random_worlds import RICH
 from tests.support.service import access
@@ -73,10 +73,10 @@ def test_an_exporter_that_is_not_there_is_named(
 def test_the_extra_is_named_if_it_is_missing_and_not_imported_unless_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = "import sys, corank.serving.http.server; sys.exit('opentelemetry' in sys.modules)"
+    code = "import sys, corank_serve.http.server; sys.exit('opentelemetry' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     for module in [name for name in sys.modules if name.startswith("opentelemetry")]:
         monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, "corank.serving.http.tracing")
+    monkeypatch.delitem(sys.modules, "corank_serve.http.tracing")
     status, _, err = run_corank(capsys, "serve", "bundle", "--traces", "--print-config")
     assert status == 1 and "pip install 'corank[otel]'" in err

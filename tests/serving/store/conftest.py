@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from corank.serving.store.base import Store
+from corank_serve.store.base import Store
 from tests.support.bundle_versions import variant
 from tests.support.shared import derived
 from tests.support.stores import KINDS, opened

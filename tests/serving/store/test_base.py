@@ -16,9 +16,9 @@ import pytest
 import corank
 from corank.core.errors import PluginError, StoreError
 from corank.core.registry import PLUGINS, load_plugins
-from corank.serving.store.base import STORES, is_store, open_store
-from corank.serving.store.publish import publish_bundle
 from corank.training.run import Run
+from corank_serve.store.base import STORES, is_store, open_store
+from corank_serve.store.publish import publish_bundle
 from examples.plugins.folder_store import FolderStore
 from tests.support.command_line import run_corank
 from tests.support.redis_cluster import shared_cluster

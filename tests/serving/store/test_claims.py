@@ -14,20 +14,20 @@ import psutil
 import pytest
 
 from corank.core.errors import BusyError, StoreError
-from corank.serving.store import claims
-from corank.serving.store.base import Store
-from corank.serving.store.claims import check_claim, claim_version
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.retention import remove_versions
+from corank_serve.store import claims
+from corank_serve.store.base import Store
+from corank_serve.store.claims import check_claim, claim_version
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.retention import remove_versions
 from tests.support.waiting import PATIENCE, eventually
 
 VERSION = f"{'0' * 16}-1-{'0' * 8}"
 
 HOLDER = """
 import sys, time
-from corank.serving.store.base import open_store
-from corank.serving.store.claims import claim_version
+from corank_serve.store.base import open_store
+from corank_serve.store.claims import claim_version
 with claim_version(open_store(sys.argv[1]), sys.argv[2], "publish"):
     print("held", flush=True)
     time.sleep(600)

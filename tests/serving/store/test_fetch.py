@@ -11,14 +11,14 @@ import pytest
 from corank.bundle.bundle import Bundle
 from corank.bundle.signatures import SigningKeys
 from corank.core.errors import BundleError, StoreError
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Store, open_store
-from corank.serving.store.fetch import KEPT, catch_up, fetch_bundle, fetch_in_subprocess, load_latest, restore
-from corank.serving.store.journal import JOURNAL, journal_key
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.retention import remove_versions, roll_back_store
-from corank.serving.store.source import SharedLoading, StoreSource, open_last_live, write_last_live
-from corank.serving.store.upsert import upsert
+from corank.funnel.funnel import Funnel
+from corank_serve.store.base import Store, open_store
+from corank_serve.store.fetch import KEPT, catch_up, fetch_bundle, fetch_in_subprocess, load_latest, restore
+from corank_serve.store.journal import JOURNAL, journal_key
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.retention import remove_versions, roll_back_store
+from corank_serve.store.source import SharedLoading, StoreSource, open_last_live, write_last_live
+from corank_serve.store.upsert import upsert
 from tests.support.bundle_versions import variant
 from tests.support.cases import Case
 from tests.support.redis_server import redis_server

@@ -12,12 +12,12 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import ItemsAsOf
 from corank.core.errors import DataError
 from corank.core.time import now_ms
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Store
-from corank.serving.store.journal import read_journal
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.upsert import AS_OF_MARGIN, MergedItems, upsert
+from corank.funnel.funnel import Funnel
+from corank_serve.store.base import Store
+from corank_serve.store.journal import read_journal
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.upsert import AS_OF_MARGIN, MergedItems, upsert
 from tests.support.bundle_versions import variant
 from tests.support.cases import write_bundle
 from tests.support.command_line import run_corank

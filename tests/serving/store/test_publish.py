@@ -12,17 +12,17 @@ import pytest
 from corank.bundle.bundle import Bundle
 from corank.core.errors import RequestError, StoreError
 from corank.core.time import now_ms
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
-from corank.serving.store.base import Pairs, Store
-from corank.serving.store.fetch import catch_up, fetch_bundle
-from corank.serving.store.journal import JOURNAL, LOG, ItemRow, journal_key, read_journal, read_log
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import _refuse_another, publish_bundle
-from corank.serving.store.record_codec import RecordFormat
-from corank.serving.store.retention import list_versions, roll_back_store
-from corank.serving.store.upsert import VersionChangedError, change_items, encode_records, upsert
-from corank.serving.store.version_parts import encode_manifest
+from corank.funnel.funnel import Funnel
+from corank.funnel.request import Request
+from corank_serve.store.base import Pairs, Store
+from corank_serve.store.fetch import catch_up, fetch_bundle
+from corank_serve.store.journal import JOURNAL, LOG, ItemRow, journal_key, read_journal, read_log
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import _refuse_another, publish_bundle
+from corank_serve.store.record_codec import RecordFormat
+from corank_serve.store.retention import list_versions, roll_back_store
+from corank_serve.store.upsert import VersionChangedError, change_items, encode_records, upsert
+from corank_serve.store.version_parts import encode_manifest
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
@@ -47,8 +47,8 @@ def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def set_blocks(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("corank.serving.store.publish.BLOCK", 3)
-    patch.setattr("corank.serving.store.version_parts.CHUNK", 1 << 13)
+    patch.setattr("corank_serve.store.publish.BLOCK", 3)
+    patch.setattr("corank_serve.store.version_parts.CHUNK", 1 << 13)
 
 
 def content(store: Store) -> dict[str, dict[bytes, bytes]]:

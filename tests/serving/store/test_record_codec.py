@@ -15,7 +15,7 @@ from corank.bundle.stage_facts import ItemPart
 from corank.core.errors import StoreError
 from corank.core.ragged import Ragged, Vectors
 from corank.core.stored_matrix import StoredMatrix
-from corank.serving.store.record_codec import CRC, RecordFormat, to_ids, to_keys
+from corank_serve.store.record_codec import CRC, RecordFormat, to_ids, to_keys
 from tests.support.cases import Case, bare_funnel
 from tests.support.random_worlds import DERIVED, ITEMS, RICH, Drawn, drawn_worlds
 

@@ -12,16 +12,16 @@ import pytest
 from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import ItemsAsOf
 from corank.core.errors import StoreError
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Store
-from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
-from corank.serving.store.journal import JOURNAL, ItemRow, journal_key, read_journal, read_log
-from corank.serving.store.live_version import USERS, OffsetsMovedError, StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.record_codec import RecordFormat, to_keys
-from corank.serving.store.retention import list_versions
-from corank.serving.store.upsert import change_items, encode_records, encode_removals, upsert
-from corank.serving.store.users import UserStore, change_users, encode_user
+from corank.funnel.funnel import Funnel
+from corank_serve.store.base import Store
+from corank_serve.store.fetch import catch_up, fetch_bundle, load_latest
+from corank_serve.store.journal import JOURNAL, ItemRow, journal_key, read_journal, read_log
+from corank_serve.store.live_version import USERS, OffsetsMovedError, StoreState
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.record_codec import RecordFormat, to_keys
+from corank_serve.store.retention import list_versions
+from corank_serve.store.upsert import change_items, encode_records, encode_removals, upsert
+from corank_serve.store.users import UserStore, change_users, encode_user
 from tests.support.shared import derived
 from tests.support.stores import item, served
 
@@ -98,7 +98,7 @@ def test_a_table_that_is_newer_than_a_removal_decides(
         manifest = bundle.manifest.model_copy(update={"items_as_of": as_of})
         return Bundle(bundle.folder, manifest)
 
-    monkeypatch.setattr("corank.serving.store.publish.Bundle.open", read)
+    monkeypatch.setattr("corank_serve.store.publish.Bundle.open", read)
     said = list[str]()
     publish_bundle(second, store, said.append)
     assert said == []

@@ -14,21 +14,21 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import BundleManifest
 from corank.cli import console
 from corank.core.errors import StoreError
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Store
-from corank.serving.store.claims import LEASE_SECONDS, LEASES, Lease, read_leases, write_lease
-from corank.serving.store.fetch import catch_up, restore
-from corank.serving.store.journal import JOURNAL, read_log
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.retention import (
+from corank.funnel.funnel import Funnel
+from corank_serve.store.base import Store
+from corank_serve.store.claims import LEASE_SECONDS, LEASES, Lease, read_leases, write_lease
+from corank_serve.store.fetch import catch_up, restore
+from corank_serve.store.journal import JOURNAL, read_log
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.retention import (
     list_versions,
     promote_version,
     remove_versions,
     roll_back_store,
     withdraw_version,
 )
-from corank.serving.store.version_parts import MANIFEST
+from corank_serve.store.version_parts import MANIFEST
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived

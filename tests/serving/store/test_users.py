@@ -9,10 +9,10 @@ import pytest
 
 from corank.bundle.bundle import Bundle
 from corank.core.errors import DataError
-from corank.serving.funnel.request import Request
-from corank.serving.store.base import Store
-from corank.serving.store.put_users import put_users
-from corank.serving.store.users import UserStore, user_columns
+from corank.funnel.request import Request
+from corank_serve.store.base import Store
+from corank_serve.store.put_users import put_users
+from corank_serve.store.users import UserStore, user_columns
 from tests.support.command_line import run_corank
 from tests.support.random_worlds import DAY
 from tests.support.shared import derived

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 import corank
-from corank.continual.history import PeriodRecord
-from corank.continual.settings import DailySettings
-from corank.continual.tracking import DailyTracking
 from corank.training.tracking.mlflow import MlflowCallback
+from corank_continual.periods.history import PeriodRecord
+from corank_continual.periods.settings import DailySettings
+from corank_continual.periods.tracking import DailyTracking
 from tests.support.interruptions import Interrupting, StoppedError
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE

@@ -14,7 +14,7 @@ import lmdb
 import pytest
 
 from corank.core.errors import StoreError
-from corank.serving.store.base import open_store
+from corank_serve.store.base import open_store
 from tests.support.store_conformance import content, count, numbered
 from tests.support.waiting import PATIENCE
 
@@ -103,7 +103,7 @@ def test_a_map_that_another_process_outgrew(tmp_path: Path, others: ProcessPoolE
 
 def test_a_map_beyond_the_address_space_is_refused(tmp_path: Path) -> None:
     code = (
-        "import resource, sys; from corank.serving.store.base import open_store\n"
+        "import resource, sys; from corank_serve.store.base import open_store\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36))\n"
         "open_store(sys.argv[1] + '?gib=1', True).close()\n"
         "try:\n    open_store(sys.argv[1])\n"
@@ -122,7 +122,7 @@ def run(code: str, *arguments: str) -> str:
 
 def test_a_full_disk_keeps_what_is_there(tmp_path: Path) -> None:
     code = (
-        "import resource, sys; from corank.serving.store.base import open_store\n"
+        "import resource, sys; from corank_serve.store.base import open_store\n"
         "store = open_store(sys.argv[1], True)\n"
         "store.put({'a': [(b'k', b'v')]})\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"  # stands for the disk's last byte
@@ -236,7 +236,7 @@ def test_a_store_that_is_closed_or_forked_says_so(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="store: closed, or this process was forked since; open it anew"):
         store.head()
     code = (
-        "import os, sys; from corank.serving.store.base import open_store\n"
+        "import os, sys; from corank_serve.store.base import open_store\n"
         "store = open_store(sys.argv[1])\n"
         "if child := os.fork():\n    os.waitpid(child, 0); print(store.head())\n"
         "else:\n    try:\n        store.head()\n    except Exception as error:\n        print(error, flush=True)\n"

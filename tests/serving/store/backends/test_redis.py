@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from corank.core.errors import StoreError
-from corank.serving.store.base import Entries, open_store
+from corank_serve.store.base import Entries, open_store
 from tests.support.redis_server import Server, redis_server
 from tests.support.store_conformance import content, numbered
 from tests.support.stores import open_hasty

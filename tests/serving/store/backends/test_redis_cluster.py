@@ -16,14 +16,14 @@ import pytest
 from redis.crc import key_slot
 
 from corank.core.errors import StoreError
-from corank.serving.store import redis_cluster_connection as cluster_connection
-from corank.serving.store.backends.redis_cluster import RedisClusterStore
-from corank.serving.store.base import Pairs, open_store
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
-from corank.serving.store.retention import remove_versions
-from corank.serving.store.source import StoreSource
-from corank.serving.store.upsert import upsert
+from corank_serve.store import redis_cluster_connection as cluster_connection
+from corank_serve.store.backends.redis_cluster import RedisClusterStore
+from corank_serve.store.base import Pairs, open_store
+from corank_serve.store.live_version import StoreState
+from corank_serve.store.publish import publish_bundle
+from corank_serve.store.retention import remove_versions
+from corank_serve.store.source import StoreSource
+from corank_serve.store.upsert import upsert
 from tests.support.redis_cluster import Cluster, start_cluster
 from tests.support.redis_server import redis_server
 from tests.support.service import TOKEN, running_service
@@ -297,8 +297,8 @@ def kind_of(entries: Mapping[str, Pairs]) -> str:
 @pytest.fixture
 def writes(bundles: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many writes of each kind an undisturbed publication takes, in small batches, as after this fixture too."""
-    monkeypatch.setattr("corank.serving.store.publish.BLOCK", 3)
-    monkeypatch.setattr("corank.serving.store.version_parts.CHUNK", 1 << 13)
+    monkeypatch.setattr("corank_serve.store.publish.BLOCK", 3)
+    monkeypatch.setattr("corank_serve.store.version_parts.CHUNK", 1 << 13)
     counted = Counter[str]()
     with closing(open_store(f"lmdb:{tmp_path / 'undisturbed'}", create=True)) as store:
         publish_bundle(bundles[0], store)

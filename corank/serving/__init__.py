@@ -1,1 +1,0 @@
-"""Stores, funnel and HTTP service, without torch."""

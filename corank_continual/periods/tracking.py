@@ -1,0 +1,110 @@
+"""The figures of the periods in TensorBoard and in trackers, as the page shows them: a point a period."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+
+from corank.core.files import atomic_file
+from corank.core.reports import Report
+from corank.core.time import NEVER
+from corank.training.callbacks import write_event_file
+from corank.training.config.config_file import flatten
+from corank.training.run_file import TRACKING
+from corank.training.tracking.tracker import Tracker, read_trackers
+from corank_continual.periods.daily_result import is_usual
+from corank_continual.periods.gate import Condition
+from corank_continual.periods.history import PeriodRecord, find_live
+from corank_continual.periods.settings import DailySettings
+
+EVENTS = "events"
+"""The folder that TensorBoard reads: a file a period."""
+WRITTEN = "periods.json"
+"""For each tracker, the end of the last period that it has, ms UTC."""
+
+
+class DailyTracking:
+    """Writes what is decided of the periods, once each: what is missing after a kill is written by the next call."""
+
+    def __init__(self, folder: Path, settings: DailySettings, report: Report) -> None:
+        """
+        Args:
+            folder: of the history.
+            settings: name the trackers.
+            report: receives a line if a tracker took not all.
+
+        Raises ConfigError, PluginError, MissingExtraError.
+        """
+        self.folder, self.settings, self.report = folder, settings, report
+        self.trackers = read_trackers(settings.track) if settings.track else []
+
+    def write(self, records: Sequence[PeriodRecord]) -> None:
+        """Bring TensorBoard's files and the trackers up to the records of all periods."""
+        self._write_events(records)
+        for tracker in self.trackers:
+            self._write_to(tracker, records)
+
+    def _write_events(self, records: Sequence[PeriodRecord]) -> None:
+        """Write a file for each record that has none, and remove those of records that were replaced."""
+        folder = self.folder / EVENTS
+        for left in folder.glob(".*"):  # by a call that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        wanted = {}
+        for step, record in enumerate(records):
+            figures = list_figures(record, self.settings.gate)
+            text = json.dumps([record.period, step, figures])
+            digest = blake2b(text.encode(), digest_size=8).hexdigest()
+            # TensorBoard reads files in the order of their names
+            wanted[f"events.out.tfevents.{record.begin // 1000:010d}.{digest}"] = (step, record, figures)
+        file_names = {path.name for path in folder.glob("events.*")}
+        for name in wanted.keys() - file_names:
+            step, record, figures = wanted[name]
+            write_event_file(folder / name, figures, step, record.begin / 1000)
+        for name in file_names - wanted.keys():
+            (folder / name).unlink()
+
+    def _write_to(self, tracker: Tracker, records: Sequence[PeriodRecord]) -> None:
+        """Write the periods that a tracker does not have; those that validation refused are not decided yet."""
+        written = self._read_written()
+        done = written.get(tracker.module, NEVER)
+        new = [
+            (n, r) for n, r in enumerate(records) if r.end > done and r.decision != "refused by validation"
+        ]
+        if not new:
+            return
+        tracker.begin(self.folder, flatten(self.settings.model_dump(mode="json")))
+        for step, record in new:
+            figures = list_figures(record, self.settings.gate)
+            tracker.record(partial(tracker.write_figures, figures, step))
+        live = find_live(records)
+        if live is not None:
+            facts = {"live": live.period, "model_version": str(live.model)}
+            tracker.record(partial(tracker.write_facts, facts))
+        if tracker.end("finished"):
+            self.report(f"{tracker.module}: not all periods were written; the next call tries again")
+            return
+        with atomic_file(self.folder / TRACKING / WRITTEN) as unfinished:
+            unfinished.write_text(json.dumps({**written, tracker.module: new[-1][1].end}), encoding="utf-8")
+
+    def _read_written(self) -> dict[str, int]:
+        """Read until when each tracker has the periods, ms UTC; nothing of a file that is absent or damaged."""
+        try:
+            document = json.loads((self.folder / TRACKING / WRITTEN).read_text(encoding="utf-8"))
+            return {name: end for name, end in document.items() if isinstance(end, int)}
+        except (OSError, ValueError, AttributeError):
+            return {}
+
+
+def list_figures(record: PeriodRecord, gate: Sequence[Condition]) -> dict[str, float]:
+    """The figures of a period by `PART/NAME`: the gate's and the usual ones, rows, drift, and seconds."""
+    named = {condition.figure for condition in gate}
+    figures = {"decision/live": float(record.decision == "live")}
+    for part in ("live", "candidate", "reference"):
+        values: Mapping[str, float] = getattr(record, part)
+        figures |= {f"{part}/{name}": v for name, v in values.items() if name in named or is_usual(name)}
+    figures |= {f"rows/{split}": float(rows) for split, rows in record.rows.items()}
+    figures |= {f"drift/{feature}": value for feature, value in record.drift.items()}
+    figures |= {f"seconds/{step}": value for step, value in record.seconds.items()}
+    return figures | {"seconds/total": sum(record.seconds.values())}

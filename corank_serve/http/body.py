@@ -1,0 +1,392 @@
+"""The bodies of requests: read within limits, and decoded as JSON or MessagePack, by content type.
+
+Each body is bounded in size and time, and all that a worker holds in size. If the bodies in all would take more, the
+oldest unfinished one is given up: an honest client sends a body within milliseconds, so that the oldest is one that
+comes slowly on purpose.
+
+Types and bounds of values are checked while they are decoded. MessagePack can say what JSON cannot. Extensions, binary
+values and keys that are no text are refused by the types of bodies; numbers that are not finite are refused here.
+`candidates` alone may be binary: int64, little endian.
+"""
+
+import asyncio
+import math
+import re
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from corank.core.errors import RequestError
+from corank.core.types import Longs
+from corank.funnel.request import MAX_CANDIDATES, Columns, GivenCandidates, NumberIds, Request
+from corank_serve.http.asgi import JSON, DisconnectedError, HttpCall, HttpReply, RefusedError
+from corank_serve.http.serve_settings import Limits
+
+MAX_ITEMS = 10_000
+MAX_BATCH = 32
+"""Requests of a batch."""
+
+
+class Items(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Items to insert or replace: `id` and all columns of each; a column that is left out is missing from then on."""
+
+    items: Annotated[list[Columns], Meta(min_length=1, max_length=MAX_ITEMS)]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The items' columns. Raises RequestError for an item that has no id, or is given twice."""
+        ids = set()
+        for n, row in enumerate(self.items):
+            id_ = row.get("id")
+            if type(id_) not in (int, str):
+                raise RequestError(f"items.{n}: needs an `id`, a whole number or text; received {id_!r}")
+            if id_ in ids:
+                raise RequestError(f"items.{n}: {id_!r} is there twice; give each item once")
+            ids.add(id_)
+        return list(self.items)
+
+
+class RequestBatch(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Requests that one live version answers, each decoded on its own, so that one that is invalid spoils no other."""
+
+    requests: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+T = TypeVar("T")
+
+MAX_PARTS, MAX_OBJECTS = 250_000, 25_000
+"""Values and objects of a body of JSON, by its commas and braces, those within texts included."""
+MSGPACK = "application/msgpack"
+MAX_MSGPACK = 1 << 20
+"""Bytes of a body of MessagePack, where a value may be one byte: so it takes no longer to decode than JSON may."""
+NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]|\xca[\x7f\xff][\x80-\xff]")
+"""How a number that is not finite begins in MessagePack. Bytes of a text may look like it."""
+NOT_FINITE_MARKS = (b"\xcb\x7f", b"\xcb\xff", b"\xca\x7f", b"\xca\xff")
+CANDIDATES_KEY = b"\xaacandidates"
+"""The key as MessagePack has it; a head of 2, 3 or 5 bytes is before the bytes themselves."""
+ID_BYTES = 8
+PackedIds = Annotated[bytes, Meta(min_length=ID_BYTES, max_length=ID_BYTES * MAX_CANDIDATES)]
+
+
+class DecodedRequest(Request, frozen=True):
+    """A request whose types the decoder has checked; its candidates are an array if all are whole numbers."""
+
+    def __post_init__(self) -> None:
+        if type(ids := self.candidates) is list:
+            try:
+                packed = struct.pack(f"{len(ids)}q", *ids)
+            except struct.error:
+                return
+            self._keep_numbers(np.frombuffer(packed, dtype=np.int64))
+
+    def _keep_numbers(self, numbers: Longs) -> None:
+        msgspec.structs.force_setattr(self, "candidates", NumberIds(numbers))
+
+
+class PackedRequest(DecodedRequest, frozen=True):
+    """A request whose candidates may have come as bytes."""
+
+    candidates: GivenCandidates | PackedIds | None = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Raise RequestError if the bytes are no whole numbers of 8 bytes."""
+        if not isinstance(packed := self.candidates, bytes):
+            super().__post_init__()
+            return
+        if len(packed) % ID_BYTES:
+            raise RequestError(
+                f"body: candidates: expected int64 of {ID_BYTES} bytes each; received {len(packed):,} bytes"
+            )
+        self._keep_numbers(np.frombuffer(packed, dtype="<i8"))
+
+
+class Codec(ABC):
+    """Decodes bodies of one content type, and encodes answers."""
+
+    content_type: ClassVar[str]
+    encode: Callable[[Any], bytes]
+    _make_decoder: Callable[[Any], Any]
+    _request: type[Request]
+    """What a request is decoded as."""
+
+    def __init__(self) -> None:
+        self._decoder: Callable[[Any], Any] = cache(self._make_decoder)
+
+    @abstractmethod
+    def check(self, body: bytes) -> None:
+        """Raise RequestError or RefusedError for a whole body that takes too long to decode."""
+
+    def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
+        """Decode a body, or a part of one. Raises RequestError, which names the field."""
+        try:
+            value: T = self._decoder(self._request if kind is Request else kind).decode(part)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise RequestError(f"body: {error}") from None
+        return value
+
+    def decode_whole(self, body: bytes, kind: type[T]) -> T:
+        """Decode a body. Raises RequestError, which names the field; RefusedError if it is too large."""
+        self.check(body)
+        return self.decode(body, kind)
+
+
+class JsonCodec(Codec):
+    """JSON."""
+
+    content_type, encode = JSON, staticmethod(msgspec.json.encode)
+    _make_decoder, _request = msgspec.json.Decoder, DecodedRequest
+
+    def check(self, body: bytes) -> None:
+        """As `Codec.check`: a count is a hundred times as fast as to decode millions of values and then refuse them."""
+        for mark, most, what in ((b",", MAX_PARTS, "values"), (b"{", MAX_OBJECTS, "objects")):
+            # so many marks need as many bytes
+            if len(body) > most and (count := body.count(mark)) > most:
+                raise RequestError(f"body: expected {most:,} {what} or fewer; received {count:,}")
+
+
+class MsgpackCodec(Codec):
+    """MessagePack."""
+
+    content_type, encode = MSGPACK, staticmethod(msgspec.msgpack.encode)
+    _make_decoder, _request = msgspec.msgpack.Decoder, PackedRequest
+
+    def check(self, body: bytes) -> None:
+        """As `Codec.check`."""
+        if len(body) > MAX_MSGPACK:
+            raise RefusedError(
+                413, f"a body of {MSGPACK} has {MAX_MSGPACK:,} bytes at most; send JSON, or less"
+            )
+
+    def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
+        """As `Codec.decode`."""
+        decoded = super().decode(part, kind)
+        if isinstance(decoded, Request):
+            _refuse_not_finite(_without_ids(bytes(part), decoded), decoded)
+        elif kind is Items:  # parts of other types are decoded again, as one of these
+            _refuse_not_finite(bytes(part), decoded)
+        return decoded
+
+
+def _without_ids(part: bytes, request: Request) -> bytes:
+    """The encoding of a request without its candidates' bytes, any of which may look like the mark of a number.
+
+    They are where the key is, for which a search takes a tenth of the time that one for them takes. If the same bytes
+    are in another place, too, one of both is left.
+    """
+    ids: Any = request.candidates
+    if isinstance(ids, NumberIds):
+        size = ids.numbers.nbytes
+        begin = (
+            part.find(CANDIDATES_KEY)
+            + len(CANDIDATES_KEY)
+            + (2 if size < 1 << 8 else 3 if size < 1 << 16 else 5)
+        )
+        if part[begin : begin + size] == ids.numbers.tobytes():
+            return part[:begin] + part[begin + size :]
+    return part
+
+
+def _refuse_not_finite(part: bytes, decoded: Any) -> None:
+    """Raise RequestError if a number of what was decoded is not finite. Marks are found faster than a pattern."""
+    if any(mark in part for mark in NOT_FINITE_MARKS) and NOT_FINITE.search(part) is not None:
+        for field in _not_finite(msgspec.to_builtins(decoded, enc_hook=list), ""):
+            raise RequestError(f"body: expected finite numbers; {field} is none")
+
+
+def _not_finite(value: Any, field: str) -> Iterator[str]:
+    """The fields that hold numbers which are not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield field.removeprefix(".")
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _not_finite(part, f"{field}.{key}")
+    elif isinstance(value, list):
+        for n, part in enumerate(value):
+            yield from _not_finite(part, f"{field}.{n}")
+
+
+JSON_CODEC: Codec = JsonCodec()
+MSGPACK_CODEC: Codec = MsgpackCodec()
+CODECS: dict[str, Codec] = {JSON: JSON_CODEC, MSGPACK: MSGPACK_CODEC}
+"""By content type."""
+
+
+def _media_type(call: HttpCall) -> str:
+    """The content type of a request's body, without its parameters."""
+    return (call.header(b"content-type") or "").partition(";")[0].strip().lower()
+
+
+def body_codec(call: HttpCall) -> Codec:
+    """The codec of a request's body. Raises RefusedError for another type, or none.
+
+    A page of another site cannot declare these types unasked.
+    """
+    content_type = call.header(b"content-type") or ""
+    codec = CODECS.get(_media_type(call))
+    if codec is None:
+        received = f"; received {content_type!r}" if content_type else ""
+        raise RefusedError(415, f"expected the header Content-Type: {' or '.join(CODECS)}{received}")
+    return codec
+
+
+def answer_codec(call: HttpCall) -> Codec:
+    """The codec of the answer: what `Accept` names first; else that of the body; else JSON."""
+    accept = call.header(b"accept")
+    if accept is not None and accept != "*/*":
+        accept = accept.lower()
+        named = [(accept.index(kind), kind) for kind in CODECS if kind in accept]
+        if named:
+            return CODECS[min(named)[1]]
+    return CODECS.get(_media_type(call), JSON_CODEC)
+
+
+def answer_to(
+    call: HttpCall, value: Any, status: int = 200, headers: dict[str, str] | None = None
+) -> HttpReply:
+    """A reply of a value in the type that the client takes."""
+    codec = answer_codec(call)
+    return HttpReply(codec.encode(value), status, headers, codec.content_type)
+
+
+JSON_LINES = "application/x-ndjson"
+RETRY_AFTER = "1"
+"""Seconds after which a refused client should retry."""
+CLOSE = {"Connection": "close"}
+"""Headers of the answer to a body that is not read to the end."""
+
+
+class BodyReader:
+    """Reads the bodies of a worker's requests. Each is held until its request is answered."""
+
+    def __init__(self, limits: Limits) -> None:
+        """`limits`: of a body, of all, and of the time in which one must come."""
+        self._limits = limits
+        self._held = 0
+        self._unfinished: dict[HttpCall, None] = {}  # the oldest first
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request with a body is being received or answered."""
+        return not self._unfinished and not self._held
+
+    async def read(self, call: HttpCall) -> tuple[Codec, bytes]:
+        """Read a body: its codec, and all of it.
+
+        Raises RefusedError if it is of another type, too large or too slow, or too much is held.
+        """
+        codec = body_codec(call)
+        self._expect(call)
+        await self._receive(call)
+        del self._unfinished[call]
+        return codec, bytes(call.body)  # no copy of the only part
+
+    async def read_line(self, call: HttpCall) -> bytes:
+        """Read the first line of a body of two lines of JSON. Raises RefusedError as `read` does."""
+        if (received := _media_type(call)) != JSON_LINES:
+            raise RefusedError(415, f"expected the header Content-Type: {JSON_LINES}; received {received!r}")
+        self._expect(call)
+        await self._receive(call, until=b"\n")
+        return bytes(call.body).partition(b"\n")[0]
+
+    async def read_rest(self, call: HttpCall) -> bytes:
+        """Read the second line. Raises RefusedError as `read` does."""
+        await self._receive(call)
+        self._unfinished.pop(call, None)
+        return bytes(call.body).partition(b"\n")[2]
+
+    def _expect(self, call: HttpCall) -> None:
+        """Begin to hold a body that is yet to come. Raises RefusedError if it will be too large."""
+        length = call.header(b"content-length")
+        if length is not None and (
+            not length.isdecimal() or len(length) > 20 or int(length) > self._limits.body
+        ):
+            raise self._too_large()
+        call.due = asyncio.get_running_loop().time() + self._limits.seconds
+        call.release = partial(self._release, call)
+        self._unfinished[call] = None
+
+    async def _receive(self, call: HttpCall, until: bytes | None = None) -> None:
+        """Receive a body to its end, or to the part that has a mark.
+
+        Raises DisconnectedError if the client goes before.
+        """
+        if call.given_up:
+            raise self._too_much()
+        try:
+            async with asyncio.timeout_at(call.due) as call.timeout:
+                while call.more:
+                    event = await call.receive()
+                    if event["type"] == "http.disconnect":
+                        raise DisconnectedError
+                    call.more, part = event.get("more_body", False), bytes(event.get("body", b""))
+                    if part:
+                        self._hold(call, part)
+                    if until is not None and until in part:
+                        break
+        except TimeoutError:
+            if call.given_up:
+                raise self._too_much() from None
+            message = f"the body did not come within {self._limits.seconds:g} s"
+            raise RefusedError(408, message, CLOSE) from None
+        finally:
+            call.timeout = None
+
+    def _hold(self, call: HttpCall, part: bytes) -> None:
+        """Add a part to a body. The oldest unfinished bodies are given up until it fits, this one's at last."""
+        size = len(part)
+        if len(call.body) + size > self._limits.body:
+            raise self._too_large()
+        while self._held + size > self._limits.bodies or call.given_up:
+            oldest = next(iter(self._unfinished), call)
+            if oldest is call or call.given_up:
+                raise self._too_much()
+            self._release(oldest)
+            oldest.given_up = True
+            if oldest.timeout is not None:
+                oldest.timeout.reschedule(asyncio.get_running_loop().time())
+        self._held += size
+        if not call.body:
+            call.body = part  # the only one of most bodies is not copied
+        elif isinstance(call.body, bytearray):
+            call.body += part
+        else:
+            call.body = bytearray(call.body) + part
+
+    def _release(self, call: HttpCall) -> None:
+        """End to hold a body."""
+        self._unfinished.pop(call, None)
+        self._held -= len(call.body)
+        call.body = b""
+
+    def _too_large(self) -> RefusedError:
+        return RefusedError(413, f"a body has {self._limits.body:,} bytes at most")
+
+    def _too_much(self) -> RefusedError:
+        message = f"bodies of {self._limits.bodies:,} bytes are being received; try again"
+        return RefusedError(503, message, CLOSE | {"Retry-After": RETRY_AFTER}, "bodies")
+
+
+_candidates: Any = next(field.type for field in msgspec.structs.fields(Request) if field.name == "candidates")
+
+
+def read_query(line: bytes) -> Request:
+    """Read the first line. Raises RequestError, which names the field."""
+    request = JSON_CODEC.decode_whole(line, Request)
+    if request.candidates is not None or request.retrieve is not None or request.where:
+        raise RequestError(
+            "body: the first line has neither candidates, retrieve nor where; the second has candidates"
+        )
+    return request
+
+
+def read_candidates(line: bytes) -> list[Any]:
+    """Read the second line. Raises RequestError, which names the field."""
+    candidates: list[Any] | None = JSON_CODEC.decode_whole(line, _candidates)
+    if candidates is None:
+        raise RequestError("body: expected a list of candidates in the second line; received null")
+    return candidates

@@ -1,0 +1,322 @@
+"""Metrics of the service for Prometheus: of requests and the process, and of each version that is served.
+
+Worker processes write to one folder, PROMETHEUS_MULTIPROC_DIR, and each of them exposes the figures of all.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Literal
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    Summary,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from corank.core.version import register_version
+from corank.funnel.ranking import LIVE, Ranking, Role
+from corank_serve.http.asgi import HttpCall, HttpReply
+from corank_serve.http.follower import ServiceStatus
+from corank_serve.http.process.worker_process import MULTIPROC, RestartCounts
+from corank_serve.http.versions import Rollout
+
+LABELS = ("model_version", "role")
+BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Upper bounds of the latency histograms, seconds."""
+VERSION = "corank_version"
+KEEP_SECONDS = 600.0
+"""Time for which the series of a version stay once it is no longer served: whoever reads them reads the last counts."""
+GONE = -1.0
+"""Of the gauge of a version whose series are no longer exposed."""
+
+COUNTERS: dict[str, tuple[str, ...]] = {
+    "candidates": ("Candidates received",),
+    "cut": ("Candidates that a stage cut", "stage"),
+    "page_rules_broken": ("Slots of pages that broke a rule, which could not be kept", "rule"),
+    "unknown_items": ("Candidates that are neither in the bundle nor described",),
+    "missing_columns": ("Requests that lack a column", "column"),
+    "clipped_numbers": ("Numbers outside the range of training, which are clipped to it", "column"),
+    "warnings": ("Warnings of answers", "kind"),
+    "fallbacks": (
+        "Answers in the order of an earlier stage: the stage that did not finish, and why",
+        "stage",
+        "why",
+    ),
+    "failed": ("Requests whose first stage failed",),
+    "http_requests": (
+        "Requests by the name of their token and the status of their answer",
+        "token",
+        "status",
+    ),
+    "shed": ("Requests refused with 503, since too many were waiting",),
+    "connections_cut": (
+        "Connections closed for a limit: crowded, slow, large or invalid",
+        "why",
+    ),
+    "access_log_dropped": ("Lines that the access log lost: too many were waiting, or the disk refused",),
+    "user_lookups": (
+        "Look-ups of users in the store: stored, new, late, failed, skipped (not tried), busy (too many)",
+        "outcome",
+    ),
+    "log_written": ("Requests written to the log of served requests",),
+    "log_rejected": ("Requests set aside by the log: no row of the log can hold them",),
+    "log_dropped": ("Requests that the log lost: too many were waiting, or the disk refused",),
+    "resynchronised": (
+        "Times that a worker read all anew, since the store had lost changes that were served",
+    ),
+}
+"""Counters → help, then labels."""
+
+GAUGES: dict[str, tuple[str, Literal["livemin", "livemax"]]] = {
+    "items_seq": ("Number of the last change of the items served", "livemin"),
+    "ready": ("1 if requests should be sent here, 0 once the service was told to end", "livemin"),
+    "source_up": ("1 if the last check of the source succeeded", "livemin"),
+    "source_untrusted": (
+        "1 if no trusted key has signed what is live, so that the version before is served on",
+        "livemax",
+    ),
+    "behind_seconds": ("Seconds since what is served was known to equal the source", "livemax"),
+    "from_cache": (
+        "1 if what is served was read from the cache, since what is live could not be read at the start",
+        "livemax",
+    ),
+    "users_away": ("1 if users are not looked up, since look-ups failed or were late", "livemax"),
+}
+"""Gauges → help, and which worker's value is exposed."""
+
+
+class VersionMetrics:
+    """Figures of the live version, the canary and the shadow of one worker process."""
+
+    def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic) -> None:
+        """`registry`: of the process."""
+        self._clock = clock
+        self._version = Gauge(
+            VERSION,
+            "1 for a version that is served, 0 for one that was until lately",
+            LABELS,
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        seconds = Histogram(
+            "corank_request_seconds",
+            "Time from arrival to answer, in seconds; of the shadow, of its ranking alone",
+            LABELS,
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        score = Summary("corank_answer_score", "Mean score of an answer's items", LABELS, registry=registry)
+        self._errors = Counter(
+            "corank_version_errors",
+            "Requests that a version could not rank: failed, or refused what the live version takes. A canary's are "
+            "answered by the live version",
+            [*LABELS, "why"],
+            registry=registry,
+        )
+        self.shadow = Counter(
+            "corank_shadow_requests",
+            "Requests offered to the shadow: scored, failed, or dropped, since nobody was idle",
+            ["outcome"],
+            registry=registry,
+        )
+        self._overlap = Summary(
+            "corank_shadow_overlap",
+            "Share of an answer's items that the shadow's answer has, too",
+            registry=registry,
+        )
+        # cached, since finding a label takes as long as counting
+        self._seconds_of, self._score_of = cache(seconds.labels), cache(score.labels)
+        self._served: dict[Role, str] = {}
+        self._ended: dict[tuple[str, Role], float] = {}
+        """When versions ended whose series are still exposed."""
+
+    def observe(self, one: Ranking) -> None:
+        """Count a request that a version ranked."""
+        self._seconds_of(one.model_version, one.role).observe(one.done - one.began)
+        _, scores = one.answered
+        if len(scores):
+            self._score_of(one.model_version, one.role).observe(sum(scores.tolist()) / len(scores))
+
+    def count_error(self, version: str, role: Role, why: str) -> None:
+        """Count a request that a version could not rank: refused or failed."""
+        self._errors.labels(version, role, why).inc()
+
+    def observe_overlap(self, answered: Ranking, shadow: Ranking) -> None:
+        """Compare the shadow's answer with the one that was given."""
+        theirs, ours = {*answered.ids}, {*shadow.ids}
+        if theirs:
+            self._overlap.observe(len(theirs & ours) / len(theirs))
+
+    def update_versions(self, live: str, rollout: Rollout) -> None:
+        """Set which versions are served now, and which were for the last time long ago."""
+        served = {one.role: one.funnel.manifest.model_version for one in rollout.candidates if one.funnel}
+        served[LIVE] = live
+        for role in self._served.keys() | served.keys():
+            before, now = self._served.get(role), served.get(role)
+            if before != now:
+                if before is not None:
+                    self._version.labels(before, role).set(0)
+                    self._ended[before, role] = self._clock()
+                if now is not None:
+                    self._version.labels(now, role).set(1)
+                    self._ended.pop((now, role), None)
+        self._served = served
+        late = self._clock() - KEEP_SECONDS
+        for version, role in [one for one, ended in self._ended.items() if ended <= late]:
+            del self._ended[version, role]
+            self._version.labels(version, role).set(GONE)
+
+
+class HeldSeries:
+    """The figures of one process or of all, without those of versions that no worker holds any more.
+
+    Series cannot be removed from the files that several processes share, so they are left out of what is exposed.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """`registry`: of this process, or of all."""
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Collect, as prometheus_client does of a registry."""
+        families = list(self._registry.collect())
+        gauges = [sample for family in families if family.name == VERSION for sample in family.samples]
+        versions = {tuple(sample.labels[name] for name in LABELS) for sample in gauges if sample.value > GONE}
+        for family in families:
+            family.samples = [
+                sample
+                for sample in family.samples
+                if LABELS[0] not in sample.labels or tuple(sample.labels[name] for name in LABELS) in versions
+            ]
+            yield family
+
+
+class ServiceMetrics:
+    """The metrics of one worker process."""
+
+    def __init__(self, status: ServiceStatus, restarts: RestartCounts | None = None) -> None:
+        """
+        Args:
+            status: of the process.
+            restarts: of the workers of the service; None for a process without a parent.
+        """
+        self._status, self._restarts = status, restarts or RestartCounts()
+        self._registry = registry = CollectorRegistry()
+        self.versions = VersionMetrics(registry)
+        stage_seconds = Histogram(
+            "corank_stage_seconds",
+            "Time of encoding a request (receive) and of each stage, in seconds",
+            ["stage"],
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self.batch_requests = Histogram(
+            "corank_batch_requests",
+            "Requests that were ranked together",
+            buckets=(1, 2, 4, 8, 16),
+            registry=registry,
+        )
+        counters = {
+            name: Counter(f"corank_{name}", text, labels, registry=registry)
+            for name, (text, *labels) in COUNTERS.items()
+        }
+        self._gauges = {
+            name: Gauge(f"corank_{name}", text, multiprocess_mode=worst, registry=registry)
+            for name, (text, worst) in GAUGES.items()
+        }
+        # cached, since finding a label takes as long as counting
+        self._seconds_of = cache(stage_seconds.labels)
+        self._counter = cache(
+            lambda name, *labels: counters[name].labels(*labels) if labels else counters[name]
+        )
+        self._resynchronised = 0
+        self.update_gauges()
+
+    def count(self, name: str, *labels: object, number: float = 1) -> None:
+        """Count one of COUNTERS by the values of its labels."""
+        self._counter(name, *labels).inc(number)
+
+    def observe(self, one: Ranking) -> None:
+        """Count a request that was answered."""
+        self.versions.observe(one)
+        for name, part in one.seconds.items():
+            self._seconds_of(name).observe(part)
+        self.count("candidates", number=len(one.candidates) + len(one.unknown))
+        for cut in one.cuts:
+            self.count("cut", cut.stage, number=len(cut.alive) - len(cut.kept))
+        if one.page is not None:
+            shown = len(one.page.page.slots)
+            self.count("cut", one.page.settings.name, number=len(one.page.alive) - shown)
+            for _, rule in one.page.page.broken:
+                self.count("page_rules_broken", str(one.page.settings.rules[rule]))
+        if one.unknown:
+            self.count("unknown_items", number=len(one.unknown))
+        for column in one.missing:
+            self.count("missing_columns", column)
+        for column, clipped in one.clipped.items():
+            self.count("clipped_numbers", column, number=clipped)
+        for kind, _ in one.found:
+            self.count("warnings", kind)
+        if one.fallback:
+            self.count("fallbacks", one.fallback["stage"], one.fallback["why"])
+
+    def count_request(self, call: HttpCall, reply: HttpReply, began: float) -> None:
+        """Count a request that is answered; as an `Observer`."""
+        self.count("http_requests", call.caller, reply.status)
+
+    def count_logged(self, counts: Mapping[str, int]) -> None:
+        """Count what became of requests in the log: `written`, `rejected`, `dropped`."""
+        for name, requests in counts.items():
+            self.count(f"log_{name}", number=requests)
+
+    def expose(self) -> tuple[bytes, str]:
+        """The text that Prometheus reads, and its content type."""
+        self.update_gauges()
+        registry = self._registry
+        if os.environ.get(MULTIPROC):
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        exposed = CollectorRegistry()
+        exposed.register(HeldSeries(registry))
+        exposed.register(self)
+        register_version(exposed)
+        return generate_latest(exposed), CONTENT_TYPE_LATEST
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Collect, for prometheus_client, what is counted for all workers at once."""
+        family = CounterMetricFamily(
+            "corank_worker_restarts",
+            "Workers started again: in place of one that died, or that was replaced when settings were read anew",
+            labels=["why"],
+        )
+        for why, count in self._restarts.read().items():
+            family.add_metric([why], count)
+        yield family
+
+    def update_gauges(self) -> None:
+        """Set gauges by the status: every second, whether requests come or not, since any worker may expose them."""
+        status, manifest = self._status, self._status.follower.funnel.manifest
+        self.versions.update_versions(manifest.model_version, status.follower.rollout)
+        values = {
+            "items_seq": manifest.items_seq,
+            "ready": status.is_ready,
+            "source_up": status.follower.trouble is None,
+            "source_untrusted": status.follower.untrusted,
+            "behind_seconds": status.behind_seconds,
+            "from_cache": status.follower.from_cache,
+            "users_away": status.users_away,
+        }
+        for name, value in values.items():
+            self._gauges[name].set(value)
+        resynchronised = status.follower.source.resynchronised
+        self.count("resynchronised", number=resynchronised - self._resynchronised)
+        self._resynchronised = resynchronised

@@ -1,0 +1,367 @@
+"""POST /rank, /rank/ahead and /rank/batch: requests through the funnel of the live version, or of the canary.
+
+A process ranks on the thread of its event loop. A request that finds nobody at work ranks at once; what arrives
+meanwhile waits, and the first of these then takes all that wait, up to a bound, as one batch: the calls that a batch
+needs are shared. So a request alone waits for no other, and the more wait, the less each of them costs. Between two
+batches the loop reads what arrived, so that waiting requests are counted; a request that would wait too long is
+refused with 503 instead of queued. The `time` of a request is bounded around now, since what is served is logged, and
+trained on at its time.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from itertools import count
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from corank.bundle.graph_files import RUNTIME_ERRORS
+from corank.core.errors import RequestError
+from corank.core.panics import panics_as_errors
+from corank.core.time import MILLISECOND, now_ms
+from corank.funnel.funnel import AT_ONCE, Funnel
+from corank.funnel.ranking import Ranking
+from corank.funnel.request import Request
+from corank_serve.http.asgi import HttpCall, HttpReply, RefusedError, shorten_error
+from corank_serve.http.body import (
+    RETRY_AFTER,
+    BodyReader,
+    Codec,
+    RequestBatch,
+    answer_to,
+    read_candidates,
+    read_query,
+)
+from corank_serve.http.connections import ConnectionPool
+from corank_serve.http.follower import Follower
+from corank_serve.http.prometheus import ServiceMetrics
+from corank_serve.http.serve_settings import Limits
+from corank_serve.http.shadow import ShadowQueue
+from corank_serve.http.user_lookup import UserLookup, lookup_seconds
+from corank_serve.log.request_log import RoleLogs
+
+UNITS = {"seconds": 1_000.0, "microseconds": 1e-3, "nanoseconds": 1e-6}
+"""Units that clients send in place of milliseconds → milliseconds."""
+
+
+def check_clock(request: Request, skew: timedelta | None) -> None:
+    """Raise RequestError for a request whose time is further from now than `skew`; None allows any time."""
+    if request.time is None or skew is None:
+        return
+    time, now, limit = request.time_ms, now_ms(), skew // MILLISECOND
+    if abs(time - now) <= limit:
+        return
+    for unit, milliseconds in UNITS.items():
+        if abs(time * milliseconds - now) <= limit:
+            raise RequestError(
+                f"time: {time} is in {unit}, it seems; write milliseconds since 1970 UTC, or ISO 8601"
+            )
+    raise RequestError(
+        f"time: {request.time!r} is more than {skew} from the service's clock, {now} ms; leave it out for now, as "
+        "`corank request --now` does, or serve with a larger --max-clock-skew"
+    )
+
+
+REMEMBERED_BYTES, REMEMBERED_EVERY = 2**16, 8
+"""Largest body whose request is kept to warm the next version, so that little memory is held; and of how many requests
+one is: the memory of the others is used again while the processor's caches have it."""
+
+MOST_CANDIDATES = 16_000
+"""Of requests that are ranked together: beyond them the first would wait long for the last."""
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class _Entry(Generic[T, R]):
+    """A request that waits."""
+
+    __slots__ = ("outcome", "request", "size", "woken")
+
+    def __init__(self, request: T, size: int) -> None:
+        self.request, self.size = request, size
+        self.outcome: R | Exception | None = None
+        self.woken: asyncio.Future[bool] | None = None
+        """Whether it leads the next batch; else it was ranked in that of another."""
+
+    def wake(self, leads: bool) -> None:
+        if self.woken is not None and not self.woken.done():
+            self.woken.set_result(leads)
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.woken is not None and self.woken.cancelled()
+
+    @property
+    def is_leader(self) -> bool:
+        woken = self.woken
+        return woken is not None and woken.done() and not woken.cancelled() and woken.result()
+
+
+class RankQueue(Generic[T, R]):
+    """Requests in the order in which they came. The coroutine of the first ranks; there is no task of its own."""
+
+    def __init__(
+        self, rank: Callable[[Sequence[T]], Sequence[R | Exception]], requests: int, candidates: int
+    ) -> None:
+        """
+        Args:
+            rank: ranks a batch: for each request its outcome, or the error that it gets.
+            requests: of a batch, at most.
+            candidates: of a batch of several requests, at most.
+        """
+        self._rank, self._most_requests, self._most_candidates = rank, requests, candidates
+        self._waiting: deque[_Entry[T, R]] = deque()
+        self._busy = False
+
+    async def run(self, request: T, candidates: int, alone: bool = False) -> R:
+        """Wait for the turn of a request of so many candidates, and return its outcome. Raises its error.
+
+        `alone`: no other request has arrived, so that there is none to let in before this one is ranked.
+        """
+        if alone and not self._busy:
+            (outcome,) = self._outcomes([request])
+            return _return(outcome)
+        entry: _Entry[T, R] = _Entry(request, candidates)
+        self._waiting.append(entry)
+        leads, self._busy = not self._busy, True
+        try:
+            if not leads:
+                entry.woken = asyncio.get_running_loop().create_future()
+                leads = await entry.woken
+            if leads:
+                await asyncio.sleep(0)  # the loop reads what has arrived
+                self._rank_waiting()
+        finally:
+            with suppress(ValueError):  # cancelled
+                self._waiting.remove(entry)
+            if leads or entry.is_leader:
+                self._pass_on()
+        assert entry.outcome is not None
+        return _return(entry.outcome)
+
+    def _rank_waiting(self) -> None:
+        batch, left = [self._waiting.popleft()], self._most_candidates
+        left -= batch[0].size
+        while self._waiting and len(batch) < self._most_requests and self._waiting[0].size <= left:
+            batch.append(self._waiting.popleft())
+            left -= batch[-1].size
+        outcomes = self._outcomes([entry.request for entry in batch])
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            entry.outcome = outcome
+            entry.wake(leads=False)
+
+    def _outcomes(self, requests: Sequence[T]) -> Sequence[R | Exception]:
+        """The outcome of each request of a batch, whatever happens: nobody else answers those that wait for it."""
+        try:
+            with panics_as_errors():
+                return self._rank(requests)
+        except Exception as error:
+            return [error] * len(requests)
+
+    def _pass_on(self) -> None:
+        """Let the first that waits lead the next batch."""
+        while self._waiting and self._waiting[0].is_cancelled:
+            self._waiting.popleft()
+        if self._waiting:
+            self._waiting[0].wake(leads=True)
+        else:
+            self._busy = False
+
+
+def _return(outcome: R | Exception) -> R:
+    """The outcome of a request. Raises its error."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+Waiting = tuple[Ranking, Funnel | None]
+"""A request that waits to be ranked, and the funnel that must rank it; None for the one that is live when its turn
+comes. One of a batch has its funnel, and its time counts from its turn."""
+
+
+class RankEndpoints:
+    """Ranks requests, those that wait together, in the order in which they came whole."""
+
+    def __init__(
+        self,
+        follower: Follower,
+        limits: Limits,
+        pool: ConnectionPool,
+        bodies: BodyReader,
+        metrics: ServiceMetrics,
+        users: UserLookup | None,
+        request_log: RoleLogs | None,
+    ) -> None:
+        """
+        Args:
+            follower: holds the live funnel.
+            limits: of the queue and of clocks.
+            pool: the connections by which requests come.
+            bodies: reads the worker's bodies.
+            metrics: counts requests.
+            users: looks columns of users up.
+            request_log: where served requests are logged.
+        """
+        self._follower, self._limits, self._bodies, self._metrics = follower, limits, bodies, metrics
+        self._pool, self._users, self._request_log = pool, users, request_log
+        self.waiting = 0
+        """Requests that wait or are ranked."""
+        self._queue = RankQueue(self._rank, AT_ONCE, MOST_CANDIDATES)
+        self._answered = count()
+        shadow = follower.rollout.shadow
+        self.shadow = (
+            ShadowQueue(shadow, lambda: bodies.is_idle, metrics.versions, request_log)
+            if shadow is not None
+            else None
+        )
+        """None without a shadow."""
+
+    async def rank(self, call: HttpCall) -> HttpReply:
+        """POST /rank: rank the candidates of a request."""
+        # read before the request counts as waiting, so that a slow sender keeps nobody else out
+        codec, body = await self._bodies.read(call)
+        arrived = time.perf_counter()
+        self._shed_if_full()
+        # before the request's turn, so that no other request waits for the store
+        request, user = await self._find_user(codec.decode_whole(body, Request))
+        self._shed_if_full()
+        return await self._answer_alone(call, Ranking(request, arrived, size=len(body), user=user))
+
+    async def rank_ahead(self, call: HttpCall) -> HttpReply:
+        """POST /rank/ahead: rank a request whose query comes first, and whose candidates follow.
+
+        The user is looked up and the query encoded while the client finds candidates. Both come by one connection, to
+        one worker, so that nothing is kept between requests.
+        """
+        first = await self._bodies.read_line(call)
+        self._shed_if_full()
+        query, user = await self._find_user(read_query(first))
+        check_clock(query, self._limits.clock_skew)
+        one = self._follower.funnel.prepare(query)
+        second = await self._bodies.read_rest(call)
+        one.began, one.size, one.user = time.perf_counter(), len(first) + len(second), user
+        self._shed_if_full()
+        one.request = msgspec.structs.replace(query, candidates=read_candidates(second))
+        return await self._answer_alone(call, one)
+
+    async def _answer_alone(self, call: HttpCall, one: Ranking) -> HttpReply:
+        """The reply to a request of a single ranking, which counts as waiting from now on."""
+        self.waiting += 1
+        try:
+            return answer_to(call, await self._run(call, one, alone=self._pool.active == 1))
+        finally:
+            self.waiting -= 1
+
+    async def rank_batch(self, call: HttpCall) -> HttpReply:
+        """POST /rank/batch: rank several requests by one live version; those of a canary's users by the canary.
+
+        As many as fit into one batch of the service at once; other requests have their turns between. What is wrong
+        with one request is said in its place.
+        """
+        codec, body = await self._bodies.read(call)
+        parts = codec.decode_whole(body, RequestBatch).requests
+        self._shed_if_full()
+        funnel, answers = self._follower.funnel, list[dict[str, Any]]()
+        self.waiting += len(parts)
+        try:
+            for first in range(0, len(parts), AT_ONCE):
+                some = parts[first : first + AT_ONCE]
+                ranked = (self._rank_part(call, funnel, part, codec) for part in some)
+                answers += await asyncio.gather(*ranked)
+        finally:
+            self.waiting -= len(parts)
+        manifest = funnel.manifest
+        answer = {
+            "model_version": manifest.model_version,
+            "items_seq": manifest.items_seq,
+            "items_id": manifest.items_id,
+            "answers": answers,
+        }
+        return answer_to(call, answer)
+
+    async def _rank_part(
+        self, call: HttpCall, funnel: Funnel, part: msgspec.Raw, codec: Codec
+    ) -> dict[str, Any]:
+        """The answer to a request of a batch, or its error. Its deadlines count from its own turn."""
+        try:
+            request, user = await self._find_user(codec.decode(part, Request))
+            return await self._run(call, Ranking(request, size=len(bytes(part)), user=user), funnel)
+        except RequestError as error:
+            return {"error": shorten_error(str(error)), "status": 400}
+        except RefusedError as refused:
+            return {"error": shorten_error(refused.error), "status": refused.status}
+
+    async def _find_user(self, request: Request) -> tuple[Request, str]:
+        """A request with what the store has of its user, if it is asked, and what the answer says of the user."""
+        if self._users is None:
+            return request, "given"
+        seconds = lookup_seconds(self._follower.funnel.manifest)
+        outcome, columns = await self._users.find(request.user, seconds)
+        if outcome != "given":
+            self._metrics.count("user_lookups", outcome)
+        if columns:
+            request = msgspec.structs.replace(request, user=request.user | columns)
+        return request, outcome if outcome in ("given", "stored", "new") else "unavailable"
+
+    def _shed_if_full(self) -> None:
+        """Raise RefusedError if as many requests are waiting as may."""
+        if self.waiting >= self._limits.queue:
+            self._metrics.count("shed")
+            raise RefusedError(
+                503, f"{self.waiting} requests are waiting; try again", {"Retry-After": RETRY_AFTER}, "queue"
+            )
+
+    async def _run(
+        self, call: HttpCall, one: Ranking, funnel: Funnel | None = None, alone: bool = False
+    ) -> dict[str, Any]:
+        """The answer to a request, when its turn has come; at once if it is alone. The others are as in `Waiting`."""
+        check_clock(one.request, self._limits.clock_skew)
+        candidates = one.request.count_candidates(self._follower.funnel.retrieved)
+        answer = await self._queue.run((one, funnel), candidates, alone)
+        call.ranked.append(one)
+        return answer
+
+    def _rank(self, batch: Sequence[Waiting]) -> list[dict[str, Any] | Exception]:
+        """The answers to a batch of requests."""
+        began, answers = time.perf_counter(), list[dict[str, Any] | Exception]()
+        self._metrics.batch_requests.observe(len(batch))
+        rankings = [one for one, _ in batch]
+        for one, funnel in batch:
+            if funnel is not None:
+                one.began = began
+        funnels = [funnel or self._follower.funnel for _, funnel in batch]
+        ranked = self._follower.rollout.rank(funnels, rankings, self._metrics.versions.count_error)
+        for one, outcome in zip(rankings, ranked, strict=True):
+            try:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                with panics_as_errors():
+                    answers.append(self._answer(one, outcome))
+            except RUNTIME_ERRORS as error:
+                self._metrics.count("failed")
+                answers.append(RefusedError(500, f"the first stage cannot be computed: {error}"))
+            except Exception as error:
+                answers.append(error)
+        return answers
+
+    def _answer(self, one: Ranking, funnel: Funnel) -> dict[str, Any]:
+        """The answer to a request that a funnel ranked, which is logged and counted."""
+        if next(self._answered) % REMEMBERED_EVERY == 0 and one.size <= REMEMBERED_BYTES:
+            self._follower.recent.append(one.request)
+        if one.unknown:
+            self._follower.request_refresh()  # the store may know them by now
+        if self._request_log is not None:
+            self._request_log.add(funnel, one)
+        answer = one.to_answer()
+        one.done = time.perf_counter()
+        self._metrics.observe(one)
+        if self.shadow is not None:
+            self.shadow.offer(one)
+        return answer

@@ -1,0 +1,208 @@
+"""The settings of `corank serve`, the limits of a worker that follow from them, and the canary's share of users."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
+
+from corank.bundle.signatures import is_content_name
+from corank.core.objects import require_local
+from corank.core.settings import Duration, Settings
+from corank.engine.cores import count_cores
+from corank_serve.http.process.worker_process import Drain
+from corank_serve.log.settings import MAX_SECONDS
+from corank_serve.store.base import CACHE
+
+FORM = re.compile(r"(.+):([0-9]*\.?[0-9]+)%")
+HASH_BYTES = 8
+
+
+@dataclass(frozen=True)
+class CanaryShare:
+    """A version, and the share of the users who get it."""
+
+    version: str
+    share: float
+    """Above 0, below 1."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `VERSION:5%`. Raises ValueError."""
+        match = FORM.fullmatch(text)
+        share = float(match[2]) / 100 if match else 0.0
+        if match is None or not 0 < share < 1 or not is_content_name(match[1]):
+            raise ValueError(
+                "expected VERSION:SHARE%, such as 8f0c1d2e3a4b5c6d-1-1a2b3c4d:5%, of a share above 0 and below 100; "
+                f"received {text!r}"
+            )
+        return cls(match[1], share)
+
+    def takes(self, user: Any) -> bool:
+        """Whether a user gets the canary; a request without a user's id does not.
+
+        The version salts the hash, so that another canary has other users. A larger share keeps all users of a smaller
+        one. Every process on every machine assigns alike.
+        """
+        if user is None:
+            return False
+        hashed = hashlib.blake2b(f"{self.version}\0{user}".encode(), digest_size=HASH_BYTES).digest()
+        return int.from_bytes(hashed, "big") < self.share * 2.0 ** (8 * HASH_BYTES)
+
+
+ORIGIN = re.compile(r"https?://[^/\s]+", re.IGNORECASE)
+"""Scheme, name and port of a page, as a browser sends it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a service, per worker."""
+
+    queue: int = 64
+    """Requests that may wait."""
+    body: int = 4 << 20
+    """Largest body, bytes."""
+    bodies: int = 64 << 20
+    """Bodies that are received or wait, in all, bytes."""
+    seconds: float = 10.0
+    """Time in which a request must arrive."""
+    connections: int = 1000
+    """Open connections."""
+    clock_skew: timedelta | None = None
+    """How far a request's time may be from now; None for any."""
+
+
+RATES_GONE = "a proxy limits rates now, such as by examples/operations/nginx.conf; remove it"
+"""What a rate of requests is refused with."""
+
+
+def _refuse_url(value: Any) -> Any:
+    return str(require_local(value)) if isinstance(value, str) else value
+
+
+LocalPath = Annotated[Path, BeforeValidator(_refuse_url)]
+"""A path of this machine; StorageError for a URL."""
+
+
+class ServeSettings(Settings, use_attribute_docstrings=True):
+    """How to serve: the options of `corank serve`, whose help are the lines below its fields."""
+
+    gone: ClassVar[Mapping[str, str]] = {"rate_limit": RATES_GONE}
+
+    source: str
+    """URL of a store, or folder of a bundle, or of a run."""
+    cache: LocalPath = CACHE
+    """Folder for the bundles of a store."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all interfaces."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on; 0 for any that is free."""
+    workers: PositiveInt = Field(default_factory=count_cores)
+    """Worker processes; one a core unless given."""
+    every: float = Field(1.0, gt=0)
+    """Seconds between two checks of the source."""
+    canary: str | None = None
+    """`VERSION:SHARE%`: a version of the store that a share of the users gets, always the same ones."""
+    shadow: str | None = None
+    """A version of the store that ranks answered requests once more, in idle time; its answers are logged alone."""
+    log: LocalPath | None = None
+    """Folder for the log of served requests; None for no log."""
+    log_share: float = Field(1.0, gt=0, le=1)
+    """Share of requests that are logged."""
+    log_seconds: float = Field(MAX_SECONDS, gt=0)
+    """Time after which a file of the log is completed; a process that is killed loses it."""
+    max_clock_skew: Duration = timedelta(days=1)
+    """How far a request's `time` may be from now."""
+    queue: PositiveInt = 64
+    """Requests that may wait, per worker."""
+    body_mib: float = Field(4.0, gt=0)
+    """Largest body, MiB."""
+    bodies_mib: float = Field(64.0, gt=0)
+    """Bodies that are received or wait, in all, MiB per worker."""
+    connections: PositiveInt = 1000
+    """Open connections, per worker."""
+    receive_seconds: float = Field(10.0, gt=0)
+    """Time in which a request must arrive, its head and its body together."""
+    idle_seconds: PositiveInt = 75
+    """Time after which a connection without a request is closed."""
+    allow_host: tuple[str, ...] = ()
+    """Names by which clients may call the service."""
+    allow_origin: tuple[str, ...] = ()
+    """Origins of pages that may call it, beside its own."""
+    forwarded_allow_ips: str = ""
+    """Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, with commas."""
+    tokens: LocalPath | None = None
+    """File of the clients' tokens."""
+    audit: LocalPath | None = None
+    """File of audit lines; None for stderr."""
+    access_log: LocalPath | None = None
+    """File of a JSON line about each request; `-` for stdout, None for none."""
+    access_log_users: bool = False
+    """Whether these lines name the users of requests."""
+    traces: bool = False
+    """Whether OpenTelemetry traces are sent, as the variables OTEL_* say."""
+    trust: tuple[LocalPath, ...] = ()
+    """Files of public keys, one of which must have signed what is served; none: it need not be signed."""
+    store_deadline_ms: float = Field(100.0, gt=0)
+    """Longest time that a request waits for its user's columns."""
+    drain_seconds: float = Field(2.0, ge=0)
+    """Time after SIGTERM in which requests go on, while /readyz is 503."""
+    stop_seconds: float = Field(10.0, ge=0)
+    """Time after that in which what has begun is answered."""
+    tls_cert: LocalPath | None = None
+    """PEM file of the certificate and its chain."""
+    tls_key: LocalPath | None = None
+    """PEM file of the certificate's private key."""
+
+    @field_validator("canary")
+    @classmethod
+    def _check_canary(cls, canary: str | None) -> str | None:
+        if canary is not None:
+            CanaryShare.parse(canary)
+        return canary
+
+    @field_validator("shadow")
+    @classmethod
+    def _check_shadow(cls, shadow: str | None) -> str | None:
+        if shadow is not None and not is_content_name(shadow):
+            raise ValueError(f"expected a version as `corank store ls` names it; received {shadow!r}")
+        return shadow
+
+    @field_validator("allow_origin")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"expected an origin such as https://rank.example; received {origin!r}")
+        return origins
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.bodies_mib < self.body_mib:
+            raise ValueError(
+                "a body of --body-mib must fit in --bodies-mib; raise the one or lower the other"
+            )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("TLS needs both --tls-cert and --tls-key")
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        """Limits of a worker."""
+        return Limits(
+            self.queue,
+            round(self.body_mib * 2**20),
+            round(self.bodies_mib * 2**20),
+            self.receive_seconds,
+            self.connections,
+            self.max_clock_skew,
+        )
+
+    @property
+    def drain(self) -> Drain:
+        """How a worker ends."""
+        return Drain(self.drain_seconds, self.stop_seconds)

@@ -1,0 +1,165 @@
+"""The log of served requests and the exposures that are joined to it, as rows of polars."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import polars as pl
+
+from corank.analysis.score_comparison import is_label
+from corank.core.errors import DataError
+from corank_serve.log.log_format import REQUEST, ROLE, SERVED, LogColumns
+
+MODEL = "model_version"
+USER, TIME, ITEM = "user", "time", "item"
+"""Names of the log's own columns here, whatever a model calls them."""
+
+
+def served_score(stage: str) -> str:
+    """The column of a stage's scores."""
+    return f"score_{stage}"
+
+
+@dataclass(frozen=True)
+class ServedLog:
+    """The rows of a log of one kind: the answers, or those that the shadow would have given."""
+
+    rows: pl.LazyFrame
+    """`served_id served_role model_version user time item`, `score_STAGE`, and whether it is its request's `first`."""
+    stages: tuple[str, ...]
+    """Those of all versions in the log, in the order of the first file."""
+    item: str
+    """The log's name of the item."""
+    source: Path
+
+    @classmethod
+    def read(cls, source: Path, since: int | None, until: int | None) -> Self | None:
+        """Read a file of the log, or all of a folder; None if there are none.
+
+        Args:
+            source: a file `served-*.parquet`, or the folder of such files.
+            since: the first moment that counts, ms UTC; None for all.
+            until: the first one that does not count.
+
+        Raises DataError if a file is damaged, or of an earlier release.
+        """
+        files = [source] if source.is_file() else sorted(source.glob("served-*.parquet"))
+        if not files:
+            return None
+        columns = [LogColumns.read(file) for file in files]
+        stages = dict.fromkeys(stage for one in columns for stage in one.stages)
+        parts = [_scan(file, one, tuple(stages)) for file, one in zip(files, columns, strict=True)]
+        rows = pl.concat(parts, how="vertical_relaxed")
+        if since is not None:
+            rows = rows.filter(pl.col(TIME) >= pl.lit(since).cast(pl.Datetime("ms")))
+        if until is not None:
+            rows = rows.filter(pl.col(TIME) < pl.lit(until).cast(pl.Datetime("ms")))
+        return cls(rows, tuple(stages), columns[0].item, source)
+
+    def requests(self) -> pl.DataFrame:
+        """One row a request, without its candidates. Raises DataError."""
+        wanted = self.rows.filter("first").select(SERVED, ROLE, MODEL, USER, TIME)
+        return collect_rows(wanted, self.source).sort(TIME, SERVED)
+
+
+def collect_rows(rows: pl.LazyFrame, source: Path) -> pl.DataFrame:
+    """Read rows. Raises DataError if a file is damaged, or columns do not fit each other."""
+    try:
+        return rows.collect(engine="streaming")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{source}: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _scan(file: Path, columns: LogColumns, stages: Sequence[str]) -> pl.LazyFrame:
+    schema = pl.read_parquet_schema(file)
+    absent = [name for name in (SERVED, ROLE, MODEL, columns.user, columns.item) if name not in schema]
+    if absent:
+        raise DataError(
+            f"{file}: has no column {', '.join(absent)}; `corank serve --log` writes what is compared"
+        )
+    names = map(served_score, stages)
+    scores = [pl.col(name) if name in schema else pl.lit(None, pl.Float64).alias(name) for name in names]
+    return pl.scan_parquet(file).select(
+        pl.col(SERVED, ROLE, MODEL),
+        # a request without a user is one of its own
+        pl.coalesce(pl.col(columns.user).cast(pl.String), SERVED).alias(USER),
+        pl.col(columns.time).dt.replace_time_zone(None).cast(pl.Datetime("ms")).alias(TIME),
+        pl.col(columns.item).alias(ITEM),
+        pl.col(REQUEST).is_not_null().alias("first"),
+        *scores,
+    )
+
+
+@dataclass(frozen=True)
+class Exposures:
+    """Items that were shown, a row each, with their labels."""
+
+    rows: pl.DataFrame
+    """`served_id item`, and a column a label: 1, 0, or null if it is not known."""
+    labels: tuple[str, ...]
+
+    @classmethod
+    def read(cls, files: Sequence[Path], labels: Sequence[str], item: str) -> Self:
+        """Read tables of exposures, and of clicks: rows of one item of one request are one exposure.
+
+        Args:
+            files: Parquet, or CSV by its ending; each has `served_id` and the item.
+            labels: the columns of labels; all of 0, 1 and null unless given. Where one file lacks a label that others
+                have, such as exposures next to a file of clicks, its items count as 0 unless another file says 1.
+            item: the column of the item.
+
+        Raises DataError.
+        """
+        tables = [_read_table(file, item) for file in files]
+        detected = dict.fromkeys(name for one in tables for name in one.columns if is_label(one[name]))
+        names = tuple(labels or detected)
+        if not names:
+            raise DataError(f"{files[0]}: no column of 0, 1 and null is a label; name one by --label")
+        for name in names:
+            if not any(name in one.columns for one in tables):
+                raise DataError(f"--label: no table of exposures has a column '{name}'")
+        parts = [_select(file, one, names) for file, one in zip(files, tables, strict=True)]
+        kinds = dict.fromkeys(one.schema[ITEM] for one in parts)
+        if len(kinds) > 1:
+            raise DataError(f"--exposures: '{item}' is {' and '.join(map(str, kinds))}; write all alike")
+        return cls(
+            pl.concat(parts).group_by(SERVED, ITEM, maintain_order=True).agg(pl.col(names).max()), names
+        )
+
+    def join(self, log: ServedLog) -> pl.DataFrame:
+        """The log's rows of what was shown, with labels. Raises DataError if items are of another type."""
+        kinds = log.rows.collect_schema()[ITEM], self.rows.schema[ITEM]
+        if (kinds[0] == pl.String) != (kinds[1] == pl.String):
+            raise DataError(f"--exposures: the item is {kinds[1]}, and {kinds[0]} in the log")
+        exposed = self.rows.lazy().with_columns(pl.col(ITEM).cast(kinds[0]))
+        joined = log.rows.join(exposed, on=[SERVED, ITEM], how="inner")
+        return collect_rows(joined, log.source).sort(TIME, SERVED, ITEM)
+
+
+def _read_table(file: Path, item: str) -> pl.DataFrame:
+    try:
+        table = pl.read_csv(file) if file.suffix == ".csv" else pl.read_parquet(file)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{file}: cannot be read: {str(error).splitlines()[0]}") from None
+    absent = [name for name in (SERVED, item) if name not in table.columns]
+    if absent:
+        raise DataError(
+            f"{file}: no column '{absent[0]}'; an exposure names the item, and the `served_id` of its answer"
+        )
+    return table.rename({item: ITEM})
+
+
+def _select(file: Path, table: pl.DataFrame, labels: Sequence[str]) -> pl.DataFrame:
+    """Keys and labels of a table; 0 where the table lacks a label. Raises DataError for another value."""
+    selected = [pl.col(SERVED).cast(pl.String), pl.col(ITEM)]
+    for name in labels:
+        if name not in table.columns:
+            selected.append(pl.lit(0, pl.Int8).alias(name))
+            continue
+        plain = table[name].cast(pl.Float64, strict=False)
+        odd = table[name].filter(table[name].is_not_null() & ~plain.is_in([0.0, 1.0]).fill_null(False))
+        if len(odd):
+            raise DataError(f"{file}: label '{name}' holds {odd[0]!r}; expected 0, 1 or null")
+        selected.append(pl.col(name).cast(pl.Int8))
+    return table.select(selected)
