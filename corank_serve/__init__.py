@@ -2,28 +2,27 @@
 
 from corank.core.package import Package
 
-_API = "corank.api"
+_SERVED, _SERVING, _STORES = (f"corank_serve.api.{module}" for module in ("served", "serving", "stores"))
 PACKAGE = Package(
     names={
-        f"{_API}.serving": "serve token",
-        "corank_serve.api.served": "ServedComparisonResult compare_served",
-        "corank_serve.api.stores": "PublishResult promote prune publish replay roll_back store_log store_versions "
-        "users withdraw",
+        _SERVED: "ServedComparisonResult compare_served",
+        _SERVING: "serve token",
+        _STORES: "PublishResult promote prune publish replay roll_back store_log store_versions users withdraw",
     },
     commands={
         "Serve": {
             "serve": "corank_serve.command.serve",
-            "token": f"{_API}.serving.token",
-            "publish": "corank_serve.api.stores.publish",
-            "users": "corank_serve.api.stores.users",
-            "replay": "corank_serve.api.stores.replay",
-            "compare-served": "corank_serve.api.served.compare_served",
-            "store ls": "corank_serve.api.stores.store_versions",
-            "store log": "corank_serve.api.stores.store_log",
-            "store promote": "corank_serve.api.stores.promote",
-            "store withdraw": "corank_serve.api.stores.withdraw",
-            "store rollback": "corank_serve.api.stores.roll_back",
-            "store prune": "corank_serve.api.stores.prune",
+            "token": f"{_SERVING}.token",
+            "publish": f"{_STORES}.publish",
+            "users": f"{_STORES}.users",
+            "replay": f"{_STORES}.replay",
+            "compare-served": f"{_SERVED}.compare_served",
+            "store ls": f"{_STORES}.store_versions",
+            "store log": f"{_STORES}.store_log",
+            "store promote": f"{_STORES}.promote",
+            "store withdraw": f"{_STORES}.withdraw",
+            "store rollback": f"{_STORES}.roll_back",
+            "store prune": f"{_STORES}.prune",
         }
     },
     groups={"store": "List a store's versions and its log; promote, withdraw, roll back, prune."},

@@ -30,7 +30,7 @@ def loaded(code: str) -> set[str]:
         ("corank.training.config.config", "pydantic", TRAINS),
         ("corank.cli.main", "cyclopts", {*RANKS, *TRAINS, "pydantic"}),
         # what compares runs and tables of scores
-        ("corank.analysis.evaluated_run", "polars", {*TRAINS, "onnxruntime", "matplotlib"}),
+        ("corank.analysis.run_evaluation", "polars", {*TRAINS, "onnxruntime", "matplotlib"}),
         ("corank.analysis.score_comparison", "polars", {*TRAINS, "onnxruntime", "matplotlib"}),
         # what a command prints takes no plots
         ("corank.analysis.evaluation_view", "numpy", {*TRAINS, "matplotlib"}),

@@ -25,6 +25,8 @@ from corank.core.types import Ints
 
 Append = Callable[[NDArray[Any]], None]
 
+PIECE_BYTES = 1 << 24
+"""Bytes of a tensor in memory at once where it is read piece by piece."""
 UNMAPPED_BYTES = 1 << 24
 """Bytes that `unmap_pages` takes at once, in about a third of a millisecond."""
 _LONGEST_HEADER = 512

@@ -140,7 +140,7 @@ def test_packing_training_and_all_that_follows_agree(tmp_path: Path) -> None:
     run = trained_run(config, tmp_path / "run", *changes)
     assert run.config.data == manifest.data == Run.open(tmp_path / "run").config.data
     assert corank.train(config, changes, resume=True, folder=tmp_path / "run").run.config == run.config
-    assert corank.evaluate(tmp_path / "run")["split"] == "test"
+    assert corank.evaluate(tmp_path / "run")["run"]["split"] == "test"
     corank.export(tmp_path / "run", tmp_path / "bundle")
     assert (packed / "manifest.json").stat().st_mtime_ns == before
     later = [*changes, "data.split={valid: 0.05, test: 0.05}"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from corank.bundle.bundle import Bundle
+from corank.core.artifact import digest
 from corank.core.errors import BundleError, ConfigError, PluginError
 from corank.training.config.config_file import read
 from corank.training.run import Run
@@ -68,6 +69,7 @@ def test_what_a_bundle_records_is_named_and_never_imported(trained_bundle: Path,
     (tmp_path / "plugin_one.py").write_text("1 / 0", encoding="utf-8")
     sys.path.append(str(tmp_path))
     manifest["plugins"], manifest["features"]["tab"]["kind"] = ["plugin_one", "os", "a b", 1], "bought"
+    manifest["digest"] = digest(manifest)
     path.write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(BundleError, match=r"needs the plug-in 'plugin_one': pass --plugin plugin_one$"):
         Bundle.open(tmp_path / "bundle")

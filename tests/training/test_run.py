@@ -114,7 +114,7 @@ def test_a_changed_log_makes_the_packing_stale_until_it_is_put_back(
     assert not (tmp_path / "other" / "run.json").exists()
     log.write_bytes(before)
     os.utime(log, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert corank.evaluate(run.folder)["requests"] > 0
+    assert corank.evaluate(run.folder).row("rows.requests")["n"] > 0
 
 
 def test_best_alone_is_no_training_state(world: Path, trained: Run, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from corank.core.arrays import PIECE_BYTES
 from corank.core.errors import CheckpointError
 from corank.distributed.row_shards import ALL_BUCKETS, BUCKETS, RowShards
-from corank.training.checkpoints.manifest import PIECE_BYTES
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,6 @@ from corank.core.settings import Settings
 if TYPE_CHECKING:
     from corank.training.checkpoints.checkpoint import Checkpoint
 
-PIECE_BYTES = 1 << 24
-"""Bytes of a tensor in memory at once where it is read piece by piece."""
-
 
 class StoredTensor(Settings):
     """Type and shape of a checkpoint's tensor."""

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from corank.core.arrays import PIECE_BYTES
 from corank.core.artifact import Artifact, open_folder
 from corank.core.errors import CheckpointError
 from corank.distributed.row_shards import BUCKETS
-from corank.training.checkpoints.manifest import PIECE_BYTES, CheckpointManifest, shard_file
+from corank.training.checkpoints.manifest import CheckpointManifest, shard_file
 
 
 @dataclass(frozen=True)
