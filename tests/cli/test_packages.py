@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 MODULE = '''
@@ -62,6 +63,17 @@ def test_its_commands_are_listed_and_run(site: Path) -> None:
         run(site, "-c", "import corank; print(corank.audit('a', 5), 'audit' in corank.__all__)").stdout
         == "5 True\n"
     )
+
+
+def test_the_package_of_the_documentation_counts(site: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "extending" / "README.md").read_text(encoding="utf-8")
+    _, _, module = page.partition("```python\n# shop_tools.py\n")
+    (site / "shop_tools.py").write_text(module.partition("```")[0])
+    log = site / "log.parquet"
+    pl.DataFrame({"request_id": [1, 1, 2]}).write_parquet(log)
+    assert "Tools of our shop." in run(site, "-m", "corank", "--help").stdout
+    assert run(site, "-m", "corank", "shop", "count", str(log)).stderr == f"2 requests in {log}\n"
+    assert run(site, "-c", f"import corank; print(corank.count_requests({str(log)!r}))").stdout == "2\n"
 
 
 def test_one_that_cannot_be_imported_is_one_line(site: Path) -> None:

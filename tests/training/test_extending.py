@@ -21,6 +21,7 @@ PLUGINS: dict[str, str] = dict(
 )
 """Module → text."""
 USE = """
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -43,7 +44,7 @@ overrides = [
     "losses.0={kind: focal, stage: rank, gamma: 1.5}",
 ]
 run = corank.train(Path("world/config.yaml"), overrides, folder=Path("run")).run
-print("click_mrr", corank.evaluate(run.folder, bootstrap=False).row("cascade.click_mrr")["value"])
+print("click_mrr", corank.evaluate(run.folder, bootstrap=False).row("prerank.cut.click_mrr")["value"])
 corank.export(run.folder, Path("bundle"))
 request = corank.Request.parse(logged_request(run, "test", 0))
 print("kept", len(corank.Funnel.open(Path("bundle")).rank(request)["items"]))
@@ -62,6 +63,13 @@ importer.write(Path("log.csv"), Path("shop"), print)
 corank.check(Path("shop/config.yaml"))
 WORLDS.find("coins")(requests=300).simulate(Path("coins"))
 corank.check(Path("coins/config.yaml")).require()
+
+shutil.copytree("world/log", "world/exposures/2026-04-27")
+dated = ["plugins=[dated]", "data.log=dated://exposures", "name=dated"]
+print("dated", corank.pack(Path("world/config.yaml"), dated).packed.manifest.snapshots)
+shutil.copytree("bundle", "bundles/first")
+corank.load_plugins(["shelf", "shop_tools"])
+print("newest", corank.Funnel.open("shelf:bundles").manifest == corank.Funnel.open("bundle").manifest)
 """
 
 
@@ -84,6 +92,9 @@ def test_every_part_has_an_example() -> None:
         "coins",
         "dask_engine",
         "priced",
+        "dated",
+        "shelf",
+        "shop_tools",
     }
 
 
@@ -97,4 +108,5 @@ def test_the_examples_train_evaluate_and_serve(tmp_path: Path) -> None:
     assert 0 < float(value) < 1
     assert kept == "5"
     assert "100 exposures" in said
+    assert "?day=2026-04-27" in said and "newest True" in said
     assert "found price (missing in 100% of 'train'): items without a price" in said
