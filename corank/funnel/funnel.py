@@ -35,11 +35,11 @@ from corank.bundle.signatures import TrustedKeys
 from corank.bundle.stage_facts import StageFacts
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError, PluginError, RequestError
-from corank.core.objects import PathOrUrl, parse_location, require_local
+from corank.core.objects import PathOrUrl, is_url, parse_location, require_local
 from corank.core.ordering import soft_ranks, stage_value
 from corank.core.panics import panics_as_errors
 from corank.core.ragged import Rows
-from corank.core.registry import Registry, plugin_hint
+from corank.core.registry import MISSING_PLUGIN, Registry, plugin_hint
 from corank.core.stored_matrix import StoredMatrix
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
@@ -146,6 +146,8 @@ class Funnel:
             for open_address in SOURCES.parts().values():
                 if (funnel := open_address(source, keys, folder)) is not None:
                     return funnel
+            if not is_url(source) and not Path(source).exists():
+                raise BundleError(f"{source}: neither a bundle nor an address that is known{MISSING_PLUGIN}")
         return cls(Bundle.open(parse_location(source), trust=keys))
 
     def with_changes(

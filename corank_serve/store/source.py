@@ -23,7 +23,7 @@ from corank.core.files import atomic_file
 from corank.core.objects import Location
 from corank.core.reports import Report
 from corank.funnel.funnel import SOURCES, Funnel
-from corank_serve.store.base import CACHE, Store, hide_password, is_store, open_store
+from corank_serve.store.base import CACHE, Store, find_store_class, hide_password, open_store
 from corank_serve.store.fetch import catch_up, fetch_bundle, load_latest, locked, open_cached
 from corank_serve.store.journal import holds_change
 from corank_serve.store.live_version import StoreState, TrustedLive
@@ -289,7 +289,7 @@ def load_first(source: Source, report: Report = lambda line: None) -> tuple[Funn
 @SOURCES.register("store")
 def open_live(address: str, trust: TrustedKeys | None, cache: Path | None) -> Funnel | None:
     """Open what is live in a store, or was live last by the cache; None for an address of something else."""
-    if not is_store(address):
+    if find_store_class(address) is None:  # another source may take it
         return None
     with closing(open_store(address)) as store:
         return load_first(StoreSource(store, CACHE if cache is None else cache, trust=trust))[0]

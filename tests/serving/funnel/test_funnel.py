@@ -81,7 +81,7 @@ def test_an_address_is_opened_by_what_registered_for_it(
     monkeypatch.setattr(SOURCES, "_parts", {"shelf": open_shelf})
     monkeypatch.setattr(SOURCES, "_loaded", True)
     assert Funnel.open("shelf:1", cache=tmp_path) is rich.funnel
-    with pytest.raises(BundleError, match="shelf:2"):
+    with pytest.raises(BundleError, match="shelf:2: neither a bundle nor an address"):
         Funnel.open("shelf:2")
     assert asked == [("shelf:1", None, tmp_path), ("shelf:2", None, None)]
     assert Funnel.open(str(rich.base / "bundle")).manifest == rich.funnel.manifest and len(asked) == 2
