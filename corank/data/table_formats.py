@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from corank.core.errors import PluginError
+from corank.core.errors import DataError, PluginError
 from corank.core.registry import Registry
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9_]*)(\+\w+)?://")
@@ -55,7 +55,10 @@ def scan_versions(paths: Sequence[str]) -> pl.LazyFrame:
     frames = []
     for address, files in groupby(paths, lambda path: path.partition("#")[0]):
         form = find_format(address)
-        assert form is not None
+        if form is None:  # in a process of its own, which knows what is installed alone
+            raise DataError(
+                f"{address}: nothing here reads this format; register it by an entry point, not by --plugin"
+            )
         frames.append(form.scan(address, [file.partition("#")[2] for file in files]))
     return frames[0] if len(frames) == 1 else pl.concat(frames)
 
