@@ -46,6 +46,7 @@ from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
 from corank.funnel.deadlines import DeadlineTimer, LatencyTracker
+from corank.funnel.exploration import Draw, DrawnPage
 from corank.funnel.page_stage import PageStage
 from corank.funnel.query_encoder import join_arrays
 from corank.funnel.ranking import Ranking
@@ -213,16 +214,17 @@ class Funnel:
         self.request_encoder.encode_ahead(one)
         return one
 
-    def run(self, request: Request, arrived: float | None = None) -> Ranking:
+    def run(self, request: Request, arrived: float | None = None, draw: Draw | None = None) -> Ranking:
         """Run a request through the stages. If a stage misses its deadline, the order of the one before it stands.
 
         Args:
             request: to rank.
             arrived: when it arrived, by `time.perf_counter`; now if None.
+            draw: how its page is drawn; None for the page as it is ranked.
 
         Raises RequestError.
         """
-        ranking = Ranking(request, time.perf_counter() if arrived is None else arrived)
+        ranking = Ranking(request, time.perf_counter() if arrived is None else arrived, draw=draw)
         self._read(ranking)
         self._run([ranking])
         return ranking
@@ -282,8 +284,10 @@ class Funnel:
                     score, begin = scores[begin : begin + len(candidates)], begin + len(candidates)
                     rankings[r].seconds[stage.name] = seconds
                     alive[r] = rankings[r].cut(stage, candidates, score)
-            if self._page is not None:
-                for r, one in enumerate(rankings):
+            for r, one in enumerate(rankings):
+                if one.draw is not None:
+                    self._draw_page(one.draw, one, batch, batch.start[r])
+                elif self._page is not None:
                     self._fill_page(self._page, one, batch, batch.start[r])
 
     def _fill_page(self, page: PageStage, one: Ranking, batch: EncodedBatch, start: int) -> None:
@@ -293,6 +297,21 @@ class Funnel:
         positions = batch.positions.take(alive + start)
         one.page = page.fill(batch.items, positions, alive, value, one.quotas[name])
         one.seconds[name] = time.perf_counter() - since
+
+    def _draw_page(self, draw: Draw, one: Ranking, batch: EncodedBatch, start: int) -> None:
+        """Draw a request's page, which keeps the rules of the page if the bundle has one."""
+        since, last, page = time.perf_counter(), one.cuts[-1], self._page
+        alive, logits = np.arange(len(one.candidates)), np.zeros(len(one.candidates))
+        if draw.temperature is not None:
+            alive, logits = last.alive, last.score.astype(np.float64) / draw.temperature
+        name = self.manifest.stages[-1].name if page is None else page.settings.name
+        positions = batch.positions.take(alive + start)
+        fill = None if page is None else page.fill_by_value(batch.items, positions)
+        shown, chance = draw.choose(logits, one.quotas[name], fill)
+        propensity = np.full(len(one.candidates), np.nan)
+        propensity[alive] = chance
+        one.drawn = DrawnPage(alive.take(shown), propensity)
+        one.seconds["explore"] = time.perf_counter() - since
 
     def _retriever(self, request: Request, query: Rows, r: int) -> Longs:
         """Retrieve the candidates of a request, the r-th of some queries."""

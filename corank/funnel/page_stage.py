@@ -3,7 +3,10 @@
 Letters: a candidates that the stage before keeps.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from corank.bundle.item_layers import LayeredItems
 from corank.core.page import Page, PageCandidates, PageSettings, explain_page, fill_page
@@ -60,6 +63,8 @@ class PageStage:
 
     def __init__(self, settings: PageSettings, schema: Schema) -> None:
         self.settings = settings
+        by_value = {"method": "value", "by": None, "strength": None, "lambda_": None}
+        self._by_value = settings.model_copy(update=by_value)
         self._names = frozenset(settings.features)
         by = None if settings.item_part else settings.by
         vectors = schema.record_features.vectors
@@ -85,3 +90,17 @@ class PageStage:
         operands = items.operands(positions, self._names)
         candidates = read_page_candidates(self.settings, value, operands, vectors)
         return FilledPage(self.settings, alive, candidates, fill_page(self.settings, candidates, slots))
+
+    def fill_by_value(self, items: LayeredItems, positions: Longs) -> Callable[[Numbers, int], Page] | None:
+        """What fills pages of candidates by values alone, (a,), and a number of slots; None without rules.
+
+        Args:
+            items: the catalogue.
+            positions: of the candidates in it: (a,).
+        """
+        if not self._by_value.rules:
+            return None
+        names = frozenset(self._by_value.features)
+        none = np.zeros(len(positions))
+        read = read_page_candidates(self._by_value, none, items.operands(positions, names), None)
+        return lambda value, slots: fill_page(self._by_value, read._replace(value=value), slots)

@@ -15,8 +15,9 @@ from corank.bundle.manifest import BundleManifest
 from corank.bundle.stage_facts import StageFacts
 from corank.core.ordering import top_k
 from corank.core.ragged import Rows
-from corank.core.types import Floats, Hashes, Ints, Longs, Numbers
+from corank.core.types import Doubles, Floats, Hashes, Ints, Longs, Numbers
 from corank.features.operands import Operands
+from corank.funnel.exploration import Draw, DrawnPage
 from corank.funnel.page_stage import FilledPage
 from corank.funnel.request import DEFAULT_FIELDS, RankAnswer, Request, select_ids
 
@@ -103,6 +104,8 @@ class Ranking:
     """Of the version that ranked it; None in process."""
     served_id: str | None = None
     """Of this time that it was served; None if it is not logged."""
+    draw: Draw | None = None
+    """How its page is to be drawn; None for the page as it is ranked."""
     done: float = 0.0
     """When it was answered, by `time.perf_counter`."""
     prepared_by: object | None = None
@@ -141,13 +144,15 @@ class Ranking:
     """The stage that did not finish, `stage`, and `why`: skipped, late or failed."""
     page: FilledPage | None = field(init=False)
     """The page, if the bundle has one."""
+    drawn: DrawnPage | None = field(init=False)
+    """The drawn page, if it is to be."""
     _answered: tuple[Longs, Numbers] | None = field(init=False)
 
     def begin(self, manifest: BundleManifest, quotas: Mapping[str, int]) -> None:
         """Begin to rank it by a version; what another made of it is forgotten."""
         self.manifest, self.quotas = manifest, quotas
         self.cuts, self.seconds, self.fallback, self._answered = [], {}, None, None
-        self.page = None
+        self.page = self.drawn = None
 
     def cut(self, stage: StageFacts, alive: Longs, score: Numbers) -> Longs:
         """Apply a stage's quota and `min_score` to the candidates that it scored.
@@ -170,7 +175,10 @@ class Ranking:
         """The candidates that the answer has, best first, and their scores: what the last stage keeps.
 
         If the last stage did not finish, it is as many in the order of the last stage that did. A page has its slots.
+        One that was drawn has the score of the deepest stage that scored a candidate.
         """
+        if self._answered is None and self.drawn is not None:
+            self._answered = self.drawn.shown, self._deepest_scores().take(self.drawn.shown)
         if self._answered is None:
             last = self.manifest.stages[-1].name
             self._answered = self.page.shown if self.page is not None else self.kept_by(last)
@@ -181,6 +189,13 @@ class Ranking:
         last = self.cuts[-1]
         kept = last.kept[: self.quotas[stage]]
         return last.alive.take(kept), last.score.take(kept)
+
+    def _deepest_scores(self) -> Doubles:
+        """The score of each candidate by the last stage that scored it: (n,)."""
+        scores = np.full(len(self.candidates), np.nan)
+        for cut in self.cuts:
+            scores[cut.alive] = cut.score
+        return scores
 
     def scores(self, stage: str) -> Floats:
         """The scores of one stage, NaN for a candidate that it did not score: (n,)."""
@@ -241,6 +256,16 @@ class Ranking:
     def ids(self) -> list[Any]:
         """The ids of those items."""
         return [*select_ids(self.candidates, self.answered[0])]
+
+    @property
+    def explored(self) -> str | None:
+        """How the page was drawn."""
+        return None if self.drawn is None else str(self.draw)
+
+    @property
+    def propensity(self) -> list[float] | None:
+        """At what probability each item of the answer is on a drawn page."""
+        return None if self.drawn is None else self.drawn.propensity.take(self.drawn.shown).tolist()
 
     @property
     def warnings(self) -> list[str] | None:

@@ -54,13 +54,17 @@ class RankAnswer(msgspec.Struct, frozen=True):
     """Of the version that answered: live or canary."""
     served_id: str | None = None
     """Of this request in the log; None if it is not logged."""
+    explored: str | None = None
+    """How the page was drawn, `uniform:SEED` or `softened@TEMPERATURE:SEED`; None if it was not."""
+    propensity: list[float] = []
+    """At what probability each of the items is on such a page, in their order."""
 
 
 ANSWER_FIELDS = (*RankAnswer.__struct_fields__, "scores")
 """What a request may choose: the fields of an answer, and `scores`, those of all stages, with its items."""
 DEFAULT_FIELDS = frozenset(ANSWER_FIELDS) - {"ids", "scores", "trace", "microseconds"}
 """Of a request that chooses none; `warnings` and `fallback` are there if there is something to say, `served_id` if the
-request is logged."""
+request is logged, `explored` and `propensity` if its page was drawn."""
 if TYPE_CHECKING:
     AnswerField = str
 else:

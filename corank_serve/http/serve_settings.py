@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
@@ -48,10 +48,65 @@ class CanaryShare:
         The version salts the hash, so that another canary has other users. A larger share keeps all users of a smaller
         one. Every process on every machine assigns alike.
         """
-        if user is None:
-            return False
-        hashed = hashlib.blake2b(f"{self.version}\0{user}".encode(), digest_size=HASH_BYTES).digest()
-        return int.from_bytes(hashed, "big") < self.share * 2.0 ** (8 * HASH_BYTES)
+        return user is not None and is_in_share(hash_bytes(f"{self.version}\0{user}".encode()), self.share)
+
+
+def hash_bytes(text: bytes) -> int:
+    """A hash of 64 bits, the same in every process on every machine."""
+    return int.from_bytes(hashlib.blake2b(text, digest_size=HASH_BYTES).digest(), "big")
+
+
+def is_in_share(hashed: int, share: float) -> bool:
+    """Whether a hash is of a share of all; a larger share has all hashes of a smaller one."""
+    return hashed < share * 2.0 ** (8 * HASH_BYTES)
+
+
+PERCENT = re.compile(r"([0-9]*\.?[0-9]+)%")
+
+
+def _read_share(value: Any) -> Any:
+    """A share, which may be written `2%`."""
+    match = PERCENT.fullmatch(value) if isinstance(value, str) else None
+    return float(match[1]) / 100 if match else value
+
+
+class ExploreSettings(Settings):
+    """Requests whose page is drawn.
+
+    Example:
+        {share: 2%, draw: softened, temperature: 0.05, exclude: [checkout]}
+    """
+
+    share: Annotated[float, BeforeValidator(_read_share), Field(gt=0, le=1)]
+    """Of the requests, such as 2%."""
+    draw: Literal["uniform", "softened"] = "uniform"
+    """`uniform`: from all candidates; `softened`: from those that the last stage scored, at weights exp(value /
+    temperature), one after the other."""
+    temperature: Annotated[float, Field(gt=0)] | None = None
+    """Of `softened`, in units of the last stage's value."""
+    exclude: tuple[str, ...] = ()
+    """Names of tokens whose requests are never drawn."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.draw == "softened") != (self.temperature is not None):
+            lacks = "draw: softened needs a temperature, such as a tenth of a usual value of the last stage"
+            raise ValueError(lacks if self.temperature is None else "temperature goes with draw: softened")
+        return self
+
+    def find_seed(self, request: bytes, caller: str) -> int | None:
+        """The seed by which the page of a request is drawn, by what names it and the name of its token.
+
+        None for one that is not drawn. The first of two hashes says whether, the second is the seed.
+        """
+        if caller in self.exclude or not is_in_share(hash_bytes(b"explore\0" + request), self.share):
+            return None
+        return hash_bytes(b"draw\0" + request)
+
+
+def _read_explore(value: Any) -> Any:
+    """The share alone, as `2%`, or all settings."""
+    return {"share": value} if isinstance(value, str | int | float) else value
 
 
 ORIGIN = re.compile(r"https?://[^/\s]+", re.IGNORECASE)
@@ -109,6 +164,8 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     """`VERSION:SHARE%`: a version of the store that a share of the users gets, always the same ones."""
     shadow: str | None = None
     """A version of the store that ranks answered requests once more, in idle time; its answers are logged alone."""
+    explore: Annotated[ExploreSettings | None, BeforeValidator(_read_explore)] = None
+    """Share of the requests whose page is drawn, such as 2%; in a file also `{share, draw, temperature, exclude}`."""
     log: LocalPath | None = None
     """Folder for the log of served requests; None for no log."""
     log_share: float = Field(1.0, gt=0, le=1)

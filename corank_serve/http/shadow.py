@@ -85,7 +85,8 @@ class ShadowQueue:
             return
         ours.role, ours.served_id, ours.done = SHADOW, one.served_id, time.perf_counter()
         self._metrics.observe(ours)
-        self._metrics.observe_overlap(one, ours)
+        if one.drawn is None:  # else chance, not the version, chose what it answered
+            self._metrics.observe_overlap(one, ours)
         self._metrics.shadow.labels("scored").inc()
         if self._log is not None:
             self._log.add(funnel, ours)

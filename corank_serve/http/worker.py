@@ -30,7 +30,7 @@ from corank_serve.http.process.draining import DrainingServer, HandshakeLoop
 from corank_serve.http.process.worker_process import Drain, RestartCounts, SharedState, handle_signals
 from corank_serve.http.prometheus import ServiceMetrics
 from corank_serve.http.ranking import RankEndpoints
-from corank_serve.http.serve_settings import Limits, ServeSettings
+from corank_serve.http.serve_settings import ExploreSettings, Limits, ServeSettings
 from corank_serve.http.startup import describe_address, describe_trust, open_tracer, tls_factory
 from corank_serve.http.state import ChangeEndpoints, StateEndpoints
 from corank_serve.http.tokens import Scope, Token, Tokens
@@ -63,6 +63,7 @@ class RankingService:
         restarts: RestartCounts | None = None,
         access_log: AccessLog | None = None,
         tracer: "RequestTracer | None" = None,
+        explore: ExploreSettings | None = None,
     ) -> None:
         """
         Args:
@@ -75,6 +76,7 @@ class RankingService:
             restarts: of the workers of the service.
             access_log: has a line for each request.
             tracer: has spans for each request.
+            explore: which requests get a drawn page.
         """
         self.follower, self.limits = follower, limits
         self._access = access or AccessControl()
@@ -85,7 +87,9 @@ class RankingService:
         self._access_log, self._tracer = access_log, tracer
         bodies = BodyReader(limits)
         self._pool = ConnectionPool(limits, partial(self.metrics.count, "connections_cut"))
-        self.ranking = RankEndpoints(follower, limits, self._pool, bodies, self.metrics, users, request_log)
+        self.ranking = RankEndpoints(
+            follower, limits, self._pool, bodies, self.metrics, users, request_log, explore
+        )
         self._changes = ChangeEndpoints(follower, bodies)
         self._state = StateEndpoints(follower, self.status, self.metrics, limits.body)
 
@@ -245,6 +249,7 @@ def create_service(
         shared.restarts,
         access_log,
         open_tracer() if settings.traces else None,
+        settings.explore,
     )
 
 

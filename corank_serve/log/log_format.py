@@ -47,7 +47,9 @@ SERVED, REQUEST, ROLE = "served_id", "served_request", "served_role"
 rows; whether the `live` version answered or its `canary`, or the `shadow` would have."""
 ITEMS_ID = "items_id"
 VERSION = ("model_version", "items_seq", ITEMS_ID)
-ANSWERED = {SERVED: "served_id", ROLE: "role"} | {name: name for name in VERSION}
+EXPLORED = "explored"
+"""Column: how the page of the request was drawn; null if it was not."""
+ANSWERED = {SERVED: "served_id", ROLE: "role", EXPLORED: "explored"} | {name: name for name in VERSION}
 """Columns that are the same on all rows of a request → the field of its answer that each repeats."""
 LARGEST = float(np.finfo(np.float32).max)
 """Training reads values as 32-bit floats, and mean and deviation of larger numbers are infinite."""
@@ -140,6 +142,8 @@ class LogFormat:
     item: str
     level: str
     levels: tuple[str, ...]
+    propensity: str
+    """Of the probability at which a candidate is on a drawn page."""
     request: dict[str, LogColumn]
     """Columns of the user and the context, with the user's id."""
     candidate: dict[str, LogColumn]
@@ -166,12 +170,14 @@ class LogFormat:
         types |= {name: _answer_type(of) for name, of in ANSWERED.items()} | {data.item: to_arrow(item)}
         types |= {name: column.type for name, column in candidate.items()} | {level: TEXT}
         types |= {f"score_{stage}": pa.float64() for stage in stages}
+        types[propensity := propensity_column(manifest)] = pa.float64()
         return cls(
             data.user,
             data.time,
             data.item,
             level,
             tuple(data.levels),
+            propensity,
             request,
             candidate,
             tuple(generated),
@@ -180,6 +186,11 @@ class LogFormat:
                 list(types.items()), LogColumns(data.user, data.time, data.item, tuple(stages)).metadata()
             ),
         )
+
+
+def propensity_column(manifest: BundleManifest) -> str:
+    """The column of propensities: that of the log on which the model was trained, if it has one."""
+    return manifest.data.propensity or "propensity"
 
 
 def _answer_type(name: str) -> pa.DataType:

@@ -18,9 +18,10 @@ from corank.bundle.stage_facts import TOLERANCE
 from corank.core.errors import DataError, RequestError
 from corank.core.objects import Location
 from corank.core.reports import Report
+from corank.funnel.exploration import Draw
 from corank.funnel.funnel import Funnel
 from corank.funnel.request import Request
-from corank_serve.log.log_format import ITEMS_ID, REQUEST, SERVED, VERSION
+from corank_serve.log.log_format import EXPLORED, ITEMS_ID, REQUEST, SERVED, VERSION, propensity_column
 from corank_serve.store.base import Store
 from corank_serve.store.fetch import fetch_bundle, restore
 from corank_serve.store.journal import read_journal
@@ -37,9 +38,9 @@ class ReplayCounts:
     requests: int = 0
     candidates: int = 0
     differ: int = 0
-    """Candidates with a score that is off by more than the tolerance, or that only one side scored."""
+    """Candidates with a score, or a propensity, that is off by more than the tolerance, or that only one side has."""
     largest: float = 0.0
-    """Largest difference of two scores."""
+    """Largest difference of two of them."""
     skipped: int = 0
     """Requests whose version is gone."""
 
@@ -101,20 +102,26 @@ def _compare(result: ReplayCounts, funnel: Funnel, rows: pl.DataFrame) -> None:
     """
     try:
         request = Request.parse(msgspec.json.decode(str(rows[REQUEST].drop_nulls().first())))
-    except msgspec.DecodeError as error:
+        drawn = rows[EXPLORED][0] if EXPLORED in rows.columns else None
+        draw = None if drawn is None else Draw.parse(drawn)
+    except (msgspec.DecodeError, ValueError) as error:
         raise RequestError(f"{REQUEST}: {error}") from None
-    ranking = funnel.run(request, arrived=math.inf)  # one that has yet to arrive is never late
+    ranking = funnel.run(request, math.inf, draw)  # one that has yet to arrive is never late
     row_of = {id_: n for n, id_ in enumerate(rows[funnel.manifest.item].to_list())}
     row = np.array([row_of.get(id_, len(rows)) for id_ in ranking.candidates], dtype=np.int64)
     differs = np.ones(len(rows) + 1, dtype=bool)  # the last row is for candidates that are not in the log
     differs[row] = False
-    for cut in ranking.cuts:
+    found = [(f"score_{cut.stage}", cut.alive, cut.score) for cut in ranking.cuts]
+    if ranking.drawn is not None:
+        everyone = np.arange(len(ranking.candidates))
+        found.append((propensity_column(funnel.manifest), everyone, ranking.drawn.propensity))
+    for name, alive, values in found:
         served, computed = np.full((2, len(rows) + 1), np.nan)
-        if (name := f"score_{cut.stage}") in rows.columns:
+        if name in rows.columns:
             served[:-1] = rows[name].to_numpy()
         if np.isnan(served).all():
             continue
-        computed[row[cut.alive]] = cut.score
+        computed[row[alive]] = values
         difference = np.abs(served - computed)
         differs |= (np.isnan(served) != np.isnan(computed)) | (difference > TOLERANCE)
         result.largest = max(result.largest, float(np.nanmax(difference, initial=0)))

@@ -26,8 +26,8 @@ OVERHEAD = 768
 Served = dict[str, Any]
 """A served request as it waits: the columns `ANSWERED`; `request` as JSON, with its time and its candidates, which it
 may have left to the service; `unknown`, the ids of the candidates that were left out, as JSON; `levels`, the index of
-the level that each candidate reached, uint8: (n,); and by stage its `scores`, float64, NaN where it scored nothing:
-(n,)."""
+the level that each candidate reached, uint8: (n,); by stage its `scores`, float64, NaN where it scored nothing: (n,);
+and its `propensities`, if its page was drawn: float64, (n,)."""
 
 
 def encode_served(one: Ranking) -> Served:
@@ -41,12 +41,16 @@ def encode_served(one: Ranking) -> Served:
         "unknown": msgspec.json.encode(one.unknown),
         "levels": find_level_codes(one).tobytes(),
         "scores": [one.scores(stage.name).tobytes() for stage in one.manifest.stages],
+        "propensities": b"" if one.drawn is None else one.drawn.propensity.tobytes(),
     }
 
 
 def count_bytes(served: Served) -> int:
     """Bytes of a served request in memory, about."""
-    contents = (served["request"], served["unknown"], served["levels"], *served["scores"])
+    contents = (
+        *(served["request"], served["unknown"], served["levels"]),
+        *(served["propensities"], *served["scores"]),
+    )
     return OVERHEAD + sum(map(len, contents))
 
 
@@ -62,6 +66,8 @@ def find_level_codes(one: Ranking) -> NDArray[np.uint8]:
         level = levels.index(stage.cuts[-1]) if stage.cuts else n
         codes[cut.alive] = level
         codes[cut.alive[cut.kept]] = level + 1
+    if one.drawn is not None:
+        codes[one.drawn.shown] = len(levels)
     return np.minimum(codes, max(len(levels) - 2, 0)).astype(np.uint8)
 
 
@@ -205,6 +211,9 @@ def _candidate_columns(form: LogFormat, batch: list[_Decoded]) -> dict[str, pa.A
     columns[form.level] = pa.DictionaryArray.from_arrays(
         pa.array(levels.astype(np.int32)), pa.array(form.levels, TEXT)
     )
+    drawn = [one.served["propensities"] or np.full(len(one.ids), np.nan).tobytes() for one in batch]
+    propensity = np.frombuffer(b"".join(drawn))
+    columns[form.propensity] = pa.array(propensity, mask=np.isnan(propensity))
     for n, stage in enumerate(form.stages):
         scores = np.frombuffer(b"".join(one.served["scores"][n] for one in batch))
         columns[f"score_{stage}"] = pa.array(scores, mask=np.isnan(scores))
