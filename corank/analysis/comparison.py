@@ -13,7 +13,7 @@ from corank.core.errors import DataError
 from corank.core.objects import Location
 from corank.core.reports import Progress
 from corank.evaluation.rows import KEYS
-from corank.evaluation.table import Figure
+from corank.evaluation.table import Figure, reasons_of
 from corank.metrics.intervals import percentiles, replicates
 from corank.training.config.config_file import flatten, plain
 from corank.training.run import Run
@@ -136,10 +136,16 @@ def compare_predicted(
 def join_document(
     facts: Mapping[str, Any], one: Iterable[Figure], other: Iterable[Figure], margins: Margins
 ) -> dict[str, Any]:
-    """The document of a comparison: the rows, with `facts` and the margins. Raises DataError for an unknown margin."""
-    rows = join_figures(one, other, margins)
+    """The document of a comparison: the rows, with `facts`, the margins, and why figures are missing.
+
+    Raises DataError for an unknown margin.
+    """
+    ours, theirs = list(one), list(other)
+    rows = join_figures(ours, theirs, margins)
     margins.require_metrics(rows)
-    return {"rows": rows, **facts, "margins": margins.document()}
+    document = {"rows": rows, **facts, "margins": margins.document()}
+    reasons = reasons_of([*theirs, *ours])
+    return document | ({"reasons": reasons} if reasons else {})
 
 
 def join_figures(

@@ -21,7 +21,7 @@ from corank.core.formatting import format_metric
 from corank.core.lazy import lazy
 from corank.core.version import corank_version
 from corank.core.view import Block, Detail, Heading, Plot, Section, Table, View
-from corank.evaluation.rows import Row
+from corank.evaluation.rows import Row, name_row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ def view_of(document: Document) -> View:
                 "Stages side by side", [*_plot_stages(document["rows"]), *stage_blocks(document["rows"])]
             ),
             Section("The cascade", cascade_blocks(document)),
-            *page_sections(document["rows"]),
+            *page_sections(document),
             Section("Calibration", calibration_blocks(document["rows"])),
         ],
     )
@@ -160,30 +160,39 @@ def cascade_blocks(document: Document) -> list[Block]:
     cuts[first] += cuts.pop("")
     blocks: list[Block] = [Detail([how])]
     for stage, of_stage in cuts.items():
-        blocks += _cascade_table(of_stage, "" if stage == first else f"{stage} against {last}")
+        title = "" if stage == first else f"{stage} against {last}"
+        blocks += _cascade_table(of_stage, title, document.get("reasons", {}))
     return blocks
 
 
-def page_sections(rows: Sequence[Row]) -> list[Section]:
+def page_sections(document: Document) -> list[Section]:
     """A table of what pages are worth and how diverse they are; nothing without a page."""
-    of_pages = [row for row in rows if row["population"] == "page"]
+    of_pages = [row for row in document["rows"] if row["population"] == "page"]
     how = (
         "Means over pages: the sum of the last stage's value, of the true value, of clicks by the random bucket; "
         "1 - similarity of two; distinct values of a column and their entropy in bits. Of all pages: the share of the "
         "catalogue that they show, the Gini index of how often, and the share of slots that break a rule."
     )
     why = "no truth, no similarity, or no column of values"
-    return [Section("The page", [Detail([how]), *_cascade_table(of_pages, "", why)])] if of_pages else []
+    if not of_pages:
+        return []
+    return [
+        Section("The page", [Detail([how]), *_cascade_table(of_pages, "", document.get("reasons", {}), why)])
+    ]
 
 
 def _cascade_table(
     rows: Sequence[Row],
     title: str,
+    reasons: Mapping[str, str],
     why: str = "no truth, no clicks, nothing cut, or requests no larger than the cut",
 ) -> Iterator[Block]:
     """The defined figures as a table, and a sentence that names the undefined ones, and why they are."""
     yield _CASCADE.table((row for row in rows if row["value"] is not None), title)
-    if absent := [row["metric"] for row in rows if row["value"] is None]:
+    named = {name_row(row): row["metric"] for row in rows if row["value"] is None}
+    for reason in dict.fromkeys(reasons[name] for name in named if name in reasons):
+        yield f"{', '.join(key for name, key in named.items() if reasons.get(name) == reason)}: {reason}."
+    if absent := [key for name, key in named.items() if name not in reasons]:
         yield f"Undefined here: {', '.join(absent)} ({why})."
 
 

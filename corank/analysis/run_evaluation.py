@@ -31,7 +31,15 @@ from corank.evaluation.predictions import (
     true_values,
 )
 from corank.evaluation.rows import Row
-from corank.evaluation.table import Figure, cascade_rows, count_rows, measure, rate_rows, subjects_of
+from corank.evaluation.table import (
+    Figure,
+    cascade_rows,
+    count_rows,
+    measure,
+    rate_rows,
+    reasons_of,
+    subjects_of,
+)
 from corank.metrics.inputs import Inputs
 from corank.models.settings.stage import StageSettings
 from corank.training.run import Run
@@ -130,7 +138,8 @@ class Evaluation:
             facts |= {"by": self.groups.by, "whole_requests": self.groups.of_requests}
         if self.on is not None:
             facts |= {"on": str(self.on), "lost": dict(self.lost)}
-        return {"rows": self.rows, "run": facts}
+        reasons = reasons_of(self.figures) if self.groups is None else {}
+        return {"rows": self.rows, "run": facts} | ({"reasons": reasons} if reasons else {})
 
     def ranks(self, stage: StageSettings) -> NDArray[np.int64]:
         """Rank of each candidate within its request, 0 the best: (C,)."""

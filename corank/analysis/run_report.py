@@ -37,7 +37,7 @@ def report_view(evaluated: Evaluation) -> View:
             Section("Summary", _summary(evaluated)),
             Section("Stages side by side", stage_blocks(evaluated.rows)),
             Section("The cascade", [f"{quotas}.", *cascade_blocks(evaluated.document)]),
-            *page_sections(evaluated.rows),
+            *page_sections(evaluated.document),
             *(Section(title, blocks(evaluated)) for title, blocks in FIGURES.items()),
             Section("Training", figures.training_blocks({"": evaluated.run})),
             Section("Config", [_fold_config("The whole config of this run", evaluated.run)]),

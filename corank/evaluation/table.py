@@ -25,7 +25,7 @@ from corank.evaluation.predictions import (
     stage_values,
     true_values,
 )
-from corank.evaluation.rows import COLUMNS, COUNTS, RELIABILITY, Row
+from corank.evaluation.rows import COLUMNS, COUNTS, KEYS, RELIABILITY, Row, name_row
 from corank.metrics.inputs import Inputs
 from corank.metrics.intervals import percentiles, replicates
 from corank.metrics.measure import Measure, RatioMeasure
@@ -64,6 +64,11 @@ class Figure:
     def random(self) -> float | None:
         """The value expected of a random order; None for metrics that are not of an order."""
         return self.measure.random_value() if isinstance(self.measure, RatioMeasure) else None
+
+    @property
+    def reason(self) -> str | None:
+        """Why the data cannot tell it, if that is known."""
+        return self.measure.reason if isinstance(self.measure, RatioMeasure) else None
 
     @property
     def requests(self) -> int:
@@ -111,6 +116,15 @@ def measure(
                 place = (stage, label, population, group, metric.name_of(inputs))
                 figures.append(Figure(place, name, metric, metric.measure(inputs), most))
     return figures
+
+
+def reasons_of(figures: Iterable[Figure]) -> dict[str, str]:
+    """Why the data cannot tell some figures, by the names of their rows."""
+    return {
+        name_row(dict(zip(KEYS, figure.place, strict=True))): figure.reason
+        for figure in figures
+        if figure.reason
+    }
 
 
 def _count_requests(inputs: Inputs) -> int | None:

@@ -71,6 +71,8 @@ class RatioMeasure:
     random: Doubles | None
     """The numerator expected of a random order: (U,); None for metrics that are not of an order."""
     n: int
+    reason: str | None = None
+    """Why the data cannot tell the metric, which has no value then; None if they can."""
 
     @classmethod
     def of(
@@ -80,6 +82,7 @@ class RatioMeasure:
         denominator: NDArray[Any],
         n: int,
         random: Doubles | None = None,
+        reason: str | None = None,
     ) -> Self:
         """Sum rows by user; all arrays are (N,)."""
         users, code = np.unique(user, return_inverse=True)
@@ -88,7 +91,7 @@ class RatioMeasure:
             return np.bincount(code, column, len(users)).astype(np.float64, copy=False)
 
         expected = None if random is None else by_user(random)
-        return cls(users, by_user(numerator), by_user(denominator), expected, n)
+        return cls(users, by_user(numerator), by_user(denominator), expected, n, reason)
 
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Self:
@@ -103,7 +106,9 @@ class RatioMeasure:
         )
 
     def value(self, counts: Doubles | None = None) -> float | None:
-        """Compute the metric, each user counted `counts` (U,) times; None if the denominator is 0."""
+        """Compute the metric, each user counted `counts` (U,) times; None if the denominator is 0, or with a reason."""
+        if self.reason is not None:
+            return None
         return _quotient(self.numerator, self.denominator, counts)
 
     def resample(self, code: NDArray[np.intp], counts: NDArray[np.uint8]) -> Doubles:

@@ -14,6 +14,13 @@ Sources: Horvitz and Thompson, A Generalization of Sampling Without Replacement 
 Swaminathan and Joachims, The Self-Normalized Estimator for Counterfactual Learning, 2015 (SNIPS); Dudík, Langford and
 Li, Doubly Robust Policy Evaluation and Learning, 2011 (DR).
 
+What a few requests with great weights say is chance. With w the weight Σ 1/πᵢ over E ∩ L of a request, n requests count
+as (Σ w)² / Σ w² requests of equal weight, the effective sample (Kong, A Note on Importance Sampling Using Standardized
+Weights, 1992; Owen, Monte Carlo Theory, Methods and Examples, 2013, 9.3). And Σ w / Σ |L| has the expectation 1; it is
+the share of the lists that could be drawn at all, if some could not, as under a policy of deficient support (Sachdeva,
+Su and Joachims, Off-policy Bandits with Deficient Support, 2020). With too little of either there is no value, but the
+reason why.
+
 The probability that a stage's cut loses the best candidate of a request, by the last stage and by clicks: the best
 candidate is the one that the user would choose if all were shown: by Luce's choice with calibrated click
 probabilities pᵢ as weights, candidate i at the probability pᵢ / Σ pⱼ. It is softmax(log p)ᵢ, the highest of
@@ -27,6 +34,7 @@ Letters: R requests · C candidates.
 """
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +44,11 @@ from corank.metrics.cascade import random_recall
 from corank.metrics.measure import RatioMeasure
 from corank.metrics.metric import add_metric
 from corank.metrics.requests import Requests
+
+LEAST_EFFECTIVE = 100.0
+"""The effective sample below which there is no estimate: the error of a rate p is then √(p (1 − p) / 100) and more."""
+LEAST_SUPPORT = 0.8
+"""Share of the lists that could be drawn below which there is none."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,37 @@ class RandomBucket:
         share = inside * requests.sums(listed) / np.maximum(requests.size, 1)
         drawn, among = (float(share @ requests.sums(column)) for column in (value, weight))
         random = denominator * (drawn / among) if among else denominator
-        return RatioMeasure.of(requests.user, numerator, denominator, int(self.inside.sum()), random)
+        count, reason = int(self.inside.sum()), self.why_unjudged(listed)
+        return RatioMeasure.of(requests.user, numerator, denominator, count, random, reason)
+
+    def why_unjudged(self, listed: Mask) -> str | None:
+        """Say why the bucket cannot judge lists, or what bucket could; None if it can, or is empty.
+
+        The share that was drawn counts as too small if it is so by two of its standard errors.
+        """
+        weight = self.requests.sums(self.inverse * listed)
+        inside, shown = int(self.inside.sum()), float(self.requests.sums(listed) @ self.inside)
+        if not inside or not shown:
+            return None
+        cannot = "the log cannot judge this cascade"
+        total, squares = float(weight.sum()), float(weight @ weight)
+        effective = total**2 / squares if total else 0.0
+        if effective < LEAST_EFFECTIVE:
+            if not total:
+                return f"{cannot}: none of what it would show was drawn, in {inside:,} requests of the bucket"
+            more = LEAST_EFFECTIVE / effective
+            share = ceil(100 * more * inside / len(self.inside))
+            would = (
+                f"a bucket of {share} % for as long" if share <= 50 else f"{ceil(more)} times the requests"
+            )
+            return f"{cannot}: effective sample {effective:.0f} of {inside:,} requests; {would} would do"
+        drawn = total / shown
+        if total and drawn * (1 + 2 / effective**0.5) < LEAST_SUPPORT:
+            return (
+                f"{cannot}: {drawn:.0%} of what it would show could be drawn, or was shown when drawn; draw from all "
+                "candidates, and log the propensity of being shown"
+            )
+        return None
 
 
 def ips_click_rate(

@@ -5,7 +5,7 @@ Importing the module enters them in the table.
 Letters: R requests · C candidates · V values of a column · P pairs of a user and an item shown · B resamples.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -72,7 +72,8 @@ def page_clicks(
         propensity: see above.
     """
     bucket = RandomBucket.of(requests, exposed, propensity)
-    return requests.mean(requests.sums(bucket.inverse * clicked * listed), bucket.inside)
+    measure = requests.mean(requests.sums(bucket.inverse * clicked * listed), bucket.inside)
+    return replace(measure, reason=bucket.why_unjudged(listed))
 
 
 def list_distance(requests: Requests, distance: Doubles) -> RatioMeasure:

@@ -78,6 +78,7 @@ class Condition:
         candidate: Mapping[str, float],
         live: Mapping[str, float] | None,
         earlier: Sequence[Mapping[str, float]] = (),
+        reasons: Mapping[str, str] = {},
     ) -> "CheckedCondition":
         """Check a candidate's figures; without its base, a condition holds.
 
@@ -85,18 +86,20 @@ class Condition:
             candidate: its figures.
             live: those of the live run, on the same rows; None if there is none.
             earlier: those of the candidates that went live in earlier periods, in order.
+            reasons: by figure, why the log cannot tell it.
 
         Raises ConfigError if there is no such figure.
         """
-        if all(self.figure not in figures for figures in (candidate, live or {}, *earlier)):
+        if all(self.figure not in figures for figures in (candidate, live or {}, *earlier, reasons)):
             raise ConfigError(f"gate: {describe_unknown(self.figure, candidate, 'figure')}")
-        value = candidate.get(self.figure)
+        value, reason = candidate.get(self.figure), reasons.get(self.figure)
         base = self._base(live, earlier)
         if self.base is not None and base is None:
-            return CheckedCondition(self, value, None, None, None, value is not None or live is None)
+            met = value is not None or live is None
+            return CheckedCondition(self, value, None, None, None, met, reason)
         low, high = (None if bound is None else bound + (base or 0.0) for bound in (self.low, self.high))
         met = value is not None and (low is None or value >= low) and (high is None or value <= high)
-        return CheckedCondition(self, value, base, low, high, met)
+        return CheckedCondition(self, value, base, low, high, met, reason)
 
     def _base(self, live: Mapping[str, float] | None, earlier: Sequence[Mapping[str, float]]) -> float | None:
         """The base figure for the candidate's; None if there is none, or the condition has no base."""
@@ -120,10 +123,12 @@ class CheckedCondition:
     high: float | None
     """The largest that meets it."""
     met: bool
+    reason: str | None = None
+    """Why the figure is not defined, if the log cannot tell it."""
 
     def describe(self) -> str:
         """Describe the condition and its figures."""
-        value = "not defined" if self.value is None else f"{self.value:.4f}"
+        value = self.reason or "not defined" if self.value is None else f"{self.value:.4f}"
         base = "" if self.base is None else f", {self.condition.base} {self.base:.4f}"
         return f"{self.condition.text}: {value}{base}"
 

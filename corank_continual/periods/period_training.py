@@ -194,14 +194,13 @@ class PeriodTraining:
         """Figures of the candidate, and of the live run if there is one, on the second half of the holdout."""
         run = self.folder / RUN
         if self.live is None:
-            return {
-                "candidate": named_values(evaluate(run, split="test")["rows"]),
-                "live": None,
-                "document": None,
-            }
+            alone = evaluate(run, split="test")
+            figures = {"candidate": named_values(alone["rows"]), "reasons": alone.get("reasons", {})}
+            return figures | {"live": None, "document": None}
         document = compare(run, self.live_run, split="test", on=self.folder / packed).document
         candidate, live = ({name_row(row): row[side] for row in document["rows"]} for side in "ab")
-        return {"candidate": candidate, "live": live, "document": document}
+        reasons = document.get("reasons", {})
+        return {"candidate": candidate, "live": live, "reasons": reasons, "document": document}
 
     def _write_page(self, document: dict[str, Any]) -> dict[str, Any]:
         """Write the page of the comparison. Raises CorankError."""
@@ -212,7 +211,8 @@ class PeriodTraining:
         """The conditions of the gate that do not hold."""
         earlier = [record.candidate for record in self.records if record.decision == "live"]
         gate = self.setup.settings.gate
-        checked = [c.check(compared["candidate"], compared["live"], earlier) for c in gate]
+        reasons = compared.get("reasons", {})  # which a period that an earlier release began lacks
+        checked = [c.check(compared["candidate"], compared["live"], earlier, reasons) for c in gate]
         for one in checked:
             self.setup.report(f"gate: {one.describe()}: {'met' if one.met else 'NOT met'}")
         return [one.describe() for one in checked if not one.met]

@@ -77,3 +77,13 @@ def test_a_figure_that_there_is_none_of_is_a_mistake() -> None:
 def test_what_is_no_condition_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"auc|expected a condition"):
         Condition.parse(text)
+
+
+def test_a_figure_that_the_log_cannot_tell_is_not_met_and_says_why() -> None:
+    condition, why = (
+        Condition.parse("cascade.ips_click_rate@10 >= live - 0.01"),
+        "effective sample 31 of 1,240",
+    )
+    checked = condition.check({AUC: 0.6}, {AUC: 0.6}, reasons={"cascade.ips_click_rate@10": why})
+    assert not checked.met and checked.describe() == f"{condition.text}: {why}"
+    assert condition.check({AUC: 0.6}, None, reasons={"cascade.ips_click_rate@10": why}).met

@@ -10,9 +10,11 @@ import pytest
 
 from corank.evaluation.predictions import read_propensities
 from corank.evaluation.rows import Row
+from corank.evaluation.table import measure, reasons_of, subjects_of
 from corank.features.kinds.id import IdFeature
+from corank.metrics import off_policy
 from tests.support.packing import World
-from tests.support.predictions import predictions, rows_of
+from tests.support.predictions import IDENTITY, LEVELS, STAGES, predictions, rows_of
 
 DAY = 86_400_000
 ESTIMATES = ["ips_click_rate@1", "snips_click_rate@1", "dr_click_rate@1", "bucket_weight"]
@@ -66,7 +68,7 @@ def test_an_exposed_candidate_of_a_bucket_needs_a_number(tmp_path: Path) -> None
     assert "column 'chance' is String; expected probabilities above 0, as data.propensity reads it" in message
 
 
-def test_the_document_has_estimates_only_of_a_log_with_propensities() -> None:
+def test_the_document_has_estimates_only_of_a_log_with_propensities(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cascade shows the second candidate, exposed but not clicked, and the sixth; by hand."""
 
     def estimates(rows: Mapping[str, Row]) -> list[Row]:
@@ -74,7 +76,14 @@ def test_the_document_has_estimates_only_of_a_log_with_propensities() -> None:
 
     assert not estimates(rows_of(predictions()))
     chance = np.array([0.5, 0.5, 0.5, 0.5, np.nan, np.nan], np.float32)
-    found = estimates(rows_of(predictions(propensity=chance)))
+    propensities = predictions(propensity=chance)
+    few = estimates(rows_of(propensities))
+    assert [row["value"] for row in few] == [None, None, None, 1]
+    reasons = reasons_of(measure(subjects_of(propensities, STAGES, LEVELS, IDENTITY, {})))
+    assert [*reasons] == [f"cascade.{name}" for name in ESTIMATES[:3]]
+    assert "effective sample 1 of 1" in reasons[f"cascade.{ESTIMATES[0]}"]
+    monkeypatch.setattr(off_policy, "LEAST_EFFECTIVE", 0.0)
+    found = estimates(rows_of(propensities))
     assert [row["n"] for row in found] == [1] * 4
     assert [row["value"] for row in found] == pytest.approx([0, 0, 0.9 - 0.9 / 0.5, 1])
     unknown = predictions(propensity=np.full(6, np.nan, np.float32))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from corank.metrics import off_policy
 from corank.metrics.intervals import interval
 from corank.metrics.measure import RatioMeasure
 from corank.metrics.off_policy import (
@@ -17,6 +18,7 @@ from corank.metrics.off_policy import (
     ips_click_rate,
     snips_click_rate,
 )
+from corank.metrics.pages import page_clicks
 from corank.metrics.requests import Requests
 
 CLICKS = np.array([1, 0, 1, 0, 0, 1], bool)
@@ -26,6 +28,13 @@ DRAWS = list(combinations(range(6), 3))
 WEIGHTS = np.linspace(1, 3, len(DRAWS)) / np.linspace(1, 3, len(DRAWS)).sum()
 """The probability of each draw, of which that of a candidate follows."""
 NAN = np.nan
+
+
+@pytest.fixture(autouse=True)
+def no_least_sample(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Figures by hand are of a few requests, which count."""
+    if request.function is not test_what_a_few_requests_say_is_no_number:
+        monkeypatch.setattr(off_policy, "LEAST_EFFECTIVE", 0.0)
 
 
 def one_request(draw: tuple[int, ...]) -> dict[str, Any]:
@@ -114,3 +123,40 @@ def test_a_bucket_observes_what_the_cut_keeps_of_all_clicks() -> None:
     )
     assert (recall.value(), recall.n) == (pytest.approx(2 / (2 + 4)), 1)
     assert recall.random_value() == pytest.approx(2 / 3)
+
+
+def bucket_of(requests: int, exposed: Any, propensity: Any, outside: int = 0) -> dict[str, Any]:
+    """Requests of three candidates, of which the cascade lists the first; all alike, and some of no bucket."""
+    whole = requests + outside
+    chance = np.tile(np.asarray(propensity, dtype=float), whole)
+    chance[3 * requests :] = NAN
+    return {
+        "requests": Requests(np.arange(whole + 1) * 3, np.arange(whole)),
+        "exposed": np.tile(np.asarray(exposed, bool), whole),
+        "propensity": chance,
+        "clicked": np.tile(np.asarray(exposed, bool), whole),
+        "listed": np.tile(np.array([1, 0, 0], bool), whole),
+    }
+
+
+def test_what_a_few_requests_say_is_no_number() -> None:
+    cannot = "the log cannot judge this cascade: "
+    few = bucket_of(31, [1, 0, 0], [0.9, 0.1, NAN], outside=1209)
+    for measure in (ips_click_rate(**few), snips_click_rate(**few), page_clicks(**few)):
+        assert (measure.value(), interval(measure), measure.n) == (None, None, 31)
+        wanted = "effective sample 31 of 31 requests; a bucket of 9 % for as long would do"
+        assert measure.reason == cannot + wanted
+    assert ips_click_rate(**bucket_of(120, [1, 0, 0], [0.9, 0.1, NAN])).reason is None
+    # one request of a great weight counts as about one
+    heavy = bucket_of(400, [1, 0, 0], [1.0, 1.0, NAN])
+    heavy["propensity"][0] = 1e-4
+    assert str(ips_click_rate(**heavy).reason).startswith(
+        cannot + "effective sample 1 of 400 requests; 93 times"
+    )
+    none = bucket_of(400, [0, 1, 0], [0.5, 0.5, 0.5])
+    wanted = "none of what it would show was drawn, in 400 requests of the bucket"
+    assert dr_click_rate(**none, expected=np.full(1200, 0.5)).reason == cannot + wanted
+    # half of the lists were never drawn
+    half = bucket_of(400, [1, 0, 0], [1.0, 1.0, NAN])
+    half["exposed"][np.arange(0, 1200, 6)] = False
+    assert str(ips_click_rate(**half).reason).startswith(cannot + "50% of what it would show could be drawn")

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from corank.metrics import off_policy
 from corank.metrics.intervals import interval
 from corank.metrics.pages import (
     broken_slots,
@@ -34,7 +35,8 @@ def test_the_value_of_a_page_is_the_sum_of_what_it_shows() -> None:
     assert measure.random_value() == pytest.approx((10 / 4 * 3 + 12 / 3 * 2) / 2)
 
 
-def test_clicks_of_a_page_are_estimated_from_the_random_bucket() -> None:
+def test_clicks_of_a_page_are_estimated_from_the_random_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(off_policy, "LEAST_EFFECTIVE", 0.0)
     nan = np.nan
     propensity = np.array([0.5, 0.5, 0.5, 0.5, nan, nan, nan])
     exposed = np.array([True, False, True, False, True, True, True])
