@@ -94,7 +94,7 @@ def _narrow(manifest: BundleManifest) -> DataSettings:
             names.add(label)
             label = all_labels[label].given
     labels = {name: label for name, label in all_labels.items() if name in names}
-    unused: dict[str, Any] = {"position": None, "propensity": None}
+    unused: dict[str, Any] = {"position": None, "propensity": None, "propensity_weight": None}
     return manifest.data.model_copy(update={"labels": labels, "scores": {}, "columns": []} | unused)
 
 

@@ -30,6 +30,7 @@ from corank.features.log_schema import (
     DataSettings,
     ListLog,
     Score,
+    find_exposed,
     label_column,
     request_column,
     score_column,
@@ -82,13 +83,22 @@ def log_columns(log: Table, data: DataSettings, schema: Schema, sources: dict[st
 def read_single_columns(rows: pl.DataFrame, data: DataSettings) -> dict[str, NDArray[Any]]:
     """Read weights, positions and propensities of rows of `log_columns`, those that the log has, by name: (C,)."""
     columns: dict[str, NDArray[Any]] = {}
-    if data.weight:
-        columns["weight"] = rows[WEIGHT].to_numpy()
+    if data.weight or data.propensity_weight:
+        columns["weight"] = _weights(rows, data)
     if data.position:
         columns["position"] = rows[POSITION].fill_null(-1).to_numpy()
     if data.propensity:
         columns["propensity"] = rows[PROPENSITY].fill_null(np.nan).to_numpy()
     return columns
+
+
+def _weights(rows: pl.DataFrame, data: DataSettings) -> Floats:
+    """Weights of candidates, which of exposed ones of a random bucket are greater by 1 / propensity: (C,)."""
+    weight: Floats = rows[WEIGHT].to_numpy() if data.weight else np.ones(len(rows), np.float32)
+    if data.propensity_weight is None:
+        return weight
+    inverse = (1 / rows[PROPENSITY]).clip(upper_bound=data.propensity_weight).fill_null(1).to_numpy()
+    return np.where(find_exposed(rows, data), weight * inverse, weight).astype(np.float32)
 
 
 def _logit(score: Score) -> pl.Expr:

@@ -136,6 +136,10 @@ def _read_log(value: object) -> object:
     return ListLog.model_validate(value) if isinstance(value, dict) else _require_files(value)
 
 
+NEWER = ("propensity", "propensity_weight", "satiation")
+"""Settings that newer versions added."""
+
+
 class DataSettings(Settings):
     """The tables and columns of a log. Paths are relative to the config, and may hold `*`."""
 
@@ -169,7 +173,10 @@ class DataSettings(Settings):
     """Where an exposed candidate stood on the page, from 0 or 1: a term of `click` in training alone."""
     propensity: str | None = None
     """The column of the probability at which production exposed the candidate, in requests where that was drawn, those
-    of a random bucket; null elsewhere. Read by evaluation alone."""
+    of a random bucket; null elsewhere. Read by evaluation, and by `propensity_weight`."""
+    propensity_weight: Annotated[float, Ge(1)] | None = None
+    """What an exposed candidate of the bucket weighs at most in training and in figures of exposed candidates: its
+    `weight` times 1 / propensity, which is cut off there. None: as all others."""
     satiation: Satiation | None = None
     """How users of a simulated world tire of what is alike; read by the truth of pages alone."""
     columns: list[str] = []
@@ -187,7 +194,7 @@ class DataSettings(Settings):
     def _leave_out_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what newer versions added, unless it is given: packs and bundles of earlier ones keep hashes."""
         values: dict[str, Any] = serialize(self)
-        unset = {name for name in ("propensity", "satiation") if getattr(self, name) is None}
+        unset = {name for name in NEWER if getattr(self, name) is None}
         return {name: value for name, value in values.items() if name not in unset}
 
     @property
@@ -206,6 +213,8 @@ class DataSettings(Settings):
                 raise ValueError(
                     f"levels: '{level}' is the name of negatives beyond the log; rename the level"
                 )
+        if self.propensity_weight is not None and self.propensity is None:
+            raise ValueError("propensity_weight: name the column of propensities as propensity, or drop it")
         self._check_labels()
         self.split.check(self._instant_ms)
         return self

@@ -147,7 +147,7 @@ def needed_settings(manifest: BundleManifest, log: Table, measured: bool = False
     columns = [c for c in manifest.request_columns.values if c in named or c in log.types]
     level = data.level if histories or data.level in log.types else None
     named_columns = {"weight": data.weight, "propensity": data.propensity}
-    unused: dict[str, Any] = {"position": None, "scores": {}}
+    unused: dict[str, Any] = {"position": None, "scores": {}, "propensity_weight": None}
     unused |= {key: c if measured and c in log.types else None for key, c in named_columns.items()}
     return data.model_copy(update=unused | {"labels": labels, "level": level, "columns": columns})
 

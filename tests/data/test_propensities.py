@@ -20,7 +20,7 @@ DAY = 86_400_000
 ESTIMATES = ["ips_click_rate@1", "snips_click_rate@1", "dr_click_rate@1", "bucket_weight"]
 
 
-def drawn(folder: Path, chances: list[Any]) -> World:
+def drawn(folder: Path, chances: list[Any], **keys: Any) -> World:
     """Three days of a request of three candidates, the first two of which are exposed."""
     log = pl.DataFrame(
         {
@@ -35,7 +35,7 @@ def drawn(folder: Path, chances: list[Any]) -> World:
         strict=False,
     )
     features = {"item": IdFeature(side="item", kind="id")}
-    data = {"propensity": "chance", "levels": ["cut", "exposed"]}
+    data = {"propensity": "chance", "levels": ["cut", "exposed"]} | keys
     return World(folder, log, None, None, features=features, data=data)
 
 
@@ -46,6 +46,23 @@ def test_propensities_are_packed_with_nan_where_nothing_was_drawn(tmp_path: Path
     np.testing.assert_array_equal(read["train"], np.array([0.5, 1, np.nan], np.float32))
     assert np.isnan(read["valid"]).all()
     assert read["test"].tolist() == [0.25, 0.25, 0.5]
+
+
+def test_exposures_of_the_bucket_weigh_their_inverse_propensity_up_to_a_bound(tmp_path: Path) -> None:
+    chances = [0.5, 1, 0.5, None, None, None, 0.25, 0.05, 0.5]
+    for name in ("plain", "weighted", "none"):
+        (tmp_path / name).mkdir()
+    plain = drawn(tmp_path / "plain", chances).pack()
+    assert plain.splits["train"][0].weight is None
+    weighted = drawn(tmp_path / "weighted", chances, propensity_weight=10).pack()
+    found = {split: shard.weight for split, (shard,) in weighted.splits.items()}
+    assert {split: None if w is None else w.tolist() for split, w in found.items()} == {
+        "train": [2, 1, 1],
+        "valid": [1, 1, 1],
+        "test": [4, 10, 1],
+    }
+    with pytest.raises(ValueError, match="propensity_weight: name the column of propensities as propensity"):
+        drawn(tmp_path / "none", chances, propensity=None, propensity_weight=10).pack()
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ class Shard(LoggedRequests):
             level=array("level", np.uint8, candidates),
             labels={name: array(f"label.{name}", np.int8, candidates) for name in labels},
             scores={name: array(f"score.{name}", np.float32, candidates) for name in data.scores},
-            weight=array("weight", np.float32, candidates) if data.weight else None,
+            weight=array("weight", np.float32, candidates) if data.weight or data.propensity_weight else None,
             position=array("position", np.int16, candidates) if data.position else None,
             columns={name: array(f"column.{name}", np.float32, candidates) for name in logged},
             snapshot=rows("snapshot", []),
