@@ -17,9 +17,10 @@ gives the estimates and their 95 % intervals, by corank's metrics.
 import argparse
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from rich.console import Console
@@ -64,7 +65,7 @@ class Lists:
     in_order: float
     """Click rate of the lists in the cascade's order, the best item first."""
 
-    def take(self, rng: np.random.Generator, share: float) -> "Lists":
+    def take(self, rng: np.random.Generator, share: float) -> Self:
         """Draw users with replacement, each with all requests; every draw is another user."""
         users, code = np.unique(self.requests.user, return_inverse=True)
         order, count = np.argsort(code, kind="stable"), np.bincount(code)
@@ -76,16 +77,11 @@ class Lists:
             np.append(0, np.cumsum(self.requests.size[rows])),
             np.repeat(np.arange(len(chosen)), count[chosen]),
         )
-        return replace(
-            self,
-            requests=requests,
-            listed=self.listed[of],
-            truth=self.truth[of],
-            expected=self.expected[of],
-            popular=self.popular[of],
-            clicked=self.clicked[of],
-            drawn=self.drawn[of],
-        )
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        taken: dict[str, Any] = {
+            n: value[of] for n, value in columns.items() if isinstance(value, np.ndarray)
+        }
+        return replace(self, requests=requests, **taken)
 
     @property
     def examined(self) -> float:

@@ -60,13 +60,16 @@ class RandomBucket:
     """Whether a request is of the bucket: (R,)."""
     inverse: Doubles
     """1/πᵢ of exposed candidates; 0 of others, and outside of the bucket: (C,)."""
+    possible: Mask | None
+    """Whether a candidate could be drawn: (C,); None if the log has the propensities of exposed candidates alone."""
 
     @classmethod
     def of(cls, requests: Requests, exposed: Mask, propensity: Numbers) -> "RandomBucket":
         """Find the bucket; arguments as in `ips_click_rate`."""
         known = ~np.isnan(propensity)
         chance = np.where(known & exposed, propensity, 1.0).astype(np.float64)
-        return cls(requests, requests.sums(known) > 0, np.where(known & exposed, 1 / chance, 0.0))
+        possible = known if (known & ~exposed).any() else None
+        return cls(requests, requests.sums(known) > 0, np.where(known & exposed, 1 / chance, 0.0), possible)
 
     def per_item(self, listed: Mask, value: Doubles, per: Doubles | None = None) -> RatioMeasure:
         """Σ value / Σ per over the items that the cascade would show in the bucket; `per` is 1 unless given: (C,) each.
@@ -85,7 +88,8 @@ class RandomBucket:
     def why_unjudged(self, listed: Mask) -> str | None:
         """Say why the bucket cannot judge lists, or what bucket could; None if it can, or is empty.
 
-        The share that was drawn counts as too small if it is so by two of its standard errors.
+        The share that could be drawn is known if the log has propensities of what was not exposed, too. The share that
+        was drawn counts as too small if it is so by two of its standard errors.
         """
         weight = self.requests.sums(self.inverse * listed)
         inside, shown = int(self.inside.sum()), float(self.requests.sums(listed) @ self.inside)
@@ -103,8 +107,11 @@ class RandomBucket:
                 f"a bucket of {share} % for as long" if share <= 50 else f"{ceil(more)} times the requests"
             )
             return f"{cannot}: effective sample {effective:.0f} of {inside:,} requests; {would} would do"
-        drawn = total / shown
-        if total and drawn * (1 + 2 / effective**0.5) < LEAST_SUPPORT:
+        drawn, slack = total / shown, 2 / max(effective, 1.0) ** 0.5
+        if self.possible is not None:
+            could = float(self.requests.sums(listed & self.possible) @ self.inside) / shown
+            drawn, slack = (could, 0.0) if could < LEAST_SUPPORT else (drawn, slack)
+        if total and drawn * (1 + slack) < LEAST_SUPPORT:
             return (
                 f"{cannot}: {drawn:.0%} of what it would show could be drawn, or was shown when drawn; draw from all "
                 "candidates, and log the propensity of being shown"

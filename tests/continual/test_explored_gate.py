@@ -40,7 +40,7 @@ def drawn_candidates(rng: np.random.Generator) -> list[int]:
 
 
 def clicked(rng: np.random.Generator, items: list[int]) -> list[int]:
-    return (rng.random(len(items)) < np.where(GOOD[items], 0.6, 0.05)).astype(int).tolist()
+    return [int(rng.random() < (0.6 if GOOD[item] else 0.05)) for item in items]
 
 
 def write_first_day(folder: Path, rng: np.random.Generator) -> None:
@@ -65,7 +65,12 @@ def write_config(folder: Path) -> Path:
     pl.DataFrame({"item_id": np.arange(ITEMS), "good": GOOD.astype(float)}).write_parquet(
         folder / "items.parquet"
     )
-    data = {"log": "log/*.parquet", "items": "items.parquet", "request": ["request_id"], "time": "time"}
+    data: dict[str, Any] = {
+        "log": "log/*.parquet",
+        "items": "items.parquet",
+        "request": ["request_id"],
+        "time": "time",
+    }
     data |= {"user": "user_id", "item": "item_id", "level": "level", "propensity": "propensity"}
     data |= {"labels": {"click": {"column": "click"}}, "split": {"valid": "2026-04-01T12:00:00"}}
     config = {

@@ -156,6 +156,13 @@ def test_what_a_few_requests_say_is_no_number() -> None:
     none = bucket_of(400, [0, 1, 0], [0.5, 0.5, 0.5])
     wanted = "none of what it would show was drawn, in 400 requests of the bucket"
     assert dr_click_rate(**none, expected=np.full(1200, 0.5)).reason == cannot + wanted
+    # a third of what it lists could never be drawn, which shows before the weights do
+    softened = bucket_of(400, [1, 0, 0], [1.0, 0.5, NAN])
+    softened["listed"] = np.tile(np.array([1, 1, 1], bool), 400)
+    softened["listed"][:600:3] = False
+    assert str(ips_click_rate(**softened).reason).startswith(
+        cannot + "60% of what it would show could be drawn"
+    )
     # half of the lists were never drawn
     half = bucket_of(400, [1, 0, 0], [1.0, 1.0, NAN])
     half["exposed"][np.arange(0, 1200, 6)] = False
