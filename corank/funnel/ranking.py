@@ -15,7 +15,7 @@ from corank.bundle.manifest import BundleManifest
 from corank.bundle.stage_facts import StageFacts
 from corank.core.ordering import top_k
 from corank.core.ragged import Rows
-from corank.core.types import Doubles, Floats, Hashes, Ints, Longs, Numbers
+from corank.core.types import Floats, Hashes, Ints, Longs, Numbers
 from corank.features.operands import Operands
 from corank.funnel.exploration import Draw, DrawnPage
 from corank.funnel.page_stage import FilledPage
@@ -175,10 +175,10 @@ class Ranking:
         """The candidates that the answer has, best first, and their scores: what the last stage keeps.
 
         If the last stage did not finish, it is as many in the order of the last stage that did. A page has its slots.
-        One that was drawn has the score of the deepest stage that scored a candidate.
+        One that was drawn has scores of the stage that scored all from which it was drawn.
         """
         if self._answered is None and self.drawn is not None:
-            self._answered = self.drawn.shown, self._deepest_scores().take(self.drawn.shown)
+            self._answered = self.drawn.shown, self.scores(self.stage).take(self.drawn.shown)
         if self._answered is None:
             last = self.manifest.stages[-1].name
             self._answered = self.page.shown if self.page is not None else self.kept_by(last)
@@ -189,13 +189,6 @@ class Ranking:
         last = self.cuts[-1]
         kept = last.kept[: self.quotas[stage]]
         return last.alive.take(kept), last.score.take(kept)
-
-    def _deepest_scores(self) -> Doubles:
-        """The score of each candidate by the last stage that scored it: (n,)."""
-        scores = np.full(len(self.candidates), np.nan)
-        for cut in self.cuts:
-            scores[cut.alive] = cut.score
-        return scores
 
     def scores(self, stage: str) -> Floats:
         """The scores of one stage, NaN for a candidate that it did not score: (n,)."""
@@ -235,8 +228,9 @@ class Ranking:
 
     @property
     def stage(self) -> str:
-        """Whose scores the answer has."""
-        return self.cuts[-1].stage
+        """Whose scores the answer has: those of the first stage, if its page was drawn from all candidates."""
+        is_of_all = self.drawn is not None and self.draw is not None and self.draw.temperature is None
+        return self.cuts[0 if is_of_all else -1].stage
 
     @property
     def items(self) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ from corank_serve.rollout.sequential import (
     compare_pairs,
 )
 from corank_serve.rollout.served_rows import (
+    DRAWN,
     ITEM,
     MODEL,
     TIME,
@@ -51,6 +52,8 @@ def compare_canary(
 ) -> dict[str, Any] | None:
     """Compare the log's last canary with the live version over the time in which it was served.
 
+    Requests whose page was drawn are left out, since they tell nothing of either.
+
     Args:
         log: what was answered.
         exposures: what was shown; None for no figures of labels.
@@ -59,7 +62,7 @@ def compare_canary(
 
     Returns facts and `rows`, None if the log has no canary. Raises DataError.
     """
-    requests = log.requests()
+    requests = log.requests().filter(~pl.col(DRAWN))
     canaries = requests.filter(pl.col(ROLE) == CANARY)
     if not len(canaries):
         return None

@@ -9,11 +9,12 @@ import polars as pl
 
 from corank.analysis.score_comparison import is_label
 from corank.core.errors import DataError
-from corank_serve.log.log_format import REQUEST, ROLE, SERVED, LogColumns
+from corank_serve.log.log_format import EXPLORED, REQUEST, ROLE, SERVED, LogColumns
 
 MODEL = "model_version"
 USER, TIME, ITEM = "user", "time", "item"
 """Names of the log's own columns here, whatever a model calls them."""
+DRAWN = "drawn"
 
 
 def served_score(stage: str) -> str:
@@ -26,7 +27,8 @@ class ServedLog:
     """The rows of a log of one kind: the answers, or those that the shadow would have given."""
 
     rows: pl.LazyFrame
-    """`served_id served_role model_version user time item`, `score_STAGE`, and whether it is its request's `first`."""
+    """`served_id served_role model_version user time item`, `score_STAGE`, whether it is its request's `first`, and
+    whether the page was `drawn`."""
     stages: tuple[str, ...]
     """Those of all versions in the log, in the order of the first file."""
     item: str
@@ -59,7 +61,7 @@ class ServedLog:
 
     def requests(self) -> pl.DataFrame:
         """One row a request, without its candidates. Raises DataError."""
-        wanted = self.rows.filter("first").select(SERVED, ROLE, MODEL, USER, TIME)
+        wanted = self.rows.filter("first").select(SERVED, ROLE, MODEL, USER, TIME, DRAWN)
         return collect_rows(wanted, self.source).sort(TIME, SERVED)
 
 
@@ -87,6 +89,7 @@ def _scan(file: Path, columns: LogColumns, stages: Sequence[str]) -> pl.LazyFram
         pl.col(columns.time).dt.replace_time_zone(None).cast(pl.Datetime("ms")).alias(TIME),
         pl.col(columns.item).alias(ITEM),
         pl.col(REQUEST).is_not_null().alias("first"),
+        (pl.col(EXPLORED).is_not_null() if EXPLORED in schema else pl.lit(False)).alias(DRAWN),
         *scores,
     )
 

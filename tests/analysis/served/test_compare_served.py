@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import corank
 from corank.core.errors import DataError
 from corank.evaluation.rows import Row, name_row
 from corank_serve.api.served import ServedComparisonResult
-from corank_serve.log.log_format import SERVED
+from corank_serve.log.log_format import EXPLORED, SERVED
 from corank_serve.log.request_log import OpenLogFiles
 from tests.support.command_line import run_corank
-from tests.support.served_worlds import ServedWorld
+from tests.support.served_worlds import ITEMS, ServedWorld
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,20 @@ def test_rates_of_a_canary_are_those_of_its_users_exposures(better: Path) -> Non
     pcoc = rows["rank.exposed.click.pcoc"]
     assert pcoc["verdict"] == "worse" and pcoc["a"] < 0.7 < pcoc["b"]
     assert set(comparison.frame()["run"]) == {"canary", "shadow"}
+
+
+def test_requests_whose_page_was_drawn_tell_nothing_of_a_canary(better: Path, tmp_path: Path) -> None:
+    drawn, requests = 0, corank.compare_served(better, tables(better))["canary"]["requests"]
+    for file in better.glob("*.parquet"):
+        table = pq.read_table(file)
+        chosen = pl.from_arrow(table["served_id"]).str.ends_with("0").to_numpy()
+        explored = pa.array(np.where(chosen, "uniform:0", None).tolist(), pa.large_string())
+        pq.write_table(table.append_column(EXPLORED, explored), tmp_path / file.name)
+        drawn += int(chosen.sum()) // ITEMS
+    left = corank.compare_served(tmp_path, tables(better))["canary"]["requests"]
+    assert drawn > 200
+    # the first and the last request of the canary may be drawn, and others of the live version lie outside of the rest
+    assert abs(sum(requests.values()) - sum(left.values()) - drawn) < 40
 
 
 def test_a_shadow_is_compared_on_the_same_requests(better: Path) -> None:

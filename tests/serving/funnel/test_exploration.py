@@ -42,6 +42,8 @@ def test_a_uniform_page_is_of_all_candidates(case: Case) -> None:
     assert all(np.isfinite(item["score"]) for one in rankings for item in one.items)
     again = funnel.run(Request.parse(asked), draw=Draw(7))
     assert again.items == rankings[7].items
+    first = {cut.stage: cut.score for cut in again.cuts}[again.stage]
+    assert again.stage == "prerank" and again.items[0]["score"] == first[again.answered[0][0]]
     plain = funnel.run(Request.parse(asked)).to_answer()
     assert "explored" not in plain and "propensity" not in plain
 

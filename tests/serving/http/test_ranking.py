@@ -245,7 +245,8 @@ def test_one_list_has_the_fields_that_are_chosen_answered_described_and_logged(
 ) -> None:
     fields = {*RankAnswer.__struct_fields__}
     answer = client.post("/rank", json=case.request("test", 0) | {"fields": [*ANSWER_FIELDS]}).json()
-    assert fields - answer.keys() == {"warnings", "fallback", "served_id"}  # nothing to say
+    nothing_to_say = {"warnings", "fallback", "served_id", "explored", "propensity"}
+    assert fields - answer.keys() == nothing_to_say
     document = client.get("/openapi.json").json()
     assert document["components"]["schemas"]["RankAnswer"]["properties"].keys() == fields
     described = document["paths"]["/rank"]["post"]["responses"]["200"]["content"]["application/json"]
