@@ -17,7 +17,7 @@ from corank.core.types import Doubles
 
 STEP, LOW, HIGH = 0.25, 1e-9, 40.0
 """Of the nodes in s; arrivals before a mean of `LOW` and after one of `HIGH` of the (k + 1)-th weight are left out."""
-MOST_EXACT, MOST_NUMBERS = 1000, 2**21
+MOST_EXACT, MOST_NUMBERS = 500, 2**21
 """Candidates for which the sum is computed, and numbers that it holds at a time."""
 
 

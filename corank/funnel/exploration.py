@@ -21,8 +21,9 @@ from corank.funnel.request import Request
 
 LEAST = 1e-30
 """Propensities below count as this: 32-bit floats hold it, and its inverse."""
-DRAWS, MOST_DRAWS = 8, 500
-"""Pages by which propensities under rules are estimated: so many times n / k, and at most."""
+DRAWS, MOST = 5, 20
+"""Under rules: pages by which propensities are estimated, so many times candidates a slot; and candidates a slot, at
+most."""
 
 Fill = Callable[[Doubles, int], Page]
 """Values of candidates and a number of slots → the page that rules leave."""
@@ -50,32 +51,41 @@ class Draw:
             raise ValueError(f"expected uniform:SEED or softened@TEMPERATURE:SEED; received {text!r:.100}")
         return cls(int(seed, 16), float(temperature) if temperature else None)
 
-    def choose(self, logits: Doubles, slots: int, fill: Fill | None) -> tuple[Longs, Doubles]:
+    def choose(
+        self, logits: Doubles, slots: int, fill_of: Callable[[Longs], Fill] | None
+    ) -> tuple[Longs, Doubles]:
         """Draw candidates for the slots of a page, and compute at what probability each one is on it.
 
         Without rules a page has the greatest of `logit + Gumbel noise`, and the probability is exact, as
         `inclusion_probabilities`. Under rules it is estimated by M further pages: (c + 1) / (M + 1) for a candidate
         on this page that is on c of them. Its inverse, by which a click counts, is right up to a factor of
-        1 − (1 − π)^(M + 1), since c is binomial.
+        1 − (1 − π)^(M + 1), since c is binomial. Of more than `MOST` candidates a slot so many are first drawn evenly,
+        and the probability to be among them counts, too; it is that of others, which this page could not have, times
+        their mean on it.
 
         Args:
             logits: logarithms of the weights: (a,).
             slots: of the page.
-            fill: fills it under rules; None without.
+            fill_of: gives what fills it from some of them under rules; None without.
 
         Returns:
             The candidates, slot by slot, and the probabilities; NaN for one that no draw had: (a,).
         """
         rng, a = np.random.default_rng(self.seed), len(logits)
         noisy = logits + rng.gumbel(size=a)
-        if fill is None:
+        if fill_of is None:
             return top_k(noisy, slots), np.maximum(inclusion_probabilities(logits, slots), LEAST)
-        shown, counts = fill(noisy, slots).slots, np.zeros(a)
+        n = min(a, MOST * slots)
+        among = np.arange(a) if n == a else np.sort(rng.choice(a, n, replace=False))
+        fill, weights, counts = fill_of(among), logits[among], np.zeros(n)
+        shown = fill(noisy[among], slots).slots
         counts[shown] += 1
-        draws = min(MOST_DRAWS, ceil(DRAWS * a / slots))
+        draws = ceil(DRAWS * n / slots)
         for _ in range(draws):
-            counts[fill(logits + rng.gumbel(size=a), slots).slots] += 1
-        return shown, np.where(counts > 0, counts / (draws + 1), np.nan)
+            counts[fill(weights + rng.gumbel(size=n), slots).slots] += 1
+        chance = np.full(a, min(1.0, slots / a))
+        chance[among] = np.where(counts > 0, counts / (draws + 1) * (n / a), np.nan)
+        return among[shown], chance
 
 
 class DrawnPage(NamedTuple):

@@ -91,15 +91,13 @@ class PageStage:
         candidates = read_page_candidates(self.settings, value, operands, vectors)
         return FilledPage(self.settings, alive, candidates, fill_page(self.settings, candidates, slots))
 
-    def fill_by_value(self, items: LayeredItems, positions: Longs) -> Callable[[Numbers, int], Page] | None:
-        """What fills pages of candidates by values alone, (a,), and a number of slots; None without rules.
+    def fill_by_value(self, items: LayeredItems, positions: Longs) -> Callable[[Numbers, int], Page]:
+        """What fills pages of candidates under the rules by values alone, (a,), and a number of slots.
 
         Args:
             items: the catalogue.
             positions: of the candidates in it: (a,).
         """
-        if not self._by_value.rules:
-            return None
         names = frozenset(self._by_value.features)
         none = np.zeros(len(positions))
         read = read_page_candidates(self._by_value, none, items.operands(positions, names), None)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from corank.core.inclusion import inclusion_probabilities
+from corank.core.page import Page
+from corank.core.types import Doubles, Longs
 from corank.features.log_schema import DataSettings
-from corank.funnel.exploration import Draw, request_id
+from corank.funnel.exploration import MOST, Draw, Fill, request_id
 from corank.funnel.funnel import Funnel
 from corank.funnel.ranking import Ranking
 from corank.funnel.request import Request
@@ -72,6 +74,28 @@ def test_drawn_pages_keep_the_rules_and_inverse_propensities_sum_to_the_candidat
     inverse = np.array([np.sum(1 / np.array(one.propensity)) for one in rankings])
     error = inverse.std() / np.sqrt(len(inverse))
     assert abs(inverse.mean() - n) < 5 * error + 0.02 * n
+
+
+def test_of_many_candidates_under_rules_some_are_drawn_before() -> None:
+    a, slots, draws = 130, 2, 150
+    kind = np.arange(a) % 4
+
+    def fill_of(among: Longs) -> Fill:
+        """Two of different kinds."""
+
+        def fill(value: Doubles, _: int) -> Page:
+            order = np.argsort(-value)
+            second = order[np.flatnonzero(kind[among][order] != kind[among][order[0]])[0]]
+            return Page(np.array([order[0], second]), [])
+
+        return fill
+
+    inverse = []
+    for seed in range(draws):
+        shown, chance = Draw(seed).choose(np.zeros(a), slots, fill_of)
+        assert kind[shown[0]] != kind[shown[1]] and (chance[shown] < MOST * slots / a).all()
+        inverse.append(float(np.sum(1 / chance[shown])))
+    assert abs(np.mean(inverse) - a) < 5 * np.std(inverse) / draws**0.5
 
 
 def test_a_draw_is_read_as_it_is_written() -> None:
