@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from corank.analysis.evaluation_view import cascade_blocks
 from corank.evaluation.predictions import read_propensities
 from corank.evaluation.rows import Row
 from corank.evaluation.table import measure, reasons_of, subjects_of
@@ -96,7 +97,13 @@ def test_the_document_has_estimates_only_of_a_log_with_propensities(monkeypatch:
     propensities = predictions(propensity=chance)
     few = estimates(rows_of(propensities))
     assert [row["value"] for row in few] == [None, None, None, 1]
-    reasons = reasons_of(measure(subjects_of(propensities, STAGES, LEVELS, IDENTITY, {})))
+    figures = measure(subjects_of(propensities, STAGES, LEVELS, IDENTITY, {}))
+    reasons, rows = reasons_of(figures), [figure.row("run", "test", bootstrap=False) for figure in figures]
+    shown = cascade_blocks(
+        {"rows": rows, "run": {"stages": [stage.name for stage in STAGES]}, "reasons": reasons}
+    )
+    said = f"{', '.join(ESTIMATES[:3])}: the log cannot judge"
+    assert any(isinstance(block, str) and block.startswith(said) for block in shown)
     assert [*reasons] == [f"cascade.{name}" for name in ESTIMATES[:3]]
     assert "effective sample 1 of 1" in reasons[f"cascade.{ESTIMATES[0]}"]
     monkeypatch.setattr(off_policy, "LEAST_EFFECTIVE", 0.0)
