@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeFloat
 
-from corank.batches.sampling import Population, SplitCounts, Targets
+from corank.batches.sampling import SplitCounts, Targets
 from corank.core.lazy import lazy
-from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.base import LOSSES, FunnelSpec, StageLoss
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ else:
 
 
 @LOSSES.register("mimic")
-class MimicLoss(Loss):
+class MimicLoss(StageLoss):
     """L = mean over clicked (r, i) of 2 − cos(g_r, v_i) − cos(h_i, q_r), q and v without gradient.
 
     g_r is what the query imagines of the items it clicks, h_i what the item imagines of the queries that click it: they
@@ -42,20 +42,6 @@ class MimicLoss(Loss):
     label: str = "click"
     """The label whose positives pair a query with an item."""
     extras: ClassVar[Sequence[str]] = ("mimics",)
-
-    @property
-    def name(self) -> str:
-        return f"{self.stage}.mimic"
-
-    @property
-    def learner(self) -> str:
-        return self.stage
-
-    def check(self, funnel: FunnelSpec, key: str) -> None:
-        funnel.check_label(self.stage, self.label, f"{key}.stage")
-
-    def population(self, funnel: FunnelSpec) -> Population:
-        return {len(funnel.levels) - 1: None}
 
     def needed_labels(self) -> Sequence[str]:
         return [self.label]
