@@ -194,12 +194,12 @@ def main() -> None:
     for name, values in samples.items():
         table |= spread(name, values)
     aims: dict[str, tuple[str, float]] = {}
-    for name, value in [*table.items()]:
+    for name, figure in [*table.items()]:
         # of softened pages alone: a list that they cannot show is judged by none, and biased by its share
         if name.startswith("uniform.") and name.endswith(".coverage"):
             aims[name] = (">=", 0.92)
         if name.startswith("uniform.") and name.endswith(".bias"):
-            table[f"{name}.size"] = abs(float(value))  # of the mean over the drawings
+            table[f"{name}.size"] = abs(float(figure))  # of the mean over the drawings
             aims[f"{name}.size"] = ("<=", 0.002)
     harness.report("explore", table, aims, arguments.json)
 
