@@ -128,11 +128,11 @@ class TerminalDisplay:
 def print_result(result: Any, as_json: bool, show: Callable[[Any], object]) -> int:
     """Print what a function returned; return the exit status. Raises CorankError if the result forbids to continue."""
     # the one that started this one prints, or the first of several
-    if result is None or is_started_here() or not is_first():
+    if is_started_here() or not is_first():
         return 0
-    from corank.api.results import Result  # loads polars, which a service that ends must not wait for
-
-    if not isinstance(result, Result):
+    # whose module is loaded if the result is one; it loads polars, which a service that ends must not wait for
+    results = sys.modules.get("corank.api.results")
+    if results is None or not isinstance(result, results.Result):
         print_json(result) if as_json else show(result)
         return 0
     for line in result.lines:

@@ -56,7 +56,9 @@ def test_from_real_logs_to_a_ranking(tmp_path: Path, capsys: pytest.CaptureFixtu
     run("train", project / "config.yaml", *(f"--set={override}" for override in narrow))
     folder = project / "runs" / "kuairand"
     rows = json.loads(run("evaluate", folder, "--json"))["rows"]
-    aucs = [r["value"] for r in rows if (r["population"], r["metric"]) == ("exposed", "auc")]
+    aucs = [
+        r["value"] for r in rows if (r["population"], r["label"], r["metric"]) == ("exposed", "click", "auc")
+    ]
     assert len(aucs) == 2 and min(aucs) > 0.70
     run("export", folder, bundle)
     assert_same_scores(Run.open(folder), bundle, "test", requests=50)

@@ -115,7 +115,7 @@ def test_trained_from_there_the_weights_are_the_same(remote: RemoteWorld, tmp_pa
 
 def test_a_run_is_read_by_its_url(remote: RemoteWorld, capsys: pytest.CaptureFixture[str]) -> None:
     url = f"{remote.store.url}/run"
-    assert corank.evaluate(url, bootstrap=False)["split"] == "test"
+    assert corank.evaluate(url, bootstrap=False)["run"]["split"] == "test"
     assert f"{url}/report.html" in run_corank(capsys, "report", url)[2]
     assert remote.store.get("run/report.html").startswith(b"<!DOCTYPE html>")
 

@@ -107,7 +107,7 @@ def test_without_a_test_split_training_validates(world: Path, tmp_path: Path) ->
     assert done.metrics["rank.click.auc"] is not None
     with pytest.raises(DataError, match=r"no split 'test': data.split gives train, valid"):
         corank.evaluate(done.run.folder)
-    assert corank.evaluate(done.run.folder, "valid", bootstrap=False)["split"] == "valid"
+    assert corank.evaluate(done.run.folder, "valid", bootstrap=False)["run"]["split"] == "valid"
 
 
 def test_all_of_the_log_may_train(world: Path, tmp_path: Path) -> None:

@@ -31,7 +31,17 @@ from tests.support.served_worlds import ServedWorld
 from tests.support.shared import shared
 
 CHECKOUT = (
-    *("corank", "corank_lab", "docs", "examples", "pyproject.toml", "README.md", "README.zh-CN.md"),
+    *(
+        "corank",
+        "corank_serve",
+        "corank_continual",
+        "corank_lab",
+        "docs",
+        "examples",
+        "pyproject.toml",
+        "README.md",
+        "README.zh-CN.md",
+    ),
     *("LICENSE", "CHANGELOG.md"),
 )
 """What of the sources the wheel is built from."""

@@ -52,9 +52,12 @@ def test_the_wheel_serves_a_bundle(
         assert Path(process.cmdline()[0]).parent == environment
 
 
+PACKAGES = "corank", "corank_serve", "corank_continual", "corank_lab"
+
+
 def test_wheel_and_source_hold_the_package(built: Path) -> None:
     (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
-    paths = (path for name in ("corank", "corank_lab") for path in (ROOT / name).rglob("*.*"))
+    paths = (path for name in PACKAGES for path in (ROOT / name).rglob("*.*"))
     package = {str(path.relative_to(ROOT)) for path in paths if "__pycache__" not in path.parts}
     with zipfile.ZipFile(wheel) as file:
         entries = {name for name in file.namelist() if ".dist-info/" not in name}
