@@ -102,6 +102,10 @@ class FunnelLoss(Loss):
         return self
 
     @property
+    def name(self) -> str:
+        return self.kind
+
+    @property
     def learner(self) -> None:
         return None
 

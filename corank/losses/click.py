@@ -44,10 +44,9 @@ class ClickLoss(StageLoss):
 
     def untrained_value(self, counts: SplitCounts, funnel: FunnelSpec, requests: int) -> float | None:
         """The entropy of the label: −p ln p − (1 − p) ln(1 − p), p its rate."""
-        label = counts.labels[self.label]
-        if not label.known:
+        rate = counts.labels[self.label].rate
+        if rate is None:
             return None
-        rate = label.positives / (label.positives + label.negatives)
         return -sum(p * math.log(p) for p in (rate, 1 - rate) if p > 0)
 
     def values(

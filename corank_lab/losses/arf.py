@@ -38,10 +38,6 @@ class ArfLoss(FunnelLoss):
     temperature: PositiveFloat = 1.0
     """τ: the sorting is sharper at lower ones."""
 
-    @property
-    def name(self) -> str:
-        return "arf"
-
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:

@@ -45,10 +45,6 @@ class IccLoss(FunnelLoss):
     temperature: PositiveFloat = 1.0
     """τ: the indicator is sharper at lower ones."""
 
-    @property
-    def name(self) -> str:
-        return "icc"
-
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:

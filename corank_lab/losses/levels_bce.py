@@ -13,7 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from corank.batches.sampling import Population, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.core.lazy import lazy
-from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.base import LOSSES, FunnelSpec, StageLoss
 
 if TYPE_CHECKING:
     import torch
@@ -26,14 +26,10 @@ else:
 
 
 @LOSSES.register("levels_bce")
-class LevelsBceLoss(Loss):
+class LevelsBceLoss(StageLoss):
     """L = mean of BCE(z, y) over candidates, y = 1 in the levels `positive`, z the logit over the temperature."""
 
     kind: Literal["levels_bce"] = "levels_bce"
-    stage: str
-    """The stage to train."""
-    label: str = "click"
-    """Which of its logits."""
     on: list[str] | None = Field(default=None, min_length=1)
     """Levels of the candidates; all unless given."""
     positive: list[str] | None = Field(default=None, min_length=1)
@@ -43,19 +39,11 @@ class LevelsBceLoss(Loss):
     temperature: PositiveFloat = 1.0
     """Divides the logits."""
 
-    @property
-    def name(self) -> str:
-        return f"{self.stage}.levels_bce"
-
-    @property
-    def learner(self) -> str:
-        return self.stage
-
     def _positive(self, funnel: FunnelSpec) -> Sequence[str]:
         return self.positive or [max(self.on or funnel.levels, key=funnel.levels.index)]
 
     def check(self, funnel: FunnelSpec, key: str) -> None:
-        funnel.check_label(self.stage, self.label, f"{key}.stage")
+        super().check(funnel, key)
         on = {funnel.logged_code(level, f"{key}.on") for level in self.on or funnel.levels}
         if not {funnel.logged_code(level, f"{key}.positive") for level in self._positive(funnel)} < on:
             raise ConfigError(

@@ -45,10 +45,6 @@ class RankFlowLoss(FunnelLoss):
     alpha: Annotated[float, Ge(0), Le(1)] = 0.5
     """α: the tutor's choice of the best against its scores."""
 
-    @property
-    def name(self) -> str:
-        return "rankflow"
-
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
