@@ -16,7 +16,7 @@ from corank.training.checkpoints.checkpoint import Checkpoint, reading
 from corank.training.checkpoints.checkpoint_files import CheckpointWriter, load_matching
 from corank.training.checkpoints.facts import TrainingProgress, config_facts
 from corank.training.checkpoints.loss_state import LossState
-from corank.training.checkpoints.training_state import TrainingParts, held_buckets, restore_training
+from corank.training.checkpoints.training_state import TrainingParts, held_buckets
 from corank.training.device import device, precision
 from corank.training.model_building import build_model
 from corank.training.number_sample import fit_networks
@@ -217,8 +217,8 @@ class Trainer:
         """Continue from the latest checkpoint. Raises CheckpointError if it is of another config or packing."""
         latest = self.run.latest
         checkpoint = load_matching(latest, self.config, self.packed, held_buckets(self.model))
-        restore_training(checkpoint, self._parts, latest)
         with reading(latest):
+            self._parts.restore(checkpoint)
             self.progress = TrainingProgress(**checkpoint.facts["progress"])
         if self.average is not None:
             self.average.step, self.average.begun = self.progress.step, self.progress.average_begun

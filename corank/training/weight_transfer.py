@@ -24,7 +24,7 @@ from corank.evaluation.predictions import Calibrators
 from corank.features.row_map import FRESH, PackingMap, RowMap
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint import Checkpoint, TableRows, reading
-from corank.training.checkpoints.training_state import PREFIX, Optimisers, table_rows
+from corank.training.checkpoints.training_state import PREFIX, Optimisers, table_rows, take_part
 from corank.training.model_building import build_model, build_networks
 from corank.training.optimisers import Average, optimisers
 from corank.training.run import Run
@@ -99,7 +99,7 @@ def carry_optimisers(plan: WarmStartPlan, model: JointModel, new: Optimisers) ->
                     continue
                 # a weight that is a number by itself has moments of that shape, too
                 if part == "step":
-                    state[part] = _number(held.whole(full))
+                    state[part] = take_part(held, full)
                 elif table is not None:
                     state[part] = parameter.new_zeros(len(parameter), *held.shape(full)[1:])
                     row_map = plan.rows.table(dimension_of(table))
@@ -110,11 +110,6 @@ def carry_optimisers(plan: WarmStartPlan, model: JointModel, new: Optimisers) ->
             if state:
                 plain["state"][number] = state
         optimiser.load_state_dict(plain)
-
-
-def _number(tensor: Tensor) -> Any:
-    """A single number of a state: an optimiser that counts its steps in a Python int rounds otherwise with a tensor."""
-    return tensor.clone() if tensor.is_floating_point() else int(tensor.item())
 
 
 def _places(model: JointModel, of: Mapping[str, torch.optim.Optimizer]) -> Iterator[tuple[str, str]]:

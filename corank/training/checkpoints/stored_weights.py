@@ -60,8 +60,9 @@ class StoredWeights:
                     blocks = [part[first : min(first + step, depth)] for part in parts]
                     if shared:
                         rows = np.concatenate(blocks, axis=1).reshape(-1, *shape[1:])
-                        blocks = [rows[: shape[0] - first * BUCKETS]]
-                    yield blocks[0]
+                        yield rows[: shape[0] - first * BUCKETS]
+                    else:
+                        yield blocks[0]
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"{paths[0].parent}: {name}: cannot be read ({error}); train again"

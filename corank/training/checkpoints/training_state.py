@@ -53,12 +53,12 @@ def restore_optimisers(held: Checkpoint, optimisers: Optimisers, tables: Sequenc
         if name.startswith(PREFIX):
             optimiser, number, part = name.removeprefix(PREFIX).split(".")
             table = tables[int(number)] if optimiser == "table" else None
-            restored[optimiser].setdefault(int(number), {})[part] = _take(held, name, table)
+            restored[optimiser].setdefault(int(number), {})[part] = take_part(held, name, table)
     for name, new in optimisers.items():
         new.load_state_dict({**new.state_dict(), "state": restored[name]})
 
 
-def _take(checkpoint: Checkpoint, name: str, table: TableRows | None) -> Any:
+def take_part(checkpoint: Checkpoint, name: str, table: TableRows | None = None) -> Any:
     """Copy a part of a state; a whole number as a Python int, since its optimiser rounds otherwise with a tensor."""
     if table is not None and checkpoint.shape(name):
         return checkpoint.take(name, table)
@@ -114,6 +114,12 @@ class TrainingParts(NamedTuple):
             _named(self.weights | optimiser_tensors(self.optimisers), facts, self.model)
         )
 
+    def restore(self, held: Checkpoint) -> None:
+        """Take the tensors of all of them over from a checkpoint."""
+        _copy(held, self.weights, self.model)
+        restore_optimisers(held, self.optimisers, list(table_rows(self.model).values()))
+        self.losses.restore(held)
+
 
 def restore_model(held: Checkpoint, model: JointModel, path: Path) -> None:
     """Copy weights into a model, of tables the rows that this rank holds.
@@ -122,14 +128,6 @@ def restore_model(held: Checkpoint, model: JointModel, path: Path) -> None:
     """
     with reading(path):
         _copy(held, model.state_dict(), model)
-
-
-def restore_training(held: Checkpoint, parts: TrainingParts, path: Path) -> None:
-    """Take the state of a training over. Raises CheckpointError, which names the checkpoint's path, if it cannot."""
-    with reading(path):
-        _copy(held, parts.weights, parts.model)
-        restore_optimisers(held, parts.optimisers, list(table_rows(parts.model).values()))
-        parts.losses.restore(held)
 
 
 def _named(tensors: Mapping[str, Tensor], facts: dict[str, Any], model: JointModel) -> Checkpoint:
