@@ -104,11 +104,10 @@ def read_page_candidates(
 
 def _read_rule(rule: PageRule, operands: Operands) -> RuleValues:
     codes = _codes(operands, rule.of, rule.counts_values)
-    within = rule.within if rule.slot is None else None
     if rule.at_most is not None:
-        return RuleValues("at_most", rule.at_most, within, False, codes)
+        return RuleValues("at_most", rule.at_most, rule.within, False, codes)
     if rule.at_least is not None:
-        return RuleValues("at_least", rule.at_least, within, False, codes)
+        return RuleValues("at_least", rule.at_least, rule.within, False, codes)
     assert rule.slot is not None
     return RuleValues("slot", rule.slot, None, rule.never, codes)
 

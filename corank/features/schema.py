@@ -102,7 +102,7 @@ class Schema(FeatureSet):
             names |= {part for operand in derived.operands for part in operand.split(".")}
         return (names | {*(feature.attribute or ()), *filter(None, [feature.parallel])}) - {name}
 
-    # OperandRows and placements
+    # Placements
 
     def placement(self, name: str) -> Placement:
         """Whose rows a feature is stored with."""

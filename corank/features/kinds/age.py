@@ -78,14 +78,13 @@ class AgeFeature(ScaledFeature):
 
     default_scale: ClassVar[Scaling] = "log"
     operands_text: ClassVar[str] = "a feature of kind time"
+    operand_uses: ClassVar[Sequence[Collection[Use]]] = [{"time"}]
     clips: ClassVar[bool] = True
 
     @property
     def operands(self) -> Sequence[str]:
         """The time."""
         return [self.of]
-
-    operand_uses: ClassVar[Sequence[Collection[Use]]] = [{"time"}]
 
     @property
     def snapshot_every(self) -> timedelta | None:

@@ -31,13 +31,12 @@ class IdFeature(VocabularySettings, ColumnFeature):
     uses: ClassVar[frozenset[Use]] = frozenset({"id", "key"})
     network_settings: ClassVar[frozenset[str]] = frozenset({"dim"} | VocabularySettings.vocabulary_settings)
     unpacked_settings: ClassVar[frozenset[str]] = frozenset({"dim"})
+    storage: ClassVar[Storage] = "id"
 
     @model_validator(mode="after")
     def _check_filter(self) -> Self:
         check_filter(self.side, self.filter)
         return self
-
-    storage: ClassVar[Storage] = "id"
 
     @property
     def width(self) -> int:

@@ -45,6 +45,7 @@ class VectorFeature(ColumnFeature):
     uses: ClassVar[frozenset[Use]] = frozenset({"vector"})
     network_settings: ClassVar[frozenset[str]] = frozenset({"project"})
     unpacked_settings: ClassVar[frozenset[str]] = frozenset({"project"})
+    storage: ClassVar[Storage] = "vector"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -62,8 +63,6 @@ class VectorFeature(ColumnFeature):
                 f"received file: {self.file}, ids: {self.ids}"
             )
         return self
-
-    storage: ClassVar[Storage] = "vector"
 
     @property
     def vector(self) -> VectorShape:

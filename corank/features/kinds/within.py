@@ -48,6 +48,7 @@ class ComparingFeature(ScaledFeature, ABC):
     """A number of the item or of the candidate's row of the log, or a derived one, such as a prior of the item."""
 
     operands_text: ClassVar[str] = "a number that differs between candidates"
+    operand_uses: ClassVar[Sequence[Collection[Use]]] = [{"number"}]
     compares_candidates: ClassVar[bool] = True
     clips: ClassVar[bool] = True
 
@@ -55,8 +56,6 @@ class ComparingFeature(ScaledFeature, ABC):
     def operands(self) -> Sequence[str]:
         """The number."""
         return [self.of]
-
-    operand_uses: ClassVar[Sequence[Collection[Use]]] = [{"number"}]
 
     @property
     def made_of(self) -> str | None:
