@@ -144,7 +144,7 @@ class Loss(Settings):
 
     A subclass has a field `kind: Literal[NAME]`, registers with `@LOSSES.register(NAME)`, and defines `name`,
     `learner`, `check`, `population` and `values`. The rest is for losses that read other stages, learn from teachers,
-    or take candidates as hard negatives.
+    or take candidates as hard negatives. By a `StageLoss` one stage learns one of its labels: it lacks `values` alone.
 
     A config is checked without torch: a module that binds torch by `corank.core.lazy.lazy` loads it in `values`.
 

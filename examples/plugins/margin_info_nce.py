@@ -19,36 +19,26 @@ from torch import Tensor
 from corank.batches.batch import Batch
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
-from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.base import LOSSES, FunnelSpec, StageLoss
 from corank.losses.padded import PaddedLists
 from corank.models.stage_io import StageOutput
 
 
 @LOSSES.register("margin_info_nce")
-class MarginInfoNceLoss(Loss):
+class MarginInfoNceLoss(StageLoss):
     """L = mean over a of −log( e^{z_a − m} / (e^{z_a − m} + Σ_b e^{z_b}) ), b of a's request and of a shallower level.
 
     z is the logit over the temperature, m the margin. A candidate with no shallower one in its request does not count.
     """
 
     kind: Literal["margin_info_nce"]
-    stage: str
-    label: str = "click"
     margin: NonNegativeFloat = 0.1
     temperature: PositiveFloat = 1.0
     per_request: PositiveInt | None = None
     """Candidates of each level and request; all of them unless given."""
 
-    @property
-    def name(self) -> str:
-        return f"{self.stage}.margin_info_nce"
-
-    @property
-    def learner(self) -> str:
-        return self.stage
-
     def check(self, funnel: FunnelSpec, key: str) -> None:
-        funnel.check_label(self.stage, self.label, f"{key}.stage")
+        super().check(funnel, key)
         if not funnel.levelled:
             raise ConfigError(f"{key}: compares levels, and the log has none; give data.level")
 
