@@ -142,7 +142,7 @@ def require(module: str, what: str = "this") -> Any:
 
 @contextmanager
 def name_missing_extra(what: str) -> Iterator[None]:
-    """Raise MissingExtraError, which names `what`, if the block imports a module whose extra is not installed."""
+    """Raise MissingExtraError, which names `what`, if the block, of imports, lacks a module that an extra brings."""
     try:
         with without_collection():
             yield

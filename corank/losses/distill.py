@@ -28,8 +28,56 @@ else:
 draws = lazy("corank.batches.draws")
 
 
+class TaughtLoss(Loss):
+    """A loss by which one stage learns what others think of candidates that mostly have no label of their own."""
+
+    student: str
+    """The stage to train."""
+    label: str = "click"
+    """Which logits of all of them."""
+    on: list[str] = Field(min_length=1)
+    """Levels of the log, or `batch` or `catalogue` for items beyond it."""
+    per_request: PositiveInt | None = None
+    """Candidates drawn of each level and request; all of a level unless given."""
+    warm_up: NonNegativeInt = 0
+    """Optimiser steps over which the weight grows from 0, since an untrained teacher's scores are noise."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.student}.{self.kind}"
+
+    @property
+    def learner(self) -> str:
+        return self.student
+
+    @property
+    def warm_up_steps(self) -> int:
+        return self.warm_up
+
+    def soft_targets(self, funnel: FunnelSpec) -> set[int]:
+        return set(self.population(funnel))
+
+    def reads(self, funnel: FunnelSpec) -> list[str]:
+        return [self.student, *(name for name in self.teachers if name not in funnel.scores)]
+
+    def check(self, funnel: FunnelSpec, key: str) -> None:
+        funnel.check_label(self.student, self.label, f"{key}.student")
+        funnel.check_sources(self.on, self.per_request, key, "on")
+        funnel.check_teaching(self.teachers, self.on, key)
+
+    def population(self, funnel: FunnelSpec) -> Population:
+        return {funnel.source_code(level, "on"): self.per_request for level in self.on}
+
+    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+        """Rows of the population, at most as many as there are logged scores of each teacher that is one."""
+        rows = counts.rows(self.population(funnel))
+        for scored in (counts.scores[name] for name in self.teachers if name in counts.scores):
+            rows = min(rows, sum(scored[level] for level in self.population(funnel)))
+        return Targets(rows, rows, rows)
+
+
 @LOSSES.register("distill")
-class DistillLoss(Loss):
+class DistillLoss(TaughtLoss):
     """Knowledge distillation over candidates of the levels `on`, or drawn beyond the log.
 
     z_s and z_t are the logits of student and teacher over the temperature, the teacher's detached.
@@ -50,22 +98,12 @@ class DistillLoss(Loss):
     kind: Literal["distill"] = "distill"
     teacher: str
     """A stage, one of `teachers` or `tree_teachers`, or a logged score of `data.scores`."""
-    student: str
-    """The stage to train."""
-    label: str = "click"
-    """Which logits of both."""
     form: Literal["pointwise", "listwise", "pairwise"] = "pointwise"
     """What of the teacher is a target: its probability, its softmax over a request, or its order."""
-    on: list[str] = Field(min_length=1)
-    """Levels of the log, or `batch` or `catalogue` for items beyond it."""
-    per_request: PositiveInt | None = None
-    """Candidates drawn of each level and request; all of a level unless given."""
     chunks: Annotated[int, Ge(2)] = 20
     """Chunks of the teacher's order in `pairwise`."""
     temperature: PositiveFloat = 1.0
     """Divides the logits of both."""
-    warm_up: NonNegativeInt = 0
-    """Optimiser steps over which the weight grows from 0, since an untrained teacher's scores are noise."""
 
     @model_validator(mode="after")
     def _check_two_stages(self) -> Self:
@@ -74,42 +112,12 @@ class DistillLoss(Loss):
         return self
 
     @property
-    def name(self) -> str:
-        return f"{self.student}.distill"
-
-    @property
-    def learner(self) -> str:
-        return self.student
-
-    @property
     def teachers(self) -> list[str]:
         return [self.teacher]
 
-    @property
-    def warm_up_steps(self) -> int:
-        return self.warm_up
-
-    def soft_targets(self, funnel: FunnelSpec) -> set[int]:
-        return set(self.population(funnel))
-
-    def reads(self, funnel: FunnelSpec) -> list[str]:
-        return [self.student] if self.teacher in funnel.scores else [self.student, self.teacher]
-
     def check(self, funnel: FunnelSpec, key: str) -> None:
         funnel.check_teacher(self.teacher, self.label, f"{key}.teacher")
-        funnel.check_label(self.student, self.label, f"{key}.student")
-        funnel.check_sources(self.on, self.per_request, key, "on")
-        funnel.check_teaching(self.teachers, self.on, key)
-
-    def population(self, funnel: FunnelSpec) -> Population:
-        return {funnel.source_code(level, "on"): self.per_request for level in self.on}
-
-    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
-        rows = counts.rows(self.population(funnel))
-        scored = counts.scores.get(self.teacher)
-        if scored is not None:
-            rows = min(rows, sum(scored[level] for level in self.population(funnel)))
-        return Targets(rows, rows, rows)
+        super().check(funnel, key)
 
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec

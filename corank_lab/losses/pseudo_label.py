@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 
-from corank.batches.sampling import Population, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.core.lazy import lazy
-from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.base import LOSSES, FunnelSpec
+from corank.losses.distill import TaughtLoss
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ else:
 
 
 @LOSSES.register("pseudo_label")
-class PseudoLabelLoss(Loss):
+class PseudoLabelLoss(TaughtLoss):
     """Pseudo-labels of an ensemble, for candidates of the levels `on`, which mostly have no label of their own.
 
     z_k are the detached logits of the K predictions of the `ensemble`: one a teacher, or one a member if it has
@@ -45,18 +45,8 @@ class PseudoLabelLoss(Loss):
     ensemble: list[str] = Field(min_length=1)
     """The teachers: stages, `teachers`, `tree_teachers` or logged scores of `data.scores`. They need at least two
     predictions in all."""
-    student: str
-    """The stage to train."""
-    label: str = "click"
-    """Which logits of all of them."""
-    on: list[str] = Field(min_length=1)
-    """Levels of the log, or `batch` or `catalogue` for items beyond it."""
-    per_request: PositiveInt | None = None
-    """Candidates drawn of each level and request; all of a level unless given."""
     beta: NonNegativeFloat = 1.0
     """β: how fast the weight falls with the disagreement; 0 weighs all candidates alike."""
-    warm_up: NonNegativeInt = 0
-    """Optimiser steps over which the weight grows from 0, since untrained teachers may agree by chance."""
 
     @model_validator(mode="after")
     def _check_ensemble(self) -> Self:
@@ -67,26 +57,8 @@ class PseudoLabelLoss(Loss):
         return self
 
     @property
-    def name(self) -> str:
-        return f"{self.student}.pseudo_label"
-
-    @property
-    def learner(self) -> str:
-        return self.student
-
-    @property
     def teachers(self) -> list[str]:
         return self.ensemble
-
-    @property
-    def warm_up_steps(self) -> int:
-        return self.warm_up
-
-    def soft_targets(self, funnel: FunnelSpec) -> set[int]:
-        return set(self.population(funnel))
-
-    def reads(self, funnel: FunnelSpec) -> list[str]:
-        return [self.student, *(name for name in self.ensemble if name not in funnel.scores)]
 
     def check(self, funnel: FunnelSpec, key: str) -> None:
         for name in self.ensemble:
@@ -96,18 +68,7 @@ class PseudoLabelLoss(Loss):
                 f"{key}.ensemble: '{self.ensemble[0]}' is a single prediction, whose uncertainty nobody knows; name "
                 "another beside it, give it `members`, or use kind: distill"
             )
-        funnel.check_label(self.student, self.label, f"{key}.student")
-        funnel.check_sources(self.on, self.per_request, key, "on")
-        funnel.check_teaching(self.ensemble, self.on, key)
-
-    def population(self, funnel: FunnelSpec) -> Population:
-        return {funnel.source_code(level, "on"): self.per_request for level in self.on}
-
-    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
-        rows = counts.rows(self.population(funnel))
-        for scored in (counts.scores[name] for name in self.ensemble if name in counts.scores):
-            rows = min(rows, sum(scored[level] for level in self.population(funnel)))
-        return Targets(rows, rows, rows)
+        super().check(funnel, key)
 
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
