@@ -92,7 +92,8 @@ class Condition:
         """
         if all(self.figure not in figures for figures in (candidate, live or {}, *earlier, reasons)):
             raise ConfigError(f"gate: {describe_unknown(self.figure, candidate, 'figure')}")
-        value, reason = candidate.get(self.figure), reasons.get(self.figure)
+        value = candidate.get(self.figure)
+        reason = reasons.get(self.figure) or self._absence(candidate, earlier) if value is None else None
         base = self._base(live, earlier)
         if self.base is not None and base is None:
             met = value is not None or live is None
@@ -100,6 +101,13 @@ class Condition:
         low, high = (None if bound is None else bound + (base or 0.0) for bound in (self.low, self.high))
         met = value is not None and (low is None or value >= low) and (high is None or value <= high)
         return CheckedCondition(self, value, base, low, high, met, reason)
+
+    def _absence(self, candidate: Mapping[str, float], earlier: Sequence[Mapping[str, float]]) -> str:
+        """Say that a candidate lacks the figure, and which are of its metric and new: another release names it so."""
+        metric = self.figure.rpartition(".")[2]
+        of_metric = [name for name in candidate if name.rpartition(".")[2] == metric]
+        new = [name for name in of_metric if all(name not in figures for figures in earlier)]
+        return "not defined" + (f" (now {', '.join(new)}?)" if new and earlier else "")
 
     def _base(self, live: Mapping[str, float] | None, earlier: Sequence[Mapping[str, float]]) -> float | None:
         """The base figure for the candidate's; None if there is none, or the condition has no base."""
@@ -124,11 +132,11 @@ class CheckedCondition:
     """The largest that meets it."""
     met: bool
     reason: str | None = None
-    """Why the figure is not defined, if the log cannot tell it."""
+    """Why it is not defined."""
 
     def describe(self) -> str:
         """Describe the condition and its figures."""
-        value = self.reason or "not defined" if self.value is None else f"{self.value:.4f}"
+        value = self.reason if self.value is None else f"{self.value:.4f}"
         base = "" if self.base is None else f", {self.condition.base} {self.base:.4f}"
         return f"{self.condition.text}: {value}{base}"
 

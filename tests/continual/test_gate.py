@@ -51,6 +51,15 @@ def test_a_figure_that_is_not_defined_any_more_is_not_met() -> None:
     assert not checked.met and checked.describe() == f"{AUC} >= live - 0.002: not defined, live 0.6500"
 
 
+def test_a_figure_that_an_earlier_release_named_otherwise_is_not_met_and_names_the_new_one() -> None:
+    old, new = "cascade.click_recall@50", "prerank.cut.click_recall@50"
+    checked = Condition.parse(f"{old} >= median - 0.01").check(
+        {new: 0.8, AUC: 0.6}, {new: 0.8}, [{old: 0.8, AUC: 0.6}]
+    )
+    assert not checked.met
+    assert checked.describe() == f"{old} >= median - 0.01: not defined (now {new}?), median 0.8000"
+
+
 def test_a_figure_that_there_is_none_of_is_a_mistake() -> None:
     with pytest.raises(
         ConfigError, match=r"gate: unknown figure 'rank.click.auc'; did you mean 'rank.exposed"
