@@ -107,13 +107,9 @@ def _head(version: str, live: pl.DataFrame, requests: pl.DataFrame) -> dict[str,
 
 
 def _measure(rows: pl.DataFrame, stage: str, score: str, labels: Sequence[str]) -> list[Figure]:
-    """Measure the scores of a stage by each label, of the rows whose label is known."""
-    figures = []
-    for label in labels:
-        of = rows.filter(pl.col(label).is_not_null())
-        user = of[USER_CODE].to_numpy() if USER_CODE in of.columns else code_rows(of, [USER])
-        figures += measure_scores(of, {stage: score}, [label], user, code_rows(of, [SERVED]))
-    return figures
+    """Measure the scores of a stage by each label."""
+    user = rows[USER_CODE].to_numpy() if USER_CODE in rows.columns else code_rows(rows, [USER])
+    return measure_scores(rows, {stage: score}, labels, user, code_rows(rows, [SERVED]))
 
 
 def _had_canary(arms: pl.DataFrame) -> Mask:
