@@ -212,8 +212,7 @@ def lacks_position(log: Profile) -> Iterator[Finding]:
     data, table = log.config.data, log.tables["log"]
     if data.position is not None:
         return
-    used = {*log.config.declared.column_names(), *identifying_columns(data), *data.columns}
-    used |= {label.column for label in data.labels.values()} | {s.column for s in data.scores.values()}
+    used = _columns_read(log)
     named = [c for c, t in table.types.items() if c.lower() in POSITIONS and c not in used and t.is_integer()]
     for column in named[:1]:
         value = pl.col(column)
@@ -250,7 +249,8 @@ def lacks_losses_of_cut(log: Profile) -> Iterator[Finding]:
 
 def unread_scores(log: Profile) -> Iterator[Finding]:
     """Columns that look like production's scores, where some candidates were cut and nothing reads them."""
-    scores = [n for n, kind in log.tables["log"].types.items() if "score" in n.lower() and kind.is_float()]
+    types, used = log.tables["log"].types, _columns_read(log)
+    scores = [n for n, kind in types.items() if "score" in n.lower() and kind.is_float() and n not in used]
     if log.cut and scores and not log.config.data.scores:
         said = f"the log has scores that nothing reads ({name_some(scores)}): {TAUGHT}"
         yield Finding("advice", "data.scores", said)
@@ -305,6 +305,13 @@ def _number_losses(log: Profile, losses: Sequence[Mapping[str, Any]]) -> dict[st
         for loss in losses
     ]
     return {f"losses.{n}": line.strip() for n, line in enumerate(lines, start=len(log.config.losses))}
+
+
+def _columns_read(log: Profile) -> set[str]:
+    """The log's columns of features, keys, stages' values, labels and scores."""
+    data = log.config.data
+    outcomes = [label.column for label in data.labels.values()] + [s.column for s in data.scores.values()]
+    return {*log.config.declared.column_names(), *identifying_columns(data), *data.columns, *outcomes}
 
 
 def _holds(log: Profile) -> str:

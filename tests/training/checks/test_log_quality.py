@@ -26,6 +26,7 @@ features:
   lost: {side: cross, kind: number}
   fixed: {side: cross, kind: id}
   serial: {side: cross, kind: id}
+  review_score: {side: cross, kind: number}
 stages:
   - {name: rank, model: mlp, keep: 1, hidden: [4]}
 losses:
@@ -49,6 +50,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
     columns = ["request_id", "user_id", "item_id", "time", "level", "is_click", "serial"]
     log = pl.DataFrame(rows, schema=columns, orient="row")
     log = log.with_columns(lost=pl.lit(None, pl.Float64), fixed=pl.lit(7), score_rank=pl.lit(0.5))
+    log = log.with_columns(review_score=pl.col("item_id").cast(pl.Float64))
     log.write_parquet(folder / "log.parquet")
     (folder / "config.yaml").write_text(CONFIG)
     return {finding.where: finding for finding in corank.check(folder / "config.yaml").findings}
