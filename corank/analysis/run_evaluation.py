@@ -83,17 +83,18 @@ class Evaluation:
         """The candidates as the stages order them."""
         return cascade_rows(self.predictions, self.run.config.stages, self.calibrators, self.truth)
 
-    def _parts(self) -> Iterator[tuple[str, Predictions, Truth]]:
+    @cached_property
+    def _parts(self) -> list[tuple[str, Predictions, Truth]]:
         """The candidates of each group with its name; without groups all of them."""
         if self.groups is None:
-            yield "", self.predictions, self.truth
-            return
-        for n, name in enumerate(self.groups.names):
-            yield name, *select_candidates(self.predictions, self.truth, self.groups.of == n)
+            return [("", self.predictions, self.truth)]
+        names, of = self.groups.names, self.groups.of
+        selected = (select_candidates(self.predictions, self.truth, of == n) for n in range(len(names)))
+        return [(name, *part) for name, part in zip(names, selected, strict=True)]
 
     def _subjects(self) -> Iterator[Subject]:
         config, whole = self.run.config, self.groups is None or self.groups.of_requests
-        for group, rows, true in self._parts():
+        for group, rows, true in self._parts:
             known = (config.stages, config.data.levels, self.calibrators, true, self.unbiased, whole, group)
             yield from subjects_of(rows, *known)
         if config.page is not None and self.groups is None:
@@ -107,7 +108,7 @@ class Evaluation:
     @cached_property
     def rows(self) -> list[Row]:
         """The table of figures."""
-        run, stages, parts = str(self.run.folder), self.run.config.stages, list(self._parts())
+        run, stages, parts = str(self.run.folder), self.run.config.stages, self._parts
         counts = (row for group, part, _ in parts for row in count_rows(part, run, self.split, group))
         figures = (figure.row(run, self.split, self.bootstrap) for figure in self.figures)
         rates = (
