@@ -35,10 +35,18 @@ else:  # which loads torch
     export = lazy("corank.training.export")
 
 TIMED_REQUESTS = 8
+QUOTAS = 12
+"""Points of a quota curve, about."""
 QUOTA_ROUNDS = 5
 """Rounds of `cpu_ms`."""
 _SHAPE = ("data", "features", "stages", "export")
 """Keys of a config that say how a request is encoded and ranked."""
+
+
+def quota_grid(own: int, least: int, largest: int) -> list[int]:
+    """Quotas of a stage from what a later one keeps to the longest request, its own among them."""
+    even = np.geomspace(least, max(least, largest), QUOTAS).round().astype(int)
+    return sorted({*even.tolist(), max(least, min(own, largest))})
 
 
 def timed_requests(evaluated: Evaluation) -> list[int]:

@@ -18,7 +18,7 @@ from corank.analysis import plots
 from corank.analysis.colours import COLOURS
 from corank.analysis.evaluation_view import TO_LOG
 from corank.analysis.plots import Series
-from corank.analysis.quota_costs import QUOTA_ROUNDS, quota_cpu_ms, timed_requests
+from corank.analysis.quota_costs import QUOTA_ROUNDS, quota_cpu_ms, quota_grid, timed_requests
 from corank.analysis.run_evaluation import Evaluation
 from corank.core.types import Doubles
 from corank.core.view import Block, Cell, Plot, Share, Table
@@ -27,17 +27,6 @@ from corank.metrics.intervals import interval
 from corank.metrics.metric import METRICS, Metric, validation_metrics
 from corank.metrics.off_policy import cut_probability
 from corank.training.run import Run
-
-QUOTAS = 12
-"""Points of a quota curve, about."""
-
-
-def quota_grid(evaluated: Evaluation) -> list[int]:
-    """Quotas of the first stage, from what the last keeps to the longest request, with the config's own among them."""
-    first, last = evaluated.run.config.stages[0], evaluated.run.config.stages[-1]
-    largest = int(evaluated.predictions.requests.size.max())
-    even = np.geomspace(last.keep, largest, QUOTAS).round().astype(int)
-    return sorted({*even.tolist(), min(first.keep, largest)})
 
 
 def quota_recalls(evaluated: Evaluation, quotas: Sequence[int]) -> tuple[dict[str, Series], Series]:
@@ -131,7 +120,7 @@ def quota_curve_blocks(evaluated: Evaluation) -> list[Block]:
     if len(config.stages) < 2 or largest <= last.keep:
         wanted = f"requests of more than the {last.keep} candidates that {last.name} keeps"
         return [f"None: it takes two stages, and {wanted}. {TO_LOG}"]
-    quotas = quota_grid(evaluated)
+    quotas = quota_grid(first.keep, last.keep, largest)
     curves, random = quota_recalls(evaluated, [m for m in quotas if m < largest])
     cost = Series(np.array(quotas), quota_cpu_ms(evaluated, quotas))
     caption = (

@@ -19,6 +19,7 @@ from corank.analysis.experiments import engine
 from corank.analysis.experiments.arms import BASE, ArmSet
 from corank.analysis.experiments.engine import ArmResult, Trial, TrialData
 from corank.analysis.experiments.figures import Objective, format_difference, to_rows
+from corank.analysis.quota_costs import quota_grid
 from corank.analysis.run_evaluation import predict_run
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
@@ -30,9 +31,6 @@ from corank.training.config.config import Config, plan_packed
 from corank.training.config.config_file import flatten, plain
 from corank.training.run import Run
 from corank.training.train import train_run
-
-QUOTAS = 12
-"""Points of a quota curve, about."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,7 @@ class ValidationFigures(engine.Measurement):
 
 def quota_range(config: Config, largest: int) -> list[int]:
     """Quotas of the first stage, from what the next keeps to the largest request, its own among them."""
-    first, second = config.stages[0], config.stages[1]
-    even = np.geomspace(second.keep, max(second.keep, largest), QUOTAS).round().astype(int)
-    return sorted({*even.tolist(), max(second.keep, min(first.keep, largest))})
+    return quota_grid(config.stages[0].keep, config.stages[1].keep, largest)
 
 
 def begin_search(out: Path, facts: Mapping[str, Any]) -> None:

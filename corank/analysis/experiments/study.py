@@ -18,9 +18,8 @@ from corank.analysis.experiments.arms import BASE, ArmSet
 from corank.analysis.experiments.engine import ArmResult, Trial
 from corank.analysis.experiments.figures import FEWEST_REQUESTS, SIGN_WORDS, format_difference
 from corank.analysis.experiments.question import Question, build_arms
-from corank.analysis.experiments.search import count_rows
+from corank.analysis.experiments.search import count_rows, quota_range
 from corank.analysis.quota_costs import quota_cpu_ms
-from corank.analysis.report_figures import quota_grid
 from corank.analysis.run_evaluation import Evaluation
 from corank.core.files import write_text
 from corank.core.reports import Progress
@@ -78,9 +77,10 @@ def _measure_quotas(evaluated: Evaluation, timed: bool) -> engine.QuotaCurve | N
     """Recall of the first stage and of the cascade, and CPU time, by the quota of the first stage."""
     config = evaluated.run.config
     first, last = config.stages
-    if evaluated.predictions.requests.size.max() <= last.keep:
+    largest = int(evaluated.predictions.requests.size.max())
+    if largest <= last.keep:
         return None
-    quotas, recalls = quota_grid(evaluated), dict[str, list[float | None]]()
+    quotas, recalls = quota_range(config, largest), dict[str, list[float | None]]()
     whole = measuring.study_rows(evaluated.predictions, config, evaluated.truth, evaluated.calibrators)
     for m in quotas:
         rows = replace(whole, stages=[first.model_copy(update={"keep": m}), last])
@@ -248,10 +248,9 @@ def _ranker_first_finding(base: ArmResult, end: str, names: Mapping[str, str]) -
     """The same checkpoints with the ranker's scores in both stages, so that the ranker selects among all candidates."""
     trials = base.measured
     differences = measuring.plain_differences([(trial.ranker_first, trial.figures) for trial in trials])
-    compared = {n: one for n, one in differences.items() if not n.startswith("last_")}
     metrics = [end, "first_candidates_auc", "first_auc"]
     sentences = [
-        measuring.verdict_sentence({RANKER_FIRST: compared}, name, names[name])
+        measuring.verdict_sentence({RANKER_FIRST: differences}, name, names[name])
         for name in metrics
         if name in differences
     ]
