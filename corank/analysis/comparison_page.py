@@ -105,8 +105,8 @@ def part_sections(rows: Iterable[Row], names: Names, before: str = "") -> Iterat
 def title_of(row: Row) -> str:
     """The part of a comparison that a row belongs to."""
     match row["population"]:
-        case "cascade":
-            return "cascade"
+        case "cascade" | "page" as whole:
+            return whole
         case "cut":
             return f"{row['stage']} against the last stage"
     return f"{row['stage']}: {row['label']}, {row['population']}"

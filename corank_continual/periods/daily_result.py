@@ -32,7 +32,7 @@ Lines = dict[str, dict[str, "Series"]]
 PAGE = "index.html"
 """The page's file."""
 _USUAL = ("auc", "gauc", "pcoc", "click_recall")
-"""Metrics that are drawn in addition to those of the gate: of exposed candidates, and of the cascade."""
+"""Metrics that are drawn in addition to those of the gate: of exposed candidates, and of cuts."""
 _MOST = 12
 """Plots of figures, and features of the plot of drift, at most."""
 NEWEST = 14
@@ -175,7 +175,7 @@ def _rows(records: Sequence[PeriodRecord]) -> Iterator[list[str]]:
 
 
 def _figures(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> list[str]:
-    """The names of the figures that are drawn: the gate's, then usual ones, those of the cascade first."""
+    """The names of the figures that are drawn: the gate's, then usual ones, those of cuts first."""
     names = dict.fromkeys(name for record in records for name in record.candidate | record.live)
     usual = sorted(filter(is_usual, names), key=lambda name: ".exposed." in name)
     return list(dict.fromkeys([*(condition.figure for condition in gate), *usual]))[:_MOST]

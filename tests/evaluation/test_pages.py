@@ -3,6 +3,8 @@ from functools import partial
 import numpy as np
 import pytest
 
+from corank.analysis.comparison import join_figures
+from corank.analysis.comparison_page import title_of
 from corank.core.page import PageRule, PageSettings
 from corank.core.settings import validate
 from corank.evaluation.inputs import CascadeRows, Subject
@@ -82,9 +84,11 @@ def test_a_split_is_measured_with_its_pages(case: Case, rows: CascadeRows) -> No
 
     pages = fill_pages(page, case.packed, "test", rows, part)
     inputs = page_inputs(page, case.packed, "test", rows, {}, pages)
-    values = {figure.place[-1]: figure.value for figure in measure([Subject("", "", "page", inputs)])}
+    figures = measure([Subject("", "", "page", inputs)])
+    values = {figure.place[-1]: figure.value for figure in figures}
     assert {"value@4", "distance@4", "distinct@4", "entropy@4", "coverage@4", "gini@4", "broken@4"} <= {
         *values
     }
     coverage = values["coverage@4"]
     assert values["truth@4"] is None and coverage is not None and 0 < coverage <= 1
+    assert {title_of(row) for row in join_figures(figures, figures)} == {"page"}
