@@ -43,3 +43,22 @@ def test_parts_of_the_sum_and_the_estimate_for_many_candidates_agree(monkeypatch
     assert inclusion_probabilities(logits, 40) == pytest.approx(exact, abs=1e-12)
     monkeypatch.setattr(inclusion, "MOST_EXACT", 399)
     assert inclusion_probabilities(logits, 40) == pytest.approx(exact, rel=0.03)
+
+
+def test_the_sum_is_as_exact_if_many_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = np.random.default_rng(2).normal(size=90)
+    found = inclusion_probabilities(logits, 50)
+    assert found.sum() == pytest.approx(50, abs=1e-8)
+    monkeypatch.setattr(inclusion, "STEP", inclusion.STEP / 3)
+    assert inclusion_probabilities(logits, 50) == pytest.approx(found, rel=5e-9)
+
+
+@pytest.mark.parametrize("n", [40, inclusion.MOST_EXACT + 1])
+def test_weights_however_far_apart_are_drawn_in_their_order(n: int) -> None:
+    """A temperature may be far below the differences of values."""
+    order = np.arange(n, dtype=np.float64)
+    for spread in (100.0, 1e6, 1e300):
+        found = inclusion_probabilities(order * spread, 10)
+        assert found == pytest.approx(np.where(order >= n - 10, 1.0, 0.0), abs=1e-6)
+    twins = inclusion_probabilities(np.repeat(order * 1e6, 2), 3)
+    assert twins[-4:] == pytest.approx([0.5, 0.5, 1, 1], abs=1e-6)
