@@ -73,7 +73,7 @@ class Draw:
         """
         rng, a = np.random.default_rng(self.seed), len(logits)
         noisy = logits + rng.gumbel(size=a)
-        if fill_of is None:
+        if fill_of is None or not a:
             return top_k(noisy, slots), np.maximum(inclusion_probabilities(logits, slots), LEAST)
         n = min(a, MOST * slots)
         among = np.arange(a) if n == a else np.sort(rng.choice(a, n, replace=False))

@@ -76,6 +76,15 @@ def test_drawn_pages_keep_the_rules_and_inverse_propensities_sum_to_the_candidat
     assert abs(inverse.mean() - n) < 5 * error + 0.02 * n
 
 
+@pytest.mark.parametrize("rules", [[], [{"at_most": 1, "of": "item_2"}]])
+def test_a_page_of_one_candidate_or_none_is_drawn_too(case: Case, rules: list[dict[str, Any]]) -> None:
+    funnel, known = with_page(case.funnel, rules=rules), ask(case)["candidates"][:1]
+    for temperature in (None, 0.1):
+        for candidates, shown in (([10**9], []), (known, known)):
+            (one,) = drawn(funnel, ask(case, candidates=candidates), temperature, 1)
+            assert one.ids == shown and one.propensity == [1.0] * len(shown)
+
+
 def test_of_many_candidates_under_rules_some_are_drawn_before() -> None:
     a, slots, draws = 130, 2, 150
     kind = np.arange(a) % 4
