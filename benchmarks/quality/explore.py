@@ -173,6 +173,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=200)
     parser.add_argument("--requests", type=int, default=8_000)
     parser.add_argument("--candidates", type=int, default=100)
+    parser.add_argument("--served", type=int, default=40_000, help="requests that the live cascade serves")
     parser.add_argument(
         "--presets", nargs="*", default=["weak", "medium"], help="worlds of the learning part"
     )
