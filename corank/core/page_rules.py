@@ -244,14 +244,13 @@ def _fill(
 ) -> tuple[Longs, Broken]:
     """Fill each slot by the least cost in it, then by score; a guide leaves out what makes the whole page cost more."""
     count = len(scores.score)
-    arrangement = Arrangement(rules, slots) if rules else None
+    arrangement = Arrangement(rules, slots)
     page, broken = np.empty(slots, dtype=np.int64), list[tuple[int, int]]()
     taken = np.zeros(count)
     for slot in range(slots):
         score = scores.score + taken
-        costs = arrangement.costs() if arrangement else None
-        if guide is not None:
-            costs = guide.costs(taken == 0)
+        real = arrangement.costs()
+        costs = real if guide is None else guide.costs(taken == 0)
         if costs is not None:
             allowed = np.where(costs == 0, score, -np.inf)
             at = int(allowed.argmax())
@@ -260,10 +259,8 @@ def _fill(
                 at = int(np.where(costs == least, score, -np.inf).argmax())
         else:
             at = int(score.argmax())
-        if arrangement:
-            real = arrangement.costs() if guide is not None else costs
-            broken += [(slot, rule) for rule in arrangement.broken(real, at)]
-            arrangement.place(at)
+        broken += [(slot, rule) for rule in arrangement.broken(real, at)]
+        arrangement.place(at)
         page[slot], taken[at] = at, -np.inf
         if guide is not None:
             guide.place(at)
