@@ -121,11 +121,12 @@ class PageSettings(Settings):
 
     def without_features(self, names: Collection[str]) -> Self:
         """The page without rules of some features; by value, if similarity is of one of them."""
-        rules = [rule for rule in self.rules if rule.of not in names]
-        if self.by not in names:
-            return self.model_copy(update={"rules": rules})
-        gone = {"method": "value", "by": None, "strength": None, "lambda_": None}
-        return self.model_copy(update={"rules": rules, **gone})
+        page = self.by_value() if self.by in names else self
+        return page.model_copy(update={"rules": [rule for rule in self.rules if rule.of not in names]})
+
+    def by_value(self) -> Self:
+        """The page under the same rules, filled by value alone."""
+        return self.model_copy(update={"method": "value", "by": None, "strength": None, "lambda_": None})
 
     @property
     def weight(self) -> float:

@@ -4,7 +4,7 @@ Letters: R requests · C candidates · a of them that reach a page · S shown ·
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from corank.core.types import Doubles, Floats, Longs, Numbers
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.inputs import CascadeRows
 from corank.evaluation.predictions import Predictions, Truth
-from corank.features.operands import Operands
 from corank.features.page_columns import number_values, read_page_candidates
 from corank.metrics.cascade import cascade_ranks
 from corank.metrics.inputs import Inputs
@@ -81,24 +80,18 @@ def fill_pages(
         vectors = part(everyone)
     elif by in operands.vectors:
         vectors = operands.vectors[by].take(items).dense()
+    operands = replace(operands, vectors={})  # which are read
     slot, end = np.full(len(rank), -1, dtype=np.int64), 0
     broken, distance = np.zeros(len(reached)), np.full(len(reached), np.nan)
     for r, (at, value) in enumerate(reached):
         begin, end = end, end + len(at)
         own = None if vectors is None else vectors[begin:end]
-        candidates = read_page_candidates(page, value, _taken(operands, items[begin:end]), own)
+        candidates = read_page_candidates(page, value, operands.take(items[begin:end]), own)
         filled = fill_page(page, candidates)
         slot[at[filled.slots]] = np.arange(len(filled.slots))
         broken[r] = len({place for place, _ in filled.broken})
         distance[r] = _mean_distance(candidates, filled.slots)
     return SplitPages(slot, broken, distance)
-
-
-def _taken(operands: Operands, items: Longs) -> Operands:
-    """The values of items that rules read, without vectors, which are read at once."""
-    keys = {name: values[items] for name, values in operands.keys.items()}
-    lists = {name: lists.take(items) for name, lists in operands.lists.items()}
-    return Operands(len(items), keys, lists, {n: numbers[items] for n, numbers in operands.numbers.items()})
 
 
 def _mean_distance(candidates: PageCandidates, shown: Longs) -> float:

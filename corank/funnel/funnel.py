@@ -47,7 +47,7 @@ from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
 from corank.funnel.deadlines import DeadlineTimer, LatencyTracker
-from corank.funnel.exploration import Draw, DrawnPage, Fill
+from corank.funnel.exploration import Draw, DrawnPage
 from corank.funnel.page_stage import PageStage
 from corank.funnel.query_encoder import join_arrays
 from corank.funnel.ranking import Ranking
@@ -308,7 +308,7 @@ class Funnel:
         name = self.manifest.stages[-1].name if page is None else page.settings.name
         positions, fill_of = batch.positions.take(alive + start), None
         if page is not None and page.settings.rules:
-            fill_of = partial(_fill_some, page, batch.items, positions)
+            fill_of = partial(page.fill_by_value, batch.items, positions)
         shown, chance = draw.choose(logits, one.quotas[name], fill_of)
         propensity = np.full(len(one.candidates), np.nan)
         propensity[alive] = chance
@@ -489,11 +489,6 @@ class Funnel:
                     f"keep.{name}: expected {quotas[name]} or less, as the bundle says; received {keep}"
                 )
         return quotas | dict(request.keep)
-
-
-def _fill_some(page: PageStage, items: LayeredItems, positions: Longs, among: Longs) -> Fill:
-    """What fills pages from some of the candidates of a request."""
-    return page.fill_by_value(items, positions.take(among))
 
 
 class Scorer:

@@ -3,7 +3,6 @@
 Letters: a candidates that the stage before keeps.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from corank.core.page import Page, PageCandidates, PageSettings, explain_page, f
 from corank.core.types import Longs, Numbers
 from corank.features.page_columns import read_page_candidates
 from corank.features.schema import Schema
+from corank.funnel.exploration import Fill
 
 
 class FilledPage(NamedTuple):
@@ -63,8 +63,7 @@ class PageStage:
 
     def __init__(self, settings: PageSettings, schema: Schema) -> None:
         self.settings = settings
-        by_value = {"method": "value", "by": None, "strength": None, "lambda_": None}
-        self._by_value = settings.model_copy(update=by_value)
+        self._by_value = settings.by_value()
         self._names = frozenset(settings.features)
         by = None if settings.item_part else settings.by
         vectors = schema.record_features.vectors
@@ -91,14 +90,14 @@ class PageStage:
         candidates = read_page_candidates(self.settings, value, operands, vectors)
         return FilledPage(self.settings, alive, candidates, fill_page(self.settings, candidates, slots))
 
-    def fill_by_value(self, items: LayeredItems, positions: Longs) -> Callable[[Numbers, int], Page]:
-        """What fills pages of candidates under the rules by values alone, (a,), and a number of slots.
+    def fill_by_value(self, items: LayeredItems, positions: Longs, among: Longs) -> Fill:
+        """What fills pages of some candidates under the rules, by values alone.
 
         Args:
             items: the catalogue.
             positions: of the candidates in it: (a,).
+            among: which of them.
         """
-        names = frozenset(self._by_value.features)
-        none = np.zeros(len(positions))
-        read = read_page_candidates(self._by_value, none, items.operands(positions, names), None)
+        operands = items.operands(positions.take(among), frozenset(self._by_value.features))
+        read = read_page_candidates(self._by_value, np.zeros(len(among)), operands, None)
         return lambda value, slots: fill_page(self._by_value, read._replace(value=value), slots)
