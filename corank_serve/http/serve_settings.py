@@ -106,7 +106,8 @@ class ExploreSettings(Settings):
 
 def _read_explore(value: Any) -> Any:
     """The share alone, as `2%`, or all settings."""
-    return {"share": value} if isinstance(value, str | int | float) else value
+    is_share = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return {"share": value} if is_share else value
 
 
 ORIGIN = re.compile(r"https?://[^/\s]+", re.IGNORECASE)

@@ -96,7 +96,7 @@ def _read(path: Path) -> pl.DataFrame:
 
 
 def _compare(result: ReplayCounts, funnel: Funnel, rows: pl.DataFrame) -> None:
-    """Add one request to the result. Stages that did not finish when it was served are left out.
+    """Add one request to the result. Stages that did not finish when it was served are left out, and then its draw.
 
     Raises RequestError if the log does not hold the request, or it is refused.
     """
@@ -120,7 +120,7 @@ def _compare(result: ReplayCounts, funnel: Funnel, rows: pl.DataFrame) -> None:
         if name in rows.columns:
             served[:-1] = rows[name].to_numpy()
         if np.isnan(served).all():
-            continue
+            break  # it did not finish, so nothing follows
         computed[row[alive]] = values
         difference = np.abs(served - computed)
         differs |= (np.isnan(served) != np.isnan(computed)) | (difference > TOLERANCE)

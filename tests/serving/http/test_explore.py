@@ -11,7 +11,9 @@ from starlette.testclient import TestClient
 
 import corank
 from corank.core.errors import ConfigError
+from corank.funnel.exploration import Draw
 from corank.funnel.ranking import LIVE
+from corank.funnel.request import Request
 from corank_serve.api.serving import format_serve_settings, read_serve_settings
 from corank_serve.http.access_control import AccessControl, OriginPolicy
 from corank_serve.http.follower import Follower
@@ -19,7 +21,7 @@ from corank_serve.http.serve_settings import ExploreSettings, Limits
 from corank_serve.http.tokens import Token, Tokens
 from corank_serve.http.worker import RankingService
 from corank_serve.log.log_format import EXPLORED, SERVED
-from corank_serve.log.request_log import RoleLogs
+from corank_serve.log.request_log import RequestLog, RoleLogs
 from corank_serve.store.source import BundleSource
 from tests.support.cases import Case
 from tests.support.random_worlds import PAGED
@@ -92,6 +94,17 @@ def test_some_requests_get_a_drawn_page_which_is_logged_and_replayed(
     assert corank.replay(tmp_path / "served", case.base / "bundle").differ
 
 
+def test_a_draw_by_a_stage_that_did_not_finish_is_not_compared(case: Case, tmp_path: Path) -> None:
+    log, asked = RequestLog(tmp_path), Request.parse(case.request("test", 0))
+    log.add(case.funnel, case.funnel.run(asked, draw=Draw(3, 0.1)))
+    file = log.write()
+    assert file is not None
+    missed = pl.lit(None, pl.Float64).alias("score_rank")
+    for rows, differs in (([], True), ([missed], False)):
+        pl.read_parquet(file).with_columns(pl.col("propensity") / 2, *rows).write_parquet(file)
+        assert bool(corank.replay(tmp_path, case.base / "bundle").differ) == differs
+
+
 def test_the_answer_is_in_the_openapi_document(client: TestClient) -> None:
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
     assert {"explored", "propensity"} <= schemas["RankAnswer"]["properties"].keys()
@@ -111,6 +124,7 @@ def test_the_settings_are_a_share_or_a_mapping(tmp_path: Path) -> None:
     assert type(whole).model_validate_json(whole.model_dump_json()) == whole
     for faulty, message in (
         ("200%", "explore: Input should be less than or equal to 1"),
+        (True, "explore: Input should be a valid"),
         ("a bit", "explore: Input should be a valid number"),
         ({"share": 0.1, "draw": "softened"}, "explore: draw: softened needs a temperature"),
         ({"share": 0.1, "temperature": 1}, "explore: temperature goes with draw: softened"),
