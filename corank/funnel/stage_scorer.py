@@ -9,7 +9,6 @@ stage models of plug-ins that have vectors and no graph `value`.
 Letters: R requests · n candidates of all of them · E events of a history of all of them · d width of vectors.
 """
 
-import inspect
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -23,10 +22,10 @@ import onnxruntime
 
 from corank.bundle.graph_files import Shape, Shapes, open_session
 from corank.bundle.stage_facts import StageFacts
-from corank.core.errors import BundleError, PluginError
+from corank.core.errors import BundleError
 from corank.core.ordering import Formula
 from corank.core.ragged import Rows
-from corank.core.registry import Registry
+from corank.core.registry import Registry, check_class
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import split_record
 from corank.features.input_layout import Layout, TableSet, dense_input, embed_rows, event_groups, event_width
@@ -215,11 +214,7 @@ def open_graph(
 
 def _check(what: str, part: Any) -> None:
     """Raise PluginError if a part is not a scorer."""
-    if not (inspect.isclass(part) and issubclass(part, StageScorer)):
-        raise PluginError(f"{what}: expected a subclass of StageScorer; received {part!r}")
-    missing = sorted(part.__abstractmethods__)
-    if missing:
-        raise PluginError(f"{what}: {part.__name__} must define {', '.join(missing)}")
+    check_class(what, part, StageScorer)
 
 
 SCORERS = Registry[type[StageScorer]]("scorer", "corank.scorers", __name__, _check)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from corank.bundle.signatures import TrustedKeys
+from corank.core.errors import CorankError
 from corank.core.objects import parse_location
 from corank.core.reports import Report
 from corank.funnel.ranking import LIVE
@@ -194,9 +195,6 @@ def serve_worker(
         faulthandler.enable()  # of a signal that ends it, as a damaged store may, stderr says where
     drain = settings.drain
     service = create_service(settings, report, drain, shared or SharedState())
-    if on_alive is None:
-        report(describe_trust(settings))
-        report(describe_address(settings, listeners[0]))
     config = uvicorn.Config(
         service.app(),
         loop=f"{HandshakeLoop.__module__}:{HandshakeLoop.__name__}",
@@ -211,6 +209,10 @@ def serve_worker(
         forwarded_allow_ips=settings.forwarded_allow_ips,
         ssl_context_factory=tls_factory(settings),
     )
+    _listen(settings, listeners, config.backlog)
+    if on_alive is None:
+        report(describe_trust(settings))
+        report(describe_address(settings, listeners[0]))
     server, before = DrainingServer(config, drain, on_alive), sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL)
     if on_alive is not None:
@@ -221,6 +223,16 @@ def serve_worker(
         sys.setswitchinterval(before)
         if on_alive is None:
             server.let_process_live()
+
+
+def _listen(settings: ServeSettings, listeners: Sequence[socket.socket], backlog: int) -> None:
+    """Listen, since uvloop hides an error of that. Raises CorankError if another process does that there."""
+    for one in listeners:
+        try:
+            one.listen(backlog)
+        except OSError as error:
+            address = describe_address(settings, one)
+            raise CorankError(f"{address}: cannot be served: {error.strerror}") from None
 
 
 def create_service(

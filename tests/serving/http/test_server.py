@@ -10,8 +10,12 @@ import httpx2
 import pytest
 
 import corank
+from corank.core.errors import CorankError
 from corank.engine.cores import count_cores
 from corank.training.run import Run
+from corank_serve.http.process.listener import bind_listener
+from corank_serve.http.serve_settings import ServeSettings
+from corank_serve.http.worker import serve_worker
 from tests.support import hostile_input
 from tests.support.command_line import run_corank
 from tests.support.http_parity import TOLERANCE, parity
@@ -74,6 +78,17 @@ def test_a_port_that_is_taken_is_a_named_error(store: str, tmp_path: Path) -> No
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "cannot be served" in done.stderr
+
+
+def test_of_two_services_that_have_bound_a_port_the_later_one_ends(trained_bundle: Path) -> None:
+    settings = ServeSettings(source=str(trained_bundle))
+    with (
+        bind_listener("127.0.0.1", 0) as first,
+        bind_listener("127.0.0.1", first.getsockname()[1]) as second,
+    ):
+        first.listen()
+        with pytest.raises(CorankError, match="cannot be served: Address already in use"):
+            serve_worker(settings, [second], pytest.fail)
 
 
 @pytest.mark.thorough
