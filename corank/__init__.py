@@ -97,7 +97,8 @@ _NAMES = {
     "corank.training.tracking.wandb": "WandbCallback",
 }
 """The public names of this package by module; other packages add theirs."""
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+"""The module of each public name of this package."""
 
 
 def public_modules() -> dict[str, str]:
@@ -105,7 +106,7 @@ def public_modules() -> dict[str, str]:
     from corank.core.package import installed_packages
 
     others = (package.modules for package in installed_packages().values())
-    return {name: module for modules in (*others, _MODULE_OF) for name, module in modules.items()}
+    return {name: module for modules in (*others, MODULES) for name, module in modules.items()}
 
 
 # libraries read these when they are imported, and report nothing to their makers; what the user has set stays
@@ -133,7 +134,7 @@ def __getattr__(name: str) -> Any:
         return sorted([*public_modules(), "__version__"])
     if name.startswith("_"):
         raise AttributeError(f"module 'corank' has no attribute '{name}'")
-    if (module := _MODULE_OF.get(name) or public_modules().get(name)) is not None:
+    if (module := MODULES.get(name) or public_modules().get(name)) is not None:
         with name_missing_extra(f"corank.{name}"):
             return getattr(import_module(module), name)
     if name.startswith("import_"):

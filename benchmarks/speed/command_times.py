@@ -120,7 +120,8 @@ def main() -> None:
             for _ in range(options.rounds):
                 for side, code in zip(("before", "now"), codes, strict=True):
                     if name == "export_first":
-                        shutil.rmtree(Path(os.environ[CACHE]) / "templates", ignore_errors=True)
+                        for kept in (Path(os.environ[CACHE]), Path(scratch) / side / "run"):
+                            shutil.rmtree(kept / "templates", ignore_errors=True)
                     if name == "evaluate":
                         shutil.rmtree(Path(scratch) / side / "run" / "predictions", ignore_errors=True)
                     seconds, imports = measure_cpu(code, name, Path(scratch) / side)

@@ -39,17 +39,17 @@ def __getattr__(target: str) -> App:
     """The command of a function by its dotted name; or, of a word such as `store`, the group of its commands."""
     if target == "import":
         return _import_group()
+    if "." in target:
+        return _command_of(_load(target), target.rpartition(".")[2].replace("_", "-"))
     package = next((one for one in installed_packages().values() if target in one.groups), None)
-    if package is not None:
-        group = App(name=target, help_epilogue="", version_flags=[])
-        for words, function in (pair for commands in package.commands.values() for pair in commands.items()):
-            first, _, second = words.partition(" ")
-            if first == target:
-                group.command(_command_of(_load(function), second))
-        return group
-    if "." not in target:
+    if package is None:
         raise AttributeError(target)
-    return _command_of(_load(target), target.rpartition(".")[2].replace("_", "-"))
+    group = App(name=target, help_epilogue="", version_flags=[])
+    for words, function in (pair for commands in package.commands.values() for pair in commands.items()):
+        first, _, second = words.partition(" ")
+        if first == target:
+            group.command(_command_of(_load(function), second))
+    return group
 
 
 def _load(target: str) -> Callable[..., Any]:

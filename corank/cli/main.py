@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, CycloptsPanel, Group, Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from corank import public_modules
+from corank import MODULES
 from corank.core.errors import CorankError, OtherRankError, PluginError, UsageError
 from corank.core.lazy import explain_missing
 from corank.core.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted
@@ -41,31 +41,35 @@ _OWN = {
 of other packages, in order."""
 
 
-def list_commands() -> dict[str, dict[str, str]]:
-    """By heading of the help, the commands of the first level, and the dotted name of the function of each.
+def own_commands() -> dict[str, dict[str, str]]:
+    """By heading of the help, the commands of this package, and the dotted name of the function of each.
 
-    Those of other packages follow; of a word that stands for several commands, such as `store`, the function is its
-    own name. Raises PluginError if a package cannot be imported.
+    A word that stands for several commands, such as `import`, has its own name in place of a function.
     """
-    modules = public_modules()
     own = {
         heading: {
-            name: f"{modules[name.replace('-', '_')]}.{name.replace('-', '_')}" for name in names.split()
+            name: f"{MODULES[name.replace('-', '_')]}.{name.replace('-', '_')}" for name in names.split()
         }
         for heading, names in _OWN.items()
     }
     own["Data"] = {"import": "import"} | own["Data"]
-    for package in installed_packages().values():
-        for heading, commands in package.commands.items():
-            found = own.setdefault(heading, {})
-            for words, function in commands.items():
-                word, _, rest = words.partition(" ")
-                found[word] = word if rest else function
     return own
 
 
-def build_app(console: Console | None = None) -> App:
-    """The parser of all commands; a command is loaded when it is called. Help is printed to the console."""
+def list_commands() -> dict[str, dict[str, str]]:
+    """As `own_commands`, and those of other packages. Raises PluginError if a package cannot be imported."""
+    listed = own_commands()
+    for package in installed_packages().values():
+        for heading, commands in package.commands.items():
+            found = listed.setdefault(heading, {})
+            for words, function in commands.items():
+                word, _, rest = words.partition(" ")
+                found[word] = word if rest else function
+    return listed
+
+
+def build_app(console: Console | None = None, commands: Mapping[str, Mapping[str, str]] | None = None) -> App:
+    """The parser of commands, of all by default; a command is loaded when it is called. The console gets help."""
     app = App(
         console=console,
         name="corank",
@@ -77,14 +81,11 @@ def build_app(console: Console | None = None) -> App:
         default_parameter=Parameter(negative=()),
         result_action="return_value",
     )
-    summaries = {"import": "Turn public logs into tables and a config."}
-    for package in installed_packages().values():
-        summaries |= package.groups
-    for heading, commands in list_commands().items():
+    for heading, functions in (list_commands() if commands is None else commands).items():
         group = Group.create_ordered(heading)
-        for n, (name, function) in enumerate(commands.items()):
-            path, text = f"corank.cli.commands:{function}", summaries.get(function) or _summary(function)
-            app.command(path, name=name, group=group, help=text, sort_key=n)
+        for n, (name, function) in enumerate(functions.items()):
+            path = f"corank.cli.commands:{function}"
+            app.command(path, name=name, group=group, help=_summary(function), sort_key=n)
     app.register_install_completion_command(
         name="--install-completion", help="Complete commands in this shell."
     )
@@ -100,11 +101,13 @@ def run(words: Sequence[str]) -> int:
         # so that processes started by the command load them, too
         os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *plugins])
     words = _join_dashes(words)
-    _require_known(words)
+    commands = _find_commands(words)
     # which writes help as one piece at its end, so that `--help | head -1` breaks no pipe
     with Console() as console:
-        app = build_app(console)
-        if not words or [_names().get(words[0])] == words:  # a group without a command
+        app = build_app(console, commands)
+        if (
+            not words or {words[0]: words[0]} in commands.values() and len(words) == 1
+        ):  # a group without a command
             app([*words, "--help"])
             return WRONG_USAGE
         status = app(words, exit_on_error=False, error_console=Console(stderr=True))
@@ -133,22 +136,38 @@ def _join_dashes(words: Sequence[str]) -> list[str]:
     return joined
 
 
-def _require_known(tokens: Sequence[str]) -> None:
-    """Raise UsageError for a command that there is not; the parser would load all commands to say so."""
-    if tokens and not tokens[0].startswith("-") and tokens[0] not in (names := _names()):
-        near = get_close_matches(tokens[0], names, 1)
+def _find_commands(words: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The command that is called, alone: to list all loads other packages and reads all summaries; else all.
+
+    Raises UsageError for a command that there is not; the parser would load all commands to say so.
+    """
+    word = words[0] if words else "--help"
+    for listed in (own_commands, list_commands):
+        for heading, functions in listed().items():
+            if word in functions:
+                return {heading: {word: functions[word]}}
+    if not word.startswith("-"):
+        near = get_close_matches(word, _names(), 1)
         hint = f"did you mean '{near[0]}'?" if near else "`corank --help` lists them"
-        raise UsageError(f"there is no command '{tokens[0]}'; {hint}")
+        raise UsageError(f"there is no command '{word}'; {hint}")
+    return list_commands()
 
 
-def _names() -> dict[str, str]:
-    """The commands of the first level, and their functions."""
-    return {name: function for commands in list_commands().values() for name, function in commands.items()}
+def _names() -> set[str]:
+    """The commands of the first level."""
+    return {name for functions in list_commands().values() for name in functions}
 
 
 def _summary(function: str) -> str:
-    """The first line of a function's docstring, out of its source, so that help loads no command."""
+    """The first line of a function's docstring, out of its source, so that help loads no command; of a group its own.
+
+    Raises PluginError if a package names a function that there is not.
+    """
+    if function == "import":
+        return "Turn public logs into tables and a config."
     module, _, name = function.rpartition(".")
+    if not module:
+        return next(one.groups[name] for one in installed_packages().values() if name in one.groups)
     spec = find_spec(module)
     text = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
     first = re.search(rf'^def {name}\(.*?^    """(.+?)(?:"""|\n)', text, re.DOTALL | re.MULTILINE)

@@ -78,7 +78,8 @@ def test_the_package_of_the_documentation_counts(site: Path) -> None:
 
 def test_one_that_cannot_be_imported_is_one_line(site: Path) -> None:
     (site / "shop_tools.py").write_text("import nothing_of_that_name\n")
-    done = run(site, "-m", "corank", "check", "shop.yaml")
+    assert "shop.yaml" in run(site, "-m", "corank", "check", "shop.yaml").stderr  # which needs no package
+    done = run(site, "-m", "corank", "publish", "bundle")
     assert done.returncode == 1
     assert done.stderr == (
         "error: entry point 'shop' of corank.packages cannot be imported: ModuleNotFoundError: "
