@@ -104,12 +104,12 @@ def part_sections(rows: Iterable[Row], names: Names, before: str = "") -> Iterat
 
 def title_of(row: Row) -> str:
     """The part of a comparison that a row belongs to."""
-    match row["population"]:
-        case "cascade" | "page" as whole:
-            return whole
-        case "cut":
-            return f"{row['stage']} against the last stage"
-    return f"{row['stage']}: {row['label']}, {row['population']}"
+    population: str = row["population"]
+    if population == "cut":
+        return f"{row['stage']} against the last stage"
+    return (
+        population if population in ("cascade", "page") else f"{row['stage']}: {row['label']}, {population}"
+    )
 
 
 def _summary(document: Mapping[str, Any], names: Names) -> Iterator[Block]:
