@@ -105,9 +105,8 @@ def run(words: Sequence[str]) -> int:
     # which writes help as one piece at its end, so that `--help | head -1` breaks no pipe
     with Console() as console:
         app = build_app(console, commands)
-        if (
-            not words or {words[0]: words[0]} in commands.values() and len(words) == 1
-        ):  # a group without a command
+        functions = {function for listed in commands.values() for function in listed.values()}
+        if not words or (len(words) == 1 and words[0] in functions):  # a group without a command
             app([*words, "--help"])
             return WRONG_USAGE
         status = app(words, exit_on_error=False, error_console=Console(stderr=True))
