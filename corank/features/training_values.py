@@ -254,7 +254,8 @@ class VocabularySettings(Settings):
     """The settings of every kind with a vocabulary: which values have a row of their own."""
 
     min_count: PositiveInt = 1
-    """Values counted less often in training are encoded as unknown, which so learns an embedding."""
+    """Values counted less often in training are encoded as unknown, which so learns an embedding. Of ids of items and
+    users rows of the log are counted, of other features rows of their own table."""
     max_rows: PositiveInt | None = None
     """Values of the vocabulary, at most: the most frequent ones."""
     keep_days: PositiveInt | None = None
@@ -262,7 +263,7 @@ class VocabularySettings(Settings):
     count_half_life: Duration | None = None
     """`pack --from`: counts of earlier packings count half as much after this time; for ever in full unless given."""
     hash: PositiveInt | None = None
-    """Rows that values are hashed to, in place of a vocabulary."""
+    """Rows that values are hashed to, in place of a vocabulary: any value has one."""
 
     vocabulary_settings: ClassVar[frozenset[str]] = frozenset({*GROWTH, "hash"})
 

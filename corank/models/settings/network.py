@@ -77,9 +77,10 @@ class NetworkSettings(Settings):
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the hidden units that a training step leaves out."""
     embeddings: Literal["shared", "own"] = "shared"
-    """One set of tables with all stages that share, or a set of the stage's own."""
+    """One set of tables with all stages that share, or a set of the stage's own, which makes a bundle larger."""
     table_gradient: bool = True
-    """Whether what the stage learns reaches the tables; if not, another stage that shares them must train them."""
+    """Whether what the stage learns reaches the tables; if not, another stage that shares them must train them. false
+    on a pre-ranker keeps its many negatives out of the ranker's embeddings."""
 
     # a field of the subclass or a property of it: declared for type checkers alone, since pydantic lets no field
     # replace a property

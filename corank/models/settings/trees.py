@@ -33,8 +33,9 @@ class BoostingSettings(Settings):
 class TreesSettings(BoostingSettings, StageSettings):
     """Gradient-boosted trees as a stage, fitted to the exposed training rows before the other stages train.
 
-    No loss trains them and none reads them. They read ids of at most 5,000 values, numbers, and how long lists are;
-    vectors and other ids are left out. Training needs the extra `trees`; serving needs nothing more.
+    No loss trains them and none reads them; a later stage may, by `from_stages`. They read ids of at most 5,000 values,
+    as categories if there are at most 32, numbers, and how long lists are; vectors and other ids are left out. Training
+    needs the extra `trees`; serving needs nothing more.
     """
 
     network: ClassVar[str] = "corank.models.trees:Trees"

@@ -58,8 +58,9 @@ class TowersSettings(SingleLabelSettings):
     bias: bool = True
     """Whether each side adds a bias of its own to the logit. The two are numbers of the vectors, within their width."""
     matches: list[str] = []
-    """Features of kind count or contains of the query and the item, which add a term of their own to the logit: a
-    request counts them for all candidates. No vector knows them, so that retrieval and in-batch losses need none."""
+    """Crosses of kind count, contains, since, within or share, or priors by both sides, each of which adds a learnt
+    term to the logit: a request computes them for all candidates. With `buckets` each range has a term of its own.
+    Vectors do not contain them, so retrieval and `in_batch` refuse a stage with matches."""
     gone: ClassVar[Mapping[str, str]] = {
         "generated": "moved to stage model `towers_generated` of the lab; write model: towers_generated, or drop it"
     }

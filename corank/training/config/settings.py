@@ -102,7 +102,9 @@ class TrainSettings(Settings):
     }
 
     mode: Literal["joint", "separate", "alternate"] = "joint"
-    """All stages in one step; each for all its epochs, the last stage first; or a step each in turn, a batch."""
+    """joint: all stages in one step. separate: each for all its epochs, the last stage first; an earlier stage must
+    leave the tables of a later one as they are. alternate: a step each in turn, a batch; it takes longer, and helps
+    where the sum of the losses is unstable. Stages that do not learn in a step have no dropout."""
     epochs: Annotated[Annotated[NonNegativeInt, Tag("number")] | _Auto, _NUMBER_OR_AUTO] = 1
     """Of every stage that has none of its own, where they train separately. 0 only takes weights over, by
     `corank train --from`. auto: as many as make some 600 optimiser steps, 20 at most, and 1 of millions of requests;
