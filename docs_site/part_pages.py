@@ -45,7 +45,11 @@ SORTS = (
     Sort(STORES, "stores", "guides/serving.md#stores", "Addresses of `corank publish` and `serve`."),
     Sort(IMPORTERS, "importers", "guides/importing.md", "Commands of `corank import`."),
     Sort(
-        WORLDS, "worlds", "guides/data.md#public-logs", "What `corank simulate` writes.", "Simulated worlds"
+        WORLDS,
+        "worlds",
+        "guides/importing.md#simulated-worlds",
+        "What `corank simulate` writes.",
+        "Simulated worlds",
     ),
     Sort(ENGINES, "engines", "operations/scaling.md#pack-with-several-workers", "Names of `--engine`."),
     Sort(SCORERS, "scorers", "extending/README.md#a-stage-model", SCORING),

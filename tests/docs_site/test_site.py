@@ -27,14 +27,14 @@ def test_the_site_builds_and_can_be_searched_as_files(tmp_path: Path) -> None:
     with chromium(tmp_path / "profile") as window:
         search(window, site / "index.html", "distill", "losses/distill.html")
         assert window.execute_script(f"return {FOCUSED}.activeElement.placeholder") == "Search"
-        search(window, site / "concepts" / "funnel.zh-CN.html", "蒸馏", "losses.zh-CN.html")
+        search(window, site / "concepts.zh-CN.html", "蒸馏", "losses.zh-CN.html")
         assert window.execute_script(f"return {FOCUSED}.activeElement.placeholder") == "搜索"
         assert "条结果" in window.execute_script(f"return {FOCUSED}.textContent")
         assert faults(window) == []
         assert not [url for url in asked(window) if url.startswith(("http:", "https:"))]
-    chinese = (site / "concepts" / "funnel.zh-CN.html").read_text(encoding="utf-8")
+    chinese = (site / "concepts.zh-CN.html").read_text(encoding="utf-8")
     assert 'lang="zh"' in chinese and "目录" in chinese and "On this page" not in chinese
-    assert 'href="./funnel.html"' in chinese
+    assert 'href="./concepts.html"' in chinese
 
 
 def search(window: Chrome, page: Path, word: str, expected: str) -> None:
