@@ -76,6 +76,45 @@ COUNTERS: dict[str, tuple[str, ...]] = {
 }
 """Counters → help, then labels."""
 
+VERSION_COUNTERS: dict[str, tuple[str, ...]] = {
+    "version_errors": (
+        "Requests that a version could not rank: failed, or refused what the live version takes. A canary's are "
+        "answered by the live version",
+        *LABELS,
+        "why",
+    ),
+    "shadow_requests": (
+        "Requests offered to the shadow: scored, failed, or dropped, since nobody was idle",
+        "outcome",
+    ),
+}
+"""Counters of VersionMetrics → help, then labels."""
+
+RESTARTS = "worker_restarts"
+PARENT_COUNTERS: dict[str, tuple[str, ...]] = {
+    RESTARTS: (
+        "Workers started again: in place of one that died, or that was replaced when settings were read anew",
+        "why",
+    ),
+}
+"""Counters of the parent of the workers → help, then labels."""
+
+HISTOGRAMS: dict[str, tuple[str, ...]] = {
+    "request_seconds": (
+        "Time from arrival to answer, in seconds; of the shadow, of its ranking alone",
+        *LABELS,
+    ),
+    "stage_seconds": ("Time of encoding a request (receive) and of each stage, in seconds", "stage"),
+    "batch_requests": ("Requests that were ranked together",),
+}
+"""Histograms → help, then labels."""
+
+SUMMARIES: dict[str, tuple[str, ...]] = {
+    "answer_score": ("Mean score of an answer's items", *LABELS),
+    "shadow_overlap": ("Share of an answer's items that the shadow's answer has, too",),
+}
+"""Summaries → help, then labels."""
+
 GAUGES: dict[str, tuple[str, Literal["livemin", "livemax"]]] = {
     "items_seq": ("Number of the last change of the items served", "livemin"),
     "ready": ("1 if requests should be sent here, 0 once the service was told to end", "livemin"),
@@ -93,6 +132,20 @@ GAUGES: dict[str, tuple[str, Literal["livemin", "livemax"]]] = {
 }
 """Gauges → help, and which worker's value is exposed."""
 
+VERSION_GAUGE = ("1 for a version that is served, 0 for one that was until lately", *LABELS)
+
+
+def list_metrics() -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
+    """The metrics of a service: name as queries have it, type, help, labels."""
+    counters = COUNTERS | VERSION_COUNTERS | PARENT_COUNTERS
+    gauges: dict[str, tuple[str, ...]] = {name: (text,) for name, (text, _) in GAUGES.items()}
+    gauges[VERSION.removeprefix("corank_")] = VERSION_GAUGE
+    gauges["build_info"] = ("1; the label is the version of corank", "version")
+    kinds = {"counter": counters, "gauge": gauges, "histogram": HISTOGRAMS, "summary": SUMMARIES}
+    for kind, families in kinds.items():
+        for name, (text, *labels) in families.items():
+            yield f"corank_{name}{'_total' * (kind == 'counter')}", kind, text, tuple(labels)
+
 
 class VersionMetrics:
     """Figures of the live version, the canary and the shadow of one worker process."""
@@ -102,36 +155,19 @@ class VersionMetrics:
         self._clock = clock
         self._version = Gauge(
             VERSION,
-            "1 for a version that is served, 0 for one that was until lately",
+            VERSION_GAUGE[0],
             LABELS,
             multiprocess_mode="livemax",
             registry=registry,
         )
-        seconds = Histogram(
-            "corank_request_seconds",
-            "Time from arrival to answer, in seconds; of the shadow, of its ranking alone",
-            LABELS,
-            buckets=BUCKETS,
-            registry=registry,
+        seconds = _histogram("request_seconds", registry)
+        score, self._overlap = (
+            Summary(f"corank_{name}", text, labels, registry=registry)
+            for name, (text, *labels) in SUMMARIES.items()
         )
-        score = Summary("corank_answer_score", "Mean score of an answer's items", LABELS, registry=registry)
-        self._errors = Counter(
-            "corank_version_errors",
-            "Requests that a version could not rank: failed, or refused what the live version takes. A canary's are "
-            "answered by the live version",
-            [*LABELS, "why"],
-            registry=registry,
-        )
-        self.shadow = Counter(
-            "corank_shadow_requests",
-            "Requests offered to the shadow: scored, failed, or dropped, since nobody was idle",
-            ["outcome"],
-            registry=registry,
-        )
-        self._overlap = Summary(
-            "corank_shadow_overlap",
-            "Share of an answer's items that the shadow's answer has, too",
-            registry=registry,
+        self._errors, self.shadow = (
+            Counter(f"corank_{name}", text, labels, registry=registry)
+            for name, (text, *labels) in VERSION_COUNTERS.items()
         )
         # cached, since finding a label takes as long as counting
         self._seconds_of, self._score_of = cache(seconds.labels), cache(score.labels)
@@ -176,6 +212,11 @@ class VersionMetrics:
             self._version.labels(version, role).set(GONE)
 
 
+def _histogram(name: str, registry: CollectorRegistry, buckets: tuple[float, ...] = BUCKETS) -> Histogram:
+    text, *labels = HISTOGRAMS[name]
+    return Histogram(f"corank_{name}", text, labels, buckets=buckets, registry=registry)
+
+
 class HeldSeries:
     """The figures of one process or of all, without those of versions that no worker holds any more.
 
@@ -212,19 +253,8 @@ class ServiceMetrics:
         self._status, self._restarts = status, restarts or RestartCounts()
         self._registry = registry = CollectorRegistry()
         self.versions = VersionMetrics(registry)
-        stage_seconds = Histogram(
-            "corank_stage_seconds",
-            "Time of encoding a request (receive) and of each stage, in seconds",
-            ["stage"],
-            buckets=BUCKETS,
-            registry=registry,
-        )
-        self.batch_requests = Histogram(
-            "corank_batch_requests",
-            "Requests that were ranked together",
-            buckets=(1, 2, 4, 8, 16),
-            registry=registry,
-        )
+        stage_seconds = _histogram("stage_seconds", registry)
+        self.batch_requests = _histogram("batch_requests", registry, (1, 2, 4, 8, 16))
         counters = {
             name: Counter(f"corank_{name}", text, labels, registry=registry)
             for name, (text, *labels) in COUNTERS.items()
@@ -293,11 +323,8 @@ class ServiceMetrics:
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Collect, for prometheus_client, what is counted for all workers at once."""
-        family = CounterMetricFamily(
-            "corank_worker_restarts",
-            "Workers started again: in place of one that died, or that was replaced when settings were read anew",
-            labels=["why"],
-        )
+        text, *labels = PARENT_COUNTERS[RESTARTS]
+        family = CounterMetricFamily(f"corank_{RESTARTS}", text, labels=labels)
         for why, count in self._restarts.read().items():
             family.add_metric([why], count)
         yield family

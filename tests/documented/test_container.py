@@ -104,8 +104,8 @@ class Image:
 
 
 def documented_extras() -> str:
-    """The extras of the image that trains, as the page on Kubernetes builds it."""
-    page = (ROOT / "docs" / "operations" / "kubernetes.md").read_text(encoding="utf-8")
+    """The extras of the image that trains, as the page on running a service builds it."""
+    page = (ROOT / "docs" / "operations" / "run.md").read_text(encoding="utf-8")
     (extras,) = re.findall(
         rf"--file {FILE.relative_to(ROOT)} --build-arg EXTRAS=(\S+) --tag \S+-train:", page
     )

@@ -261,7 +261,7 @@ def test_an_old_head_that_is_put_back_is_refused_also_after_a_restart(scene: Sce
     restarted = scene.follower(scene.keys)
     assert restarted.funnel.manifest.content == second and restarted.from_cache
     assert "an old head was put back" in refused(restarted)
-    # without a cache there is nothing to compare with: docs/guides/serving.md says so
+    # without a cache there is nothing to compare with: docs/operations/access.md says so
     assert scene.follower(scene.keys, cache="new").funnel.manifest.content == first
     # a restored store: what is live is signed anew
     roll_back_store(scene.store, first, sign=SigningKeys.load([scene.keys.private]))

@@ -14,7 +14,7 @@ class KeyPair:
 
 
 def make_keys(folder: Path, name: str = "key", algorithm: str = "ed25519") -> KeyPair:
-    """Make a key pair by the commands of docs/guides/serving.md."""
+    """Make a key pair by the commands of docs/operations/access.md."""
     keys = KeyPair(folder / f"{name}.pem", folder / f"{name}.public.pem")
     generate = ["openssl", "genpkey", "-algorithm", algorithm, "-out", str(keys.private)]
     subprocess.run(generate, check=True, capture_output=True)

@@ -61,7 +61,7 @@ def test_a_faulty_file_is_named_with_its_key(
 
 def test_the_settings_and_units_of_examples_and_page_are_valid(tmp_path: Path) -> None:
     settings = read_serve_settings(EXAMPLE / "serve.yaml", {})
-    page = (ROOT / "docs" / "operations" / "running.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "operations" / "run.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "serve.yaml").write_text(block, encoding="utf-8")
     assert read_serve_settings(tmp_path / "serve.yaml", {}).port == 8000
