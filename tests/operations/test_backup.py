@@ -1,4 +1,4 @@
-"""Copies made as the page on backups says are whole, a store's also while it is written, and can be restored."""
+"""Copies made as the page on upgrades and backups says are whole, a store's also while it is written, and can be restored."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ from tests.support.stores import item, put, requests, served
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
-PAGE = Path(__file__).parents[2] / "docs" / "operations" / "backup.md"
+PAGE = Path(__file__).parents[2] / "docs" / "operations" / "upgrades.md"
 
 
 def printed(word: str, source: Path, target: Path) -> list[str]:
