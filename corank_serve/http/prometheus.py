@@ -105,7 +105,7 @@ HISTOGRAMS: dict[str, tuple[str, ...]] = {
         *LABELS,
     ),
     "stage_seconds": ("Time of encoding a request (receive) and of each stage, in seconds", "stage"),
-    "batch_requests": ("Requests that were ranked together",),
+    "batch_requests": ("Requests that were ranked together: 1 if nobody waits, 16 at most",),
 }
 """Histograms → help, then labels."""
 

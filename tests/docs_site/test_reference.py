@@ -20,6 +20,7 @@ from corank.losses.base import LOSSES
 from corank.metrics.metric import METRICS
 from corank.models.settings.stage import STAGE_MODELS, StageSettings
 from corank.training.config.config import Config
+from corank_serve.http.prometheus import list_metrics
 from corank_serve.store.base import STORES
 from docs_site.build import reference_pages
 from docs_site.command_pages import walk
@@ -86,6 +87,11 @@ def test_every_public_name_has_a_page() -> None:
     for name in corank.__all__:
         if not name.startswith("__"):
             assert render(getattr(corank, name).__doc__) in texts()[f"reference/python/{name}.md"]
+
+
+def test_every_metric_of_a_service_is_described() -> None:
+    described = [row[0] for row in rows(texts()["operations/watch.md"])]
+    assert [re.sub(r"\{.*", "", name.strip("`")) for name in described] == [name for name, *_ in list_metrics()]
 
 
 def test_every_option_is_described() -> None:
