@@ -91,7 +91,9 @@ def test_every_public_name_has_a_page() -> None:
 
 def test_every_metric_of_a_service_is_described() -> None:
     described = [row[0] for row in rows(texts()["operations/watch.md"])]
-    assert [re.sub(r"\{.*", "", name.strip("`")) for name in described] == [name for name, *_ in list_metrics()]
+    assert [re.sub(r"\{.*", "", name.strip("`")) for name in described] == [
+        name for name, *_ in list_metrics()
+    ]
 
 
 def test_every_option_is_described() -> None:
