@@ -1,4 +1,4 @@
-"""Copies made as the page on upgrades and backups says are whole, a store's also while it is written, and can be restored."""
+"""Copies made as the page on upgrades says are whole, a store's also while it is written, and can be restored."""
 
 import re
 import shutil
