@@ -23,7 +23,7 @@ class RunManifest(Manifest):
 
     error: ClassVar[type[CorankError]] = StorageError
     missing: ClassVar[str] = "no run here"
-    remedy: ClassVar[str] = "publish again"
+    remedy: ClassVar[str] = "train again with another URL as --run"
 
     kind: str = "run"
     format: int = 1

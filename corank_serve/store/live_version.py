@@ -136,6 +136,8 @@ MOST_PARTITIONS = 4096
 """Of all streams that a store follows."""
 HEAD_BYTES = 1 << 22
 """Largest head."""
+NEW_STORE = "publish into a new store"
+"""What a user does about a head that cannot be read."""
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Moment = Annotated[int, Field(ge=EARLIEST, le=LATEST)]
@@ -269,11 +271,13 @@ class StoreState(Settings):
             return None, cls()
         foreign = f"{store.address}: its head is not corank's, or of another release"
         if len(raw) > HEAD_BYTES:
-            raise StoreError(f"{foreign}: it has {len(raw):,} bytes, and {HEAD_BYTES:,} at most are written")
+            raise StoreError(
+                f"{foreign}: it has {len(raw):,} bytes, and {HEAD_BYTES:,} at most are written; {NEW_STORE}"
+            )
         try:
             return raw, cls.model_validate_json(raw)
         except ValidationError as error:
-            raise StoreError(foreign + _describe(error)) from None
+            raise StoreError(f"{foreign}{_describe(error)}; {NEW_STORE}") from None
 
     def to_bytes(self) -> bytes:
         """The bytes of the head. Raises StoreError if there are too many versions."""

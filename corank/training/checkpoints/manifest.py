@@ -33,7 +33,7 @@ class CheckpointManifest(Manifest):
 
     error: ClassVar[type[CorankError]] = CheckpointError
     missing: ClassVar[str] = "no such checkpoint; train first"
-    remedy: ClassVar[str] = "delete it and train again"
+    remedy: ClassVar[str] = "train again with --overwrite"
 
     kind: str = "checkpoint"
     format: int = 2

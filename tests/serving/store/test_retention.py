@@ -424,7 +424,7 @@ def test_the_commands_go_back_and_tidy_up(
         assert run_corank(capsys, "store", "prune", address) == (1, "", f"error: {address}: {message}\n")
     assert not none.exists()
     assert local.swap(None, b"a head of something else")
-    message = f"error: {url}: its head is not corank's, or of another release\n"
+    message = f"error: {url}: its head is not corank's, or of another release; publish into a new store\n"
     assert run_corank(capsys, "store", "rollback", url) == (1, "", message)
     assert local.swap(local.head(), StoreState().to_bytes())
     versions = [publish_bundle(bundle, local) for bundle in bundles[:3]]
