@@ -51,16 +51,18 @@ def test_every_artifact_has_the_number_of_the_code() -> None:
         name: str(kind.written_format()) for name, kind in KINDS.items()
     }
     assert {number for name, number in numbers.items() if name not in KINDS} == {"none"}
-    assert {kind.kind_name() for kind in Manifest.__subclasses__() if kind.__module__.startswith("corank")} == {
-        kind.kind_name() for kind in KINDS.values()
-    }
+    assert {
+        kind.kind_name() for kind in Manifest.__subclasses__() if kind.__module__.startswith("corank")
+    } == {kind.kind_name() for kind in KINDS.values()}
 
 
 def test_the_examples_of_other_pages_have_the_numbers_of_the_code() -> None:
     (example,) = re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)
     assert json.loads(example) == {"kind": "bundle", "format": BundleManifest.written_format()}
     page = (ROOT / "docs" / "bundle-format.md").read_text(encoding="utf-8")
-    assert f"`manifest.json` has `kind`, `bundle`, and `format`, now {BundleManifest.written_format()}." in page
+    assert (
+        f"`manifest.json` has `kind`, `bundle`, and `format`, now {BundleManifest.written_format()}." in page
+    )
 
 
 @pytest.mark.parametrize("name", KINDS)
