@@ -14,6 +14,7 @@ from corank.engine.base import ENGINES
 from corank.features.feature_kind import FEATURE_KINDS
 from corank.funnel.stage_scorer import SCORERS
 from corank.losses.base import LOSSES
+from corank.metrics.inputs import INPUTS
 from corank.metrics.metric import METRICS, Metric
 from corank.models.settings.stage import STAGE_MODELS
 from corank_serve.store.base import STORES
@@ -61,9 +62,7 @@ def part_pages() -> Iterator[Page]:
     for sort in SORTS:
         index = f"reference/{sort.folder}/README.md"
         parts = dict(sorted(sort.registry.parts().items()))
-        rows = [
-            (f"[`{name}`]({name}.md)", first_line(_described(part).__doc__)) for name, part in parts.items()
-        ]
+        rows = [(f"[`{name}`]({name}.md)", _summary(part)) for name, part in parts.items()]
         intro = sort.intro or f"Values of `{sort.key}` under `{sort.folder}`."
         text = (
             f"# {sort.title or sort.folder.capitalize()}\n\n{intro} How to use them: "
@@ -79,7 +78,7 @@ def _page(sort: Sort, name: str, part: Any) -> Page:
     path = f"reference/{sort.folder}/{name}.md"
     blocks = [f"# `{name}`", render(_described(part).__doc__)]
     if isinstance(part, Metric):
-        blocks.append(_facts(part))
+        blocks = [blocks[0], part.about, *blocks[1:], _facts(part)]
     elif not sort.key:
         blocks.append(render(getattr(inspect.getmodule(part), "__doc__", "")))
     if hasattr(part, "url_form"):
@@ -96,6 +95,11 @@ def _page(sort: Sort, name: str, part: Any) -> Page:
     return Page(path, name, "\n\n".join(filter(None, blocks)) + "\n")
 
 
+def _summary(part: Any) -> str:
+    """A line about a part for the overview."""
+    return getattr(part, "about", "") or first_line(_described(part).__doc__)
+
+
 def _described(part: Any) -> Any:
     """What has the docstring of a part: of a metric, its formula."""
     return getattr(part.formula, "func", part.formula) if isinstance(part, Metric) else part
@@ -108,7 +112,7 @@ def _facts(metric: Metric) -> str:
         ("name in documents", f"`{metric.name}`"),
         ("better", better[metric.better]),
         ("computed on", f"`{metric.population}`"),
-        ("inputs", ", ".join(f"`{name}`" for name in metric.inputs)),
+        *((f"input `{name}`", INPUTS[metric.population][name]) for name in metric.inputs),
         ("early stopping may use it", "yes" if metric.validation else "no"),
         ("a study compares by it", study[metric.study]),
     ]

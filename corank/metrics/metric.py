@@ -62,6 +62,8 @@ class Metric:
     """Compute it after every epoch of training, on exposed validation rows, so that early stopping may use it."""
     study: Literal["first", "both"] | None = None
     """The stages that a study compares by it; a `cut` or a `cascade` counts as the first stage's."""
+    about: str = ""
+    """What it tells, where the docstring of its formula is of several metrics."""
 
     def name_of(self, inputs: Inputs) -> str:
         """Return its name with the quotas: `click_recall@{m}` becomes `click_recall@50` if m is 50."""
@@ -177,6 +179,7 @@ _LIST = ("user", "request", "logit", "label", "weight")
 _RAW = ("user", "probability", "label", "weight")
 _CALIBRATED = ("user", "calibrated", "label", "weight")
 _BOTH: dict[str, Any] = {"validation": True, "study": "both"}
+_SERVED = "With p after calibration: what a service returns."
 
 _exposed("higher", "auc", auc, _ORDER, "AUC, exposed", **_BOTH)
 _exposed("higher", "gauc", gauc, _ORDER, "GAUC, exposed", **_BOTH)
@@ -190,38 +193,60 @@ for _k in CUTS:
 for _k in CUTS:
     _exposed("higher", f"hit@{_k}", partial(hit_at, k=_k), _LIST, f"hit@{_k}, exposed", validation=True)
 _exposed("lower", "logloss", logloss, _RAW, validation=True)
-_exposed("lower", "logloss_calibrated", logloss, _CALIBRATED)
+_exposed("lower", "logloss_calibrated", logloss, _CALIBRATED, about=_SERVED)
 _exposed("one", "pcoc", pcoc, _RAW)
-_exposed("one", "pcoc_calibrated", pcoc, _CALIBRATED)
+_exposed("one", "pcoc_calibrated", pcoc, _CALIBRATED, about=_SERVED)
 _exposed("lower", "ece", ece, _RAW)
-_exposed("lower", "ece_calibrated", ece, _CALIBRATED)
+_exposed("lower", "ece_calibrated", ece, _CALIBRATED, about=_SERVED)
 
 _candidates = partial(add_metric, "candidates")
 _TRUTH = ("user", "logit", "truth", "weight")
 _LEVEL = ("user", "logit", "level", "cuts", "weight")
 _REGRET = ("user", "reference_logit", "logit", "truth", "weight")
-_candidates("higher", "auc", truth_auc, _TRUTH, "AUC, all", "candidates_auc", study="both")
-_candidates("higher", "cut_auc", cut_auc, _LEVEL, "cut AUC", study="first")
-_candidates("lower", "bias_regret", bias_regret, _REGRET)
+_ALL = "Order on all candidates, also those that were never shown. Needs `data.truth`."
+_SIMILAR = "Agreement with production, not quality: a better stage may have a lower one. Needs `cuts`."
+_COST = "What the selection bias costs, if above 0. Needs a reference run and `data.truth`."
+_candidates("higher", "auc", truth_auc, _TRUTH, "AUC, all", "candidates_auc", study="both", about=_ALL)
+_candidates("higher", "cut_auc", cut_auc, _LEVEL, "cut AUC", study="first", about=_SIMILAR)
+_candidates("lower", "bias_regret", bias_regret, _REGRET, about=_COST)
 
 _cut = partial(add_metric, "cut")
 _VALUE = ("requests", "last_value", "rank")
 _REPLACED = ("requests", "scores", "quotas", "last_index", "score", "k")
 _cut("higher", "click_recall@{m}", click_recall, ("requests", "label", "rank", "m"), study="first")
-_cut("higher", "agree_recall@{k}@{m}", recall, ("requests", "last_rank", "rank", "k", "m"), study="first")
-_cut("higher", "truth_recall@{k}@{m}", recall, ("requests", "truth_rank", "rank", "k", "m"), study="first")
+_AGREE = ("requests", "last_rank", "rank", "k", "m")
+_KEPT_LAST = "Share of the last stage's top k in the stage's top m. Agreement is not quality."
+_cut("higher", "agree_recall@{k}@{m}", recall, _AGREE, study="first", about=_KEPT_LAST)
+_TRUE = ("requests", "truth_rank", "rank", "k", "m")
+_KEPT_TRUE = "Share of the true top k in the stage's top m: the quality of the cut. Needs `data.truth`."
+_cut("higher", "truth_recall@{k}@{m}", recall, _TRUE, study="first", about=_KEPT_TRUE)
 _cut("higher", "overlap@{k}", overlap, ("requests", "rank", "last_rank", "k"))
 _cut("lower", "score_loss@{k}", score_loss, (*_VALUE, "k"))
 _cut("higher", "kendall_tau", kendall_tau, ("requests", "score", "last_value"))
 _cut("lower", "best_score_loss@{m}", best_score_loss, (*_VALUE, "m"))
 _cut("higher", "gain_ratio@{k}@{m}", gain_ratio, (*_VALUE, "k", "m"))
 _cut("higher", "ndcg@{k}", ndcg, ("requests", "last_rank", "rank", "k"))
-_cut("higher", "rcs@{k}", replaced_hit_rate, _REPLACED)
+_CONSISTENT = "Of what reaches the last stage: share of its top k that is in the stage's top k, too."
+_cut("higher", "rcs@{k}", replaced_hit_rate, _REPLACED, about=_CONSISTENT)
 
 _cascade = partial(add_metric, "cascade", "higher")
 _JOINT = ("scores", "quotas", "k")
 _EARLIER = ("requests", "last_top", "earlier_scores", "earlier_quotas", "m")
-_cascade("joint_click_recall@{k}", joint_recall, ("requests", "clicked", *_JOINT), study="first")
-_cascade("joint_truth_recall@{k}@{k}", joint_recall, ("requests", "truth_top", *_JOINT), study="first")
-_cascade("joint_kept_recall@{k}", joint_recall, ("requests", "kept", *_JOINT))
-_cascade("joint_agree_recall@{k}@{m}", joint_recall, _EARLIER)
+_CLICKED = "Share of a request's clicks in the cascade's top k."
+_BEST = "Share of the true top k in the cascade's top k: the quality of the whole cascade. Needs `data.truth`."
+_PRODUCTION = (
+    "Share of what production's last stage kept in the cascade's top k. Production may have kept more than k, so it may "
+    "not reach 1. Similarity to production, not quality. Needs levels and `cuts`."
+)
+_SURVIVES = (
+    "Share of the last stage's top k that survives all cuts before it, with three or more stages; m is the last of "
+    "these quotas."
+)
+_cascade(
+    "joint_click_recall@{k}", joint_recall, ("requests", "clicked", *_JOINT), study="first", about=_CLICKED
+)
+_cascade(
+    "joint_truth_recall@{k}@{k}", joint_recall, ("requests", "truth_top", *_JOINT), study="first", about=_BEST
+)
+_cascade("joint_kept_recall@{k}", joint_recall, ("requests", "kept", *_JOINT), about=_PRODUCTION)
+_cascade("joint_agree_recall@{k}@{m}", joint_recall, _EARLIER, about=_SURVIVES)

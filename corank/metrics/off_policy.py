@@ -124,6 +124,9 @@ def ips_click_rate(
 ) -> RatioMeasure:
     """Estimate clicks per shown item by inverse propensity scores: Σ yᵢ/πᵢ over E ∩ L / Σ |L|. Unbiased.
 
+    L is the list that the cascade would show, E what the log exposed, y whether it was clicked, π its propensity; over
+    requests of the random bucket. Random order: the bucket's own click rate. Source: Horvitz and Thompson 1952.
+
     Args:
         requests: how the candidates lie in requests.
         listed: whether the new cascade would show a candidate: (C,).
@@ -141,7 +144,8 @@ def snips_click_rate(
     """Estimate clicks per shown item by self-normalised scores: Σ yᵢ/πᵢ / Σ 1/πᵢ, both over E ∩ L.
 
     How much of the lists the draw happened to expose cancels out, and the value lies within 0 to 1. The bias is of the
-    order of 1 / the exposed items of the lists. Arguments as in `ips_click_rate`.
+    order of 1 / the exposed items of the lists. Letters and random order as for `ips_click_rate`. Source: Swaminathan
+    and Joachims 2015. Arguments as in `ips_click_rate`.
     """
     bucket = RandomBucket.of(requests, exposed, propensity)
     return bucket.per_item(listed, bucket.inverse * clicked, per=bucket.inverse)
@@ -153,7 +157,8 @@ def dr_click_rate(
     """Estimate clicks per shown item doubly robustly: (Σ qᵢ over L + Σ (yᵢ − qᵢ)/πᵢ over E ∩ L) / Σ |L|.
 
     q is a model's click probability. Unbiased whatever q is, if q did not learn from these clicks; its variance is the
-    smaller the better q is.
+    smaller the better q is. So do not use it on the split `train`. Other letters as for `ips_click_rate`. Source: Dudík,
+    Langford and Li 2011.
 
     Args:
         requests: these and the next four as in `ips_click_rate`.
@@ -192,6 +197,10 @@ def cut_probability(requests: Requests, expected: Numbers, rank: Longs, m: int) 
 
 def best_cut(requests: Requests, expected: Numbers, rank: Longs, m: int) -> RatioMeasure:
     """Average how likely the best candidate is cut, as the last stage believes.
+
+    The best candidate is the one that the user would choose if all were shown. By Luce's choice, with the last stage's
+    calibrated probabilities p as weights, candidate i is chosen with probability pᵢ / Σ pⱼ. It trusts the last stage,
+    which overestimates what it chose: `bucket_click_recall` measures the same on a random bucket without it.
 
     Eligible: more than m candidates. Random order of n candidates: 1 − m / n. Arguments as in `cut_probability`.
     """

@@ -192,8 +192,10 @@ def catalogue_spread(
 
 _LISTED = ("requests", "listed")
 _page = partial(add_metric, "page")
-_page("higher", "truth@{k}", page_sum, (*_LISTED, "truth"), key="page_truth")
-_page("higher", "value@{k}", page_sum, (*_LISTED, "value"), key="page_value")
+_TRUE = "The true value of a page's items, given the page. Of simulated worlds."
+_page("higher", "truth@{k}", page_sum, (*_LISTED, "truth"), key="page_truth", about=_TRUE)
+_WORTH = "The last stage's value of a page's items."
+_page("higher", "value@{k}", page_sum, (*_LISTED, "value"), key="page_value", about=_WORTH)
 _page("higher", "clicks@{k}", page_clicks, (*_LISTED, "clicked", "exposed", "propensity"), key="page_clicks")
 _page("higher", "distance@{k}", list_distance, ("requests", "distance"), key="page_distance")
 _page("higher", "distinct@{k}", distinct_values, (*_LISTED, "column"), key="page_distinct")
@@ -201,4 +203,5 @@ _page("higher", "entropy@{k}", value_entropy, (*_LISTED, "column"), key="page_en
 _page("lower", "broken@{k}", broken_slots, (*_LISTED, "broken"), key="page_broken")
 _CATALOGUE = (*_LISTED, "item", "catalogue")
 _page("higher", "coverage@{k}", partial(catalogue_spread, what="coverage"), _CATALOGUE, key="page_coverage")
-_page("lower", "gini@{k}", partial(catalogue_spread, what="gini"), _CATALOGUE, key="page_gini")
+_UNEQUAL = "How unequally the pages show the items of the catalogue."
+_page("lower", "gini@{k}", partial(catalogue_spread, what="gini"), _CATALOGUE, key="page_gini", about=_UNEQUAL)
