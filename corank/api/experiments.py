@@ -77,6 +77,12 @@ def experiment(
     `set` has keys of the config; `losses` stand in place of the config's, `more_losses` beside them; `change` names
     changes that keys cannot say. An arm's losses are set first, then `change` is made in its order, then `set`.
 
+    Names that begin with $ stand for what the config has: `$first` and `$last` for the names of the first and the last
+    stage, `$first_model` and `$last_model` for their models, `$label` for the first stage's main label, `$levels` for
+    all levels, `$cut` for those that the first stage cuts, `$passed` for those after, `$exposed` for the last,
+    `$unexposed` for the others, `$shown` for the last stage's `keep`, and `$warm_up` for the longest warm-up of its
+    distillations.
+
     The best arm is written as a config next to the file, trained once more into `run/` of the folder, and only that run
     is measured on the test split.
 
@@ -236,7 +242,7 @@ def study(
         out: the study's folder; `studies/NAME` next to the config unless given. Variants that it holds from an
             interrupted study are not trained again.
         seeds: seeds a variant.
-        questions: numbers of the questions, and YAML files of your own; see docs/guides/study.md.
+        questions: numbers of the questions, and YAML files of your own; see docs/guides/choose.md.
         rates: factors on all learning rates, among which each variant's is chosen.
         overrides: `a.b=value` changes of the config.
         report: takes a line about each training.
