@@ -1,6 +1,6 @@
 """Joint Recall@10@20 of the losses of the whole cascade, on simulated logs in RecFlow's layout, all tuned alike.
 
-Protocol: docs/lab/recflow.md with two stages: 40 candidates a request, the towers keep 30, the ranker 20, and
+Protocol: docs/lab/logs.md with two stages: 40 candidates a request, the towers keep 30, the ranker 20, and
 10 are to be found; a random order finds half of them. All losses have the same towers, ranker, epochs and batches. The
 learning rate and the temperature of each (of RankFlow, α in its place) are swept over the same grid on the validation
 days of a world of its own; those that lead there are tried in another such world, and the best on the mean is held

@@ -18,7 +18,11 @@ from corank.models.settings.stage import STAGE_MODELS
 
 
 class PiecewiseNumbers(Settings):
-    """Each number as its shares of bins between quantiles of the training rows."""
+    """Each number as its shares of bins between quantiles of the training rows.
+
+    The share of bin t is clamp((x − b_t) / (b_{t+1} − b_t), 0, 1), b the quantiles of the scaled number x (Gorishniy et
+    al. 2022). The edges are fitted before the first step and belong to the weights.
+    """
 
     kind: Literal["piecewise"]
     bins: Annotated[int, Ge(2), Le(256)] = 16
@@ -43,14 +47,22 @@ Numbers = Annotated[PiecewiseNumbers | PeriodicNumbers, Field(discriminator="kin
 
 
 class GateSettings(Settings):
-    """A factor for each feature, learnt of its side's inputs."""
+    """A factor for each feature, learnt of its side's inputs.
+
+    The columns of a feature f are multiplied by 2 σ(V relu(U x + a) + c)_f before the first layer, initially by 1; x are
+    all inputs of its side, embedded numbers too. Attention and cross layers read inputs without gates.
+    """
 
     hidden: PositiveInt = 16
     """Width of the layer between a side's inputs and its gates."""
 
 
 class ExpertSettings(Settings):
-    """Experts above the hidden layers, each a layer, which a gate a label mixes: MMoE; with some of its own, PLE."""
+    """Experts above the hidden layers, each a layer, which a gate a label mixes: MMoE; with some of its own, PLE.
+
+    An expert is e_j = act(W_j x + b_j) over the last of the `hidden` layers. Label l reads Σ_j g_j e_j with
+    g = softmax(G_l x), initially uniform. Sources: Ma et al. 2018; Tang et al. 2020.
+    """
 
     shared: Annotated[int, Ge(1), Le(64)] = 4
     """Experts that all labels mix."""
@@ -72,7 +84,13 @@ class ExpertSettings(Settings):
 
 
 class SequenceEncoderSettings(Settings):
-    """Causal self-attention over the events of a history (HSTU), computed once a request for all its candidates."""
+    """Causal self-attention over the events of a history (HSTU), computed once a request for all its candidates.
+
+    A layer is x + f₂(norm(A V) ∘ U) with U, Q, K, V = silu(f₁(norm(x))) and A = silu(Q Kᵀ + b), b a number for each
+    distance of two events (Zhai et al. 2024). Each event also gets a vector for its position, counted from the newest,
+    and with `ages` one for its age s at the request, linear in log₂(1 + s seconds) between knots four-fold apart. The
+    stage's `dropout` applies in the layers.
+    """
 
     layers: Annotated[PositiveInt, Le(16)] = 2
     """Layers, one on the other."""
@@ -104,7 +122,8 @@ class MlpLabSettings(MlpSettings):
     gates: GateSettings | None = None
     """A factor for each feature, learnt of its side's inputs; none unless given."""
     members: Annotated[int, Ge(2), Le(64)] | None = None
-    """Predictions of shared weights, averaged; one unless given."""
+    """Predictions of shared weights, averaged; one unless given. Member i's layers are s_i ∘ (W (r_i ∘ x)) + b_i with W
+    shared by all (BatchEnsemble, TabM). A loss is the mean over members; the logit is that of their mean probability."""
     experts: ExpertSettings | None = None
     """Experts that labels share, between hidden layers and outputs; none unless given."""
     gone: ClassVar[Mapping[str, str]] = {}

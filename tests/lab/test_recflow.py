@@ -247,7 +247,7 @@ def test_the_losses_of_the_documented_table_are_accepted(tmp_path: Path) -> None
     template = (ROOT / "corank_lab/datasets/recflow.yaml").read_text(encoding="utf-8")
     config = tmp_path / "recflow.yaml"
     config.write_text(Template(template).substitute(valid="2024-02-03", test="2024-02-04", truth=""))
-    table = (ROOT / "docs/lab/recflow.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs/lab/logs.md").read_text(encoding="utf-8")
     examples = re.findall(r"^\|.*`(\[\{.*\}\])` \|$", table, re.MULTILINE)
     assert len(examples) == 9
     for losses in examples:
