@@ -11,7 +11,7 @@ from tests.documented.pages import Page
 from tests.documented.session import Outcome, run_page
 from tests.documented.summary import RECORD
 
-FOLDERS = ("start", "guides", "operations", "recipes", "lab", "extending")
+FOLDERS = ("start", "guides", "operations", "lab", "extending")
 PAGES = [
     *("README.md", "README.zh-CN.md"),
     *(
