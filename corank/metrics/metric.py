@@ -233,10 +233,10 @@ _cascade = partial(add_metric, "cascade", "higher")
 _JOINT = ("scores", "quotas", "k")
 _EARLIER = ("requests", "last_top", "earlier_scores", "earlier_quotas", "m")
 _CLICKED = "Share of a request's clicks in the cascade's top k."
-_BEST = "Share of the true top k in the cascade's top k: the quality of the whole cascade. Needs `data.truth`."
+_BEST = "Share of the true top k in the cascade's top k: the quality of all stages. Needs `data.truth`."
 _PRODUCTION = (
-    "Share of what production's last stage kept in the cascade's top k. Production may have kept more than k, so it may "
-    "not reach 1. Similarity to production, not quality. Needs levels and `cuts`."
+    "Share of what production's last stage kept in the cascade's top k. Production may have kept more than k, so it "
+    "may not reach 1. Similarity to production, not quality. Needs levels and `cuts`."
 )
 _SURVIVES = (
     "Share of the last stage's top k that survives all cuts before it, with three or more stages; m is the last of "

@@ -157,8 +157,8 @@ def dr_click_rate(
     """Estimate clicks per shown item doubly robustly: (Σ qᵢ over L + Σ (yᵢ − qᵢ)/πᵢ over E ∩ L) / Σ |L|.
 
     q is a model's click probability. Unbiased whatever q is, if q did not learn from these clicks; its variance is the
-    smaller the better q is. So do not use it on the split `train`. Other letters as for `ips_click_rate`. Source: Dudík,
-    Langford and Li 2011.
+    smaller the better q is. So do not use it on the split `train`. Other letters as for `ips_click_rate`. Source:
+    Dudík, Langford and Li 2011.
 
     Args:
         requests: these and the next four as in `ips_click_rate`.

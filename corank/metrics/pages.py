@@ -204,4 +204,6 @@ _page("lower", "broken@{k}", broken_slots, (*_LISTED, "broken"), key="page_broke
 _CATALOGUE = (*_LISTED, "item", "catalogue")
 _page("higher", "coverage@{k}", partial(catalogue_spread, what="coverage"), _CATALOGUE, key="page_coverage")
 _UNEQUAL = "How unequally the pages show the items of the catalogue."
-_page("lower", "gini@{k}", partial(catalogue_spread, what="gini"), _CATALOGUE, key="page_gini", about=_UNEQUAL)
+_page(
+    "lower", "gini@{k}", partial(catalogue_spread, what="gini"), _CATALOGUE, key="page_gini", about=_UNEQUAL
+)

@@ -49,8 +49,8 @@ Numbers = Annotated[PiecewiseNumbers | PeriodicNumbers, Field(discriminator="kin
 class GateSettings(Settings):
     """A factor for each feature, learnt of its side's inputs.
 
-    The columns of a feature f are multiplied by 2 σ(V relu(U x + a) + c)_f before the first layer, initially by 1; x are
-    all inputs of its side, embedded numbers too. Attention and cross layers read inputs without gates.
+    The columns of a feature f are multiplied by 2 σ(V relu(U x + a) + c)_f before the first layer, initially by 1; x
+    are all inputs of its side, embedded numbers too. Attention and cross layers read inputs without gates.
     """
 
     hidden: PositiveInt = 16
@@ -123,7 +123,7 @@ class MlpLabSettings(MlpSettings):
     """A factor for each feature, learnt of its side's inputs; none unless given."""
     members: Annotated[int, Ge(2), Le(64)] | None = None
     """Predictions of shared weights, averaged; one unless given. Member i's layers are s_i ∘ (W (r_i ∘ x)) + b_i with W
-    shared by all (BatchEnsemble, TabM). A loss is the mean over members; the logit is that of their mean probability."""
+    shared by all (BatchEnsemble, TabM). A loss is the mean over members; the logit is of their mean probability."""
     experts: ExpertSettings | None = None
     """Experts that labels share, between hidden layers and outputs; none unless given."""
     gone: ClassVar[Mapping[str, str]] = {}
