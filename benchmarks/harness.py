@@ -6,12 +6,14 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.pages import code_of
 from corank.core.formatting import format_figure
 
 COMPARE = {
@@ -35,6 +37,7 @@ def report(
     if as_json:
         judged = {key: [op, value, met[key]] for key, (op, value) in aims.items()}
         document = {"name": name, "machine": machine(), "figures": dict(figures), "aims": judged}
+        document |= {"date": datetime.now(UTC).date().isoformat(), "code": code_of(name)}
         sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
         return
     table = Table("figure", title=name, title_justify="left")
