@@ -13,8 +13,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.pages import code_of
 from corank.core.formatting import format_figure
+from docs_site.result_tables import code_of
 
 COMPARE = {
     "<": operator.lt,

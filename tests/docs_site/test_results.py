@@ -2,20 +2,33 @@
 
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from benchmarks.pages import RESULTS, ROOT, TABLE, PageError, ResultTable, code_of, hash_code, read_tables
-from benchmarks.pages import write_tables
+from docs_site.pages import ROOT
+from docs_site.result_tables import (
+    RESULTS,
+    TABLE,
+    PageError,
+    ResultTable,
+    code_of,
+    hash_code,
+    read_tables,
+    write_tables,
+)
 
 PAGES = sorted(RESULTS.glob("*.md"))
 TABLES = [(page.name, table) for page in PAGES for table in read_tables(page.read_text(encoding="utf-8"))]
-TO_RENEW: set[tuple[str, str]] = set()
+TO_RENEW = {
+    ("cascades.md", "cascades"),
+    ("logs.md", "ablation"),
+    ("logs.md", "feature_cost"),
+    ("serving.md", "hot_swap"),
+}
 """Page and benchmark of tables that an earlier state of the benchmark's code measured. A renewal takes its row away."""
-BY_HAND: dict[str, int] = {}
-"""Tables of figures that are copied from commands which no benchmark runs, by page."""
-FIGURE = re.compile(r"\**[−+]?\.?\d[\d.,]*(?:%| \[.*)?\**")
+BY_HAND = {"cascades.md": 1, "joint-training.md": 4, "serving.md": 1}
+"""Tables of figures that no benchmark has written: of `corank study`, `defaults --random`, several benchmarks."""
+FIGURE = re.compile(r"\**[−+]?\.?\d")
 DOCUMENT = {
     "name": "vectors",
     "machine": "a machine",
@@ -79,7 +92,7 @@ def test_tables_are_as_old_as_their_benchmark() -> None:
         for page, table in TABLES
         if table.code != code_of(table.says["benchmark"])
     }
-    new = {f"{page}: run {command}" for (page, name), command in older.items() if (page, name) not in TO_RENEW}
+    new = [f"{page}: {command}" for (page, name), command in older.items() if (page, name) not in TO_RENEW]
     assert not new, "tables are older than their benchmark; run its command, or list them in TO_RENEW"
     assert not TO_RENEW - older.keys(), "renewed: take these out of TO_RENEW"
 
@@ -90,7 +103,7 @@ def test_other_tables_of_figures_are_known() -> None:
         text = TABLE.sub("", page.read_text(encoding="utf-8"))
         for table in re.findall(r"^(?:\|.*\n)+", text, re.MULTILINE):
             rows = [line.strip("|\n ").split(" | ")[1:] for line in table.splitlines()[2:]]
-            found[page.name] += any(FIGURE.fullmatch(cell.strip()) for row in rows for cell in row)
+            found[page.name] += any(FIGURE.match(cell.strip()) for row in rows for cell in row)
     assert {page: count for page, count in found.items() if count} == BY_HAND
 
 
@@ -106,7 +119,9 @@ def test_a_table_that_a_document_cannot_fill_is_left_as_it_is() -> None:
     written, left = write_tables(PAGE, lacking)
     assert written == PAGE
     assert left == ["scripts/bench vectors DIR --page: no figure of the column strong"]
-    with pytest.raises(PageError, match="benchmark, columns, head, key, plot, rows; received row"):
+    with pytest.raises(
+        PageError, match="args, benchmark, columns, head, intervals, key, plot, rows; received row"
+    ):
         list(read_tables(PAGE.replace("rows:", "row:")))
 
 
@@ -117,7 +132,9 @@ def test_a_hash_is_of_what_is_computed_and_imported() -> None:
         "benchmarks/harness.py": "1 / 0\n",
     }
     first = hash_code("benchmarks/a.py", files.get)
-    alike = files | {"benchmarks/a.py": "import benchmarks.b as b\nfrom benchmarks.b import X\nprint(\n    b.X)"}
+    alike = files | {
+        "benchmarks/a.py": "import benchmarks.b as b\nfrom benchmarks.b import X\nprint(\n    b.X)"
+    }
     assert hash_code("benchmarks/a.py", alike.get) == first
     for path in ("benchmarks/a.py", "benchmarks/b.py"):
         assert hash_code("benchmarks/a.py", (files | {path: files[path] + "Y = 2\n"}).get) != first
@@ -125,6 +142,6 @@ def test_a_hash_is_of_what_is_computed_and_imported() -> None:
 
 def test_pages_name_benchmarks_that_there_are() -> None:
     known = {path.stem for path in ROOT.glob("benchmarks/*/*.py") if "__main__" in path.read_text("utf-8")}
-    texts = [page.read_text(encoding="utf-8") for page in [*PAGES, Path(ROOT / "README.md")]]
+    texts = [page.read_text(encoding="utf-8") for page in [*PAGES, ROOT / "README.md"]]
     named = {name for text in texts for name in re.findall(r"scripts/bench ([a-z_]+)", text)}
     assert named <= known

@@ -10,6 +10,7 @@ benchmark's code, by which a test finds tables that are older than their benchma
     head: losses                    # above the rows
     rows: {icc: ICC, "arf*": }      # a glob takes all keys that fit, and its * is the row's name
     columns: {joint: recall, lcron-joint: [difference, "+.3f"]}
+    intervals: false                # true unless given
     plot: [recall]
     -->
 
@@ -37,11 +38,12 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[1]
+from docs_site.pages import ROOT
+
 RESULTS = ROOT / "docs" / "results"
 TABLE = re.compile(r"<!-- table:\n(?P<says>.*?)-->\n(?P<shown>.*?)<!-- /table: (?P<code>\S+) -->", re.DOTALL)
-KEYS = {"benchmark", "args", "key", "head", "rows", "columns", "plot"}
-SHARED = ("benchmarks/harness.py", "benchmarks/pages.py", "benchmarks/__init__.py")
+KEYS = {"benchmark", "args", "key", "head", "rows", "columns", "intervals", "plot"}
+SHARED = ("benchmarks/harness.py", "benchmarks/__init__.py")
 """What all benchmarks have, and no figure depends on."""
 
 
@@ -129,12 +131,14 @@ class ResultTable:
         for n, (column, *_) in enumerate(columns):
             if all(values[n] is None for values in by_row.values()):
                 raise PageError(f"no figure of the column {column}")
-        lines = [[self.says["head"], *(words for _, words, _ in columns)], ["---"] * (1 + len(columns))]
+        ends = ("low", "high") if self.says.get("intervals", True) else ()
+        lines = [[self.says["head"], *(words for _, words, _ in columns)]]
         for row, words, form in rows:
             keys = [(_key(key, row, column), form or own) for column, _, own in columns]
-            lines.append([words, *(_cell(figures, of, how) for of, how in keys)])
+            lines.append([words, *(_cell(figures, of, how, ends) for of, how in keys)])
         plot = f"<!-- plot: {'; '.join(self.says['plot'])} -->\n" if "plot" in self.says else ""
-        table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+        head, *body = ("| " + " | ".join(line) + " |\n" for line in lines)
+        table = head + "|---" * (1 + len(columns)) + "|\n" + "".join(body)
         return f"\n{plot}{table}\n{document['machine']}, {document.get('date', 'undated')}.\n\n"
 
     def _rows(self, figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -145,7 +149,7 @@ class ResultTable:
                 yield pattern, words, form
                 continue
             before, _, after = (re.escape(part) for part in pattern.partition("*"))
-            names = {}
+            names: dict[str, str] = {}
             for column, *_ in _worded(self.says["columns"]):
                 ends = (re.escape(part) for part in _key(key, "\0", column).split("\0"))
                 expression = re.compile(f"({before}(.+?){after})".join(ends))
@@ -164,10 +168,11 @@ def _key(key: str, row: str, column: str) -> str:
     return key.format(row=row, column=column.format(row=row))
 
 
-def _cell(figures: Mapping[str, Any], key: str, form: str) -> str:
+def _cell(figures: Mapping[str, Any], key: str, form: str, bounds: tuple[str, ...]) -> str:
     if key not in figures:
         return ""
-    value, *ends = (figures[k] for k in (key, f"{key}.low", f"{key}.high") if k in figures)
+    names = (key, *(f"{key}.{bound}" for bound in bounds))
+    value, *ends = (figures[name] for name in names if name in figures)
     text = _number(value, form)
     if len(ends) == 2:
         text += f" [{', '.join(_number(end, form) for end in ends)}]"
