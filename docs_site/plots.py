@@ -14,13 +14,18 @@ INCHES = 0.3
 
 
 def read_plot(found: re.Match[str]) -> Panels:
-    """Read a table that asks for a plot. Raises ValueError if it has no such column, or no numbers in them."""
+    """Read a table that asks for a plot: of one with differences, which have a sign, those alone.
+
+    Raises ValueError if it has no such column, or no numbers in them.
+    """
     head, _, *lines = ([_plain(part) for part in row.strip("|").split("|")] for row in found[2].splitlines())
     wanted = [column.strip() for column in found[1].split(";")]
     if missing := ", ".join(column for column in wanted if column not in head):
         raise ValueError(f"plot: the table below has no column {missing}; it has {', '.join(head)}")
     places = [head.index(column) for column in wanted]
     lines = [line for line in lines if any(VALUE.match(line[place]) for place in places)]
+    if any(line[place].startswith("+") for line in lines for place in places):
+        lines = [line for line in lines if line[places[0]].startswith(("+", "−"))]
     if not lines:
         raise ValueError(f"plot: no numbers in {', '.join(wanted)}")
     names = [line[0] for line in lines]

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from docs_site.pages import ROOT
+from docs_site.plots import PLOT, read_plot
 from docs_site.result_tables import (
     RESULTS,
     TABLE,
@@ -123,6 +124,12 @@ def test_a_table_that_a_document_cannot_fill_is_left_as_it_is() -> None:
         PageError, match="args, benchmark, columns, head, intervals, key, plot, rows; received row"
     ):
         list(read_tables(PAGE.replace("rows:", "row:")))
+
+
+def test_of_differences_and_what_they_are_from_the_differences_are_drawn() -> None:
+    rows = "| a | weak |\n|---|---|\n| clicks | .50 |\n| more | +.02 [+.01, +.03] |\n| less | **−.02 [−.03, −.01]** |\n"
+    found = PLOT.search(f"<!-- plot: weak -->\n{rows}")
+    assert found and read_plot(found) == {"weak": {"more": (0.02, 0.01, 0.03), "less": (-0.02, -0.03, -0.01)}}
 
 
 def test_a_hash_is_of_what_is_computed_and_imported() -> None:
