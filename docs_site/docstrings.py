@@ -10,15 +10,15 @@ from typing import Any
 
 import griffe
 
-from docs_site.pages import escape
+from docs_site.pages import escape, table
 
 TITLES = {"parameters": "Arguments", "returns": "Returns", "raises": "Raises", "yields": "Yields"}
 STARS: Mapping[griffe.ParameterKind | None, str] = {
     griffe.ParameterKind.var_positional: "*",
     griffe.ParameterKind.var_keyword: "**",
 }
-LONGEST = 88
-"""Characters of a signature on one line."""
+OWN = ("corank.", "corank_serve.", "corank_continual.", "corank_lab.")
+"""How the names of corank's own modules begin."""
 
 
 def render(docstring: str | None) -> str:
@@ -37,12 +37,17 @@ def _section(section: griffe.DocstringSection) -> str:
         return _prose(section.value)
     if isinstance(section, griffe.DocstringSectionAdmonition):  # such as `Example:`
         return f"**{section.title}**\n\n{_code(section.value.description)}"
-    items = [
+    listed = "\n".join(f"- {item}" if item.startswith("`") else item for item in _items(section))
+    return f"**{TITLES.get(section.kind.value, section.kind.value.capitalize())}**\n\n{listed}"
+
+
+def _items(section: griffe.DocstringSection) -> list[str]:
+    """The entries of a section, each with its name, if it has one."""
+    named = [
         (str(getattr(item, "name", "") or item.annotation or ""), escape(" ".join(item.description.split())))
         for item in section.value
     ]
-    listed = "\n".join(f"- `{name}`: {text}" if name else text for name, text in items)
-    return f"**{TITLES.get(section.kind.value, section.kind.value.capitalize())}**\n\n{listed}"
+    return [f"`{name}`: {text}" if name else text for name, text in named]
 
 
 def _prose(text: str) -> str:
@@ -73,22 +78,76 @@ def field_docstrings(owner: type) -> dict[str, str]:
     return {
         name: field.docstring.value
         for kind in reversed(owner.__mro__)
-        if kind.__module__.startswith(("corank.", "corank_serve.", "corank_continual.", "corank_lab."))
+        if kind.__module__.startswith(OWN)
         for name, field in source(kind).attributes.items()
         if field.docstring and "property" not in field.labels
     }
 
 
-def signature(function: griffe.Function) -> str:
-    """How a function is called, as a block of code; if it is long, a line a parameter."""
-    written = function.signature()
-    if len(written) > LONGEST:
-        parameters = [p for p in function.parameters if p.name not in ("self", "cls")]
-        listed = "".join(f"    {_parameter(parameter)},\n" for parameter in parameters)
-        written = f"{function.name}(\n{listed}) -> {function.returns}"
-    return f"```python\n{written}\n```"
+def describe_call(function: griffe.Function, docstring: str | None) -> str:
+    """Describe a function as Markdown: what it does, its example, a table of its parameters, then all else."""
+    sections = griffe.Docstring(docstring or "").parse("google", returns_multiple_items=False, warnings=False)
+    texts = [section.value for section in sections if isinstance(section, griffe.DocstringSectionText)]
+    first, *more = re.split(r"\n\s*\n", "\n\n".join(texts).strip("\n"))
+    examples = [section for section in sections if isinstance(section, griffe.DocstringSectionAdmonition)]
+    listed = next((s.value for s in sections if isinstance(s, griffe.DocstringSectionParameters)), [])
+    meanings = {item.name.lstrip("*"): item.description for item in listed}
+    taken = [parameter for parameter in function.parameters if parameter.name not in ("self", "cls")]
+    rows = [
+        (
+            f"`{STARS.get(parameter.kind, '')}{parameter.name}`",
+            f"`{plain_type(parameter.annotation)}`" if parameter.annotation else "",
+            _default(parameter),
+            escape(" ".join(meanings.get(parameter.name, "").split())),
+        )
+        for parameter in taken
+    ]
+    blocks = [_prose(first), *map(_section, examples)]
+    if rows:
+        blocks.append(table(("parameter", "type", "default", "what it is"), rows))
+    if function.returns and str(function.returns) != "None":
+        blocks.append(f"Returns `{plain_type(function.returns)}`.")
+    shown = (griffe.DocstringSectionText, griffe.DocstringSectionAdmonition, griffe.DocstringSectionParameters)
+    blocks += [_prose("\n\n".join(more))] if more else []
+    blocks += [_section(section) for section in sections if not isinstance(section, shown)]
+    return "\n\n".join(blocks)
 
 
-def _parameter(parameter: griffe.Parameter) -> str:
-    default = "" if parameter.default is None else f" = {parameter.default}"
-    return f"{STARS.get(parameter.kind, '')}{parameter.name}: {parameter.annotation}{default}"
+def plain_type(annotation: object) -> str:
+    """A type without what `Annotated` adds to it, and without quotes.
+
+    Example:
+        >>> plain_type('Annotated[ConfigSource | None, Option("CONFIG")]')
+        'ConfigSource | None'
+    """
+    text = re.sub(r"""["']""", "", str(annotation))
+    while begun := re.search(r"\bAnnotated\[", text):
+        depth, end, comma = 1, begun.end(), 0
+        while depth:
+            depth += {"[": 1, "(": 1, "]": -1, ")": -1}.get(text[end], 0)
+            comma = comma or (end if text[end] == "," and depth == 1 else 0)
+            end += 1
+        text = text[: begun.start()] + text[begun.end() : comma] + text[end:]
+    return text
+
+
+def _default(parameter: griffe.Parameter) -> str:
+    """A parameter's default: nothing where a function that does nothing stands for none."""
+    if parameter.default is None:
+        return "" if parameter.kind in STARS else "required"
+    return "" if "lambda" in str(parameter.default) else f"`{parameter.default}`"
+
+
+def flatten(docstring: str) -> str:
+    """Write a docstring as one line of Markdown, for the cell of a table; without examples."""
+    parts = []
+    for section in griffe.Docstring(docstring).parse("google", returns_multiple_items=False, warnings=False):
+        if isinstance(section, griffe.DocstringSectionText):
+            parts.append(escape(" ".join(section.value.split())))
+        elif isinstance(section, griffe.DocstringSectionParameters):
+            items = (f"`{item.name}`: {escape(' '.join(item.description.split()))}" for item in section.value)
+            parts.append(" ".join(items))
+        elif not isinstance(section, griffe.DocstringSectionAdmonition):
+            title = TITLES.get(section.kind.value, section.kind.value.capitalize())
+            parts.append(f"{title}: " + " ".join(_items(section)))
+    return " ".join(parts)

@@ -7,7 +7,7 @@ import griffe
 
 import corank
 from corank import config
-from docs_site.docstrings import field_docstrings, first_line, render, signature, source
+from docs_site.docstrings import describe_call, field_docstrings, first_line, render, source
 from docs_site.pages import Page, escape, relative, table
 
 FOLDER = "reference/python"
@@ -44,7 +44,7 @@ def config_module_page(described: Sequence[Page]) -> Page:
             link = f"[`{name}`]({relative(CONFIG_MODULE, home)}#{name.lower()})" if home else f"`{name}`"
             classes.append((link if name != "Config" else "[`Config`](Config.md)", first_line(part.__doc__)))
         else:
-            functions.append(f"## {name}\n\n{signature(source(part))}\n\n{render(part.__doc__)}")
+            functions.append(f"## {name}\n\n{describe_call(source(part), part.__doc__)}")
     blocks = ["# corank.config", render(config.__doc__), table(("class", "what it is"), classes), *functions]
     return Page(CONFIG_MODULE, "config", "\n\n".join(blocks) + "\n")
 
@@ -52,14 +52,16 @@ def config_module_page(described: Sequence[Page]) -> Page:
 def _text(name: str, part: Any) -> str:
     of = source(part)
     if isinstance(of, griffe.Function):
-        return f"# corank.{name}\n\n{signature(of)}\n\n{render(part.__doc__)}\n"
+        return f"# corank.{name}\n\n{describe_call(of, part.__doc__)}\n"
     blocks = [f"# corank.{name}", render(part.__doc__)]
     if fields := field_docstrings(part):
         rows = [(f"`{field}`", escape(text)) for field, text in fields.items() if not field.startswith("_")]
         blocks.append(f"## Attributes\n\n{table(('attribute', 'what it is'), rows)}")
     for member in of.members.values():
-        called = [signature(member)] if isinstance(member, griffe.Function) else []
-        shown = (called or "property" in member.labels) and not member.name.startswith("_")
-        if shown and member.docstring:
-            blocks += [f"## {member.name}", *called, render(member.docstring.value)]
+        if member.name.startswith("_") or not member.docstring:
+            continue
+        if isinstance(member, griffe.Function):
+            blocks += [f"## {member.name}", describe_call(member, member.docstring.value)]
+        elif "property" in member.labels:
+            blocks += [f"## {member.name}", render(member.docstring.value)]
     return "\n\n".join(blocks) + "\n"

@@ -75,19 +75,36 @@ class AttendedEvents:
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors of whole requests, on one device."""
+    """Tensors of whole requests, on the device of the model. A loss gets it in `values`.
+
+    `len(batch)` is C. `outputs[STAGE].logits[LABEL]` is (C,) float32 in the order of `request_of`; candidates that no
+    loss of a stage reads may have a logit of 0.
+
+    Letters: R requests · C candidates, of the log or drawn beyond it · I distinct item rows · C', I' the same, rounded
+    up by 1/16 at most, so that shapes repeat · w columns.
+
+    Example:
+        mask = batch.in_population({batch.exposed: None})
+        clicked = mask & (batch.labels["click"] == 1)
+        loss = softplus(-outputs["rank"].logits["click"])
+        return loss, batch.weight * clicked
+    """
 
     lookups: dict[int, TableLookup]
-    """By table dimension."""
+    """Reads of embedding tables, by dimension; for models."""
     numbers: dict[Placement, Tensor]
+    """Scaled numbers, float32: `query` of requests (R, w), `item` of item rows (I, w), `snapshot` of the candidates'
+    items at a snapshot before the request (C, w), `cross` of the pairs (C, w)."""
     vectors: dict[Placement | Attended, tuple[Tensor, ...]]
     """Vector features, (N, d + 1) float16 each: zeros, and in the last column 1, where one is missing."""
     draws: Tensor
     """The state from which losses draw for each request, in this epoch (`corank.batches.draws`): (R,) int64."""
-    request_of: Tensor  # (C,) int32, ascending
+    request_of: Tensor
+    """The request of each candidate, ascending from 0: (C,) int32."""
     requests: Csr
     """Candidates summed by request."""
-    item_of: Tensor  # (C,) int32
+    item_of: Tensor
+    """The item row of each candidate, among I: (C,) int32."""
     item_row: Tensor
     """The row of `PackedDataset.items` of each of the batch's items, ascending: (I,) int32."""
     ordinal: Tensor
@@ -100,28 +117,32 @@ class Batch:
     """Each item's share of the log's candidates, at the levels that are read: (I,) float32."""
     pairs: Csr
     """For each candidate the rows of its request and its item, in a stack of R and `padded(I)`; `padded(C)` of them."""
-    level: Tensor  # (C,) uint8, or the source of a negative beyond the log
+    level: Tensor
+    """Position in `data.levels`; 254 for a negative from `batch`, 255 for one from `catalogue`: (C,) uint8."""
     exposed: int
     """The deepest level."""
-    weight: Tensor  # (C,) float32
+    weight: Tensor
+    """`data.weight`; 1 without it, and for negatives beyond the log: (C,) float32."""
     labels: dict[str, Tensor]
-    """(C,) float32: 0, 1, or -1 where unknown."""
+    """By label: 0, 1, or -1 where unknown: (C,) float32."""
     scores: dict[str, Tensor]
-    """Logged scores as logits, NaN where unknown: (C,) float32."""
+    """By name: logged scores as logits, NaN where unknown: (C,) float32."""
     draw_order: Tensor | None
-    """Position in the drawn order of its request and level, (C,) int32; None if all candidates are read."""
+    """Position in the drawn order of its request and level, from 0: (C,) int32; None if all candidates are read."""
     position: Tensor | None = None
     """Position on the page, -1 where unknown: (C,) int64; None if the log does not have it."""
     columns: dict[str, Tensor] = field(default_factory=dict)
-    """Columns of the log or of items that a stage's value may name: (C,) float32."""
+    """`data.columns` by name, of the log or of items, NaN where unknown: (C,) float32."""
     represents: Tensor | None = None
-    """How many of the log's candidates, of its request and level, each one represents: (C,) float32; None: one."""
+    """How many of the log's candidates, of its request and level, each one represents, 0 for a negative beyond the log:
+    (C,) float32; None: one each."""
     earliest: Tensor | None = None
     """The candidate of each item row's earliest request, whose snapshot features stand for the item where no request is
     given: (I,) int32; None if there are no such features."""
     earliest_time: Tensor | None = None
     """The time of that request, ms UTC: (I,) int64."""
     histories: dict[Attended, AttendedEvents] = field(default_factory=dict)
+    """Events that a stage attends to; for models."""
     ranks: Ranks = field(default_factory=Ranks)
     """Who has the other parts of the batch: each rank has some of its requests."""
 

@@ -1,7 +1,6 @@
 """The examples of the guides are accepted."""
 
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 import yaml
 
 import corank
-from corank.batches.batch import Batch
 from corank.core.errors import CorankError
 from corank.core.settings import validate
 from corank.datasets.feed.simulate import simulate_world
@@ -157,20 +155,3 @@ def test_the_examples_of_the_guide_to_scaling_are_parts_of_a_config(tmp_path: Pa
         whole = {key: shop[key] | value if isinstance(value, dict) else value for key, value in block.items()}
         config = validate(Config, shop | whole, "the guide")
         assert config.packed == "s3://shop/packed"
-
-
-# The page on batches
-
-
-PAGE = Path(__file__).parents[2] / "docs" / "extending" / "batch.md"
-FIELD = re.compile(r"^\| `(\w+)(?:\[(.*?)\])?` \| (.*?) \| (.*?) \|", re.MULTILINE)
-
-
-def documented() -> list[tuple[str, str, str, str]]:
-    """Field, key, shape and type of each row."""
-    text = PAGE.read_text(encoding="utf-8")
-    return FIELD.findall(text[text.index("## Fields") : text.index("## Methods")])
-
-
-def test_the_page_has_all_fields_in_their_order() -> None:
-    assert list(dict.fromkeys(name for name, *_ in documented())) == [field.name for field in fields(Batch)]

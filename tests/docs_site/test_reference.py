@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -22,10 +24,11 @@ from corank.models.settings.stage import STAGE_MODELS, StageSettings
 from corank.training.config.config import Config
 from corank_serve.http.prometheus import list_metrics
 from corank_serve.store.base import STORES
+from docs_site.base_pages import BASES, PAGE, members
 from docs_site.build import reference_pages
 from docs_site.command_pages import walk
 from docs_site.config_pages import sections_of
-from docs_site.docstrings import render
+from docs_site.docstrings import first_line, render
 
 FOLDERS: Mapping[str, Registry[Any]] = {
     "features": FEATURE_KINDS,
@@ -86,7 +89,26 @@ def test_every_part_has_a_page(folder: str) -> None:
 def test_every_public_name_has_a_page() -> None:
     for name in corank.__all__:
         if not name.startswith("__"):
-            assert render(getattr(corank, name).__doc__) in texts()[f"reference/python/{name}.md"]
+            text, part = texts()[f"reference/python/{name}.md"], getattr(corank, name)
+            if isinstance(part, type):
+                assert render(part.__doc__) in text
+            else:
+                assert first_line(part.__doc__) in text
+                parameters = {row[0].strip("`*"): row[3] for row in rows(text) if len(row) == 4}
+                assert all(parameters.values()) and parameters.keys() == set(signature(part).parameters)
+
+
+def test_a_function_begins_with_its_example() -> None:
+    _, first, example, *_ = texts()["reference/python/check.md"].split("\n\n")
+    assert first.startswith("Read a config") and example == "**Example**"
+
+
+@pytest.mark.parametrize("base", BASES, ids=lambda base: base.__name__)
+def test_every_member_of_a_base_class_is_described(base: type) -> None:
+    described = {name for name, _ in members(base)}
+    assert getattr(base, "__abstractmethods__", frozenset()) <= described
+    assert not is_dataclass(base) or {field.name for field in fields(base)} <= described
+    assert f"## {base.__name__}\n" in texts()[PAGE]
 
 
 def test_every_metric_of_a_service_is_described() -> None:
