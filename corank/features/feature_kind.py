@@ -126,7 +126,11 @@ class FeatureKind(Settings):
         """Raise ConfigError if it, called `name`, does not fit the data's settings, such as their labels."""
 
     def fit(self, values: TrainingValues) -> Encoder | None:
-        """Learn an encoder from training values; None if there is nothing to learn. Raises DataError."""
+        """Learn an encoder from training values; None if there is nothing to learn. Raises DataError.
+
+        It asks for what it needs: `values.counts()`, `tally()`, `sample()`, `bounds()`, `moments()` or `first()`, of the
+        elements of lists by `values.flatten(…)`. It runs until all is measured, so it must ask for the same each time.
+        """
         return None
 
     def decode(self, encoder: Encoder | None, encoded: Any) -> Any:

@@ -182,7 +182,7 @@ class Loss(Settings):
     pointwise: ClassVar[bool] = False
     """Whether it takes each shown candidate on its own, with its label as the target."""
     extras: ClassVar[Sequence[str]] = ()
-    """What it reads of `StageOutput.extras` of the stages that it trains."""
+    """What it reads of `StageOutput.extras` of the stages that it trains; a stage that does not give it is refused."""
     gone_values: ClassVar[Mapping[str, Mapping[str, str | None]]] = {}
     """Key → a value that it had in earlier versions → what to write instead; None for a default, which is left out."""
 
@@ -223,7 +223,8 @@ class Loss(Settings):
     def parameters(self, funnel: FunnelSpec) -> Sequence[str]:
         """The stages at each of which the loss learns a number of its own, such as the weight of a term.
 
-        The number begins at 0, and is `outputs[stage].loss_parameters[self.name]`.
+        The number begins at 0, and is `outputs[stage].loss_parameters[self.name]`. It learns at ten times the rate of
+        the stage's layers, and is in checkpoints, trackers and what `--from` takes over.
         """
         return ()
 
