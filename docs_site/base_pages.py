@@ -39,7 +39,9 @@ def base_pages() -> Iterator[Page]:
     for base in BASES:
         head, *below = render(base.__doc__).split("\n\n")
         blocks += [f"## {base.__name__}", head, *below]
-        rows = [(_cell(base, name, member), flatten(member.docstring.value)) for name, member in members(base)]
+        rows = [
+            (_cell(base, name, member), flatten(member.docstring.value)) for name, member in members(base)
+        ]
         blocks.append(table(("member", "what it is"), rows))
     blocks.append("## Inputs of metrics")
     for population, inputs in INPUTS.items():

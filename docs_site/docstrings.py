@@ -107,7 +107,11 @@ def describe_call(function: griffe.Function, docstring: str | None) -> str:
         blocks.append(table(("parameter", "type", "default", "what it is"), rows))
     if function.returns and str(function.returns) != "None":
         blocks.append(f"Returns `{plain_type(function.returns)}`.")
-    shown = (griffe.DocstringSectionText, griffe.DocstringSectionAdmonition, griffe.DocstringSectionParameters)
+    shown = (
+        griffe.DocstringSectionText,
+        griffe.DocstringSectionAdmonition,
+        griffe.DocstringSectionParameters,
+    )
     blocks += [_prose("\n\n".join(more))] if more else []
     blocks += [_section(section) for section in sections if not isinstance(section, shown)]
     return "\n\n".join(blocks)

@@ -128,8 +128,8 @@ class FeatureKind(Settings):
     def fit(self, values: TrainingValues) -> Encoder | None:
         """Learn an encoder from training values; None if there is nothing to learn. Raises DataError.
 
-        It asks for what it needs: `values.counts()`, `tally()`, `sample()`, `bounds()`, `moments()` or `first()`, of the
-        elements of lists by `values.flatten(…)`. It runs until all is measured, so it must ask for the same each time.
+        It asks `values.counts()`, `tally()`, `sample()`, `bounds()`, `moments()` or `first()`; of the elements of lists
+        by `values.flatten(…)`. It runs until all is measured, so it must ask the same each time.
         """
         return None
 
