@@ -57,8 +57,10 @@ def _prose(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """A block of code: what a session of Python shows, or a part of a config."""
-    return f"```{'pycon' if text.startswith('>>> ') else 'yaml'}\n{textwrap.dedent(text)}\n```"
+    """A block of code: what a session of Python shows, Python, or a part of a config."""
+    text = textwrap.dedent(text)
+    python = "python" if re.match(r"@|(class|def|with|for|from|import) |[\w.]+(\(| = )", text) else "yaml"
+    return f"```{'pycon' if text.startswith('>>> ') else python}\n{text}\n```"
 
 
 @cache
@@ -105,14 +107,18 @@ def describe_call(function: griffe.Function, docstring: str | None) -> str:
     blocks = [_prose(first), *map(_section, examples)]
     if rows:
         blocks.append(table(("parameter", "type", "default", "what it is"), rows))
+    returned = [section for section in sections if isinstance(section, griffe.DocstringSectionReturns)]
     if function.returns and str(function.returns) != "None":
-        blocks.append(f"Returns `{plain_type(function.returns)}`.")
+        text = " ".join(_items(returned[0])) if returned else ""
+        blocks.append(f"**Returns** `{plain_type(function.returns)}`{': ' * bool(text)}{text}")
+    if more:
+        blocks.append(_prose("\n\n".join(more)))
     shown = (
         griffe.DocstringSectionText,
         griffe.DocstringSectionAdmonition,
         griffe.DocstringSectionParameters,
+        griffe.DocstringSectionReturns,
     )
-    blocks += [_prose("\n\n".join(more))] if more else []
     blocks += [_section(section) for section in sections if not isinstance(section, shown)]
     return "\n\n".join(blocks)
 

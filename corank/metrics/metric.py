@@ -54,6 +54,7 @@ class Metric:
     inputs: tuple[str, ...]
     """Names of `INPUTS` of its population."""
     population: Population
+    """The rows on which it is computed."""
     better: Direction
     """The better value: the higher, the lower, or the one nearer to 1."""
     title: str | None = None
