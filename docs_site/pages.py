@@ -31,9 +31,12 @@ def escape(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Make text a cell of a table: one line, without a bar that would end the cell."""
-    line = " ".join(text.split())
-    return re.sub(r"(?<!\\)\|", r"\\|", line)
+    """Make text a cell of a table: one line, without a bar that would end the cell; in code a bar ends none."""
+    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    return "".join(
+        part.replace(r"\|", "|") if n % 2 else re.sub(r"(?<!\\)\|", r"\\|", part)
+        for n, part in enumerate(parts)
+    )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -53,7 +53,8 @@ def rows(text: str) -> Iterator[list[str]]:
     """The cells of the rows of all tables of a page."""
     for line in text.splitlines():
         if line.startswith("| `"):
-            yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            cells = re.split(r"(?<!\\)\|(?=(?:[^`]*`[^`]*`)*[^`]*$)", line)  # not within code
+            yield [cell.strip() for cell in cells[1:-1]]
 
 
 def settings_of_a_config() -> list[type[BaseModel]]:
