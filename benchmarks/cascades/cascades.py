@@ -2,7 +2,7 @@
 
 An entry is a change of the config of a world: stages, losses, teachers. Those that the benchmark comes with are in
 benchmarks/cascades/entries; `--entry FILE` adds others, and `--plugins MODULE` the losses and stage models that these
-name, from the working directory or the Python path. docs/results/cascade-benchmark.md says how.
+name, from the working directory or the Python path. docs/results/cascades.md says how.
 
 Protocol: all entries of a world have the same packed data, widths, epochs, batches and seeds. Each is trained at every
 factor of `--rates` with seed 0, and validation clicks choose one; then the other seeds are trained at it. The test

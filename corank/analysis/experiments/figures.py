@@ -321,7 +321,7 @@ class Objective:
 
         Without a name it is the last stage's GAUC, or its AUC where few users of `packed` have both classes. Of the
         figures that a log shows, GAUC of the last stage orders recipes most as the truth does; recalls of clicks order
-        them by how closely they follow production (docs/results/defaults.md).
+        them by how closely they follow production (docs/results/joint-training.md).
         """
         mains = tuple(f"{stage.name}.{stage.main}" for stage in config.stages)
         if packed is not None:

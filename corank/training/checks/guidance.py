@@ -20,21 +20,21 @@ from corank.features.log_schema import POSITIONS
 from corank.training.checks.findings import Finding, name_some
 from corank.training.checks.profile import Profile
 
-PURE, SIMULATED = "KuaiRand-Pure (docs/results/kuairand.md)", "simulated worlds (docs/results/defaults.md)"
+PURE, SIMULATED = "KuaiRand-Pure (docs/results/logs.md)", "simulated worlds (docs/results/joint-training.md)"
 GAINS: dict[str, str | None] = {
     "candidates": None,
     "prior": f"rates and counts of user, video and author added +.0139 to the ranker's AUC, on {PURE}",
     "age": "ages of items added .013 to .015 to the AUC of a logistic regression on rates, on a simulated news site "
     "(LOG.md)",
     "within": "the rank of a price added +.032 to the ranker's AUC and +.072 to the pre-ranker's, on a drawn site of "
-    "hotels (docs/results/real-logs.md)",
+    "hotels (docs/results/logs.md)",
     "history": f"histories of clicks and long views added +.0021 to the ranker's AUC, on {PURE}",
     "recurrence": "counts and times since of item and category added +.070 to the ranker's AUC and +.065 to the "
     "pre-ranker's, on a drawn log whose users return to items (docs/guides/features.md)",
     "position": None,
     "unexposed": "negatives from what was cut and a softmax over the batch took the joint recall of the truly best "
     "from .2921 to .2990, from .3133 to .3456 and from .3123 to .3697, on the simulated worlds weak, medium and strong "
-    "(docs/results/defaults.md)",
+    "(docs/results/joint-training.md)",
     "in_batch": "a softmax over the batch beside negatives added +.0023 to +.0046 to the joint recall of the truly "
     f"best, on {SIMULATED}",
 }
@@ -73,7 +73,7 @@ RECIPES = {
     ),
     "exposures": Recipe(
         ({"kind": "distill", "teacher": "rank", "student": "prerank", "on": ["exposed"]},),
-        "KuaiRand-Pure (docs/results/defaults.md)",
+        "KuaiRand-Pure (docs/results/joint-training.md)",
     ),
 }
 """By what the log holds: candidates that were cut, or exposed ones alone."""

@@ -16,11 +16,11 @@ from corank.training.config.config import Config
 
 FEWEST_STEPS = 50
 """Fewer optimiser steps cause a warning: in simulated worlds 30 steps of 256 requests lost .03 of the
-recall and .01 of the AUC of 60, and many smaller ones gained nothing (docs/results/defaults.md)."""
+recall and .01 of the AUC of 60, and many smaller ones gained nothing (docs/results/joint-training.md)."""
 FEW = 100
 """Fewer positives or negatives cause a warning: the AUC's standard error is then .03 or more."""
 SMALL = 1000
-"""With fewer positives or negatives in training, boosted trees may learn more (docs/results/real-logs.md)."""
+"""With fewer positives or negatives in training, boosted trees may learn more (docs/results/logs.md)."""
 FEWEST = 10
 """Fewer positives or negatives, or requests with both, cannot tell one epoch from another: with so many positives the
 AUC's standard error is .09, so that the interval of a guess reaches .68."""
