@@ -15,6 +15,7 @@ from typing import Any
 from docs_site.base_pages import base_pages
 from docs_site.command_pages import command_pages
 from docs_site.config_pages import config_pages
+from docs_site.metric_pages import metric_pages
 from docs_site.notebooks import keep_executed, read_notebook, to_page
 from docs_site.pages import ROOT, Page, relative
 from docs_site.part_pages import part_pages
@@ -33,7 +34,8 @@ executed_notebook = partial(keep_executed, folder=EXECUTED)
 def reference_pages() -> list[Page]:
     """All pages that are generated from the code."""
     settings = [*config_pages(), *part_pages()]
-    return [*settings, *command_pages(), *python_pages(), config_module_page(settings), *base_pages()]
+    others = [*command_pages(), *python_pages(), *metric_pages(), *base_pages()]
+    return [*settings, *others, config_module_page(settings)]
 
 
 def stage(folder: Path, executed: Callable[[Path], Any] = executed_notebook) -> None:
