@@ -23,7 +23,7 @@ def test_the_site_builds_and_can_be_searched_as_files(tmp_path: Path) -> None:
     site = tmp_path / "site"
     build(tmp_path / "staged", site, executed)
     pages = {str(path.relative_to(site)) for path in site.rglob("*.html")}
-    assert {"index.html", "reference/losses/click.html", "source/corank/models/mlp.py.html"} <= pages
+    assert {"index.html", "reference/losses/click.html", "source/corank/losses/base.py.html"} <= pages
     with chromium(tmp_path / "profile") as window:
         search(window, site / "index.html", "distill", "losses/distill.html")
         assert window.execute_script(f"return {FOCUSED}.activeElement.placeholder") == "Search"

@@ -1,6 +1,7 @@
 """The examples are accepted, and the documents are true to the code: keys, files and links."""
 
 import re
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from corank.core.settings import validate
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain, read
+from docs_site.base_pages import base_pages
+from docs_site.metric_pages import metric_pages
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -28,9 +31,16 @@ def test_links_within_the_repository_lead_somewhere(path: Path) -> None:
     assert not broken
 
 
+@cache
+def _generated() -> dict[Path, str]:
+    """What the site has below what is written by hand, by page."""
+    return {ROOT / "docs" / page.path: page.text for page in (*base_pages(), *metric_pages())}
+
+
 def _anchors(path: Path) -> set[str]:
-    """The anchors that GitHub gives the headings of a page."""
-    titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    """The anchors that GitHub gives the headings of a page, and the site those that it generates below them."""
+    text = path.read_text(encoding="utf-8") + _generated().get(path.resolve(), "")
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
