@@ -23,7 +23,6 @@ from corank.core.lazy import explain_missing
 from corank.core.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted
 from corank.core.package import installed_packages
 from corank.core.registry import PLUGINS, load_environment_plugins, load_plugins
-from corank.core.version import corank_version
 
 WRONG_USAGE = 2
 """The exit status for a command or option that there is not, or without a command."""
@@ -76,7 +75,7 @@ def build_app(console: Console | None = None, commands: Mapping[str, Mapping[str
         help="Train the pre-ranker and the ranker of a funnel as one model, measure them, ship them.",
         help_epilogue="--plugin MODULE imports a module that registers parts, and may be repeated; CORANK_PLUGINS "
         "names more, with commas.",
-        version=lambda: f"corank {corank_version()}",
+        version=_version,
         help_format="plaintext",
         default_parameter=Parameter(negative=()),
         result_action="return_value",
@@ -90,6 +89,12 @@ def build_app(console: Console | None = None, commands: Mapping[str, Mapping[str
         name="--install-completion", help="Complete commands in this shell."
     )
     return app
+
+
+def _version() -> str:
+    from corank.cli.version import describe_version  # which imports what has a format
+
+    return describe_version()
 
 
 def run(words: Sequence[str]) -> int:

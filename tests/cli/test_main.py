@@ -1,6 +1,7 @@
 """The command line: stdout, stderr and exit status."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from corank.bundle.manifest import BundleManifest
 from corank.cli.main import main
 from corank.datasets.feed.simulate import simulate_world
 from corank.training.run import Run
@@ -149,7 +151,11 @@ def test_wrong_usage_exits_with_2(command: Corank, arguments: list[str]) -> None
 
 
 def test_the_version_is_told(command: Corank) -> None:
-    assert command("--version") == (0, f"corank {version('corank')}\n", "")
+    said = command("--version")
+    release, commit, formats = said.out.splitlines()
+    assert said.code == 0 and release == f"corank {version('corank')}"
+    assert re.fullmatch("commit ([0-9a-f]{12}(-dirty)?|unknown)", commit)
+    assert f"bundle {BundleManifest.written_format()}" in formats
 
 
 @pytest.mark.slow

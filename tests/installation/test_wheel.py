@@ -1,5 +1,7 @@
 """The wheel, in an environment with the dependencies of the base installation alone."""
 
+import hashlib
+import os
 import subprocess
 import sys
 import tarfile
@@ -62,9 +64,39 @@ def test_wheel_and_source_hold_the_package(built: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         entries = {name for name in file.namelist() if ".dist-info/" not in name}
     assert "corank/py.typed" in entries and "corank_serve/http/static/page.html" in entries
-    assert entries == package
+    assert entries == package | {"corank/commit.txt"}
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert package <= names
+    assert package | {"corank/commit.txt"} <= names
     assert {"LICENSE", "README.md", "pyproject.toml"} <= names
     assert {name.split("/")[0] for name in names}.isdisjoint({"benchmarks", ".venv", "demo"})
+
+
+@pytest.mark.thorough
+def test_a_release_is_built_twice_the_same_and_names_its_commit(tmp_path: Path) -> None:
+    """Of a clone, whose commit has all that is checked out; what else it does needs the package index."""
+    clone, out = tmp_path / "clone", tmp_path / "out"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    (clone / ".venv").symlink_to(Path(sys.prefix))
+    setup = clone / "scripts" / "setup"
+    script = [str(clone / "scripts" / "release"), str(out)]
+    environment = os.environ | {"PYTHONPATH": "", "PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONS": ""}
+
+    def release() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+
+    setup.write_text("#!/bin/sh\n")  # installs nothing
+    assert "differs from its commit" in release().stderr and not out.exists()
+    commit = ["-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "-am", "Install nothing"]
+    subprocess.run(["git", "-C", str(clone), *commit], check=True)
+    done = release()
+    assert done.returncode == 0, done.stderr
+    (wheel,) = out.glob("*.whl")
+    sums = (out / "SHA256SUMS").read_text().split()
+    assert sums[1::2] == sorted(path.name for path in out.iterdir() if path.name != "SHA256SUMS")
+    assert sums[sums.index(wheel.name) - 1] == hashlib.sha256(wheel.read_bytes()).hexdigest()
+    head = subprocess.run(["git", "-C", str(clone), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    with zipfile.ZipFile(wheel) as files:
+        named = files.read("corank/commit.txt").decode().strip()
+    assert len(named) == 12 and head.stdout.startswith(named)
+    assert "not empty" in release().stderr

@@ -1,0 +1,35 @@
+"""The wheel and the sdist name the commit that they were built from, in corank/commit.txt."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+COMMIT = "corank/commit.txt"
+
+
+class CommitHook(BuildHookInterface):  # type: ignore[type-arg]
+    """Adds corank/commit.txt, except to an editable installation, which asks git, and to what is built of an sdist."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Write the file aside, and let the build take it."""
+        root = Path(self.root)
+        if version == "editable" or (root / COMMIT).exists():
+            return
+        ask = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        try:
+            commit = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
+            return
+        self._written = Path(self.directory) / "commit.txt"
+        self._written.parent.mkdir(parents=True, exist_ok=True)
+        self._written.write_text(f"{commit}\n", encoding="utf-8")
+        build_data["force_include"][str(self._written)] = COMMIT
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove what was written aside."""
+        if hasattr(self, "_written"):
+            self._written.unlink()
