@@ -87,7 +87,16 @@ def test_a_release_is_built_twice_the_same_and_names_its_commit(tmp_path: Path) 
 
     setup.write_text("#!/bin/sh\n")  # installs nothing
     assert "differs from its commit" in release().stderr and not out.exists()
-    commit = ["-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "-am", "Install nothing"]
+    commit = [
+        "-c",
+        "user.name=a",
+        "-c",
+        "user.email=a@example.org",
+        "commit",
+        "--quiet",
+        "-am",
+        "Install nothing",
+    ]
     subprocess.run(["git", "-C", str(clone), *commit], check=True)
     done = release()
     assert done.returncode == 0, done.stderr
@@ -95,7 +104,9 @@ def test_a_release_is_built_twice_the_same_and_names_its_commit(tmp_path: Path) 
     sums = (out / "SHA256SUMS").read_text().split()
     assert sums[1::2] == sorted(path.name for path in out.iterdir() if path.name != "SHA256SUMS")
     assert sums[sums.index(wheel.name) - 1] == hashlib.sha256(wheel.read_bytes()).hexdigest()
-    head = subprocess.run(["git", "-C", str(clone), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    head = subprocess.run(
+        ["git", "-C", str(clone), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    )
     with zipfile.ZipFile(wheel) as files:
         named = files.read("corank/commit.txt").decode().strip()
     assert len(named) == 12 and head.stdout.startswith(named)
