@@ -10,23 +10,15 @@ import polars as pl
 import pytest
 
 from corank.bundle.manifest import BundleManifest
+from corank.cli.version import FORMATS
 from corank.core.artifact import Manifest, parse_manifest
 from corank.core.errors import CorankError
-from corank.data.packed.manifest import PackManifest
-from corank.training.checkpoints.manifest import CheckpointManifest
-from corank.training.run_publisher import RunManifest
 from corank_serve.log.log_format import LogColumns
 from corank_serve.store.base import open_store
 from corank_serve.store.live_version import StoreState
 from supply_chain.lock import ROOT
 
 TEXT = (ROOT / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
-KINDS: dict[str, type[Manifest]] = {
-    "packed data": PackManifest,
-    "checkpoint": CheckpointManifest,
-    "run in object storage": RunManifest,
-    "bundle": BundleManifest,
-}
 
 
 def tables() -> list[dict[str, list[str]]]:
@@ -47,13 +39,13 @@ def quoted(cell: str) -> str:
 def test_every_artifact_has_the_number_of_the_code() -> None:
     """All kinds of artifacts are on the page, and nothing else has a number."""
     numbers = {name: cells[0] for name, cells in tables()[0].items()}
-    assert {name: numbers[name] for name in KINDS} == {
-        name: str(kind.written_format()) for name, kind in KINDS.items()
+    assert {name: numbers[name] for name in FORMATS} == {
+        name: str(kind.written_format()) for name, kind in FORMATS.items()
     }
-    assert {number for name, number in numbers.items() if name not in KINDS} == {"none"}
+    assert {number for name, number in numbers.items() if name not in FORMATS} == {"none"}
     assert {
         kind.kind_name() for kind in Manifest.__subclasses__() if kind.__module__.startswith("corank")
-    } == {kind.kind_name() for kind in KINDS.values()}
+    } == {kind.kind_name() for kind in FORMATS.values()}
 
 
 def test_the_examples_of_other_pages_have_the_numbers_of_the_code() -> None:
@@ -65,9 +57,9 @@ def test_the_examples_of_other_pages_have_the_numbers_of_the_code() -> None:
     )
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_an_artifact_of_another_number_is_refused_as_the_page_says(name: str) -> None:
-    kind, other = KINDS[name], KINDS[name].written_format() + 1
+    kind, other = FORMATS[name], FORMATS[name].written_format() + 1
     raw = json.dumps({"kind": kind.kind_name(), "format": other}).encode()
     with pytest.raises(kind.error) as refused:
         parse_manifest(raw, kind, "manifest.json")

@@ -34,7 +34,9 @@ def assert_same(answer: dict[str, Any], before: dict[str, Any]) -> None:
     """Of two answers: the same items of the same version, and scores."""
     version = "model_version", "items_seq"
     assert [answer[key] for key in version] == [before[key] for key in version]
-    items, scores = ([[one[key] for one in found["items"]] for found in (answer, before)] for key in ("id", "score"))
+    items, scores = (
+        [[one[key] for one in found["items"]] for found in (answer, before)] for key in ("id", "score")
+    )
     assert items[0] == items[1] and scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
@@ -56,13 +58,19 @@ def test_kept_predictions_of_a_run_are_read(golden: Path, expected: dict[str, An
     """And its checkpoint is, if they are computed again."""
     rows = json.loads(corank.evaluate(golden / "run").to_json())["rows"]
     keys = [key for key in rows[0] if key not in ("run", "value", "low", "high")]
-    assert [[row[key] for key in keys] for row in rows] == [[row[key] for key in keys] for row in expected["rows"]]
-    assert [row["value"] for row in rows] == [pytest.approx(row["value"], abs=1e-5) for row in expected["rows"]]
+    assert [[row[key] for key in keys] for row in rows] == [
+        [row[key] for key in keys] for row in expected["rows"]
+    ]
+    assert [row["value"] for row in rows] == [
+        pytest.approx(row["value"], abs=1e-5) for row in expected["rows"]
+    ]
 
 
 @pytest.mark.slow
 def test_a_run_is_continued_with_its_packed_data(golden: Path, tmp_path: Path) -> None:
     packed = next((golden / "packed").iterdir())
     changes = [f"packed={packed}", "train.epochs=1"]
-    trained = corank.train(golden / "config.yaml", changes, folder=tmp_path / "run", continue_from=golden / "run")
+    trained = corank.train(
+        golden / "config.yaml", changes, folder=tmp_path / "run", continue_from=golden / "run"
+    )
     assert trained.run.finished
