@@ -7,12 +7,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from corank.analysis.comparison_page import WORDS
 from corank.analysis.run_evaluation import Evaluation, predict_run
 from corank.core.errors import DataError
 from corank.core.objects import Location
 from corank.core.reports import Progress
-from corank.evaluation.rows import KEYS
+from corank.evaluation.rows import KEYS, judge
 from corank.evaluation.table import Figure, reasons_of
 from corank.metrics.intervals import percentiles, replicates
 from corank.training.config.config_file import flatten, plain
@@ -181,6 +180,6 @@ def _join(one: Figure, other: Figure, margin: float, paired: bool) -> dict[str, 
         "n_b": other.n,
         "better": one.metric.better,
         "margin": margin,
-        "verdict": WORDS[0 if worst is None or best is None else (worst > margin) - (best < -margin)],
+        "verdict": judge(worst, best, margin),
         "not_worse": worst is not None and worst >= -margin,
     }

@@ -7,12 +7,12 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from corank.analysis.colours import BAD, FAINT, GOOD
-from corank.analysis.pivot import Beside, Pivot, difference_cell, group_by
+from corank.analysis.pivot import Beside, Pivot, difference_cell, format_count, group_by
 from corank.core.formatting import format_metric, shorten
 from corank.core.lazy import lazy
 from corank.core.version import corank_version
 from corank.core.view import Block, Detail, Noted, Plot, Section, Table, Verdict, View
-from corank.evaluation.rows import Row
+from corank.evaluation.rows import AGREEMENT, WORDS, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 else:
     plots = lazy("corank.analysis.plots")
 
-WORDS = {1: "better", -1: "worse", 0: "no difference shown"}
-"""Verdict by the sign of the first side's difference to the second, if its interval lies beyond the margin."""
 WIDER = 10
 """Metrics whose differences reach over this many times as far as others' get an axis of their own."""
 MAIN: dict[str, Sequence[str]] = {
@@ -361,7 +359,7 @@ _OVER_TIME = Pivot(
 def _role_sections(role: str, part: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[Section]:
     """What is said of the canary or of the shadow: facts, agreement, differences over time, and metrics of stages."""
     of = group_by(rows, "population")
-    agreement, over_time = of.pop("agreement", []), group_by(of.pop("served", []), "metric")
+    agreement, over_time = of.pop(AGREEMENT, []), group_by(of.pop("served", []), "metric")
     last = [looks.pop() for looks in over_time.values()]  # of all data, behind those of each look
     blocks: list[Block] = [*_describe_part(part)]
     if agreement:
@@ -382,3 +380,28 @@ def _role_sections(role: str, part: Mapping[str, Any], rows: Sequence[Row]) -> I
             draw = partial(_draw, panel, None)
             yield Section(f"{role}: {row['metric']}", [Plot(draw, caption, 0.7 + 0.2 * len(panel))])
     yield from part_sections(chain.from_iterable(of.values()), Names.of(part), f"{role}: ")
+
+
+_EQUAL = Pivot(
+    lambda row: f"{row['stage']} {row['metric']}".strip(),
+    beside={
+        "largest difference": lambda row: "–" if row["value"] is None else f"{row['value']:.1e}",
+        "differ": lambda row: f"{row['differ']:,}",
+        "of": format_count,
+        "most in": lambda row: row["where"],
+    },
+)
+
+
+def agreement_view(document: Mapping[str, Any]) -> View:
+    """What a document of numbers that were computed twice shows."""
+    counts = ", ".join(
+        f"{document[name]:,} {name}" for name in ("requests", "candidates") if name in document
+    )
+    differ = document.get("differ", sum(row["differ"] for row in document["rows"]))
+    largest = max((row["value"] or 0.0 for row in document["rows"]), default=0.0)
+    lead = f"{counts}{': ' if counts else ''}{differ:,} differ, by {largest:.2g} at most"
+    if "skipped" in document:
+        lead += f"; {document['skipped']:,} requests of versions that were removed"
+    tables = [_EQUAL.table(document["rows"], left=["most in"])] if document["rows"] else []
+    return View("Agreement", lead, [Section("", tables)])

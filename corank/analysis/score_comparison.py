@@ -54,10 +54,7 @@ class ScoreTable:
         """Read a Parquet file, or all of a folder. Raises DataError."""
         files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
         columns = predict.ScoreColumns.read(files[0])
-        try:
-            return cls(path, pl.read_parquet(files), columns)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise DataError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        return cls(path, collect_rows(pl.scan_parquet(files), path), columns)
 
     def require(self, columns: Sequence[str], option: str) -> None:
         """Raise DataError if a column is not there."""
@@ -66,6 +63,14 @@ class ScoreTable:
                 raise DataError(
                     f"{option}: {self.path} has no column '{column}'; it has {', '.join(self.rows.columns)}"
                 )
+
+
+def collect_rows(rows: pl.LazyFrame, source: Path) -> pl.DataFrame:
+    """Read rows. Raises DataError if a file is damaged, or columns do not fit each other."""
+    try:
+        return rows.collect(engine="streaming")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{source}: cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def two_tables(a: Location, b: Location) -> bool:
@@ -142,6 +147,15 @@ def is_label(values: pl.Series) -> bool:
     return kind == pl.Boolean or (kind.is_integer() and bool(values.is_in([0, 1]).all()))
 
 
+def read_label(values: pl.Series, what: str) -> pl.Series:
+    """A label as 0, 1 or null. Raises DataError, which says `what` it is, for another value."""
+    plain = values.cast(pl.Float64, strict=False)
+    others = values.filter(values.is_not_null() & ~plain.is_in([0.0, 1.0]).fill_null(False))
+    if len(others):
+        raise DataError(f"{what} '{values.name}' holds {others[0]!r}; expected 0, 1 or null")
+    return plain.cast(pl.Int8)
+
+
 def _scores(one: ScoreTable, other: ScoreTable, columns: Sequence[str]) -> list[str]:
     """The columns of floats that both have; of a logit and its probability the latter, since their order is one."""
     floats = [c for c in columns if all(table.rows[c].dtype.is_float() for table in (one, other))]
@@ -181,7 +195,9 @@ def _join(one: ScoreTable, other: ScoreTable, columns: ScoreChoice) -> pl.DataFr
 
 def _select(table: ScoreTable, columns: ScoreChoice, labels: Sequence[str], before: str) -> pl.DataFrame:
     """Keys, labels and scores of a table, the latter two named with `before`. Raises DataError if they do not fit."""
-    selected = [_label(table, name).alias(before + name) for name in labels]
+    where = f"--label: {table.path}: column"
+    labelled = [read_label(table.rows[name], where).alias(before + name) for name in labels]
+    selected = []
     for name in columns.scores:
         if not table.rows[name].dtype.is_numeric():
             raise DataError(f"--score: {table.path}: column '{name}' is {table.rows[name].dtype}, no number")
@@ -192,17 +208,7 @@ def _select(table: ScoreTable, columns: ScoreChoice, labels: Sequence[str], befo
             f"{table.path}: {len(repeated):,} rows share the keys {', '.join(columns.keys)}, such as "
             f"{repeated.row(0, named=True)}"
         )
-    return table.rows.select(*columns.keys, *selected)
-
-
-def _label(table: ScoreTable, name: str) -> pl.Expr:
-    """A label as 0, 1 or null. Raises DataError for another value."""
-    odd = table.rows.filter(~pl.col(name).cast(pl.Float64, strict=False).is_in([0.0, 1.0]).fill_null(True))
-    kind = table.rows[name].dtype
-    if len(odd) or not (kind.is_numeric() or kind in (pl.Boolean, pl.Null)):
-        shown = repr(odd[name][0]) if len(odd) else str(kind)
-        raise DataError(f"--label: {table.path}: column '{name}' holds {shown}; expected 0, 1 or null")
-    return pl.col(name).cast(pl.Int8)
+    return table.rows.select(*columns.keys, *labelled, *selected)
 
 
 def code_rows(rows: pl.DataFrame, columns: Sequence[str]) -> Longs:

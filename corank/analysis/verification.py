@@ -5,7 +5,6 @@ Letters: n candidates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf, isfinite
 
 import numpy as np
 
@@ -17,8 +16,8 @@ from corank.core.errors import DataError
 from corank.core.ordering import top_k
 from corank.core.types import Doubles, Longs, Numbers
 from corank.data.packed.dataset import PackedDataset
+from corank.evaluation.agreement import Agreement, gaps
 from corank.evaluation.predictions import stage_values
-from corank.funnel.conformance import difference
 from corank.funnel.funnel import Funnel
 from corank.funnel.request import Request
 from corank.training.run import Run
@@ -111,8 +110,7 @@ def _compare(
         key = f"probability.{stage.name}.{label}"
         differences.probabilities.append(np.abs(exact[key].astype(np.float64) - rounded[key]))
     scores = [one[f"value.{stage.name}"].astype(np.float64) for one in (exact, rounded)]
-    gap = np.abs(scores[0] - scores[1]) / np.maximum(1, np.abs(scores[0]))
-    differences.score = max(differences.score, float(gap.max()))
+    differences.score = max(differences.score, float(gaps(scores[1], scores[0]).max()))
     # with no more candidates than the quota, all are kept at any precision
     keep = min(stage.keep, max(1, len(alive[0]) // 2))
     kept = [here[top_k(one[here], keep)] for one, here in zip(scores, alive, strict=True)]
@@ -120,35 +118,10 @@ def _compare(
     return kept
 
 
-@dataclass(frozen=True)
-class Verification:
-    """How far a bundle's scores of logged requests are from the model's."""
+def verify_bundle(run: Run, bundle: Funnel, requests: int, split: str = "test") -> Agreement:
+    """Send logged requests, evenly spread over a split, through a funnel, and compare all scores with the model's.
 
-    requests: int
-    scores: int
-    """That were compared: one for each candidate and stage that it reached."""
-    largest: float
-    """The difference of a score that is largest by its stage's tolerance, relative to the score if that is above 1."""
-    tolerance: float
-    """Of that stage: 1e-5, plus the loss that the export measured if parts are in less than fp32."""
-    request: int | None
-    """Index, in the split, of the request with the largest difference; None if all are equal."""
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why the bundle may not go live; empty if it may."""
-        if not self.scores:
-            return ["verification: no score could be compared; the split has no request"]
-        if self.largest <= self.tolerance:
-            return []
-        return [
-            f"verification: request {self.request} has a score that is {self.largest:.2g} off the model's; "
-            f"at most {self.tolerance:.2g} is allowed"
-        ]
-
-
-def verify_bundle(run: Run, bundle: Funnel, requests: int, split: str = "test") -> Verification:
-    """Send logged requests, evenly spread over a split, through a funnel, and compare all scores.
+    A stage's tolerance is 1e-5, plus the loss that the export measured if parts are in less than fp32.
 
     Args:
         run: a finished run, the bundle's.
@@ -158,22 +131,18 @@ def verify_bundle(run: Run, bundle: Funnel, requests: int, split: str = "test") 
 
     Raises DataError, CheckpointError, RequestError.
     """
-    predicted = predict_run(run, split)
+    predicted, agreement = predict_run(run, split), Agreement()
     packed, calibrators, predictions = predicted.packed, predicted.calibrators, predicted.predictions
     expected = {
         stage.name: stage_values(predictions, stage, calibrators[stage.name]) for stage in run.config.stages
     }
-    start = predictions.requests.start
-    numbers = _spread(len(start) - 1, requests)
-    loss = bundle.manifest.precision_loss
-    allowed = {name: loss.stages[name].tolerance if loss else TOLERANCE for name in expected}
-    gaps: list[tuple[float, float, float, int]] = []
-    for number in numbers:
-        answer = bundle.rank(logged_request(run, split, number, packed))
-        for n, candidate in enumerate(answer["trace"], int(start[number])):
-            for stage, served in candidate["stages"].items():
-                gap = difference(served["score"], float(expected[stage][n]))
-                gap = gap if isfinite(gap) else inf
-                gaps.append((gap / allowed[stage], gap, allowed[stage], number))
-    _, largest, tolerance, worst = max(gaps, default=(0.0, 0.0, TOLERANCE, None))
-    return Verification(len(numbers), len(gaps), largest, tolerance, worst)
+    start, loss = predictions.requests.start, bundle.manifest.precision_loss
+    for number in _spread(len(start) - 1, requests):
+        trace = bundle.rank(logged_request(run, split, number, packed))["trace"]
+        for stage, values in expected.items():
+            reached = [n for n, candidate in enumerate(trace) if stage in candidate["stages"]]
+            served = [trace[n]["stages"][stage]["score"] for n in reached]
+            apart = gaps(served, values[start[number] + np.array(reached, dtype=np.int64)])
+            tolerance = loss.stages[stage].tolerance if loss else TOLERANCE
+            agreement.add(stage, "score", apart, tolerance, f"request {number}")
+    return agreement

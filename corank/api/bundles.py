@@ -1,7 +1,5 @@
 """The commands that write bundles, and those that need a bundle and no training, as functions on paths."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +9,7 @@ import polars as pl
 from annotated_types import Ge
 
 from corank.api.frames import TableSource, temporary_frames
-from corank.api.results import DocumentResult, frame
+from corank.api.results import AgreementResult, DocumentResult, frame
 from corank.bundle.bundle import Bundle, replace_bundle
 from corank.bundle.incremental_priors import RefreshSources
 from corank.bundle.manifest import BundleManifest, ItemsAsOf, load_manifest
@@ -309,41 +307,20 @@ def conformance(
     return write_cases(require_local(out), funnel, test_requests)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class CaseComparison(DocumentResult):
-    """The largest difference of each step that a reader in another language took.
+class CaseComparison(AgreementResult):
+    """What a reader in another language made of test cases, compared with them: a row a step.
 
     Example:
-        >>> corank.compare_cases("shop.jsonl", "shop.jsonl")["answer"]
+        >>> corank.compare_cases("shop.jsonl", "shop.jsonl").row("agreement.answer")["value"]
         0.0
     """
 
-    tolerance: float = field(kw_only=True)
-
-    @property
-    def headline(self) -> str:
-        """The step that differs most."""
-        return f"largest difference {max(self.document.values()):.1e}"
-
-    @property
-    def tables(self) -> dict[str, pl.DataFrame]:
-        """`steps`: the largest difference of each."""
-        return {"steps": pl.DataFrame({"step": list(self), "difference": list(self.document.values())})}
-
-    def to_json(self) -> str:
-        """The differences as JSON text; null for what is of another form."""
-        finite = {step: None if math.isinf(most) else most for step, most in self.document.items()}
-        return json.dumps(finite, indent=1)
-
-    def view(self) -> View:
-        """The steps and their differences."""
-        rows = [[step, f"{most:.1e}"] for step, most in self.document.items()]
-        return View("Test cases", self.headline, [Section("", [Table(["step", "difference"], rows)])])
-
     def require(self) -> None:
         """Raise DataError if a step differs by more than the tolerance."""
-        if worst := [step for step, most in self.document.items() if most > self.tolerance]:
-            raise DataError(f"{', '.join(worst)}: differ by more than {self.tolerance:g} from the test cases")
+        if worst := [row["metric"] for row in self["rows"] if row["differ"]]:
+            raise DataError(
+                f"{', '.join(worst)}: differ by more than {self['tolerance']:g} from the test cases"
+            )
 
 
 def compare_cases(
@@ -356,12 +333,13 @@ def compare_cases(
         found: what the reader made of each case: a line each, in the same form (docs/bundle-format.md).
         tolerance: the largest difference that the command accepts.
 
-    Returns the largest difference of each step. Numbers beyond 1 count relative; infinity if something is of another
-    form. Raises RequestError.
+    Returns the largest difference of each step, in how many cases it differs, and where most. Numbers beyond 1 count
+    relative; what is of another form differs. Raises RequestError.
 
     Example:
         >>> cases = corank.conformance("bundle", "shop.jsonl", number=2)
-        >>> corank.compare_cases("shop.jsonl", "shop.jsonl")["answer"]
+        >>> corank.compare_cases("shop.jsonl", "shop.jsonl").row("agreement.answer")["value"]
         0.0
     """
-    return CaseComparison(compare_case_files(require_local(cases), require_local(found)), tolerance=tolerance)
+    compared = compare_case_files(require_local(cases), require_local(found), tolerance)
+    return CaseComparison({"rows": compared.rows, "tolerance": tolerance})

@@ -4,19 +4,19 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from corank.analysis.comparison_page import comparison_view
-from corank.analysis.evaluation_view import describe_counts, plot_groups, view_of
+from corank.analysis.comparison_page import agreement_view, comparison_view
+from corank.analysis.evaluation_view import plot_groups, view_of
 from corank.analysis.explanation_view import explanation_view
 from corank.analysis.html import render_part
 from corank.core.errors import DataError
 from corank.core.lazy import name_missing_extra
 from corank.core.settings import describe_unknown
 from corank.core.view import Section, Table, View
-from corank.evaluation.rows import COLUMNS, EXPERIMENT_COLUMNS, KEYS, name_row, to_frame, to_json
+from corank.evaluation.rows import name_row, to_frame, to_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -158,12 +158,18 @@ def flatten(nested: Any, *keys: str) -> Iterator[dict[str, Any]]:
 class TableResult(PlottedResult):
     """A result that is a table: `rows`, of which each is a figure with its place, and facts beside them."""
 
-    columns: ClassVar[Mapping[str, Any]] = COLUMNS
-    """Types of the frame's columns."""
+    @abstractmethod
+    def view(self) -> View:
+        """What the command prints, and a page shows."""
+
+    @property
+    def headline(self) -> str:
+        """What was measured."""
+        return self.view().lead
 
     def frame(self) -> pl.DataFrame:
-        """The rows as a frame of polars."""
-        return to_frame(self["rows"], self.columns)
+        """The rows as a frame of polars, with the columns that they have."""
+        return to_frame(self["rows"])
 
     def row(self, name: str, **where: Any) -> dict[str, Any]:
         """The row of a figure, by the name that a gate knows it by, such as `rank.exposed.click.auc`.
@@ -202,11 +208,6 @@ class EvaluationResult(TableResult):
         True
     """
 
-    @property
-    def headline(self) -> str:
-        """Split, requests and candidates; by what, and how many groups."""
-        return view_of(self.document).title if "by" in self["run"] else describe_counts(self.document)
-
     def view(self) -> View:
         """The stages side by side, the cascade, and calibration; or a table a metric, group by group."""
         return view_of(self.document)
@@ -218,18 +219,6 @@ class EvaluationResult(TableResult):
         return draw_first(View("", "", [Section("", plot_groups(self.document, metric or "auc"))]))
 
 
-COMPARED: dict[str, Any] = {
-    **dict.fromkeys(KEYS, pl.String),
-    **dict.fromkeys(("a", "b", "difference", "low", "high"), pl.Float64),
-    **dict.fromkeys(("n", "n_b"), pl.Int64),
-    "better": pl.String,
-    "margin": pl.Float64,
-    "verdict": pl.String,
-    "not_worse": pl.Boolean,
-}
-"""The columns of a comparison."""
-
-
 class ComparisonResult(TableResult):
     """Two runs, two bundles, or two tables of scores, compared on the same candidates: a row a difference.
 
@@ -239,16 +228,17 @@ class ComparisonResult(TableResult):
         {'no difference shown'}
     """
 
-    columns = COMPARED
-
-    @property
-    def headline(self) -> str:
-        """What was compared."""
-        return f"{self['a']} less {self['b']}: {self['candidates']:,} candidates"
-
     def view(self) -> View:
         """A summary, what is compared, and the differences of each part."""
         return comparison_view(self.document)
+
+
+class AgreementResult(TableResult):
+    """Numbers computed twice, which must be equal: a row a kind, with how many `differ`, and `where` most."""
+
+    def view(self) -> View:
+        """The largest difference of each kind, how many are beyond the tolerance, and where most."""
+        return agreement_view(self.document)
 
 
 class ExplanationResult(PlottedResult):
@@ -292,26 +282,16 @@ class ExplanationResult(PlottedResult):
         return draw_first(explanation_view(self.document, metric))
 
 
-class ExperimentResult(TableResult):
-    """A table of arms or trials: figures, and differences to the column `base`, with intervals over users and seeds."""
-
-    columns = EXPERIMENT_COLUMNS
-
-
-class StudyResult(ExperimentResult):
+class StudyResult(TableResult):
     """Nine questions about joint training, answered on a log by training variants of a config.
+
+    Rows with a `base` are differences to it, with intervals over users and seeds.
 
     Example:
         >>> study = corank.study("shop/config.yaml", seeds=1, questions=[1], rates=[1])
         >>> study.frame().filter(pl.col("base") == "as written").columns[:2]
         ['run', 'split']
     """
-
-    @property
-    def headline(self) -> str:
-        """Trainings, seeds and requests."""
-        trials = f"{self['trials']} trials, {self['seeds']} seeds an arm"
-        return f"{self['name']}: {trials}, {self['requests']:,} requests"
 
     def view(self) -> View:
         """Each question with its verdict, figures and tables, then all arms and the config."""
@@ -331,7 +311,7 @@ class StudyResult(ExperimentResult):
         return draw_first(View("", "", [question_section(self.document, number) for number in numbers]))
 
 
-class SearchResult(ExperimentResult):
+class SearchResult(TableResult):
     """An experiment or a tuning: the trials, the chosen config, and its figures on the test split.
 
     Example:
@@ -339,11 +319,6 @@ class SearchResult(ExperimentResult):
         >>> tuning.row("rank.exposed.click.auc", split="test")["run"] == tuning["chosen"]
         True
     """
-
-    @property
-    def headline(self) -> str:
-        """The metric that chose, and the location of the chosen config."""
-        return f"{self['name']}: {self['metric']}, the chosen config is {self['config_file']}"
 
     def view(self) -> View:
         """What was chosen and why, every arm or trial, and the test of the chosen config."""

@@ -19,17 +19,36 @@ COLUMNS: dict[str, Any] = {
 }
 """The columns of the table. `value` is null where it is not defined; `low` and `high` bound its 95 % interval over
 users; `n` rows, requests or users count; `random` is the value expected of a random order."""
-EXPERIMENT_COLUMNS: dict[str, Any] = {
+TYPES: dict[str, Any] = {
     **COLUMNS,
-    **dict.fromkeys(("name", "base", "verdict"), pl.String),
-    "rate": pl.Float64,
-    "requests": pl.Int64,
+    **dict.fromkeys(("a", "b", "difference", "margin", "p", "fixed_low", "fixed_high", "rate"), pl.Float64),
+    **dict.fromkeys(("n_b", "differ", "requests"), pl.Int64),
+    **dict.fromkeys(("verdict", "name", "base", "where"), pl.String),
+    "not_worse": pl.Boolean,
     "seeds": pl.List(pl.Float64),
 }
-"""Columns of the tables of experiments: `base` is what a difference is to, and null of a figure; `rate` is of a
-figure at one of several rates; `seeds` are the values of a mean."""
-RELIABILITY, COUNTS = "reliability", "rows"
-"""Populations of rows that no metric makes: bins of predicted and observed rates, and how much was measured."""
+"""All columns of tables of figures, of which a table has those of its rows.
+
+Of two sides `a` and `b`: their values, their `difference`, `n` and `n_b`, the `margin` that a difference must exceed to
+count, the `verdict` on a, and whether it is `not_worse`. Of intervals over time: `p`, and the interval of a single
+look. Of experiments: `base` is what a difference is to, and null of a figure; `rate` is of a figure at one of several
+rates; `seeds` are the values of a mean. Of agreement: how many `differ` by more than the margin, and `where` most.
+"""
+RELIABILITY, COUNTS, AGREEMENT = "reliability", "rows", "agreement"
+"""Populations of rows that no metric makes: bins of predicted and observed rates, how much was measured, and how near
+numbers are to each other."""
+WORDS = {1: "better", -1: "worse", 0: "no difference shown"}
+"""The verdict on the first of two sides by its sign."""
+
+
+def judge(worst: float | None, best: float | None, margin: float = 0.0) -> str:
+    """The verdict on the first of two sides: whether the bounds of its gain lie beyond a margin."""
+    return WORDS[0 if worst is None or best is None else (worst > margin) - (best < -margin)]
+
+
+def place(stage: str, label: str, population: str, group: str, metric: str) -> dict[str, str]:
+    """The columns of a row that say what is measured."""
+    return dict(zip(KEYS, (stage, label, population, group, metric), strict=True))
 
 
 def name_row(row: Row) -> str:
@@ -51,9 +70,11 @@ def named_values(rows: Iterable[Row]) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items() if value is not None}
 
 
-def to_frame(rows: Iterable[Row], columns: Mapping[str, Any] | None = None) -> pl.DataFrame:
-    """Rows as a frame of polars."""
-    return pl.DataFrame(list(rows), schema=dict(COLUMNS if columns is None else columns))
+def to_frame(rows: Iterable[Row]) -> pl.DataFrame:
+    """Rows as a frame of polars, with the columns that they have."""
+    table = list(rows)
+    named = frozenset[str]().union(*table) or COLUMNS.keys()
+    return pl.DataFrame(table, schema={name: kind for name, kind in TYPES.items() if name in named})
 
 
 def to_json(document: Mapping[str, Any]) -> str:

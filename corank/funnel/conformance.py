@@ -16,6 +16,7 @@ import numpy as np
 from corank.core.errors import RequestError
 from corank.core.files import atomic_file
 from corank.core.ragged import Ragged, Rows, Vectors
+from corank.evaluation.agreement import Agreement
 from corank.features.encoding import RowFeatures
 from corank.features.schema import Schema
 from corank.funnel.funnel import Funnel
@@ -123,16 +124,17 @@ STEPS = ("query", "described", "cross", "events", "probabilities", "values", "an
 """The compared steps of a case."""
 
 
-def compare_case_files(cases: Path, found: Path) -> dict[str, float]:
-    """The largest difference of each step, of all cases. Raises RequestError, which names the file."""
-    most = dict.fromkeys(STEPS, 0.0)
+def compare_case_files(cases: Path, found: Path, tolerance: float) -> Agreement:
+    """The differences of each step, of all cases. Raises RequestError, which names the file."""
+    agreement = Agreement()
     wanted, made = ([*read_lines(path, "case")] for path in (cases, found))
     if len(wanted) != len(made) or not wanted:
         raise RequestError(f"{found}: expected a line for each of {len(wanted):,} cases; found {len(made):,}")
-    for ours, theirs in zip(map(_steps, wanted), map(_steps, made), strict=True):
+    for n, (ours, theirs) in enumerate(zip(map(_steps, wanted), map(_steps, made), strict=True), 1):
         for step in STEPS:
-            most[step] = max(most[step], difference(theirs[step], ours[step]))
-    return most
+            apart = np.array([difference(theirs[step], ours[step])])
+            agreement.add("", step, apart, tolerance, f"case {n}")
+    return agreement
 
 
 def _steps(case: Mapping[str, Any]) -> dict[str, Any]:

@@ -242,12 +242,8 @@ class PeriodTraining:
 
     def _verify(self) -> dict[str, Any]:
         run = Run.open(self.folder / RUN)
-        verification = verify_bundle(run, Funnel.open(self.folder / BUNDLE), self.setup.settings.verify)
-        return {
-            "requests": verification.requests,
-            "largest": verification.largest,
-            "reasons": verification.reasons,
-        }
+        verified = verify_bundle(run, Funnel.open(self.folder / BUNDLE), self.setup.settings.verify)
+        return {"rows": verified.rows, "reasons": [f"verification: {line}" for line in verified.reasons]}
 
     def _publish(self) -> dict[str, Any]:
         setup = self.setup

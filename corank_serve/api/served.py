@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-import polars as pl
-
 from corank.analysis.comparison_page import served_view
 from corank.api.evaluating import write_page
-from corank.api.results import COMPARED, TableResult
+from corank.api.results import TableResult
 from corank.core.errors import DataError
 from corank.core.objects import PathOrUrl, require_local
 from corank.core.options import Option
@@ -27,12 +25,6 @@ class ServedComparisonResult(TableResult):
         Traceback (most recent call last):
         corank.core.errors.DataError: nowhere: no served requests here; `corank serve --log nowhere` writes them
     """
-
-    columns = {
-        "run": pl.String,
-        **COMPARED,
-        **dict.fromkeys(("value", "p", "fixed_low", "fixed_high"), pl.Float64),
-    }
 
     @property
     def headline(self) -> str:

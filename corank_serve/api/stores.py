@@ -4,7 +4,6 @@ Each raises a CorankError for a mistake of the user. Store addresses are `lmdb:P
 `redis+cluster://HOST:PORT` or of a plug-in's store.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -16,18 +15,17 @@ from annotated_types import Ge
 
 from corank.api.frames import TableSource, temporary_frames
 from corank.api.progress import show_progress
-from corank.api.results import DocumentResult, Result, frame
+from corank.api.results import AgreementResult, DocumentResult, frame
 from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import load_manifest
 from corank.bundle.signatures import SigningKeys, TrustedKeys
-from corank.bundle.stage_facts import TOLERANCE
 from corank.core.errors import DataError
 from corank.core.objects import PathOrUrl, parse_location, require_local
 from corank.core.options import EVENTS, Option, printed
 from corank.core.reports import Progress, Report
 from corank.core.time import format_time
 from corank.core.view import Section, Table, View
-from corank_serve.log.replay import ReplayCounts, bundle_funnels, replay_log, store_funnels
+from corank_serve.log.replay import bundle_funnels, replay_log, store_funnels
 from corank_serve.log.request_log import describe_open_files
 from corank_serve.store import retention
 from corank_serve.store.base import CACHE, is_store, open_store
@@ -361,28 +359,13 @@ def prune(store: str, keep: Annotated[int, Ge(0)] = 1, report: Report = lambda l
         return retention.remove_versions(opened, keep, report)
 
 
-class ReplayResult(ReplayCounts, Result):
-    """How far the scores of served requests are from those computed again."""
-
-    def to_json(self) -> str:
-        """The figures and the tolerance as JSON text, as `corank replay --json` prints them."""
-        return json.dumps(vars(self) | {"tolerance": TOLERANCE}, indent=1, allow_nan=False)
-
-    def view(self) -> View:
-        """The figures in a line."""
-        counts = f"{self.requests:,} requests, {self.candidates:,} candidates"
-        differ = f"{self.differ:,} differ, by {self.largest:.2g} at most"
-        skipped = f"{self.skipped:,} requests of versions that were removed"
-        return View("Replay", f"{counts}: {differ}; {skipped}", [])
-
-
 def replay(
     served: PathOrUrl,
     source: PathOrUrl,
     cache: PathOrUrl | None = None,
     report: Report = lambda line: None,
     trust: Sequence[PathOrUrl] = (),
-) -> ReplayResult:
+) -> AgreementResult:
     """Compute the scores of served requests again, and compare them with those that were served.
 
     Args:
@@ -396,7 +379,7 @@ def replay(
     RequestError, StoreError, BundleError, TrustError.
 
     Example:
-        >>> corank.replay("served", "lmdb:store", "cache").differ
+        >>> corank.replay("served", "lmdb:store", "cache")["differ"]
         0
     """
     keys, source = TrustedKeys.load([require_local(key) for key in trust]), str(source)
@@ -409,8 +392,8 @@ def replay(
     if incomplete:
         report(incomplete)
     if not is_store(source):
-        counts = replay_log(paths, bundle_funnels(parse_location(source), keys), report)
+        replayed = replay_log(paths, bundle_funnels(parse_location(source), keys), report)
     else:
         with closing(open_store(source)) as opened:
-            counts = replay_log(paths, store_funnels(opened, require_local(cache or CACHE), keys), report)
-    return ReplayResult(**vars(counts))
+            replayed = replay_log(paths, store_funnels(opened, require_local(cache or CACHE), keys), report)
+    return AgreementResult(replayed.document)

@@ -5,8 +5,9 @@ Letters: n candidates.
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,6 +19,7 @@ from corank.bundle.stage_facts import TOLERANCE
 from corank.core.errors import DataError, RequestError
 from corank.core.objects import Location
 from corank.core.reports import Report
+from corank.evaluation.agreement import Agreement, gaps
 from corank.funnel.exploration import Draw
 from corank.funnel.funnel import Funnel
 from corank.funnel.request import Request
@@ -32,22 +34,31 @@ FunnelOf = Callable[[str, int, str | None], Funnel | None]
 
 
 @dataclass
-class ReplayCounts:
+class Replay:
     """How many served requests were computed again, and how far their scores differ."""
 
     requests: int = 0
     candidates: int = 0
     differ: int = 0
     """Candidates with a score, or a propensity, that is off by more than the tolerance, or that only one side has."""
-    largest: float = 0.0
-    """Largest difference of two of them."""
     skipped: int = 0
     """Requests whose version is gone."""
+    agreement: Agreement = field(default_factory=Agreement)
+    """Of scores and propensities."""
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As printed by `corank replay --json`."""
+        counts = {name: getattr(self, name) for name in ("requests", "candidates", "differ", "skipped")}
+        return {
+            "rows": self.agreement.rows,
+            **counts,
+            "largest": self.agreement.largest,
+            "tolerance": TOLERANCE,
+        }
 
 
-def replay_log(
-    served: Iterable[Path], funnel_of: FunnelOf, report: Report = lambda line: None
-) -> ReplayCounts:
+def replay_log(served: Iterable[Path], funnel_of: FunnelOf, report: Report = lambda line: None) -> Replay:
     """Compute the scores of logged requests again.
 
     Args:
@@ -57,7 +68,7 @@ def replay_log(
 
     Raises DataError.
     """
-    result = ReplayCounts()
+    result = Replay()
     funnels: dict[tuple[str, int, str | None], Funnel | None] = {}
     for path in served:
         frame = _read(path)
@@ -76,7 +87,9 @@ def replay_log(
                 result.requests += 1
                 result.candidates += len(rows)
                 result.differ += len(rows)
-        report(f"{path.name}: {result.requests:,} requests, largest difference {result.largest:.2g}")
+        report(
+            f"{path.name}: {result.requests:,} requests, largest difference {result.agreement.largest:.2g}"
+        )
     return result
 
 
@@ -95,7 +108,7 @@ def _read(path: Path) -> pl.DataFrame:
     return frame
 
 
-def _compare(result: ReplayCounts, funnel: Funnel, rows: pl.DataFrame) -> None:
+def _compare(result: Replay, funnel: Funnel, rows: pl.DataFrame) -> None:
     """Add one request to the result. Stages that did not finish when it was served are left out, and then its draw.
 
     Raises RequestError if the log does not hold the request, or it is refused.
@@ -111,20 +124,22 @@ def _compare(result: ReplayCounts, funnel: Funnel, rows: pl.DataFrame) -> None:
     row = np.array([row_of.get(id_, len(rows)) for id_ in ranking.candidates], dtype=np.int64)
     differs = np.ones(len(rows) + 1, dtype=bool)  # the last row is for candidates that are not in the log
     differs[row] = False
-    found = [(f"score_{cut.stage}", cut.alive, cut.score) for cut in ranking.cuts]
+    found = [(cut.stage, "score", f"score_{cut.stage}", cut.alive, cut.score) for cut in ranking.cuts]
     if ranking.drawn is not None:
         everyone = np.arange(len(ranking.candidates))
-        found.append((propensity_column(funnel.manifest), everyone, ranking.drawn.propensity))
-    for name, alive, values in found:
+        drawn_by = propensity_column(funnel.manifest), everyone, ranking.drawn.propensity
+        found.append(("", "propensity", *drawn_by))
+    for stage, metric, name, alive, values in found:
         served, computed = np.full((2, len(rows) + 1), np.nan)
         if name in rows.columns:
             served[:-1] = rows[name].to_numpy()
         if np.isnan(served).all():
             break  # it did not finish, so nothing follows
         computed[row[alive]] = values
-        difference = np.abs(served - computed)
-        differs |= (np.isnan(served) != np.isnan(computed)) | (difference > TOLERANCE)
-        result.largest = max(result.largest, float(np.nanmax(difference, initial=0)))
+        apart = gaps(computed, served)
+        differs |= apart > TOLERANCE
+        scored = ~(np.isnan(served) & np.isnan(computed))
+        result.agreement.add(stage, metric, apart[scored], TOLERANCE, rows[SERVED][0])
     result.requests += 1
     result.candidates += len(rows)
     result.differ += int(differs[:-1].sum())

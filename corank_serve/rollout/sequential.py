@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from corank.core.types import Doubles, Longs, Mask
+from corank.evaluation.rows import judge
 from corank.metrics.intervals import ConfidenceSequence
 
 LOOKS = 24
@@ -25,7 +26,8 @@ ENOUGH_USERS = 50
 """Users of each arm that must have a value other than 0 before a verdict."""
 NORMAL = 1.959964
 """Quantile of the normal distribution for 95 %."""
-NONE, EARLY = "no difference shown", "too early"
+EARLY = "too early"
+"""The verdict while there is too little data."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,12 @@ class ArmMean:
 
 
 class _Look(NamedTuple):
-    """A difference after some of the rows, and what it is known by."""
+    """Two means after some of the rows, their difference, and what it is known by."""
 
+    a: float
+    b: float
+    n: int
+    n_b: int
     rows: int
     difference: float
     variance: float
@@ -79,8 +85,8 @@ class _Look(NamedTuple):
 
 
 def compare_arms(
-    time: Longs, user: Longs, is_a: Mask, values: Doubles, test: SequentialTest, higher: bool = True
-) -> dict[str, Any]:
+    time: Longs, user: Longs, is_a: Mask, values: Doubles, test: SequentialTest, better: str = "higher"
+) -> list[dict[str, Any]]:
     """Compare the mean of a with that of b, look by look.
 
     Args:
@@ -89,74 +95,73 @@ def compare_arms(
         is_a: whether a row is of a: (N,).
         values: (N,).
         test: how.
-        higher: whether higher is better.
+        better: `higher` or `lower`.
+
+    Returns a row of the table of figures a look, whose group is its moment, and at last the one of all rows.
     """
-    users, facts, looks = int(user.max(initial=-1)) + 1, dict[str, Any](), list[_Look]()
+    users, looks = int(user.max(initial=-1)) + 1, list[_Look]()
     for end in look_ends(len(time)):
         rows, codes, side = values[:end], user[:end], is_a[:end]
         a, b = (ArmMean.of(rows[own], codes[own], users) for own in (side, ~side))
         level = abs((a.mean * a.rows + b.mean * b.rows) / end)
-        variance, spread, enough = a.variance + b.variance, a.spread + b.spread, min(a.users, b.users)
-        looks.append(_Look(end, a.mean - b.mean, variance, spread, level, enough))
-        facts = {"a": a.mean, "b": b.mean, "n": a.rows, "n_b": b.rows}
-    return facts | _document(looks, time, test, higher)
+        known_by = a.variance + b.variance, a.spread + b.spread, level, min(a.users, b.users)
+        looks.append(_Look(a.mean, b.mean, a.rows, b.rows, end, a.mean - b.mean, *known_by))
+    return _rows(looks, time, test, better)
 
 
 def compare_pairs(
-    time: Longs, user: Longs, a: Doubles, b: Doubles, test: SequentialTest, higher: bool
-) -> dict[str, Any]:
-    """Compare two values of the same rows, look by look; arguments as in `compare_arms`: (N,)."""
+    time: Longs, user: Longs, a: Doubles, b: Doubles, test: SequentialTest, better: str = "higher"
+) -> list[dict[str, Any]]:
+    """Compare two values of the same rows, look by look; arguments and rows as of `compare_arms`: (N,)."""
     users, looks = int(user.max(initial=-1)) + 1, list[_Look]()
     for end in look_ends(len(time)):
         gap = ArmMean.of(a[:end] - b[:end], user[:end], users)
-        level = np.abs(b[:end]).mean()
-        looks.append(_Look(end, gap.mean, gap.variance, gap.spread, level, gap.users))
-    facts = {"a": float(a.mean()), "b": float(b.mean()), "n": len(a), "n_b": len(b)} if looks else {}
-    return facts | _document(looks, time, test, higher)
+        known_by = gap.variance, gap.spread, float(np.abs(b[:end]).mean()), gap.users
+        one, other = float(a[:end].mean()), float(b[:end].mean())
+        looks.append(_Look(one, other, end, end, end, gap.mean, *known_by))
+    return _rows(looks, time, test, better)
 
 
-def look_ends(rows: int) -> Longs:
-    """Numbers of rows after which is looked: (T,)."""
-    return np.unique(np.linspace(0, rows, min(LOOKS, rows) + 1).astype(np.int64)[1:])
+def look_ends(rows: int) -> list[int]:
+    """Numbers of rows after which is looked."""
+    ends: list[int] = np.unique(np.linspace(0, rows, min(LOOKS, rows) + 1).astype(np.int64)[1:]).tolist()
+    return ends
 
 
-def _document(looks: Sequence[_Look], time: Longs, test: SequentialTest, higher: bool) -> dict[str, Any]:
+def _rows(looks: Sequence[_Look], time: Longs, test: SequentialTest, better: str) -> list[dict[str, Any]]:
+    empty = dict.fromkeys(("a", "b", "difference", "low", "high"))
     if not looks:
-        return {"difference": None, "low": None, "high": None, "verdict": EARLY, "looks": []}
-    rows, difference, variance, spread, level, users = np.array(looks, dtype=np.float64).T
+        return [{"group": "", **empty, "better": better, "verdict": EARLY}]
+    *_, rows, difference, variance, spread, level, users = np.array(looks, dtype=np.float64).T
     sequence = ConfidenceSequence.of(
         difference, variance, rows, rows * spread, test.effect * level, users >= ENOUGH_USERS, test.alpha
     )
     moments = pl.Series(time[rows.astype(np.int64) - 1]).cast(pl.Datetime("ms"))
-    shown = [
-        {"until": moment.isoformat(timespec="seconds"), **_interval(*interval)}
-        for moment, *interval in zip(moments, difference, sequence.radius, strict=True)
+    found = [
+        {
+            "group": moment.isoformat(timespec="seconds"),
+            "a": look.a,
+            "b": look.b,
+            "difference": look.difference,
+            **_bounds(look.difference, radius),
+            "n": look.n,
+            "n_b": look.n_b,
+            "better": better,
+        }
+        for look, moment, radius in zip(looks, moments, sequence.radius.tolist(), strict=True)
     ]
-    last = _interval(difference[-1], sequence.radius[-1])
-    fixed = _interval(difference[-1], NORMAL * np.sqrt(variance[-1]))
-    return {
-        **last,
-        "p": float(sequence.p.min()),
-        "fixed_low": fixed["low"],
-        "fixed_high": fixed["high"],
-        "verdict": _verdict(last["low"], last["high"], higher),
-        "looks": shown,
-    }
+    last = found[-1]
+    low, high = last["low"], last["high"]
+    fixed = _bounds(difference[-1], NORMAL * np.sqrt(variance[-1]), "fixed_")
+    merits = (low, high) if better == "higher" or low is None else (-high, -low)
+    verdict = EARLY if low is None else judge(*merits)
+    return [*found, {**last, "group": "", "p": float(sequence.p.min()), **fixed, "verdict": verdict}]
 
 
-def _interval(difference: float, radius: float) -> dict[str, Any]:
-    """A difference with its bounds; None for those that are not finite."""
-    bounds = (float(one) if np.isfinite(one) else None for one in (difference - radius, difference + radius))
-    return {"difference": float(difference), **dict(zip(("low", "high"), bounds, strict=True))}
-
-
-def _verdict(low: float | None, high: float | None, higher: bool) -> str:
-    """The verdict on a, by an interval of a minus b."""
-    if low is None or high is None:
-        return EARLY
-    if low <= 0 <= high:
-        return NONE
-    return "better" if (low > 0) == higher else "worse"
+def _bounds(difference: float, radius: float, prefix: str = "") -> dict[str, float | None]:
+    """The bounds of a difference; None for those that are not finite."""
+    ends = {"low": difference - radius, "high": difference + radius}
+    return {prefix + name: float(end) if np.isfinite(end) else None for name, end in ends.items()}
 
 
 CONCENTRATION = 1000.0
@@ -172,9 +177,8 @@ def check_share(is_canary: Mask, share: float) -> dict[str, Any]:
         is_canary: whether a user had the canary, in the order in which users came: (U,).
         share: of users that it was to have.
     """
-    ends = look_ends(len(is_canary))
-    assigned = np.cumsum(is_canary)[ends - 1]
-    evidence = (_log_ratio(int(n), int(end), share) for n, end in zip(assigned, ends, strict=True))
+    assigned = np.cumsum(is_canary)
+    evidence = (_log_ratio(int(assigned[end - 1]), end, share) for end in look_ends(len(is_canary)))
     p = exp(-max([0.0, *evidence]))
     return {
         "expected": share,

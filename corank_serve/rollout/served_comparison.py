@@ -16,17 +16,16 @@ import numpy as np
 import polars as pl
 
 from corank.analysis.comparison import join_figures
-from corank.analysis.score_comparison import code_rows, measure_scores
+from corank.analysis.score_comparison import code_rows, collect_rows, measure_scores
 from corank.core.errors import DataError
 from corank.core.types import Doubles, Longs, Mask, Numbers
-from corank.evaluation.rows import KEYS
+from corank.evaluation.rows import AGREEMENT, WORDS, place
 from corank.evaluation.table import Figure
 from corank.funnel.ranking import CANARY, LIVE
 from corank_serve.log.log_format import ROLE, SERVED
 from corank_serve.log.request_log import SHADOW_FOLDER, describe_open_files
 from corank_serve.rollout.sequential import (
     EARLY,
-    NONE,
     SequentialTest,
     check_share,
     compare_arms,
@@ -40,7 +39,6 @@ from corank_serve.rollout.served_rows import (
     USER,
     Exposures,
     ServedLog,
-    collect_rows,
     served_score,
 )
 
@@ -130,22 +128,8 @@ def _rates(
         (f"{label} per request", of_requests, of_requests["sum"].fill_null(0.0)),
     ):
         codes, side = rows[USER_CODE].to_numpy(), rows[IS_CANARY].to_numpy()
-        found = compare_arms(_times(rows), codes, side, values.to_numpy(), test)
-        yield from _over_time("", label, name, found, "higher")
-
-
-def _place(stage: str, label: str, population: str, group: str, metric: str) -> dict[str, Any]:
-    return dict(zip(KEYS, (stage, label, population, group, metric), strict=True))
-
-
-def _over_time(
-    stage: str, label: str, metric: str, found: dict[str, Any], better: str
-) -> Iterator[dict[str, Any]]:
-    """A row for all data until each look, whose moment is its group, and at last one of all data."""
-    for look in found.pop("looks"):
-        place = _place(stage, label, "served", look.pop("until"), metric)
-        yield {**place, "a": None, "b": None, **look, "better": better}
-    yield _place(stage, label, "served", "", metric) | {"a": None, "b": None, **found, "better": better}
+        at = place("", label, "served", "", name)
+        yield from (at | row for row in compare_arms(_times(rows), codes, side, values.to_numpy(), test))
 
 
 def _times(rows: pl.DataFrame) -> Longs:
@@ -153,8 +137,6 @@ def _times(rows: pl.DataFrame) -> Longs:
     return rows[TIME].dt.timestamp("ms").to_numpy()
 
 
-AGREEMENT = "agreement"
-"""The population of how near a shadow's answers and scores are to the live version's."""
 OTHER = "@shadow "
 """Before the names of the shadow's columns."""
 
@@ -215,8 +197,8 @@ def _log_losses(
     if not len(rows) or not rows.select(pl.all_horizontal(pl.col(sides).is_between(0, 1)).all()).item():
         return
     a, b = (_log_loss(rows[side].to_numpy(), rows[label].to_numpy()) for side in sides)
-    found = compare_pairs(_times(rows), code_rows(rows, [USER]), a, b, test, higher=False)
-    yield from _over_time(stage, label, f"{stage}: log loss of {label}", found, "lower")
+    at = place(stage, label, "served", "", f"{stage}: log loss of {label}")
+    yield from (at | row for row in compare_pairs(_times(rows), code_rows(rows, [USER]), a, b, test, "lower"))
 
 
 def _ranked(rows: pl.DataFrame, stages: Sequence[str]) -> pl.DataFrame:
@@ -241,7 +223,7 @@ def _agreement(ours: pl.DataFrame, theirs: pl.DataFrame, top: int) -> Iterator[d
         ("same_first", len(moved.filter(rank=1, rank_other=1)) / max(1, len(sizes))),
         (f"rank_difference@{top}", _mean((moved["rank"] - moved["rank_other"]).abs())),
     ):
-        yield _place("", "", AGREEMENT, "", metric) | {"value": value, "n": len(sizes)}
+        yield place("", "", AGREEMENT, "", metric) | {"value": value, "n": len(sizes)}
 
 
 def _differences(both: pl.DataFrame, stage: str) -> Iterator[dict[str, Any]]:
@@ -251,13 +233,13 @@ def _differences(both: pl.DataFrame, stage: str) -> Iterator[dict[str, Any]]:
     a, b = known[OTHER + score], known[score]
     correlation = known.select(pl.corr(score, OTHER + score)).item() if len(known) > 1 else None
     means = {"a": _mean(a), "b": _mean(b), "difference": _mean(a - b)}
-    yield _place(stage, "", AGREEMENT, "", "score") | means | {"n": len(known)}
+    yield place(stage, "", AGREEMENT, "", "score") | means | {"n": len(known)}
     for metric, value in (
         ("mean_absolute", _mean((a - b).abs())),
         ("p99_absolute", (a - b).abs().quantile(0.99)),
         ("correlation", None if correlation is None or not isfinite(correlation) else correlation),
     ):
-        yield _place(stage, "", AGREEMENT, "", metric) | {"value": value, "n": len(known)}
+        yield place(stage, "", AGREEMENT, "", metric) | {"value": value, "n": len(known)}
 
 
 def _mean(values: pl.Series) -> float | None:
@@ -329,4 +311,4 @@ def compare_versions(
 def _conclude(rows: Sequence[Mapping[str, Any]]) -> str:
     """The verdict of all differences over time: the worst of those that are shown."""
     verdicts = {row["verdict"] for row in rows if row["population"] == "served" and "verdict" in row}
-    return next((one for one in ("worse", "better", NONE) if one in verdicts), EARLY)
+    return next((one for one in (WORDS[-1], WORDS[1], WORDS[0]) if one in verdicts), EARLY)

@@ -7,7 +7,7 @@ from typing import Self
 
 import polars as pl
 
-from corank.analysis.score_comparison import is_label
+from corank.analysis.score_comparison import collect_rows, is_label, read_label
 from corank.core.errors import DataError
 from corank_serve.log.log_format import EXPLORED, REQUEST, ROLE, SERVED, LogColumns
 
@@ -63,14 +63,6 @@ class ServedLog:
         """One row a request, without its candidates. Raises DataError."""
         wanted = self.rows.filter("first").select(SERVED, ROLE, MODEL, USER, TIME, DRAWN)
         return collect_rows(wanted, self.source).sort(TIME, SERVED)
-
-
-def collect_rows(rows: pl.LazyFrame, source: Path) -> pl.DataFrame:
-    """Read rows. Raises DataError if a file is damaged, or columns do not fit each other."""
-    try:
-        return rows.collect(engine="streaming")
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{source}: cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def _scan(file: Path, columns: LogColumns, stages: Sequence[str]) -> pl.LazyFrame:
@@ -141,10 +133,7 @@ class Exposures:
 
 
 def _read_table(file: Path, item: str) -> pl.DataFrame:
-    try:
-        table = pl.read_csv(file) if file.suffix == ".csv" else pl.read_parquet(file)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{file}: cannot be read: {str(error).splitlines()[0]}") from None
+    table = collect_rows(pl.scan_csv(file) if file.suffix == ".csv" else pl.scan_parquet(file), file)
     absent = [name for name in (SERVED, item) if name not in table.columns]
     if absent:
         raise DataError(
@@ -155,14 +144,7 @@ def _read_table(file: Path, item: str) -> pl.DataFrame:
 
 def _select(file: Path, table: pl.DataFrame, labels: Sequence[str]) -> pl.DataFrame:
     """Keys and labels of a table; 0 where the table lacks a label. Raises DataError for another value."""
-    selected = [pl.col(SERVED).cast(pl.String), pl.col(ITEM)]
-    for name in labels:
-        if name not in table.columns:
-            selected.append(pl.lit(0, pl.Int8).alias(name))
-            continue
-        plain = table[name].cast(pl.Float64, strict=False)
-        odd = table[name].filter(table[name].is_not_null() & ~plain.is_in([0.0, 1.0]).fill_null(False))
-        if len(odd):
-            raise DataError(f"{file}: label '{name}' holds {odd[0]!r}; expected 0, 1 or null")
-        selected.append(pl.col(name).cast(pl.Int8))
-    return table.select(selected)
+    known = [read_label(table[name], f"{file}: label") for name in labels if name in table.columns]
+    lacking = [pl.lit(0, pl.Int8).alias(name) for name in labels if name not in table.columns]
+    keys = table.select(pl.col(SERVED).cast(pl.String), ITEM).with_columns(*known, *lacking)
+    return keys.select(SERVED, ITEM, *labels)

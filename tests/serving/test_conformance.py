@@ -52,17 +52,18 @@ def test_what_a_reader_made_is_compared_step_by_step(
 ) -> None:
     cases, results = tmp_path / "cases.jsonl", tmp_path / "found.jsonl"
     corank.conformance(derived().base / "bundle", cases, number=2)
-    assert set(corank.compare_cases(cases, cases).values()) == {0.0}
+    assert {row["value"] for row in corank.compare_cases(cases, cases)["rows"]} == {0.0}
     first, second = (json.loads(line) for line in cases.read_text().splitlines())
     stage = next(iter(first["stages"].values()))
     stage["values"][0] += 1e-3
     second["answer"]["items"][0] = {"id": None, "score": second["answer"]["items"][0]["score"]}
     del second["query"]
     results.write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")
-    compared = dict(corank.compare_cases(cases, results))
-    assert compared.pop("values") == pytest.approx(1e-3, rel=1e-3)
-    assert compared.pop("query") == float("inf")
-    assert set(compared.values()) == {0.0}
+    compared = {row["metric"]: row for row in corank.compare_cases(cases, results)["rows"]}
+    values, query = compared.pop("values"), compared.pop("query")
+    assert values["value"] == pytest.approx(1e-3, rel=1e-3) and values["where"] == "case 1"
+    assert (query["differ"], query["n"], query["where"]) == (1, 2, "case 2"), "it has none to compare"
+    assert {(row["value"], row["verdict"]) for row in compared.values()} == {(0.0, "agrees")}
     code, text, _ = run_corank(capsys, "compare-cases", cases, results)
     assert code == 1 and re.search(r"values +1\.0e-03", text)
     assert run_corank(capsys, "compare-cases", cases, cases)[0] == 0

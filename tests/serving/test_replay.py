@@ -176,7 +176,9 @@ def test_a_score_that_was_altered_is_found(tmp_path: Path, stage: str, by: float
     report = replay_log([source], bundle_funnels(derived().base / "bundle"))
     assert report.differ == 2
     if math.isfinite(by):
-        assert report.largest == pytest.approx(1e-4)
+        assert report.agreement.largest == pytest.approx(1e-4)
+    altered = next(row for row in report.agreement.rows if row["stage"] == stage)
+    assert altered["differ"] >= 1 and altered["where"] in frame[SERVED].to_list()
 
 
 def test_a_request_of_no_time_is_computed_as_of_when_it_was_served(tmp_path: Path) -> None:
@@ -224,7 +226,7 @@ def test_every_state_of_a_store_is_computed_again(store: Store, tmp_path: Path) 
     # in the first state nobody knew of item 99
     assert (report.requests, report.skipped, report.differ) == (50, 0, 0)
     assert report.candidates == 10 * sum(len(one["candidates"]) for one in asked) - 5
-    assert report.largest < 1e-6
+    assert report.agreement.largest < 1e-6
     frames = [pl.read_parquet(path) for path in paths]
     assert len({tuple(frame["score_rank"].to_list()) for frame in frames}) == 10
 
@@ -239,7 +241,12 @@ def test_the_command_tells_the_difference(tmp_path: Path, capsys: pytest.Capture
     figures["candidates"] = sum(len(asked["candidates"]) for asked in requests())
     code, out, err = run_corank(capsys, "replay", tmp_path / "served", bundle, "--json")
     assert (code, err) == (0, f"{source.name}: {figures['requests']} requests, largest difference 0\n")
-    assert json.loads(out) == figures
+    printed = json.loads(out)
+    assert {(row["stage"], row["metric"], row["differ"]) for row in printed.pop("rows")} == {
+        ("prerank", "score", 0),
+        ("rank", "score", 0),
+    }
+    assert printed == figures
     code, out, err = run_corank(capsys, "replay", source, bundle)
     assert code == 0
     said = f"{figures['requests']} requests, {figures['candidates']} candidates: 0 differ, by 0 at most; 0 requests"

@@ -39,4 +39,4 @@ def test_a_service_answers_with_pages_and_replays_its_log(tmp_path: Path) -> Non
         assert 'corank_cut_total{stage="page"}' in metrics
     eventually(lambda: bool([*log.glob("*.parquet")]))
     replayed = corank.replay(log, case.base / "bundle")
-    assert replayed.requests == len(asked) and not replayed.differ
+    assert replayed["requests"] == len(asked) and not replayed["differ"]

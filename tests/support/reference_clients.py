@@ -62,7 +62,7 @@ def compare(client: list[str], bundle: Path, cases: Path) -> dict[str, float]:
     results = cases.with_suffix(".found.jsonl")
     with cases.open("rb") as source, results.open("wb") as made:
         subprocess.run([*client, str(bundle), "--cases"], stdin=source, stdout=made, check=True)
-    return dict(corank.compare_cases(cases, results))
+    return {row["metric"]: row["value"] for row in corank.compare_cases(cases, results)["rows"]}
 
 
 def rank_lines(client: list[str], bundle: Path, requests: list[Any]) -> list[dict[str, Any]]:

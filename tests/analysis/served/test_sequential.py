@@ -6,7 +6,6 @@ import pytest
 from corank.core.types import Doubles, Longs, Mask
 from corank_serve.rollout.sequential import (
     EARLY,
-    NONE,
     ArmMean,
     SequentialTest,
     compare_arms,
@@ -31,7 +30,7 @@ def test_who_looks_all_the_time_is_misled_no_more_often_than_agreed() -> None:
     misled = fixed = 0
     for _ in range(EXPERIMENTS):
         time, user, is_a, clicked = experiment(rng)
-        looks = compare_arms(time, user, is_a, clicked, test)["looks"]
+        *looks, _ = compare_arms(time, user, is_a, clicked, test)
         known = [one for one in looks if one["low"] is not None]
         assert len(known) > 10
         misled += any(one["low"] > 0 or one["high"] < 0 for one in known)
@@ -49,10 +48,11 @@ def _excludes_zero(user: Longs, is_a: Mask, clicked: Doubles) -> bool:
 
 def test_a_difference_is_found_and_its_direction_told() -> None:
     rng, test = np.random.default_rng(3), SequentialTest(effect=0.2)
-    verdicts = [compare_arms(*experiment(rng, lift), test)["verdict"] for lift in (1.6, 0.5, 1.0)]
-    assert verdicts == ["better", "worse", NONE]
+    verdicts = [compare_arms(*experiment(rng, lift), test)[-1]["verdict"] for lift in (1.6, 0.5, 1.0)]
+    assert verdicts == ["better", "worse", "no difference shown"]
     time, user, _, values = experiment(rng)
-    worse = compare_pairs(time, user, values + 0.1 + rng.normal(0, 0.1, ROWS), values, test, higher=False)
+    noisy = values + 0.1 + rng.normal(0, 0.1, ROWS)
+    worse = compare_pairs(time, user, noisy, values, test, "lower")[-1]
     assert worse["verdict"] == "worse" and worse["low"] < 0.1 < worse["high"]
     assert worse["low"] < worse["fixed_low"] < worse["fixed_high"] < worse["high"]
 
@@ -61,10 +61,10 @@ def test_a_difference_is_found_and_its_direction_told() -> None:
 def test_too_little_data_says_nothing(rows: int) -> None:
     time, user, is_a, values = experiment(np.random.default_rng(0))
     time, user, is_a, values = time[:rows], user[:rows], is_a[:rows], values[:rows]
-    for comparison in (
+    for *_, comparison in (
         compare_arms(time, user, is_a, values, SequentialTest()),
         compare_arms(time, user, is_a, 0 * values, SequentialTest()),
-        compare_pairs(time, user, values, values, SequentialTest(), higher=True),
+        compare_pairs(time, user, values, values, SequentialTest()),
     ):
         assert (
             comparison["verdict"] == EARLY and comparison["low"] is None and comparison.get("p", 1.0) == 1.0
@@ -73,7 +73,7 @@ def test_too_little_data_says_nothing(rows: int) -> None:
 
 def test_rates_are_those_of_the_rows() -> None:
     time, user, is_a, values = experiment(np.random.default_rng(1))
-    comparison = compare_arms(time, user, is_a, values, SequentialTest())
+    comparison = compare_arms(time, user, is_a, values, SequentialTest())[-1]
     assert comparison["a"] == pytest.approx(values[is_a].mean()) and comparison["n"] == is_a.sum()
     assert comparison["difference"] == pytest.approx(values[is_a].mean() - values[~is_a].mean())
     # users as clusters: resampling users gives the same spread

@@ -88,10 +88,10 @@ def test_some_requests_get_a_drawn_page_which_is_logged_and_replayed(
     chance = dict(zip(row["item_id"], row["propensity"], strict=True))
     assert [chance[item["id"]] for item in answers[n]["items"]] == answers[n]["propensity"]
     replayed = corank.replay(tmp_path / "served", case.base / "bundle")
-    assert replayed.requests == len(served) and not replayed.differ
+    assert replayed["requests"] == len(served) and not replayed["differ"]
     # a propensity that the log has wrong is found
     rows.with_columns(pl.col("propensity") / 2).write_parquet(tmp_path / "served" / file.name)
-    assert corank.replay(tmp_path / "served", case.base / "bundle").differ
+    assert corank.replay(tmp_path / "served", case.base / "bundle")["differ"]
 
 
 def test_a_draw_by_a_stage_that_did_not_finish_is_not_compared(case: Case, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_draw_by_a_stage_that_did_not_finish_is_not_compared(case: Case, tmp_p
     missed = pl.lit(None, pl.Float64).alias("score_rank")
     for rows, differs in (([], True), ([missed], False)):
         pl.read_parquet(file).with_columns(pl.col("propensity") / 2, *rows).write_parquet(file)
-        assert bool(corank.replay(tmp_path, case.base / "bundle").differ) == differs
+        assert bool(corank.replay(tmp_path, case.base / "bundle")["differ"]) == differs
 
 
 def test_the_answer_is_in_the_openapi_document(client: TestClient) -> None:
