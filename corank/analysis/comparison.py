@@ -166,9 +166,9 @@ def join_figures(
 def _join(one: Figure, other: Figure, margin: float, paired: bool) -> dict[str, Any]:
     assert one.value is not None and other.value is not None and other.measure is not None
     resampled = one.replicates, other.replicates if paired else replicates(other.measure, seed=1)
-    low, high = percentiles(resampled[0] - resampled[1]) or (None, None)
     merits = [one.metric.merit(values) for values in resampled]
-    worst, best = percentiles(merits[0] - merits[1]) or (None, None)
+    bounds = [None if one.of_one_user else percentiles(a - b) for a, b in (resampled, merits)]
+    (low, high), (worst, best) = (found or (None, None) for found in bounds)
     return {
         **dict(zip(KEYS, one.place, strict=True)),
         "a": one.value,

@@ -10,7 +10,7 @@ and that one has the same batches, so that a feature without effect loses exactl
 Letters: R requests · C candidates · I distinct items.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from corank.analysis.comparison import join_figures
 from corank.analysis.latency import FeatureLatency, feature_latencies
 from corank.analysis.logged_request import logged_request
 from corank.batches.batch import Batch
@@ -27,15 +28,14 @@ from corank.batches.reader import Reader
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
 from corank.core.reports import Progress, Report
-from corank.core.types import Doubles, Floats, Longs
+from corank.core.types import Floats, Longs
 from corank.data.packed.dataset import PackedDataset
+from corank.evaluation.inputs import Subject
 from corank.evaluation.predictions import Calibrators
+from corank.evaluation.table import Figure, measure
 from corank.features.encoding import RowFeatures
 from corank.features.schema import Schema
 from corank.funnel.request import Request
-from corank.metrics.intervals import percentiles, replicates
-from corank.metrics.measure import Measure
-from corank.metrics.point import auc, gauc
 from corank.models.joint import JointModel
 from corank.models.settings.stage import StageSettings
 from corank.training.device import keep_freed_memory
@@ -44,6 +44,8 @@ from corank.training.run import Run
 REQUESTS = 512
 """Requests of a batch, at most. Values are shuffled within a batch."""
 
+LOST = ("auc", "gauc")
+"""Metrics whose loss is shown."""
 REPORT_EVERY = 8
 """Batches between two progress reports."""
 
@@ -77,7 +79,8 @@ def measure_importance(
         progress: receives how many requests are scored, and of how many.
 
     Returns:
-        The document of `corank explain --json`.
+        The document of `corank explain --json`: rows of the stages, and, with a feature as their `group`, their
+        differences to the same with its values shuffled.
 
     Raises:
         CheckpointError: if the run is not finished.
@@ -94,17 +97,17 @@ def measure_importance(
     keep_freed_memory()  # of every batch; a tenth of the time
     stages = run.config.stages
     scores = _scores(model.eval(), stages, packed, split, most, seed, report, progress)
-    whole, features = _resample(scores, "", stages), dict[str, dict[str, Any]]()
-    for name in packed.schema.inputs():
-        shuffled = _resample(scores, name, stages)
-        lost = {stage: _importance(whole[stage], part) for stage, part in shuffled.items()}
-        side, kind = packed.schema.side(name), packed.schema.features[name].kind
-        features[name] = {"side": side, "kind": kind, "stages": lost}
+    whole, schema, folder = _figures(scores, "", stages), packed.schema, str(run.folder)
+    rows = [dict(figure.row(folder, split)) for figure in whole]
+    for name in schema.inputs():
+        lost = join_figures(whole, _figures(scores, name, stages))
+        rows += ({"run": folder, "split": split, **row, "group": name} for row in lost)
+    features: dict[str, dict[str, Any]] = {
+        name: {"side": schema.side(name), "kind": schema.features[name].kind} for name in schema.inputs()
+    }
     for name, latency in _latencies(run, packed, model, calibrators, split).items():
         features[name]["microseconds"] = latency.plain()
-    values = {name: {n: measure.value() for n, (measure, _) in part.items()} for name, part in whole.items()}
-    base = {stage.name: {"label": stage.main} | values[stage.name] for stage in stages}
-    return {"split": split, "candidates": len(scores.user), "stages": base, "features": features}
+    return {"rows": rows, "split": split, "candidates": len(scores.user), "features": features}
 
 
 def _latencies(
@@ -205,29 +208,20 @@ def _with_order(rows: Rows, placed: RowFeatures, feature: str, order: Longs) -> 
     return replace(rows, **{kind: changed})
 
 
-_MEASURES: Mapping[str, Callable[..., Measure]] = {"auc": auc, "gauc": gauc}
-_Resampled = tuple[Measure, Doubles]
-"""A metric with its values in resamples of the users."""
-
-
-def _resample(
-    scores: _Scores, feature: str, stages: Sequence[StageSettings]
-) -> dict[str, dict[str, _Resampled]]:
-    """The metrics of stages with a feature shuffled: all have the same users, so resamples are paired."""
-    resampled: dict[str, dict[str, _Resampled]] = {}
-    for s in stages:
-        rows = scores.user, scores.logits[feature][s.name], scores.labels[s.main], scores.weight
-        resampled[s.name] = {name: (one := of(*rows), replicates(one)) for name, of in _MEASURES.items()}
-    return resampled
-
-
-def _importance(whole: dict[str, _Resampled], shuffled: dict[str, _Resampled]) -> dict[str, Any]:
-    """Metrics that a stage loses when the feature is shuffled, with intervals."""
-    importance: dict[str, Any] = {}
-    for name, (measure, resampled) in whole.items():
-        one, other, bounds = measure.value(), shuffled[name][0].value(), None
-        lost = None if one is None or other is None else one - other
-        if lost is not None and len(np.unique(measure.user)) > 1:
-            bounds = percentiles(resampled - shuffled[name][1])
-        importance[name] = {"value": lost, "interval": None if bounds is None else list(bounds)}
-    return importance
+def _figures(scores: _Scores, feature: str, stages: Sequence[StageSettings]) -> list[Figure]:
+    """The metrics of stages with a feature shuffled."""
+    subjects = (
+        Subject(
+            s.name,
+            s.main,
+            "exposed",
+            {
+                "user": scores.user,
+                "logit": scores.logits[feature][s.name],
+                "label": scores.labels[s.main],
+                "weight": scores.weight,
+            },
+        )
+        for s in stages
+    )
+    return measure(subjects, lambda subject, name, metric: metric.name in LOST)

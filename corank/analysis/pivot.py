@@ -48,7 +48,9 @@ class Pivot:
     """Another: a column each; None if lines have only what is beside."""
     cell: Callable[[Row], Cell] = value_cell
     beside: Beside = field(default_factory=dict)
-    """Further columns."""
+    """Further columns, behind those across."""
+    about: Beside = field(default_factory=dict)
+    """Further columns, before those across."""
 
     def table(self, rows: Iterable[Row], title: str = "", heading: str = "", **settings: Any) -> Table:
         """The table of rows; `heading` is above the names of lines, and further settings are those of `Table`."""
@@ -59,9 +61,9 @@ class Pivot:
         cells: list[Sequence[Cell]] = []
         for name, line in lines.items():
             of = {_of(row, self.across): self.cell(row) for row in line} if self.across else {}
-            beside = (show(line[0]) for show in self.beside.values())
-            cells.append([name, *(of.get(column, "–") for column in across), *beside])
-        return Table([heading, *across, *self.beside], cells, title, **settings)
+            about, beside = ([show(line[0]) for show in of.values()] for of in (self.about, self.beside))
+            cells.append([name, *about, *(of.get(column, "–") for column in across), *beside])
+        return Table([heading, *self.about, *across, *self.beside], cells, title, **settings)
 
 
 def group_by(rows: Iterable[Row], column: str | Callable[[Row], str]) -> dict[str, list[Row]]:
@@ -92,13 +94,8 @@ def draw_values(
         name: {_of(row, line): (row["value"], row["low"], row["high"]) for row in of}
         for name, of in drawn.items()
     }
-    return draw_panels(panels, caption, from_zero)
-
-
-def draw_panels(panels: "Panels", caption: str, from_zero: bool = False) -> Plot:
-    """Draw values with their intervals, one panel a name and one line a name below it; only lines that all have."""
-    common = [row for row in next(iter(panels.values())) if all(row in rows for rows in panels.values())]
-    shown = {name: {row: rows[row] for row in common} for name, rows in panels.items()}
+    common = [name for name in next(iter(panels.values())) if all(name in of for of in panels.values())]
+    shown = {panel: {name: of[name] for name in common} for panel, of in panels.items()}
     return Plot(
         lambda figure: (plots.intervals if from_zero else plots.values)(figure, shown),
         caption,

@@ -141,8 +141,8 @@ def explain(
     RequestError.
 
     Example:
-        >>> sorted(corank.explain("shop/runs/shop", most=50)["features"]["city"]["stages"])
-        ['prerank', 'rank']
+        >>> sorted(corank.explain("shop/runs/shop", most=50)["features"]["city"])
+        ['kind', 'microseconds', 'side']
     """
     from corank.analysis.importance import measure_importance
 

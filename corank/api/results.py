@@ -138,9 +138,6 @@ def frame(rows: Iterable[Mapping[str, Any]], texts: Sequence[str] = (), /, **typ
     return pl.DataFrame(list(rows), schema=dict.fromkeys(texts, pl.String) | types)
 
 
-_BOUNDED: dict[str, Any] = dict.fromkeys(("value", "low", "high"), pl.Float64)
-
-
 def flatten(nested: Any, *keys: str) -> Iterator[dict[str, Any]]:
     """A row for each of the mappings, or of the values, in nested mappings, with the names that lead to it.
 
@@ -241,37 +238,22 @@ class AgreementResult(TableResult):
         return agreement_view(self.document)
 
 
-class ExplanationResult(PlottedResult):
+class ExplanationResult(TableResult):
     """The worth of each feature of a run to each stage, and its online latency.
 
+    Rows with a feature as their `group` are differences to its values shuffled.
+
     Example:
-        >>> corank.explain("shop/runs/shop", most=50).tables["features"].columns[:5]
-        ['feature', 'side', 'kind', 'stage', 'metric']
+        >>> explanation = corank.explain("shop/runs/shop", most=50)
+        >>> abs(explanation.row("rank.exposed.click.auc", group="city")["difference"]) < 0.5
+        True
     """
 
     @property
-    def headline(self) -> str:
-        """Split and candidates."""
-        return f"{self['split']}: what AUC and GAUC lose without a feature, {self['candidates']:,} candidates"
-
-    @property
     def tables(self) -> dict[str, pl.DataFrame]:
-        """`features`: a row a feature, stage and metric; `latency`: microseconds of a request, a row a feature."""
-        rows = (
-            {
-                "feature": name,
-                **feature,
-                **row,
-                **dict(zip(("low", "high"), row["interval"] or (), strict=False)),
-            }
-            for name, feature in self["features"].items()
-            for row in flatten(feature["stages"], "stage", "metric")
-        )
+        """`figures`: the frame; `latency`: microseconds of a request, a row a feature."""
         latency = [{"feature": name, **feature["microseconds"]} for name, feature in self["features"].items()]
-        return {
-            "features": frame(rows, ["feature", "side", "kind", "stage", "metric"], **_BOUNDED),
-            "latency": pl.DataFrame(latency, infer_schema_length=None),
-        }
+        return super().tables | {"latency": pl.DataFrame(latency, infer_schema_length=None)}
 
     def view(self) -> View:
         """What each stage loses without each feature, the largest first, and latencies."""

@@ -83,11 +83,12 @@ class Figure:
 
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval over users; None without a value, or with a single user."""
-        if self.measure is None or self.value is None:
-            return None
-        if (self.measure.user == self.measure.user[0]).all():
-            return None
-        return percentiles(self.replicates)
+        return None if self.value is None or self.of_one_user else percentiles(self.replicates)
+
+    @property
+    def of_one_user(self) -> bool:
+        """Whether it is of a single user, whose resamples say nothing of others."""
+        return self.measure is None or bool((self.measure.user == self.measure.user[0]).all())
 
     def row(self, run: str, split: str, bootstrap: bool = True) -> Row:
         """Its row; without `bootstrap` it has no interval."""

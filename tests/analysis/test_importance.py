@@ -13,6 +13,7 @@ from corank.analysis.importance import _readers, _shuffled, measure_importance
 from corank.batches.build import EncodedBatch, build_batch, replace_rows
 from corank.batches.reader import Reader
 from corank.core.errors import DataError
+from corank.evaluation.rows import name_row
 from corank.features.encoding import PLACEMENTS
 from corank.training.run import Run
 from tests.support.cases import Case
@@ -48,11 +49,11 @@ def test_figures_with_all_features_are_those_of_the_evaluation(
     trained: Run, document: dict[str, Any]
 ) -> None:
     found = corank.evaluate(trained.folder, "valid")
-    for stage, figures in document["stages"].items():
-        assert figures == {"label": "click"} | {
-            metric: pytest.approx(found.row(f"{stage}.exposed.click.{metric}")["value"], abs=1e-9)
-            for metric in ("auc", "gauc")
-        }
+    explained = {name_row(row): row for row in document["rows"] if not row["group"]}
+    names = {f"{stage}.exposed.click.{metric}" for stage in ("prerank", "rank") for metric in ("auc", "gauc")}
+    assert explained.keys() == names
+    for name, row in explained.items():
+        assert row["value"] == pytest.approx(found.row(name)["value"], abs=1e-9)
 
 
 def test_a_split_that_is_not_there_is_refused(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,20 +98,22 @@ def test_what_alone_is_read_is_worth_all_and_what_is_not_read_nothing(
     trained: Run, tmp_path: Path, feature: str
 ) -> None:
     explanation = measure_importance(ordered_by(trained, feature, tmp_path / "run"), "train", 20_000)
-    auc, worth = explanation["stages"]["rank"]["auc"], explanation["features"].pop(feature)["stages"]
+    rows = {(row["group"], row["stage"], row["metric"]): row for row in explanation["rows"]}
+    auc, worth = rows["", "rank", "auc"]["value"], rows.pop((feature, "rank", "auc"))["difference"]
     assert abs(auc - 0.5) > 0.04
-    assert 0.3 < worth["rank"]["auc"]["value"] / (auc - 0.5) < 1.7  # shuffled anew it orders at random
-    nothing = {"value": 0, "interval": [0, 0]}
-    others = [other["stages"]["rank"] for other in explanation["features"].values()]
-    assert [*others, worth["prerank"]] == [{"auc": nothing, "gauc": nothing}] * (len(others) + 1)
+    assert 0.3 < worth / (auc - 0.5) < 1.7  # shuffled anew it orders at random
+    del rows[feature, "rank", "gauc"]
+    others = [row for row in rows.values() if row["group"]]
+    assert len(others) == 4 * len(explanation["features"]) - 2
+    assert {(row["difference"], row["low"], row["high"]) for row in others} == {(0, 0, 0)}
 
 
 @pytest.mark.usefixtures("unpriced")
 def test_a_seed_has_its_figures(trained: Run) -> None:
     first, again, other = (measure_importance(trained, "valid", 20_000, seed) for seed in (3, 3, 4))
     assert first == again
-    assert other["stages"] == first["stages"]
-    assert other["features"] != first["features"]
+    whole, lost = ([row for row in first["rows"] if bool(row["group"]) is of] for of in (False, True))
+    assert other["rows"][: len(whole)] == whole and other["rows"][len(whole) :] != lost
 
 
 # How values are shuffled
