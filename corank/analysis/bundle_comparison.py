@@ -18,7 +18,7 @@ from corank.core.calibration import Platt
 from corank.core.errors import DataError
 from corank.core.objects import Location
 from corank.core.reports import Progress
-from corank.core.time import NEVER, day_numbers, format_time
+from corank.core.time import NEVER, format_time
 from corank.data.log_rows import find_truth, request_columns, truth_columns
 from corank.data.tables import Table
 from corank.engine.base import open_engine
@@ -36,7 +36,6 @@ from corank.features.log_schema import (
     value_column,
 )
 from corank.funnel.predict import predict_log
-from corank.metrics.requests import Requests
 
 _SAME = ("request", "user", "item", "time", "timezone", "level", "levels", "weight", "propensity")
 """Settings of the log that two bundles must share."""
@@ -79,30 +78,27 @@ class ScoredLog:
         data, time = self.manifest.data, rows[TIME].to_numpy()
         request = rows.select(pl.struct(self.keys[:-1]).rle_id()).to_series().to_numpy().astype(np.int64)
         begins = np.flatnonzero(np.diff(request, prepend=-1))
-        user = rows[USER].rank("dense").to_numpy().astype(np.int64)[begins]
         unknown = pl.Series([-1], dtype=pl.Int8).new_from_index(0, len(rows))
         labels = {
             name: rows.get_column(label_column(name), default=unknown).to_numpy() for name in data.labels
         }
-        level = rows[LEVEL].to_numpy()
-        return Predictions(
-            logits={
-                stage.name: {name: rows[f"logit.{stage.name}.{name}"].to_numpy() for name in stage.labels}
-                for stage in self.manifest.stages
-            },
-            requests=Requests(np.append(begins, len(rows)), user),
-            day=day_numbers(time[begins], data.timezone),
-            level=level,
-            exposed=level == len(data.levels) - 1,
-            labels=hide_young(labels, time, np.full_like(time, time.max()), data),
-            weight=rows[WEIGHT].to_numpy(),
-            propensity=rows[PROPENSITY].to_numpy() if PROPENSITY in rows.columns else None,
-            columns={
-                name: rows[column].to_numpy()
-                for name in data.columns
-                if (column := value_column(name)) in rows.columns
-            },
-        )
+        mature = hide_young(labels, time, np.full_like(time, time.max()), data)
+        known = {name: value_column(name) for name in data.columns if value_column(name) in rows.columns}
+        columns = {
+            "size": np.diff(begins, append=len(rows)),
+            "user": rows[USER].rank("dense").to_numpy().astype(np.int64)[begins],
+            "time": time[begins],
+            "level": rows[LEVEL].to_numpy(),
+            "weight": rows[WEIGHT].to_numpy(),
+            **{f"label.{name}": label for name, label in mature.items()},
+            **{f"column.{name}": rows[column].to_numpy() for name, column in known.items()},
+        }
+        logits = {
+            stage.name: {name: rows[f"logit.{stage.name}.{name}"].to_numpy() for name in stage.labels}
+            for stage in self.manifest.stages
+        }
+        propensity = rows[PROPENSITY].to_numpy() if PROPENSITY in rows.columns else None
+        return Predictions.of(data, columns, logits, propensity)
 
 
 def compare_bundles(

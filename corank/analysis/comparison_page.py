@@ -29,7 +29,7 @@ MAIN: dict[str, Sequence[str]] = {
     "exposed": ("auc", "logloss_calibrated"),
 }
 """Population → metrics of the summary, without their quotas."""
-_OTHER = "Differences of another size: mind the axis. "
+_OTHER = "Differences of another size: mind the axis."
 _SEEDS = " Intervals are over users: another seed alone may move figures by more."
 MOST_MAIN = 10
 """Figures of the summary, at most."""
@@ -210,8 +210,8 @@ def draw_differences(figures: Mapping[str, Row], names: Names) -> list[Block]:
         }
         panel = {label: _difference(row) for label, row in labels.items()}
         colours = {label: COLOURS[sign_of(row)] for label, row in labels.items()}
-        other = _OTHER if blocks else ""
-        blocks.append(Plot(partial(_draw, panel, colours), other + caption, 0.7 + 0.22 * len(axis)))
+        draw, height = partial(_draw, panel, colours), 0.7 + 0.22 * len(axis)
+        blocks.append(Plot(draw, _OTHER if blocks else caption, height))
     return [*blocks, _table(figures)]
 
 
@@ -219,7 +219,7 @@ Bounded = tuple[float, float | None, float | None]
 """A difference and its bounds."""
 
 
-def _draw(panel: Mapping[str, Bounded], colours: Mapping[str, str] | None, figure: "Figure") -> None:
+def _draw(panel: Mapping[str, Bounded], colours: Mapping[str, str], figure: "Figure") -> None:
     plots.intervals(figure, {"a − b": panel}, colours)
 
 
@@ -371,13 +371,16 @@ def _role_sections(role: str, part: Mapping[str, Any], rows: Sequence[Row]) -> I
     yield Section(f"The {role}: {part['verdict']}", blocks)
     for row in last:
         looks = over_time[row["metric"]]
-        panel = {one["group"]: _difference(one) for one in looks if one["low"] is not None}
-        if panel:
+        known = {one["group"].replace("T", " "): one for one in looks if one["low"] is not None}
+        if known:
             caption = (
                 "Differences of all data until a moment, UTC, with the interval over time. For a single look, at a "
-                f"time that was fixed ahead, the 95 % interval is {_format_bounds(row, 'fixed_', 5)}."
+                f"time that was fixed ahead, the 95 % interval is {_format_bounds(row, 'fixed_', 5)}. "
+                "Green: a is better; red: worse; grey: no difference shown yet."
             )
-            draw = partial(_draw, panel, None)
+            panel = {moment: _difference(one) for moment, one in known.items()}
+            colours = {moment: COLOURS[sign_of(one)] for moment, one in known.items()}
+            draw = partial(_draw, panel, colours)
             yield Section(f"{role}: {row['metric']}", [Plot(draw, caption, 0.7 + 0.2 * len(panel))])
     yield from part_sections(chain.from_iterable(of.values()), Names.of(part), f"{role}: ")
 
@@ -385,7 +388,7 @@ def _role_sections(role: str, part: Mapping[str, Any], rows: Sequence[Row]) -> I
 _EQUAL = Pivot(
     lambda row: f"{row['stage']} {row['metric']}".strip(),
     beside={
-        "largest difference": lambda row: "–" if row["value"] is None else f"{row['value']:.1e}",
+        "largest difference": lambda row: "–" if row["value"] is None else f"{row['value']:.2g}",
         "differ": lambda row: f"{row['differ']:,}",
         "of": format_count,
         "most in": lambda row: row["where"],

@@ -57,7 +57,7 @@ figure svg text { font-family: inherit !important }
 table { border-collapse: collapse; font-size: .9rem; line-height: 1.35; font-variant-numeric: tabular-nums }
 th, td { padding: .3rem 1.4rem .3rem 0; text-align: right; vertical-align: top; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
-thead th { white-space: normal }
+thead th { white-space: normal; vertical-align: bottom }
 th.left, td.left, th.prose, td.prose { text-align: left }
 th.prose, td.prose { white-space: normal; min-width: 9rem }
 thead > tr > * { border-bottom: 1px solid var(--faint) }
@@ -78,6 +78,8 @@ pre { font: .8rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overf
   background: var(--panel) }
 summary { cursor: pointer }
 :focus-visible { outline: 2px solid var(--hue0); outline-offset: 2px }
+@media (max-width: 40rem) { th:first-child, td:first-child { white-space: normal; overflow-wrap: anywhere;
+  min-width: 8rem } }
 @media (max-width: 70rem) { .beside { grid-template-columns: minmax(0, 1fr) } }
 @media print { :root { color-scheme: light } body { font-size: 11pt; padding: 0; max-width: none }
   figure, tr { break-inside: avoid } h2, h3 { break-after: avoid } figure svg { min-width: 0 }

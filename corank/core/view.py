@@ -168,8 +168,13 @@ def bounded(value: float | None, bounds: Sequence[float | None] | None, signed: 
     """
     if value is None:
         return "–"
-    form = "+.4f" if signed else ".4f"
-    text = format(value, form) if signed else format_metric(value)
+    text = _signed(value) if signed else format_metric(value)
     if bounds is None or bounds[0] is None or bounds[1] is None:
         return text
-    return Noted(text, f"{bounds[0]:{form}} … {bounds[1]:{form}}")
+    low, high = (_signed(bound) if signed else f"{bound:.4f}" for bound in bounds if bound is not None)
+    return Noted(text, f"{low} … {high}")
+
+
+def _signed(value: float) -> str:
+    """A difference to four decimals; a smaller one to its first digit, so that none is a rounded 0."""
+    return f"{value:+.0e}" if 0 < abs(value) < 0.00005 else f"{value:+.4f}"

@@ -34,8 +34,8 @@ class _Compared:
     differ: int = 0
     finite: float | None = None
     """The largest difference of two numbers."""
-    most: float = -1.0
-    """The largest difference, infinite if only one side has a number, and where it is."""
+    most: float = 0.0
+    """The largest difference, infinite if only one side has a number, and where it is; "" if all are equal."""
     where: str = ""
 
 
@@ -60,7 +60,7 @@ class Agreement:
         one.differ += int(np.count_nonzero(apart > tolerance))
         if len(finite := apart[np.isfinite(apart)]):
             one.finite = max(one.finite or 0.0, float(finite.max()))
-        if (most := float(apart.max(initial=-1.0))) > one.most:
+        if (most := float(apart.max(initial=0.0))) > one.most:
             one.most, one.where = most, where
 
     @property

@@ -13,11 +13,9 @@ from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population
 from corank.core.reports import Progress
-from corank.core.time import day_numbers
 from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predictions import Predictions, read_propensities
-from corank.metrics.requests import Requests
 from corank.models.joint import JointModel
 
 
@@ -80,22 +78,11 @@ def predict_by_ranks(
     if not ranks.first:
         return None
     columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    user = np.concatenate([shard.user for shard in packed.splits[split]])
-    time = np.concatenate([shard.time for shard in packed.splits[split]])
-    start = np.concatenate(([0], np.cumsum(columns["size"], dtype=np.int64)))
-    return Predictions(
-        logits={
-            name: {label: columns[_logit(name, label)] for label in model.labels[name]} for name in names
-        },
-        requests=Requests(start, user),
-        day=day_numbers(time, packed.data.timezone),
-        level=columns["level"],
-        exposed=columns["level"] == len(packed.data.levels) - 1,
-        labels={name: columns[f"label.{name}"] for name in packed.data.labels},
-        weight=columns["weight"],
-        columns={name: columns[f"column.{name}"] for name in packed.data.columns},
-        propensity=read_propensities(packed, split) if population is None else None,
-    )
+    columns["user"] = np.concatenate([shard.user for shard in packed.splits[split]])
+    columns["time"] = np.concatenate([shard.time for shard in packed.splits[split]])
+    logits = {name: {label: columns[_logit(name, label)] for label in model.labels[name]} for name in names}
+    propensity = read_propensities(packed, split) if population is None else None
+    return Predictions.of(packed.data, columns, logits, propensity)
 
 
 @contextmanager

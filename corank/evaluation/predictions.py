@@ -5,7 +5,7 @@ Letters: R requests · C candidates.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from corank.core.time import day_numbers
 from corank.core.types import Floats, Longs
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.shard import Shard
+from corank.features.log_schema import DataSettings
 from corank.metrics.requests import Requests
 
 Logits = dict[str, dict[str, Floats]]
@@ -49,22 +50,41 @@ class Predictions:
     """The probability of exposure, NaN outside of the random bucket: (C,). None if the config names no
     `data.propensity`, or not all candidates are predicted."""
 
+    @classmethod
+    def of(
+        cls,
+        data: DataSettings,
+        columns: Mapping[str, NDArray[Any]],
+        logits: Logits,
+        propensity: Floats | None,
+    ) -> Self:
+        """Predictions of candidates with their columns.
+
+        Args:
+            data: the settings of the log.
+            columns: `size`, the candidates of each request, its `user` and `time`; of candidates `level`, `weight`,
+                `label.NAME`, and `column.NAME` if it is known.
+            logits: what was predicted.
+            propensity: as the log has it.
+        """
+        return cls(
+            logits=logits,
+            requests=Requests(np.append(0, np.cumsum(columns["size"], dtype=np.int64)), columns["user"]),
+            day=day_numbers(columns["time"], data.timezone),
+            level=columns["level"],
+            exposed=columns["level"] == len(data.levels) - 1,
+            labels={name: columns[f"label.{name}"] for name in data.labels},
+            weight=columns["weight"],
+            columns={name: columns[key] for name in data.columns if (key := f"column.{name}") in columns},
+            propensity=propensity,
+        )
+
 
 def read_whole(packed: PackedDataset, split: str, logits: Logits) -> Predictions:
     """Read what predictions of all candidates of a split have besides given logits, as batches have it."""
     parts = [_read_shard(packed, shard) for shard in packed.splits[split]]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Predictions(
-        logits=logits,
-        requests=Requests(np.append(0, np.cumsum(joined["size"])), joined["user"]),
-        day=day_numbers(joined["time"], packed.data.timezone),
-        level=joined["level"],
-        exposed=joined["level"] == len(packed.data.levels) - 1,
-        labels={name: joined[f"label.{name}"] for name in packed.data.labels},
-        weight=joined["weight"],
-        columns={name: joined[f"column.{name}"] for name in packed.data.columns},
-        propensity=read_propensities(packed, split),
-    )
+    return Predictions.of(packed.data, joined, logits, read_propensities(packed, split))
 
 
 def _read_shard(packed: PackedDataset, shard: Shard) -> dict[str, NDArray[Any]]:

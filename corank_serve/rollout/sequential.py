@@ -150,12 +150,16 @@ def _rows(looks: Sequence[_Look], time: Longs, test: SequentialTest, better: str
         }
         for look, moment, radius in zip(looks, moments, sequence.radius.tolist(), strict=True)
     ]
-    last = found[-1]
-    low, high = last["low"], last["high"]
+    judged = [{**row, "verdict": _verdict(row["low"], row["high"], better)} for row in found]
     fixed = _bounds(difference[-1], NORMAL * np.sqrt(variance[-1]), "fixed_")
-    merits = (low, high) if better == "higher" or low is None else (-high, -low)
-    verdict = EARLY if low is None else judge(*merits)
-    return [*found, {**last, "group": "", "p": float(sequence.p.min()), **fixed, "verdict": verdict}]
+    return [*judged, {**judged[-1], "group": "", "p": float(sequence.p.min()), **fixed}]
+
+
+def _verdict(low: float | None, high: float | None, better: str) -> str:
+    """The verdict on a, by an interval of a minus b."""
+    if low is None or high is None:
+        return EARLY
+    return judge(low, high) if better == "higher" else judge(-high, -low)
 
 
 def _bounds(difference: float, radius: float, prefix: str = "") -> dict[str, float | None]:

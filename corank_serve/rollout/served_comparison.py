@@ -310,5 +310,5 @@ def compare_versions(
 
 def _conclude(rows: Sequence[Mapping[str, Any]]) -> str:
     """The verdict of all differences over time: the worst of those that are shown."""
-    verdicts = {row["verdict"] for row in rows if row["population"] == "served" and "verdict" in row}
+    verdicts = {row["verdict"] for row in rows if row["population"] == "served" and not row["group"]}
     return next((one for one in (WORDS[-1], WORDS[1], WORDS[0]) if one in verdicts), EARLY)

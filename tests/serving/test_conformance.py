@@ -65,7 +65,7 @@ def test_what_a_reader_made_is_compared_step_by_step(
     assert (query["differ"], query["n"], query["where"]) == (1, 2, "case 2"), "it has none to compare"
     assert {(row["value"], row["verdict"]) for row in compared.values()} == {(0.0, "agrees")}
     code, text, _ = run_corank(capsys, "compare-cases", cases, results)
-    assert code == 1 and re.search(r"values +1\.0e-03", text)
+    assert code == 1 and re.search(r"values +0\.001 +1 +2 +case 1", text)
     assert run_corank(capsys, "compare-cases", cases, cases)[0] == 0
     results.write_text(json.dumps(first) + "\n")
     with pytest.raises(RequestError, match=r"found.jsonl: expected a line for each of 2 cases; found 1"):
