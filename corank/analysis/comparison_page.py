@@ -1,7 +1,7 @@
 """What `corank compare` and `corank compare-served` show: summaries, plots and tables."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -11,7 +11,7 @@ from corank.analysis.pivot import Beside, Pivot, difference_cell, format_count, 
 from corank.core.formatting import format_metric, shorten
 from corank.core.lazy import lazy
 from corank.core.version import corank_version
-from corank.core.view import Block, Detail, Noted, Plot, Section, Table, Verdict, View
+from corank.core.view import Block, Cell, Detail, Noted, Plot, Section, Table, Verdict, View
 from corank.evaluation.rows import AGREEMENT, WORDS, Row
 
 if TYPE_CHECKING:
@@ -227,11 +227,11 @@ def _difference(row: Row) -> Bounded:
     return row["difference"], row["low"], row["high"]
 
 
-_COMPARED: Beside = {
+_COMPARED: dict[str, Callable[[Row], Cell]] = {
     "a": lambda row: format_metric(row["a"]),
     "b": lambda row: format_metric(row["b"]),
     DIFFERENCE: difference_cell,
-    VERDICT: lambda row: Verdict(row["verdict"] if sign_of(row) else "unclear", sign_of(row)),
+    VERDICT: lambda row: Verdict("unclear" if row["verdict"] == WORDS[0] else row["verdict"], sign_of(row)),
 }
 _MARGINS: Beside = {
     "margin": lambda row: f"{row['margin']:g}",
@@ -342,18 +342,13 @@ def _agreement_cell(row: Row) -> str:
     return ", ".join(map(format_metric, sides))
 
 
+def _precise_difference(row: Row) -> Noted:
+    difference = "–" if row["difference"] is None else f"{row['difference']:+.5f}"
+    return Noted(difference, _format_bounds(row, digits=5))
+
+
 _AGREEMENT = Pivot(_describe_agreement, beside={"value": _agreement_cell})
-_OVER_TIME = Pivot(
-    "metric",
-    beside={
-        "a": lambda row: format_metric(row["a"]),
-        "b": lambda row: format_metric(row["b"]),
-        DIFFERENCE: lambda row: Noted(
-            "–" if row["difference"] is None else f"{row['difference']:+.5f}", _format_bounds(row, digits=5)
-        ),
-        VERDICT: lambda row: Verdict(row["verdict"], sign_of(row)),
-    },
-)
+_OVER_TIME = Pivot("metric", beside=_COMPARED | {DIFFERENCE: _precise_difference})
 
 
 def _role_sections(role: str, part: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[Section]:
