@@ -37,7 +37,7 @@ def experiments(count: int, share: float) -> Iterator[tuple[Longs, Mask, Doubles
 def finds_by_sequence(user: Longs, is_a: Mask, clicked: Doubles, effect: float) -> bool:
     """Whether the interval of any look excludes 0."""
     time = np.arange(ROWS, dtype=np.int64)
-    looks = compare_arms(time, user, is_a, clicked, SequentialTest(ALPHA, effect))["looks"]
+    looks = compare_arms(time, user, is_a, clicked, SequentialTest(ALPHA, effect))
     return any(one["low"] is not None and not one["low"] <= 0 <= one["high"] for one in looks)
 
 

@@ -18,7 +18,7 @@ from corank.core.files import write_text
 from corank.core.formatting import format_metric
 from corank.core.view import Block, Cell, Detail, Noted, Plot, Section, Table, Verdict, View
 from corank_continual.periods.gate import CheckedCondition, Condition
-from corank_continual.periods.history import PeriodRecord, find_live
+from corank_continual.periods.history import JUDGED, PeriodRecord, find_live
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -282,8 +282,8 @@ class DailyResult(Result):
         figures = (
             {"period": record.period, "of": of, "figure": name, "value": value}
             for record in self.records
-            for of in ("live", "candidate", "reference")
-            for name, value in getattr(record, of).items()
+            for of, name, value in record.figures()
+            if of in JUDGED
         )
         texts = ("period", "decision", "reasons", "model", "version")
         return {

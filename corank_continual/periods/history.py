@@ -1,6 +1,6 @@
 """The history of a daily funnel: what was decided in each period, and on which figures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,8 @@ Decision = Literal[
 ]
 LEFT_OUT: Sequence[Decision] = ("skipped", "undone")
 """Decisions on periods whose rows train no model."""
+JUDGED = ("live", "candidate", "reference")
+"""What a record has figures of runs of."""
 
 
 class PeriodRecord(Settings):
@@ -50,6 +52,11 @@ class PeriodRecord(Settings):
     """The candidate's model version, if it was exported."""
     version: str | None = None
     """The store's version, if it was published."""
+
+    def figures(self) -> Iterator[tuple[str, str, float]]:
+        """All its numbers: what they are of, such as `candidate`, their name, and their value."""
+        for of in (*JUDGED, "rows", "drift", "seconds"):
+            yield from ((of, name, float(value)) for name, value in getattr(self, of).items())
 
 
 _RECORDS: TypeAdapter[list[PeriodRecord]] = TypeAdapter(list[PeriodRecord])

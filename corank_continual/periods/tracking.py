@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -16,7 +16,7 @@ from corank.training.run_file import TRACKING
 from corank.training.tracking.tracker import Tracker, read_trackers
 from corank_continual.periods.daily_result import is_usual
 from corank_continual.periods.gate import Condition
-from corank_continual.periods.history import PeriodRecord, find_live
+from corank_continual.periods.history import JUDGED, PeriodRecord, find_live
 from corank_continual.periods.settings import DailySettings
 
 EVENTS = "events"
@@ -100,11 +100,10 @@ class DailyTracking:
 def list_figures(record: PeriodRecord, gate: Sequence[Condition]) -> dict[str, float]:
     """The figures of a period by `PART/NAME`: the gate's and the usual ones, rows, drift, and seconds."""
     named = {condition.figure for condition in gate}
-    figures = {"decision/live": float(record.decision == "live")}
-    for part in ("live", "candidate", "reference"):
-        values: Mapping[str, float] = getattr(record, part)
-        figures |= {f"{part}/{name}": v for name, v in values.items() if name in named or is_usual(name)}
-    figures |= {f"rows/{split}": float(rows) for split, rows in record.rows.items()}
-    figures |= {f"drift/{feature}": value for feature, value in record.drift.items()}
-    figures |= {f"seconds/{step}": value for step, value in record.seconds.items()}
-    return figures | {"seconds/total": sum(record.seconds.values())}
+    listed = {
+        f"{of}/{name}": value
+        for of, name, value in record.figures()
+        if of not in JUDGED or name in named or is_usual(name)
+    }
+    live = {"decision/live": float(record.decision == "live")}
+    return live | listed | {"seconds/total": sum(record.seconds.values())}

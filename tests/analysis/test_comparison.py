@@ -96,6 +96,16 @@ def test_the_interval_is_paired() -> None:
     assert alone is not None and 0 < 4 * (difference["high"] - difference["low"]) < alone[1] - alone[0]
 
 
+def test_a_single_user_shows_no_difference() -> None:
+    """Its resamples are all alike, and would give an interval without a width."""
+    rng = np.random.default_rng(0)
+    user, p = np.zeros(400, dtype=np.int64), rng.random(400)
+    label = (rng.random(400) < p).astype(np.int8)
+    row = _join(_figures(user, p, label), _figures(user, 1 - p, label))["auc"]
+    assert row["difference"] > 0.2 and (row["low"], row["high"]) == (None, None)
+    assert (row["verdict"], row["not_worse"]) == ("no difference shown", False)
+
+
 def test_a_verdict_needs_an_interval_beyond_the_margin() -> None:
     rng = np.random.default_rng(0)
     user, p = rng.integers(200, size=4000), rng.random(4000)

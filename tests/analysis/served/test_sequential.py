@@ -50,6 +50,10 @@ def test_a_difference_is_found_and_its_direction_told() -> None:
     rng, test = np.random.default_rng(3), SequentialTest(effect=0.2)
     verdicts = [compare_arms(*experiment(rng, lift), test)[-1]["verdict"] for lift in (1.6, 0.5, 1.0)]
     assert verdicts == ["better", "worse", "no difference shown"]
+    first, *_, last, everything = compare_arms(*experiment(rng, 1.6), test)
+    assert first["verdict"] == EARLY and last == {key: everything[key] for key in last} | {
+        "group": last["group"]
+    }
     time, user, _, values = experiment(rng)
     noisy = values + 0.1 + rng.normal(0, 0.1, ROWS)
     worse = compare_pairs(time, user, noisy, values, test, "lower")[-1]
