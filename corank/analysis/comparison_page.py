@@ -1,7 +1,7 @@
 """What `corank compare` and `corank compare-served` show: summaries, plots and tables."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -11,7 +11,7 @@ from corank.analysis.pivot import Beside, Pivot, difference_cell, format_count, 
 from corank.core.formatting import format_metric, shorten
 from corank.core.lazy import lazy
 from corank.core.version import corank_version
-from corank.core.view import Block, Cell, Detail, Noted, Plot, Section, Table, Verdict, View
+from corank.core.view import Block, Detail, Noted, Plot, Section, Table, Verdict, View
 from corank.evaluation.rows import AGREEMENT, WORDS, Row
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _difference(row: Row) -> Bounded:
     return row["difference"], row["low"], row["high"]
 
 
-_COMPARED: dict[str, Callable[[Row], Cell]] = {
+_COMPARED: Beside = {
     "a": lambda row: format_metric(row["a"]),
     "b": lambda row: format_metric(row["b"]),
     DIFFERENCE: difference_cell,
@@ -348,7 +348,7 @@ def _precise_difference(row: Row) -> Noted:
 
 
 _AGREEMENT = Pivot(_describe_agreement, beside={"value": _agreement_cell})
-_OVER_TIME = Pivot("metric", beside=_COMPARED | {DIFFERENCE: _precise_difference})
+_OVER_TIME = Pivot("metric", beside={**_COMPARED, DIFFERENCE: _precise_difference})
 
 
 def _role_sections(role: str, part: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[Section]:
@@ -380,26 +380,24 @@ def _role_sections(role: str, part: Mapping[str, Any], rows: Sequence[Row]) -> I
     yield from part_sections(chain.from_iterable(of.values()), Names.of(part), f"{role}: ")
 
 
-_EQUAL = Pivot(
-    lambda row: f"{row['stage']} {row['metric']}".strip(),
-    beside={
-        "largest difference": lambda row: "–" if row["value"] is None else f"{row['value']:.2g}",
-        "differ": lambda row: f"{row['differ']:,}",
-        "of": format_count,
-        "most in": lambda row: row["where"],
-    },
-)
+_EQUAL: Beside = {
+    "largest difference": lambda row: "–" if row["value"] is None else f"{row['value']:.2g}",
+    "differ": lambda row: f"{row['differ']:,}",
+    "of": format_count,
+}
+_WHERE: Beside = {"most in": lambda row: row["where"]}
+"""Shown where something differs."""
 
 
 def agreement_view(document: Mapping[str, Any]) -> View:
     """What a document of numbers that were computed twice shows."""
-    counts = ", ".join(
-        f"{document[name]:,} {name}" for name in ("requests", "candidates") if name in document
-    )
-    differ = document.get("differ", sum(row["differ"] for row in document["rows"]))
-    largest = max((row["value"] or 0.0 for row in document["rows"]), default=0.0)
+    rows, counted = document["rows"], [name for name in ("requests", "candidates") if name in document]
+    counts = ", ".join(f"{document[name]:,} {name}" for name in counted)
+    differ = document.get("differ", sum(row["differ"] for row in rows))
+    largest = max((row["value"] or 0.0 for row in rows), default=0.0)
     lead = f"{counts}{': ' if counts else ''}{differ:,} differ, by {largest:.2g} at most"
     if "skipped" in document:
         lead += f"; {document['skipped']:,} requests of versions that were removed"
-    tables = [_EQUAL.table(document["rows"], left=["most in"])] if document["rows"] else []
-    return View("Agreement", lead, [Section("", tables)])
+    beside = {**_EQUAL, **(_WHERE if any(row["where"] for row in rows) else {})}
+    table = Pivot(lambda row: f"{row['stage']} {row['metric']}".strip(), beside=beside)
+    return View("Agreement", lead, [Section("", [table.table(rows, left=["most in"])] if rows else [])])
