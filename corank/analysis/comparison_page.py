@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -15,8 +14,6 @@ from corank.core.view import Block, Detail, Noted, Plot, Section, Table, Verdict
 from corank.evaluation.rows import AGREEMENT, WORDS, Row
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from corank.analysis import plots
 else:
     plots = lazy("corank.analysis.plots")
@@ -208,22 +205,20 @@ def draw_differences(figures: Mapping[str, Row], names: Names) -> list[Block]:
         labels = {
             f"{label}, {WORDS[sign]}" if (sign := sign_of(row)) else label: row for label, row in axis.items()
         }
-        panel = {label: _difference(row) for label, row in labels.items()}
-        colours = {label: COLOURS[sign_of(row)] for label, row in labels.items()}
-        draw, height = partial(_draw, panel, colours), 0.7 + 0.22 * len(axis)
-        blocks.append(Plot(draw, _OTHER if blocks else caption, height))
+        blocks.append(_plot(labels, _OTHER if blocks else caption))
     return [*blocks, _table(figures)]
 
 
-Bounded = tuple[float, float | None, float | None]
-"""A difference and its bounds."""
+def _plot(figures: Mapping[str, Row], caption: str) -> Plot:
+    """Draw differences with their intervals, coloured by their verdicts."""
+    panel = {label: _difference(row) for label, row in figures.items()}
+    colours = {label: COLOURS[sign_of(row)] for label, row in figures.items()}
+    height = 0.7 + 0.22 * len(panel)
+    return Plot(lambda figure: plots.intervals(figure, {"a − b": panel}, colours), caption, height)
 
 
-def _draw(panel: Mapping[str, Bounded], colours: Mapping[str, str], figure: "Figure") -> None:
-    plots.intervals(figure, {"a − b": panel}, colours)
-
-
-def _difference(row: Row) -> Bounded:
+def _difference(row: Row) -> tuple[float, float | None, float | None]:
+    """A difference and its bounds."""
     return row["difference"], row["low"], row["high"]
 
 
@@ -373,10 +368,7 @@ def _role_sections(role: str, part: Mapping[str, Any], rows: Sequence[Row]) -> I
                 f"time that was fixed ahead, the 95 % interval is {_format_bounds(row, 'fixed_', 5)}. "
                 "Green: a is better; red: worse; grey: no difference shown yet."
             )
-            panel = {moment: _difference(one) for moment, one in known.items()}
-            colours = {moment: COLOURS[sign_of(one)] for moment, one in known.items()}
-            draw = partial(_draw, panel, colours)
-            yield Section(f"{role}: {row['metric']}", [Plot(draw, caption, 0.7 + 0.2 * len(panel))])
+            yield Section(f"{role}: {row['metric']}", [_plot(known, caption)])
     yield from part_sections(chain.from_iterable(of.values()), Names.of(part), f"{role}: ")
 
 
