@@ -149,6 +149,9 @@ def is_label(values: pl.Series) -> bool:
 
 def read_label(values: pl.Series, what: str) -> pl.Series:
     """A label as 0, 1 or null. Raises DataError, which says `what` it is, for another value."""
+    kind = values.dtype
+    if not (kind.is_numeric() or kind in (pl.Boolean, pl.String, pl.Null)):
+        raise DataError(f"{what} '{values.name}' is {kind}; expected 0, 1 or null")
     plain = values.cast(pl.Float64, strict=False)
     others = values.filter(values.is_not_null() & ~plain.is_in([0.0, 1.0]).fill_null(False))
     if len(others):

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 import corank
+from corank.analysis.score_comparison import read_label
 from corank.api.results import ComparisonResult
 from corank.core.errors import DataError
 from corank.metrics.point import auc
@@ -92,6 +93,19 @@ def test_tables_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         compare(tmp_path, table(1), change(table(2)), **options)
+
+
+@pytest.mark.parametrize("values", [[1.0, 0.0, None], [True, False, None], ["1", "0", None]])
+def test_a_label_is_0_1_or_null_whatever_holds_it(values: list[Any]) -> None:
+    assert read_label(pl.Series("y", values), "column").to_list() == [1, 0, None]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), [([2], "holds 2"), (["x"], "holds 'x'"), ([[1]], "is List"), ([b"1"], "is Binary")]
+)
+def test_another_label_is_refused(values: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=f"column 'y' {message}"):
+        read_label(pl.Series("y", values), "column")
 
 
 @pytest.mark.slow
