@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from corank.analysis.pivot import Pivot, draw_values
+from corank.analysis.pivot import Pivot, draw_values, group_by
 from corank.core.formatting import format_metric
 from corank.core.view import Section, View
 from corank.evaluation.rows import Row
@@ -29,11 +29,10 @@ def explanation_view(document: Mapping[str, Any], metric: str = "auc") -> View:
     ]
     shown = list(dict.fromkeys(row["group"] for row in drawn))[:SHOWN_FEATURES]
     caption = f"{metric.upper()} that each stage loses without a feature, with 95 % intervals over users."
-    whole = dict[str, list[str]]()
-    for row in rows:
-        if not row["group"]:
-            whole.setdefault(row["stage"], []).append(format_metric(row["value"]))
-    base = ", ".join(f"{stage} {' / '.join(figures)}" for stage, figures in whole.items())
+    whole = group_by((row for row in rows if not row["group"]), "stage")
+    base = ", ".join(
+        f"{stage} {' / '.join(format_metric(row['value']) for row in of)}" for stage, of in whole.items()
+    )
     chosen = [row for row in drawn if row["group"] in shown]
     plots = [draw_values(chosen, "stage", "group", caption, from_zero=True)] if chosen else []
     said = [
