@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from corank.core.lazy import lazy
 from corank.core.view import Block, Plot, Section, Table, View
-from corank.training.checks.findings import Finding, first_findings
+from corank.training.checks.findings import Finding, describe_findings
 from corank.training.checks.summary import CheckSummary
 
 if TYPE_CHECKING:
@@ -62,14 +62,11 @@ def _overview(summary: CheckSummary) -> Iterator[Block]:
 
 def _findings(findings: Sequence[Finding], complete: bool, errors: bool) -> Iterator[Block]:
     listed = [finding for finding in findings if errors or finding.severity != "error"]
-    shown = listed if complete else first_findings(listed)
-    for finding in shown:
-        yield "\n".join(finding.details if complete else finding.lines)
+    yield from describe_findings(listed, complete)
     if not listed:
         yield "none but the errors" if findings else "none"
     if not complete:
-        more = f"{len(listed) - len(shown):,} more, and the tables" if len(shown) < len(listed) else "tables"
-        yield f"{more} of features, losses, labels, values and requests: --all"
+        yield "the tables of features, losses, labels, values and requests: --all"
 
 
 def _details(summary: CheckSummary) -> Iterator[Section]:

@@ -24,8 +24,8 @@ from corank.core.reports import Progress, Report
 from corank.core.time import format_time
 from corank.core.view import Cell, Section, Table, Verdict, View
 from corank.evaluation.rows import named_values
+from corank.training.checks.findings import describe_findings
 from corank.training.config.config_file import flatten, plain
-from corank.training.drift.figure import DriftFigure
 from corank.training.drift.report import DriftReport
 
 if TYPE_CHECKING:
@@ -178,10 +178,6 @@ def request(
     return logged
 
 
-SHARES = ("levels", "labels", "missing", "new_ids")
-"""Figures that are shares."""
-FACTORS = ("rows", "levels", "labels")
-"""Figures whose threshold is a factor."""
 _FIGURE = ("figure", "of", "reference", "now", "threshold", "verdict")
 
 
@@ -196,10 +192,14 @@ class DriftResult(DriftReport, Result):
         (True, ['figures', 'vocabularies'])
     """
 
+    everything: bool = False
+    """Whether the command prints all reasons."""
+
     @classmethod
-    def of(cls, found: DriftReport) -> Self:
+    def of(cls, found: DriftReport, everything: bool = False) -> Self:
         """The same figures, with a table and a notebook's view."""
-        return cls(**{field.name: getattr(found, field.name) for field in fields(DriftReport)})
+        facts = {field.name: getattr(found, field.name) for field in fields(DriftReport)}
+        return cls(**facts, everything=everything)
 
     @property
     def headline(self) -> str:
@@ -211,19 +211,13 @@ class DriftResult(DriftReport, Result):
     @property
     def reasons(self) -> list[str]:
         """Why the rows are refused, a line each, and the remedy; none if accepted."""
+        if self.accepted:
+            return []
+        errors = [finding for finding in self.findings if finding.severity == "error"]
         remedy = (
             "mend the tables; or, if the change is meant, set another threshold under `drift` in the config"
         )
-        return [*(f"refused: {line}" for line in self.refusals), remedy] if self.broken else []
-
-    @property
-    def rows(self) -> list[dict[str, str]]:
-        """A row a figure, as people read it."""
-        cells = (
-            (f.kind, f.name, _format(f, f.reference), _format(f, f.now), _threshold(f), f.verdict)
-            for f in self.figures
-        )
-        return [dict(zip(_FIGURE, row, strict=True)) for row in cells]
+        return [*describe_findings(errors, self.everything), f"refused: {remedy}"]
 
     @property
     def _grown(self) -> list[dict[str, Any]]:
@@ -232,8 +226,8 @@ class DriftResult(DriftReport, Result):
     def view(self) -> View:
         """Each figure of the run and of the new rows with its threshold and verdict; how vocabularies grow."""
         rows: list[list[Cell]] = [
-            [*cells, Verdict(verdict, -(verdict == "broken"))]
-            for *cells, verdict in (row.values() for row in self.rows)
+            [*figure.cells[:-1], Verdict(figure.verdict, -(figure.verdict == "broken"))]
+            for figure in self.figures
         ]
         prose = ("reference", "now")  # what a column of the tables has, or why it is not compared
         figures = Table([*_FIGURE], rows, prose=prose, left=("of", "verdict"), keys=2)
@@ -243,36 +237,21 @@ class DriftResult(DriftReport, Result):
                 {key: "-" if value is None else value for key, value in row.items()} for row in self._grown
             ]
             sections.append(Section("Vocabularies: rows now, and after `pack --from`", [Table.of(grown)]))
+        if shown := [finding for finding in self.findings if finding.severity != "error"]:
+            sections.append(Section("Findings", describe_findings(shown, self.everything)))
         return View(f"{self.name}: new rows", self.headline, sections)
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`figures`: kind, name, what the run has, what the new rows have, threshold, verdict; `vocabularies`, of
         accepted rows: rows of each now, admitted and evicted by `pack --from`, after it, and free up to `max_rows`."""
-        figures = {"figures": frame(self.rows, _FIGURE)}
+        rows = (dict(zip(_FIGURE, figure.cells, strict=True)) for figure in self.figures)
+        figures = {"figures": frame(rows, _FIGURE)}
         numbers = dict.fromkeys(("rows", "admitted", "evicted", "after", "free"), pl.Int64)
         return figures | ({"vocabularies": frame(self._grown, ["feature"], **numbers)} if self._grown else {})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.headline})"
-
-
-def _format(figure: DriftFigure, value: float | str | None) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, str):
-        return value
-    if figure.kind in SHARES:
-        return f"{value:.2%}"
-    return f"{value:,.0f}" if figure.kind == "rows" else f"{value:.3f}"
-
-
-def _threshold(figure: DriftFigure) -> str:
-    if figure.threshold is None:
-        return "-"
-    if figure.kind in FACTORS:
-        return f"x {figure.threshold:g}"
-    return f"+ {figure.threshold:.0%}" if figure.kind in SHARES else f"{figure.threshold:g}"
 
 
 @printed("report: {result}")

@@ -195,6 +195,7 @@ def check(
     tables: Mapping[str, TableSource] | None = None,
     *,
     against: PathOrUrl,
+    everything: bool = False,
 ) -> DriftResult: ...
 
 
@@ -223,7 +224,7 @@ def check(
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
         against: a finished run, or its URL, with whose training rows the later ones of the split `train` are compared.
         verify: in place of a config, packed data or their URL, of all files of which the checksums are compared.
-        everything: print all findings and tables of a config, in place of a screen.
+        everything: print all findings, and all tables of a config, in place of a screen.
 
     Returns what would be trained: which feature enters which tower, rows by table, candidates by split and by loss.
     What training would refuse is the first of its `findings`. With `against` the figures of the new rows next to those
@@ -249,7 +250,7 @@ def check(
             from corank.training.run import Run
 
             run = Run.open(parse_location(against))
-            return DriftResult.of(measure_drift(opened.settings, opened.base, run))
+            return DriftResult.of(measure_drift(opened.settings, opened.base, run), everything)
         return CheckResult.of(check_config(opened.settings, opened.base), everything)
 
 

@@ -22,7 +22,7 @@ def test_an_ordinary_day_ends_with_0(capsys: pytest.CaptureFixture[str]) -> None
     assert "accepted" in out and "category_clicks" in out and "admitted" in out
     code, out, err = run_corank(capsys, *arguments(DAY), "--json")
     document = json.loads(out)
-    assert code == 0 and document["accepted"] and document["reasons"] == []
+    assert code == 0 and document["accepted"] and document["findings"] == []
     check = corank.check(simulated_world() / "config.yaml", [DAY], against=finished_run().folder)
     assert document == json.loads(check.to_json())
     assert check.tables["figures"].height == len(document["figures"])
@@ -38,10 +38,11 @@ def test_a_bad_day_ends_with_3_and_a_line_for_each_reason(
     changes = NewDay(log=lambda log: log.filter(log["time"].dt.hour() < 12)).write(tmp_path)
     code, out, err = run_corank(capsys, *arguments(*changes), "--json")
     assert code == 3
-    reasons = json.loads(out)["reasons"]
-    *refused, last = err.splitlines()
-    assert refused == [f"refused: {reason}" for reason in reasons] and reasons[0].startswith("rows: ")
-    assert "under `drift` in the config" in last
+    found = json.loads(out)["findings"]
+    *told, last = err.splitlines()
+    assert told == [f"error: {finding['finding']}" for finding in found]
+    assert found[0]["where"] == ["log"] and "(drift.rows: 1.6)" in told[0]
+    assert last.startswith("refused: mend the tables") and "under `drift` in the config" in last
 
 
 def test_a_mistake_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:

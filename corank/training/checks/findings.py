@@ -125,11 +125,15 @@ def refuse_errors(findings: Iterable[Finding]) -> None:
         raise DataError("\n".join(errors))
 
 
+def describe_findings(findings: Sequence[Finding], complete: bool = False) -> list[str]:
+    """The first findings as text, a paragraph each, and how many more there are; or all, with all their places."""
+    shown = findings if complete else first_findings(findings)
+    said = ["\n".join(finding.details if complete else finding.lines) for finding in shown]
+    left = len(findings) - len(shown)
+    return [*said, f"{left:,} more: `corank check CONFIG --all`"] if left else said
+
+
 def report_findings(findings: Iterable[Finding], say: Report) -> None:
     """Report the first findings, a line each, without those that only add to the config."""
-    found = [finding for finding in findings if not finding.paste]
-    shown = first_findings(found)
-    for finding in shown:
-        say(finding.line)
-    if len(found) > len(shown):
-        say(f"{len(found) - len(shown):,} more: `corank check CONFIG --all`")
+    for line in describe_findings([finding for finding in findings if not finding.paste]):
+        say(line)

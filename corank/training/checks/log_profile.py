@@ -87,8 +87,12 @@ def profile_packed(config: Config, packed: PackedDataset, continues: bool = Fals
 
 def count_packed(packed: PackedDataset, splits: Sequence[str]) -> dict[str, SplitCounts]:
     """Count splits of packed data; labels that were too young when they were packed are null."""
-    counted, _, _ = _count(SplitRows.of_packed(packed, splits))
-    return {name: counted[name] for name in splits}
+    return count_splits(SplitRows.of_packed(packed, {name: packed.splits[name] for name in splits}))
+
+
+def count_splits(rows: SplitRows) -> dict[str, SplitCounts]:
+    """Count rows by split."""
+    return _count(rows)[0]
 
 
 def profile_log(config: Config, base: Path) -> Profile:

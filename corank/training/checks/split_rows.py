@@ -1,6 +1,6 @@
 """The rows of a log, packed or not: of which split each is, and what is known of its labels."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from corank.batches.sampling import LabelCounts
 from corank.core.time import MILLISECOND, to_ms
 from corank.data.log_rows import log_columns, request_columns, row_splits
 from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.shard import LoggedRequests
 from corank.data.request_columns import Source
 from corank.data.tables import Table
 from corank.features.log_schema import LEVEL, TIME, DataSettings, label_column, score_column
@@ -54,10 +55,10 @@ class SplitRows:
         return cls(data, rows, [*request_columns(data).values()], last, log.collect)
 
     @classmethod
-    def of_packed(cls, packed: PackedDataset, splits: Iterable[str]) -> "SplitRows":
-        """Read splits of packed data, in which young labels are unknown."""
+    def of_packed(cls, packed: PackedDataset, splits: Mapping[str, Sequence[LoggedRequests]]) -> "SplitRows":
+        """Read requests of packed data by split, in which young labels are unknown."""
         data, exposed = packed.data, len(packed.data.levels) - 1
-        frame = pl.concat(frame for split in splits for frame in _shard_frames(packed, split)).lazy()
+        frame = pl.concat(frame for split in splits.items() for frame in _shard_frames(data, *split)).lazy()
         rows = frame.with_columns((pl.col(LEVEL) == exposed).alias(EXPOSED))
         return cls(data, rows, [_SHARD, _REQUEST], packed.manifest.last, pl.LazyFrame.collect)
 
@@ -102,15 +103,15 @@ def _field(name: str) -> pl.Expr:
 _SHARD, _REQUEST = "@shard", "@request"
 
 
-def _shard_frames(packed: PackedDataset, split: str) -> Iterator[pl.DataFrame]:
+def _shard_frames(data: DataSettings, split: str, shards: Sequence[LoggedRequests]) -> Iterator[pl.DataFrame]:
     """A row a candidate of each shard."""
-    for n, shard in enumerate(packed.splits[split]):
+    for n, shard in enumerate(shards):
         request = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
         columns = {_REQUEST: request, TIME: shard.time[request], LEVEL: np.asarray(shard.level)}
         labels = {label_column(name): np.asarray(values) for name, values in shard.labels.items()}
         scores = {score_column(name): np.asarray(values) for name, values in shard.scores.items()}
         yield pl.DataFrame(columns | labels | scores).with_columns(
-            pl.lit(split, pl.Enum(packed.data.split_names)).alias(SPLIT),
+            pl.lit(split, pl.Enum(data.split_names)).alias(SPLIT),
             pl.lit(n).alias(_SHARD),
             *(pl.when(pl.col(name) >= 0).then(pl.col(name)) for name in labels),
             *(pl.col(name).fill_nan(None) for name in scores),

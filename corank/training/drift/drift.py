@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, Self
 
+from corank.batches.sampling import SplitCounts
 from corank.core.errors import ConfigError, DataError, DiskError
 from corank.core.time import FOREVER, format_time
 from corank.data.packed.dataset import PackedDataset
@@ -32,7 +33,7 @@ from corank.training.drift.encoded_rows import (
 )
 from corank.training.drift.figure import DriftFigure, times
 from corank.training.drift.report import DriftReport, describe_growth
-from corank.training.drift.tables import ColumnComparison, NewRows, check_new_values, unfit_values
+from corank.training.drift.tables import ColumnComparison, check_new_values, count_new_rows, unfit_values
 from corank.training.run import Run
 
 OTHER_HOURS = 3
@@ -40,40 +41,41 @@ OTHER_HOURS = 3
 A factor that a config gives holds as it is."""
 
 
-def judge_counts(settings: DriftSettings, reference: ReferenceRows, new: NewRows) -> Iterator[DriftFigure]:
-    """Judge how many rows there are, of which levels, and with which labels."""
-    data, now, before = reference.packed.data, len(new), reference.counts
-    usual, same_hours = reference.rows_per_period(new.begin, new.end)
+def judge_counts(
+    config: Config, reference: ReferenceRows, new: SplitCounts, begin: int, end: int
+) -> Iterator[DriftFigure]:
+    """Judge how many rows there are in a period, of which levels, and with which labels."""
+    settings, data = config.drift, reference.packed.data
+    now, before = sum(new.levels), reference.counts
+    usual, same_hours = reference.rows_per_period(begin, end)
     few, most = usual or 0.0, settings.rows
     if most is not None and not same_hours and "rows" not in settings.model_fields_set:
         most **= OTHER_HOURS
     look = "files that are missing or not complete" if now < few else "files that are there twice"
-    span = f"{format_time(new.begin)} to {format_time(new.end)}"
-    reason = (
-        f"{now:,} new candidates from {span}, {few:,.0f} in earlier periods of that length; look for {look}"
+    said = (
+        f"new candidates from {format_time(begin)} to {format_time(end)}, beside those of earlier periods of that "
+        f"length; look for {look}"
     )
     enough = max(few, now) >= settings.min_count and usual is not None
-    yield DriftFigure.judged("rows", "log", (usual, float(now)), most, times(few, now), enough, reason)
+    yield DriftFigure.judged("rows", "log", (usual, float(now)), most, times(few, now), enough, said)
 
     for n, level in enumerate(data.levels if data.level is not None and now else ()):
         was, share = before.levels[n] / sum(before.levels), new.levels[n] / now
-        reason = (
-            f"level '{level}' is {share:.2%} of the candidates, and was {was:.2%}; look for a part of the log that is "
-            "missing, or a change of what a stage keeps"
+        said = (
+            "another share of the candidates than in training; look for a part of the log that is missing, or a change "
+            "of what a stage keeps"
         )
         enough, excess = max(was, share) * now >= settings.min_count, times(was, share)
-        yield DriftFigure.judged("levels", level, (was, share), settings.levels, excess, enough, reason)
+        yield DriftFigure.judged("levels", level, (was, share), settings.levels, excess, enough, said)
 
     for name, label in new.labels.items():
         rates = before.labels[name].rate, label.rate
         was, rate = rates[0] or 0.0, rates[1] or 0.0
-        state = "is nowhere known" if rates[1] is None else f"is 1 in {rate:.2%} of the exposed candidates"
-        reason = (
-            f"label '{name}' {state}, and was in {was:.2%}; look at column '{data.labels[name].column}' and at how it "
-            "is joined"
-        )
-        enough = max(was, rate) * label.exposed >= settings.min_count and rates[0] is not None
-        yield DriftFigure.judged("labels", name, rates, settings.labels, times(was, rate), enough, reason)
+        state = "nowhere known" if rates[1] is None else "1 in another share of the exposed candidates"
+        said = f"{state}; look at column '{data.labels[name].column}' and at how it is joined"
+        # of those that are old enough, and whose condition happened
+        enough = max(was, rate) * (label.known + label.null) >= settings.min_count and rates[0] is not None
+        yield DriftFigure.judged("labels", name, rates, settings.labels, times(was, rate), enough, said)
 
 
 @dataclass(frozen=True)
@@ -142,14 +144,10 @@ class FeatureJudgement:
         said: str,
     ) -> DriftFigure:
         """Judge what may move on with time; rows are of the same hours if the feature is of the context."""
-        unjudged = self.settings.unjudged
-        reason = (
-            f"feature '{name}'{said}; if it moves on with time, `drift.unjudged: [{', '.join([*unjudged, name])}]` "
-            "leaves it out"
-        )
+        said = f"{said}; if it moves on with time, name it in drift.unjudged"
         comparable = self.same_hours or self.encoders.schema.side(name) != "context"
-        most: float | None = None if name in unjudged else getattr(self.settings, kind)
-        return DriftFigure.judged(kind, name, shares, most, excess, self._enough(1.0) and comparable, reason)
+        most: float | None = None if name in self.settings.unjudged else getattr(self.settings, kind)
+        return DriftFigure.judged(kind, name, shares, most, excess, self._enough(1.0) and comparable, said)
 
     def _missing(self, comparison: FeatureComparison, grows: bool = False) -> DriftFigure:
         """Judge the share without a value; of what grows with the log it may fall."""
@@ -158,22 +156,21 @@ class FeatureJudgement:
         excess = (rate - was if grows else abs(rate - was)) - comparison.chance(comparison.before, was, rate)
         if grows:
             enough = self._enough(max(rate, 1 - was))
-            reason = (
-                f"history '{comparison.name}' is empty for {rate:.1%} of the candidates, and was for {was:.1%} of "
-                "those of the run's validation; look for user ids that are written in another way, and for events "
-                "that are missing"
+            said = (
+                "empty for more candidates than of the run's validation; look for user ids that are written in another "
+                "way, and for events that are missing"
             )
         else:
             # a feature that is mostly missing may go altogether without the share changing much
             if rate == 1 and self._enough(1 - was):
                 excess = math.inf
             enough = self._enough(max(was, rate, 1 - rate))
-            reason = (
-                f"feature '{comparison.name}' is missing in {rate:.1%} of the candidates, and was in {was:.1%}; look "
-                f"at {comparison.origin} and at how its table is joined"
+            said = (
+                "missing in another share of the candidates; look at its column, or what it is made of, and at how its "
+                "table is joined"
             )
         most = self.settings.missing
-        return DriftFigure.judged("missing", comparison.name, (before, now), most, excess, enough, reason)
+        return DriftFigure.judged("missing", comparison.name, (before, now), most, excess, enough, said)
 
     def _new_ids(self, comparison: FeatureComparison) -> DriftFigure:
         before = None if self.later is None else comparison.unknown(self.later)
@@ -181,16 +178,13 @@ class FeatureJudgement:
         was, rate = before or 0.0, now or 0.0
         chance = 0.0 if self.later is None else comparison.chance(self.later, was, rate)
         said = (
-            f": the run does not know {rate:.1%} of the values, and {was:.1%} of those just after it; look for ids "
-            "that are written in another way, or train on more days"
+            "more values that the run does not know than just after its training; look for ids that are written in "
+            "another way, or train on more days"
         )
         return self._judge_distribution("new_ids", comparison.name, (before, now), rate - was - chance, said)
 
     def _stability(self, comparison: FeatureComparison, value: float) -> DriftFigure:
-        said = (
-            f" is distributed otherwise than in training (PSI {value:.2f}); look for another unit or meaning of "
-            f"{comparison.origin.rstrip(',')}"
-        )
+        said = "distributed otherwise than in training; look for another unit or meaning of its column"
         return self._judge_distribution("psi", comparison.name, (0.0, value), value, said)
 
 
@@ -231,10 +225,10 @@ def compare_rows(
     unfit = list(check_new_values(config, tables["log"], sources, begin))
     if unfit:
         return DriftReport(config.name, run, begin, None, [*columns, *unfit])
-    new = NewRows.read(config, tables["log"], begin)
+    new, end = count_new_rows(config, tables["log"], begin)
     reference, vocabularies = ReferenceRows(packed), dict[str, dict[str, int | None]]()
-    figures = [*columns, *judge_counts(config.drift, reference, new)]
-    if len(new):
+    figures = [*columns, *judge_counts(config, reference, new, begin, end)]
+    if new.requests:
         with ExitStack() as stack:
             try:
                 added = _pack_aside(config, base, packed, stack) if pack is None else pack()
@@ -243,7 +237,7 @@ def compare_rows(
             except DataError as error:  # of a table of items or users, or of a vector
                 return DriftReport(config.name, run, begin, None, [*figures, unfit_values(str(error))])
             names = [*compared.columns, *compared.derived, *compared.histories]
-            now = encode_period(added, begin, new.end, names, packed.encoders)
+            now = encode_period(added, begin, end, names, packed.encoders)
             judgement = FeatureJudgement.of(config.drift, reference, now, compared)
             figures += judgement.figures(compared, {config.data.item, config.data.user})
             vocabularies = {
@@ -253,7 +247,7 @@ def compare_rows(
     for name, reason in compared.left_out.items():
         figures.append(DriftFigure("psi", name, None, f"not compared: {reason}", None, "off"))
     accepted = all(figure.verdict != "broken" for figure in figures)
-    return DriftReport(config.name, run, begin, new.end, figures, vocabularies if accepted else {})
+    return DriftReport(config.name, run, begin, end, figures, vocabularies if accepted else {})
 
 
 def _pack_aside(config: Config, base: Path, packed: PackedDataset, stack: ExitStack) -> PackedDataset:

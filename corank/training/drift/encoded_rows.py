@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from corank.batches.sampling import LabelCounts
+from corank.batches.sampling import SplitCounts
 from corank.core.artifact import read_manifest
 from corank.core.errors import CheckpointError
 from corank.core.ragged import NONE, Ragged, Vectors
@@ -26,8 +26,9 @@ from corank.features.encoding import MISSING, UNKNOWN, Encoded, Vocabulary, take
 from corank.features.feature_kind import Side
 from corank.features.schema import Schema
 from corank.training.checkpoints.manifest import CheckpointManifest
+from corank.training.checks.log_profile import count_splits
+from corank.training.checks.split_rows import SplitRows
 from corank.training.drift.figure import CodeBins, NumberBins, chance_of_shares, stability_index
-from corank.training.drift.tables import RowCounts
 from corank.training.packed_data import packed_location
 from corank.training.run import Run
 
@@ -114,13 +115,6 @@ class FeatureComparison:
             encoded = self.encoders.encode(self.name, pl.Series([None], dtype=pl.Null))
         assert isinstance(encoded, np.ndarray)
         return float(encoded.reshape(-1)[0])
-
-    @property
-    def origin(self) -> str:
-        """The source of its values, for people."""
-        schema = self.encoders.schema
-        made_of = schema.features[self.name].made_of
-        return f"what it is made of, {made_of}," if made_of else f"column '{schema.column(self.name)}'"
 
     @property
     def _storage(self) -> str:
@@ -304,16 +298,10 @@ class ReferenceRows:
             return None
         return encode_requests(self.packed, self.training if split == "train" else self._sample(split), names)
 
-    @cached_property
-    def counts(self) -> RowCounts:
-        """Of the sample: of a label, candidates where it is known."""
-        data, parts = self.packed.data, self.training
-        levels = sum(np.bincount(part.level, minlength=len(data.levels)) for part in parts)
-        labels = {
-            name: LabelCounts(*(sum(int((p.labels[name] == y).sum()) for p in parts) for y in (1, 0)))
-            for name in data.labels
-        }
-        return RowCounts(np.asarray(levels).tolist(), labels)
+    @property
+    def counts(self) -> SplitCounts:
+        """Of the sample."""
+        return count_splits(SplitRows.of_packed(self.packed, {"train": self.training}))["train"]
 
     def rows_per_period(self, begin: int, end: int) -> tuple[float | None, bool]:
         """The usual number of candidates of a period: the median of the same hours of up to a week before.

@@ -8,7 +8,7 @@ Letters: N values · B bins.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -16,11 +16,18 @@ import numpy as np
 from corank.core.types import Doubles, Ints, Longs, Numbers
 from corank.features.encoding import FIRST_KNOWN, MISSING
 from corank.features.scale import Bucket
+from corank.training.checks.findings import Finding, Severity
 
 FigureKind = Literal["columns", "values", "rows", "levels", "labels", "missing", "new_ids", "psi"]
 """The key of `drift` whose threshold holds for a figure; `values`, which no packing takes, have none."""
 Verdict = Literal["ok", "broken", "few", "off"]
 """`few`: too few rows to judge by, or none of the same hours; `off`: not judged."""
+
+
+SHARES = ("levels", "labels", "missing", "new_ids")
+"""Figures that are shares."""
+FACTORS = ("rows", "levels", "labels")
+"""Figures whose threshold is a factor."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,35 @@ class DriftFigure:
     """Of the new rows."""
     threshold: float | None
     verdict: Verdict
-    reason: str = ""
-    """If broken: what differs, and what to do."""
+    finding: Finding | None = None
+    """What differs, and what to do: an error if it is broken."""
 
     def document(self) -> dict[str, Any]:
-        """As plain values."""
-        return dict(vars(self))
+        """As plain values, without the finding."""
+        return {name: value for name, value in vars(self).items() if name != "finding"}
+
+    @property
+    def cells(self) -> list[str]:
+        """Kind, name, both values, threshold and verdict, for people."""
+        limit = "-" if self.threshold is None else f"{self.threshold:g}"
+        if self.threshold is not None and self.kind in (*FACTORS, *SHARES):
+            limit = f"x {limit}" if self.kind in FACTORS else f"+ {self.threshold:.0%}"
+        return [self.kind, self.name, self._text(self.reference), self._text(self.now), limit, self.verdict]
+
+    def _text(self, value: float | str | None) -> str:
+        if value is None or isinstance(value, str):
+            return value or "-"
+        if self.kind in SHARES:
+            return f"{value:.2%}"
+        return f"{value:,.0f}" if self.kind == "rows" else f"{value:.3f}"
+
+    def found(self, what: str, where: str | None = None) -> Self:
+        """The figure with its finding, if it is as large as that: a warning unless it is broken."""
+        _, _, before, now, _, _ = self.cells
+        figure = f"{self.kind.upper()} {now}" if self.kind == "psi" else f"was {before}, now {now}"
+        rule = "" if self.threshold is None else f" (drift.{self.kind}: {self.threshold:g})"
+        severity: Severity = "error" if self.verdict == "broken" else "warning"
+        return replace(self, finding=Finding(severity, where or self.name, f"{what}{rule}", figure))
 
     @classmethod
     def judged(
@@ -52,7 +82,7 @@ class DriftFigure:
         threshold: float | None,
         excess: float,
         enough: bool,
-        reason: str,
+        what: str,
     ) -> Self:
         """A figure with its verdict.
 
@@ -63,14 +93,13 @@ class DriftFigure:
             threshold: None if it is switched off.
             excess: what may be as large as the threshold.
             enough: whether there are rows enough to judge by.
-            reason: what differs if the threshold is broken.
+            what: what differs if the threshold is broken, and what to do.
         """
-        verdict: Verdict = "few" if not enough else "broken"
         if threshold is None:
-            verdict = "off"
-        elif enough and excess <= threshold:
-            verdict = "ok"
-        return cls(kind, name, *figures, threshold, verdict, reason)
+            return cls(kind, name, *figures, threshold, "off")
+        if not enough or excess <= threshold:
+            return cls(kind, name, *figures, threshold, "ok" if enough else "few")
+        return cls(kind, name, *figures, threshold, "broken").found(what)
 
 
 def times(one: float, other: float) -> float:

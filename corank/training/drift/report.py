@@ -7,6 +7,7 @@ from typing import Any
 
 from corank.core.time import format_time
 from corank.data.packed.manifest import GrownRows
+from corank.training.checks.findings import Finding, order_findings
 from corank.training.drift.figure import DriftFigure
 
 
@@ -44,12 +45,14 @@ class DriftReport:
         return [figure for figure in self.figures if figure.verdict == "broken"]
 
     @property
+    def findings(self) -> list[Finding]:
+        """What differs and what to do: errors, for which the rows are refused, then columns that may differ."""
+        return order_findings(figure.finding for figure in self.figures if figure.finding is not None)
+
+    @property
     def refusals(self) -> list[str]:
-        """Why the rows are refused, a line each: what differs, what to do, the threshold; none if accepted."""
-        return [
-            f"{f.kind}: {f.reason}" + ("" if f.threshold is None else f" (drift.{f.kind}: {f.threshold:g})")
-            for f in self.broken
-        ]
+        """Why the rows are refused, a line each; none if accepted."""
+        return [str(finding) for finding in self.findings if finding.severity == "error"]
 
     @property
     def accepted(self) -> bool:
@@ -69,7 +72,7 @@ class DriftReport:
             "begin": format_time(self.begin),
             "end": None if self.end is None else format_time(self.end),
             "accepted": self.accepted,
-            "reasons": self.refusals,
+            "findings": [finding.document() for finding in self.findings],
             "figures": [figure.document() for figure in self.figures],
             "vocabularies": dict(self.vocabularies),
         }

@@ -1,13 +1,13 @@
 """The tables of new rows as they are: columns compared with those of a run, values that no packing takes, counts."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import polars as pl
 
-from corank.batches.sampling import LabelCounts
+from corank.batches.sampling import SplitCounts
 from corank.core.errors import DataError
 from corank.core.time import FOREVER
 from corank.data.column_sources import feature_columns
@@ -18,7 +18,9 @@ from corank.data.packed.inputs import list_inputs, name_columns
 from corank.data.request_columns import Source
 from corank.data.tables import Table, find_source_files
 from corank.data.validate import find_faults, naming_rows, null_checks
-from corank.features.log_schema import LEVEL, TIME, ListLog
+from corank.features.log_schema import TIME, ListLog
+from corank.training.checks.findings import Finding
+from corank.training.checks.log_profile import count_splits
 from corank.training.checks.split_rows import SPLIT, SplitRows
 from corank.training.config.config import Config
 from corank.training.drift.figure import DriftFigure, Verdict
@@ -102,13 +104,13 @@ class ColumnComparison:
 
     def _figure(self, table: Table, column: str, before: str, now: str, reason: str) -> DriftFigure:
         verdict: Verdict = "broken" if self.config.drift.columns else "off"
-        text = f"data.{table.name}: column '{column}': {reason}"
-        return DriftFigure("columns", f"{table.name}.{column}", before, now, None, verdict, text)
+        return DriftFigure("columns", f"{table.name}.{column}", before, now, None, verdict).found(reason)
 
 
 def unfit_values(reason: str) -> DriftFigure:
-    """Make the figure of values that cannot be packed; the reason names column, value and row."""
-    return DriftFigure("values", "tables", "fit", "unfit", None, "broken", reason)
+    """Make the figure of values that cannot be packed; the reason names key, column, value and row."""
+    where, _, what = reason.partition(": ")
+    return DriftFigure("values", "tables", "fit", "unfit", None, "broken", Finding("error", where, what))
 
 
 def check_new_values(
@@ -135,41 +137,16 @@ def check_new_values(
         yield unfit_values(str(error))
 
 
-@dataclass(frozen=True)
-class RowCounts:
-    """Candidates of a period: of each level, and exposed ones by what is known of each label."""
+def count_new_rows(config: Config, log: Table, begin: int) -> tuple[SplitCounts, int]:
+    """Count the rows of a log that train from a moment on. Raises DataError.
 
-    levels: Sequence[int]
-    labels: Mapping[str, LabelCounts]
-
-
-@dataclass(frozen=True)
-class NewRows(RowCounts):
-    """The new training rows of a config. Of a label those count that are old enough, and whose condition happened."""
-
-    begin: int
-    """When they begin, ms UTC."""
-    end: int
-    """When the config's training ends, or after the last row if it has no end."""
-
-    @classmethod
-    def read(cls, config: Config, table: Table, begin: int) -> "NewRows":
-        """Count the rows of a log that train from a moment on, ms UTC. Raises DataError."""
-        data = config.data
-        log = table.keep(lambda frame: frame.filter(table.since(data.time, begin)))
-        last = log.collect(log.frame.select(log.moment(data.time).max())).item()
-        rows = SplitRows.of(log, data, config.declared, {}, begin if last is None else int(last))
-        new = rows.frame.filter(pl.col(SPLIT) == "train", pl.col(TIME) >= begin)
-        kinds = LabelCounts._fields[:3]
-        sums = [pl.len(), pl.col(TIME).max().alias("last"), *rows.label_sums(*kinds)]
-        counts = rows.collect(new.group_by(LEVEL).agg(sums))
-        sizes, until = dict(counts.select(LEVEL, "len").rows()), data.training_end()
-        return cls(
-            [sizes.get(level, 0) for level in range(len(data.levels))],
-            {n: LabelCounts(*(int(counts[f"{n} {kind}"].sum()) for kind in kinds)) for n in data.labels},
-            begin,
-            max([begin, *counts["last"].to_list()]) + 1 if until == FOREVER else until,
-        )
-
-    def __len__(self) -> int:
-        return sum(self.levels)
+    Returns also when they end, ms UTC: when the config's training ends, or after the last row if it has no end.
+    """
+    data, until = config.data, config.data.training_end()
+    later = log.keep(lambda frame: frame.filter(log.since(data.time, begin)))
+    last = later.collect(later.frame.select(later.moment(data.time).max())).item()
+    rows = SplitRows.of(later, data, config.declared, {}, begin if last is None else int(last))
+    new = rows.frame.filter(pl.col(SPLIT) == "train", pl.col(TIME) >= begin)
+    if until == FOREVER:
+        until = 1 + max(begin, rows.collect(new.select(pl.col(TIME).max())).item() or begin)
+    return count_splits(replace(rows, frame=new))["train"], until
