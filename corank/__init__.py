@@ -41,9 +41,8 @@ if TYPE_CHECKING:
     from corank.api.predicting import vectors as vectors
     from corank.api.results import ComparisonResult as ComparisonResult
     from corank.api.results import EvaluationResult as EvaluationResult
+    from corank.api.results import ExperimentResult as ExperimentResult
     from corank.api.results import ExplanationResult as ExplanationResult
-    from corank.api.results import SearchResult as SearchResult
-    from corank.api.results import StudyResult as StudyResult
     from corank.api.runs import CheckResult as CheckResult
     from corank.api.runs import PackResult as PackResult
     from corank.api.runs import check as check
@@ -84,7 +83,7 @@ _NAMES = {
     "corank.api.experiments": "experiment study tune",
     "corank.api.importing": "ImportResult import_kuairand import_lists",
     "corank.api.measuring": "DriftResult ReportPage explain report request track",
-    "corank.api.results": "ComparisonResult EvaluationResult ExplanationResult SearchResult StudyResult",
+    "corank.api.results": "ComparisonResult EvaluationResult ExperimentResult ExplanationResult",
     "corank.api.runs": "CheckResult PackResult check pack",
     "corank.api.predicting": "predict vectors",
     "corank.api.training": "TrainResult train",

@@ -1,4 +1,4 @@
-"""Plots of searches: values by trial, the best by latency, what matters, and values by parameter.
+"""Plots of searches: values by trial, the best by latency, and values by parameter.
 
 Letters: P points.
 """
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from corank.analysis.colours import COLOURS, FAINT
-from corank.analysis.plots import ACROSS, plot_rows
+from corank.analysis.plots import ACROSS, lay_out
 
 
 def plot_history(figure: Figure, document: Mapping[str, Any]) -> None:
@@ -43,15 +43,6 @@ def plot_frontier(figure: Figure, budget: Mapping[str, Any], y: str) -> None:
     axes.set(xlabel="µs a request", ylabel=y)
 
 
-def plot_importance(figure: Figure, importance: Mapping[str, float]) -> None:
-    """Draw a bar a parameter."""
-    axes = figure.subplots()
-    names = sorted(importance, key=lambda name: importance[name])
-    axes.barh(names, [importance[name] for name in names], color=COLOURS[0], height=0.6)
-    axes.set(xlabel="importance", xlim=(0, 1))
-    axes.grid(axis="y", visible=False)
-
-
 @dataclass(frozen=True)
 class Slice:
     """The values of a parameter: (P,)."""
@@ -64,15 +55,11 @@ class Slice:
 
 def plot_slices(figure: Figure, slices: Mapping[str, Slice], values: Sequence[float], y: str) -> None:
     """Draw every trial's result, one of P `values`, against each parameter, one panel a parameter."""
-    axes = figure.subplots(plot_rows(len(slices)), ACROSS, sharey=True, squeeze=False)
-    for part, (name, points) in zip(axes.ravel(), slices.items(), strict=False):
+    for part, _, points in lay_out(figure, slices, ACROSS, sharey=True):
         part.plot(points.x, values, color=COLOURS[0], linestyle="none", marker="o", alpha=0.7)
-        part.set_title(name, fontsize=8)
         if points.log:
             part.set_xscale("log")
         if points.ticks:
             part.set_xticks(np.arange(len(points.ticks)), points.ticks)
-    for part in axes.ravel()[len(slices) :]:
-        part.set_visible(False)
-    for row in axes:
-        row[0].set_ylabel(y)
+    for part in figure.axes[::ACROSS]:
+        part.set_ylabel(y)

@@ -6,19 +6,19 @@ Each raises a CorankError for a user's mistake.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
 from corank.analysis.experiments.arms import RATES
 from corank.analysis.experiments.question import QUESTIONS, read_questions, split_questions
 from corank.analysis.experiments.space import Grid, build_file, read_grid, read_space
-from corank.analysis.experiments.views import experiment_view, study_view, tune_view
-from corank.analysis.html import render, write_drawings
+from corank.analysis.experiments.views import experiment_view
+from corank.analysis.html import Html, render, write_drawings
 from corank.api.config_source import ConfigSource, OpenedConfig, local
 from corank.api.frames import TableSource
 from corank.api.progress import show_progress
-from corank.api.results import SearchResult, StudyResult
+from corank.api.results import ExperimentResult
 from corank.core.errors import ConfigError, CorankError
 from corank.core.files import write_text
 from corank.core.lazy import lazy
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from corank.analysis.experiments import study as studies
     from corank.analysis.experiments import tune as tunings
     from corank.analysis.experiments.engine import TrialData
+    from corank.analysis.experiments.space import Space
 else:
     engine = lazy("corank.analysis.experiments.engine")
     objectives = lazy("corank.analysis.experiments.figures")
@@ -63,7 +64,7 @@ def experiment(
     overrides: Overrides = (),
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
-) -> SearchResult:
+) -> ExperimentResult:
     """Compare the arms of a YAML file with the config as written, on the validation split.
 
     The file has a name for each arm, and what it changes; a question of a study is such a file, too:
@@ -118,8 +119,15 @@ def experiment(
         arm_set = arm_set.with_data(with_moments(settings, file.parent).data)
     with _open_data(opened_config, arm_set.arms[0].config, file.parent, folder, "experiment", report) as data:
         document = searches.run_experiment(file, arm_set, data, budget, metric)
-        write_text(folder / "experiment.html", render(experiment_view(document)))
-    return SearchResult(document)
+        _write_page(document, folder)
+    return ExperimentResult(document)
+
+
+def _write_page(document: dict[str, Any], folder: Path) -> Html:
+    """Write the page next to the document; returns it."""
+    page = render(experiment_view(document))
+    write_text(folder / f"{document['kind']}.html", page)
+    return page
 
 
 def _keep(
@@ -167,7 +175,7 @@ def tune(
     overrides: Overrides = (),
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
-) -> SearchResult:
+) -> ExperimentResult:
     """Search for better settings on the validation split: a grid of values, or what Optuna (`corank[tune]`) draws.
 
     The best trial is written as a config next to the file and trained once more; only then the test split is read.
@@ -206,11 +214,9 @@ def tune(
     opened_config, file, overrides = _keep(config, overrides, tables)
     with opened_config.frames.named():
         settings = with_moments(read(file, overrides), file.parent)
-    if grid is None:
-        asked = read_space(settings, file.parent, search, local(space))
-        trials = TRIALS if trials is None else trials
-    else:
-        asked = read_grid(settings, file.parent, grid if isinstance(grid, Mapping) else require_local(grid))
+    asked = _read_asked(settings, file.parent, search, local(space), grid)
+    if grid is None and trials is None:
+        trials = TRIALS
     metric = metric or (None if budget_us is None else "joint_click_recall")
     objective = objectives.Objective.of(settings, metric)
     if budget_us is not None:
@@ -218,8 +224,17 @@ def tune(
     folder = local(out) or file.parent / "tunings" / settings.name
     with _open_data(opened_config, settings, file.parent, folder, "tune", report) as data:
         document = tunings.run_tune(file, asked, data, metric, trials, seed, budget_us)
-        write_text(folder / "tune.html", render(tune_view(document)))
-    return SearchResult(document)
+        _write_page(document, folder)
+    return ExperimentResult(document)
+
+
+def _read_asked(
+    config: Config, base: Path, search: Sequence[str], space: Path | None, grid: PathOrUrl | Grid | None
+) -> "Space":
+    """What is searched. Raises ConfigError."""
+    if grid is None:
+        return read_space(config, base, search, space)
+    return read_grid(config, base, grid if isinstance(grid, Mapping) else require_local(grid))
 
 
 def study(
@@ -234,7 +249,7 @@ def study(
     tables: Mapping[str, TableSource] | None = None,
     figures: PathOrUrl | None = None,
     progress: Progress = lambda done, total: None,
-) -> StudyResult:
+) -> ExperimentResult:
     """Answer nine questions about joint training on a config's log, by training variants of the config.
 
     Args:
@@ -268,8 +283,7 @@ def study(
     opened_data = _open_data(opened_config, settings, base, folder, "study", report)
     with opened_data as data, show_progress("trainings", progress) as advance:
         document = studies.run_study(settings, data, asked, budget, advance)
-        page = render(study_view(document))
-        write_text(folder / "study.html", page)
+        page = _write_page(document, folder)
     if figures is not None:
         write_drawings(page, parse_location(figures))
-    return StudyResult(document)
+    return ExperimentResult(document)

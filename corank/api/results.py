@@ -264,46 +264,40 @@ class ExplanationResult(TableResult):
         return draw_first(explanation_view(self.document, metric))
 
 
-class StudyResult(TableResult):
-    """Nine questions about joint training, answered on a log by training variants of a config.
+class ExperimentResult(TableResult):
+    """A study, an experiment or a tuning: figures of arms or trials, and differences to the column `base`.
 
-    Rows with a `base` are differences to it, with intervals over users and seeds.
-
-    Example:
-        >>> study = corank.study("shop/config.yaml", seeds=1, questions=[1], rates=[1])
-        >>> study.frame().filter(pl.col("base") == "as written").columns[:2]
-        ['run', 'split']
-    """
-
-    def view(self) -> View:
-        """Each question with its verdict, figures and tables, then all arms and the config."""
-        from corank.analysis.experiments.views import study_view
-
-        return study_view(self.document)
-
-    def plot(self, question: int | str | None = None) -> "Figure":
-        """Draw the answer to a question: what each variant gains or loses, or what the answer shows instead.
-
-        Args:
-            question: its number; the first that is drawn unless given.
-        """
-        from corank.analysis.experiments.views import question_section
-
-        numbers = self.document["questions"] if question is None else [str(question)]
-        return draw_first(View("", "", [question_section(self.document, number) for number in numbers]))
-
-
-class SearchResult(TableResult):
-    """An experiment or a tuning: the trials, the chosen config, and its figures on the test split.
+    Intervals are over users and seeds. What chose a config has its figures on the test split, too.
 
     Example:
         >>> tuning = corank.tune("shop/config.yaml", grid={"train.rank.lr": [0.003]}, out="shop/grid")
         >>> tuning.row("rank.exposed.click.auc", split="test")["run"] == tuning["chosen"]
         True
+        >>> study = corank.study("shop/config.yaml", seeds=1, questions=[1], rates=[1])
+        >>> study.frame().filter(pl.col("base") == "as written").columns[:2]
+        ['run', 'split']
     """
 
-    def view(self) -> View:
-        """What was chosen and why, every arm or trial, and the test of the chosen config."""
-        from corank.analysis.experiments.views import experiment_view, tune_view
+    @property
+    def headline(self) -> str:
+        """The metric by which is compared, on how many requests; the chosen config, if one was chosen."""
+        chosen = f", the chosen config is {self['config_file']}" if "chosen" in self else ""
+        return f"{self['name']}: {self['metric']}, {self['requests']:,} requests{chosen}"
 
-        return (experiment_view if "arms" in self.document else tune_view)(self.document)
+    def view(self) -> View:
+        """What was chosen and why, each question with its verdict, every arm or trial, and the test."""
+        from corank.analysis.experiments.views import experiment_view
+
+        return experiment_view(self.document)
+
+    def plot(self, question: int | str | None = None) -> "Figure":
+        """Draw what each arm gains or loses, or the trials; or the answer to a question.
+
+        Args:
+            question: of a study, its number; the first that is drawn unless given.
+        """
+        from corank.analysis.experiments.views import question_section
+
+        if question is None:
+            return super().plot()
+        return draw_first(View("", "", [question_section(self.document, str(question))]))

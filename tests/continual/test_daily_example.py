@@ -91,8 +91,8 @@ def test_a_poisoned_day_is_refused_as_are_flipped_labels_and_half_a_day_and_a_la
     tables = [pl.read_parquet(file) for file in files]
     taken_back: dict[str, Any] = {"undo": day, "retry": [day]}
     for change, decision, reason in [
-        (lose_half, "refused by validation", "rows: "),
-        (flip, "refused by validation", "labels: "),
+        (lose_half, "refused by validation", "log (was "),
+        (flip, "refused by validation", "click (was "),
         (poison, "refused by the gate", "rank.exposed.click.auc >= median - 0.07: 0."),
     ]:
         for file, table in zip(files, change(*tables), strict=True):

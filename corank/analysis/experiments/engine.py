@@ -381,9 +381,11 @@ class ArmResult:
         return (self.figures[0] if self.figures else {}), mean_figures(self.figures)
 
     def rows_beside(self, split: str, other: "ArmResult") -> list[dict[str, Any]]:
-        """The differences to another arm."""
-        differences = {} if other is self else self.minus(other)
-        return to_rows(self.arm.name, split, self.means[0], differences, base=other.arm.name)
+        """The differences to another arm; none if it is the same config."""
+        same = other.arm.identity == self.arm.identity
+        return to_rows(
+            self.arm.name, split, self.means[0], {} if same else self.minus(other), base=other.arm.name
+        )
 
     def describe(self) -> dict[str, Any]:
         """What was chosen, and the costs of the arm, as JSON values."""
@@ -396,6 +398,12 @@ class ArmResult:
             "steps": first and first.steps,
             "seconds": sum(trial.seconds for trial in self.trials) / len(self.trials),
         }
+
+
+def stack_rows(results: Sequence[ArmResult], split: str, bases: Sequence[ArmResult]) -> list[dict[str, Any]]:
+    """The table of arms: their figures, then their differences to each of some."""
+    rows = [row for one in results for row in one.rows(split)]
+    return rows + [row for base in bases for one in results for row in one.rows_beside(split, base)]
 
 
 def train_arm(

@@ -127,10 +127,10 @@ def finish_search(
 
     Returns the document of the search; without a test split it has no rows of it. Raises DataError, CorankError.
     """
-    packed, base, out = data.of(chosen), data.base, data.folder
+    packed, base = data.of(chosen), data.base
     changes = {"name": f"{chosen.name}-{kind}", "packed": packed_path(packed, base)}
     named = plan_packed(chosen.model_copy(update=changes), packed)
-    best, folder = config_file.with_name(f"{config_file.stem}.{kind}.yaml"), out / "run"
+    best, folder = config_file.with_name(f"{config_file.stem}.{kind}.yaml"), data.folder / "run"
     write_text(best, f"# Chosen by corank {kind}.\n" + yaml.safe_dump(plain(named), sort_keys=False))
     data.report(f"training the chosen config: {folder}")
     begun = Run.open(folder) if Run.has_begun(folder) else None
@@ -143,17 +143,33 @@ def finish_search(
         figures = objective.measure(predicted.predictions, run.config, predicted.calibrators)
         found = {name: figure.interval()._asdict() for name, figure in figures.items()}
         rows += to_rows(parts["chosen"], "test", figures, found)
-    document = {
-        "rows": rows,
-        "name": chosen.name,
-        **count_rows(data.packed, "valid"),
-        "metric": objective.name,
-        "better": objective.metric.better,
-        **parts,
-        "config_file": str(best),
-        "run": str(folder),
-    }
-    write_text(out / f"{kind}.json", to_json(document) + "\n")
+    parts = {"better": objective.metric.better, **parts, "config_file": str(best), "run": str(folder)}
+    return write_document(data, kind, chosen.name, rows, "valid", objective.name, parts)
+
+
+def write_document(
+    data: TrialData,
+    kind: str,
+    name: str,
+    rows: list[dict[str, Any]],
+    split: str,
+    metric: str,
+    parts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write `KIND.json` of an experiment, a tuning or a study; returns the document.
+
+    Args:
+        data: whose folder gets it.
+        kind: `experiment`, `tune` or `study`.
+        name: of the config.
+        rows: the table of what was compared.
+        split: on which.
+        metric: by which most.
+        parts: what is said of it.
+    """
+    facts = {"kind": kind, "name": name, **count_rows(data.packed, split), "metric": metric}
+    document = {"rows": rows, **facts, **parts}
+    write_text(data.folder / f"{kind}.json", to_json(document) + "\n")
     return document
 
 
@@ -205,9 +221,8 @@ def run_experiment(
     results = {arm.name: engine.train_arm(arm, store, budget, progress) for arm in arms.arms}
     ranked = _rank(results, objective)
     chosen, base_arm = results[ranked[0]], results[BASE]
-    rows = [row for name in ranked for row in results[name].rows("valid")]
-    for other in {BASE: base_arm, ranked[0]: chosen}.values():
-        rows += [row for name in ranked for row in results[name].rows_beside("valid", other)]
+    bases = {BASE: base_arm, ranked[0]: chosen}
+    rows = engine.stack_rows([results[name] for name in ranked], "valid", [*bases.values()])
     notes = [
         f"“{name}” trained to exactly the figures of the config as written: its keys have no effect here."
         for name, result in results.items()

@@ -18,14 +18,13 @@ from corank.analysis.experiments.arms import BASE, ArmSet
 from corank.analysis.experiments.engine import ArmResult, Trial
 from corank.analysis.experiments.figures import FEWEST_REQUESTS, SIGN_WORDS, format_difference
 from corank.analysis.experiments.question import Question, build_arms
-from corank.analysis.experiments.search import count_rows, quota_range
+from corank.analysis.experiments.search import quota_range, write_document
 from corank.analysis.quota_costs import quota_cpu_ms
 from corank.analysis.run_evaluation import Evaluation
 from corank.core.files import write_text
 from corank.core.reports import Progress
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.predict import predict_split
-from corank.evaluation.rows import to_json
 from corank.evaluation.table import measure
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain
@@ -293,10 +292,46 @@ def run_study(
     arm_sets = build_arms(config, questions)
     # fails before anything is trained
     write_text(out / "config.json", json.dumps(plain(config), indent=1) + "\n")
+    results, answers = _answer_questions(config, data, questions, arm_sets, budget, progress)
+    base, names = next(iter(results.values())), measuring.titles(config)
+    figures, end = base.figures[0] if base.figures else {}, _end(base)
+    # an arm with several names is under each
+    named = {
+        arm.name: replace(results[arm.identity], arm=arm) for arms in arm_sets.values() for arm in arms.arms
+    }
+    rows = engine.stack_rows([*named.values()], "test", [base])
+    if any(question.finding == "ranker_first" for question in questions.values()):
+        rows += _ranker_first_rows(base)
+    parts = {
+        "users": len(np.unique(np.concatenate([shard.user for shard in packed.splits["test"]]))),
+        "seeds": budget.seeds,
+        "rates": list(budget.rates),
+        "trials": sum(len(result.trials) for result in results.values()),
+        "config": plain(config),
+        "notes": _limitations(config, base, end, names),
+        "titles": {name: title for name, title in names.items() if name in figures},
+        "arms": {name: one.describe() for name, one in named.items()},
+        "questions": {name: answers[name] for name in questions},
+    }
+    return write_document(data, "study", config.name, rows, "test", end or "first_auc", parts)
+
+
+def _answer_questions(
+    config: Config,
+    data: engine.TrialData,
+    questions: Mapping[str, Question],
+    arm_sets: Mapping[str, ArmSet],
+    budget: engine.Budget,
+    progress: Progress,
+) -> tuple[dict[str, ArmResult], dict[str, Any]]:
+    """Train the arms of all questions, the config as written first, and answer each as soon as its arms are there.
+
+    Returns the results by the identity of the arm, and the answers.
+    """
     distinct = list({arm.identity: arm for arms in arm_sets.values() for arm in arms.arms}.values())
     whole = any(question.finding in ("quotas", "ranker_first") for question in questions.values())
     trials = engine.TrialProgress(len(distinct) * budget.trials + whole, data.report, progress)
-    store = engine.TrialStore(out / "trials", data, TestFigures())
+    store = engine.TrialStore(data.folder / "trials", data, TestFigures())
     results, answers = dict[str, ArmResult](), dict[str, Any]()
     for arm in distinct:
         final = TestFigures(whole=True) if whole and arm.name == BASE else None
@@ -306,34 +341,4 @@ def run_study(
                 answers[name] = answer_question(config, questions[name], arms, results)
                 said = " ".join(answers[name]["verdict"])
                 data.report(f"question {name}, {answers[name]['title']}: {said}")
-    base, names = results[distinct[0].identity], measuring.titles(config)
-    figures, end = base.figures[0] if base.figures else {}, _end(base)
-    named = {arm.name: results[arm.identity] for arms in arm_sets.values() for arm in arms.arms}
-    # an arm with several names is under each
-    named = {name: replace(one, arm=replace(one.arm, name=name)) for name, one in named.items()}
-    rows = [row for one in named.values() for row in one.rows("test")]
-    rows += [
-        row
-        for one in named.values()
-        if one.arm.identity != base.arm.identity
-        for row in one.rows_beside("test", base)
-    ]
-    if any(question.finding == "ranker_first" for question in questions.values()):
-        rows += _ranker_first_rows(base)
-    document = {
-        "rows": rows,
-        "name": config.name,
-        **count_rows(packed, "test"),
-        "users": len(np.unique(np.concatenate([shard.user for shard in packed.splits["test"]]))),
-        "seeds": budget.seeds,
-        "rates": list(budget.rates),
-        "trials": sum(len(result.trials) for result in results.values()),
-        "config": plain(config),
-        "end": end or "first_auc",
-        "notes": _limitations(config, base, end, names),
-        "metrics": {name: title for name, title in names.items() if name in figures},
-        "arms": {name: one.describe() for name, one in named.items()},
-        "questions": {name: answers[name] for name in questions},
-    }
-    write_text(out / "study.json", to_json(document) + "\n")
-    return document
+    return results, answers

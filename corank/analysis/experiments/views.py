@@ -1,7 +1,4 @@
-"""What studies, experiments and tunings show: what was chosen and why, differences, all arms or trials, the test.
-
-The three share the plot and the tables of arms' figures, the test of the chosen config, and the config as written.
-"""
+"""The page of studies, experiments and tunings: what was chosen and why, answers, arms or trials, the test."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -11,7 +8,7 @@ import numpy as np
 import yaml
 
 from corank.analysis.experiments.arms import BASE, format_value, format_values
-from corank.analysis.pivot import Pivot, draw_values, group_by, value_cell
+from corank.analysis.pivot import Pivot, draw_panels, draw_values, group_by, value_cell
 from corank.core.formatting import format_metric
 from corank.core.lazy import lazy
 from corank.core.version import corank_version
@@ -46,36 +43,68 @@ def _differences(document: Document, base: str = BASE, arms: Collection[str] | N
     return [row for row in rows if arms is None or row["run"] in arms]
 
 
-def study_view(document: Document) -> View:
-    """The view of a study's document."""
+_KINDS = {"study": "a study", "experiment": "an experiment", "tune": "a tuning"}
+
+
+def experiment_view(document: Document) -> View:
+    """The view of a study, an experiment or a tuning: of the parts that its document has."""
+    kind, chosen, notes = document["kind"], "chosen" in document, [*document.get("notes", ())]
+    method = Section("How to read it", [Detail([_method(document)]), *([] if chosen else notes)])
+    sections = [
+        *([_chosen_section(document, *notes)] if chosen else ()),
+        method,
+        *(question_section(document, number) for number in document.get("questions", ())),
+        *(_trial_sections if kind == "tune" else _arm_sections)(document),
+        *([_test_section(document)] if chosen else ()),
+        _config_section(document),
+    ]
+    users = f" of {document['users']:,} users" if "users" in document else ""
+    tested = f"{document['requests']:,} requests{users}, {document['candidates']:,} candidates"
     return View(
-        f"{document['name']}: a study",
-        f"Split {document['split']}: {document['requests']:,} requests of {document['users']:,} users, "
-        f"{document['candidates']:,} candidates. {document['trials']} trials of {len(document['arms'])} arms, seeds an "
-        f"arm: {document['seeds']}, corank {corank_version()}.",
-        [
-            Section("How to read it", [Detail([_study_method(document)]), *document["notes"]]),
-            *(question_section(document, number) for number in document["questions"]),
-            Section("All arms", [Detail([_study_arms(document)])]),
-            _config_section(document),
-        ],
+        f"{document['name']}: {_KINDS[kind]}",
+        f"Split {document['split']}: {tested}. {_describe_trials(document)}, corank {corank_version()}.",
+        sections,
     )
 
 
-def _study_method(document: Document) -> str:
+def _describe_trials(document: Document) -> str:
+    trials = document["trials"]
+    if document["kind"] != "tune":
+        return f"{trials} trials of {len(document['arms'])} arms, seeds an arm: {document['seeds']}"
+    drawn = " of a grid" if document["seed"] is None else f" drawn with seed {document['seed']}"
+    return f"{len(trials)} trials{drawn}, {len(_complete(document))} of them completed"
+
+
+def _method(document: Document) -> str:
+    """How arms or trials are compared, and how much a difference says."""
+    metric = document["metric"]
+    if document["kind"] == "tune":
+        return (
+            f"Trials are compared by {metric} of the validation split, one seed each. The best of many looks better "
+            "than it is: the test split below was read once, for the best trial alone. Compare a few candidates with "
+            "several seeds by corank experiment."
+        )
+    difference = (
+        "A difference is an arm minus the config as written, on the same users, seed by seed. Its 95 % interval is "
+        "over users and seeds; it does not include the choice of the rate. Cannot tell: the interval contains 0."
+    )
+    if document["kind"] == "experiment":
+        return (
+            f"An arm is the config with some changes, trained with {document['seeds']} seeds and compared by {metric} "
+            f"of the validation split. {difference} The best of many arms looks better than it is, since it was chosen "
+            "by these figures; not so on the test split, which was read once, for the chosen arm alone."
+        )
     rates = ", ".join(f"{rate:.3g}" for rate in document["rates"])
     return (
         "An arm is the config with one change. All arms have the same budget: the config's epochs and batches, all "
-        f"learning rates times one of {rates}, chosen by validation clicks, then {document['seeds']} seeds. A "
-        "difference is an arm minus the config as written, on the same test users, seed by seed. Its 95 % interval "
-        "is over users and seeds; it does not include the choice of the rate. Cannot tell: the interval contains 0. "
-        "Intervals are not corrected for multiple comparisons: expect one in twenty to mislead."
+        f"learning rates times one of {rates}, chosen by validation clicks, then {document['seeds']} seeds. "
+        f"{difference} Intervals are not corrected for multiple comparisons: expect one in twenty to mislead."
     )
 
 
 def question_section(document: Document, number: str) -> Section:
     """The answer to one question of a study's document."""
-    question, titles = document["questions"][number], document["metrics"]
+    question, titles = document["questions"][number], document["titles"]
     blocks: list[Block] = [*question["verdict"]]
     if rows := _differences(document, arms=question.get("arms", ())):
         shown = _common_names(rows, _metrics_of_question(document, number))
@@ -98,7 +127,7 @@ def _metrics_of_question(document: Document, number: str) -> list[str]:
         "8": ["last_auc", "first_candidates_auc"],
         "9": ["first_candidates_auc", "last_auc"],
     }.get(number, ["last_auc", "truth_recall"])
-    return [document["end"], *about, "click_recall", "first_auc", "last_auc"]
+    return [document["metric"], *about, "click_recall", "first_auc", "last_auc"]
 
 
 def _common_names(rows: Sequence[Row], wanted: Sequence[str]) -> list[str]:
@@ -138,7 +167,7 @@ def _figure_cell(figure: Mapping[str, Any]) -> Cell:
 
 
 def _correlations(document: Document, question: Mapping[str, Any]) -> list[Block]:
-    names, end, points = document["metrics"], document["end"], question["checkpoints"]
+    names, end, points = document["titles"], document["metric"], question["checkpoints"]
     rho = question["correlations"]
     order = {"Spearman's ρ": {names[n]: (one["value"], one["low"], one["high"]) for n, one in rho.items()}}
 
@@ -198,87 +227,55 @@ def _quota(document: Document, quota: Mapping[str, Any]) -> list[Block]:
     ]
 
 
-def _study_arms(document: Document) -> Table:
-    names, figures = document["metrics"], group_by(_figures(document), "run")
-    metrics = [name for name in dict.fromkeys([document["end"], "first_auc", "last_auc"]) if name in names]
-    columns = ["", "rate", "parameters", "steps", "seconds", *(names[name] for name in metrics)]
-    rows: list[list[str]] = []
-    for arm, facts in document["arms"].items():
-        known = {row["name"]: row["value"] for row in figures.get(arm, ())}
-        described = (
-            [
-                f"× {facts['rate']:.3g}",
-                f"{sum(facts['parameters'].values()):,}",
-                f"{facts['steps']:,}",
-                f"{facts['seconds']:.1f}",
-                *(format_metric(known.get(name)) for name in metrics),
-            ]
-            if known
-            else ["diverged", *[""] * (len(columns) - 2)]
-        )
-        rows.append([arm, *described])
-    return Table(columns, rows, f"{BASE}: the config itself; the ranker as pre-ranker needs no training")
-
-
-def _config_section(document: Document, *blocks: Block) -> Section:
-    folded = Folded("The config as written", yaml.safe_dump(document["config"], sort_keys=False))
-    return Section("Space and config" if blocks else "Config", [*blocks, folded])
-
-
-def experiment_view(document: Document) -> View:
-    """The view of an experiment's document."""
-    rows, metric = _differences(document), document["metric"]
+def _arm_sections(document: Document) -> list[Section]:
+    """All arms; of an experiment beside the config as written, with all figures."""
+    if "chosen" not in document:
+        return [Section("All arms", [Detail([_arms_table(document)])])]
+    rows = _differences(document)
     others = [row["name"] for row in rows if row["run"] == rows[0]["run"]]
-    shown = {name: name for name in _common_names(rows, [metric, *others])} if rows else {}
+    shown = {name: name for name in _common_names(rows, [document["metric"], *others])} if rows else {}
     blocks = _compared(rows, shown)[:1] or ["There is nothing to compare."]
-    return View(
-        f"{document['name']}: an experiment",
-        f"{_validation(document)}{document['trials']} trials of {len(document['arms'])} arms, seeds an arm: "
-        f"{document['seeds']}, corank {corank_version()}.",
-        [
-            _chosen_section(document, *document["notes"]),
-            Section("How to read it", [Detail([_experiment_method(document)])]),
-            Section("Beside the config as written", [*blocks, _experiment_arms(document)]),
-            Section("All figures", [Detail(_figure_tables(_figures(document), {}))]),
-            _test_section(document),
-            _config_section(document),
-        ],
-    )
-
-
-def _validation(document: Document) -> str:
-    return f"Validation split: {document['requests']:,} requests, {document['candidates']:,} candidates. "
-
-
-def _experiment_method(document: Document) -> str:
-    return (
-        f"An arm is the config with some changes, trained with {document['seeds']} seeds and compared by "
-        f"{document['metric']} of the validation split. A difference is on the same users, seed by seed; its 95 % "
-        "interval is over users and seeds. Cannot tell: the interval contains 0. The best of many arms looks better "
-        "than it is, since it was chosen by these figures; not so on the test split, which was read once, for the "
-        "chosen arm alone."
-    )
-
-
-def _experiment_arms(document: Document) -> Table:
-    """The arms by the metric, the best first, with their differences to the config as written and to the best."""
-
-    def of(rows: Sequence[Row]) -> dict[str, Row]:
-        return {row["run"]: row for row in rows if row["name"] == document["metric"]}
-
-    values, to_base = of(_figures(document)), of(_differences(document))
-    to_best = of(_differences(document, document["chosen"]))
-    rows = [
-        [
-            arm,
-            format_metric(values[arm]["value"]) if arm in values else Verdict("diverged", -1),
-            *(_DIFFERENCE(rows[arm]) if arm in rows else "–" for rows in (to_base, to_best)),
-            f"{facts['seconds']:.1f}",
-        ]
-        for arm, facts in document["arms"].items()
+    figures = _figure_tables(_figures(document), {})
+    return [
+        Section("Beside the config as written", [*blocks, _arms_table(document)]),
+        Section("All figures", [Detail(figures)]),
     ]
-    columns = ["arm", document["metric"], "less as written", "less the best", "seconds a training"]
-    return Table(columns, rows, prose=("arm",))
+
+
+def _arms_table(document: Document) -> Table:
+    """The arms by the metric, with their differences to the config as written, and to the best, and their costs."""
+    titles, metric = document.get("titles", {}), document["metric"]
+    also = [name for name in ("first_auc", "last_auc") if name in titles and name != metric]
+    figures = {(row["run"], row["name"]): row["value"] for row in _figures(document)}
+    bases = {BASE: "less as written"}
+    bases.setdefault(document.get("chosen", BASE), "less the best")
+    less = {
+        title: {row["run"]: _DIFFERENCE(row) for row in _differences(document, base) if row["name"] == metric}
+        for base, title in bases.items()
+    }
+    rows: list[list[Cell]] = []
+    for arm, facts in document["arms"].items():
+        known = (arm, metric) in figures
+        rate, parameters, steps = facts["rate"] or 0.0, facts["parameters"] or {}, facts["steps"] or 0
+        rows.append(
+            [
+                arm,
+                format_metric(figures[arm, metric]) if known else Verdict("diverged", -1),
+                *(of.get(arm, "–") for of in less.values()),
+                *(format_metric(figures.get((arm, name))) for name in also),
+                *([f"× {rate:.3g}", f"{sum(parameters.values()):,}", f"{steps:,}"] if known else [""] * 3),
+                f"{facts['seconds']:.1f}",
+            ]
+        )
+    costs = ("rate", "parameters", "steps")
+    names = [titles.get(name, name) for name in also]
+    columns = ["arm", titles.get(metric, metric), *less, *names, *costs, "seconds a training"]
+    return Table(columns, rows, f"{BASE}: the config itself", prose=("arm",), details=(*names, *costs))
+
+
+def _config_section(document: Document) -> Section:
+    text = yaml.safe_dump(document["config"], sort_keys=False)
+    return Section("Config", [Folded("The config as written", text)])
 
 
 def _chosen_section(document: Document, *blocks: Block) -> Section:
@@ -298,37 +295,26 @@ def _test_section(document: Document) -> Section:
     return Section("Test", [read, Pivot("name", beside={"value": value_cell}).table(rows, heading="figure")])
 
 
-def tune_view(document: Document) -> View:
-    """The view of a tuning's document."""
-    metric, trials = document["metric"], document["trials"]
-    complete = [trial for trial in trials if trial["value"] is not None]
-    history = f"{metric} by trial. Trial 1 is the config as written. Grey: ended early, or diverged."
-    space = [[name, span] for name, span in document["space"].items()]
-    drawn = " of a grid" if document["seed"] is None else f" drawn with seed {document['seed']}"
-    return View(
-        f"{document['name']}: a tuning",
-        f"{_validation(document)}{len(trials)} trials{drawn}, {len(complete)} of them completed, "
-        f"corank {corank_version()}.",
-        [
-            _chosen_section(document, Detail([_tune_caution(metric)])),
-            *_frontier(document),
-            Section("History", [Plot(lambda figure: search_plots.plot_history(figure, document), history)]),
-            *_importance(document),
-            *_slices(document, complete),
-            Section("The best trials; 1 is the config as written", [_best_trials(document, complete)]),
-            Section("All trials", [Detail([_all_trials(document)])]),
-            _test_section(document),
-            _config_section(document, Detail([Table(["parameter", "range"], space)])),
-        ],
+def _trial_sections(document: Document) -> list[Section]:
+    """The trials of a tuning: by latency, in their order, by parameter, and one by one."""
+    complete = _complete(document)
+    history = (
+        f"{document['metric']} by trial. Trial 1 is the config as written. Grey: ended early, or diverged."
     )
+    best = sorted(complete, key=lambda trial: trial["value"], reverse=document["better"] != "lower")
+    space = Table(["parameter", "range"], [[name, span] for name, span in document["space"].items()])
+    return [
+        *_frontier(document),
+        Section("History", [Plot(lambda figure: search_plots.plot_history(figure, document), history)]),
+        *_importance(document),
+        *_slices(document, complete),
+        Section("The best trials; 1 is the config as written", [_trials_table(document, best[:BEST_TRIALS])]),
+        Section("All trials", [Detail([_trials_table(document, document["trials"]), space])]),
+    ]
 
 
-def _tune_caution(metric: str) -> str:
-    return (
-        f"Trials are compared by {metric} of the validation split, one seed each. The best of many looks better than "
-        "it is: the test split below was read once, for the best trial alone. Compare a few candidates with several "
-        "seeds by corank experiment."
-    )
+def _complete(document: Document) -> list[Mapping[str, Any]]:
+    return [trial for trial in document["trials"] if trial["value"] is not None]
 
 
 def _frontier(document: Document) -> list[Section]:
@@ -372,9 +358,10 @@ def _importance(document: Document) -> list[Section]:
         "hint."
     )
     shares = ", ".join(f"{name} {share:.2f}" for name, share in importance.items())
-    height = 0.9 + 0.28 * len(importance)
-    plot = Plot(lambda figure: search_plots.plot_importance(figure, importance), caption, height)
-    return [Section("Importance", [plot, shares])]
+    drawn = {
+        name: (importance[name], None, None) for name in sorted(importance, key=lambda n: -importance[n])
+    }
+    return [Section("Importance", [draw_panels({"importance": drawn}, caption), shares])]
 
 
 def _slices(document: Document, complete: Sequence[Mapping[str, Any]]) -> list[Section]:
@@ -399,31 +386,19 @@ def _slice(span: str, values: Sequence[Any]) -> "search_plots.Slice":
     return search_plots.Slice([ticks.index(text) for text in texts], ticks=ticks)
 
 
-def _best_trials(document: Document, complete: Sequence[Mapping[str, Any]]) -> Table:
-    to_base = {row["run"]: row for row in _differences(document) if row["name"] == document["metric"]}
-    best = sorted(complete, key=lambda trial: trial["value"], reverse=document["better"] != "lower")
+def _trials_table(document: Document, trials: Sequence[Mapping[str, Any]]) -> Table:
+    metric = document["metric"]
+    to_base = {row["run"]: _DIFFERENCE(row) for row in _differences(document) if row["name"] == metric}
     rows = [
         [
             str(trial["number"]),
             format_metric(trial["value"]),
-            _DIFFERENCE(to_base[name]) if (name := f"trial {trial['number']}") in to_base else "–",
+            to_base.get(f"trial {trial['number']}", "–"),
+            trial["state"],
+            f"{trial['seconds']:.1f}",
             _describe_settings(trial),
         ]
-        for trial in best[:BEST_TRIALS]
+        for trial in trials
     ]
-    return Table(["trial", document["metric"], "less as written", "settings"], rows, prose=("settings",))
-
-
-def _all_trials(document: Document) -> Table:
-    names = list(document["space"])
-    rows = [
-        [
-            str(trial["number"]),
-            format_metric(trial["value"]),
-            trial["state"],
-            *(format_value(trial["values"][name]) if trial["values"] else "" for name in names),
-            f"{trial['seconds']:.1f}",
-        ]
-        for trial in document["trials"]
-    ]
-    return Table(["trial", document["metric"], "", *names, "seconds"], rows)
+    columns = ["trial", metric, "less as written", "state", "seconds", "settings"]
+    return Table(columns, rows, prose=("settings",), details=("state", "seconds"))

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import corank
-from corank import SearchResult
+from corank import ExperimentResult
 from corank.analysis.experiments.space import Grid
 from corank.core.errors import ConfigError, DataError
 from corank.training.config.config_file import read
@@ -81,7 +81,7 @@ def test_the_chosen_trial_is_tested_as_its_run(searched: tuple[Path, dict[str, A
     out, document = searched
     figures = corank.evaluate(out / "run", "test")
     for stage in ("prerank", "rank"):
-        test = SearchResult(document).row(f"{stage}.exposed.click.auc", split="test")
+        test = ExperimentResult(document).row(f"{stage}.exposed.click.auc", split="test")
         row = figures.row(f"{stage}.exposed.click.auc")
         assert all(test[key] == row[key] for key in ("value", "low", "high", "n"))
     best = read(config.with_name(BEST))
@@ -97,7 +97,7 @@ def test_the_page(searched: tuple[Path, dict[str, Any]]) -> None:
     assert document["verdict"] in parsed.text
     assert "4 trials of a grid" in parsed.text
     assert page.count("<svg ") == 2
-    assert "rank.click.auc" in SearchResult(document).plot()._repr_svg_()  # type: ignore[attr-defined]
+    assert "rank.click.auc" in ExperimentResult(document).plot()._repr_svg_()  # type: ignore[attr-defined]
 
 
 def test_a_killed_grid_ends_the_same(

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import corank
-from corank import StudyResult
+from corank import ExperimentResult
 from corank.core.errors import ConfigError, DataError
 from tests.support.command_line import run_corank
 from tests.support.html import Read
@@ -46,7 +46,7 @@ def modified(folder: Path) -> dict[str, int]:
 def test_the_document(studied: tuple[Path, dict[str, Any]]) -> None:
     out, document = studied
     assert json.loads((out / "study.json").read_text(encoding="utf-8")) == document
-    assert document["end"] == "joint_truth_recall"
+    assert document["metric"] == "joint_truth_recall"
     assert list(document["questions"]) == [str(number) for number in MOST]
     assert document["trials"] == len(modified(out))
     for arm in document["arms"].values():
@@ -75,7 +75,7 @@ def test_a_verdict_rests_on_enough_requests(
     few = corank.study(
         config, tmp_path / "few", questions=(5, 6), seeds=1, rates=(1.0,), overrides=overrides
     ).document
-    assert few["requests"] < 50 and few["end"] == "first_auc"
+    assert few["requests"] < 50 and few["metric"] == "first_auc"
     assert few["questions"]["5"]["verdict"][0].startswith("Cannot be answered: only ")
     assert all(" no verdict, since it rests on " in line for line in few["questions"]["6"]["verdict"])
     assert {row["verdict"] for row in few["rows"] if row["base"]} == {"too few requests"}
@@ -89,7 +89,7 @@ def test_the_page(studied: tuple[Path, dict[str, Any]]) -> None:
     for question in document["questions"].values():
         assert f". {escape(question['title'])}</h2>" in page
     assert page.count("<svg ") == 6  # two of question 2, one of each other
-    drawn = StudyResult(document).plot(5)._repr_svg_()  # type: ignore[attr-defined]
+    drawn = ExperimentResult(document).plot(5)._repr_svg_()  # type: ignore[attr-defined]
     assert "CPU time a request" in drawn
 
 

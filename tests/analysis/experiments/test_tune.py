@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import corank
-from corank import SearchResult
+from corank import ExperimentResult
 from corank.core.errors import ConfigError, MissingExtraError
 from corank.training.run import Run
 from tests.support.command_line import run_corank
@@ -91,7 +91,7 @@ def test_the_tuning_page(tuned: tuple[Path, dict[str, Any]]) -> None:
     assert parsed.foreign == []
     assert document["verdict"] in parsed.text
     assert page.count("<svg ") == 3
-    assert "best so far" in SearchResult(document).plot()._repr_svg_()  # type: ignore[attr-defined]
+    assert "best so far" in ExperimentResult(document).plot()._repr_svg_()  # type: ignore[attr-defined]
 
 
 def test_a_trial_that_diverges_costs_no_other(config: Path, tmp_path: Path) -> None:
