@@ -59,6 +59,9 @@ def plot_slices(figure: Figure, slices: Mapping[str, Slice], values: Sequence[fl
         part.plot(points.x, values, color=COLOURS[0], linestyle="none", marker="o", alpha=0.7)
         if points.log:
             part.set_xscale("log")
+            part.minorticks_off()
+            ends = sorted({min(points.x), max(points.x)})
+            part.set_xticks(ends, [f"{end:.2g}" for end in ends])
         if points.ticks:
             part.set_xticks(np.arange(len(points.ticks)), points.ticks)
     for part in figure.axes[::ACROSS]:

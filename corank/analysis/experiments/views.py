@@ -381,9 +381,9 @@ def _slices(document: Document, complete: Sequence[Mapping[str, Any]]) -> list[S
 def _slice(span: str, values: Sequence[Any]) -> "search_plots.Slice":
     if ".." in span:
         return search_plots.Slice(values, span.endswith(" log"))
-    texts = [format_value(value) for value in values]
-    ticks = sorted(set(texts), key=lambda text: (len(text), text))
-    return search_plots.Slice([ticks.index(text) for text in texts], ticks=ticks)
+    ordered = sorted(values, key=lambda value: value if isinstance(value, int | float) else np.inf)
+    ticks = [*dict.fromkeys(map(format_value, ordered))]
+    return search_plots.Slice([ticks.index(format_value(value)) for value in values], ticks=ticks)
 
 
 def _trials_table(document: Document, trials: Sequence[Mapping[str, Any]]) -> Table:

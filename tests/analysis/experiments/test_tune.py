@@ -91,6 +91,7 @@ def test_the_tuning_page(tuned: tuple[Path, dict[str, Any]]) -> None:
     assert parsed.foreign == []
     assert document["verdict"] in parsed.text
     assert page.count("<svg ") == 3
+    assert "mathdefault" not in page, "numbers of a log scale are written as formulas"
     assert "best so far" in ExperimentResult(document).plot()._repr_svg_()  # type: ignore[attr-defined]
 
 
