@@ -98,7 +98,7 @@ class Evaluation:
             known = (config.stages, config.data.levels, self.calibrators, true, self.unbiased, whole, group)
             yield from subjects_of(rows, *known)
         if config.page is not None and self.groups is None:
-            yield Subject("", "", "page", self._page_inputs(config.page, self.cascade))
+            yield Subject("", "", "page", self.page_inputs(config.page))
 
     @cached_property
     def figures(self) -> list[Figure]:
@@ -118,11 +118,14 @@ class Evaluation:
         )
         return [*counts, *figures, *rates]
 
-    def _page_inputs(self, page: PageSettings, rows: CascadeRows) -> Inputs:
-        """Fill the pages, as serving does, and give what metrics of pages read."""
+    def page_inputs(self, page: PageSettings) -> Inputs:
+        """Fill pages of some settings, as serving does, and give what metrics of pages read.
+
+        The settings are those of the run, or others that need no other data.
+        """
         part = None if page.item_part is None else partial(self._item_part, page.item_part)
-        pages = fill_pages(page, self.packed, self.split, rows, part)
-        return page_inputs(page, self.packed, self.split, rows, self.truth, pages)
+        pages = fill_pages(page, self.packed, self.split, self.cascade, part)
+        return page_inputs(page, self.packed, self.split, self.cascade, pages)
 
     def _item_part(self, part: str, at: Longs) -> Floats:
         """An item part of some candidates of the split: (a, d)."""
@@ -198,7 +201,7 @@ def predict_run(
     Raises CheckpointError, StorageError, and DataError if there is no such split, or the run cannot be judged there.
     """
     if on is None:
-        return _predict_own(run, split, progress)
+        return predict_packed(run, run.packed(), split, progress)
     packed, model, calibrators, lost = weight_transfer.bring_onto(run, on)
     _require_split(packed, split)
     packed.verify([split])
@@ -206,8 +209,10 @@ def predict_run(
     return Evaluation(run, split, packed, calibrators, predictions, on, lost)
 
 
-def _predict_own(run: Run, split: str, progress: Progress) -> Evaluation:
-    packed = run.packed()
+def predict_packed(
+    run: Run, packed: PackedDataset, split: str, progress: Progress = lambda done, total: None
+) -> Evaluation:
+    """Predict a split of a run's own packed data, or read the predictions if the run has them. See `predict_run`."""
     _require_split(packed, split)
     trained, calibrators = run.described(packed)
     packed.verify([split])

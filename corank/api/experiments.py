@@ -12,7 +12,13 @@ from annotated_types import Ge
 
 from corank.analysis.experiments.arms import RATES
 from corank.analysis.experiments.question import QUESTIONS, read_questions, split_questions
-from corank.analysis.experiments.space import Grid, build_file, read_grid, read_space
+from corank.analysis.experiments.space import (
+    Grid,
+    build_file,
+    read_grid,
+    read_space,
+    require_page_metric,
+)
 from corank.analysis.experiments.views import experiment_view
 from corank.analysis.html import Html, render, write_drawings
 from corank.api.config_source import ConfigSource, OpenedConfig, local
@@ -186,7 +192,8 @@ def tune(
         seed: of what is drawn; the same gives the same trials.
         metric: the figure that is searched for; unless given the last stage's GAUC, `joint_click_recall` in a budget.
         search: what is searched, as `KEY=LOW..HIGH`, `KEY=LOW..HIGH log` or `KEY=VALUE,VALUE`; learning rates, widths,
-            dropout, smoothing and weights of losses unless this or `space` is given.
+            dropout, smoothing and weights of losses unless this or `space` is given; the `strength` or `lambda` of the
+            page if `metric` is a figure of pages: trials that differ there alone share one training.
         space: a YAML file of the same, from keys to ranges or lists of values.
         grid: a YAML file from keys to lists of values, or such a mapping: every combination is tried.
         budget_us: microseconds a request may take on this machine: the first quota is searched, too, and without a grid
@@ -219,6 +226,8 @@ def tune(
         trials = TRIALS
     metric = metric or (None if budget_us is None else "joint_click_recall")
     objective = objectives.Objective.of(settings, metric)
+    if not objective.of_page:
+        require_page_metric(asked, objective.name)
     if budget_us is not None:
         latency_budget.check_budget(settings, budget_us, objective)
     folder = local(out) or file.parent / "tunings" / settings.name

@@ -5,6 +5,7 @@ import torch
 
 from corank.core.types import Floats, Longs
 from corank.data.packed.dataset import PackedDataset
+from corank.evaluation.predict import evaluation_mode
 from corank.features.input_layout import TableSet, dense_input
 from corank.models.joint import JointModel
 
@@ -46,7 +47,7 @@ def part_of_candidates(model: JointModel, packed: PackedDataset, split: str, par
                 snapshot = shards[n].snapshot.take(here[mine] - starts[n])
                 rows[mine] = dense_input(snapshot, layout, "snapshot", tables)
             inputs["snapshot"] = rows
-        with torch.no_grad():
+        with evaluation_mode(model):
             given = {key: torch.from_numpy(inputs[key]) for key in graph.inputs if key in inputs}
             outputs = graph.module(**given)
         parts = outputs if isinstance(outputs, tuple) else (outputs,)

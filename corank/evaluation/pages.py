@@ -13,7 +13,7 @@ from corank.core.page import PageCandidates, PageSettings, fill_page
 from corank.core.types import Doubles, Floats, Longs, Numbers
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.inputs import CascadeRows
-from corank.evaluation.predictions import Predictions, Truth
+from corank.evaluation.predictions import Predictions
 from corank.features.page_columns import number_values, read_page_candidates
 from corank.metrics.cascade import cascade_ranks
 from corank.metrics.inputs import Inputs
@@ -109,7 +109,6 @@ def page_inputs(
     packed: PackedDataset,
     split: str,
     rows: CascadeRows,
-    truth: Truth,
     pages: SplitPages,
 ) -> Inputs:
     """What metrics of pages read; `corank.metrics.inputs` says what each is."""

@@ -70,7 +70,7 @@ def predict_by_ranks(
         sees_ranks=model.sees_ranks,
     )
     parts: list[dict[str, NDArray[Any]]] = []
-    with _evaluation_mode(model):
+    with evaluation_mode(model):
         total = sum(len(shard) for shard in packed.splits[split])
         for done, batch in enumerate(reader.read_ordered(), start=1):
             parts += _gather(_predict_batch(model, batch, names), ranks)
@@ -86,7 +86,7 @@ def predict_by_ranks(
 
 
 @contextmanager
-def _evaluation_mode(model: JointModel) -> Iterator[None]:
+def evaluation_mode(model: JointModel) -> Iterator[None]:
     """The model without dropout, in fp32, and without gradients; then as it was before."""
     precision, training = model.dtype, model.training
     model.dtype = torch.float32

@@ -42,8 +42,8 @@ class Figure:
     place: tuple[str, ...]
     """What is measured: its values of KEYS."""
     name: str
-    """For early stopping and searches: `STAGE.LABEL.METRIC`; of a cut `STAGE.METRIC`, of a cascade `METRIC`, with the
-    registered names, which have no quotas: those may differ between configs."""
+    """For early stopping and searches: `STAGE.LABEL.METRIC`; of a cut `STAGE.METRIC`, of a cascade `METRIC`, of a page
+    `page.METRIC`, with the registered names, which have no quotas: those may differ between configs."""
     metric: Metric
     measure: Measure | None
     """None where an input is not known."""
@@ -112,11 +112,17 @@ def measure(
         inputs, most = subject.inputs, _count_requests(subject.inputs)
         for key, metric in available(subject.population, inputs).items():
             stage, label, population, group = subject.stage, subject.label, subject.population, subject.group
-            name = ".".join(filter(None, (stage, label, metric.name if label else key)))
+            metric_name = metric.name if label else page_figure(key) if population == "page" else key
+            name = ".".join(filter(None, (stage, label, metric_name)))
             if wanted(subject, name, metric):
                 place = (stage, label, population, group, metric.name_of(inputs))
                 figures.append(Figure(place, name, metric, metric.measure(inputs), most))
     return figures
+
+
+def page_figure(key: str) -> str:
+    """The name for searches of a metric of pages, by its registered name: `page_clicks` → `page.clicks`."""
+    return f"page.{key.removeprefix('page_')}"
 
 
 def reasons_of(figures: Iterable[Figure]) -> dict[str, str]:

@@ -12,11 +12,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from corank.core.lazy import lazy
 from corank.core.types import Doubles, Longs, Mask, Numbers
 from corank.metrics.measure import Keys, RatioMeasure
 from corank.metrics.metric import add_metric
 from corank.metrics.off_policy import RandomBucket
 from corank.metrics.requests import Requests
+
+special = lazy("scipy.special")
 
 
 def satiated(requests: Requests, truth: Numbers, category: Longs, slot: Longs, share: float) -> Doubles:
@@ -74,6 +77,144 @@ def page_clicks(
     bucket = RandomBucket.of(requests, exposed, propensity)
     measure = requests.mean(requests.sums(bucket.inverse * clicked * listed), bucket.inside)
     return replace(measure, reason=bucket.why_unjudged(listed))
+
+
+@dataclass(frozen=True)
+class NearClicksMeasure:
+    """Clicks of pages by what is expected of each candidate alone, and what its like on the page take from it."""
+
+    user: Keys
+    """(R,)"""
+    expected: Doubles
+    """What is expected of the page of a request, by how many others are alike: (R, M)."""
+    drawn: Doubles
+    """What is expected of what the bucket exposed: (R, M)."""
+    request: Longs
+    """Of each click in the bucket: (K,)."""
+    alike: Longs
+    """How many others were alike: (K,)."""
+    kind: Longs
+    """Its row of `chance`: (K,)."""
+    chance: Doubles
+    """At what probability so many were drawn to a candidate: (kinds, M)."""
+
+    @property
+    def n(self) -> int:
+        """Requests of the bucket."""
+        return int(np.count_nonzero(self.drawn.any(axis=1)))
+
+    def value(self, counts: Doubles | None = None) -> float | None:
+        """Compute it, each request counted `counts` (R,) times; None unless clicks fell on what has none alike."""
+        times = np.ones(len(self.user)) if counts is None else counts
+        weight, most = times[self.request], self.chance.shape[1]
+        shape = self.chance.shape
+        clicks = np.bincount(self.kind * most + self.alike, weight, self.chance.size).reshape(shape)
+        by_alike, by_kind = clicks.sum(axis=0), clicks.sum(axis=1)
+        if not by_alike[0]:
+            return None
+        left = np.ones(most)
+        for _ in range(ROUNDS):
+            chance = self.chance * left
+            expected = by_kind @ (chance / np.maximum(chance.sum(axis=1, keepdims=True), TINY))
+            left = left * by_alike / np.maximum(expected, TINY)
+            left = left / left[0]
+        scale = by_alike.sum() / (times @ self.drawn @ left)
+        return float(scale * (times @ self.expected @ left) / times.sum())
+
+    def resample(self, code: NDArray[np.intp], counts: NDArray[np.uint8]) -> Doubles:
+        """Compute it in resamples of its users."""
+        drawn = [self.value(counts[code, b].astype(np.float64)) for b in range(counts.shape[1])]
+        return np.array([np.nan if one is None else one for one in drawn])
+
+
+MOST_ALIKE = 3
+"""From so many on, those that are alike to a candidate count as so many."""
+ROUNDS, TINY = 50, 1e-300
+"""Rounds in which f is fitted."""
+
+
+def page_near_clicks(
+    requests: Requests,
+    listed: Mask,
+    clicked: Mask,
+    exposed: Mask,
+    propensity: Numbers,
+    expected: Numbers,
+    column: tuple[Longs, Longs],
+) -> NearClicksMeasure:
+    """Estimate clicks of pages whose items take clicks from those that are alike: c Σ qᵢ f(mᵢ) over what a page shows.
+
+    m is how many others on the page have the candidate's value of a column, counted up to MOST_ALIKE; q is what the
+    last stage expects of it, f(m) the share of its clicks that is left, f(0) = 1, and c = Σ y / Σ q f over the bucket.
+
+    f is of the random bucket's clicks alone: of n candidates, a of the value, k were drawn evenly, so that m is
+    hypergeometric, whatever the candidate is worth. The clicks with m alike are Σ P(m) f(m) / Σⱼ P(j) f(j), summed over
+    all clicks: the f that solves it is the one of the greatest likelihood, given what was clicked. No model has a part
+    in f, as in a case-only design (Piegorsch, Weinberg and Taylor, 1994); q orders what is compared. Requests count
+    whose propensities are all the same; of a column of lists there is no value.
+
+    Args:
+        requests: this and the next four as in `corank.metrics.off_policy.ips_click_rate`.
+        listed: see above.
+        clicked: see above.
+        exposed: see above.
+        propensity: see above.
+        expected: q, the last stage's calibrated probability of a click: (C,).
+        column: as in `distinct_values`.
+    """
+    drawn = exposed & _evenly_drawn(requests, exposed, propensity)[requests.request_of]
+    single = len(np.unique(column[1])) == len(column[1])
+    alike, among = (_count_alike(requests, shown, column) for shown in (drawn, np.ones_like(drawn)))
+
+    def sums(shown: Mask, alike: Longs) -> Doubles:
+        """What is expected of what is shown, by request and how many are alike: (R, M)."""
+        at, most = np.flatnonzero(shown), MOST_ALIKE + 1
+        bins = requests.request_of[at] * most + np.minimum(alike[at], MOST_ALIKE)
+        return np.bincount(bins, expected[at].astype(np.float64), len(requests.size) * most).reshape(-1, most)
+
+    at = np.flatnonzero(drawn & clicked) if single else np.empty(0, dtype=np.int64)
+    request = requests.request_of[at].astype(np.int64)
+    shown = requests.sums(drawn)[request].astype(np.int64)
+    kinds, kind = np.unique(np.stack([requests.size[request], shown, among[at]]), axis=1, return_inverse=True)
+    return NearClicksMeasure(
+        requests.user,
+        sums(listed, _count_alike(requests, listed, column)),
+        sums(drawn, alike),
+        request,
+        np.minimum(alike[at], MOST_ALIKE),
+        kind.reshape(-1).astype(np.int64),
+        _chance_of_alike(*kinds),
+    )
+
+
+def _evenly_drawn(requests: Requests, exposed: Mask, propensity: Numbers) -> Mask:
+    """Whether all that a request exposed was drawn at one probability: (R,)."""
+    known = exposed & ~np.isnan(propensity)
+    low, high = np.full(len(requests.size), np.inf), np.zeros(len(requests.size))
+    np.minimum.at(low, requests.request_of[known], propensity[known])
+    np.maximum.at(high, requests.request_of[known], propensity[known])
+    whole: Mask = (requests.sums(known) == requests.sums(exposed)) & (high > 0) & (high <= low * 1.0001)
+    return whole
+
+
+def _chance_of_alike(size: Longs, shown: Longs, among: Longs) -> Doubles:
+    """At what probability m of `among` alike are drawn to a candidate, by m, the last and all above it in one: (n, M)."""
+    others, more, m = size[:, None] - 1, shown[:, None] - 1, np.arange(MOST_ALIKE)
+    ways = special.comb(among[:, None], m) * special.comb(others - among[:, None], more - m)
+    chance = ways / special.comb(others, more)
+    rest = np.maximum(1 - chance.sum(axis=1, keepdims=True), 0.0)
+    return np.concatenate([chance, rest], axis=1)
+
+
+def _count_alike(requests: Requests, shown: Mask, column: tuple[Longs, Longs]) -> Longs:
+    """How many others that are shown have the value of each candidate that is shown: (C,)."""
+    codes, candidate = column
+    on_page = shown[candidate]
+    candidate = candidate[on_page]
+    place = np.stack([requests.request_of[candidate], codes[on_page]])
+    _, value, count = np.unique(place, axis=1, return_inverse=True, return_counts=True)
+    alike: Longs = np.bincount(candidate, count[value.reshape(-1)] - 1, len(shown)).astype(np.int64)
+    return alike
 
 
 def list_distance(requests: Requests, distance: Doubles) -> RatioMeasure:
@@ -197,6 +338,8 @@ _page("higher", "truth@{k}", page_sum, (*_LISTED, "truth"), key="page_truth", ab
 _WORTH = "The last stage's value of a page's items."
 _page("higher", "value@{k}", page_sum, (*_LISTED, "value"), key="page_value", about=_WORTH)
 _page("higher", "clicks@{k}", page_clicks, (*_LISTED, "clicked", "exposed", "propensity"), key="page_clicks")
+_NEAR = ("clicked", "exposed", "propensity", "expected", "column")
+_page("higher", "near_clicks@{k}", page_near_clicks, (*_LISTED, *_NEAR), key="page_near_clicks")
 _page("higher", "distance@{k}", list_distance, ("requests", "distance"), key="page_distance")
 _page("higher", "distinct@{k}", distinct_values, (*_LISTED, "column"), key="page_distinct")
 _page("higher", "entropy@{k}", value_entropy, (*_LISTED, "column"), key="page_entropy")

@@ -83,7 +83,7 @@ def test_a_split_is_measured_with_its_pages(case: Case, rows: CascadeRows) -> No
     part = partial(part_of_candidates, case.model, case.packed, "test", "prerank.vector")
 
     pages = fill_pages(page, case.packed, "test", rows, part)
-    inputs = page_inputs(page, case.packed, "test", rows, {}, pages)
+    inputs = page_inputs(page, case.packed, "test", rows, pages)
     figures = measure([Subject("", "", "page", inputs)])
     values = {figure.place[-1]: figure.value for figure in figures}
     assert {"value@4", "distance@4", "distinct@4", "entropy@4", "coverage@4", "gini@4", "broken@4"} <= {

@@ -9,6 +9,7 @@ The rate of an arm is chosen on the validation split at seed 0; then all seeds a
 
 import hashlib
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -49,8 +50,9 @@ def train_trial(
     measure: Callable[[Run], T],
     callbacks: Sequence[Callback] = (),
     checks: MidEpochChecks | None = None,
+    keep: Path | None = None,
 ) -> tuple[T | None, str | None, float]:
-    """Train a config and measure the finished run, whose folder is removed then.
+    """Train a config and measure the finished run.
 
     Args:
         config: what is trained.
@@ -59,13 +61,14 @@ def train_trial(
         measure: takes the finished run.
         callbacks: called as it trains.
         checks: receives validation figures within epochs.
+        keep: the folder of the run; unless given it is a temporary one, which is removed.
 
     Returns what was measured, or None and why it diverged; and the seconds of the training, without what is measured
     afterwards. Raises DataError, CorankError, and what a callback raises.
     """
     began, diverged = time.monotonic(), None
     with tempfile.TemporaryDirectory(prefix="corank") as folder:
-        run = Run.create(Path(folder) / "run", plan_packed(config, packed), base)
+        run = Run.create(keep or Path(folder) / "run", plan_packed(config, packed), base)
         try:
             train_run(run, packed, callbacks, checks=checks)
         except DivergedError as error:
@@ -190,8 +193,13 @@ class Measurement:
     kind: ClassVar[str]
     """Trials of another kind are not read."""
 
-    def measure(self, run: Run, packed: PackedDataset, trial: Trial) -> Trial:
-        """The trial of a finished run, with its figures."""
+    @property
+    def of_page(self) -> bool:
+        """Whether it depends on the page, of which nothing is trained: configs that differ there share a training."""
+        return False
+
+    def measure(self, run: Run, config: Config, packed: PackedDataset, trial: Trial) -> Trial:
+        """The trial of a finished run, with its figures; the page is that of `config`."""
         raise NotImplementedError
 
     def suffices(self, trial: Trial) -> bool:
@@ -267,11 +275,31 @@ class TrialStore:
         stored, suffices = read_stored(file, Trial), self.measurement.suffices
         if stored and stored.identity == name and (not stored.figures or suffices(stored)):
             return replace(stored, rate=rate, seed=seed), None
-        trial = self._train(config, Trial(name, rate, seed), stop)
+        train = self._train_once if self.measurement.of_page else self._train
+        trial = train(config, Trial(name, rate, seed), stop)
         write_text(file, json.dumps(asdict(trial), allow_nan=False))
         return trial, time.monotonic() - began
 
-    def _train(self, config: Config, trial: Trial, stop: Stop | None) -> Trial:
+    def _train_once(self, config: Config, trial: Trial, stop: Stop | None) -> Trial:
+        """The trial by the kept run of a config that differs in the page alone, or by one that is trained and kept."""
+        kept = self.folder.with_name("trained") / self._name(config.model_copy(update={"page": None}))
+        file, packed = kept / "trial.json", self.data.of(config)
+        if (first := read_stored(file, Trial)) is None:
+            shutil.rmtree(kept, ignore_errors=True)
+            trained = self._train(config, trial, stop, kept / "run")
+            if not trained.pruned:
+                write_text(file, json.dumps(asdict(trained), allow_nan=False))
+            return trained
+        same = replace(first, identity=trial.identity, rate=trial.rate, seed=trial.seed, seconds=0.0)
+        if first.diverged is not None:
+            return same
+        return self.measurement.measure(Run.open(kept / "run"), config, packed, same)
+
+    def remove_runs(self) -> None:
+        """Remove the runs that were kept for configs that differ in the page alone."""
+        shutil.rmtree(self.folder.with_name("trained"), ignore_errors=True)
+
+    def _train(self, config: Config, trial: Trial, stop: Stop | None, keep: Path | None = None) -> Trial:
         packed, began, pruning, checks = self.data.of(config), time.monotonic(), None, None
         if stop is not None:
             epochs = plan_packed(config, packed).train.epochs_of(None)
@@ -282,12 +310,12 @@ class TrialStore:
 
         def measure(run: Run) -> Trial:
             steps = run.trained(packed).facts["step"]
-            return self.measurement.measure(run, packed, replace(trial, steps=steps))
+            return self.measurement.measure(run, config, packed, replace(trial, steps=steps))
 
         callbacks = [pruning] if pruning else []
         try:
             measured, diverged, seconds = train_trial(
-                config, packed, self.data.base, measure, callbacks, checks
+                config, packed, self.data.base, measure, callbacks, checks, keep
             )
             ended = replace(measured or trial, diverged=diverged, seconds=seconds)
         except PrunedError:

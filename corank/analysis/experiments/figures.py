@@ -3,8 +3,9 @@
 A study compares metrics of the table that have `study`. One of a stage is named after the stage's side, such as
 `first_auc`; one of the cut or of the cascade keeps its name there, such as `agree_recall`. A search compares figures of
 the validation split, named as early stopping names them, `STAGE.LABEL.METRIC`, if they are of one label of a stage;
-`STAGE.METRIC` if of what a stage keeps; `METRIC` if of the whole cascade, such as `joint_click_recall`. The last two
-kinds have the registered name, without quotas, which may differ between arms.
+`STAGE.METRIC` if of what a stage keeps; `METRIC` if of the whole cascade, such as `joint_click_recall`; `page.METRIC`
+of a page, such as `page.clicks`. The last three have the registered name, without quotas, which may differ between
+arms.
 
 Letters: S seeds · B resamples of the users, the same for every training · N checkpoints.
 """
@@ -17,14 +18,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from corank.analysis.run_evaluation import Evaluation
 from corank.core.errors import ConfigError, DataError
+from corank.core.page import PageSettings
 from corank.core.settings import describe_unknown
 from corank.core.types import Doubles
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.inputs import CascadeRows, Subject, exposed_inputs
 from corank.evaluation.predictions import Calibrators, Predictions, Truth, order_scores
 from corank.evaluation.rows import KEYS
-from corank.evaluation.table import Figure, cascade_rows, measure, subjects_of
+from corank.evaluation.table import Figure, cascade_rows, measure, page_figure, subjects_of
 from corank.metrics.inputs import Population
 from corank.metrics.intervals import percentiles
 from corank.metrics.metric import METRICS, Metric
@@ -328,6 +331,8 @@ class Objective:
             require_rows(packed, "valid", "a search chooses by it")
         within_users = packed is None or _count_mixed_users(packed, config.stages[-1].main) >= FEWEST_REQUESTS
         known, name = figure_metrics(config), name or f"{mains[-1]}.{'gauc' if within_users else 'auc'}"
+        if name.startswith("page."):  # as evaluation prints it
+            name = name.partition("@")[0]
         if name not in known:
             raise ConfigError(f"--metric: {_describe_missing(name, known, config)}")
         objective = cls(name, known[name], mains)
@@ -384,11 +389,28 @@ class Objective:
         aucs = [auc for stage in self.stages if (auc := figures.get(f"{stage}.auc")) is not None]
         return sum(aucs) / len(aucs) if len(aucs) == len(self.stages) else None
 
-    def measure(self, rows: Predictions, config: Config, calibrators: Calibrators) -> dict[str, KeptFigure]:
-        """The figures that studies and early stopping use, and this one, as far as the log defines them."""
-        subjects = _subjects(rows, config.stages, config.data.levels, calibrators)
+    @property
+    def of_page(self) -> bool:
+        """Whether it is a figure of pages."""
+        return self.metric.population == "page"
 
-        def wanted(_: Subject, name: str, metric: Metric) -> bool:
+    def measure(self, evaluated: Evaluation, page: PageSettings | None) -> dict[str, KeptFigure]:
+        """The figures that studies and early stopping use, and this one, as far as the log defines them.
+
+        Args:
+            evaluated: a run with its predictions.
+            page: the page that it ends with. If this is a figure of it, all of its figures are there.
+        """
+        config = evaluated.run.config
+        subjects = _subjects(
+            evaluated.predictions, config.stages, config.data.levels, evaluated.calibrators
+        )
+        if self.of_page and page is not None:
+            subjects = chain(subjects, [Subject("", "", "page", evaluated.page_inputs(page))])
+
+        def wanted(subject: Subject, name: str, metric: Metric) -> bool:
+            if subject.population == "page":
+                return not UNKNOWN & set(metric.inputs)
             return name == self.name or metric.validation or metric.study is not None
 
         return keep_figures(measure(subjects, wanted))
@@ -428,6 +450,8 @@ def figure_metrics(config: Config) -> dict[str, Metric]:
                 names = [f"{stage.name}.{metric_name}" for stage in config.stages[:-1]]
             case "cascade" if len(config.stages) > 1:
                 names = [metric_name]
+            case "page" if config.page is not None:
+                names = [page_figure(metric_name)]
             case _:
                 names = []
         metrics |= dict.fromkeys(names, metric)

@@ -20,12 +20,11 @@ from corank.analysis.experiments.arms import BASE, ArmSet
 from corank.analysis.experiments.engine import ArmResult, Trial, TrialData
 from corank.analysis.experiments.figures import Objective, format_difference, to_rows
 from corank.analysis.quota_costs import quota_grid
-from corank.analysis.run_evaluation import predict_run
+from corank.analysis.run_evaluation import predict_packed, predict_run
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.formatting import format_metric
 from corank.data.packed.dataset import PackedDataset
-from corank.evaluation.predict import predict_split
 from corank.evaluation.rows import to_json
 from corank.training.config.config import Config, plan_packed
 from corank.training.config.config_file import flatten, plain
@@ -43,17 +42,23 @@ class ValidationFigures(engine.Measurement):
     by_quota: bool = False
     """Whether the objective is also measured by the first stage's quota."""
 
-    def measure(self, run: Run, packed: PackedDataset, trial: Trial) -> Trial:
+    @property
+    def of_page(self) -> bool:
+        """Whether the objective is a figure of pages."""
+        return self.objective.of_page
+
+    def measure(self, run: Run, config: Config, packed: PackedDataset, trial: Trial) -> Trial:
         """The trial with its figures. Raises DataError if the objective rests on too few requests."""
-        model, calibrators = run.model(packed)
-        rows = predict_split(model, packed, "valid")
-        figures = self.objective.measure(rows, run.config, calibrators)
+        evaluated = predict_packed(run, packed, "valid")
+        figures = self.objective.measure(evaluated, config.page)
         self.objective.require_requests(figures)
-        trial = replace(trial, parameters=engine.count_parameters(model), figures=figures)
+        parameters = trial.parameters or engine.count_parameters(run.model(packed)[0])
+        trial = replace(trial, parameters=parameters, figures=figures)
         if not self.by_quota:
             return trial
+        rows = evaluated.predictions
         grid = quota_range(run.config, int(rows.requests.size.max()))
-        values = self.objective.by_quota(rows, run.config, calibrators, grid)
+        values = self.objective.by_quota(rows, run.config, evaluated.calibrators, grid)
         return replace(trial, quota=engine.QuotaCurve(grid, {self.objective.name: values}))
 
     def suffices(self, trial: Trial) -> bool:
@@ -140,7 +145,7 @@ def finish_search(
     train_run(run, packed, resume=same)
     if packed.splits.get("test"):
         predicted = predict_run(run, "test")
-        figures = objective.measure(predicted.predictions, run.config, predicted.calibrators)
+        figures = objective.measure(predicted, run.config.page)
         found = {name: figure.interval()._asdict() for name, figure in figures.items()}
         rows += to_rows(parts["chosen"], "test", figures, found)
     parts = {"better": objective.metric.better, **parts, "config_file": str(best), "run": str(folder)}
@@ -219,6 +224,7 @@ def run_experiment(
     store = engine.TrialStore(data.folder / "trials", data, ValidationFigures(objective))
     progress = engine.TrialProgress(len(arms.arms) * budget.trials, data.report)
     results = {arm.name: engine.train_arm(arm, store, budget, progress) for arm in arms.arms}
+    store.remove_runs()
     ranked = _rank(results, objective)
     chosen, base_arm = results[ranked[0]], results[BASE]
     bases = {BASE: base_arm, ranked[0]: chosen}

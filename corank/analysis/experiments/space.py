@@ -58,6 +58,8 @@ def build_file(config_file: Path, overrides: Sequence[str], arms_file: Path) -> 
     return question.build(config, str(arms_file), strict=True)
 
 
+STRENGTHS, LAMBDAS = (0.0, 0.95), (0.05, 1.0)
+"""Of a page: from the order by value to mostly diversity, and the other way around."""
 LR_FACTOR = 10.0
 """Learning rates are searched from a tenth of the written one to ten times it."""
 WEIGHT_FACTOR = 5.0
@@ -177,7 +179,20 @@ class Space:
                 changed = parameter.change(changed, value)
             else:
                 keys |= dict.fromkeys(parameter.keys or (name,), value)
+        keys |= self._idle_on_page(keys)
         return Arm(self.option, with_keys(changed, keys, self.option, self.base)).at(1.0, 0)
+
+    @property
+    def page_method(self) -> str:
+        """The key of the page's method, which says what other keys of the page count."""
+        return f"{page_key(self.config)}.method"
+
+    def _idle_on_page(self, keys: Mapping[str, Any]) -> dict[str, None]:
+        """Keys of the page that do not count with the method that is set: they are removed."""
+        if (method := keys.get(self.page_method)) is None:
+            return {}
+        idle = {"strength": method != "dpp", "lambda": method != "mmr", "by": method == "value"}
+        return {f"{page_key(self.config)}.{key}": None for key, without in idle.items() if without}
 
     def plain(self) -> dict[str, str]:
         """The ranges by name, as text."""
@@ -267,11 +282,24 @@ def _value_at(value: Any, key: str) -> Any:
 
 def check_space(space: Space) -> None:
     """Raise ConfigError if an end of a range is not valid in the config, or has no effect."""
+    methods = space.parameters.get(space.page_method)
+    others = [{space.page_method: method} for method in methods.range.choices] if methods else [{}]
     for name, parameter in space.parameters.items():
         span = parameter.range
-        configs = [space.config_of({name: end}) for end in span.choices or (span.low, span.high)]
-        if all(one == configs[0] for one in configs):
+        ends = span.choices or (span.low, span.high)
+        configs = [[space.config_of(other | {name: end}) for end in ends] for other in others]
+        if all(one == of[0] for of in configs for one in of):
             raise ConfigError(f"--search {name}: has no effect: the config is the same for all of {span}")
+
+
+def require_page_metric(space: Space, metric: str) -> None:
+    """Raise ConfigError if a key of the page is searched, on which a metric that is no figure of pages does not depend."""
+    keys = [key for name, p in space.parameters.items() for key in p.keys or (name,)]
+    if of_page := [key for key in keys if key.startswith(f"{page_key(space.config)}.")]:
+        raise ConfigError(
+            f"{space.option} {of_page[0]}: {metric} does not depend on the page; name a figure of it, such as "
+            "--metric page.clicks, or page.near_clicks if users tire of what is alike"
+        )
 
 
 def default_space(config: Config) -> list[Parameter]:
@@ -294,6 +322,22 @@ def default_space(config: Config) -> list[Parameter]:
         *_smoothing(value),
         *(_factor(key, weight, WEIGHT_FACTOR) for key, weight in weights.items() if weight > 0),
     ]
+
+
+def page_key(config: Config) -> str:
+    """The key of a config's page."""
+    return f"stages.{len(config.stages)}"
+
+
+def page_space(config: Config) -> list[Parameter]:
+    """What a page's method weighs value against similarity by. Raises ConfigError if it does not."""
+    page, key = config.page, page_key(config)
+    if page is None or page.method == "value":
+        raise ConfigError(
+            f"nothing to search: {key} orders by value alone; give it method: dpp and by:, or write --search KEY=RANGE"
+        )
+    name, ends = ("strength", STRENGTHS) if page.method == "dpp" else ("lambda", LAMBDAS)
+    return [Parameter(f"{key}.{name}", Range(*ends), written=page.weight)]
 
 
 def _with_widths(config: Config) -> list[int]:

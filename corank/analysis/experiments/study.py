@@ -44,7 +44,7 @@ class TestFigures(engine.Measurement):
     whole: bool = False
     """Whether to measure with the ranker first, and by quota, too."""
 
-    def measure(self, run: Run, packed: PackedDataset, trial: Trial) -> Trial:
+    def measure(self, run: Run, config: Config, packed: PackedDataset, trial: Trial) -> Trial:
         """The trial with its figures."""
         model, calibrators = run.model(packed)
         valid, test = (predict_split(model, packed, split) for split in ("valid", "test"))

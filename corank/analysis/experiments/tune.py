@@ -29,7 +29,14 @@ from corank.analysis.experiments.search import (
     describe_requests,
     finish_search,
 )
-from corank.analysis.experiments.space import Range, Space, check_space, default_space, list_points
+from corank.analysis.experiments.space import (
+    Range,
+    Space,
+    check_space,
+    default_space,
+    list_points,
+    page_space,
+)
 from corank.core.errors import ConfigError, DataError
 from corank.core.lazy import require
 from corank.training.config.config import Config
@@ -180,7 +187,8 @@ def run_tune(
     """Search a space, and return the document of the tuning.
 
     The folder of `data` gets search.json first, trials/ as they end, run/ of the best trial, and tune.json last.
-    Trials that it holds already are not trained again.
+    Trials that it holds already are not trained again; nor are, if `metric` is a figure of pages, those that differ
+    from another in the page alone: until the end their runs are kept in trained/.
 
     Args:
         config_file: the config as written.
@@ -206,7 +214,7 @@ def run_tune(
         trials, draws = len(timed), map(Draw, timed)
     else:
         facts |= {"kind": "tune", "seed": seed, "metric": objective.name, "by_quota": budget is not None}
-        space = _space_to_draw(space, data, budget is not None)
+        space = _space_to_draw(space, data, budget is not None, objective.of_page)
         facts |= {"space": space.plain()}  # what is drawn depends on all of these, a grid does not
         sampler, timed = Sampler(space, seed), [cheapest_values(space)]
         draws = map(sampler.ask, range(1, trials + 1))  # each once the one before has been told of
@@ -216,6 +224,7 @@ def run_tune(
     store = TrialStore(out / "trials", data, ValidationFigures(objective, budget is not None))
     search = _Search(space, objective, store, TrialProgress(trials, data.report), budget)
     tuned = [*filter(None, starmap(search.run, enumerate(draws, start=1)))]
+    store.remove_runs()
     best = best_trial(tuned, objective)
     parts = {
         "budget": budget.describe([point for one in tuned for point in one.points]) if budget else None,
@@ -238,12 +247,13 @@ def _require_bounds(trials: int | None, seed: int) -> None:
         raise ConfigError(f"seed: must be 0 or more; received {seed}")
 
 
-def _space_to_draw(space: Space, data: TrialData, bounded: bool) -> Space:
+def _space_to_draw(space: Space, data: TrialData, bounded: bool, of_page: bool) -> Space:
     """What was asked for, under a budget with what makes a funnel faster; the default if that is nothing."""
+    default = page_space if of_page else default_space
     asked = [*space.parameters.values()]
     if bounded:
         asked = [*budget_space(space.config, order_drops(space.config, data)), *asked]
-    drawn = Space.of(space.config, data.base, asked or default_space(space.config))
+    drawn = Space.of(space.config, data.base, asked or default(space.config))
     check_space(drawn)
     return drawn
 
