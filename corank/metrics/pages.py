@@ -170,7 +170,8 @@ def page_near_clicks(
         """What is expected of what is shown, by request and how many are alike: (R, M)."""
         at, most = np.flatnonzero(shown), MOST_ALIKE + 1
         bins = requests.request_of[at] * most + np.minimum(alike[at], MOST_ALIKE)
-        return np.bincount(bins, expected[at].astype(np.float64), len(requests.size) * most).reshape(-1, most)
+        of_bins: Doubles = np.bincount(bins, expected[at], len(requests.size) * most).astype(np.float64)
+        return of_bins.reshape(-1, most)
 
     at = np.flatnonzero(drawn & clicked) if single else np.empty(0, dtype=np.int64)
     request = requests.request_of[at].astype(np.int64)
@@ -198,7 +199,7 @@ def _evenly_drawn(requests: Requests, exposed: Mask, propensity: Numbers) -> Mas
 
 
 def _chance_of_alike(size: Longs, shown: Longs, among: Longs) -> Doubles:
-    """At what probability m of `among` alike are drawn to a candidate, by m, the last and all above it in one: (n, M)."""
+    """At what probability m of `among` alike are drawn to a candidate, by m, the last for more, too: (n, M)."""
     others, more, m = size[:, None] - 1, shown[:, None] - 1, np.arange(MOST_ALIKE)
     ways = special.comb(among[:, None], m) * special.comb(others - among[:, None], more - m)
     chance = ways / special.comb(others, more)

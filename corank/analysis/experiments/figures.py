@@ -402,9 +402,7 @@ class Objective:
             page: the page that it ends with. If this is a figure of it, all of its figures are there.
         """
         config = evaluated.run.config
-        subjects = _subjects(
-            evaluated.predictions, config.stages, config.data.levels, evaluated.calibrators
-        )
+        subjects = _subjects(evaluated.predictions, config.stages, config.data.levels, evaluated.calibrators)
         if self.of_page and page is not None:
             subjects = chain(subjects, [Subject("", "", "page", evaluated.page_inputs(page))])
 

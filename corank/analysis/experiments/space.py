@@ -293,7 +293,7 @@ def check_space(space: Space) -> None:
 
 
 def require_page_metric(space: Space, metric: str) -> None:
-    """Raise ConfigError if a key of the page is searched, on which a metric that is no figure of pages does not depend."""
+    """Raise ConfigError if a key of the page is searched, on which the metric, no figure of pages, does not depend."""
     keys = [key for name, p in space.parameters.items() for key in p.keys or (name,)]
     if of_page := [key for key in keys if key.startswith(f"{page_key(space.config)}.")]:
         raise ConfigError(

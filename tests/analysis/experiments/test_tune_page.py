@@ -1,15 +1,11 @@
 """Settings of a page are searched by its figures, without a training for each."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import corank
-from corank.analysis.experiments.space import page_space, read_space
-from corank.core.errors import ConfigError, DataError
-from corank.training.config.config_file import read
 from corank.training.run import Run
 
 pytestmark = pytest.mark.slow
@@ -51,8 +47,11 @@ def test_trials_that_differ_in_the_page_share_a_training(
 
 def test_figures_of_trials_are_those_of_their_runs(searched: tuple[Path, dict[str, Any]]) -> None:
     out, document = searched
-    named = {row["name"]: row["value"] for row in document["rows"] if row["run"] == document["chosen"]
-             and row["split"] == "valid" and row["base"] is None}
+    named = {
+        row["name"]: row["value"]
+        for row in document["rows"]
+        if row["run"] == document["chosen"] and row["split"] == "valid" and row["base"] is None
+    }
     evaluated = corank.evaluate(out / "run", "valid", bootstrap=False)
     for figure in ("distance", "value", "coverage"):
         assert evaluated.row(f"page.{figure}@3")["value"] == pytest.approx(named[f"page.{figure}"])
