@@ -164,7 +164,7 @@ def request_cost(rounds: int) -> Figures:
         funnels["without"]._quotas = funnels["without"]._quotas | {"rank": KEEP}
         for name, page in pages.items():
             funnels[name]._page = PageStage(page, funnels[name].schema)
-        asked = [Request.parse(logged_request(run, "test", n)) for n in range(REQUESTS)]
+        asked = [Request.parse(logged_request(run, "test", n) | {"trace": False}) for n in range(REQUESTS)]
         least = {name: np.full(REQUESTS, np.inf) for name in funnels}
         for _, n, (name, funnel) in itertools.product(range(rounds), range(REQUESTS), funnels.items()):
             began = time.perf_counter()

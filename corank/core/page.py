@@ -160,10 +160,11 @@ class PageCandidates(NamedTuple):
 
 class _ByValue:
     def __init__(self, value: Doubles) -> None:
-        self.score = value
+        self.score = value.copy()
 
     def place(self, at: int) -> None:
         """The score of others stays."""
+        self.score[at] = -np.inf
 
 
 class _ByMmr:
@@ -175,6 +176,7 @@ class _ByMmr:
 
     def place(self, at: int) -> None:
         """Count what is like it less."""
+        self._value[at] = -np.inf
         np.maximum(self._near, self._vectors @ self._vectors[at], out=self._near)
         self.score = self._value - self._share * self._near
 
@@ -198,7 +200,8 @@ class _ByDpp:
             row -= rows[:count, at] @ rows[:count]
         row *= self.score[at] ** -0.5
         rows[count], self._count = row, count + 1
-        self.score = self.score - row * row
+        self.score -= row * row
+        self.score[at] = -np.inf
 
 
 def _scores(settings: PageSettings, candidates: PageCandidates, slots: int) -> Scores:

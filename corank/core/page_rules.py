@@ -68,7 +68,10 @@ REAL = 16
 
 class _Rule(Protocol):
     def breaks(self, slot: int) -> tuple[Mask | None, bool]:
-        """Which candidates break it in a slot, None if none; and whether they do there, or make a later one do."""
+        """Which candidates break it in a slot, None if none; and whether they do there, or make a later one do.
+
+        It is the same object as long as it has the same values.
+        """
 
     def place(self, slot: int, at: int) -> None:
         """Put a candidate into a slot."""
@@ -83,14 +86,17 @@ class _AtMost:
         self._seen = [0] * (int(rule.codes.max(initial=-1)) + 1)
         self._full = np.zeros(len(self._seen) + 1, dtype=bool)  # the last stands for −1
         self._count = 0  # values that are full
+        self._broken: Mask | None = None  # by what is full now
         self._placed: list[list[int]] = []
 
     def breaks(self, slot: int) -> tuple[Mask | None, bool]:
         """Those with a value that stands often enough already."""
         if not self._count:
             return None, True
-        broken: Mask = self._full.take(self._codes)
-        return broken if self._single else np.any(broken, axis=1), True
+        if self._broken is None:
+            broken: Mask = self._full.take(self._codes)
+            self._broken = broken if self._single else np.any(broken, axis=1)
+        return self._broken, True
 
     def place(self, slot: int, at: int) -> None:
         """Count its values, and those of the item that leaves the window no more."""
@@ -104,15 +110,16 @@ class _AtMost:
         for value in values:
             self._seen[value] += times
             full = self._seen[value] >= self._most
-            self._count += full - bool(self._full[value])
-            self._full[value] = full
+            if full != self._full[value]:
+                self._count += 1 if full else -1
+                self._full[value], self._broken = full, None
 
 
 class _AtLeast:
     def __init__(self, rule: RuleValues, slots: int) -> None:
         self._within = min(rule.within or slots, slots)
         self._least, self._has = min(rule.number, self._within), rule.has
-        self._lacks = ~self._has
+        self._lacks, self._all = ~self._has, np.ones_like(self._has)
         self._placed: list[bool] = []
 
     def breaks(self, slot: int) -> tuple[Mask | None, bool]:
@@ -121,7 +128,7 @@ class _AtLeast:
         short = self._least - sum(self._placed[max(end - self._within + 1, 0) :]) - (end - slot)
         if short <= 0:
             return None, True
-        return (self._lacks if short == 1 else np.ones_like(self._lacks)), end == slot
+        return (self._lacks if short == 1 else self._all), end == slot
 
     def place(self, slot: int, at: int) -> None:
         """Remember whether it has the feature."""
@@ -155,15 +162,20 @@ class Arrangement:
     def __init__(self, rules: Sequence[RuleValues], slots: int) -> None:
         self._slot = 0
         self._rules: list[_Rule] = [_open(rule, rules, slots) for rule in rules]
+        self._costs: list[tuple[Mask | None, bool, Longs | None]] = [(None, True, None)] * len(rules)
 
     def costs(self) -> Longs | None:
         """The rules that each candidate would break, the first in the highest bit; None if nobody breaks one: (n,)."""
         costs: Longs | None = None
         for n, rule in enumerate(self._rules):
             broken, now = rule.breaks(self._slot)
-            if broken is not None:
+            if broken is None:
+                continue
+            before, then, cost = self._costs[n]
+            if cost is None or broken is not before or now != then:
                 cost = broken * np.int64(1 << (len(self._rules) - 1 - n + (REAL if now else 0)))
-                costs = cost if costs is None else costs + cost
+                self._costs[n] = broken, now, cost
+            costs = cost if costs is None else costs + cost
         return costs
 
     def place(self, at: int) -> None:
@@ -172,9 +184,9 @@ class Arrangement:
             rule.place(self._slot, at)
         self._slot += 1
 
-    def broken(self, costs: Longs | None, at: int) -> list[int]:
+    def broken(self, costs: Longs, at: int) -> list[int]:
         """The rules that a candidate breaks in the slot itself, by its costs."""
-        bits = 0 if costs is None else int(costs[at]) >> REAL
+        bits = int(costs[at]) >> REAL
         return [n for n in range(len(self._rules)) if bits >> (len(self._rules) - 1 - n) & 1]
 
     def rule_between(self, costs: Longs | None, at: int, other: int) -> int | None:
@@ -201,7 +213,7 @@ class Scores(Protocol):
     """Scores that depend on what is on the page."""
 
     score: Doubles
-    """Of each candidate for the next slot: (n,)."""
+    """Of each candidate for the next slot, −∞ for those on the page: (n,)."""
 
     def place(self, at: int) -> None:
         """Put a candidate on the page."""
@@ -243,28 +255,26 @@ def _fill(
     rules: Sequence[RuleValues], slots: int, scores: Scores, guide: "_Guide | None" = None
 ) -> tuple[Longs, Broken]:
     """Fill each slot by the least cost in it, then by score; a guide leaves out what makes the whole page cost more."""
-    count = len(scores.score)
     arrangement = Arrangement(rules, slots)
     page, broken = np.empty(slots, dtype=np.int64), list[tuple[int, int]]()
-    taken = np.zeros(count)
     for slot in range(slots):
-        score = scores.score + taken
-        real = arrangement.costs()
-        costs = real if guide is None else guide.costs(taken == 0)
-        if costs is not None:
-            allowed = np.where(costs == 0, score, -np.inf)
+        score, real = scores.score, arrangement.costs()
+        costs = real if guide is None else guide.costs()
+        if costs is None:
+            at = int(score.argmax())
+        else:
+            allowed = np.where(costs, -np.inf, score)
             at = int(allowed.argmax())
             if allowed[at] == -np.inf:  # all that are left break some
-                least = costs[taken == 0].min()
+                least = costs[score > -np.inf].min()
                 at = int(np.where(costs == least, score, -np.inf).argmax())
-        else:
-            at = int(score.argmax())
-        broken += [(slot, rule) for rule in arrangement.broken(real, at)]
-        arrangement.place(at)
-        page[slot], taken[at] = at, -np.inf
+        if real is not None and real[at]:
+            broken += [(slot, rule) for rule in arrangement.broken(real, at)]
+        page[slot] = at
         if guide is not None:
             guide.place(at)
         if slot + 1 < slots:
+            arrangement.place(at)
             scores.place(at)
     return page, broken
 
@@ -468,7 +478,7 @@ class _Guide:
         self._counts, self._page = search.counts, tuple[int, ...]()
         self._costs: dict[int, int] = {}
 
-    def costs(self, free: Mask) -> Longs:
+    def costs(self) -> Longs:
         """0 for the candidates that may be taken, and 1 for others: (n,)."""
         search = self._search
         kinds = [kind for kind, count in enumerate(self._counts) if count]
