@@ -8,7 +8,7 @@ Letters: R requests · n candidates of all of them.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from copy import copy
 from functools import partial
 from itertools import pairwise
@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import polars as pl
-from onnxruntime import RunOptions
 
 from corank.bundle.bundle import Bundle
 from corank.bundle.content import (
@@ -277,7 +276,7 @@ class Funnel:
             shared: Shared = {}
             for stage in self.manifest.stages:
                 since = time.perf_counter()
-                scores = self._score_in_time(stage, batch, alive, shared, rankings)
+                scores = self._score(stage, batch, alive, shared, rankings)
                 if not alive:
                     break
                 seconds, begin = time.perf_counter() - since, 0
@@ -322,7 +321,7 @@ class Funnel:
         (vector,) = self.scorer.query_vectors(settings.stage, query.take(np.array([r])))
         return self.retrieval.search(vector, request.retrieve or settings.keep, where)
 
-    def _score_in_time(
+    def _score(
         self,
         stage: StageFacts,
         batch: EncodedBatch,
@@ -330,7 +329,9 @@ class Funnel:
         shared: Shared,
         rankings: Sequence[Ranking],
     ) -> Numbers:
-        """Score the candidates of requests, by the request. One that the stage skips, or is late for, falls back.
+        """The values by which a stage orders the candidates of requests, by the request: (n,).
+
+        A request that the stage skips, is late for, or fails for, if it is the only one, falls back.
 
         Args:
             stage: its facts.
@@ -341,58 +342,34 @@ class Funnel:
 
         Raises what the stage raises, if there is no earlier order, or it may be of one request of several alone.
         """
-        if stage.deadline_ms is None or self._timer is None:
-            return self._score(stage, batch, alive, shared, rankings)
-        latency, began = self._latencies[stage.name], time.perf_counter()
-        due = {r: rankings[r].began + stage.deadline_ms / 1000 for r in alive}
+        timer, latency, due = None, self._latencies[stage.name], dict[int, float]()
+        if stage.deadline_ms is not None:
+            timer, now = self._timer, time.perf_counter()
+            due = {r: rankings[r].began + stage.deadline_ms / 1000 for r in alive}
         for r, moment in due.items():
-            if began + latency.p99 > moment:
+            if now + latency.p99 > moment:
                 latency.record_skip()
                 rankings[r].fall_back(stage, "skipped")
                 del alive[r]
         while alive:
             since = time.perf_counter()
             try:
-                with self._timer.until(min(due[r] for r in alive)) as options:
-                    return self._score(stage, batch, alive, shared, rankings, options)
+                with nullcontext() if timer is None else timer.until(min(due[r] for r in alive)) as options:
+                    among_all = [of if r == 0 else batch.start[r] + of for r, of in alive.items()]
+                    candidates = Candidates(batch, join_arrays(among_all), shared, options)
+                    return self.scorer.evaluate(stage, candidates)[1]
             except RUNTIME_ERRORS:
-                if not options.terminate:
+                is_late, now = options is not None and options.terminate, time.perf_counter()
+                lost = [r for r in alive if not is_late or due[r] <= now]
+                if not all(rankings[r].cuts for r in lost) or (not is_late and len(lost) > 1):
                     raise
-                now = time.perf_counter()
-                late = [r for r in alive if due[r] <= now]
-                if not all(rankings[r].cuts for r in late):
-                    raise
-                for r in late:
-                    rankings[r].fall_back(stage, "late")
+                for r in lost:
+                    rankings[r].fall_back(stage, "late" if is_late else "failed")
                     del alive[r]
             finally:
-                latency.record(time.perf_counter() - since)
+                if timer is not None:
+                    latency.record(time.perf_counter() - since)
         return np.empty(0)
-
-    def _score(
-        self,
-        stage: StageFacts,
-        batch: EncodedBatch,
-        alive: dict[int, Longs],
-        shared: Shared,
-        rankings: Sequence[Ranking],
-        options: RunOptions | None = None,
-    ) -> Numbers:
-        """The values by which a stage orders the candidates `alive`, by the request: (n,).
-
-        Raises RequestError if one is not finite. If the stage fails for a single request, it falls back.
-        """
-        among_all = [of if r == 0 else batch.start[r] + of for r, of in alive.items()]
-        candidates = Candidates(batch, join_arrays(among_all), shared, options)
-        try:
-            return self.scorer.evaluate(stage, candidates)[1]
-        except RUNTIME_ERRORS:
-            (r, *others) = alive
-            if others or not rankings[r].cuts or (options is not None and options.terminate):
-                raise
-            rankings[r].fall_back(stage, "failed")
-            alive.clear()
-            return np.empty(0)
 
     def describe_item(self, item: str) -> dict[str, Any] | None:
         """Describe an item by readable values.
