@@ -41,17 +41,19 @@ class OriginPolicy:
 
     def check(self, call: HttpCall) -> None:
         """Raise RefusedError for a request to another name, or from a page of another site."""
-        host_header, count = call.header(b"host"), call.count(b"host")
-        if count > 1 or (host_header is None and call.scope["http_version"] != "1.0"):
+        host_header = call.headers.get("host")
+        if sum(name == b"host" for name, _ in call.scope["headers"]) > 1 or (
+            host_header is None and call.scope["http_version"] != "1.0"
+        ):
             raise RefusedError(400, "expected one header Host")
         host = (host_header or "").lower()  # none by HTTP/1.0, which no browser speaks
         if host_header is not None and not self._is_own(host):
             raise RefusedError(
                 403, f"this service is not called {host!r}; start it with --allow-host {split_port(host)}"
             )
-        origin = call.header(b"origin")
+        origin = call.headers.get("origin")
         if origin is None:
-            if call.header(b"sec-fetch-site") not in (None, "none", "same-origin"):
+            if call.headers.get("sec-fetch-site") not in (None, "none", "same-origin"):
                 raise RefusedError(403, "the request comes from a page of another site")
         elif origin.lower() not in self._origins and origin.lower().partition("://")[2] != host:
             raise RefusedError(
@@ -97,7 +99,7 @@ class AccessControl:
         To read, a token is needed once one of the scope `read` exists.
         """
         self.origin.check(call)
-        credentials = call.header(b"authorization") or ""
+        credentials = call.headers.get("authorization", "")
         token = self.tokens.find(credentials.removeprefix(BEARER)) if credentials.startswith(BEARER) else None
         if token is not None:
             call.caller = token.name

@@ -84,7 +84,7 @@ class AccessLog:
 
     def observe(self, call: "HttpCall", reply: "HttpReply", began: float) -> None:
         """Keep the line of a request that is answered, whose answer says its id; as an `Observer`."""
-        request_id = call.header(b"x-request-id")
+        request_id = call.headers.get("x-request-id")
         call.id = (
             request_id if request_id is not None and REQUEST_ID.fullmatch(request_id) else os.urandom(8).hex()
         )

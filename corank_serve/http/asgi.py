@@ -3,7 +3,6 @@
 Nothing lies between: a framework's router and middleware take as long as a fifth of a request.
 """
 
-import asyncio
 import math
 import sys
 import time
@@ -45,17 +44,14 @@ class HttpCall:
             receive: waits for a part of its body.
         """
         self.scope, self.receive = scope, receive
-        self._headers: dict[bytes, bytes] | None = None
+        self.headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in reversed(scope["headers"])}
+        """By name in lower case; the first of several of a name."""
         self.more = True
         """Whether some of its body is yet to come."""
         self.body: bytes | bytearray = b""
         """Its body, as far as it has come."""
         self.due = math.inf
         """When its body must have come, by the clock of the event loop."""
-        self.timeout: asyncio.Timeout | None = None
-        """While a part of its body is waited for."""
-        self.given_up = False
-        """Whether no more of its body is read, in favour of others."""
         self.release: Callable[[], None] = _release_nothing
         """Ends to hold its body."""
         self.caller = NOBODY
@@ -70,17 +66,6 @@ class HttpCall:
         """Of its line in the access log; the client may give it."""
         self.trace: str | None = None
         """Of its trace, 32 hexadecimal digits."""
-
-    def header(self, name: bytes) -> str | None:
-        """A header by its name in lower case; the first one if there are several."""
-        if self._headers is None:
-            self._headers = dict(reversed(self.scope["headers"]))
-        value = self._headers.get(name)
-        return None if value is None else value.decode("latin-1")
-
-    def count(self, name: bytes) -> int:
-        """How often a header was sent."""
-        return sum(header == name for header, _ in self.scope["headers"])
 
     def query(self, name: str) -> str | None:
         """A parameter of the URL; the last one if there are several."""

@@ -1,8 +1,7 @@
 """The bodies of requests: read within limits, and decoded as JSON or MessagePack, by content type.
 
-Each body is bounded in size and time, and all that a worker holds in size. If the bodies in all would take more, the
-oldest unfinished one is given up: an honest client sends a body within milliseconds, so that the oldest is one that
-comes slowly on purpose.
+Each body is bounded in size and time, and all that a worker holds in size: what goes beyond is refused. A proxy waits
+for clients that send slowly.
 
 Types and bounds of values are checked while they are decoded. MessagePack can say what JSON cannot. Extensions, binary
 values and keys that are no text are refused by the types of bodies; numbers that are not finite are refused here.
@@ -218,7 +217,8 @@ CODECS: dict[str, Codec] = {JSON: JSON_CODEC, MSGPACK: MSGPACK_CODEC}
 
 def _media_type(call: HttpCall) -> str:
     """The content type of a request's body, without its parameters."""
-    return (call.header(b"content-type") or "").partition(";")[0].strip().lower()
+    kind: str = call.headers.get("content-type", "").partition(";")[0]
+    return kind.strip().lower()
 
 
 def body_codec(call: HttpCall) -> Codec:
@@ -226,7 +226,7 @@ def body_codec(call: HttpCall) -> Codec:
 
     A page of another site cannot declare these types unasked.
     """
-    content_type = call.header(b"content-type") or ""
+    content_type = call.headers.get("content-type", "")
     codec = CODECS.get(_media_type(call))
     if codec is None:
         received = f"; received {content_type!r}" if content_type else ""
@@ -236,7 +236,7 @@ def body_codec(call: HttpCall) -> Codec:
 
 def answer_codec(call: HttpCall) -> Codec:
     """The codec of the answer: what `Accept` names first; else that of the body; else JSON."""
-    accept = call.header(b"accept")
+    accept = call.headers.get("accept")
     if accept is not None and accept != "*/*":
         accept = accept.lower()
         named = [(accept.index(kind), kind) for kind in CODECS if kind in accept]
@@ -267,12 +267,12 @@ class BodyReader:
         """`limits`: of a body, of all, and of the time in which one must come."""
         self._limits = limits
         self._held = 0
-        self._unfinished: dict[HttpCall, None] = {}  # the oldest first
+        self._open: set[HttpCall] = set()
 
     @property
     def is_idle(self) -> bool:
         """Whether no request with a body is being received or answered."""
-        return not self._unfinished and not self._held
+        return not self._open
 
     async def read(self, call: HttpCall) -> tuple[Codec, bytes]:
         """Read a body: its codec, and all of it.
@@ -282,7 +282,6 @@ class BodyReader:
         codec = body_codec(call)
         self._expect(call)
         await self._receive(call)
-        del self._unfinished[call]
         return codec, bytes(call.body)  # no copy of the only part
 
     async def read_line(self, call: HttpCall) -> bytes:
@@ -296,29 +295,26 @@ class BodyReader:
     async def read_rest(self, call: HttpCall) -> bytes:
         """Read the second line. Raises RefusedError as `read` does."""
         await self._receive(call)
-        self._unfinished.pop(call, None)
         return bytes(call.body).partition(b"\n")[2]
 
     def _expect(self, call: HttpCall) -> None:
         """Begin to hold a body that is yet to come. Raises RefusedError if it will be too large."""
-        length = call.header(b"content-length")
+        length = call.headers.get("content-length")
         if length is not None and (
             not length.isdecimal() or len(length) > 20 or int(length) > self._limits.body
         ):
             raise self._too_large()
         call.due = asyncio.get_running_loop().time() + self._limits.seconds
         call.release = partial(self._release, call)
-        self._unfinished[call] = None
+        self._open.add(call)
 
     async def _receive(self, call: HttpCall, until: bytes | None = None) -> None:
         """Receive a body to its end, or to the part that has a mark.
 
         Raises DisconnectedError if the client goes before.
         """
-        if call.given_up:
-            raise self._too_much()
         try:
-            async with asyncio.timeout_at(call.due) as call.timeout:
+            async with asyncio.timeout_at(call.due):
                 while call.more:
                     event = await call.receive()
                     if event["type"] == "http.disconnect":
@@ -329,26 +325,17 @@ class BodyReader:
                     if until is not None and until in part:
                         break
         except TimeoutError:
-            if call.given_up:
-                raise self._too_much() from None
             message = f"the body did not come within {self._limits.seconds:g} s"
             raise RefusedError(408, message, CLOSE) from None
-        finally:
-            call.timeout = None
 
     def _hold(self, call: HttpCall, part: bytes) -> None:
-        """Add a part to a body. The oldest unfinished bodies are given up until it fits, this one's at last."""
+        """Add a part to a body. Raises RefusedError if it, or all bodies together, are too large then."""
         size = len(part)
         if len(call.body) + size > self._limits.body:
             raise self._too_large()
-        while self._held + size > self._limits.bodies or call.given_up:
-            oldest = next(iter(self._unfinished), call)
-            if oldest is call or call.given_up:
-                raise self._too_much()
-            self._release(oldest)
-            oldest.given_up = True
-            if oldest.timeout is not None:
-                oldest.timeout.reschedule(asyncio.get_running_loop().time())
+        if self._held + size > self._limits.bodies:
+            message = f"bodies of {self._limits.bodies:,} bytes are being received; try again"
+            raise RefusedError(503, message, CLOSE | {"Retry-After": RETRY_AFTER}, "bodies")
         self._held += size
         if not call.body:
             call.body = part  # the only one of most bodies is not copied
@@ -359,16 +346,12 @@ class BodyReader:
 
     def _release(self, call: HttpCall) -> None:
         """End to hold a body."""
-        self._unfinished.pop(call, None)
+        self._open.discard(call)
         self._held -= len(call.body)
         call.body = b""
 
     def _too_large(self) -> RefusedError:
         return RefusedError(413, f"a body has {self._limits.body:,} bytes at most")
-
-    def _too_much(self) -> RefusedError:
-        message = f"bodies of {self._limits.bodies:,} bytes are being received; try again"
-        return RefusedError(503, message, CLOSE | {"Retry-After": RETRY_AFTER}, "bodies")
 
 
 _candidates: Any = next(field.type for field in msgspec.structs.fields(Request) if field.name == "candidates")

@@ -71,11 +71,6 @@ class ConnectionPool:
         self.tasks: Collection[object] = ()
         """Of the requests that wait for their answers, by uvicorn."""
 
-    @property
-    def active(self) -> int:
-        """How many requests wait for their answers."""
-        return len(self.tasks)
-
 
 class BoundedProtocol(HttpToolsProtocol):
     """A connection of uvicorn within the limits of its pool."""

@@ -259,7 +259,7 @@ class RankEndpoints:
         """The reply to a request of a single ranking, which counts as waiting from now on."""
         self.waiting += 1
         try:
-            return answer_to(call, await self._run(call, one, alone=self._pool.active == 1))
+            return answer_to(call, await self._run(call, one, alone=len(self._pool.tasks) == 1))
         finally:
             self.waiting -= 1
 

@@ -67,7 +67,7 @@ class RequestTracer:
         def moment(seconds: float) -> int:
             return zero + round(seconds * 1e9)
 
-        carrier = {name: call.header(name.encode()) or "" for name in ("traceparent", "tracestate")}
+        carrier = {name: call.headers.get(name, "") for name in ("traceparent", "tracestate")}
         path = call.scope["path"] if reply.status not in (404, 405) else ""
         attributes: dict[str, Any] = {
             "http.request.method": call.scope["method"],
