@@ -37,12 +37,6 @@ class BatchAnswer(msgspec.Struct, frozen=True):
     answers: list[BatchPart]
 
 
-class ErrorAnswer(msgspec.Struct, frozen=True):
-    """The answer of a request that is refused."""
-
-    error: str = ""
-
-
 T = TypeVar("T")
 Asked = Request | Mapping[str, Any]
 """A request, or a mapping of its fields, whose `candidates` may be an array of int64."""
@@ -214,7 +208,7 @@ class _Client:
             except RequestError as error:
                 raise ServiceError(f"{self._url}: the answer cannot be read: {error}", status) from None
         try:
-            said = codec.decode(content, ErrorAnswer).error
+            said = str(codec.decode(content, dict).get("error", ""))
         except RequestError:
             said = content[:200].decode(errors="replace")
         raise self._to_error(status, said)

@@ -87,9 +87,15 @@ class Encoders:
         """
         return self.schema.columns()[name].encode(self.fitted.get(name), values, name)
 
+    @cached_property
+    def _of_lists(self) -> dict[str, Encoder]:
+        """By feature, the encoder of the one that owns its table, as that of a history's items does."""
+        owners = {name: self.schema.table_of(name) for name in self.schema.features}
+        return {name: self.fitted[owner] for name, owner in owners.items() if owner in self.fitted}
+
     def codes(self, name: str, values: pl.Series | Longs) -> Ints:
         """Encode single values of a list, whole numbers also as an array: (N,). Raises DataError as `encode` does."""
-        encoder = self.fitted[self.schema.table_of(name)]
+        encoder = self._of_lists[name]
         assert isinstance(encoder, Vocabulary | Hash)
         if isinstance(values, pl.Series):
             return encoder.codes(values, name)

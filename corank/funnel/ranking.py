@@ -134,6 +134,11 @@ class Ranking:
     found: list[RequestWarning] = field(init=False)
     """What may be wrong with the request."""
     manifest: BundleManifest = field(init=False)
+    """Of the version that ranks it."""
+    model_version: str = field(init=False)
+    items_seq: int = field(init=False)
+    """Number of the last change of items, and `items_id`, its id."""
+    items_id: str = field(init=False)
     quotas: Mapping[str, int] = field(init=False)
     """By stage."""
     cuts: list[StageCut] = field(init=False)
@@ -150,7 +155,8 @@ class Ranking:
 
     def begin(self, manifest: BundleManifest, quotas: Mapping[str, int]) -> None:
         """Begin to rank it by a version; what another made of it is forgotten."""
-        self.manifest, self.quotas = manifest, quotas
+        self.manifest, self.quotas, self.model_version = manifest, quotas, manifest.model_version
+        self.items_seq, self.items_id = manifest.items_seq, manifest.items_id
         self.cuts, self.seconds, self.fallback, self._answered = [], {}, None, None
         self.page = self.drawn = None
 
@@ -210,21 +216,6 @@ class Ranking:
             for name in RankAnswer.__struct_fields__
             if name in chosen and (value := getattr(self, name)) is not None
         }
-
-    @property
-    def model_version(self) -> str:
-        """Of the version that ranked it."""
-        return self.manifest.model_version
-
-    @property
-    def items_seq(self) -> int:
-        """Number of the last change of items."""
-        return self.manifest.items_seq
-
-    @property
-    def items_id(self) -> str:
-        """Id of that change."""
-        return self.manifest.items_id
 
     @property
     def stage(self) -> str:

@@ -11,8 +11,6 @@ from corank.core.files import atomic_file
 from corank.core.settings import Settings
 
 FILE = "history.json"
-LARGEST = 2**28
-"""Bytes of the file, at most."""
 Decision = Literal[
     "live", "refused by validation", "refused by the gate", "refused by verification", "skipped", "undone"
 ]
@@ -75,8 +73,6 @@ class DailyHistory:
         self.path = folder / FILE
         self.records: list[PeriodRecord] = []
         try:
-            if self.path.stat().st_size > LARGEST:
-                raise DataError(f"{self.path}: larger than {LARGEST:,} bytes; it is no history")
             self.records = _RECORDS.validate_json(self.path.read_bytes())
         except FileNotFoundError:
             pass

@@ -61,7 +61,7 @@ class AccessLog:
         self._dropped, self._refused = 0, False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        check_access_log(path)
+        require_writable(path, "--access-log")
 
     def start(self, report: Report, count_dropped: Callable[[int], None]) -> None:
         """Start the thread that writes.
@@ -144,12 +144,12 @@ class AccessLog:
             count_dropped(dropped)
 
 
-def check_access_log(path: Path) -> None:
-    """Make the file if it is missing. Raises ConfigError if it cannot be written."""
+def require_writable(path: Path, what: str) -> None:
+    """Make a log's file if it is missing. Raises ConfigError if it cannot be written."""
     try:
         _append(path, [])
     except OSError as error:
-        raise ConfigError(f"--access-log: {path}: cannot be written: {error.strerror}") from None
+        raise ConfigError(f"{what}: {path}: cannot be written: {error.strerror}") from None
 
 
 def _append(path: Path, lines: list[bytes]) -> None:
@@ -191,10 +191,7 @@ class AuditLog:
         """`path` is made with the mode 0600 if it is missing. Raises ConfigError if it cannot be written."""
         self._path = path
         if path is not None:
-            try:
-                _append(path, [])
-            except OSError as error:
-                raise ConfigError(f"{path}: the audit cannot be written: {error.strerror}") from None
+            require_writable(path, "--audit")
 
     def record(self, action: str, status: int, **facts: Any) -> None:
         """Write a line.

@@ -25,7 +25,7 @@ from corank.core.panics import panics_as_errors
 from corank.core.time import MILLISECOND, now_ms
 from corank.funnel.exploration import Draw, request_id
 from corank.funnel.funnel import AT_ONCE, Funnel
-from corank.funnel.ranking import Ranking
+from corank.funnel.ranking import LIVE, SHADOW, Ranking
 from corank.funnel.request import Request
 from corank_serve.http.asgi import HttpCall, HttpReply, RefusedError, shorten_error
 from corank_serve.http.body import (
@@ -198,7 +198,7 @@ class RankEndpoints:
         bodies: BodyReader,
         metrics: ServiceMetrics,
         users: UserLookup | None,
-        request_log: RoleLogs | None,
+        request_logs: RoleLogs,
         explore: ExploreSettings | None = None,
     ) -> None:
         """
@@ -209,19 +209,19 @@ class RankEndpoints:
             bodies: reads the worker's bodies.
             metrics: counts requests.
             users: looks columns of users up.
-            request_log: where served requests are logged.
+            request_logs: where served requests are logged.
             explore: which requests get a drawn page; None: none.
         """
         self._explore = explore
         self._follower, self._limits, self._bodies, self._metrics = follower, limits, bodies, metrics
-        self._pool, self._users, self._request_log = pool, users, request_log
+        self._pool, self._users, self._request_logs = pool, users, request_logs
         self.waiting = 0
         """Requests that wait or are ranked."""
         self._queue = RankQueue(self._rank, AT_ONCE, MOST_CANDIDATES)
         self._answered = count()
         shadow = follower.rollout.shadow
         self.shadow = (
-            ShadowQueue(shadow, lambda: bodies.is_idle, metrics.versions, request_log)
+            ShadowQueue(shadow, lambda: bodies.is_idle, metrics.versions, request_logs.get(SHADOW))
             if shadow is not None
             else None
         )
@@ -355,8 +355,7 @@ class RankEndpoints:
             try:
                 if isinstance(outcome, Exception):
                     raise outcome
-                with panics_as_errors():
-                    answers.append(self._answer(one, outcome))
+                answers.append(self._answer(one, outcome))
             except RUNTIME_ERRORS as error:
                 self._metrics.count("failed")
                 answers.append(RefusedError(500, f"the first stage cannot be computed: {error}"))
@@ -370,8 +369,8 @@ class RankEndpoints:
             self._follower.recent.append(one.request)
         if one.unknown:
             self._follower.request_refresh()  # the store may know them by now
-        if self._request_log is not None:
-            self._request_log.add(funnel, one)
+        if (log := self._request_logs.get(one.role or LIVE)) is not None:
+            log.add(funnel, one)
         answer = one.to_answer()
         one.done = time.perf_counter()
         self._metrics.observe(one)

@@ -15,7 +15,7 @@ import msgspec
 from corank.funnel.ranking import SHADOW, Ranking
 from corank_serve.http.prometheus import VersionMetrics
 from corank_serve.http.versions import Candidate
-from corank_serve.log.request_log import RoleLogs
+from corank_serve.log.request_log import RequestLog
 
 QUEUE, QUEUE_BYTES = 64, 4 << 20
 """Requests that may wait for the shadow, and bytes of their bodies."""
@@ -31,14 +31,14 @@ class ShadowQueue:
         shadow: Candidate,
         is_idle: Callable[[], bool],
         metrics: VersionMetrics,
-        log: RoleLogs | None,
+        log: RequestLog | None,
     ) -> None:
         """
         Args:
             shadow: the version.
             is_idle: whether nobody sends a request or waits for an answer.
             metrics: counts.
-            log: where requests are logged; those that it has of the answer are ranked and logged by the shadow.
+            log: of the shadow, where requests are logged whose answer is: the others are not ranked.
         """
         self._shadow, self._is_idle, self._metrics, self._log = shadow, is_idle, metrics, log
         self._queue: deque[Ranking] = deque()

@@ -11,7 +11,7 @@ from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import ConfigError, CorankError
 from corank.core.files import make_private_folder
 from corank.core.lazy import name_missing_extra
-from corank_serve.http.access_log import AuditLog, check_access_log
+from corank_serve.http.access_log import AuditLog, require_writable
 from corank_serve.http.process.listener import allow_open_files
 from corank_serve.http.serve_settings import ServeSettings
 from corank_serve.http.tokens import read_tokens
@@ -28,7 +28,7 @@ def check_files(settings: ServeSettings) -> None:
     tls_factory(settings)
     AuditLog(settings.audit)
     if settings.access_log is not None:
-        check_access_log(settings.access_log)
+        require_writable(settings.access_log, "--access-log")
     if settings.traces:
         open_tracer().close()
     if settings.tokens is not None:

@@ -27,7 +27,7 @@ from corank_serve.http.asgi import Routes
 from corank_serve.http.body import BodyReader
 from corank_serve.http.connections import POOL, BoundedProtocol, ConnectionPool
 from corank_serve.http.follower import Follower, ServiceStatus
-from corank_serve.http.process.draining import DrainingServer, HandshakeLoop
+from corank_serve.http.process.draining import DrainingServer
 from corank_serve.http.process.worker_process import Drain, RestartCounts, SharedState, handle_signals
 from corank_serve.http.prometheus import ServiceMetrics
 from corank_serve.http.ranking import RankEndpoints
@@ -37,7 +37,7 @@ from corank_serve.http.state import ChangeEndpoints, StateEndpoints
 from corank_serve.http.tokens import Scope, Token, Tokens
 from corank_serve.http.user_lookup import UserLookup
 from corank_serve.http.versions import Rollout
-from corank_serve.log.request_log import RoleLogs, writing
+from corank_serve.log.request_log import RoleLogs, open_logs, writing
 from corank_serve.store.base import is_store, open_store
 from corank_serve.store.fetch import fetch_in_subprocess
 from corank_serve.store.source import BundleSource, SharedLoading, Source, StoreSource
@@ -59,7 +59,7 @@ class RankingService:
         limits: Limits,
         access: AccessControl | None = None,
         users: UserLookup | None = None,
-        request_log: RoleLogs | None = None,
+        request_logs: RoleLogs | None = None,
         drain: Drain | None = None,
         restarts: RestartCounts | None = None,
         access_log: AccessLog | None = None,
@@ -72,7 +72,7 @@ class RankingService:
             limits: of bodies and of the queue.
             access: who may call; without it nobody may write.
             users: looks columns of users up.
-            request_log: where served requests are logged.
+            request_logs: where served requests are logged; None: nowhere.
             drain: begins when the process is asked to end.
             restarts: of the workers of the service.
             access_log: has a line for each request.
@@ -81,7 +81,7 @@ class RankingService:
         """
         self.follower, self.limits = follower, limits
         self._access = access or AccessControl()
-        self._users, self._request_log = users, request_log
+        self._users, self._request_logs = users, request_logs or {}
         self.drain = drain or Drain()
         self.status = ServiceStatus(follower, self.drain, users)
         self.metrics = ServiceMetrics(self.status, restarts)
@@ -89,7 +89,7 @@ class RankingService:
         bodies = BodyReader(limits)
         self._pool = ConnectionPool(limits, partial(self.metrics.count, "connections_cut"))
         self.ranking = RankEndpoints(
-            follower, limits, self._pool, bodies, self.metrics, users, request_log, explore
+            follower, limits, self._pool, bodies, self.metrics, users, self._request_logs, explore
         )
         self._changes = ChangeEndpoints(follower, bodies)
         self._state = StateEndpoints(follower, self.status, self.metrics, limits.body)
@@ -133,7 +133,7 @@ class RankingService:
         if self.ranking.shadow is not None:
             beside.append(asyncio.create_task(self.ranking.shadow.run()))
         gc.freeze()  # a million ids in dicts need not be visited by every collection
-        async with writing(self._request_log, self.follower.report, self.metrics.count_logged):
+        async with writing(self._request_logs, self.follower.report, self.metrics.count_logged):
             yield {POOL: self._pool}
         for task in beside:
             task.cancel()
@@ -197,7 +197,7 @@ def serve_worker(
     service = create_service(settings, report, drain, shared or SharedState())
     config = uvicorn.Config(
         service.app(),
-        loop=f"{HandshakeLoop.__module__}:{HandshakeLoop.__name__}",
+        loop="uvloop",
         http=BoundedProtocol,
         ws="none",
         lifespan="on",
@@ -245,10 +245,10 @@ def create_service(
     users = None
     if isinstance(source, StoreSource):
         users = UserLookup(partial(open_store, settings.source), settings.store_deadline_ms / 1e3, report)
-    request_log = access_log = None
+    request_logs = access_log = None
     if settings.log is not None:
         roles = [LIVE, *(one.role for one in rollout.candidates)]
-        request_log = RoleLogs(settings.log, settings.log_share, settings.log_seconds, roles)
+        request_logs = open_logs(settings.log, settings.log_share, settings.log_seconds, roles)
     if settings.access_log is not None:
         access_log = AccessLog(settings.access_log, settings.access_log_users)
     return RankingService(
@@ -256,7 +256,7 @@ def create_service(
         settings.limits,
         open_access(settings, report),
         users,
-        request_log,
+        request_logs,
         drain,
         shared.restarts,
         access_log,

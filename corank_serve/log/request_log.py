@@ -304,49 +304,19 @@ SHADOW_FOLDER = "shadow"
 """Folder of the shadow's log within the log: no training shall read it, since nobody saw its answers."""
 
 
-class RoleLogs:
-    """Writes `FOLDER/served-*.parquet` and `FOLDER/shadow/served-*.parquet`. Safe to share between threads."""
+RoleLogs = Mapping[Role, RequestLog]
+"""The logs of a service."""
 
-    def __init__(
-        self, folder: Path, share: float = 1.0, seconds: float = MAX_SECONDS, roles: Iterable[Role] = (LIVE,)
-    ) -> None:
-        """Open the log of each role; the other parameters are those of `RequestLog`.
 
-        Raises CorankError if a folder cannot be made.
-        """
-        self._logs = {
-            role: RequestLog(folder / SHADOW_FOLDER if role == SHADOW else folder, share, seconds)
-            for role in roles
-        }
+def open_logs(
+    folder: Path, share: float = 1.0, seconds: float = MAX_SECONDS, roles: Iterable[Role] = (LIVE,)
+) -> RoleLogs:
+    """Open the log of each role, `FOLDER/served-*.parquet`, and `FOLDER/shadow/served-*.parquet` of the shadow.
 
-    def add(self, funnel: Funnel, one: Ranking) -> None:
-        """Keep a request, as `RequestLog.add`, in the log of its role."""
-        self._logs[one.role or LIVE].add(funnel, one)
-
-    def is_due(self) -> bool:
-        """Whether there is something to write, or a file to complete."""
-        return any(log.is_due() for log in self._logs.values())
-
-    def take_counts(self) -> dict[str, int]:
-        """Requests `written`, `rejected` and `dropped` since the last call, of all roles."""
-        counts: Counter[str] = Counter()
-        for log in self._logs.values():
-            counts.update(log.take_counts())
-        return dict(counts)
-
-    def flush(self, complete: bool = False) -> None:
-        """Write the requests that wait; complete the files if they are due, or if `complete` is set.
-
-        Raises CorankError if the disk refuses, once all logs have been tried.
-        """
-        errors: list[CorankError] = []
-        for log in self._logs.values():
-            try:
-                log.flush(complete)
-            except CorankError as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
+    The other parameters are those of `RequestLog`. Raises CorankError if a folder cannot be made.
+    """
+    shadow = folder / SHADOW_FOLDER
+    return {role: RequestLog(shadow if role == SHADOW else folder, share, seconds) for role in roles}
 
 
 FLUSH_SECONDS = 0.25
@@ -357,22 +327,20 @@ CountLogged = Callable[[Mapping[str, int]], None]
 
 
 @asynccontextmanager
-async def writing(log: RoleLogs | None, report: Report, count: CountLogged) -> AsyncIterator[None]:
-    """Write what waits several times a second while the block runs, and the rest at its end; nothing without a log.
+async def writing(logs: RoleLogs, report: Report, count: CountLogged) -> AsyncIterator[None]:
+    """Write what waits several times a second while the block runs, and the rest at its end.
 
     A disk that refuses is reported.
     """
-    if log is None:
-        yield
-        return
 
     async def flush(complete: bool = False) -> None:
-        try:
-            if complete or log.is_due():
-                await asyncio.to_thread(log.flush, complete)
-        except CorankError as error:
-            report(str(error))
-        count(log.take_counts())
+        for log in logs.values():
+            try:
+                if complete or log.is_due():
+                    await asyncio.to_thread(log.flush, complete)
+            except CorankError as error:
+                report(str(error))
+            count(log.take_counts())
 
     async def flush_regularly() -> None:
         while True:

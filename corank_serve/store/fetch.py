@@ -338,21 +338,20 @@ def fetch_named_version() -> None:
     load_environment_plugins()
     url, cache, version = json.load(sys.stdin)
     proofs = set[bytes]()
-    fetch_bundle(open_store(url), version, Path(cache), proofs=proofs, pause=WorkPacer().pause)
+    fetch_bundle(open_store(url), version, Path(cache), proofs=proofs, pause=pace_work())
     print(*(proof.hex() for proof in proofs))
 
 
-class WorkPacer:
-    """Sleeps so that a process works a share of the time only."""
+def pace_work() -> Pause:
+    """What sleeps in proportion to the processor time since the last call, so that a process works a share of it."""
+    worked = time.process_time()
 
-    def __init__(self) -> None:
-        self._worked = time.process_time()
+    def pause() -> None:
+        nonlocal worked
+        before, worked = worked, time.process_time()
+        time.sleep((worked - before) * (1 - WORK) / WORK)
 
-    def pause(self) -> None:
-        """Sleep in proportion to the processor time since the last call."""
-        worked = time.process_time()
-        time.sleep((worked - self._worked) * (1 - WORK) / WORK)
-        self._worked = worked
+    return pause
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ same publish again writes all anew. One process at a time writes a version: it h
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -58,7 +58,6 @@ def make_live(
     report: Report,
     damaged: Sequence[bytes] | None = None,
     sign: SigningKeys | None = None,
-    stage: bool = False,
 ) -> MergedItems:
     """Swap the head to a complete version, with all changes of items applied.
 
@@ -68,23 +67,18 @@ def make_live(
         funnel: of the version's bundle; it encodes items that came under another version.
         facts: of the version.
         claim: token of the claim of the version, which ends.
-        what: is done, for the log: `publish`, `stage`, `promote` or `roll back`.
+        what: is done, for the log: `publish`, `promote` or `roll back`; `stage` leaves what is live.
         report: receives what became of items that were upserted before.
         damaged: keys of damaged records among the version's changed items: they are removed, and all changed items
             come from the journal again; None if none is damaged or missing.
         sign: keys that sign what is live.
-        stage: whether what is live stays so; the version can be promoted later.
 
-    Returns:
-        What became of the items that were upserted before.
-
-    Raises StoreError.
+    Returns what became of the items that were upserted before. Raises StoreError.
     """
     _, state = StoreState.read(store)
     if new := version not in state.versions:
-        facts = facts.model_copy(
-            update={"base": find_base(store, state, funnel.manifest.items_as_of, report)}
-        )
+        base = find_base(store, state, funnel.manifest.items_as_of, report)
+        facts = facts.model_copy(update={"base": base})
     first = applied = facts.applied if not new and damaged is None else facts.base
     records, table = dict[bytes, bytes](), f"changed/{version}"
     while True:
@@ -99,32 +93,30 @@ def make_live(
         # what the journal has no more is not on top of a new version, whatever its table contains
         base = max(facts.base, state.journal_from - 1) if new else facts.base
         entered = facts.model_copy(update={"changed": changed, "base": base})
-        after, logged = _enter(store, state, version, entered, what, sign, stage)
+        after, logged = _enter(store, state, version, entered, what, sign)
         if store.swap(raw, after.to_bytes(), {table: [*records.items()], **logged}, {table: damaged or ()}):
             break
-    if first < state.journal_from - 1:
-        report(
-            f"items that came by the changes {first + 1:,} to {state.journal_from - 1:,} are in the journal no more: "
-            f"those that {version} lacks must be put in again"
-        )
     merged = list_merged(store, state, version, funnel, facts, records, new)
-    for line in merged.lines():
+    for line in (*_name_lost(first, state, version), *merged.lines()):
         report(line)
     return merged
 
 
+def _name_lost(applied: int, state: StoreState, version: str) -> Iterator[str]:
+    """Say which changes after those that a version has are in the journal no more."""
+    if applied < state.journal_from - 1:
+        yield (
+            f"items that came by the changes {applied + 1:,} to {state.journal_from - 1:,} are in the journal no more: "
+            f"those that {version} lacks must be put in again"
+        )
+
+
 def _enter(
-    store: Store,
-    state: StoreState,
-    version: str,
-    facts: VersionFacts,
-    what: str,
-    sign: SigningKeys | None,
-    stage: bool,
+    store: Store, state: StoreState, version: str, facts: VersionFacts, what: str, sign: SigningKeys | None
 ) -> tuple[StoreState, dict[str, Pairs]]:
     """The head with a version that is complete, and live unless it is staged; and the entries that log it."""
     after = state.without_claim(version)
-    if stage:
+    if what == "stage":
         logged = record_unchanged(store, state, what, beside=version)
         return after.with_complete(version, facts), logged
     change = Change(version=version, at=store_time(store), before=state.id)
@@ -188,7 +180,7 @@ def publish_bundle(
         signatures = _sign_manifest(bundle.manifest, facts, sign, report)
         facts = facts.model_copy(update={"signatures": signatures})
         what = "stage" if stage else "publish"
-        merged(make_live(store, version, funnel, facts, claim, what, report, damaged, sign, stage))
+        merged(make_live(store, version, funnel, facts, claim, what, report, damaged, sign))
     return version
 
 

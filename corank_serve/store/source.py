@@ -29,18 +29,9 @@ from corank_serve.store.journal import holds_change
 from corank_serve.store.live_version import StoreState, TrustedLive
 
 
-class LastLive(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A note of a cache."""
-
-    store: str
-    """Address of the store, without password."""
-    version: str
-    """Name of the version that was served last."""
-
-
 def write_last_live(cache: Path, url: str, version: str) -> None:
     """Note which version of a store is served. Raises BundleError if the cache cannot be written."""
-    note = LastLive(identify_store(url), version)
+    note = {"store": identify_store(url), "version": version}
     path = _note_path(cache, url)
     try:
         with atomic_file(path) as partial:
@@ -52,11 +43,11 @@ def write_last_live(cache: Path, url: str, version: str) -> None:
 def open_last_live(cache: Path, url: str, proofs: Proofs | None = None) -> Bundle | None:
     """Open and verify the bundle of a store that was served last; None if the cache does not have it whole."""
     try:
-        note = msgspec.json.decode(_note_path(cache, url).read_bytes(), type=LastLive)
-        if note.store != identify_store(url) or not is_content_name(note.version):
+        note = msgspec.json.decode(_note_path(cache, url).read_bytes(), type=dict[str, str])
+        if note["store"] != identify_store(url) or not is_content_name(note["version"]):
             return None
-        return open_cached(cache, note.version, proofs=proofs)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, BundleError):
+        return open_cached(cache, note["version"], proofs=proofs)
+    except (OSError, KeyError, msgspec.DecodeError, UnicodeDecodeError, BundleError):
         return None
 
 

@@ -1,4 +1,4 @@
-"""The HTTP server of one process, which bounds TLS handshakes, and ends without a lost request.
+"""The HTTP server of one process, which ends without a lost request.
 
 On SIGTERM or SIGINT `/readyz` turns to 503 and answers say `Connection: close`, while requests continue for a grace
 time: load balancers take the process out. Then no new client is accepted, and every request that has begun is answered.
@@ -18,7 +18,6 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from corank_serve.http.process.listener import refuse_connections
@@ -27,8 +26,6 @@ from corank_serve.http.process.worker_process import ACCEPT_SECONDS, EXIT_SECOND
 LINGER_SECONDS = 1.0
 """Time that an idle connection stays open, since its client may be sending."""
 POLL_SECONDS = 0.02
-HANDSHAKE_SECONDS = 10.0
-"""Time for a handshake, which comes before the limits of connections apply; uvloop allows a minute."""
 CLOSE = (b"connection", b"close")
 
 
@@ -129,13 +126,3 @@ def _close_if_idle(connection: Any) -> None:
 def _has_unread_bytes(transport: asyncio.Transport) -> bool:
     sock = transport.get_extra_info("socket")
     return sock is not None and sock.fileno() >= 0 and any(fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))
-
-
-class HandshakeLoop(uvloop.Loop):
-    """An event loop that bounds the time of TLS handshakes, which uvicorn has no setting for."""
-
-    async def create_server(self, *args: Any, **options: Any) -> Any:
-        """As uvloop's."""
-        if options.get("ssl") is not None:
-            options["ssl_handshake_timeout"] = HANDSHAKE_SECONDS
-        return await super().create_server(*args, **options)

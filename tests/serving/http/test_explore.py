@@ -21,7 +21,7 @@ from corank_serve.http.serve_settings import ExploreSettings, Limits
 from corank_serve.http.tokens import Token, Tokens
 from corank_serve.http.worker import RankingService
 from corank_serve.log.log_format import EXPLORED, SERVED
-from corank_serve.log.request_log import RequestLog, RoleLogs
+from corank_serve.log.request_log import RequestLog, RoleLogs, open_logs
 from corank_serve.store.source import BundleSource
 from tests.support.cases import Case
 from tests.support.random_worlds import PAGED
@@ -36,7 +36,7 @@ def case() -> Case:
 
 @pytest.fixture
 def log(tmp_path: Path) -> RoleLogs:
-    return RoleLogs(tmp_path / "served", seconds=1e9, roles=[LIVE])
+    return open_logs(tmp_path / "served", seconds=1e9, roles=[LIVE])
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def client(case: Case, log: RoleLogs) -> Iterator[TestClient]:
         Follower(BundleSource(case.base / "bundle")),
         Limits(seconds=PATIENCE),
         AccessControl(OriginPolicy(["testserver"]), Tokens(tokens)),
-        request_log=log,
+        request_logs=log,
         explore=ExploreSettings(share=0.5, exclude=("checkout",)),
     )
     with TestClient(service.app(), headers={"Authorization": "Bearer other"}) as client:
@@ -75,7 +75,7 @@ def test_some_requests_get_a_drawn_page_which_is_logged_and_replayed(
     named = client.post("/rank", json=asked(case, n) | {"fields": ["items", "trace", "explored"]}).json()
     assert not any("explored" in one for one in (excluded, traced, named))
 
-    log.flush(complete=True)
+    log[LIVE].flush(complete=True)
     (file,) = (tmp_path / "served").glob("served-*.parquet")
     rows = pl.read_parquet(file)
     requests = rows.group_by(SERVED, maintain_order=True).agg(pl.all())

@@ -19,7 +19,7 @@ from corank_serve.http.follower import Follower
 from corank_serve.http.serve_settings import CanaryShare, Limits, ServeSettings
 from corank_serve.http.versions import Rollout
 from corank_serve.http.worker import RankingService
-from corank_serve.log.request_log import RoleLogs
+from corank_serve.log.request_log import open_logs
 from corank_serve.store.base import Store
 from corank_serve.store.claims import LEASES, read_leases
 from corank_serve.store.journal import JOURNAL, Change, journal_key
@@ -71,8 +71,8 @@ class Service:
         source = StoreSource(store, cache, report=self.said.append)
         self.rollout = Rollout(source, canary, shadow, self.said.append)
         self.follower = Follower(source, 60.0, self.said.append, self.rollout)
-        logs = RoleLogs(log, roles=["live", *(one.role for one in self.rollout.candidates)])
-        self.service = RankingService(self.follower, Limits(), access(), request_log=logs)
+        logs = open_logs(log, roles=["live", *(one.role for one in self.rollout.candidates)])
+        self.service = RankingService(self.follower, Limits(), access(), request_logs=logs)
 
     def rank(self, user: int, number: int = 0) -> dict[str, Any]:
         asked = requests()[number]
