@@ -119,14 +119,12 @@ def check_index(kind: VectorIndexKind, items: int, manifest: BundleManifest, par
     if kind not in get_args(VectorIndexKind):
         raise ConfigError(f"--index: {describe_unknown(kind, get_args(VectorIndexKind), 'kind of index')}")
     if not manifest.product_stages:
-        raise ConfigError(
-            f"--index {kind}: no stage of the bundle orders by a product of item vectors; leave it out"
-        )
+        raise ConfigError(f"--index {kind}: no stage orders by a product of item vectors; leave it out")
     if absent := [s for s in manifest.product_stages if f"{s}.{VECTOR}" not in parts]:
         raise ConfigError(f"--index {kind}: needs --part {absent[0]}.{VECTOR}, too")
     if kind == "ivf_pq" and items < CENTROIDS:
         raise ConfigError(
-            f"--index ivf_pq: needs {CENTROIDS} items to learn from, and there are {items}; take ivf"
+            f"--index ivf_pq: learns from {CENTROIDS} items or more, not from {items}; take ivf"
         )
 
 

@@ -255,10 +255,7 @@ class NewerReader:
         if not names:
             return pl.DataFrame()
         if newer.users is None:
-            raise DataError(
-                f"features.{next(iter(names))}: a prior counts by it, and it is read from the users; "
-                "pass that table, too"
-            )
+            raise DataError(f"features.{next(iter(names))}: a prior counts by it; pass the users, too")
         table, columns = Table.scan("users", newer.users, newer.base), list(dict.fromkeys(names.values()))
         users, _ = read_versions(table, manifest.user, columns, rows[USER].unique(), only=True)
         user_rows = users.frame[users.find(rows[USER], rows[TIME].to_numpy())]

@@ -203,9 +203,7 @@ class BundleManifest(Manifest):
             if attended.history not in histories:
                 raise ValueError(f"attended.history: no history '{attended.history}'")
             if attended.ages and not histories[attended.history].timed:
-                raise ValueError(
-                    f"attended.ages: the times of the events of '{attended.history}' are not known"
-                )
+                raise ValueError(f"attended.ages: the times of events of '{attended.history}' are not known")
             items = {*placed.ids, *placed.lists, *placed.vectors} & set(schema.inputs())
             if odd := set(attended.features) - items.union(schema.parallels_of(attended.history)):
                 raise ValueError(

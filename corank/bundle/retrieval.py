@@ -179,9 +179,7 @@ class Retrieval:
             return None
         stage = facts.settings.stage
         if f"{stage}.{VECTOR}" not in items.layers[0].parts:
-            raise BundleError(
-                f"{folder / FACTS}: stage '{stage}' has no item vectors; export the bundle again"
-            )
+            raise BundleError(f"{folder / FACTS}: stage '{stage}' has no item vectors; export it again")
         vectors = items.layers[0].parts[f"{stage}.{VECTOR}"]
         index = None if facts.recall.index == "flat" else read_index(folder / INDEX)
         return cls(Retriever(vectors, index, facts.recall), facts.settings, items)

@@ -167,9 +167,7 @@ def _read_private_key(path: Path) -> ed25519.Ed25519PrivateKey:
             "that only its owner can read: openssl pkey -in KEY -out PLAIN"
         ) from None
     except (ValueError, exceptions.UnsupportedAlgorithm):
-        raise TrustError(
-            f"{path}: is no private key that can be read; make one with openssl genpkey"
-        ) from None
+        raise TrustError(f"{path}: is no readable private key; make one with openssl genpkey") from None
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise _wrong_kind(path, key)
     return key
@@ -178,9 +176,7 @@ def _read_private_key(path: Path) -> ed25519.Ed25519PrivateKey:
 def _read_public_keys(path: Path) -> list[ed25519.Ed25519PublicKey]:
     content = _read(path)
     if b"PRIVATE KEY-----" in content:
-        raise TrustError(
-            f"{path}: is a private key; --trust takes the public key: openssl pkey -in {path} -pubout"
-        )
+        raise TrustError(f"{path}: is private; --trust takes the public key: openssl pkey -in {path} -pubout")
     blocks = PUBLIC.findall(content)
     if not blocks or len(blocks) != content.count(b"-----BEGIN "):
         raise TrustError(f"{path}: expected public keys in PEM form, as `openssl pkey -pubout` writes them")

@@ -220,9 +220,7 @@ def _refuse_other(plain: dict[str, Any], kind: type[Manifest], source: str) -> N
     if isinstance(other := plain.get("kind", name), str) and other != name:
         raise kind.error(f"{source}: is of a {other[:40]!r}, and no {name}; name another folder")
     if plain.get("format", form) != form:
-        raise kind.error(
-            f"{source}: format {plain['format']!r:.40}; this corank reads format {form}; {kind.remedy}"
-        )
+        raise kind.error(f"{source}: format {plain['format']!r:.40}; this corank reads {form}; {kind.remedy}")
 
 
 def read_manifest(folder: Path, kind: type[M], inspect: Inspect | None = None) -> M:

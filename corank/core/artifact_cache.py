@@ -366,9 +366,7 @@ class RemoteParts(LazyParts[Part]):
         except MissingObjectError:
             if self.source.is_current():
                 raise
-            raise StorageError(
-                f"{self.source.url}: was published anew since this command began; run it again"
-            ) from None
+            raise StorageError(f"{self.source.url}: was published again meanwhile; run again") from None
         return self._open_part(cached.folder / self.folders[n])
 
     def _close_oldest(self) -> None:

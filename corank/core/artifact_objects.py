@@ -46,9 +46,7 @@ class Published(Generic[M]):
         try:
             raw, revision = folder.read(MANIFEST, kind.most_bytes)
         except MissingObjectError:
-            raise MissingObjectError(
-                f"{url}: no {name} here (there is no {MANIFEST}); check the URL"
-            ) from None
+            raise MissingObjectError(f"{url}: no {name} here (no {MANIFEST}); check the URL") from None
         try:
             manifest = parse_manifest(raw, kind, f"{url}/{MANIFEST}", inspect)
         except kind.error as error:

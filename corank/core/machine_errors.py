@@ -50,6 +50,4 @@ def name_write_errors(out: Path) -> Iterator[None]:
         reason = describe_machine_error(error)
         if reason is None:
             raise
-        raise DataError(
-            f"{out}: cannot be written: {reason}; free space there, or name another folder"
-        ) from None
+        raise DataError(f"{out}: cannot be written: {reason}; free space, or name another folder") from None

@@ -112,9 +112,7 @@ def _check(node: ast.expr, known: Collection[str] | None, names: dict[str, None]
             return value if value is None or isinstance(sign, ast.UAdd) else -value
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
             return _fold(node, _check(left, known, names), _check(right, known, names))
-    raise ValueError(
-        f"{_describe(node)} is not allowed in an expression; use names, numbers, + - * / ** and brackets"
-    )
+    raise ValueError(f"{_describe(node)} is not allowed; use names, numbers, + - * / ** and brackets")
 
 
 def _fold(node: ast.BinOp, left: float | None, right: float | None) -> float | None:
@@ -130,9 +128,7 @@ def _fold(node: ast.BinOp, left: float | None, right: float | None) -> float | N
     with np.errstate(all="ignore"):
         value = float(_OPERATORS[type(node.op)](np.float64(left), np.float64(right)))
     if not abs(value) < MAX_NUMBER:  # nor is NaN
-        raise ValueError(
-            f"{_describe(node)} is {value:g}; write numbers whose result is below {MAX_NUMBER:g}"
-        )
+        raise ValueError(f"{_describe(node)} is {value:g}; write numbers with a result below {MAX_NUMBER:g}")
     return value
 
 

@@ -74,9 +74,7 @@ class Registry(Generic[T]):
         origin = getattr(part, "__module__", type(part).__module__)
         what = f"{origin}: {self.sort} '{name}'"
         if not _NAME.fullmatch(name):
-            raise PluginError(
-                f"{what}: a name is lower-case letters, digits, _ and +, and begins with a letter"
-            )
+            raise PluginError(f"{what}: a name is lower-case letters, digits, _ and +, a letter first")
         entry = self._parts.get(name)
         if entry is not None and not _same(entry, part):
             raise PluginError(f"{what}: the name is taken by {_identity(entry)}; take another name")
@@ -181,9 +179,7 @@ def _refuse_another(name: str, folder: Path | None) -> None:
     beside = folder and folder.absolute().joinpath(*name.split(".")).with_suffix(".py")
     loaded = Path(sys.modules[name].__file__ or "")
     if beside and beside.is_file() and not beside.samefile(loaded):
-        raise PluginError(
-            f"plugins: '{name}' is {loaded}, which was found first, and not {beside}; give one another name"
-        )
+        raise PluginError(f"plugins: '{name}' is {loaded}, and not {beside}; rename one")
 
 
 def load_environment_plugins() -> None:
@@ -234,9 +230,7 @@ def check_settings_class(what: str, part: Any, bases: tuple[type, ...]) -> None:
     check_class(what, part, *bases)
     names = get_args(part.model_fields["kind"].annotation)
     if not names or f"'{names[0]}'" not in what:
-        raise PluginError(
-            f"{what}: {part.__name__} needs the field `kind: Literal[…]` with its registered name"
-        )
+        raise PluginError(f"{what}: {part.__name__} needs a field `kind: Literal[…]` of its registered name")
 
 
 def by_name(registry: Registry[Any], key: str) -> tuple[Any, ...]:

@@ -107,9 +107,7 @@ def _duration(value: Any) -> Any:
         try:
             return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
         except OverflowError:
-            raise PydanticCustomError(
-                "duration", "expected a duration of a few thousand years at most"
-            ) from None
+            raise PydanticCustomError("duration", "expected a few thousand years at most") from None
     if isinstance(value, timedelta):
         return value
     raise PydanticCustomError("duration", "expected a duration such as 30m, 1h or 3d")

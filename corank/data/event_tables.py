@@ -46,9 +46,7 @@ def open_given_events(
         if name in wanted:
             raise DataError(f"--events: the bundle makes {purpose} of the events '{name}'; give {name}=FILES")
         read = ", ".join(wanted) or "none"
-        raise DataError(
-            f"--events: the bundle reads no events '{name}' for {purpose}; it reads {read}; leave it out"
-        )
+        raise DataError(f"--events: the bundle reads no '{name}' for {purpose}, but {read}; leave it out")
     named = {name: data.events[name].model_copy(update={"table": given[name]}) for name in wanted}
     return open_events(data.model_copy(update={"events": named}), base)
 

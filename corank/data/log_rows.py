@@ -158,9 +158,7 @@ def find_truth(rows: pl.DataFrame, truth: pl.DataFrame, data: DataSettings) -> d
         lacking = joined.filter(~pl.col(name).is_finite().fill_null(False))
         if len(lacking):
             item = lacking[ITEM][0]
-            raise DataError(
-                f"data.truth: no '{name}' for candidates of the log, such as {data.item}={item!r}"
-            )
+            raise DataError(f"data.truth: no '{name}' of candidates of the log, such as {data.item}={item!r}")
     return {name: joined[name].to_numpy() for name in labels}
 
 
@@ -264,15 +262,10 @@ def _check_columns(table: Table, settings: ListLog, item: str) -> None:
     made = dict.fromkeys(settings.members, "under members")
     made |= {settings.index: "as index"} if settings.index else {}
     if item in made:
-        raise DataError(
-            f"data.log: '{item}' is data.item, and a new column would get that name; take another one {made[item]}"
-        )
+        raise DataError(f"data.log: '{item}' is data.item already; take another name {made[item]}")
     for column, key in (made | ({item: "as data.item"} if item != settings.list else {})).items():
         if column in table.types:
-            raise DataError(
-                f"data.log: the files have a column '{column}', and a new one would get that name; "
-                f"take another one {key}"
-            )
+            raise DataError(f"data.log: the files have a column '{column}' already; take another name {key}")
 
 
 def _explode(table: Table, settings: ListLog, item: str) -> Table:

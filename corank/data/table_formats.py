@@ -56,9 +56,7 @@ def scan_versions(paths: Sequence[str]) -> pl.LazyFrame:
     for address, files in groupby(paths, lambda path: path.partition("#")[0]):
         form = find_format(address)
         if form is None:  # in a process of its own, which knows what is installed alone
-            raise DataError(
-                f"{address}: nothing here reads this format; register it by an entry point, not by --plugin"
-            )
+            raise DataError(f"{address}: an unknown format; register it by an entry point, not by --plugin")
         frames.append(form.scan(address, [file.partition("#")[2] for file in files]))
     return frames[0] if len(frames) == 1 else pl.concat(frames)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
@@ -201,17 +201,6 @@ IdColumn = Callable[[pl.Series], pl.Series]
 
 
 @dataclass(frozen=True)
-class KeepRows:
-    """Keeps the rows for which an expression is true."""
-
-    kept: pl.Expr
-
-    def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        """Filter."""
-        return frame.filter(self.kept)
-
-
-@dataclass(frozen=True)
 class Table:
     """A table that is read lazily."""
 
@@ -280,6 +269,10 @@ class Table:
     def keep(self, step: RowStep) -> Self:
         """Keep some rows."""
         return replace(self, frame=step(self.frame), steps=(*self.steps, step))
+
+    def filter(self, kept: pl.Expr) -> Self:
+        """Keep the rows for which an expression is true."""
+        return self.keep(partial(_filter, kept))
 
     def require(self, columns: Iterable[str]) -> None:
         """Raise DataError if a column is missing, or of whole numbers that have more than 64 bits."""
@@ -407,6 +400,10 @@ class Table:
                 yield from frame.collect_batches(chunk_size=size, lazy=True)
         except (pl.exceptions.PolarsError, PanicError) as error:
             raise self.unreadable(error) from None
+
+
+def _filter(kept: pl.Expr, frame: pl.LazyFrame) -> pl.LazyFrame:
+    return frame.filter(kept)
 
 
 def _first_line(error: Exception) -> str:

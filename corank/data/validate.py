@@ -18,7 +18,7 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.core.reports import Report
 from corank.core.time import MILLISECOND, format_time, now_ms
-from corank.data.tables import KeepRows, Table
+from corank.data.tables import Table
 from corank.features.log_schema import DataSettings
 
 
@@ -246,7 +246,7 @@ def drop_unusable_rows(
             raise DataError(f"data.log: {said} ({count:,} of {rows:,} rows; at most a tenth may be dropped)")
         if count:
             report(f"log: {count:,} of {rows:,} rows dropped: {reason}")
-    log = log.keep(KeepRows(kept)) if sum(counts) else log
+    log = log.filter(kept) if sum(counts) else log
     return _tell_apart(log, data, report) if served else log
 
 

@@ -81,9 +81,7 @@ def _check(what: str, importer: Any) -> None:
     for name, field in importer.model_fields.items():
         if option_type(field.annotation)[0] not in OPTION_TYPES:
             known = ", ".join(kind.__name__ for kind in OPTION_TYPES)
-            raise PluginError(
-                f"{what}: the field '{name}' must be of one of the types {known}, or that or None"
-            )
+            raise PluginError(f"{what}: the field '{name}' must be of a type of {known}, or that or None")
 
 
 IMPORTERS = Registry[type[Importer]]("importer", "corank.importers", "corank.datasets", _check)

@@ -43,9 +43,7 @@ class LogFacts:
 def _check_names(path: Path, types: pl.Schema, columns: ListRoles) -> None:
     """Raise DataError if a column has a name that the import gives."""
     if columns.item in types and columns.item != columns.candidates:
-        raise DataError(
-            f"{path}: column '{columns.item}' has the name that the candidates get (--item); rename it"
-        )
+        raise DataError(f"{path}: column '{columns.item}' has the candidates' name (--item); rename it")
     if IMPRESSION in types and not (columns.request and columns.user):
         raise DataError(
             f"{path}: column 'impression' has the name that rows are numbered by; name it as --request, or rename it"
@@ -71,9 +69,7 @@ def _check_elements(path: Path, types: pl.Schema, columns: ListRoles) -> None:
         inner = types[name].inner  # type: ignore[attr-defined]
         is_text = inner == pl.String or isinstance(inner, pl.Categorical | pl.Enum)
         if not (inner.is_integer() or is_text):
-            raise DataError(
-                f"{path}: column '{name}' ({option}) has lists of {inner}; expected whole numbers or text"
-            )
+            raise DataError(f"{path}: column '{name}' ({option}) lists {inner}, not whole numbers or text")
         if text not in (None, is_text):
             raise DataError(
                 f"{path}: column '{name}' ({option}) has lists of {inner}, and '{columns.candidates}' of "

@@ -76,9 +76,7 @@ class ListRoles(Importer):
         if not self.names_of("labels") + self.names_of("chosen"):
             raise DataError("import lists: no label; name a column as --labels, or one of lists as --chosen")
         if self.users is not None and not self.user:
-            raise DataError(
-                "import lists: --users is a table of users; name the log's column of users as --user"
-            )
+            raise DataError("import lists: --users is a table; name the log's column of users as --user")
         if self.history_times and not self.history:
             raise DataError("import lists: --history-times are those of a --history; name its column, too")
         roles = [("--candidates", self.candidates), ("--history", self.history)]

@@ -51,9 +51,7 @@ def write_users(source: Path, user: str, users: pl.Series, out: Path, report: Re
     if len(missing) == len(users):
         raise DataError(f"{source}: no row for any user of the log, such as {missing.sort()[0]!r}")
     if len(missing):
-        report(
-            f"users: {len(missing):,} of {len(users):,} of the log have no row; their features are missing"
-        )
+        report(f"users: {len(missing):,} of {len(users):,} of the log have no row; features are missing")
     table.write_parquet(out)
     return table
 

@@ -41,10 +41,7 @@ def launch(arguments: Sequence[str], workers: int, max_restarts: int = 0) -> Non
         launch(["train", "shop/config.yaml"], workers=2, max_restarts=1)
     """
     if WORLD_SIZE in os.environ:
-        raise DistributedError(
-            f"--workers: this process is one of several already ({WORLD_SIZE} is set); leave --workers out under "
-            "torchrun"
-        )
+        raise DistributedError(f"--workers: {WORLD_SIZE} is set; leave --workers out under torchrun")
     with tempfile.TemporaryDirectory() as logs, _environment(workers), _signals():
         config = LaunchConfig(
             min_nodes=1,

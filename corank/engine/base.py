@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -65,21 +66,15 @@ class JobOutcome:
         return vars(self) | {"error": error}
 
 
-@dataclass(frozen=True)
-class JobRunner:
-    """Runs a function on the task of a job. It is sent to each worker once, with all that the function holds."""
-
-    function: Callable[[Any], Any]
-
-    def __call__(self, job: Job) -> JobOutcome:
-        """Run a job; its error is part of the outcome."""
-        result, error = None, None
-        try:
-            with panics_as_errors():
-                result = self.function(job.task)
-        except Exception as raised:
-            error = raised
-        return JobOutcome(job.number, result, error, f"{socket.gethostname()}:{os.getpid()}", peak_memory())
+def run_job(function: Callable[[Any], Any], job: Job) -> JobOutcome:
+    """Run a function on the task of a job; its error is part of the outcome."""
+    result, error = None, None
+    try:
+        with panics_as_errors():
+            result = function(job.task)
+    except Exception as raised:
+        error = raised
+    return JobOutcome(job.number, result, error, f"{socket.gethostname()}:{os.getpid()}", peak_memory())
 
 
 def portable_error(error: Exception) -> Exception:
@@ -195,7 +190,7 @@ class Engine(ABC):
         results: dict[int, R] = {}
         jobs = [Job(number, task) for number, task in enumerate(tasks)]
         self._known += len(jobs)
-        with closing(self.outcomes(JobRunner(function), jobs)) as outcomes:
+        with closing(self.outcomes(partial(run_job, function), jobs)) as outcomes:
             for outcome in outcomes:
                 self.peaks[outcome.worker] = max(outcome.peak, self.peaks.get(outcome.worker, 0))
                 if outcome.error is not None:
@@ -281,9 +276,7 @@ class InLineEngine(Engine):
     def __init__(self, workers: int = 1, address: str | None = None) -> None:
         """Raises EngineError for several workers."""
         if workers > 1:
-            raise EngineError(
-                f"--workers {workers}: the engine in_line has one; leave it out, or name another"
-            )
+            raise EngineError(f"--workers {workers}: engine in_line has one; leave it out, or name another")
         super().__init__(workers, address)
 
     def outcomes(self, run: Callable[[Job], JobOutcome], jobs: Sequence[Job]) -> Generator[JobOutcome]:

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from corank.core.errors import EngineError
-from corank.engine.base import Job, JobOutcome, JobRunner
+from corank.engine.base import Job, JobOutcome, run_job
 
 
 def run_jobs(connection: Connection) -> None:
@@ -34,9 +34,8 @@ def _unpickle(message: bytes) -> Any:
     try:
         return pickle.loads(message)
     except Exception as error:
-        return JobRunner(
-            partial(_refuse, f"a task cannot be sent to a worker: {type(error).__name__}: {error}")
-        )
+        what = f"a task cannot be sent to a worker: {type(error).__name__}: {error}"
+        return partial(run_job, partial(_refuse, what))
 
 
 def _refuse(what: str, task: object) -> None:

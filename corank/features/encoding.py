@@ -340,9 +340,7 @@ class Hash(Encoder):
     def check(self) -> None:
         """Raise ValueError unless `rows` is a number of rows and `text` yes or no."""
         if type(self.rows) is not int or not 0 < self.rows < MOST_ROWS or type(self.text) is not bool:
-            raise ValueError(
-                f"expected rows of a table, and whether it is of text; found {vars(self)!r:.100}"
-            )
+            raise ValueError(f"expected rows of a table and whether of text; found {vars(self)!r:.100}")
 
     def codes(self, values: pl.Series, name: str) -> Ints:
         """Codes of values: (N,). Raises DataError for text where numbers were hashed in training, and the reverse."""

@@ -327,10 +327,7 @@ class FeatureSet:
             raise ConfigError(f"{key}: '{name}' is itself made of others; name features of columns")
         side = self._side_of(name)
         if not any_of and side == "cross":
-            raise ConfigError(
-                f"{key}: '{name}' is logged with the pair, and unknown where the pair was not; "
-                "name user, context and item features"
-            )
+            raise ConfigError(f"{key}: '{name}' is of a logged pair; name user, context and item features")
         if dot and (side != "item" or feature.uses.isdisjoint({"id", "list", "vector"})):
             raise ConfigError(
                 f"{key}: '{operand}' must be an item feature of kind id, ids or vector; "

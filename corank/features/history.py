@@ -218,9 +218,7 @@ def split_aligned(values: pl.Series, separator: str | None, where: str) -> tuple
     length = to_numbers(pc.list_value_length(array)).astype(np.int32)
     flat = array.flatten()
     if pa.types.is_nested(flat.type):
-        raise DataError(
-            f"{where}: column '{values.name}': expected single values in a list; received {flat[0].as_py()!r}"
-        )
+        raise DataError(f"{where}: column '{values.name}': expected single values, not {flat[0].as_py()!r}")
     if pa.types.is_large_string(flat.type) or pa.types.is_string(flat.type):
         flat = pc.utf8_trim_whitespace(flat)
         flat = pc.if_else(pc.equal(flat, ""), None, flat)
@@ -272,9 +270,7 @@ def to_times(values: Values, where: str) -> tuple[Longs, Mask]:
     times, whole = (values, known) if isinstance(values, np.ndarray) else _read_times(values, where)
     far = known & ~((times >= EARLIEST) & (times <= LATEST) & whole)
     if far.any():
-        raise DataError(
-            f"{where}: expected times of the years 1 to 9999; received {values[int(far.argmax())]}"
-        )
+        raise DataError(f"{where}: expected years 1 to 9999; received {values[int(far.argmax())]}")
     return times, known
 
 

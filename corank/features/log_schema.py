@@ -205,14 +205,10 @@ class DataSettings(Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.timezone not in _timezones():
-            raise ValueError(
-                f"timezone: expected a name such as UTC or Asia/Shanghai; received {self.timezone!r}"
-            )
+            raise ValueError(f"timezone: expected a name such as Asia/Shanghai; received {self.timezone!r}")
         for level in self.levels:
             if level in ("batch", "catalogue"):
-                raise ValueError(
-                    f"levels: '{level}' is the name of negatives beyond the log; rename the level"
-                )
+                raise ValueError(f"levels: '{level}' names negatives beyond the log; rename the level")
         if self.propensity_weight is not None and self.propensity is None:
             raise ValueError("propensity_weight: name the column of propensities as propensity, or drop it")
         self._check_labels()
@@ -233,9 +229,7 @@ class DataSettings(Settings):
                 label = self.labels[label.given]
         for column in self.columns:
             if column in self.labels:
-                raise ValueError(
-                    f"columns: '{column}' is a label, too, and a value could mean either; rename the label"
-                )
+                raise ValueError(f"columns: '{column}' is a label, too; rename the label")
 
     def instant(self, moment: datetime | date) -> datetime:
         """A day of the config as the moment at which it begins in `timezone`."""

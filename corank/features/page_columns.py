@@ -69,9 +69,7 @@ def _check_feature(schema: Schema, name: str, key: str, vector: bool) -> None:
         )
     feature = schema.columns().get(name)
     if feature is None or feature.side != "item":
-        raise ConfigError(
-            f"{key}: '{name}' is no feature of a column of items, whose values a page could read"
-        )
+        raise ConfigError(f"{key}: '{name}' is no feature of a column of items, which a page could read")
     fit = {"id", "key", "list", "vector"} if vector else {"id", "key", "list", "number"}
     if feature.uses.isdisjoint(fit):
         kinds = "a vector, an id or ids" if vector else "an id, ids or a number"

@@ -166,9 +166,7 @@ class Scale(Encoder):
         """Raise ValueError unless form, moments, quantiles and range fit together."""
         numbers = [self.mean, self.std, *(self.limits or (0.0, 0.0))]
         if self.form not in get_args(Scaling) or (self.low is None) != (self.high is None):
-            raise ValueError(
-                f"expected a form and a range; found {self.form!r:.100}, {self.low}, {self.high}"
-            )
+            raise ValueError(f"expected form and range; found {self.form!r:.100}, {self.low}, {self.high}")
         if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
             raise ValueError(f"expected finite numbers; found {numbers!r:.100}")
         if not (self.std > 0 and numbers[2] <= numbers[3]):

@@ -25,14 +25,10 @@ class Schema(FeatureSet):
         object.__setattr__(self, "features", {n: f.inherit(self.features) for n, f in self.features.items()})
         for name, feature in self.features.items():
             if "." in name:
-                raise ConfigError(
-                    f"features.{name}: a name must not contain a dot, which is reserved for `HISTORY.FEATURE`"
-                )
+                raise ConfigError(f"features.{name}: a name has no dot: that is for `HISTORY.FEATURE`")
             feature.check(name, self)
         if unread := self.unread(attended=self.histories()):
-            raise ConfigError(
-                f"features.{unread[0]}: no network reads it, and no derived feature does; drop it, or input: false"
-            )
+            raise ConfigError(f"features.{unread[0]}: nothing reads it; drop it, or input: false")
 
     @cached_property
     def operand_placements(self) -> dict[str, Placement]:
@@ -248,9 +244,7 @@ class Schema(FeatureSet):
             if name not in self.features:
                 raise ConfigError(f"{key}: no feature '{name}' is declared under features")
             if name not in self.inputs():
-                raise ConfigError(
-                    f"{key}: '{name}' is no input (features.{name}.input: false); drop one of both"
-                )
+                raise ConfigError(f"{key}: '{name}' is no input (features.{name}.input: false); drop one")
             placement = "item" if self.placement(name) == "snapshot" else self.placement(name)
             if placement != allowed:
                 article = "an" if placement == "item" else "a"
@@ -290,6 +284,4 @@ def refuse_idle_tables(schema: Schema, data: DataSettings) -> None:
     }
     for name in data.events:
         if name not in read:
-            raise ConfigError(
-                f"data.events.{name}: no feature reads it; drop it, or add a history or a prior of it"
-            )
+            raise ConfigError(f"data.events.{name}: no feature reads it; drop it, or add a history or prior")

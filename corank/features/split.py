@@ -187,9 +187,7 @@ class RangeSplit(BoundedSplit):
         bounds = self.bounds(instant)
         for name, (begin, end) in bounds.items():
             if begin >= end:
-                raise ValueError(
-                    f"split.{name}: {getattr(self, name)} is empty; write FROM..UNTIL, UNTIL later and not in it"
-                )
+                raise ValueError(f"split.{name}: {getattr(self, name)} is empty; UNTIL must be later")
         for one, other in pairwise(bounds):
             if bounds[one][1] > bounds[other][0]:
                 raise ValueError(
@@ -234,9 +232,7 @@ class ShareSplit(SplitRule):
     @model_validator(mode="after")
     def _check_shares(self) -> Self:
         if self.valid + (self.test or 0) >= 1:
-            raise ValueError(
-                "valid and test are shares of the requests; together they must leave some to train"
-            )
+            raise ValueError("valid and test are shares of the requests, which must leave some to train")
         return self
 
     def select(self, rows: SplitColumns, instant: Instant) -> Mapping[str, pl.Expr]:

@@ -96,9 +96,7 @@ class FunnelSpec:
         beyond = next((name for name in on if name in SOURCES), None)
         for teacher in teachers if beyond else ():
             if teacher in self.scores:
-                raise ConfigError(
-                    f"{key}.on: '{beyond}' is beyond the log, where nobody knows '{teacher}'; drop one of both"
-                )
+                raise ConfigError(f"{key}.on: '{beyond}' is beyond the log, without '{teacher}'; drop one")
             if unknown := self.logged_inputs.get(teacher):
                 raise ConfigError(
                     f"{key}.on: '{beyond}' is beyond the log, where nobody knows what '{teacher}' reads of "

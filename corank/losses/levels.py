@@ -68,9 +68,7 @@ class LevelsLoss(StageLoss):
         if self.gains is None:
             return self
         if self.form != "lambda":
-            raise ValueError(
-                f"gains have no effect with form: {self.form}; drop gains, or write form: lambda"
-            )
+            raise ValueError(f"gains have no effect with form: {self.form}; drop them, or write form: lambda")
         if sorted(self.gains) != self.gains or self.gains[0] == self.gains[-1]:
             raise ValueError(
                 f"gains: expected numbers that never fall, from the shallowest level to the deepest, and are not "
@@ -86,9 +84,7 @@ class LevelsLoss(StageLoss):
         super().check(funnel, key)
         on = {funnel.logged_code(level, f"{key}.on") for level in self.on or funnel.levels}
         if len(on) < 2:
-            raise ConfigError(
-                f"{key}.on: two levels are needed, or none stands over another; received {self.on}"
-            )
+            raise ConfigError(f"{key}.on: two levels are needed, one over another; received {self.on}")
         if self.gains is not None and len(self.gains) != len(on):
             raise ConfigError(
                 f"{key}.gains: expected {len(on)} numbers, one a level of {', '.join(self.on or funnel.levels)}; "

@@ -65,9 +65,7 @@ class LabelListLoss(StageLoss):
         if gains is None:
             return self
         if len(labels) < 2:
-            raise ValueError(
-                "gains: with a single label they change nothing; drop gains, or give several labels"
-            )
+            raise ValueError("gains: with a single label they change nothing; drop them, or give more labels")
         if len(gains) != len(labels) or sorted(set(gains), reverse=True) != gains:
             raise ValueError(
                 f"gains: expected {len(labels)} falling numbers, one a label of {', '.join(labels)}; received {gains}"

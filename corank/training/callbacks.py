@@ -231,9 +231,7 @@ def check_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
     for n, callback in enumerate(callback_list):
         if not isinstance(callback, Callback):
             what = f"the class {callback.__name__}" if isinstance(callback, type) else repr(callback)
-            raise ConfigError(
-                f"callbacks[{n}]: expected an object of a subclass of corank.Callback; received {what}"
-            )
+            raise ConfigError(f"callbacks[{n}]: expected an object of corank.Callback; received {what}")
     return callback_list
 
 

@@ -192,9 +192,7 @@ def _constants(network: StageModel, stage: str) -> dict[str, float]:
     constants = dict(network.constants())
     for name, number in constants.items():
         if not math.isfinite(number):
-            raise BundleError(
-                f"stage '{stage}': its {name} is {number}; its weights are larger than it can compute with: train again"
-            )
+            raise BundleError(f"stage '{stage}': its {name} is {number}: weights too large; train again")
     return {name: number if abs(number) >= SMALLEST else 0.0 for name, number in constants.items()}
 
 

@@ -22,7 +22,6 @@ from corank.data.packed.manifest import PACK_AGAIN, PackManifest, list_packs, pa
 from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.packs import (
     Past,
-    compare_files,
     continued_folder,
     find_continued,
     find_staleness,
@@ -51,7 +50,7 @@ def packed_location(config: Config, base: Path) -> Location:
 
 
 def open_packed(
-    config: Config, base: Path, past: Past = compare_files, mark: str | None = None
+    config: Config, base: Path, past: Past = lambda folder: False, mark: str | None = None
 ) -> PackedDataset:
     """Open a config's packed data; of those of all rows and those that continue others the newest.
 
@@ -117,9 +116,7 @@ def pack_config(
         mark_continued(earlier.location)
         return PackedDataset.open(folder).with_features(config.declared)
     if earlier is not None and str(location) == earlier.location:
-        raise ConfigError(
-            f"packed: {location} holds the data to go on from, which would be replaced; name another URL"
-        )
+        raise ConfigError(f"packed: {location} holds the data to go on from; name another URL")
     publisher = Publisher.open(location, PackManifest)
     # the same each time, so that a killed packing can resume
     name = hashlib.sha256(str(location).encode()).hexdigest()[:16]
@@ -211,9 +208,7 @@ def local_root(config: Config, base: Path) -> Path:
     location = packed_location(config, base)
     if isinstance(location, Path):
         return location
-    raise ConfigError(
-        f"--prune: {location} holds one set of features, and nothing to remove; drop the option"
-    )
+    raise ConfigError(f"--prune: {location} holds one set of features, nothing to remove; drop the option")
 
 
 def open_earlier(
@@ -245,10 +240,7 @@ def open_earlier(
     while since is not None and pack.through > since:
         continued = pack.manifest.continued
         if continued is None:
-            raise DataError(
-                f"--repack: {pack.location} is the first packing, and its training ended later; "
-                "pack all rows without --from"
-            )
+            raise DataError(f"--repack: {pack.location} is the first packing; pack all rows without --from")
         try:
             earlier = _open(parse_location(continued.location))
             earlier.verify(())
@@ -284,9 +276,7 @@ def _open(location: Location) -> PackedDataset:
     if (location / RUN_FILE).is_file():
         return _open_of_run(location)
     if location.exists() and not (location / MANIFEST).is_file():
-        raise DataError(
-            f"{location}: holds neither packed data nor a run; name one that `corank pack` or `train` wrote"
-        )
+        raise DataError(f"{location}: holds no packed data and no run; name one of `corank pack` or `train`")
     return PackedDataset.open(location)
 
 

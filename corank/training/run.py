@@ -147,9 +147,7 @@ class Run:
         """Return the run with changes `export.KEY=value` of its config. Raises ConfigError, for other keys, too."""
         for override in overrides:
             if not override.startswith("export."):
-                raise ConfigError(
-                    f"--set {shorten(override)}: only keys of `export` change after training; train again for others"
-                )
+                raise ConfigError(f"--set {shorten(override)}: only keys of `export` change after training")
         if not overrides:
             return self
         source = str(self.folder / RUN_FILE)

@@ -75,9 +75,7 @@ class RunFile(Settings):
             run_file = cls.model_validate(parse_json(read_regular_file(folder, RUN_FILE, MOST_BYTES)))
             run_file.base_of(folder)
         except (FileNotFoundError, NotADirectoryError):
-            raise CheckpointError(
-                f"{folder}: not a run (it has no {RUN_FILE}); `corank train` makes one"
-            ) from None
+            raise CheckpointError(f"{folder}: not a run (no {RUN_FILE}); `corank train` makes one") from None
         except (OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise CheckpointError(f"{path}: damaged or no run ({reason}); train again") from None

@@ -168,6 +168,4 @@ def find_source(run: Run, given: Location | None, resume: bool) -> Location | No
 def require_epochs(config: Config, source: Location | None) -> None:
     """Raise ConfigError if nothing would be trained, and no trained weights are taken over."""
     if config.train.epochs == 0 and source is None:
-        raise ConfigError(
-            "train.epochs: 0 trains nothing; write 1 or more, or take weights over by --from RUN"
-        )
+        raise ConfigError("train.epochs: 0 trains nothing; write 1 or more, or take weights by --from RUN")

@@ -160,7 +160,7 @@ def test_a_page_that_cannot_be_written_is_told(trained: Run, tmp_path: Path) -> 
 
 
 def test_what_cannot_be_reported_is_refused(trained: Run, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"not a run \(it has no run.json\)"):
+    with pytest.raises(CheckpointError, match=r"not a run \(no run.json\)"):
         corank.report(tmp_path)
     with pytest.raises(DataError, match=r"no split 'tset': data\.split gives train, valid, test;"):
         corank.report(trained.folder, tmp_path / "a.html", "tset")

@@ -149,7 +149,7 @@ def test_vectors_may_bring_an_index(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "out", "message"),
     [
-        ("ivf_pq", "vectors.parquet", "needs 256 items to learn from, and there are 16; take ivf"),
+        ("ivf_pq", "vectors.parquet", "learns from 256 items or more, not from 16; take ivf"),
         ("ivf", "s3://bucket/vectors.parquet", "the index lies beside OUT, which must be on this machine"),
     ],
 )

@@ -142,7 +142,7 @@ def test_a_key_file_is_refused_by_what_is_wrong_with_it(keys: KeyPair, tmp_path:
         (SigningKeys.load, protected, "is protected by a passphrase"),
         (SigningKeys.load, open_to_all, f"others can read this private key; first chmod 600 {open_to_all}"),
         (SigningKeys.load, own, "is a public key; --sign takes the private key"),
-        (TrustedKeys.load, keys.private, "is a private key; --trust takes the public key"),
+        (TrustedKeys.load, keys.private, "is private; --trust takes the public key"),
         (SigningKeys.load, tmp_path / "absent", "cannot be read: No such file"),
         (SigningKeys.load, text, "is no private key in PEM form"),
         (TrustedKeys.load, cut, "expected public keys in PEM form"),

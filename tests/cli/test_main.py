@@ -100,7 +100,7 @@ def test_mistakes_about_runs(world: Path, trained: Run, tmp_path: Path, command:
         ("export", tmp_path, out),
         ("request", tmp_path),
     ):
-        refused(command(*arguments), "not a run (it has no run.json); `corank train` makes one")
+        refused(command(*arguments), "not a run (no run.json); `corank train` makes one")
     refused(
         command("train", config, "--run", trained.folder), "go on with --resume, or begin anew with --over"
     )

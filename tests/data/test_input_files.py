@@ -110,7 +110,7 @@ def test_what_cannot_go_on_is_refused(tmp_path: Path) -> None:
     (first,) = pack_days(tmp_path, 1)
     with pytest.raises(ConfigError, match="--fixed: is about earlier packed data; name them by --from"):
         corank.pack(config_of(0, tmp_path), fixed=True)
-    with pytest.raises(DataError, match="holds neither packed data nor a run"):
+    with pytest.raises(DataError, match="holds no packed data and no run"):
         corank.pack(config_of(0, tmp_path), continue_from=tmp_path)
     with pytest.raises(DataError, match=r"no row of the log is in 'train' .* where the earlier packing ends"):
         corank.pack(config_of(0, tmp_path), continue_from=first["packed"])

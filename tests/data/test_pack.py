@@ -70,7 +70,7 @@ def test_users_without_a_row_are_missing_counted_and_told(world: World) -> None:
     packed = world.pack()
     assert only(packed, "test").query.numbers.tolist() == [[0], [20]]
     assert packed.manifest.dropped == {"duplicates": 0, "users_without_row": 1}
-    assert "users: 1 of 3 users of the log have no row; their features are missing" in world.said
+    assert "users: 1 of 3 users of the log have no row; features are missing" in world.said
 
 
 def test_without_tables_of_items_and_users(world: World) -> None:

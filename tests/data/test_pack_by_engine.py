@@ -88,6 +88,6 @@ def test_an_error_of_the_user_in_a_worker_is_that_error_and_leaves_nothing(
         shutil.copy(path, tmp_path)
     truth = pl.read_parquet(tmp_path / "truth.parquet")
     truth[1:].write_parquet(tmp_path / "truth.parquet")
-    with pytest.raises(DataError, match=r"^data\.truth: no 'click' for candidates of the log, such as item="):
+    with pytest.raises(DataError, match=r"^data\.truth: no 'click' of candidates of the log, such as item="):
         pack_world(tmp_path, tmp_path / "out", pool)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".parquet"] * 5

@@ -100,13 +100,13 @@ def test_truth_holds_probabilities_by_the_ids_of_the_log(world: World) -> None:
         ),
         (
             TRUTH.with_columns(pl.col("click") * float("inf")),
-            "no 'click' for candidates of the log, such as item=",
+            "no 'click' of candidates of the log, such as item=",
         ),
         (
             TRUTH.with_columns(pl.col("item").cast(pl.String)),
             "column 'item' is String; expected Int64, as in the log",
         ),
-        (TRUTH.filter(pl.col("item") != 11), "no 'click' for candidates of the log, such as item=11"),
+        (TRUTH.filter(pl.col("item") != 11), "no 'click' of candidates of the log, such as item=11"),
         (TRUTH.rename({"click": "clicks"}), "no column 'click'; near ones: clicks"),
         (pl.concat([TRUTH, TRUTH.with_columns(click=0.5)]), "a candidate has two rows that differ"),
     ):

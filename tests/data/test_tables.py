@@ -12,7 +12,7 @@ from corank.core.errors import DataError, MissingObjectError, StorageError
 from corank.core.time import NEVER
 from corank.data.packed.inputs import fingerprint
 from corank.data.point_in_time import VersionedRows
-from corank.data.tables import KeepRows, Table, cut_table, find_source_files
+from corank.data.tables import Table, cut_table, find_source_files
 from corank.features.log_schema import FROM, ID, DataSettings
 from corank.features.schema import Schema
 from tests.support.object_store import ObjectStore
@@ -225,7 +225,7 @@ def test_ranges_cover_the_rows_of_all_files_once(tmp_path: Path, form: str, size
     sizes = (2, 3, 4) if form == "csv" else (0, 3, 0, 5, 1, 0)  # a CSV file without rows has no types
     table = written(tmp_path, form, sizes)
     assert read(table, size).rows() == [(n, n) for n in range(9)]
-    even = table.keep(KeepRows(pl.col("n") % 2 == 0))
+    even = table.filter(pl.col("n") % 2 == 0)
     assert read(even, size).rows() == [(n, n) for n in range(0, 9, 2)], "a row keeps its number"
 
 

@@ -55,14 +55,14 @@ def test_columns_of_users_are_features_by_their_types(tmp_path: Path) -> None:
 
 def test_users_without_a_row_are_said(tmp_path: Path) -> None:
     imported = corank.import_lists(shown(), tmp_path / "out", users=USERS, **ROLES)
-    assert "users: 2 of 7 of the log have no row; their features are missing" in imported.said
+    assert "users: 2 of 7 of the log have no row; features are missing" in imported.said
     corank.check(imported.config, FEW).require()
 
 
 @pytest.mark.parametrize(
     ("users", "more", "told"),
     [
-        (USERS, {"user": ""}, "import lists: --users is a table of users; name the log's column of users as --user"),
+        (USERS, {"user": ""}, "import lists: --users is a table; name the log's column of users as --user"),
         (USERS.rename({"user_id": "id"}), {}, "the frame given as users: no column 'user_id' (--user); it has id"),
         (USERS.cast({"user_id": pl.String}), {}, "column 'user_id' is String, users of the log are Int64; write both"),
         (USERS.vstack(USERS.head(1)), {}, "users: column user_id, row 1: expected one row of a user; received 0"),

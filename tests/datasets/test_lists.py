@@ -325,7 +325,7 @@ UNFIT: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame] | None, dict[str, 
     "along has the items' name": (
         every("item_id", [1, 2, 3]),
         {"along": "item_id"},
-        "column 'item_id' has the name that the candidates get .--item.; rename it",
+        "column 'item_id' has the candidates' name .--item.; rename it",
     ),
     "a column has the rows' name": (every("impression", 1), {}, "'impression' has the name that rows"),
     "a ragged column along": (

@@ -110,5 +110,5 @@ def test_what_cannot_be_launched_is_refused(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ConfigError, match="unknown key 'epoch'"):
         corank.train(config, folder=tmp_path, workers=2, overrides=["train.epoch=1"])
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(DistributedError, match=r"--workers: this process is one of several already"):
+    with pytest.raises(DistributedError, match=r"--workers: WORLD_SIZE is set"):
         launch(["train", str(config)], 2)

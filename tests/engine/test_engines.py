@@ -78,7 +78,7 @@ def test_a_closed_pool_leaves_no_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("in_line", 2), r"--workers 2: the engine in_line has one"),
+        (("in_line", 2), r"--workers 2: engine in_line has one"),
         (("pol", 2), r"unknown engine 'pol'; did you mean 'pool'\?"),
     ],
 )

@@ -132,8 +132,8 @@ def test_a_name_that_is_neither_a_label_nor_a_column_is_refused(path: Path) -> N
         "stages.rank.value: 'abs(click)' is not allowed"
     )
     assert refused(path, "data.columns=[bid]", "stages.1.value=bid").startswith(
-        "stages.rank.value: 'bid' names no label of the stage; it predicts click, order"
+        "stages.rank.value: 'bid' names none of the labels click, order"
     )
     assert refused(path, "data.columns=[click]") == (
-        "data: columns: 'click' is a label, too, and a value could mean either; rename the label"
+        "data: columns: 'click' is a label, too; rename the label"
     )

@@ -111,7 +111,7 @@ def test_wrong_values_name_feature_and_value(name: str, values: list[object], me
 def test_lists_of_objects_are_refused(key: str) -> None:
     # polars panics, which is no error that can be caught, when a key with a null character is handed to Arrow
     values = pl.Series("seen", [[{key: 1}], None, []])
-    with pytest.raises(DataError, match=r"feature 'tags': expected lists of values; received \[\{'a"):
+    with pytest.raises(DataError, match=r"feature 'tags': expected lists of values, not \[\{'a"):
         split(values, None, "tags")
     with pytest.raises(DataError, match="user: column 'seen': expected single values in a list; received"):
         split_aligned(values, None, "user")

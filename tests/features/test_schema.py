@@ -128,7 +128,7 @@ UNSOUND: list[tuple[dict[str, Any], str]] = [
     *((HISTORY | {"column": "seen", key: value},
        f": {key}: the times of the events of column 'seen' are needed; name the column that lists them as `times`, "
        "or drop it") for key, value in TIMED.items()),
-    (BESIDE | {"of": "item"}, ": a list is `of` the items of a history or `parallel_to` its events; drop one of both"),
+    (BESIDE | {"of": "item"}, ": a list is `of` the items of a history or `parallel_to` its events; drop one"),
     *((feature | {"buckets": 4, "scale": "log"},
        ": buckets embed the number and scale leaves it one; write one of them")
       for feature in (DERIVED["brand_seen"], DERIVED["spare"], DERIVED["steep"], PRIOR)),
@@ -147,7 +147,7 @@ def test_a_feature_that_contradicts_itself_is_refused(feature: dict[str, Any], m
     assert refused("odd", feature) == f"features.odd{message}"
 
 
-LOGGED = "is logged with the pair, and unknown where the pair was not; name user, context and item features"
+LOGGED = "is of a logged pair; name user, context and item features"
 IDS = "of features of kind id or bucket"
 LISTS = "of a list or history, then an id or a list"
 
@@ -175,7 +175,7 @@ def test_a_feature_that_others_contradict_is_refused(feature: dict[str, Any], me
     ],
 )
 def test_what_nothing_reads_is_refused(kind: dict[str, Any]) -> None:
-    said = "features.odd: no network reads it, and no derived feature does; drop it, or input: false"
+    said = "features.odd: nothing reads it; drop it, or input: false"
     assert refused("odd", {"side": "item"} | kind) == said
 
 
@@ -198,7 +198,7 @@ def test_an_age_is_where_it_is_known() -> None:
 
 def test_a_name_has_no_dot() -> None:
     assert refused("a.b", {"side": "user", "kind": "id"}) == (
-        "features.a.b: a name must not contain a dot, which is reserved for `HISTORY.FEATURE`"
+        "features.a.b: a name has no dot: that is for `HISTORY.FEATURE`"
     )
 
 

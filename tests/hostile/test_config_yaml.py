@@ -39,15 +39,15 @@ def test_scalars_are_those_of_the_core_schema() -> None:
 
 def test_a_key_that_is_given_twice_is_refused_with_both_lines(path: Path) -> None:
     path.write_text(f"{TEXT}name: again\n", encoding="utf-8")
-    assert refused(path) == "line 28, column 1: key 'name' is there already, in line 1; drop one of the two"
+    assert refused(path) == "line 28, column 1: key 'name' is in line 1 already; drop one"
     path.write_text(TEXT.replace("weight: 0.5", "weight: 0.5, weight: 2"), encoding="utf-8")
-    assert "key 'weight' is there already, in line 25" in refused(path)
+    assert "key 'weight' is in line 25 already" in refused(path)
 
 
 # text → what its error says
 REFUSED = {
     "a: {<<: {b: 1}}": "line 1, column 5: '<<' merges mappings in YAML 1.1 alone",
-    "a: &b 1": "line 1, column 4: anchor '&b' is refused; write the value wherever it is read",
+    "a: &b 1": "line 1, column 4: anchor '&b' is refused; write the value out",
     "a: [&b {c: 1}]": "line 1, column 5: anchor '&b' is refused",
     "&b a: 1": "line 1, column 1: anchor '&b' is refused",
     "? [a]\n: b": "a key must be text; write it in quotes",
@@ -57,12 +57,12 @@ REFUSED = {
     "a: !!int x": "tag '!!int' does not fit",
     "a: !!timestamp 2026-04-29": "tag '!!timestamp' does not fit",
     "--- a\n--- b": "a second document begins",
-    "a: *b": "line 1, column 4: alias '*b' is refused; write the value wherever it is read",
+    "a: *b": "line 1, column 4: alias '*b' is refused; write the value out",
     'a: "\\0"': "text with a NUL",
     "a: " + "9" * 5000: "expected a whole number of at most 64 bits; received 9999",
     "a: 9223372036854775808": "expected a whole number of at most 64 bits",
     "a: 1e999": "expected a number that a 64-bit float can hold",
-    LAUGHS: "is refused; write the value wherever it is read",
+    LAUGHS: "is refused; write the value out",
     "[" * 70: f"nested more than {DEEPEST} levels deep",
     "{a: " * 2000: f"nested more than {DEEPEST} levels deep",
     "- " * 2000 + "a": f"nested more than {DEEPEST} levels deep",

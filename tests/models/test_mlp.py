@@ -144,7 +144,7 @@ WRONG = {
     "stages.2.from_stages=[a.score, b.rank]": "stages.2.from_stages: 'b' ranks only what 'a' keeps, yet all "
     "candidates in training: its rank would mean two things; write b.score",
     "stages.2.from_stages=[a]": f"{EXPECTED} 'a'",
-    "stages.2.from_stages=[a.place]": "stages.c.from_stages: `place` is now called `rank`; write a.rank",
+    "stages.2.from_stages=[a.place]": "stages.c.from_stages: `place` is now `rank`; write a.rank",
     "stages.0.from_stages=[b.score]": "stages.0: unknown key 'from_stages'",
 }
 

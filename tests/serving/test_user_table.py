@@ -72,7 +72,7 @@ def test_tables_that_are_missing_or_in_vain_are_named(case: Case, tmp_path: Path
     else:
         refused = [
             (None, {}, "--log: the bundle makes the history 'history_0' of a log's expos"),
-            (log, {"clicks": log}, "--events: the bundle reads no events 'clicks'"),
+            (log, {"clicks": log}, "--events: the bundle reads no 'clicks'"),
         ]
     for given, events, message in refused:
         with pytest.raises(DataError, match=message):

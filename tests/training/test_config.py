@@ -51,7 +51,7 @@ WRONG = {
     "features.tab.kind=text": "features.tab: for text write kind: ids with separator: ' ' for its words",
     "features.tab.kind=colour": "features.tab: unknown kind 'colour'; known kinds: age, bucket, ",
     "stages.1.model=tree": "stages.1: unknown model 'tree'; did you mean 'trees'?",
-    "data.timezone=Mars": "data: timezone: expected a name such as UTC or Asia/Shanghai; received 'Mars'",
+    "data.timezone=Mars": "data: timezone: expected a name such as Asia/Shanghai; received 'Mars'",
     "data.log=[]": "data.log: names no file; write one, a glob, a URL, or a list of them; received []",
     "data.items=['']": "data.items: names no file; write one, a glob, a URL, or a list of them; received ['']",
     "data.log={files: [], list: x}": "data.log.files: names no file; ",
@@ -73,7 +73,7 @@ WRONG = {
     "losses.2.teacher=reranker": "losses.2.teacher: no stage and no logged score (data.scores) is called "
     "'reranker'; there are prerank, rank",
     "features.history.of=tab": "features.history.of: must name an item id feature (item_id, brand); received 'tab'",
-    "stages.0.name=table": "stages.0.name: 'table' means something else already; take another name",
+    "stages.0.name=table": "stages.0.name: 'table' means something else; take another name",
     "losses=[{kind: click, stage: rank}]": "stages.0: no loss trains 'prerank'; add one, such as "
     "{kind: click, stage: prerank}, or drop the stage",
     "data.level=null": "losses.1.from: the log has no levels (data.level is not given), so nobody knows what was "

@@ -59,9 +59,7 @@ def test_what_is_made_of_a_removed_feature_goes_with_it_and_is_named(path: Path)
     assert isinstance(towers, TowersSettings) and isinstance(rank, MlpSettings)
     assert towers.query_features == ["user_id", "tab"]
     assert rank.din is None
-    assert said == [
-        "without history: brands, brand_in_history removed, too: made of these, or operands of nothing now"
-    ]
+    assert said == ["without history: brands, brand_in_history removed, too: made of these, or of no use now"]
 
 
 def test_an_unknown_feature_cannot_be_removed(path: Path) -> None:

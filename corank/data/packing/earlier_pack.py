@@ -15,7 +15,7 @@ from corank.core.time import MILLISECOND, NEVER, floor_times
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import ContinuedFrom, GrownRows, PackManifest
 from corank.data.packing.state import read_counts_of_values
-from corank.data.tables import KeepRows, Table
+from corank.data.tables import Table
 from corank.engine.base import SentByFields
 from corank.features.encoders import Encoders
 from corank.features.encoding import Encoder, Vocabulary
@@ -198,7 +198,7 @@ FROM_BEGIN = PackStart()
 
 
 def _keep_since(table: Table, column: str, since: int) -> Table:
-    return table if since == NEVER else table.keep(KeepRows(table.since(column, since)))
+    return table if since == NEVER else table.filter(table.since(column, since))
 
 
 def _events(schema: Schema, data: DataSettings) -> Iterable[tuple[str, timedelta]]:

@@ -69,13 +69,14 @@ class PackedTables(SentByFields):
 def write_first_pass(inputs: PackSources, workspace: PackWorkspace) -> int:
     """Fit encoders, and write items and users. Returns how many users have no row in `users`."""
     schema, folder, spill = inputs.schema, workspace.packed, workspace.spill
-    ids = inputs.read_ids(spill / "ids", workspace.engine)
-    items, users, absent = inputs.read_items(ids), *inputs.read_users(ids.users["value"])
-    write_ids(folder, "items", ids.items)
-    write_ids(folder, "users", ids.users)
+    item_ids, user_ids, logged = inputs.read_ids(spill / "ids", workspace.engine)
+    items = inputs.read_items(item_ids["value"], logged)
+    users, absent = inputs.read_users(user_ids["value"])
+    write_ids(folder, "items", item_ids)
+    write_ids(folder, "users", user_ids)
     if absent:
         workspace.report(
-            f"users: {absent:,} of {len(users.ids):,} users of the log have no row; their features are missing"
+            f"users: {absent:,} of {len(users.ids):,} users of the log have no row; features are missing"
         )
     fitted, tallies = _fit_encoders(inputs, spill / "fit", workspace.engine)
     encoders = Encoders(schema, fitted)

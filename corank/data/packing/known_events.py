@@ -168,9 +168,7 @@ def read_known_events(
     try:
         return numbered.select(pl.col(name).cast(kind) for name, kind in schema.items())
     except pl.exceptions.PolarsError as error:
-        raise DataError(
-            f"data.events.{history.table}: of other types than in the earlier packing: {error}"
-        ) from None
+        raise DataError(f"data.events.{history.table}: of other types than before: {error}") from None
 
 
 USERS = 2**17

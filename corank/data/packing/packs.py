@@ -109,11 +109,6 @@ Past = Callable[[Path], bool]
 """Says of a folder of packed data that they need not be of the files as they are now."""
 
 
-def compare_files(folder: Path) -> bool:
-    """Say that packed data must be of the files as they are now."""
-    return False
-
-
 def _read_manifests(folders: Iterable[Path]) -> Iterator[tuple[Path, PackManifest]]:
     """Read the manifests of folders, of those that can be read."""
     for folder in folders:
@@ -137,7 +132,7 @@ def find_staleness(manifest: PackManifest, data: DataSettings, schema: Schema, b
 
 
 def open_features(
-    root: Path, data: DataSettings, schema: Schema, base: Path, past: Past = compare_files
+    root: Path, data: DataSettings, schema: Schema, base: Path, past: Past = lambda folder: False
 ) -> PackedDataset:
     """Open the packed data of a config's features, in a folder or its sets.
 

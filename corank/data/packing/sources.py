@@ -28,18 +28,6 @@ from corank.features.schema import Schema
 from corank.features.training_values import Measurement, SeenValues
 
 
-@dataclass(frozen=True)
-class LogIds:
-    """The ids of a log, and of the log of earlier packings. The process that packs keeps all in memory."""
-
-    items: pl.DataFrame
-    """Columns `value`, distinct, ascending, and `seen`: when last, ms UTC."""
-    users: pl.DataFrame
-    """The same of users."""
-    logged: pl.Series
-    """The items of this log alone: a table of items must have a row of each."""
-
-
 def keep_usable(
     log: Table, items: Table | None, data: DataSettings, report: Report = lambda line: None
 ) -> Table:
@@ -139,12 +127,16 @@ class PackSources:
         some = self.log.collect(self.log.frame.select(self.log_columns()).head(1000))
         return int(some.estimated_size() / len(some) * self.summary.rows * 2)
 
-    def read_ids(self, spill: Path, engine: Engine) -> LogIds:
+    def read_ids(self, spill: Path, engine: Engine) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
         """Find the items and users of the log, in one pass, and those of earlier ones seen within their `keep_days`.
 
         Args:
             spill: a folder for files, which is made.
             engine: runs the tasks.
+
+        Returns:
+            Items and users, in memory: columns `value`, distinct, ascending, and `seen`, when last, ms UTC; and the
+            items of this log alone, of each of which a table of items must have a row.
 
         Raises DataError if ids are of another type than in the earlier packing.
         """
@@ -162,19 +154,19 @@ class PackSources:
             since = [keep_from(self.schema, column, self.until) for column in columns]
             items = join_ids(items, read_ids(earlier.folder, "items"), since[0], self.data.item)
             users = join_ids(users, read_ids(earlier.folder, "users"), since[1], self.data.user)
-        return LogIds(items, users, logged)
+        return items, users, logged
 
-    def read_items(self, ids: LogIds) -> VersionedRows:
+    def read_items(self, ids: pl.Series, logged: pl.Series) -> VersionedRows:
         """Read the rows of items: those of the table, or without one a row of each item of this log and earlier ones.
 
         Raises DataError if an item of this log has none. One of earlier logs alone may have left the table.
         """
         data, table = self.data, self.items
         if table is None:
-            return VersionedRows.from_ids(ids.items["value"])
+            return VersionedRows.from_ids(ids)
         columns = [c for c in feature_columns(self.schema, self.sources, "items") if c != data.item]
         columns += [name for name in self.item_columns if name not in columns]
-        items, absent = read_versions(table, data.item, columns, ids.logged, only=False)
+        items, absent = read_versions(table, data.item, columns, logged, only=False)
         if len(absent):
             some = ", ".join(map(repr, absent.head(5).to_list()))
             raise DataError(

@@ -12,9 +12,10 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -87,7 +88,7 @@ class PackWorkspace:
         missing = [(n, task) for n, task in enumerate(tasks) if not _mark(marks, n).is_file()]
         before = len(tasks) - len(missing)
         self.engine.run(
-            _MarkedFunction(function, self.folder, step),
+            partial(_run_marked, function, self.folder, step),
             missing,
             lambda done, _: progress(before + done, len(tasks)),
         )
@@ -119,22 +120,15 @@ class PackWorkspace:
             shutil.rmtree(retired, ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class _MarkedFunction(Generic[T]):
-    """Runs a task of a step, and leaves its result as a marker."""
-
-    function: Callable[[T], Any]
-    folder: Path
-    step: str
-
-    def __call__(self, numbered: tuple[int, T]) -> None:
-        if not self.folder.is_dir():
-            raise EngineError(
-                f"{self.folder}: is not there on {socket.gethostname()}; machines that pack together need a file "
-                "system that all of them share, with the config and the tables at the same paths"
-            )
-        number, task = numbered
-        _write_mark(_mark(self.folder / "done" / self.step, number), self.function(task))
+def _run_marked(function: Callable[[T], Any], folder: Path, step: str, numbered: tuple[int, T]) -> None:
+    """Run a task of a step, and leave its result as a marker."""
+    if not folder.is_dir():
+        raise EngineError(
+            f"{folder}: is not there on {socket.gethostname()}; machines that pack together need a file system that "
+            "all of them share, with the config and the tables at the same paths"
+        )
+    number, task = numbered
+    _write_mark(_mark(folder / "done" / step, number), function(task))
 
 
 def _mark(folder: Path, number: int) -> Path:

@@ -107,9 +107,7 @@ class AgeFeature(ScaledFeature):
         """Raise ConfigError if it is of no time, or `every` has no effect."""
         super().check(name, schema)
         if self.every is not None and schema.side(name) != "item":
-            raise ConfigError(
-                f"features.{name}.every: has no effect, as '{self.of}' is of the request, whose time is known; drop it"
-            )
+            raise ConfigError(f"features.{name}.every: has no effect on the request's '{self.of}'; drop it")
 
     def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
         """Days (N,)."""

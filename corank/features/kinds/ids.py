@@ -138,9 +138,7 @@ class HistorySettings(VocabularySettings, ColumnFeature):
         elif self.of is None:
             self._check_list()
         elif self.parallel_to is not None:
-            raise ValueError(
-                "a list is `of` the items of a history or `parallel_to` its events; drop one of both"
-            )
+            raise ValueError("a list is `of` the items of a history or `parallel_to` its events; drop one")
         elif settings := self._given("hash", *GROWTH):
             raise ValueError(f"a history is encoded by the feature it is `of`; drop {', '.join(settings)}")
         elif self.attribute:
@@ -157,9 +155,7 @@ class HistorySettings(VocabularySettings, ColumnFeature):
 
     def _check_values(self) -> None:
         if settings := self._given("event", "times", "separator", "parallel_to"):
-            raise ValueError(
-                f"{', '.join(settings)}: the events are the rows of '{self.events}', with a value each; drop it"
-            )
+            raise ValueError(f"{', '.join(settings)}: the events are the rows of '{self.events}'; drop it")
 
     def _check_list(self) -> None:
         if settings := self._given("event", "times", "lag", "every", "half_life"):
@@ -173,15 +169,11 @@ class HistorySettings(VocabularySettings, ColumnFeature):
     def _check_attribute(self, history: str) -> None:
         own = ("column", "event", "times", "events", "separator", "lag", "every", "half_life", "last")
         if settings := self._given(*own):
-            raise ValueError(
-                f"{', '.join(settings)}: the events are those of the history '{history}'; drop it here"
-            )
+            raise ValueError(f"{', '.join(settings)}: the events are those of '{history}'; drop it here")
 
     def _check_listed(self, column: str) -> None:
         if settings := self._given("event", "events"):
-            raise ValueError(
-                f"{', '.join(settings)}: the events are those that column '{column}' lists; drop it"
-            )
+            raise ValueError(f"{', '.join(settings)}: the events are those of column '{column}'; drop it")
         if self.times is None and (settings := self._given("lag", "every", "half_life")):
             raise ValueError(
                 f"{', '.join(settings)}: the times of the events of column '{column}' are needed; name the column that "
@@ -190,9 +182,7 @@ class HistorySettings(VocabularySettings, ColumnFeature):
 
     def _check_derived(self) -> None:
         if settings := self._given("times", "separator"):
-            raise ValueError(
-                f"{', '.join(settings)}: a setting of list columns; name one as `column`, or drop it"
-            )
+            raise ValueError(f"{', '.join(settings)}: of list columns; name one as `column`, or drop it")
         if self.events is not None and self.event is not None:
             raise ValueError(f"event: every row of the events '{self.events}' is an event; drop it")
 
@@ -205,10 +195,7 @@ class HistorySettings(VocabularySettings, ColumnFeature):
         if self.attribute:
             schema.check_operand(f"features.{name}.of", self.of)
             if "list" not in schema.uses_of(self.of):
-                raise ConfigError(
-                    f"features.{name}.of: '{self.of}' is a vector, which has no values to list; a `cosine` "
-                    "compares it with another"
-                )
+                raise ConfigError(f"features.{name}.of: '{self.of}' is a vector; compare it by a `cosine`")
         else:
             known = schema.history_items()
             if self.of not in known:
@@ -371,9 +358,7 @@ def split(values: pl.Series, separator: str | None, name: str) -> tuple[Ints, pl
     else:  # of objects, too, which polars cannot hand to Arrow if a key has a null character
         received = values.drop_nulls()[0]
         shown = received.to_list() if isinstance(received, pl.Series) else received
-        raise DataError(
-            f"feature '{name}': expected lists of values; received {shown!r:.100} ({values.dtype})"
-        )
+        raise DataError(f"feature '{name}': expected lists of values, not {shown!r:.100} ({values.dtype})")
     length = to_numbers(pc.list_value_length(array)).astype(np.int32)
     flat = array.flatten()
     if separator is not None:

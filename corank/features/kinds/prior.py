@@ -100,9 +100,7 @@ class PriorFeature(ScaledFeature):
             every = format_duration(self.every)
             raise ValueError(f"window must be a multiple of every ({every}), so that whole periods count")
         if self.events is not None and self.label is not None:
-            raise ValueError(
-                "events and label exclude each other, as a table of events has no labels; drop one"
-            )
+            raise ValueError("events and label exclude each other, as events have no labels; drop one")
         if self.smoothing == "auto" and self.label is None:
             raise ValueError("smoothing is of a rate; name its label, or drop smoothing")
         if self.half_life is not None and not self.half_life:

@@ -78,9 +78,7 @@ class VectorFeature(ColumnFeature):
         """Raise ConfigError if a file belongs to a table that is not given."""
         table = {"item": "items", "user": "users"}.get(self.side)
         if self.file is not None and table is not None and getattr(data, table) is None:
-            raise ConfigError(
-                f"features.{name}.file: holds vectors of data.{table}, which is not given; name that table, too"
-            )
+            raise ConfigError(f"features.{name}.file: holds vectors of data.{table}; name that table, too")
 
     def check_column(self, name: str, dtype: pl.DataType) -> str | None:
         """Expect lists of numbers."""

@@ -155,9 +155,7 @@ class MlpSettings(LayerSettings, StageSettings):
             stage, _, what = text.rpartition(".")
             key = f"stages.{self.name}.from_stages"
             if stage and what == "place":
-                raise ConfigError(
-                    f"{key}: `place` is now called `rank`; write {stage}.rank; received {text!r}"
-                )
+                raise ConfigError(f"{key}: `place` is now `rank`; write {stage}.rank; received {text!r}")
             if not stage or what not in ("score", "rank"):
                 raise ConfigError(f"{key}: expected STAGE.score or STAGE.rank; received {text!r}")
             sources.append((stage, "score" if what == "score" else "rank"))

@@ -58,7 +58,7 @@ class StageSettings(NetworkSettings):
             require_known(level, data.levels, f"{key}.cuts", "level", "data.levels")
         if not before and self.deadline_ms is not None:
             raise ConfigError(
-                f"{key}.deadline_ms: '{self.name}' is the first stage, and there is no other order; take it away"
+                f"{key}.deadline_ms: the first stage, '{self.name}', has no other order; drop it"
             )
         if before and self.keep > (quota := before[last := list(before)[-1]]):
             raise ConfigError(
@@ -149,9 +149,7 @@ class StageSettings(NetworkSettings):
         except ValueError as error:
             raise ConfigError(f"{key}: {error} (labels of the stage, and data.columns)") from None
         if not set(value.names) & set(self.labels):
-            raise ConfigError(
-                f"{key}: {self.value!r} names no label of the stage; it predicts {', '.join(self.labels)}"
-            )
+            raise ConfigError(f"{key}: {self.value!r} names none of the labels {', '.join(self.labels)}")
         return value
 
     @property

@@ -190,9 +190,7 @@ class _ShardThread(threading.Thread):
 
     def _write_shard(self) -> None:
         if not self._content.is_dir():
-            raise OSError(
-                "no such folder on this machine; all ranks must see the run's folder on one file system"
-            )
+            raise OSError("no such folder here; all ranks must see the run's folder on one file system")
         path = write_shard(self._content, self._ranks.rank, self._ranks.world, self._shard)
         self._shard.clear()
         sync(path)

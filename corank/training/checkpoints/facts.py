@@ -51,10 +51,7 @@ def require_matching(facts: Mapping[str, Any], config: Config, packed: PackedDat
     """Raise CheckpointError, which names a checkpoint's path and keys that differ, unless it is of config and data."""
     _refuse_other_config(facts, config, path)
     if facts.get("codes") != packed.codes:
-        raise CheckpointError(
-            f"{path}: trained on another packing of the data, whose vocabularies differ; "
-            "train anew with --overwrite"
-        )
+        raise CheckpointError(f"{path}: trained on another packing, with other codes; train with --overwrite")
 
 
 def _refuse_other_config(facts: Mapping[str, Any], config: Config, path: Path) -> None:

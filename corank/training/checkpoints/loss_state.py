@@ -39,9 +39,7 @@ class LossState:
         keeping = [(loss, state) for loss in total.losses if (state := loss.state(total.funnel))]
         names = Counter(loss.name for loss, _ in keeping)
         if twice := next((name for name, count in names.items() if count > 1), None):
-            raise ConfigError(
-                f"losses: two are called '{twice}' and keep a state; only one loss of a name may"
-            )
+            raise ConfigError(f"losses: two are called '{twice}' and keep a state; only one of a name may")
         for loss, state in keeping:
             kept = {
                 part: self._hold(f"{PREFIX}{loss.name}.{part}", t, buckets, device)

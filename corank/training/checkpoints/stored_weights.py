@@ -64,6 +64,4 @@ class StoredWeights:
                     else:
                         yield blocks[0]
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{paths[0].parent}: {name}: cannot be read ({error}); train again"
-            ) from None
+            raise CheckpointError(f"{paths[0].parent}: {name}: unreadable ({error}); train again") from None

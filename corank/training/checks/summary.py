@@ -159,9 +159,9 @@ def check_config(config: Config, base: Path) -> CheckSummary:
     """
     with open_engine() as engine, TemporaryDirectory() as spill:
         inputs = PackSources.open(config.data, config.declared, base, engine)
-        ids = inputs.read_ids(Path(spill), engine)
-        inputs.read_items(ids)
-        inputs.read_users(ids.users["value"])
+        items, users, logged = inputs.read_ids(Path(spill), engine)
+        inputs.read_items(items["value"], logged)
+        inputs.read_users(users["value"])
     refuse_contradictions(inputs, count_partitions(inputs.summary.rows))
     named = {"log": inputs.log, "items": inputs.items, "users": inputs.users, "truth": inputs.truth}
     tables = {name: table for name, table in named.items() if table is not None}

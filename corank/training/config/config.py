@@ -279,9 +279,7 @@ class Config(Settings):
         self.total.check_fitted(fitted)
         for name in fitted:
             if name in self.train.stages:
-                raise ConfigError(
-                    f"train.{name}: no optimiser trains '{name}', which is fitted before; drop it"
-                )
+                raise ConfigError(f"train.{name}: '{name}' is fitted before, by no optimiser; drop it")
 
     def _context(self, key: str, schema: Schema) -> StageContext:
         part, _, n = key.partition(".")
@@ -294,9 +292,7 @@ class Config(Settings):
         seen: set[str] = set()
         for key, network in self.networks.items():
             if network.name in TAKEN:
-                raise ConfigError(
-                    f"{key}.name: '{network.name}' means something else already; take another name"
-                )
+                raise ConfigError(f"{key}.name: '{network.name}' means something else; take another name")
             if network.name in seen and key.startswith("stages"):
                 raise ConfigError(f"{key}.name: two stages are called '{network.name}'")
             if network.name in seen:
@@ -304,10 +300,7 @@ class Config(Settings):
             seen.add(network.name)
         for name in self.data.scores:
             if name in seen:
-                raise ConfigError(
-                    f"data.scores.{name}: a stage or teacher is called so, too, and a loss could mean either; "
-                    "rename the score"
-                )
+                raise ConfigError(f"data.scores.{name}: a stage or teacher has the name; rename the score")
 
     @model_serializer(mode="wrap")
     def _put_page(self, plain: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
@@ -329,9 +322,7 @@ class Config(Settings):
             return
         key, taken = f"stages.{len(self.stages)}", {network.name for network in self.networks.values()}
         if self.page.name in {*TAKEN, *taken, *self.data.scores}:
-            raise ConfigError(
-                f"{key}.name: '{self.page.name}' means something else already; take another name"
-            )
+            raise ConfigError(f"{key}.name: '{self.page.name}' means something else; take another name")
         try:
             check_page(self.page, schema, self.item_parts, {stage.name: stage.keep for stage in self.stages})
         except ConfigError as error:
@@ -349,9 +340,7 @@ class Config(Settings):
                 )
             self.retrieval.check(self.vector_stages)
         elif schema.filters():
-            raise ConfigError(
-                f"features.{schema.filters()[0]}.filter: there is no `retrieval` that could be filtered"
-            )
+            raise ConfigError(f"features.{schema.filters()[0]}.filter: there is no `retrieval` to filter")
 
 
 STEPS = 600

@@ -138,9 +138,7 @@ def from_values(
     check_without(whole.declared, names)
     gone = find_removed(whole.declared, names, whole.attended(whole.declared))
     if more := [name for name in gone if name not in names]:
-        report(
-            f"without {', '.join(names)}: {', '.join(more)} removed, too: made of these, or operands of nothing now"
-        )
+        report(f"without {', '.join(names)}: {', '.join(more)} removed, too: made of these, or of no use now")
     return from_plain(without_features(plain(whole), names), source, folder)
 
 

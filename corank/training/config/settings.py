@@ -183,9 +183,7 @@ class TrainSettings(Settings):
                 f"{', '.join(named)} and {', '.join(validation_metrics())}"
             )
         if self.mode == "separate":
-            raise ConfigError(
-                "train.early_stop: the stages of train.mode: separate end one after another; drop it"
-            )
+            raise ConfigError("train.early_stop: in train.mode: separate each stage ends by itself; drop it")
 
 
 Share = Annotated[float, Ge(0), Le(1)]
@@ -236,9 +234,7 @@ class ExportSettings(Settings):
         """
         for name in self.precision:
             if not parts:
-                raise ConfigError(
-                    f"export.precision.{name}: no stage stores anything of an item ahead of requests; take it away"
-                )
+                raise ConfigError(f"export.precision.{name}: no stage stores anything of items; drop it")
             if name not in parts:
                 raise ConfigError(f"export.precision: {describe_unknown(name, parts, 'item part')}")
         for key in ("max_recall_loss", "max_probability_loss"):

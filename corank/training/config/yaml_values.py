@@ -127,9 +127,7 @@ class _Document:
     def _value(self, event: Any, depth: int) -> Any:
         if event.anchor is not None:
             sign = "alias '*" if isinstance(event, yaml.AliasEvent) else "anchor '&"
-            raise self._error(
-                event, f"{sign}{shorten(event.anchor)}' is refused; write the value wherever it is read"
-            )
+            raise self._error(event, f"{sign}{shorten(event.anchor)}' is refused; write the value out")
         if depth > DEEPEST:
             raise self._error(event, f"nested more than {DEEPEST} levels deep")
         if isinstance(event, yaml.ScalarEvent):
@@ -151,9 +149,7 @@ class _Document:
         for event in self._items():
             key = self._key(event, depth)
             if key in values:
-                raise self._error(
-                    event, f"key '{shorten(key)}' is there already, in line {lines[key]}; drop one of the two"
-                )
+                raise self._error(event, f"key '{shorten(key)}' is in line {lines[key]} already; drop one")
             values[key], lines[key] = self._value(next(self._events), depth), event.start_mark.line + 1
         return values
 
@@ -183,9 +179,7 @@ class _Document:
     def _require_tag(self, event: Any, kind: str) -> None:
         """Raise ConfigError if a value has a tag other than the core schema's of its kind."""
         if event.tag not in (None, "!", _CORE + kind):
-            raise self._error(
-                event, f"tag '{shorten(event.tag.replace(_CORE, '!!'))}' does not fit; leave it out"
-            )
+            raise self._error(event, f"tag '{shorten(event.tag.replace(_CORE, '!!'))}' does not fit; drop it")
 
     def _error(self, event: Any, message: str) -> ConfigError:
         mark = event.start_mark

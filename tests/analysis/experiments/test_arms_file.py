@@ -68,7 +68,7 @@ def test_changes_have_arguments_and_an_order(tmp_path: Path) -> None:
         ("arms: {}", "arms: none; give one or more"),
         ("title: Which?", "arms: none; give one or more"),
         ("[a]", "expected keys such as arms"),
-        ("arms: {a: {set: {train.epochs: 2}}, a: {}}", "key 'a' is there already, in line 1"),
+        ("arms: {a: {set: {train.epochs: 2}}, a: {}}", "key 'a' is in line 1 already"),
         ("arm: {a: {set: {train.epochs: 2}}}", ": (top level): unknown key 'arm'; did you mean 'arms'?"),
         ("arms: {a: {sets: {train.epochs: 2}}}", "arms.a: unknown key 'sets'; did you mean 'set'?"),
         ("arms: {a: {}}", "arms.a: changes nothing; give set, losses, more_losses or change"),

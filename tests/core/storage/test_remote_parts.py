@@ -60,5 +60,5 @@ def test_published_anew_is_told(object_store: ObjectStore, tmp_path: Path) -> No
     assert parts[0]
     publish(url, tmp_path / "made", (0, 7, 2))
     assert parts[0] and parts[2]  # opened before, and unchanged
-    with pytest.raises(StorageError, match="was published anew since this command began; run it again"):
+    with pytest.raises(StorageError, match="was published again meanwhile; run again"):
         parts[1]

@@ -83,7 +83,7 @@ def test_versions_are_one_table_that_marks_what_this_release_cannot_read(
     digest = hashlib.sha256(other).hexdigest()
     versions = state.versions | {first: state.versions[first].model_copy(update={"manifest": digest})}
     local.swap(raw, state.model_copy(update={"versions": versions}).to_bytes())
-    why = f"{local.address}: {first}: format 8; this corank reads format {BundleManifest.written_format()}; "
+    why = f"{local.address}: {first}: format 8; this corank reads {BundleManifest.written_format()}; "
     listed = list_versions(local)
     assert [one.unreadable and one.unreadable.startswith(why) for one in listed] == [True, None]
     _, out, _ = run_corank(capsys, "store", "ls", local.address)
