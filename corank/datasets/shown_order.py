@@ -79,12 +79,12 @@ def find_order(training: ClickedLists, along: Sequence[str], named: Sequence[str
         wish = "feature"
     if wish == "none":
         return ShownOrder(logged=column)
-    facts = _measure(_place(training, column))
+    clear, figure, rule = _measure(_place(training, column))
     where = f"column '{column}'" if column else "the order of the lists"
-    if not (column or facts.clear or wish != "auto"):
+    if not (column or clear or wish != "auto"):
         return ShownOrder()
-    if facts.rule:
-        said = f"{where} is not taken as the position shown: {facts.rule}"
+    if rule:
+        said = f"{where} is not taken as the position shown: {rule}"
         if wish != "auto":
             raise DataError(f"import lists: --position {wish}: {said}; use --position none")
         return ShownOrder(logged=column, said=said)
@@ -94,7 +94,7 @@ def find_order(training: ClickedLists, along: Sequence[str], named: Sequence[str
         "effect": "a term of training, which serving leaves out (--position feature: a feature; none: nothing)",
     }[role]
     name = column or free_name("position", dict.fromkeys(impressions.collect_schema(), ""))
-    said = f"{where} is taken as the position shown: {facts.figure}; it is {becomes}"
+    said = f"{where} is taken as the position shown: {figure}; it is {becomes}"
     return ShownOrder(role, name, column, said)
 
 
@@ -146,16 +146,6 @@ def _place(training: ClickedLists, column: str | None) -> pl.DataFrame:
     return named.filter(mixed).sort("list", "place", maintain_order=True).collect()
 
 
-@dataclass(frozen=True)
-class _Facts:
-    clear: bool
-    """Whether clicks depend on the position beyond doubt."""
-    figure: str
-    """How they depend on it, in words."""
-    rule: str
-    """The rule by which lists were written, in words, if they are in no order that was shown; blank if not."""
-
-
 _RULES = {
     "clicked first": "the clicked candidates stand before all others in {:.0%} of them",
     "clicked last": "the clicked candidates stand behind all others in {:.0%} of them",
@@ -164,8 +154,12 @@ _RULES = {
 }
 
 
-def _measure(rows: pl.DataFrame) -> _Facts:
-    """Compare the places of the clicked candidates with those of all, list by list."""
+def _measure(rows: pl.DataFrame) -> tuple[bool, str, str]:
+    """Compare the places of the clicked candidates with those of all, list by list.
+
+    Returns whether clicks depend on the position beyond doubt, how in words, and the rule by which lists were written,
+    in words, if they are in no order that was shown; blank if not.
+    """
     rows = rows.with_columns(((pl.int_range(pl.len()) + 0.5) / pl.len()).over("list").alias("place"))
     place, click, item = pl.col("place"), pl.col("click"), pl.col("item")
     n, k = pl.len(), click.sum()
@@ -187,11 +181,9 @@ def _measure(rows: pl.DataFrame) -> _Facts:
     )
     ratio = max(first / last, last / first)
     often, seldom = ("first", "last") if first >= last else ("last", "first")
-    return _Facts(
-        clear=abs(z) >= SURE and ratio >= LEAST_RATIO,
-        figure=f"in the {often} quarter of a list candidates are clicked {ratio:.1f} times as often as in the "
-        f"{seldom} ({abs(z):.0f} standard errors from chance, {len(lists):,} lists)"
-        if len(lists)
-        else "by its name",
-        rule=_RULES[followed[0]].format(shares[followed[0]]) if followed else "",
+    figure = (
+        f"in the {often} quarter of a list candidates are clicked {ratio:.1f} times as often as in the {seldom} "
+        f"({abs(z):.0f} standard errors from chance, {len(lists):,} lists)"
     )
+    rule = _RULES[followed[0]].format(shares[followed[0]]) if followed else ""
+    return abs(z) >= SURE and ratio >= LEAST_RATIO, figure if len(lists) else "by its name", rule

@@ -140,37 +140,27 @@ def judge_rates(counts: pl.DataFrame) -> Verdict:
     clicks -= shown * clicks.sum() / shown.sum()
     starts = np.flatnonzero(np.diff(value, prepend=-1))
     by_value = np.add.reduceat(shown, starts), np.add.reduceat(clicks, starts)
-    order = _compare(
+    by_order, order_errors = _compare(
         *by_value, lambda n: _ranges(n, ranges), [rng.permutation(distinct) for _ in range(DRAWS)]
     )
     place = _ranges(by_value[0], ranges)[value]
     within = [np.lexsort((rng.random(len(value)), place)) for _ in range(DRAWS)]
-    own = _compare(shown, clicks, lambda n: value, within)
-    if order.sure and order.explained > own.explained:
-        return Verdict(False, f"clicks follow its order ({order.errors:.0f} standard errors from chance)")
-    if own.sure:
-        return Verdict(
-            True, f"clicks differ from value to value ({own.errors:.0f} standard errors), beyond any order"
-        )
+    by_itself, own_errors = _compare(shown, clicks, lambda n: value, within)
+    if order_errors >= SURE and by_order > by_itself:
+        return Verdict(False, f"clicks follow its order ({order_errors:.0f} standard errors from chance)")
+    if own_errors >= SURE:
+        why = f"clicks differ from value to value ({own_errors:.0f} standard errors), beyond any order"
+        return Verdict(True, why)
     return Verdict(False, "clicks neither follow its order nor differ from value to value")
-
-
-@dataclass(frozen=True)
-class _Difference:
-    explained: float
-    """The squares that groups explain beyond those of random ones."""
-    errors: float
-    """These in standard errors of the random ones."""
-
-    @property
-    def sure(self) -> bool:
-        return self.errors >= SURE
 
 
 def _compare(
     shown: Floats, clicks: Floats, group: Callable[[Floats], Longs], orders: Sequence[Longs]
-) -> _Difference:
-    """Compare the squares that groups explain with those in random orders; groups follow from `shown`."""
+) -> tuple[float, float]:
+    """Compare the squares that groups explain with those in random orders; groups follow from `shown`.
+
+    Returns what they explain beyond the mean of random orders, also in standard errors of these.
+    """
 
     def explained(n: Floats, c: Floats) -> float:
         groups = group(n)
@@ -179,7 +169,7 @@ def _compare(
 
     drawn = np.array([explained(shown[order], clicks[order]) for order in orders])
     beyond = explained(shown, clicks) - drawn.mean()
-    return _Difference(beyond, float(beyond / max(drawn.std(), 1e-9 * drawn.mean(), 1e-9)))
+    return beyond, float(beyond / max(drawn.std(), 1e-9 * drawn.mean(), 1e-9))
 
 
 def _ranges(shown: Floats, count: int) -> Longs:

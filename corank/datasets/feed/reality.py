@@ -55,14 +55,7 @@ class SimulatedRequests:
         return self.time // DAY
 
     def __getitem__(self, part: slice) -> "SimulatedRequests":
-        return SimulatedRequests(
-            user=self.user[part],
-            time=self.time[part],
-            tab=self.tab[part],
-            device=self.device[part],
-            intent=self.intent[part],
-            random=self.random[part],
-        )
+        return SimulatedRequests(**{name: values[part] for name, values in vars(self).items()})
 
     @classmethod
     def draw(

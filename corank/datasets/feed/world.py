@@ -163,7 +163,7 @@ class Users:
             }
         )
         return cls(
-            taste=_blend(explained, _tastes(rng, n), EXPLAINED),
+            taste=_blend(explained, _tastes(rng, n)),
             others=tuple(_draw_interest(rng, groups) for _ in range(interests - 1)),
             bias=(0.2 * rng.standard_normal(n)).astype(np.float32),
             share=activity / activity.sum(),
@@ -223,7 +223,7 @@ class SimulatedItems:
             }
         )
         return cls(
-            taste=_blend(explained, _tastes(rng, n), EXPLAINED),
+            taste=_blend(explained, _tastes(rng, n)),
             bias=bias.astype(np.float32),
             category=category,
             popularity=zipf(n, 0.8)[rank],
@@ -288,13 +288,13 @@ def _explain_tastes(rng: np.random.Generator, groups: tuple[Codes, ...]) -> Floa
 
 def _draw_interest(rng: np.random.Generator, groups: tuple[Codes, ...]) -> Floats:
     """Draw a taste of each user, explained in part by the user's groups: (U, K)."""
-    return _blend(_explain_tastes(rng, groups), _tastes(rng, len(groups[0])), EXPLAINED)
+    return _blend(_explain_tastes(rng, groups), _tastes(rng, len(groups[0])))
 
 
-def _blend(explained: Floats, own: Floats, share: float) -> Floats:
-    """Tastes of about unit variance, a `share` of which is explained by logged columns."""
-    scale = np.sqrt(share / np.mean(explained**2))
-    return np.asarray(scale * explained + np.sqrt(1 - share) * own, dtype=np.float32)
+def _blend(explained: Floats, own: Floats) -> Floats:
+    """Tastes of about unit variance, the share EXPLAINED of which is explained by logged columns."""
+    scale = np.sqrt(EXPLAINED / np.mean(explained**2))
+    return np.asarray(scale * explained + np.sqrt(1 - EXPLAINED) * own, dtype=np.float32)
 
 
 def _draw_tags(rng: np.random.Generator, category: Codes) -> tuple[Codes, Mask]:
