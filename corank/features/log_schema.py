@@ -10,20 +10,14 @@ Names of columns that corank adds to rows of the user's tables. They begin with 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
 import polars as pl
 from annotated_types import Ge, Le
 from numpy.typing import NDArray
-from pydantic import (
-    BeforeValidator,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 
 from corank.core.errors import DataError
 from corank.core.settings import Duration, Moment, Settings, read_moment
@@ -46,6 +40,8 @@ def _require_files(value: object) -> object:
 
 Files = Annotated[str | list[str], BeforeValidator(_require_files)]
 """The files of a table: one, a glob, a URL, or a list of them."""
+NEWER = Field(exclude_if=lambda value: value is None)
+"""Of a setting that a newer version added: unless it is given, packs and bundles of earlier ones keep their hashes."""
 
 
 class Label(Settings):
@@ -99,14 +95,8 @@ class ListLog(Settings):
     """Columns of lists that go along with it, element by element, such as labels and positions."""
     members: dict[str, str] = {}
     """New column → a column of lists: 1 for a candidate that is in the list, otherwise 0, as a label."""
-    index: str | None = None
+    index: Annotated[str | None, NEWER] = None
     """New column: where a candidate is in its list, from 0, as a position on the page."""
-
-    @model_serializer(mode="wrap")
-    def _leave_out_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `index` unless it is given: packs and bundles of earlier versions keep their hashes."""
-        values: dict[str, Any] = serialize(self)
-        return values if self.index is not None else {k: v for k, v in values.items() if k != "index"}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -134,10 +124,6 @@ class Satiation(Settings):
 def _read_log(value: object) -> object:
     """A mapping as a log of lists, so that an error is about its keys alone."""
     return ListLog.model_validate(value) if isinstance(value, dict) else _require_files(value)
-
-
-NEWER = ("propensity", "propensity_weight", "satiation")
-"""Settings that newer versions added."""
 
 
 class DataSettings(Settings):
@@ -171,13 +157,13 @@ class DataSettings(Settings):
     """A positive column: the inverse of the rate at which a row was sampled."""
     position: str | None = None
     """Where an exposed candidate stood on the page, from 0 or 1: a term of `click` in training alone."""
-    propensity: str | None = None
+    propensity: Annotated[str | None, NEWER] = None
     """The column of the probability at which production exposed the candidate, in requests where that was drawn, those
     of a random bucket; null elsewhere. Read by evaluation, and by `propensity_weight`."""
-    propensity_weight: Annotated[float, Ge(1)] | None = None
+    propensity_weight: Annotated[Annotated[float, Ge(1)] | None, NEWER] = None
     """What an exposed candidate of the bucket weighs at most in training and in figures of exposed candidates: its
     `weight` times 1 / propensity, which is cut off there. None: as all others."""
-    satiation: Satiation | None = None
+    satiation: Annotated[Satiation | None, NEWER] = None
     """How users of a simulated world tire of what is alike; read by the truth of pages alone."""
     columns: list[str] = []
     """Numbers of the log, or else of the items, that a stage's `value` may name, such as a bid."""
@@ -189,13 +175,6 @@ class DataSettings(Settings):
     """Production's scores, by the name under which a loss may take one as its teacher; null where there is none."""
     split: Split
     """Which requests train, validate and test."""
-
-    @model_serializer(mode="wrap")
-    def _leave_out_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what newer versions added, unless it is given: packs and bundles of earlier ones keep hashes."""
-        values: dict[str, Any] = serialize(self)
-        unset = {name for name in NEWER if getattr(self, name) is None}
-        return {name: value for name, value in values.items() if name not in unset}
 
     @property
     def log_files(self) -> str | list[str]:
