@@ -59,7 +59,7 @@ def group_candidates(
         named = [str(date(1970, 1, 1) + timedelta(days=int(day))) for day in days]
         return CandidateGroups(by, named, of_request[requests.request_of], True)
     if by in packed.schema.embedded() and packed.schema.features[by].storage == "id":
-        of, values = _codes(packed, split, requests, by)
+        of, values = _codes(packed, split, by)
     else:
         of, values = _column(packed, base, split, requests, by)
     of, names = _largest(of, values)
@@ -67,18 +67,15 @@ def group_candidates(
     return CandidateGroups(by, names, of, bool((of == first[requests.request_of]).all()))
 
 
-def _codes(packed: PackedDataset, split: str, requests: Requests, name: str) -> tuple[Index, Sequence[str]]:
+def _codes(packed: PackedDataset, split: str, name: str) -> tuple[Index, Sequence[str]]:
     """The codes of a feature, numbered, and what each means: (C,)."""
-    schema, shards = packed.schema, packed.splits[split]
+    schema = packed.schema
     placement = schema.placement(name)
     column = schema.row_features(placement).ids.index(name)
-    if placement == "query":
-        ids = np.concatenate([shard.query.ids[:, column] for shard in shards])[requests.request_of]
-    elif placement == "item":
-        ids = np.concatenate([packed.items.ids[shard.item, column] for shard in shards])
-    else:
-        ids = np.concatenate([shard.cross.ids[:, column] for shard in shards])
-    codes, of = np.unique(ids, return_inverse=True)
+    placed = [packed.placed_rows(shard)[placement] for shard in packed.splits[split]]
+    codes, of = np.unique(
+        np.concatenate([rows.ids[index, column] for rows, index in placed]), return_inverse=True
+    )
     feature, encoder = schema.features[name], packed.encoders.fitted.get(name)
     decoded = (feature.decode(encoder, int(code)) for code in codes)
     return of, [MISSING if value is None else str(value) for value in decoded]

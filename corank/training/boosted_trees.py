@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import atomic_file
 from corank.core.lazy import require
-from corank.core.ragged import Rows
 from corank.core.reports import Progress
 from corank.core.types import Floats
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.shard import Shard
 from corank.distributed.ranks import Ranks
 from corank.distributed.row_shards import BUCKETS, RowShards
-from corank.features.encoding import PLACEMENTS, Placement
+from corank.features.encoding import PLACEMENTS
 from corank.features.input_layout import Layout, embed_rows
 from corank.models.joint import JointModel
 from corank.models.settings.trees import LEFT_OUT, MOST_CODES, BoostingSettings
@@ -169,24 +168,12 @@ class FlatRows:
     """Whether a column holds codes without an order."""
 
 
-def place_rows(packed: PackedDataset, shard: Shard) -> dict[Placement, tuple[Rows, NDArray[np.integer]]]:
-    """The rows of each placement, and which of them each candidate has: (C,)."""
-    of = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
-    every = np.arange(len(of))
-    return {
-        "query": (shard.query, of),
-        "item": (packed.items, shard.item),
-        "snapshot": (shard.snapshot, every),
-        "cross": (shard.cross, every),
-    }
-
-
 def flatten_rows(packed: PackedDataset, shard: Shard) -> FlatRows:
     """Bring what networks read to each candidate: numbers, codes of ids, lengths of lists; vectors are left out."""
     schema, sizes = packed.schema, packed.encoders.sizes
     columns: dict[str, Floats] = {}
     few: list[str] = []
-    for placement, (rows, index) in place_rows(packed, shard).items():
+    for placement, (rows, index) in packed.placed_rows(shard).items():
         names = schema.row_features(placement)
         for n, name in enumerate(names.ids):
             if sizes.get(name, 0) <= LEFT_OUT:
@@ -224,11 +211,7 @@ def fit_stage_trees(
     for name, network in models[0].stages.items():
         if not isinstance(network, Trees):
             continue
-        if packed.url is not None:
-            raise ConfigError(
-                f"stages: '{name}': {packed.url} is no folder of this machine, and trees read all rows at once; "
-                "pack into a folder"
-            )
+        _require_folder(packed, f"stages: '{name}'")
         for model in models:
             _write_codes(model, name, ranks)
 
@@ -298,7 +281,7 @@ def _read_split(
     for shard in packed.splits[split]:
         with packed.naming_damage():
             known = np.flatnonzero(shard.labels[label] >= 0)
-            placed, parts = place_rows(packed, shard), []
+            placed, parts = packed.placed_rows(shard), []
             for placement in PLACEMENTS:
                 if at := [column.at for column in read if column.placement == placement]:
                     rows, index = placed[placement]
@@ -329,11 +312,7 @@ def add_tree_scores(run: Run, packed: PackedDataset, ranks: Ranks) -> PackedData
     teachers = run.config.tree_teachers
     if not teachers:
         return packed
-    if packed.url is not None:
-        raise ConfigError(
-            f"tree_teachers: {packed.url} is no folder of this machine, and trees read all rows at once; "
-            "pack into a folder"
-        )
+    _require_folder(packed, "tree_teachers")
     shards = list(packed.splits["train"])
     starts = np.cumsum([0, *(len(shard.item) for shard in shards)])
     for teacher in teachers:
@@ -350,6 +329,12 @@ def add_tree_scores(run: Run, packed: PackedDataset, ranks: Ranks) -> PackedData
             for shard, first in zip(shards, starts, strict=False)
         ]
     return replace(packed, splits={**packed.splits, "train": shards})
+
+
+def _require_folder(packed: PackedDataset, key: str) -> None:
+    """Raise ConfigError, which names the key, if packed data lie in object storage."""
+    if packed.url is not None:
+        raise ConfigError(f"{key}: trees read all rows at once, not from {packed.url}; pack into a folder")
 
 
 def _save(path: Path, scores: Floats) -> None:

@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from corank.core.arrays import read_array, read_frame, read_ragged
 from corank.core.artifact import Artifact, compare_files, open_folder
@@ -210,6 +211,17 @@ class PackedDataset:
         shards = self.splits[split]
         if isinstance(shards, RemoteParts):
             shards.prefetch(n)
+
+    def placed_rows(self, shard: Shard) -> dict[Placement, tuple[Rows, NDArray[np.integer]]]:
+        """Return the rows of each placement, and which of them each candidate of a shard has: (C,)."""
+        of = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
+        every = np.arange(len(of))
+        return {
+            "query": (shard.query, of),
+            "item": (self.items, shard.item),
+            "snapshot": (shard.snapshot, every),
+            "cross": (shard.cross, every),
+        }
 
     @property
     def data(self) -> DataSettings:
