@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,25 +12,14 @@ from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.predictions import Calibrators
 from corank.training.config.config import Config
 
-
-class Weights(Protocol):
-    """Tensors by name: a `Checkpoint` or `StoredWeights`."""
-
-    @property
-    def names(self) -> list[str]:
-        """The names of all tensors, sorted."""
-        ...
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a whole tensor."""
-        ...
-
-    def pieces(self, name: str) -> Iterator[Any]:
-        """A whole tensor, some consecutive rows at a time."""
-        ...
+if TYPE_CHECKING:
+    from corank.training.checkpoints.checkpoint import Checkpoint
+    from corank.training.checkpoints.stored_weights import StoredWeights
 
 
-def model_version(config: Config, packed: PackedDataset, weights: Weights, calibrators: Calibrators) -> str:
+def model_version(
+    config: Config, packed: PackedDataset, weights: "Checkpoint | StoredWeights", calibrators: Calibrators
+) -> str:
     """A hash of weights, encoders, calibrators and schema: 16 hex digits."""
     digest = hashlib.sha256()
     for name in weights.names:

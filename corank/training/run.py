@@ -285,7 +285,7 @@ def locate_packed(location: Location) -> Location:
 
     Raises DataError, StorageError if the run's data are not there.
     """
-    if isinstance(location, Path) and (location / "run.json").is_file():
+    if isinstance(location, Path) and (location / RUN_FILE).is_file():
         return Run.open(location).packed().location
     return location
 

@@ -161,8 +161,7 @@ def _run_epoch(trainer: Trainer, callbacks: Callback, checks: MidEpochChecks | N
 
 def _keep_warm_started(trainer: Trainer, callbacks: Callback) -> None:
     """Keep weights that are taken over, of which no epoch is trained."""
-    trainer.progress.figures.append(_figures(trainer, trainer.shipped()))
-    _keep_best(trainer, trainer.progress.figures[0])
+    _keep_best(trainer)
     _save(trainer, callbacks)
 
 
@@ -180,9 +179,7 @@ def _save(trainer: Trainer, callbacks: Callback) -> None:
 
 def _validate(trainer: Trainer, learners: list[str | None]) -> TrainingEvaluation:
     """Compute the validation figures of an epoch, and keep its weights if they are the best."""
-    progress, figures = trainer.progress, _figures(trainer, trainer.shipped())
-    progress.figures.append(figures)
-    _keep_best(trainer, figures)
+    progress, figures = trainer.progress, _keep_best(trainer)
     best = progress.best_epoch == progress.epoch
     return TrainingEvaluation(progress.epoch, trainer.epochs, progress.step, figures, _named(learners), best)
 
@@ -240,8 +237,11 @@ def _measure(predictions: Predictions | None) -> dict[str, float | None]:
     return {figure.name: figure.value for figure in figures}
 
 
-def _keep_best(trainer: Trainer, figures: dict[str, float | None]) -> None:
+def _keep_best(trainer: Trainer) -> dict[str, float | None]:
+    """Compute validation figures, which are returned, and keep the weights if they are the best."""
     progress, stop = trainer.progress, trainer.config.train.early_stop
+    figures = _figures(trainer, trainer.shipped())
+    progress.figures.append(figures)
     figure = None if stop is None else figures[stop.metric]
     value = None if stop is None or figure is None else stop.merit(figure)
     if value is None or progress.best is None or value > progress.best:
@@ -250,6 +250,7 @@ def _keep_best(trainer: Trainer, figures: dict[str, float | None]) -> None:
         trainer.writer.write(trainer.run.best, model_state(trainer.shipped(), {"epoch": progress.epoch}))
     elif progress.step >= PATIENT_STEPS:
         progress.worse += 1
+    return figures
 
 
 def _finish(trainer: Trainer) -> dict[str, Any]:

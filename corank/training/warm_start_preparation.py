@@ -10,7 +10,7 @@ from corank.features.encoding import FIRST_KNOWN
 from corank.features.row_map import FeatureRows
 from corank.training.config.config import Config
 from corank.training.run import Run
-from corank.training.run_file import CarriedPart, Origin, State
+from corank.training.run_file import RUN_FILE, CarriedPart, Origin, State
 from corank.training.warm_start_plan import LayerMap, WarmStartPlan
 
 
@@ -150,7 +150,7 @@ def find_source(run: Run, given: Location | None, resume: bool) -> Location | No
     """
     if isinstance(given, Path) and given.resolve() == run.folder.resolve():
         raise ConfigError(f"--from: {given} is the run itself; write the new one elsewhere by --run")
-    if not resume or not (run.folder / "run.json").is_file():
+    if not resume or not (run.folder / RUN_FILE).is_file():
         return given
     recorded = Run.open(run.folder).locate_origin()
     if given is None:

@@ -19,15 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from corank.core.artifact import (
-    ArtifactWriter,
-    File,
-    new_content,
-    open_folder,
-)
+from corank.core.artifact import ArtifactWriter, File, new_content, open_folder
 from corank.core.errors import CheckpointError
-from corank.core.files import atomic_file, open_regular_file, parse_json, read_regular_file, sync
-from corank.core.settings import validate
+from corank.core.files import atomic_file, open_regular_file, sync
 from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
 from corank.distributed.row_shards import ALL_BUCKETS, BUCKETS, RowShards
@@ -214,7 +208,7 @@ class _ShardThread(threading.Thread):
         path = self._content / _note(rank)
         while not path.is_file():
             threading.Event().wait(POLL)
-        return validate(File, parse_json(read_regular_file(self._content, path.name, 1 << 12)), str(path))
+        return File.model_validate_json(path.read_bytes())
 
 
 def copy_shard(checkpoint: Checkpoint, rank: int, ranks: int) -> dict[str, Tensor]:
