@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import accumulate
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, Self
 
@@ -272,7 +273,7 @@ class Table:
 
     def filter(self, kept: pl.Expr) -> Self:
         """Keep the rows for which an expression is true."""
-        return self.keep(partial(_filter, kept))
+        return self.keep(methodcaller("filter", kept))
 
     def require(self, columns: Iterable[str]) -> None:
         """Raise DataError if a column is missing, or of whole numbers that have more than 64 bits."""
@@ -400,10 +401,6 @@ class Table:
                 yield from frame.collect_batches(chunk_size=size, lazy=True)
         except (pl.exceptions.PolarsError, PanicError) as error:
             raise self.unreadable(error) from None
-
-
-def _filter(kept: pl.Expr, frame: pl.LazyFrame) -> pl.LazyFrame:
-    return frame.filter(kept)
 
 
 def _first_line(error: Exception) -> str:

@@ -191,9 +191,6 @@ def _summary(log: Path, read: int, users: int, items: int) -> KuaiRandSummary:
     ).collect()
     kept, random, requests, listed = counts.row(0)
     days = tuple(listed)
-    valid, test = SPLIT if set(SPLIT) <= set(days) else _last_two(days)
+    last_two = (days[-2] if len(days) > 1 else days[-1] - timedelta(days=1)), days[-1]
+    valid, test = SPLIT if set(SPLIT) <= set(days) else last_two
     return KuaiRandSummary(kept, random, read - kept, requests, users, items, days, valid, test)
-
-
-def _last_two(days: tuple[date, ...]) -> tuple[date, date]:
-    return (days[-2] if len(days) > 1 else days[-1] - timedelta(days=1)), days[-1]

@@ -100,10 +100,7 @@ def export_bundle(
             save_parts(folder, parts)
             written = manifest
             if measure is not None and config.export.lowered:
-                with scratch_folder(folder) as scratch:
-                    whole = _write_full_precision(scratch, folder, manifest, exact)
-                    loss = measure(whole, Bundle(folder, manifest))
-                written = manifest.model_copy(update={"precision_loss": loss})
+                written = _note_loss(folder, manifest, exact, measure)
             if config.retrieval is not None:
                 stage = config.retrieval.stage
                 asked = tables[model.tables_of[stage]], folder / graph_file(stage, "query")
@@ -194,6 +191,15 @@ def _constants(network: StageModel, stage: str) -> dict[str, float]:
         if not math.isfinite(number):
             raise BundleError(f"stage '{stage}': its {name} is {number}: weights too large; train again")
     return {name: number if abs(number) >= SMALLEST else 0.0 for name, number in constants.items()}
+
+
+def _note_loss(
+    folder: Path, manifest: BundleManifest, exact: Mapping[str, Floats], measure: MeasureLoss
+) -> BundleManifest:
+    """Measure the loss of a content's precision, for its manifest."""
+    with scratch_folder(folder) as scratch:
+        loss = measure(_write_full_precision(scratch, folder, manifest, exact), Bundle(folder, manifest))
+    return manifest.model_copy(update={"precision_loss": loss})
 
 
 def _write_full_precision(

@@ -106,7 +106,8 @@ def train_run(
     try:
         called.on_start(TrainingStart(run, _plan(trainer)))
         if not trainer.epochs and not trainer.progress.figures:
-            _keep_warm_started(trainer, called)
+            _keep_best(trainer)  # weights that are taken over, of which no epoch is trained
+            _save(trainer, called)
         while not _has_ended(trainer):
             _run_epoch(trainer, called, checks)
         facts = _finish(trainer)
@@ -156,12 +157,6 @@ def _run_epoch(trainer: Trainer, callbacks: Callback, checks: MidEpochChecks | N
     progress.epoch, progress.batch = progress.epoch + 1, 0
     trainer.take_average()
     callbacks.on_evaluate(_validate(trainer, learners))
-    _save(trainer, callbacks)
-
-
-def _keep_warm_started(trainer: Trainer, callbacks: Callback) -> None:
-    """Keep weights that are taken over, of which no epoch is trained."""
-    _keep_best(trainer)
     _save(trainer, callbacks)
 
 
