@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import harness
+from benchmarks.robustness.writers_rounds import run_writers
 from tests.support.redis_server import redis_server
-from tests.support.writers import run_writers
 
 AIMS = {"broken": ("==", 0.0), "lost": ("==", 0.0), "unnamed": ("==", 0.0)}
 

@@ -1,19 +1,21 @@
 """Two writers of one target, and readers of one that is replaced: nothing is lost, and a refusal says why."""
 
+import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from corank.core.locks import WriteLock
 from corank.data.packed.dataset import PackedDataset
+from corank.testing.worlds import make_world
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.shared import copy_run
-from tests.support.simulated_runs import make_world
-from tests.support.writers import run_writers
 
 Capture = pytest.CaptureFixture[str]
 
@@ -82,8 +84,11 @@ def test_an_export_of_a_run_in_training_is_told_who_trains(
 
 
 @pytest.mark.slow
-def test_writers_that_are_killed_at_random_break_and_lose_nothing(tmp_path: Path) -> None:
-    figures = run_writers(tmp_path, f"lmdb:{tmp_path / 'store'}", rounds=1, seed=5)
+def test_writers_that_are_killed_at_random_break_and_lose_nothing() -> None:
+    """A round of `scripts/bench writers`."""
+    command = [sys.executable, "-m", "benchmarks.robustness.writers", "--json", "--rounds=1", "--seed=5"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, check=True)
+    figures = json.loads(done.stdout)["figures"]
     assert figures["commands"] == 8
     assert figures["looks"] > 0
     assert (figures["broken"], figures["lost"], figures["unnamed"]) == (0, 0, 0)

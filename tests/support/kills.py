@@ -26,7 +26,8 @@ Act = Callable[[str, tuple[Any, ...]], object]
 CONTEXT = multiprocessing.get_context("forkserver")
 """Its server loads once what tests and benchmarks run in processes."""
 # optimisers import torch._dynamo, which takes a second
-CONTEXT.set_forkserver_preload(["pytest", "torch._dynamo", "tests.support.shared", "tests.support.writers"])
+LOADED = "pytest torch._dynamo corank.api.runs corank.cli.main corank_serve.store.upsert tests.support.shared"
+CONTEXT.set_forkserver_preload(LOADED.split())
 
 
 def start(function: Callable[..., object], *arguments: object) -> ForkServerProcess:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import corank
+from benchmarks.robustness.writers_witness import BundleWatch, WritersWitness
+from benchmarks.robustness.writers_work import COMMANDS, TRAINED, Job, Targets, finish_run
 from corank.bundle.bundle import Bundle
 from corank.core.errors import CorankError
 from corank.data.packed.dataset import PackedDataset
 from tests.support.kills import CONTEXT
-from tests.support.writers_witness import BundleWatch, WritersWitness
-from tests.support.writers_work import COMMANDS, TRAINED, Job, Targets, finish_run
 
 DRAWN = 4
 """Commands of a round."""

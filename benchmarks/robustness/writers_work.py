@@ -1,4 +1,4 @@
-"""The commands of writers.py, each in a process forked from one that has loaded all they need and has no threads."""
+"""The commands of writers_rounds.py, each forked from a process that has loaded what they need and has no threads."""
 
 import json
 import os

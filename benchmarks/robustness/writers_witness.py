@@ -1,4 +1,4 @@
-"""Checks after each round of writers.py, by what was seen and what was acknowledged."""
+"""Checks after each round of writers_rounds.py, by what was seen and what was acknowledged."""
 
 import json
 import re
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.robustness.writers_work import NEW_ITEM, Job, Targets
 from corank.bundle.bundle import Bundle
 from corank.core.errors import CorankError
 from corank.data.packed.dataset import PackedDataset
@@ -23,7 +24,6 @@ from corank_serve.store.base import open_store
 from corank_serve.store.fetch import fetch_bundle, load_latest
 from corank_serve.store.live_version import StoreState
 from tests.support.stores import worths
-from tests.support.writers_work import NEW_ITEM, Job, Targets
 
 NAMED = re.compile(r"\(process \d+ on .*\)|meanwhile|while this command ran|publish it again")
 """A refusal's message: who holds the target, or what came between."""
