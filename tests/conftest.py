@@ -20,6 +20,8 @@ from tests.support.object_store import ObjectStore, make_store, s3_server, use_s
 if TYPE_CHECKING:  # what takes seconds to load is imported by processes that run tests
     from corank.training.run import Run
 
+pytest.register_assert_rewrite("corank.testing", "corank_serve.testing")
+
 THOROUGH = [
     line
     for line in Path(__file__).with_name("thorough.txt").read_text().split("\n")
@@ -27,8 +29,8 @@ THOROUGH = [
 ]
 
 _MAKERS = re.compile(
-    r"^from tests\.support\."
-    r"(boosted_runs|cases|daily_world|four_days|packing|served_worlds|service|shared|simulated_runs|two_days)\b",
+    r"^from (corank\.testing\.worlds|tests\.support\."
+    r"(boosted_runs|cases|daily_world|four_days|packing|served_worlds|service|shared|simulated_runs|two_days))\b",
     re.MULTILINE,
 )
 

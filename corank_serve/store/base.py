@@ -8,7 +8,7 @@ A new store is one class that has what `Store` declares, registered under its sc
 
         def __init__(self, url: str, create: bool) -> None: ...
 
-`tests/support/store_conformance.py` tests whether a store keeps the contract.
+`corank_serve/testing.py` tests whether a store keeps the contract.
 """
 
 import inspect

@@ -24,11 +24,11 @@ from corank.evaluation.table import Figure, measure
 from corank.metrics.intervals import interval
 from corank.metrics.measure import Keys
 from corank.metrics.point import auc
+from corank.testing.worlds import trained_run
 from corank.training.run import Run
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived, finished_bundle, finished_run, simulated_world
-from tests.support.simulated_runs import trained_run
 
 pytestmark = pytest.mark.slow
 

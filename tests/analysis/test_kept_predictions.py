@@ -17,10 +17,10 @@ from corank.datasets.feed.simulate import simulate_world
 from corank.evaluation import predict
 from corank.evaluation.predictions import Predictions
 from corank.evaluation.rows import named_values
+from corank.testing.worlds import NARROW, make_world, trained_run
 from corank.training.model_version import model_version
 from corank.training.run import PREDICTIONS, Run
 from tests.support.shared import copy_run, finished_run
-from tests.support.simulated_runs import NARROW, make_world, trained_run
 
 pytestmark = pytest.mark.slow
 

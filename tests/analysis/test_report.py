@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 import corank
 from corank.core.errors import CheckpointError, CorankError, DataError
 from corank.core.formatting import format_metric
+from corank.testing.worlds import make_world, trained_run
 from corank.training.run import Run
 from tests.support.html import Read
 from tests.support.shared import copy_run
-from tests.support.simulated_runs import make_world, trained_run
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ import pytest
 
 import corank
 from corank.funnel.request import Request
+from corank.testing.worlds import trained_run
 from corank_serve.log.request_log import RequestLog
 from tests.support.served_worlds import ServedWorld
-from tests.support.simulated_runs import trained_run
 
 NAMES = [*(name for name in corank.__all__ if name != "__version__"), "config"]
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -6,7 +6,7 @@ import pytest
 
 from corank.batches.ahead import pair_batches
 from corank.batches.batch import Batch
-from tests.support.encoded_batches import random_batch
+from corank.testing.batches import random_batch
 
 
 @pytest.mark.parametrize("ahead", [True, False])

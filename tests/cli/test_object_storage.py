@@ -22,6 +22,7 @@ from corank.core.objects import ObjectUrl, parse_location
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import PackManifest
 from corank.data.packing import pack as packing
+from corank.testing.worlds import trained_run
 from corank.training.callbacks import TrainingLog
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
@@ -32,7 +33,7 @@ from tests.support.command_line import run_corank
 from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.object_store import ObjectStore, make_store, use_store
 from tests.support.signing import make_keys
-from tests.support.simulated_runs import Silent, trained_run
+from tests.support.simulated_runs import Silent
 
 pytestmark = pytest.mark.slow
 ROWS = 6_000

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from corank.testing.worlds import make_world
 from tests.support.command_line import run_corank
-from tests.support.simulated_runs import make_world
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ import pytest
 import corank
 from corank.core.errors import ConfigError, CorankError, DataError
 from corank.data.packed.dataset import PackedDataset
+from corank.testing.worlds import make_world
 from corank.training.config.config_file import read
-from tests.support.simulated_runs import make_world
 
 DAYS = [datetime(2026, 3, day, tzinfo=UTC) for day in range(1, 11)]
 

@@ -13,24 +13,12 @@ from corank.core.time import NEVER
 from corank.data.packed.inputs import fingerprint
 from corank.data.point_in_time import VersionedRows
 from corank.data.tables import Table, cut_table, find_source_files
-from corank.features.log_schema import FROM, ID, DataSettings
+from corank.features.log_schema import FROM, ID
 from corank.features.schema import Schema
+from tests.support.configs import data_settings
 from tests.support.object_store import ObjectStore
 
 FRAME = pl.DataFrame({"item": [3, 1, 2], "name": ["c", None, "b"], "price": [0.5, None, 2.0]})
-
-
-def settings(**changed: object) -> DataSettings:
-    plain = {
-        "log": "log.parquet",
-        "request": ["request"],
-        "user": "user",
-        "item": "item",
-        "time": "time",
-        "labels": {"click": {"column": "click"}},
-        "split": {"valid": "2026-04-29", "test": "2026-04-30"},
-    }
-    return DataSettings.model_validate(plain | changed)
 
 
 def write(frame: pl.DataFrame, path: Path) -> None:
@@ -116,7 +104,7 @@ def test_an_object_that_is_not_there_is_named_and_a_changed_one_changes_the_fing
         paths(f"{object_store.url}/log/", tmp_path)
     with pytest.raises(StorageError, match="there is no bucket s3://no-such-bucket"):
         paths("s3://no-such-bucket/log/*.parquet", tmp_path)
-    data = settings(log=f"{object_store.url}/log/*.parquet")
+    data = data_settings(log=f"{object_store.url}/log/*.parquet")
     before = fingerprint(data, Schema({}), tmp_path)
     assert fingerprint(data, Schema({}), tmp_path / "elsewhere") == before
     content = object_store.get("log/a.parquet")

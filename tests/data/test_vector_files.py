@@ -13,6 +13,7 @@ from corank.data.packed.dataset import PackedDataset
 from corank.training.config.config import Config
 from corank.training.packed_data import pack_config
 from corank.training.run import Run
+from tests.support.configs import DATA
 
 HOUR, DAY = 3_600_000, 86_400_000
 IDS = [3, 1, 2, 5]
@@ -41,21 +42,14 @@ def write_tables(base: Path, items: dict[str, Any] | None = None) -> None:
     pl.DataFrame({"item_id": IDS, "text": VECTORS}).write_parquet(base / "text.parquet")
 
 
+TABLES = {"items": "items.parquet", "users": "users.parquet", "user": "user_id", "item": "item_id"}
+
+
 def config(text: dict[str, Any], **features: dict[str, Any]) -> Config:
     return Config.model_validate(
         {
             "name": "vectors",
-            "data": {
-                "log": "log.parquet",
-                "items": "items.parquet",
-                "users": "users.parquet",
-                "request": ["request"],
-                "user": "user_id",
-                "item": "item_id",
-                "time": "time",
-                "labels": {"click": {"column": "click"}},
-                "split": {"valid": "1970-01-03", "test": "1970-01-04"},
-            },
+            "data": DATA | TABLES,
             "features": {
                 "user_id": {"side": "user", "kind": "id"},
                 "item_id": {"side": "item", "kind": "id"},

@@ -18,12 +18,11 @@ from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
 from corank.evaluation.predict import predict_split
 from corank.features.kinds.id import IdFeature
-from corank.features.log_schema import DataSettings, Label, Score
 from corank.features.schema import Schema
-from corank.features.split import TimeSplit
 from corank.funnel.funnel import Funnel
 from corank.funnel.request import Request
 from corank.training.run import Run
+from tests.support.configs import data_settings
 from tests.support.simulated_runs import Silent
 
 DAY = 86_400_000
@@ -43,16 +42,7 @@ def packed(base: Path, scale: Any, scores: list[Any], column: str = "production"
         },
         strict=False,
     ).write_parquet(base / "log.parquet")
-    data = DataSettings(
-        log="log.parquet",
-        request=["request"],
-        user="user",
-        item="item",
-        time="time",
-        labels={"click": Label(column="click")},
-        scores={"served": Score(column=column, scale=scale)},
-        split=TimeSplit(valid="1970-01-03", test="1970-01-04"),
-    )
+    data = data_settings(scores={"served": {"column": column, "scale": scale}})
     return pack_log(data, SCHEMA, base, base / "packed")
 
 

@@ -10,7 +10,7 @@ from corank.features import input_layout as row_sums
 from corank.features.encoding import Placement
 from corank.features.input_layout import FEW, TableSet, dense_input
 from corank.models.tables.embedding import sum_rows
-from tests.support.encoded_batches import LAYOUT, rows
+from corank.testing.batches import LAYOUT, rows
 
 SIDES: tuple[Placement, ...] = ("query", "item", "cross")
 """The placements of what `rows` gives."""

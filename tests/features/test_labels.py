@@ -17,6 +17,7 @@ from corank.features.log_schema import (
     read_labels,
     read_levels,
 )
+from tests.support.configs import data_settings
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -24,19 +25,8 @@ VALID, LATER = 2 * DAY, 5 * DAY
 
 
 def data(**labels: dict[str, Any]) -> DataSettings:
-    return DataSettings.model_validate(
-        {
-            "log": "log.parquet",
-            "request": ["request"],
-            "user": "user",
-            "item": "item",
-            "time": "time",
-            "level": "level",
-            "levels": ["cut", "kept", "exposed"],
-            "labels": {name: {"column": name} | label for name, label in labels.items()},
-            "split": {"valid": "1970-01-03", "test": "1970-01-04"},
-        }
-    )
+    levels = {"level": "level", "levels": ["cut", "kept", "exposed"]}
+    return data_settings(**levels, labels={name: {"column": name} | label for name, label in labels.items()})
 
 
 def frame(level: list[int], **labels: list[int | None]) -> pl.DataFrame:

@@ -22,6 +22,7 @@ from corank.features.log_schema import LEVEL, ROW, TIME, WEIGHT, DataSettings
 from corank.features.operands import OperandRows, Operands
 from corank.features.priors import ALL_TIME, Memory, PriorCounts
 from corank.features.schema import Schema
+from tests.support.configs import data_settings
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -217,16 +218,8 @@ FEATURES: dict[str, Feature] = {
 
 
 def data(**changes: Any) -> DataSettings:
-    known: dict[str, Any] = {
-        "log": "log.parquet",
-        "request": ["request"],
-        "user": "user",
-        "item": "item",
-        "time": "time",
-        "labels": {"click": {"column": "click"}, "order": {"column": "order", "matures_after": "2h"}},
-        "split": {"valid": "1970-01-02", "test": "1970-01-03"},
-    }
-    return DataSettings.model_validate(known | changes)
+    order = {"column": "order", "matures_after": "2h"}
+    return data_settings(labels={"click": {"column": "click"}, "order": order}, **changes)
 
 
 def test_a_candidate_is_counted_once_its_label_is_mature() -> None:

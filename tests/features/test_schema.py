@@ -10,6 +10,7 @@ from corank.features.encoding import Placement
 from corank.features.feature_kind import Feature
 from corank.features.schema import Schema
 from corank.training.config.config import Config
+from tests.support.configs import DATA
 
 Plain = dict[str, dict[str, Any]]
 
@@ -225,18 +226,9 @@ def test_a_tower_knows_its_own_side_alone(name: str, tower: Placement, found: st
 
 
 def config(**more: dict[str, Any]) -> Config:
-    data = {
-        "log": "log.parquet",
-        "request": ["request"],
-        "user": "user",
-        "item": "item",
-        "time": "time",
-        "labels": {"click": {"column": "click"}},
-        "split": {"valid": "1970-01-03", "test": "1970-01-04"},
-    }
     stages = [{"name": "prerank", "model": "towers", "keep": 9}]
     losses = [{"kind": "click", "stage": "prerank"}]
-    plain = {"name": "x", "data": data, "features": COLUMNS | more, "stages": stages, "losses": losses}
+    plain = {"name": "x", "data": DATA, "features": COLUMNS | more, "stages": stages, "losses": losses}
     return validate(Config, plain, "x.yaml")
 
 

@@ -13,23 +13,25 @@ from pydantic import ValidationError
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES
 from corank.losses.total import TotalLoss
-from tests.support.loss_cases import (
-    LEVEL,
+from corank.testing.losses import (
     SCOPE,
     STAGES,
-    Z,
-    bce,
-    gradient_of,
     learn_at_once,
     loss,
     made_of,
-    missed,
-    neural_sort,
-    order_loss,
     outputs,
     requests,
     require_names_that_exist,
     require_zero_without_lists,
+)
+from tests.support.loss_cases import (
+    LEVEL,
+    Z,
+    bce,
+    gradient_of,
+    missed,
+    neural_sort,
+    order_loss,
     sigmoid,
     softplus,
     survival,

@@ -13,12 +13,12 @@ from corank.features.encoding import Placement
 from corank.models.joint import JointModel
 from corank.models.named_axes import number, read_axes
 from corank.models.settings.two_tower import TowersSettings
+from corank.testing.batches import LAYOUT, random_batch
 from corank_lab.models.inputs import FeatureGates, PeriodicEmbedding, PiecewiseEmbedding, fit_bins
 from corank_lab.models.mixtures import ExpertHeads, ExpertLevel, MemberHeads, MemberLinear, average_members
 from corank_lab.models.mlp import MlpLabSettings, PeriodicNumbers, PiecewiseNumbers
 from corank_lab.models.mlp_network import MlpLab
 from tests.support.configs import TEXT, refused
-from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of
 from tests.support.models import plain_rows, randomise
 

@@ -15,13 +15,13 @@ import corank
 from corank.core.errors import DataError
 from corank.core.time import to_ms
 from corank.features.split import TimeSplit
+from corank.testing.worlds import trained_run
 from corank.training.checks.summary import check_config
 from corank.training.config.config_file import read
 from corank_lab.datasets import recflow as importer
 from corank_lab.datasets.recflow import COLUMNS, import_recflow
 from corank_lab.datasets.recflow_world import RecFlowFiles
 from tests.support.command_line import run_corank
-from tests.support.simulated_runs import trained_run
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ from corank.features.schema import Schema
 from corank.models.attention import BatchHistory, GraphHistory
 from corank.models.joint import JointModel
 from corank.models.named_axes import number, read_axes
+from corank.testing.batches import LAYOUT, SCHEMA
 from corank_lab.models.mlp import EncodedDinSettings, MlpLabSettings, SequenceEncoderSettings
 from corank_lab.models.sequence_encoder import KNOTS, OCTAVES, HstuLayer, SequenceEncoder, encode
-from tests.support.encoded_batches import LAYOUT, SCHEMA
 from tests.support.history_batches import ATTENDED, HELD, RAGGED, attended
 from tests.support.models import dense_gradients, mlp, randomise
 

@@ -14,12 +14,12 @@ from corank.losses.total import divide, weighted_sum
 from corank.models.joint import JointModel
 from corank.models.settings.stage import STAGE_MODELS
 from corank.models.settings.two_tower import TowersSettings
+from corank.testing.batches import LAYOUT, random_batch
+from corank.testing.losses import SCOPE
 from corank.training.config.config_file import read
 from corank_lab.losses.mimic import MimicLoss
 from corank_lab.models.towers_network import GeneratingTower, MeetingTowers, TowersHeads, TowersMlp
 from tests.support.configs import TEXT, refused
-from tests.support.encoded_batches import LAYOUT, random_batch
-from tests.support.loss_cases import SCOPE
 from tests.support.models import two_tower
 
 TERM = MimicLoss(stage="prerank")

@@ -9,20 +9,8 @@ from pydantic import ValidationError
 
 from corank.core.errors import ConfigError
 from corank.losses.cascade import CascadeLoss
-from tests.support.loss_cases import (
-    LEVEL,
-    SCOPE,
-    STAGES,
-    Z,
-    gradient_of,
-    loss,
-    missed,
-    order_loss,
-    outputs,
-    requests,
-    sigmoid,
-    survival,
-)
+from corank.testing.losses import SCOPE, STAGES, loss, outputs, requests
+from tests.support.loss_cases import LEVEL, Z, gradient_of, missed, order_loss, sigmoid, survival
 
 FORMS = ["lcron", "arf_v2", "dftopk"]
 Z_FOUR = {"prerank": [0.3, 0.1, -0.2, 0.6], "rank": [0.4, 0.9, 0.2, -0.5], "rerank": [0.6, -0.1, 0.4, 0.2]}

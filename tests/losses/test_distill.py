@@ -9,17 +9,8 @@ from pydantic import ValidationError
 from corank.batches.sampling import BATCH, CATALOGUE
 from corank.core.errors import ConfigError
 from corank.losses.distill import DistillLoss, draw_chunks, draw_shares
-from tests.support.loss_cases import (
-    SCOPE,
-    bce,
-    gradient_of,
-    log_softmax,
-    loss,
-    outputs,
-    requests,
-    sigmoid,
-    softplus,
-)
+from corank.testing.losses import SCOPE, loss, outputs, requests
+from tests.support.loss_cases import bce, gradient_of, log_softmax, sigmoid, softplus
 
 ALL = ["cut", "kept", "exposed"]
 

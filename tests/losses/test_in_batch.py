@@ -18,9 +18,10 @@ from corank.core.types import Floats
 from corank.distributed.ranks import Ranks
 from corank.losses.in_batch import BatchItems, InBatchLoss
 from corank.models.stage_io import StageOutput, StageVectors
+from corank.testing.batches import batch, rows
+from corank.testing.losses import SCOPE, loss
 from tests.support.cases import Case
-from tests.support.encoded_batches import batch, rows
-from tests.support.loss_cases import SCOPE, loss, softplus
+from tests.support.loss_cases import softplus
 from tests.support.models import grad_of
 from tests.support.shared import case_in_parts
 from tests.support.thread_ranks import run_ranks

@@ -8,7 +8,8 @@ import torch
 from corank.batches.sampling import BATCH, CATALOGUE
 from corank.core.errors import ConfigError
 from corank.losses.info_nce import InfoNceLoss
-from tests.support.loss_cases import SCOPE, gradient_of, loss, outputs, requests
+from corank.testing.losses import SCOPE, loss, outputs, requests
+from tests.support.loss_cases import gradient_of
 
 Z = [0.5, -1.0, 2.0, 0.1, 0.7, -0.4]
 

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from corank.core.errors import ConfigError
 from corank.losses.base import FunnelSpec
 from corank.losses.levels import LevelsLoss
-from tests.support.loss_cases import SCOPE, gradient_of, log_softmax, loss, outputs, requests, softplus
+from corank.testing.losses import SCOPE, loss, outputs, requests
+from tests.support.loss_cases import gradient_of, log_softmax, softplus
 
 Z = [0.5, -1.0, 2.0, 0.1, 0.7]
 LEVEL = [2, 0, 1, 0, 1]

@@ -16,7 +16,8 @@ from corank.batches.sampling import MixedCounts, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec
 from corank.losses.lists import LabelListLoss
-from tests.support.loss_cases import LEVELS, loss, output, outputs, requests, softplus
+from corank.testing.losses import LEVELS, loss, output, outputs, requests
+from tests.support.loss_cases import softplus
 
 FUNNEL = FunnelSpec(LEVELS, ["click", "order"], {"prerank": ["click"], "rank": ["click", "order"]})
 EXPOSED = 2

@@ -17,13 +17,14 @@ from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.click import ClickLoss
 from corank.losses.total import TotalLoss
 from corank.models.stage_io import StageOutput
+from corank.testing.parts import registered
+from corank.testing.worlds import trained_run
 from corank.training.checkpoints.checkpoint import Checkpoint, SplitTable, reading
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.checkpoints.loss_state import LossState
 from corank.training.run import Run
 from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.shared import small_world
-from tests.support.simulated_runs import trained_run
 
 
 class QueueLoss(Loss):
@@ -74,10 +75,8 @@ def enqueue(vectors: Tensor, turn: Tensor, items: Tensor) -> None:
 
 @pytest.fixture(autouse=True)
 def plugin() -> Iterator[None]:
-    """The loss registered, for one test."""
-    LOSSES.add("queue", QueueLoss)
-    yield
-    del LOSSES._parts["queue"]
+    with registered(LOSSES, queue=QueueLoss):
+        yield
 
 
 OVERRIDES = [

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import pytest
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 import corank
 from corank.batches.batch import Batch
 from corank.batches.sampling import Population
-from corank.core.errors import PluginError
 from corank.features.input_layout import Layout
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.padded import PaddedLists
@@ -21,6 +20,8 @@ from corank.models.settings.stage import STAGE_MODELS
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.two_tower import Towers
+from corank.testing.parts import registered
+from corank.testing.worlds import trained_run
 from corank.training import train
 from corank.training.callbacks import TrainingLog
 from corank.training.checkpoints.checkpoint_files import load
@@ -28,7 +29,7 @@ from corank.training.run import Run
 from tests.support.configs import refused
 from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.shared import small_world
-from tests.support.simulated_runs import Silent, trained_run
+from tests.support.simulated_runs import Silent
 
 
 class MarginLoss(Loss):
@@ -93,11 +94,9 @@ class Offset(Towers):
 
 @pytest.fixture(autouse=True)
 def plugin() -> Iterator[None]:
-    """The loss and the stage model registered, for one test."""
-    LOSSES.add("margin", MarginLoss)
-    STAGE_MODELS.add("offset", OffsetSettings)
-    yield
-    del LOSSES._parts["margin"], STAGE_MODELS._parts["offset"]
+    """The loss and the stage model, for one test."""
+    with registered(LOSSES, margin=MarginLoss), registered(STAGE_MODELS, offset=OffsetSettings):
+        yield
 
 
 STAGE = "stages.0={name: prerank, model: offset, keep: 6, cuts: [preranked]}"
@@ -175,25 +174,3 @@ def test_a_loss_learns_a_number_of_its_own_and_reads_what_a_network_gives(
 )
 def test_its_settings_are_validated_as_those_of_any_other(overrides: list[str], message: str) -> None:
     assert message in refused(small_world() / "config.yaml", *OVERRIDES, *overrides)
-
-
-class Incomplete(Loss):
-    kind: Literal["incomplete"]
-
-    @property
-    def name(self) -> str:
-        return "incomplete"
-
-
-@pytest.mark.parametrize(
-    ("part", "message"),
-    [
-        (dict, "expected a subclass of Loss; received <class 'dict'>"),
-        (Incomplete, "Incomplete must define check, learner, population, values"),
-    ],
-)
-def test_an_unfit_loss_is_refused_by_name(part: Any, message: str) -> None:
-    with pytest.raises(PluginError) as caught:
-        LOSSES.add("mine", part)
-    assert "loss 'mine'" in str(caught.value) and message in str(caught.value)
-    assert "mine" not in LOSSES

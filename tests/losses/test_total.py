@@ -11,18 +11,16 @@ from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES
 from corank.losses.total import TotalLoss
 from corank.models.stage_io import StageOutput
-from tests.support.encoded_batches import batch, rows
-from tests.support.loss_cases import (
+from corank.testing.batches import batch, rows
+from corank.testing.losses import (
     SCOPE,
-    bce,
-    gradient_of,
     learn_at_once,
     made_of,
     outputs,
     require_names_that_exist,
     require_zero_without_lists,
-    sigmoid,
 )
+from tests.support.loss_cases import bce, gradient_of, sigmoid
 
 CLICK = {"kind": "click", "stage": "rank"}
 UNEXPOSED = {"kind": "unexposed", "stage": "prerank", "from": ["cut"]}
@@ -106,23 +104,3 @@ def test_only_what_some_loss_learns_from_is_read() -> None:
     assert TotalLoss(terms, SCOPE).population() == {2: None, 0: 4}
     total = TotalLoss([made_of(values) for values in EVERY], SCOPE)
     assert total.reads("prerank") == ["prerank", "rank"] and total.reads() == list(SCOPE.stages)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"kind": "cascade", "form": "icc"}, "form: icc has moved; write kind: icc, without form"),
-        (
-            {"kind": "cascade", "form": "arf", "weights": "learnt"},
-            "weights: learnt has moved; write kind: learnt_cascade, without weights",
-        ),
-    ],
-)
-def test_values_of_earlier_versions_name_where_they_went(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        made_of(values)
-
-
-def test_a_default_of_an_earlier_version_is_left_out() -> None:
-    lcron = {"kind": "cascade", "form": "lcron", "positive": ["exposed"]}
-    assert made_of(lcron | {"weights": "fixed"}) == made_of(lcron)

@@ -24,7 +24,7 @@ from corank.models.layers import ACTIVATIONS
 from corank.models.named_axes import number
 from corank.models.settings.mlp import DinSettings, MlpSettings
 from corank.models.settings.two_tower import TowersSettings
-from tests.support.encoded_batches import SCHEMA, SIZES
+from corank.testing.batches import SCHEMA, SIZES
 from tests.support.history_batches import ATTENDED, HELD, RAGGED, Request, attended, requests
 from tests.support.models import assert_learns_alike, joint, mlp, plain_rows
 

@@ -21,11 +21,11 @@ from corank.models.layers import activated, activated_layers, linear, relu_in_pl
 from corank.models.settings.mlp import DcnSettings, DinSettings, MlpSettings, TeacherSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.two_tower import Tower
+from corank.testing.batches import random_batch
+from corank.testing.losses import requests
 from corank.training.config.settings import TableOptimiser
 from corank.training.optimisers import Average, optimisers
-from tests.support.encoded_batches import random_batch
 from tests.support.history_batches import RAGGED, attended
-from tests.support.loss_cases import requests
 from tests.support.models import assert_learns_alike, joint, learn, linears, tables_of, two_tower
 from tests.support.per_row_model import per_row
 

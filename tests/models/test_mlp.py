@@ -22,9 +22,9 @@ from corank.models.named_axes import number
 from corank.models.settings.mlp import DcnSettings, MlpSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageInputs, StageOutput
+from corank.testing.batches import random_batch
 from corank.training.config.config_file import read
 from tests.support.configs import refused, shop
-from tests.support.encoded_batches import random_batch
 from tests.support.loss_cases import logits_of
 from tests.support.models import grad_of, joint, linears, mlp, plain_rows, two_tower
 

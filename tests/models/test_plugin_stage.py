@@ -1,9 +1,9 @@
 """A stage model of a user's own, in one file: a factorisation machine, as pre-ranker and as ranker."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,30 +12,31 @@ import corank
 from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import Bundle
 from corank.core.errors import ConfigError, PluginError
-from corank.evaluation.predict import predict_split
 from corank.features.input_layout import Layout
 from corank.funnel.funnel import Funnel
 from corank.funnel.request import Request
 from corank.models.joint import build_stage
 from corank.models.settings.stage import STAGE_MODELS, VECTOR, StageSettings
+from corank.testing.batches import LAYOUT, random_batch
+from corank.testing.parity import assert_scored_as_evaluated
+from corank.testing.parts import registered, unregister
+from corank.testing.worlds import make_world
 from corank.training.config.config_file import read
 from corank.training.run import Run
-from examples.plugins.factorisation_machine import FactorisationMachine, FmSettings, FmVectorsSettings
-from tests.support.encoded_batches import LAYOUT, random_batch
+from examples.plugins.factorisation_machine import FmSettings, FmVectorsSettings
 from tests.support.models import joint, randomise
 from tests.support.shared import shared
-from tests.support.simulated_runs import Silent, make_world
+from tests.support.simulated_runs import Silent
 
 PARTS: dict[str, type[StageSettings]] = {"fm": FmSettings, "fm_vectors": FmVectorsSettings}
-for name in PARTS:
-    del STAGE_MODELS._parts[name]  # registered in tests of this file alone
+unregister(STAGE_MODELS, *PARTS)  # registered in tests of this file alone
 
 
 @pytest.fixture(autouse=True)
-def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stage models registered, for one test."""
-    for name, part in PARTS.items():
-        monkeypatch.setitem(STAGE_MODELS._parts, name, part)
+def plugin() -> Iterator[None]:
+    """The stage models, for one test."""
+    with registered(STAGE_MODELS, **PARTS):
+        yield
 
 
 def stage(model: str, **changes: Any) -> StageSettings:
@@ -85,7 +86,7 @@ def snapshot_world() -> Path:
 @pytest.mark.parametrize("more", [(), (SNAPSHOT,)])
 @pytest.mark.parametrize("role", ROLES)
 def test_it_trains_exports_and_ranks_as_it_was_trained(
-    role: str, more: tuple[str, ...], world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    role: str, more: tuple[str, ...], world: Path, tmp_path: Path
 ) -> None:
     callback = Silent()
     steps = ("train={epochs: 4, requests: 64, seed: 1}", *more)
@@ -97,31 +98,14 @@ def test_it_trains_exports_and_ranks_as_it_was_trained(
     assert auc[-1] is not None and auc[-1] > 0.55
     packed = run.packed()
     assert [*packed.schema.row_features("snapshot")] == ["item_clicked"] * len(more)
-    model, _ = run.model(packed)
     bundle = corank.export(run.folder, tmp_path / "bundle").bundle
     (facts,) = (facts for facts in bundle.manifest.stages if facts.model in PARTS)
     parts = ("prerank", "vectors", {VECTOR: 10}) if role == "pre-ranker" else ("rank", "graph", {})
     assert (facts.name, facts.scorer, facts.item_parts) == parts
-    predictions = predict_split(model, packed, "test")
-    with monkeypatch.context() as patch:  # serving needs no plug-in: the facts name the scorer
-        for name in PARTS:
-            patch.delitem(STAGE_MODELS._parts, name)
-        funnel = Funnel(Bundle.open(tmp_path / "bundle"))
-    (shard,) = packed.splits["test"]
-    since = max(
-        [0, *bundle.manifest.priors.values()]
-    )  # from then on the bundle's snapshot is that of requests
-    for number in np.flatnonzero(shard.time >= since)[:5].tolist():
-        request = Request.parse(logged_request(run, "test", number))
-        rows = slice(*predictions.requests.start[number : number + 2])
-        for name, by_label in funnel.logits(request).items():
-            for label, logits in by_label.items():
-                np.testing.assert_allclose(
-                    1 / (1 + np.exp(-logits)),
-                    1 / (1 + np.exp(-predictions.logits[name][label][rows])),
-                    atol=1e-5,
-                )
-        assert len(funnel.rank(request)["items"]) == 6
+    unregister(STAGE_MODELS, *PARTS)  # serving needs no plug-in: the facts name the scorer
+    funnel = Funnel(Bundle.open(tmp_path / "bundle"))
+    with registered(STAGE_MODELS, **PARTS):
+        assert_scored_as_evaluated(run, funnel, requests=5)
     if role == "pre-ranker":
         answer = funnel.rank(Request.parse(logged_request(run, "test", 0) | {"candidates": None}))
         assert len(answer["items"]) == 6
@@ -147,28 +131,6 @@ def test_without_vectors_it_cannot_retrieve(world: Path) -> None:
     override = "stages.0={name: prerank, model: fm, cuts: [retrieved], keep: 12}"
     with pytest.raises(ConfigError, match=r"retrieval\.stage: "):
         read(world / "config.yaml", [override, "retrieval={stage: prerank, keep: 20}"])
-
-
-class NoBuild(StageSettings):
-    model: Literal["no_build"]
-    value: str = "click"
-    labels: list[str] = ["click"]
-
-
-@pytest.mark.parametrize(
-    ("part", "message"),
-    [
-        (
-            FactorisationMachine,
-            "stage model 'unfit': expected a subclass of StageSettings; received .*Machine",
-        ),
-        (NoBuild, "stage model 'unfit': NoBuild must define network, or build"),
-    ],
-)
-def test_an_unfit_stage_model_is_refused_by_name(part: type, message: str) -> None:
-    with pytest.raises(PluginError, match=message):
-        STAGE_MODELS.register("unfit")(part)
-    assert "unfit" not in STAGE_MODELS
 
 
 class Plain(FmVectorsSettings):

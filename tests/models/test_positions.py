@@ -14,10 +14,10 @@ from corank.models.joint import JointModel
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
+from corank.testing.batches import LAYOUT, batch, rows
+from corank.testing.losses import SCOPE, loss
 from corank.training.config.settings import DenseOptimiser, TableOptimiser
 from corank.training.optimisers import optimisers
-from tests.support.encoded_batches import LAYOUT, batch, rows
-from tests.support.loss_cases import SCOPE, loss
 
 POSITIONS = 4
 STAGES: list[TowersSettings | MlpSettings] = [

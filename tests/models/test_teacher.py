@@ -13,11 +13,12 @@ from corank.models.joint import JointModel
 from corank.models.mlp import Teacher
 from corank.models.settings.mlp import MlpSettings, TeacherSettings
 from corank.models.settings.two_tower import TowersSettings
+from corank.testing.batches import LAYOUT, random_batch
+from corank.testing.worlds import trained_run
 from corank.training.callbacks import TrainingCheckpoint
 from corank.training.config.config_file import read
 from corank.training.run import Run
-from tests.support.encoded_batches import LAYOUT, random_batch
-from tests.support.simulated_runs import Silent, trained_run
+from tests.support.simulated_runs import Silent
 
 pytestmark = pytest.mark.slow
 

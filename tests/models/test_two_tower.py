@@ -11,30 +11,19 @@ from torch import nn
 
 from corank.core.errors import BundleError, ConfigError
 from corank.evaluation.predict import predict_split
-from corank.features.log_schema import DataSettings
 from corank.funnel.request import Request
 from corank.funnel.stage_scorer import MatchTerms, PartsScorer
 from corank.models.settings.network import StageContext
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.two_tower import FeatureDropout, Sum, Tower, Towers
+from corank.testing.batches import LAYOUT, SCHEMA, random_batch
 from corank.training.config.config_file import read
 from tests.support.cases import Case
-from tests.support.configs import refused, shop
-from tests.support.encoded_batches import LAYOUT, SCHEMA, random_batch
+from tests.support.configs import data_settings, refused, shop
 from tests.support.models import joint, linears, two_tower
 from tests.support.random_worlds import DERIVED, NARROW
 
-DATA = DataSettings.model_validate(
-    {
-        "log": "log.parquet",
-        "request": ["request"],
-        "user": "user",
-        "item": "item",
-        "time": "time",
-        "labels": {"click": {"column": "click"}},
-        "split": {"valid": "2026-01-02", "test": "2026-01-03"},
-    }
-)
+DATA = data_settings()
 SPLIT: dict[str, dict[str, Any]] = {
     "person": {"features": ["user", "age"], "widths": [6, 8]},
     "past": {"features": ["seen"]},

@@ -1,8 +1,8 @@
 """Runs whose ranker is boosted trees."""
 
+from corank.testing.worlds import trained_run
 from corank.training.run import Run
 from tests.support.shared import shared, small_world
-from tests.support.simulated_runs import trained_run
 
 PRERANK = "{name: prerank, model: towers, cuts: [retrieved], keep: 18, query: [16, 8], item: [16, 8]}"
 RANK = "{name: rank, model: trees, cuts: [preranked], keep: 6, trees: 40, leaves: 8, min_rows: 5, lr: 0.1}"

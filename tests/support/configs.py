@@ -1,10 +1,12 @@
 """A config as text, and the message by which a changed one is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from corank.core.errors import ConfigError
+from corank.features.log_schema import DataSettings
 from corank.training.config.config_file import read
 
 TEXT = """\
@@ -50,3 +52,20 @@ def shop(folder: Path) -> Path:
     path = folder / "shop.yaml"
     path.write_text(TEXT, encoding="utf-8")
     return path
+
+
+DATA: dict[str, Any] = {
+    "log": "log.parquet",
+    "request": ["request"],
+    "user": "user",
+    "item": "item",
+    "time": "time",
+    "labels": {"click": {"column": "click"}},
+    "split": {"valid": "1970-01-03", "test": "1970-01-04"},
+}
+"""Of a log of some days after 1970, of which two train."""
+
+
+def data_settings(**changes: Any) -> DataSettings:
+    """The settings of such a log."""
+    return DataSettings.model_validate(DATA | changes)

@@ -9,9 +9,10 @@ import polars as pl
 from pydantic import TypeAdapter
 
 from corank.features.feature_kind import Feature
-from corank.features.log_schema import DataSettings, EventTable, Label
+from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 from corank.features.split import SplitRule, TimeSplit
+from tests.support.configs import DATA, data_settings
 
 HOUR, DAY = 3_600_000, 86_400_000
 USERS, ITEMS, REQUESTS = 5, 8, 40
@@ -148,20 +149,11 @@ HALVES = TimeSplit(valid=date(1970, 1, 3), test=date(1970, 1, 4))
 
 def settings_of(features: dict[str, Any], split: SplitRule = HALVES) -> DataSettings:
     """The settings of the tables that `written` writes."""
-    data = DataSettings(
-        events={"carts": EventTable(table="carts.parquet")} if "carted" in features else {},
-        log="log.parquet",
+    data = data_settings(
+        events={"carts": {"table": "carts.parquet"}} if "carted" in features else {},
         items="items.parquet",
-        request=["request"],
-        user="user",
-        item="item",
-        time="time",
-        labels={
-            "click": Label(column="click"),
-            "buy": Label.model_validate({"column": "buy", "given": "click", "matures_after": "5h"}),
-        },
-        as_of=date(1970, 1, 9),
-        split=HALVES,
+        labels=DATA["labels"] | {"buy": {"column": "buy", "given": "click", "matures_after": "5h"}},
+        as_of="1970-01-09",
     )
     return data.model_copy(update={"split": split})
 

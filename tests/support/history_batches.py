@@ -9,7 +9,7 @@ from corank.batches.batch import Batch, group
 from corank.batches.build import EncodedBatch, EventRows, build_batch
 from corank.core.ragged import Ragged, Rows
 from corank.features.input_layout import Attended, Bags
-from tests.support.encoded_batches import LAYOUT, rows
+from corank.testing.batches import LAYOUT, rows
 
 ATTENDED = Attended("seen", ("item", "tags"))
 HELD = 33

@@ -17,7 +17,7 @@ from corank.models.settings.stage import StageSettings
 from corank.models.stage_io import StageOutput
 from corank.models.tables.embedding import Tables
 from corank.models.two_tower import Towers
-from tests.support.encoded_batches import LAYOUT
+from corank.testing.batches import LAYOUT
 
 Forward = Callable[[JointModel, Batch], dict[str, StageOutput]]
 

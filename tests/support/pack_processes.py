@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,9 @@ from corank.data.packed.manifest import PackManifest
 from corank.data.packing import pack as packing
 from corank.engine.base import Engine, open_engine
 from corank.features.feature_kind import Feature
-from corank.features.log_schema import DataSettings, Label
+from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
-from corank.features.split import TimeSplit
+from tests.support.configs import data_settings
 
 HOUR, DAY = 3_600_000, 86_400_000
 USERS, ITEMS, CANDIDATES = 20, 30, 5
@@ -88,19 +87,8 @@ def write_world(folder: Path, requests: int, seed: int = 0) -> None:
 
 def world_settings(log: str = "log.*.parquet") -> DataSettings:
     """Settings of its tables."""
-    return DataSettings(
-        log=log,
-        items="items.parquet",
-        users="users.parquet",
-        truth="truth.parquet",
-        request=["user", "request"],
-        user="user",
-        item="item",
-        time="time",
-        level="level",
-        labels={"click": Label(column="click")},
-        split=TimeSplit(valid=date(1970, 1, 3), test=date(1970, 1, 4)),
-    )
+    tables = {name: f"{name}.parquet" for name in ("items", "users", "truth")}
+    return data_settings(log=log, request=["user", "request"], level="level", **tables)
 
 
 def pack_world(

@@ -17,6 +17,7 @@ from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
+from tests.support.configs import data_settings
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -70,18 +71,9 @@ class World:
     said: list[str] = field(default_factory=list)
 
     def settings(self) -> DataSettings:
-        plain: dict[str, Any] = {
-            "log": "log.parquet",
-            "request": ["request"],
-            "user": "user",
-            "item": "item",
-            "time": "time",
-            "level": "level",
-            "labels": {"click": {"column": "click"}},
-            "split": {"valid": "1970-01-02", "test": "1970-01-03"},
-        }
+        plain: dict[str, Any] = {"level": "level", "split": {"valid": "1970-01-02", "test": "1970-01-03"}}
         plain |= {n: f"{n}.parquet" for n in ("items", "users", "truth") if getattr(self, n) is not None}
-        return DataSettings.model_validate(plain | self.data)
+        return data_settings(**plain | self.data)
 
     def pack(self) -> PackedDataset:
         for name in ("log", "items", "users", "truth"):

@@ -14,10 +14,10 @@ import pytest
 import corank
 from corank.core.artifact_cache import CACHE
 from corank.data.packing import pack
+from corank.testing.worlds import make_world, trained_run
 from corank.training.run import Run
 from tests.support.cases import Case, bare_funnel
 from tests.support.random_worlds import DERIVED, Drawn
-from tests.support.simulated_runs import make_world, trained_run
 
 _folder: Path | None = None
 

@@ -12,8 +12,8 @@ from corank.core.types import Longs
 from corank.features.input_layout import Layout
 from corank.features.kinds.prior import PriorFeature
 from corank.features.schema import Schema
-from tests.support import encoded_batches
-from tests.support.encoded_batches import encoded_batch, rows
+from corank.testing import batches as encoded_batches
+from corank.testing.batches import encoded_batch, rows
 
 SCHEMA = Schema(
     {

@@ -13,9 +13,8 @@ from corank.features.feature_kind import FeatureKind
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
-from corank.features.log_schema import DataSettings, Label, Score
 from corank.features.schema import Schema
-from corank.features.split import TimeSplit
+from tests.support.configs import data_settings
 
 DAY = 86_400_000
 RETRIEVED, RANKED, EXPOSED = range(3)
@@ -69,18 +68,12 @@ def pack_versioned_log(
 ) -> tuple[PackedDataset, pl.DataFrame]:
     """Write the tables into a folder, and pack them, with `more` features. Returns the log, too."""
     log = write_tables(base)
-    data = DataSettings(
-        log="log.parquet",
+    data = data_settings(
         items="items.parquet",
         request=["number"],
-        user="user",
-        item="item",
-        time="time",
         level="level",
         levels=LEVELS,
         weight="weight",
-        labels={"click": Label(column="click")},
-        scores={"production": Score(column="score")},
-        split=TimeSplit(valid="1970-01-03", test="1970-01-04"),
+        scores={"production": {"column": "score"}},
     )
     return pack_log(data, Schema({**SCHEMA.features, **(more or {})}), base, base / "packed"), log

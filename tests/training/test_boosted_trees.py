@@ -25,6 +25,7 @@ from corank.features.schema import Schema
 from corank.metrics.point import auc
 from corank.models.settings.trees import BoostingSettings, TreesSettings
 from corank.models.trees import Trees, ensemble_attributes
+from corank.testing.worlds import trained_run
 from corank.training.boosted_trees import (
     ONE_CATEGORY,
     LabelledRows,
@@ -44,7 +45,6 @@ from tests.support.http_parity import TOLERANCE, parity
 from tests.support.interruptions import Interrupting, StoppedError
 from tests.support.ranks import fork_ranks
 from tests.support.service import running_service
-from tests.support.simulated_runs import trained_run
 
 LEAVES, COUNT, CATEGORICAL = 24, 30, [1, 3]
 COLUMNS = 5

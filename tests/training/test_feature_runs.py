@@ -11,13 +11,14 @@ import torch
 import corank
 from corank.core.errors import BusyError, ConfigError, DataError
 from corank.data.packed.dataset import PackedDataset
+from corank.testing.worlds import make_world, trained_run
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.config.config_file import read
 from corank.training.packed_data import open_packed
 from corank.training.run import Run
 from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.shared import shared
-from tests.support.simulated_runs import Silent, make_world, trained_run
+from tests.support.simulated_runs import Silent
 
 pytestmark = pytest.mark.slow
 

@@ -15,14 +15,14 @@ from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings
+from corank.testing.batches import random_batch
+from corank.testing.losses import LEVELS, made_of
 from corank.training.config.settings import TableOptimiser
 from corank.training.optimisers import Average, table_optimiser
 from corank.training.update import Update
 from tests.losses.test_total import EVERY
 from tests.models.test_joint import RANKERS, STAGES, TOTAL, drawn
-from tests.support.encoded_batches import random_batch
 from tests.support.history_batches import RAGGED, attended
-from tests.support.loss_cases import LEVELS, made_of
 from tests.support.models import joint
 
 META = torch.device("meta")

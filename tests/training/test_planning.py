@@ -13,13 +13,13 @@ import yaml
 import corank
 from corank.core.errors import DataError
 from corank.features.split import TimeSplit
+from corank.testing.worlds import trained_run
 from corank.training.config.config import plan_training
 from corank.training.config.config_file import read
 from corank.training.config.settings import EarlyStop
 from corank.training.run import Run
-from tests.support.configs import TEXT
+from tests.support.configs import DATA, TEXT
 from tests.support.shared import small_world
-from tests.support.simulated_runs import trained_run
 
 AUTO = ("train.epochs=auto", "train.requests=auto")
 
@@ -81,8 +81,6 @@ def test_check_train_and_resume_agree(tmp_path: Path) -> None:
 
 
 SHARES = "data.split={valid: 0.1, test: 0.2}"
-DATA: dict[str, Any] = {"log": "log.parquet", "request": ["request"], "user": "user", "item": "item"}
-DATA |= {"time": "time", "labels": {"click": {"column": "click"}}}
 
 
 def write_log(folder: Path, lists: bool) -> dict[str, Any]:

@@ -10,13 +10,13 @@ import torch
 
 import corank
 from corank.core.errors import CheckpointError, DataError
+from corank.testing.worlds import make_world, trained_run
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_files import load, save
 from corank.training.checkpoints.manifest import remove
 from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support.shared import copy_run, shared
-from tests.support.simulated_runs import make_world, trained_run
 
 
 @pytest.fixture

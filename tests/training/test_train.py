@@ -10,6 +10,7 @@ import torch
 
 import corank
 from corank.core.errors import CorankError
+from corank.testing.worlds import trained_run
 from corank.training import train
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.checkpoints.manifest import exists
@@ -17,7 +18,7 @@ from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support import kills
 from tests.support.interruptions import Interrupting, StoppedError, same
-from tests.support.simulated_runs import Silent, trained_run
+from tests.support.simulated_runs import Silent
 
 pytestmark = pytest.mark.slow
 

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 import corank
+from corank.testing.worlds import trained_run
 from corank.training import train
 from corank.training.callbacks import TrainingCheckpoint
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.checkpoints.manifest import exists
 from corank.training.run import Run
 from tests.support.interruptions import Interrupting, StoppedError, same
-from tests.support.simulated_runs import Silent, trained_run
+from tests.support.simulated_runs import Silent
 
 pytestmark = pytest.mark.slow
 

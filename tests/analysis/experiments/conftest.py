@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from corank.testing.worlds import make_world
 from tests.support.shared import shared
-from tests.support.simulated_runs import LONG, make_world
+from tests.support.simulated_runs import LONG
 
 
 @pytest.fixture(scope="session")

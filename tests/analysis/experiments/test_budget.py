@@ -13,12 +13,12 @@ import corank
 from corank.analysis.experiments import latency_budget as funnel_latency
 from corank.analysis.experiments.latency_budget import median_interval
 from corank.core.errors import ConfigError
+from corank.testing.worlds import trained_run
 from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.html import Read
 from tests.support.interruptions import same
-from tests.support.simulated_runs import trained_run
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,11 @@ import pytest
 import corank
 from corank import ExperimentResult
 from corank.core.errors import ConfigError, MissingExtraError
+from corank.testing.worlds import trained_run
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.html import Read
 from tests.support.interruptions import same
-from tests.support.simulated_runs import trained_run
 
 pytestmark = pytest.mark.slow
 

@@ -19,13 +19,13 @@ from corank.core.registry import PLUGINS, load_plugins
 from corank.training.run import Run
 from corank_serve.store.base import STORES, is_store, open_store
 from corank_serve.store.publish import publish_bundle
+from corank_serve.testing import StoreConformance
 from examples.plugins.folder_store import FolderStore
 from tests.support.command_line import run_corank
 from tests.support.redis_cluster import shared_cluster
 from tests.support.redis_server import Server, redis_server
 from tests.support.service import running_service
 from tests.support.shared import derived
-from tests.support.store_conformance import StoreConformance
 from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import corank
+from corank.testing.worlds import trained_run
 from corank.training.checkpoints import stored_weights
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.model_version import model_version
 from corank.training.run import Run
-from tests.support.simulated_runs import trained_run
 from tests.support.split_runs import split_run
 
 

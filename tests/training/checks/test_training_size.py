@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import corank
+from corank.testing.worlds import make_world
 from corank.training.checks.training_size import TrainingSize
 from corank.training.model_building import build_model
 from corank.training.optimisers import Average, optimisers
 from tests.support.command_line import run_corank
 from tests.support.shared import small_world
-from tests.support.simulated_runs import make_world
 
 CLICKS = "losses=[{kind: click, stage: rank}, {kind: click, stage: prerank}]"
 OWN = ("train.mode=separate", "stages.0.embeddings=own", CLICKS)

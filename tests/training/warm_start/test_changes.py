@@ -8,12 +8,12 @@ import torch
 import corank
 from corank.core.errors import DataError
 from corank.features.encoding import FIRST_KNOWN, PLACEMENTS, UNKNOWN
+from corank.testing.worlds import trained_run
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
 from corank.training.run_file import CarriedPart, Origin
 from corank.training.trainer import Trainer
 from tests.support.shared import shared
-from tests.support.simulated_runs import trained_run
 from tests.support.two_days import begin_from, of_days
 
 pytestmark = pytest.mark.slow

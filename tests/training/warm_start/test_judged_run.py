@@ -10,10 +10,10 @@ import corank
 from corank.analysis.run_evaluation import Evaluation, predict_run
 from corank.api.results import ComparisonResult
 from corank.core.errors import DataError
+from corank.testing.worlds import trained_run
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.shared import finished_run, shared, simulated_world
-from tests.support.simulated_runs import trained_run
 
 pytestmark = pytest.mark.slow
 

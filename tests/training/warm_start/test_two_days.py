@@ -8,13 +8,13 @@ import torch
 import corank
 from corank.core.errors import CheckpointError, ConfigError
 from corank.data.packed.dataset import PackedDataset
+from corank.testing.worlds import trained_run
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
 from corank.training.trainer import Trainer
 from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.shared import shared, small_world
-from tests.support.simulated_runs import trained_run
 from tests.support.two_days import second_day
 
 pytestmark = pytest.mark.slow

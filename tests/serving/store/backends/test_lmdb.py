@@ -15,7 +15,7 @@ import pytest
 
 from corank.core.errors import StoreError
 from corank_serve.store.base import open_store
-from tests.support.store_conformance import content, count, numbered
+from corank_serve.testing import content, count, numbered
 from tests.support.waiting import PATIENCE
 
 

@@ -10,8 +10,8 @@ import redis
 
 from corank.core.errors import StoreError
 from corank_serve.store.base import Entries, open_store
+from corank_serve.testing import content, numbered
 from tests.support.redis_server import Server, redis_server
-from tests.support.store_conformance import content, numbered
 from tests.support.stores import open_hasty
 from tests.support.waiting import PATIENCE
 

@@ -24,11 +24,11 @@ from corank_serve.store.publish import publish_bundle
 from corank_serve.store.retention import remove_versions
 from corank_serve.store.source import StoreSource
 from corank_serve.store.upsert import upsert
+from corank_serve.testing import content, numbered
 from tests.support.redis_cluster import Cluster, start_cluster
 from tests.support.redis_server import redis_server
 from tests.support.service import TOKEN, running_service
 from tests.support.shared import derived
-from tests.support.store_conformance import content, numbered
 from tests.support.stores import Between, item, open_hasty, records, served, worths
 from tests.support.waiting import PATIENCE
 

@@ -1,6 +1,6 @@
-"""The contract of a store, as tests that any store can be put through.
+"""The contract of a store, as tests that any store can be put through; needs pytest and hypothesis.
 
-A plug-in may copy this file. One class tests its store:
+One class tests a store:
 
     class TestFolderStore(StoreConformance):
         def new_url(self, folder: Path) -> str:
@@ -51,11 +51,13 @@ def add(url: str, table: str, value: bytes) -> list[str]:
 
 
 def count(url: str, table: str) -> int:
+    """The pairs of a table, as another process counts them."""
     with closing(open_store(url)) as store:
         return store.count(table)
 
 
 def remove(url: str, table: str) -> None:
+    """Drop a table in another process."""
     with closing(open_store(url)) as store:
         store.drop(table)
 
