@@ -25,23 +25,19 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
     gone: ClassVar[Mapping[str, str]] = {}
-    """Keys of earlier versions → what became of each, for the error. Null, which files of earlier runs have, is left
-    out."""
+    """Keys of earlier versions → what became of each, for the error."""
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        for key in cls.gone.keys() & value.keys():
+            fault = PydanticCustomError("gone_key", "{message}", {"message": cls.gone[key]})
+            raise ValidationError.from_exception_data(
+                cls.__name__, [InitErrorDetails(type=fault, loc=(key,), input=value[key])]
+            )
         known = _known_keys(cls)
-        gone = [key for key in value if key in cls.gone and key not in known]
-        for key in gone:
-            if value[key] is not None:
-                fault = PydanticCustomError("gone_key", "{message}", {"message": cls.gone[key]})
-                raise ValidationError.from_exception_data(
-                    cls.__name__, [InitErrorDetails(type=fault, loc=(key,), input=value[key])]
-                )
-        value = {key: part for key, part in value.items() if key not in gone}
         for key in value if cls.model_config.get("extra") == "forbid" else ():
             if key not in known:
                 raise PydanticCustomError(

@@ -11,9 +11,9 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import NonNegativeFloat, model_validator
+from pydantic import NonNegativeFloat
 
 from corank.batches.sampling import SOURCES, Population, SplitCounts, Targets
 from corank.core.errors import ConfigError
@@ -181,18 +181,6 @@ class Loss(Settings):
     """Whether it takes each shown candidate on its own, with its label as the target."""
     extras: ClassVar[Sequence[str]] = ()
     """What it reads of `StageOutput.extras` of the stages that it trains; a stage that does not give it is refused."""
-    gone_values: ClassVar[Mapping[str, Mapping[str, str | None]]] = {}
-    """Key → a value that it had in earlier versions → what to write instead; None for a default, which is left out."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_gone_values(cls, value: Any) -> Any:
-        for key, gone in cls.gone_values.items() if isinstance(value, dict) else ():
-            if isinstance(value.get(key), str) and value[key] in gone:
-                if instead := gone[value[key]]:
-                    raise ValueError(f"{key}: {value[key]} has moved; {instead}")
-                value = {name: part for name, part in value.items() if name != key}
-        return value
 
     @property
     @abstractmethod

@@ -6,7 +6,7 @@ Letters: R requests · C candidates · n the longest list.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -210,10 +210,6 @@ class CascadeLoss(FunnelLoss):
     """Which relaxation of the cut: by a sort, or by the distance from the last candidate that is kept."""
     temperature: PositiveFloat = 1.0
     """τ: the relaxation is sharper at lower ones."""
-    gone_values: ClassVar[Mapping[str, Mapping[str, str | None]]] = {
-        "weights": {"learnt": "write kind: learnt_cascade, without weights", "fixed": None},
-        "form": {form: f"write kind: {form}, without form" for form in ("icc", "arf")},
-    }
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ Letters: R requests · C candidates · n the longest list.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -57,9 +57,6 @@ class LevelsLoss(StageLoss):
     """Candidates drawn of each level and request; all unless given."""
     temperature: PositiveFloat = 1.0
     """Divides the logits."""
-    gone_values: ClassVar[Mapping[str, Mapping[str, str | None]]] = {
-        "form": {"bce": "write kind: levels_bce, without form"}
-    }
 
     @model_validator(mode="after")
     def _check_form(self) -> Self:

@@ -1,6 +1,5 @@
 """Stage model `mlp_lab`: an MLP over every feature with further options, which combine."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -126,7 +125,6 @@ class MlpLabSettings(MlpSettings):
     shared by all (BatchEnsemble, TabM). A loss is the mean over members; the logit is of their mean probability."""
     experts: ExpertSettings | None = None
     """Experts that labels share, between hidden layers and outputs; none unless given."""
-    gone: ClassVar[Mapping[str, str]] = {}
 
     @property
     def member_count(self) -> int:

@@ -1,6 +1,6 @@
 """Settings of an MLP over every feature: stage model `mlp`, and teachers."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import MinLen
@@ -17,7 +17,6 @@ ITEM = "item"
 """The item part with the first layer's sums."""
 TARGET = "target"
 """The item part that attention over a history reads."""
-MOVED = "moved to stage model `mlp_lab` of the lab; write model: mlp_lab, or drop it"
 
 
 class DcnSettings(Settings):
@@ -38,7 +37,6 @@ class DinSettings(Settings):
     """Item features that take part besides the id, such as the brand, and of the events, such as the dwell."""
     hidden: PositiveInt = 36
     """Width of the layer that weighs an event for a candidate."""
-    gone: ClassVar[Mapping[str, str]] = {"encoder": MOVED}
 
 
 class LayerSettings(NetworkSettings):
@@ -52,7 +50,6 @@ class LayerSettings(NetworkSettings):
     """Attention over a history."""
     dcn: DcnSettings | None = None
     """Cross layers next to the deep ones."""
-    gone: ClassVar[Mapping[str, str]] = dict.fromkeys(("numbers", "gates", "members", "experts"), MOVED)
 
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
         """One first layer, which every feature enters."""
@@ -102,9 +99,6 @@ class TeacherSettings(LayerSettings):
 
     scores: Annotated[list[str], MinLen(1)]
     """Logged scores (`data.scores`) that it sees besides every feature; a missing one counts as 0, and is marked."""
-    gone: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        LayerSettings.gone, "no teacher has it any more; drop it"
-    )
 
     def check(self, context: StageContext) -> None:
         """Raise ConfigError if it contradicts the rest of the config, such as a score that is not logged."""

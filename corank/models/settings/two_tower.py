@@ -1,6 +1,6 @@
 """Stage model `towers`: settings of a query tower and an item tower."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Gt, Lt
@@ -61,9 +61,6 @@ class TowersSettings(SingleLabelSettings):
     """Crosses of kind count, contains, since, within or share, or priors by both sides, each of which adds a learnt
     term to the logit: a request computes them for all candidates. With `buckets` each range has a term of its own.
     Vectors do not contain them, so retrieval and `in_batch` refuse a stage with matches."""
-    gone: ClassVar[Mapping[str, str]] = {
-        "generated": "moved to stage model `towers_generated` of the lab; write model: towers_generated, or drop it"
-    }
 
     @model_validator(mode="after")
     def _equal_last_widths(self) -> Self:

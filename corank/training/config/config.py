@@ -50,19 +50,6 @@ from corank.training.config.settings import (
     TreeTeacherSettings,
 )
 
-RENAMED = {"validation": "drift"}
-"""Earlier name of a part of the config → its name; configs and runs that have the earlier one are read."""
-
-
-def rename_keys(config: Any) -> Any:
-    """Plain values of a config with the names of RENAMED. Raises ConfigError if a part has both of its names."""
-    for old, new in RENAMED.items():
-        if isinstance(config, dict) and old in config:
-            if new in config:
-                raise ConfigError(f"{old}: is called {new} now, and {new} is given, too; drop {old}")
-            config = {new if key == old else key: part for key, part in config.items()}
-    return config
-
 
 def _take_page(config: Any) -> Any:
     """Plain values of a config whose page, the last stage, is apart, and its features marked. Raises ConfigError."""
@@ -214,7 +201,7 @@ class Config(Settings):
     @classmethod
     def _check_keys(cls, value: Any) -> Any:
         """Refuse a key of `train` that is neither a setting nor a stage: its value would be read as an optimiser."""
-        value = _take_page(rename_keys(value))
+        value = _take_page(value)
         match value:
             case {"train": {**train}, "stages": [*stages]}:
                 teachers = value.get("teachers")
@@ -223,7 +210,7 @@ class Config(Settings):
                     str(stage["name"]) for stage in stages if isinstance(stage, dict) and "name" in stage
                 }
                 known = [*TrainSettings.model_fields, *sorted(names)]
-                strange = [key for key in train if key not in known and key not in TrainSettings.gone]
+                strange = [key for key in train if key not in known]
                 # errors in the stages themselves are reported instead
                 if strange and names and len(names) == len(stages):
                     raise ConfigError(f"train: {describe_unknown(strange[0], known)}")

@@ -15,7 +15,7 @@ from corank.features.feature_kind import Feature
 from corank.features.schema import Schema
 from corank.models.settings.mlp import TeacherSettings
 from corank.models.settings.stage import STAGE_MODELS, StageSettings
-from corank.training.config.config import RENAMED, Config
+from corank.training.config.config import Config
 from corank.training.config.yaml_values import ConfigValues, load_named_plugins, read_values, set_key
 
 Plain = dict[str, Any]
@@ -129,8 +129,6 @@ def from_values(
         folder: where plug-ins are looked for in addition to the Python path.
     """
     value, removed = values
-    for old in RENAMED.keys() & value.keys():
-        report(f"{source}: {old} is called {RENAMED[old]} now; rename it")
     whole = from_plain(value, source, folder)
     names = list(dict.fromkeys([*without, *removed]))
     if not names:

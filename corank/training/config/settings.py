@@ -8,7 +8,7 @@ The section `drift` of a config: how far new rows may be from those that a run w
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
 from pydantic import (
@@ -96,10 +96,6 @@ class TrainSettings(Settings):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, DenseOptimiser] = Field(init=False)
-    gone: ClassVar[Mapping[str, str]] = {
-        "gradient_conflict": "projected gradients bettered the end of the cascade in no measured world; remove it",
-        "skip_easy": "it bettered the end of the cascade in no measured world; remove it",
-    }
 
     mode: Literal["joint", "separate", "alternate"] = "joint"
     """joint: all stages in one step. separate: each for all its epochs, the last stage first; an earlier stage must
