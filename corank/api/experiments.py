@@ -20,7 +20,7 @@ from corank.analysis.experiments.space import (
     require_page_metric,
 )
 from corank.analysis.experiments.views import experiment_view
-from corank.analysis.html import Html, render, write_drawings
+from corank.analysis.html import render, write_drawings
 from corank.api.config_source import ConfigSource, OpenedConfig, local
 from corank.api.frames import TableSource
 from corank.api.progress import show_progress
@@ -124,16 +124,16 @@ def experiment(
     with opened_config.frames.named():
         arm_set = arm_set.with_data(with_moments(settings, file.parent).data)
     with _open_data(opened_config, arm_set.arms[0].config, file.parent, folder, "experiment", report) as data:
-        document = searches.run_experiment(file, arm_set, data, budget, metric)
-        _write_page(document, folder)
-    return ExperimentResult(document)
+        return _finish(searches.run_experiment(file, arm_set, data, budget, metric), folder)
 
 
-def _write_page(document: dict[str, Any], folder: Path) -> Html:
-    """Write the page next to the document; returns it."""
+def _finish(document: dict[str, Any], folder: Path, figures: PathOrUrl | None = None) -> ExperimentResult:
+    """Write the page next to the document, and its figures if a folder is given for them."""
     page = render(experiment_view(document))
     write_text(folder / f"{document['kind']}.html", page)
-    return page
+    if figures is not None:
+        write_drawings(page, parse_location(figures))
+    return ExperimentResult(document)
 
 
 def _keep(
@@ -213,11 +213,8 @@ def tune(
     """
     if grid is None:
         tunings.load_optuna()  # fails before anything is packed
-    for name, given in {"trials": trials, "seed": seed, "search": search, "space": space}.items():
-        if grid is not None and given:
-            raise ConfigError(
-                f"--{name}: not with --grid, of which every combination is tried; drop one of the two"
-            )
+    else:
+        _refuse_beside_grid(trials=trials, seed=seed, search=search, space=space)
     opened_config, file, overrides = _keep(config, overrides, tables)
     with opened_config.frames.named():
         settings = with_moments(read(file, overrides), file.parent)
@@ -232,9 +229,16 @@ def tune(
         latency_budget.check_budget(settings, budget_us, objective)
     folder = local(out) or file.parent / "tunings" / settings.name
     with _open_data(opened_config, settings, file.parent, folder, "tune", report) as data:
-        document = tunings.run_tune(file, asked, data, metric, trials, seed, budget_us)
-        _write_page(document, folder)
-    return ExperimentResult(document)
+        return _finish(tunings.run_tune(file, asked, data, metric, trials, seed, budget_us), folder)
+
+
+def _refuse_beside_grid(**drawing: Any) -> None:
+    """Raise ConfigError if an option is given that says what is drawn, by name."""
+    for name, given in drawing.items():
+        if given:
+            raise ConfigError(
+                f"--{name}: not with --grid, of which every combination is tried; drop one of the two"
+            )
 
 
 def _read_asked(
@@ -291,8 +295,4 @@ def study(
     folder = out or base / "studies" / settings.name
     opened_data = _open_data(opened_config, settings, base, folder, "study", report)
     with opened_data as data, show_progress("trainings", progress) as advance:
-        document = studies.run_study(settings, data, asked, budget, advance)
-        page = _write_page(document, folder)
-    if figures is not None:
-        write_drawings(page, parse_location(figures))
-    return ExperimentResult(document)
+        return _finish(studies.run_study(settings, data, asked, budget, advance), folder, figures)

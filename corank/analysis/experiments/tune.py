@@ -12,9 +12,17 @@ from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from corank.analysis.experiments.arms import BASE, format_values
-from corank.analysis.experiments.engine import Stop, Trial, TrialData, TrialProgress, TrialStore
-from corank.analysis.experiments.figures import Objective, format_difference, plain_differences, to_rows
+from corank.analysis.experiments.arms import BASE, Arm, format_values
+from corank.analysis.experiments.engine import (
+    ArmResult,
+    Stop,
+    Trial,
+    TrialData,
+    TrialProgress,
+    TrialStore,
+    stack_rows,
+)
+from corank.analysis.experiments.figures import Objective, format_difference, plain_differences
 from corank.analysis.experiments.latency_budget import (
     LatencyBudget,
     LatencyMeter,
@@ -202,11 +210,11 @@ def run_tune(
     Raises ConfigError if nothing fits the budget, the folder holds a tuning of something else, or Optuna is not
     installed; DataError, CorankError.
     """
-    config, out, budget = space.config, data.folder, None
+    config, out = space.config, data.folder
     objective = Objective.of(config, metric, data.packed)
     _require_bounds(trials, seed)
-    if budget_us is not None:
-        budget = LatencyBudget(budget_us, LatencyMeter(out / "latency", data), objective)
+    meter = LatencyMeter(out / "latency", data)
+    budget = None if budget_us is None else LatencyBudget(budget_us, meter, objective)
     facts: dict[str, Any] = {"kind": "grid", "config": plain(config)}
     sampler = None
     if trials is None:
@@ -236,7 +244,10 @@ def run_tune(
         **_compare(tuned[0], best, objective.name),
         "config": plain(config),
     }
-    rows = [row for one in tuned for row in _rows_of(one, tuned[0], one is best, objective.name)]
+    arms = [
+        ArmResult(Arm(_name(one.number), one.config), [], None, [one.trial]) for one in tuned if one.trial
+    ]
+    rows = stack_rows(arms, "valid", [] if budget else arms[:1])  # a difference would be at other quotas
     return finish_search(config_file, data, best.config, objective, "tune", rows, parts)
 
 
@@ -349,20 +360,6 @@ def describe_tuned(one: TunedTrial) -> dict[str, Any]:
         "keep": one.counts.quota if one.counts else None,
         "us": asdict(one.counts.us) if one.counts else None,
     }
-
-
-def _rows_of(one: TunedTrial, written: TunedTrial, best: bool, metric: str) -> list[dict[str, Any]]:
-    """The figures of a trial, and their differences to the config as written unless latencies count.
-
-    Of the best trial all, of others that of the metric.
-    """
-    ours, theirs = ((t.trial.figures if t.trial else {}) for t in (one, written))
-    values = {name: {"value": figure.value} for name, figure in ours.items()}
-    rows = to_rows(_name(one.number), "valid", ours, values)
-    if one is written or one.points or not ours or not theirs:
-        return rows
-    pair = (ours, theirs) if best else ({metric: ours[metric]}, {metric: theirs[metric]})
-    return rows + to_rows(_name(one.number), "valid", ours, plain_differences([pair]), base=BASE)
 
 
 def _name(number: int) -> str:
