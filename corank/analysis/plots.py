@@ -308,6 +308,36 @@ def plot_quota_curve(
     _add_legend(figure, left)
 
 
+def plot_page_curve(
+    figure: Figure, panels: Mapping[str, Series], weights: Sequence[float], chosen: int
+) -> None:
+    """Draw what pages are worth against how much differs on them, a panel a figure of worth.
+
+    Args:
+        figure: an empty figure.
+        panels: what is drawn; x is the distance.
+        weights: the strength, or λ, of each point.
+        chosen: the point of the config.
+    """
+    for part, _, line in lay_out(figure, panels, sharex=True):
+        assert line.low is not None and line.high is not None
+        part.fill_between(line.x, line.low, line.high, color=COLOURS[0], alpha=0.15, linewidth=0)
+        part.plot(line.x, line.y, marker="o", color=COLOURS[0])
+        part.plot(line.x[chosen], line.y[chosen], marker="o", markersize=9, color=COLOURS[1])
+        for n in {0, len(weights) // 2, len(weights) - 1, chosen}:
+            part.annotate(
+                f"{weights[n]:g}",
+                (line.x[n], line.y[n]),
+                xytext=(0, 7),
+                textcoords="offset points",
+                ha="center",
+            )
+        part.margins(0.12, 0.18)
+        part.set_xlabel("distance on the page")
+        part.xaxis.set_major_locator(MaxNLocator(4))
+        part.yaxis.set_major_locator(MaxNLocator(4))
+
+
 def _add_legend(figure: Figure, axes: Axes) -> None:
     """Put the legend above the plots."""
     handles, labels = axes.get_legend_handles_labels()

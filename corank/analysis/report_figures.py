@@ -20,9 +20,11 @@ from corank.analysis.evaluation_view import TO_LOG
 from corank.analysis.plots import Series
 from corank.analysis.quota_costs import QUOTA_ROUNDS, quota_cpu_ms, quota_grid, timed_requests
 from corank.analysis.run_evaluation import Evaluation
+from corank.core.page import PageSettings
 from corank.core.types import Doubles
 from corank.core.view import Block, Cell, Plot, Share, Table
 from corank.metrics.cascade import cascade_ranks, quota_curve
+from corank.metrics.inputs import Inputs
 from corank.metrics.intervals import interval
 from corank.metrics.metric import METRICS, Metric, validation_metrics
 from corank.metrics.off_policy import cut_probability
@@ -132,6 +134,56 @@ def quota_curve_blocks(evaluated: Evaluation) -> list[Block]:
     )
     lines: dict[str, Any] = {"recalls": curves, "random": random, "cost": cost}
     return [Plot(partial(plots.plot_quota_curve, **lines, keep=first.keep, stage=first.name), caption)]
+
+
+STRENGTHS, LAMBDAS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9), (1.0, 0.9, 0.8, 0.7, 0.6, 0.45, 0.3)
+PAGE_REQUESTS = 500
+"""Requests whose pages are filled at each strength, about."""
+WORTHS = {
+    "page_value": "value by the last stage",
+    "page_near_clicks": "clicks by the bucket",
+    "page_truth": "true value",
+}
+
+
+def page_curve_blocks(evaluated: Evaluation, page: PageSettings) -> list[Block]:
+    """What pages are worth against how much differs on them, from the order by value on."""
+    dpp = page.method == "dpp"
+    weights = sorted({*(STRENGTHS if dpp else LAMBDAS), page.weight}, reverse=not dpp)
+    filled = [evaluated.page_inputs(page.weighed(weight), PAGE_REQUESTS) for weight in weights]
+    distances = _page_points("page_distance", filled)
+    if distances is None:
+        return ["None: no page of the split shows two items whose similarity is known."]
+    worths = {title: _page_points(key, filled) for key, title in WORTHS.items()}
+    panels = {
+        title: Series(distances.y, *points[1:]) for title, points in worths.items() if points is not None
+    }
+    name, ends = ("strength", "0") if dpp else ("λ", "1")
+    caption = (
+        f"What must a page give up to be diverse? Each point is the mean page of {page.keep} slots, "
+        f"{page.method} by {page.by}, at one "
+        f"{name}, which some points say; {ends} is the order by value, and the large one is the config's. To the right "
+        "less on a page is alike. Bands are 95 % intervals over users. The last stage's value is of each item alone, "
+        "so it falls; where the clicks of the random bucket or the true value rise, users tire of what is alike."
+    )
+    draw = partial(plots.plot_page_curve, panels=panels, weights=weights, chosen=weights.index(page.weight))
+    return [Plot(draw, caption, height=3.2)]
+
+
+def _page_points(key: str, filled: Sequence[Inputs]) -> Series | None:
+    """A metric of pages at each strength; None if one is not known."""
+    metric = METRICS[key]
+    if any(name not in filled[0] for name in metric.inputs):
+        return None
+    points = []
+    for inputs in filled:
+        measured = metric.measure(inputs)
+        value = None if measured is None else measured.value()
+        if measured is None or value is None:
+            return None
+        points.append((value, *(interval(measured) or (value, value))))
+    y, low, high = np.array(points).T
+    return Series(y, y, low, high)
 
 
 def distribution_blocks(evaluated: Evaluation) -> list[Block]:

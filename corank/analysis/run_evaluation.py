@@ -118,13 +118,15 @@ class Evaluation:
         )
         return [*counts, *figures, *rates]
 
-    def page_inputs(self, page: PageSettings) -> Inputs:
+    def page_inputs(self, page: PageSettings, most: int | None = None) -> Inputs:
         """Fill pages of some settings, as serving does, and give what metrics of pages read.
 
-        The settings are those of the run, or others that need no other data.
+        Args:
+            page: the settings; those of the run, or others that need no other data.
+            most: about so many requests, evenly over the split; all unless given.
         """
         part = None if page.item_part is None else partial(self._item_part, page.item_part)
-        pages = fill_pages(page, self.packed, self.split, self.cascade, part)
+        pages = fill_pages(page, self.packed, self.split, self.cascade, part, most)
         return page_inputs(page, self.packed, self.split, self.cascade, pages)
 
     def _item_part(self, part: str, at: Longs) -> Floats:

@@ -38,11 +38,20 @@ def report_view(evaluated: Evaluation) -> View:
             Section("Stages side by side", stage_blocks(evaluated.rows)),
             Section("The cascade", [f"{quotas}.", *cascade_blocks(evaluated.document)]),
             *page_sections(evaluated.document),
+            *_page_curve(evaluated),
             *(Section(title, blocks(evaluated)) for title, blocks in FIGURES.items()),
             Section("Training", figures.training_blocks({"": evaluated.run})),
             Section("Config", [_fold_config("The whole config of this run", evaluated.run)]),
         ],
     )
+
+
+def _page_curve(evaluated: Evaluation) -> list[Section]:
+    """Of a page that weighs value against similarity."""
+    page = evaluated.run.config.page
+    if page is None or page.method == "value":
+        return []
+    return [Section("Value and diversity", figures.page_curve_blocks(evaluated, page))]
 
 
 def _lead(evaluated: Evaluation) -> str:

@@ -135,6 +135,10 @@ class PageSettings(Settings):
             return 0.5 if self.strength is None else self.strength
         return 0.7 if self.lambda_ is None else self.lambda_
 
+    def weighed(self, weight: float) -> Self:
+        """The page with another `strength` or `lambda`."""
+        return self.model_copy(update={"strength" if self.method == "dpp" else "lambda_": weight})
+
     @property
     def item_part(self) -> str | None:
         """The item part that similarity is of, `STAGE.PART`; None if it is a feature, or there is none."""

@@ -37,25 +37,31 @@ class SplitPages:
 
 
 def reaching_candidates(
-    requests: Requests, rank: Longs, keep: int, value: Numbers
+    requests: Requests, rank: Longs, keep: int, value: Numbers, among: Longs
 ) -> list[tuple[Longs, Numbers]]:
-    """The candidates of each request that the stages leave to the page, best first, and their values.
+    """The candidates of some requests that the stages leave to the page, best first, and their values.
 
     Args:
         requests: how the candidates lie in requests.
         rank: by the cascade: (C,).
         keep: how many the stages leave.
         value: of the last stage: (C,).
+        among: the requests.
     """
     reached = []
-    for first, end in zip(requests.start[:-1].tolist(), requests.start[1:].tolist(), strict=True):
+    for first, end in zip(requests.start[among].tolist(), requests.start[among + 1].tolist(), strict=True):
         order = np.argsort(rank[first:end], kind="stable")[:keep] + first
         reached.append((order, value[order]))
     return reached
 
 
 def fill_pages(
-    page: PageSettings, packed: PackedDataset, split: str, rows: CascadeRows, part: PartOf | None
+    page: PageSettings,
+    packed: PackedDataset,
+    split: str,
+    rows: CascadeRows,
+    part: PartOf | None,
+    most: int | None = None,
 ) -> SplitPages:
     """Fill the pages of a split's requests as serving does.
 
@@ -65,11 +71,14 @@ def fill_pages(
         split: its name.
         rows: the candidates as the stages order them.
         part: gives the item part that similarity is of; None if it is of a feature, or there is none.
+        most: fill pages of about so many requests alone, evenly over the split; the others show nothing.
     """
     requests = rows.predictions.requests
+    count = len(requests.size)
+    among = np.arange(0, count, 1 if most is None else max(1, count // most))
     quotas = [stage.keep for stage in rows.stages]
     rank = cascade_ranks(requests, rows.scores, quotas[:-1])
-    reached = reaching_candidates(requests, rank, min(quotas), rows.last_value)
+    reached = reaching_candidates(requests, rank, min(quotas), rows.last_value, among)
     everyone = np.concatenate([at for at, _ in reached])
     items = np.concatenate([shard.item for shard in packed.splits[split]])[everyone]
     operands = packed.item_operands.among(page.features)
@@ -82,8 +91,8 @@ def fill_pages(
         vectors = operands.vectors[by].take(items).dense()
     operands = replace(operands, vectors={})  # which are read
     slot, end = np.full(len(rank), -1, dtype=np.int64), 0
-    broken, distance = np.zeros(len(reached)), np.full(len(reached), np.nan)
-    for r, (at, value) in enumerate(reached):
+    broken, distance = np.zeros(count), np.full(count, np.nan)
+    for r, (at, value) in zip(among.tolist(), reached, strict=True):
         begin, end = end, end + len(at)
         own = None if vectors is None else vectors[begin:end]
         candidates = read_page_candidates(page, value, operands.take(items[begin:end]), own)

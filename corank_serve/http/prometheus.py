@@ -42,6 +42,7 @@ COUNTERS: dict[str, tuple[str, ...]] = {
     "candidates": ("Candidates received",),
     "cut": ("Candidates that a stage cut", "stage"),
     "page_rules_broken": ("Slots of pages that broke a rule, which could not be kept", "rule"),
+    "explored": ("Requests whose page was drawn",),
     "unknown_items": ("Candidates that are neither in the bundle nor described",),
     "missing_columns": ("Requests that lack a column", "column"),
     "clipped_numbers": ("Numbers outside the range of training, which are clipped to it", "column"),
@@ -288,6 +289,8 @@ class ServiceMetrics:
             self.count("cut", one.page.settings.name, number=len(one.page.alive) - shown)
             for _, rule in one.page.page.broken:
                 self.count("page_rules_broken", str(one.page.settings.rules[rule]))
+        if one.drawn is not None:
+            self.count("explored")
         if one.unknown:
             self.count("unknown_items", number=len(one.unknown))
         for column in one.missing:

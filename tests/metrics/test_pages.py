@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from corank.core.types import Doubles
 from corank.metrics import off_policy
 from corank.metrics.intervals import interval
 from corank.metrics.pages import (
@@ -9,6 +11,7 @@ from corank.metrics.pages import (
     distinct_values,
     list_distance,
     page_clicks,
+    page_near_clicks,
     page_sum,
     satiated,
     value_entropy,
@@ -42,6 +45,41 @@ def test_clicks_of_a_page_are_estimated_from_the_random_bucket(monkeypatch: pyte
     exposed = np.array([True, False, True, False, True, True, True])
     clicked = np.array([True, False, False, False, True, True, True])
     assert page_clicks(REQUESTS, LISTED, clicked, exposed, propensity).value() == pytest.approx(2.0)
+
+
+def test_clicks_of_a_page_count_what_its_like_take() -> None:
+    """The share of clicks that is left is found, though what has more of its like is worth more."""
+    rng, count, size, shown = np.random.default_rng(0), 16_000, 30, 8
+    requests = Requests(np.arange(count + 1) * size, np.arange(count))
+    category = rng.integers(0, 5, (count, size))
+    alone = np.where(category == 0, 0.4, 0.2)
+    exposed = rng.permuted(np.tile(np.arange(size) < shown, (count, 1)), axis=1)
+    alike = np.stack([((category == c) & exposed).sum(axis=1) for c in range(5)], axis=1)
+    alike = np.take_along_axis(alike, category, axis=1) - 1
+    clicked = exposed & (rng.random((count, size)) < alone * 0.6 ** np.minimum(alike, 3))
+    column = category.reshape(-1), np.arange(count * size)
+    drawn = np.full(count * size, shown / size)
+
+    def estimate(
+        listed: NDArray[np.bool_], propensity: Doubles = drawn, expected: float = 0.1
+    ) -> float | None:
+        flat = listed.reshape(-1), clicked.reshape(-1), exposed.reshape(-1)
+        measure = page_near_clicks(requests, *flat, propensity, np.full(count * size, expected), column)
+        return measure.value()
+
+    alone_of_its_kind = np.tile(np.arange(size) == 0, (count, 1))
+    pair = category == category[:, :1]
+    pair &= pair.cumsum(axis=1) <= 2
+    one, two = estimate(alone_of_its_kind), estimate(pair)
+    pairs = pair.sum(axis=1).mean()
+    assert one is not None and two is not None
+    assert two / one == pytest.approx((pairs - 1) * 2 * 0.6 + (2 - pairs), rel=0.05)
+    assert estimate(pair, expected=0.3) == pytest.approx(
+        two
+    )  # what is expected counts against other candidates alone
+    assert estimate(pair, np.full(count * size, np.nan)) is None
+    uneven = rng.uniform(0.2, 0.3, count * size)
+    assert estimate(pair, uneven) is None  # how many are alike by chance is not known
 
 
 def test_diversity_of_pages() -> None:

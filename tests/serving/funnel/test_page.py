@@ -5,7 +5,7 @@ import pytest
 
 from corank.bundle.manifest import BundleManifest
 from corank.core.artifact import canonical
-from corank.core.errors import ConfigError
+from corank.core.errors import ConfigError, RequestError
 from corank.core.page import PageSettings
 from corank.core.settings import validate
 from corank.funnel.funnel import Funnel
@@ -120,6 +120,21 @@ def test_items_that_are_described_are_on_pages_and_under_rules(case: Case) -> No
     broken = [entry["stages"]["page"].get("broken") for entry in answer["trace"]]
     kept = item["item_2"] is None
     assert sorted(map(str, broken)) == (["None"] * 3 if kept else ["None"] + ["['at most 1 of item_2']"] * 2)
+
+
+@pytest.mark.parametrize("by", ["prerank.vector", "item_3", "item_2"])
+def test_items_that_lack_what_a_page_reads_are_on_it(case: Case, by: str) -> None:
+    item = json_columns(case.items, 0)
+    without = {name: item[name] for name in item if name not in ("item_0", "item_1", "item_2", "item_3")}
+    nothing = item | {"item_3": None}
+    described = [without | {"id": 901}, nothing | {"id": 902}, item | {"id": 903}]
+    rules = [{"at_most": 1, "of": "item_2"}, {"at_least": 1, "of": "item_1"}, {"slot": 1, "of": "item_0"}]
+    page = with_page(case.funnel, method="dpp", by=by, rules=rules)
+    answer = page.rank(ask(case, candidates=described))
+    assert {item["id"] for item in answer["items"]} == {901, 902, 903}
+    wrong = item | {"id": 904, "item_3": [float("nan")] * len(item["item_3"])}
+    with pytest.raises(RequestError, match="item_3"):
+        page.rank(ask(case, candidates=[*described, wrong]))
 
 
 def test_one_candidate_or_none_is_a_page(case: Case) -> None:

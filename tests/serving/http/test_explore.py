@@ -66,6 +66,7 @@ def test_some_requests_get_a_drawn_page_which_is_logged_and_replayed(
     drawn = [n for n in times if "explored" in answers[n]]
     assert 5 < len(drawn) < 35
     n = drawn[0]
+    assert f"corank_explored_total {len(drawn)}.0" in client.get("/metrics").text
     again = client.post("/rank", json=asked(case, n)).json()
     assert again["items"] == answers[n]["items"] and again["propensity"] == answers[n]["propensity"]
     batch = client.post("/rank/batch", json={"requests": [asked(case, n)]}).json()["answers"][0]
