@@ -355,7 +355,8 @@ class RankEndpoints:
             try:
                 if isinstance(outcome, Exception):
                     raise outcome
-                answers.append(self._answer(one, outcome))
+                with panics_as_errors():
+                    answers.append(self._answer(one, outcome))
             except RUNTIME_ERRORS as error:
                 self._metrics.count("failed")
                 answers.append(RefusedError(500, f"the first stage cannot be computed: {error}"))
