@@ -296,14 +296,14 @@ UNFIT: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame] | None, dict[str, 
     "float candidates": (
         every("candidates", [1.0, 2.5, 3.0]),
         {},
-        "lists of Float64; expected whole numbers",
+        "lists Float64, not whole numbers",
     ),
     "nested candidates": (
         every("candidates", [[1], [2], [3]]),
         {},
-        r"lists of List.*; expected whole numbers",
+        r"lists List.*, not whole numbers",
     ),
-    "candidates of objects": (every("candidates", [{"a": 1}] * 3), {}, "lists of Struct.*; expected whole"),
+    "candidates of objects": (every("candidates", [{"a": 1}] * 3), {}, "lists Struct.*, not whole"),
     "a null candidate": (
         in_row("candidates", [1, None, 3]),
         {},
