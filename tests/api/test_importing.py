@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 import corank
 from corank.core.errors import ConfigError, DataError
 from corank.datasets.importer import IMPORTERS
+from corank.testing.parts import registered
 
 LOG = pl.DataFrame(
     {"shown": [[3, 5], [5, 8]] * 20, "click": [[0, 1], [1, 0]] * 20, "like": [[0, 1], [0, 0]] * 20}
@@ -86,12 +87,11 @@ def test_errors_name_the_frame(tmp_path: Path) -> None:
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A plug-in with an importer, loaded; what it registers is forgotten afterwards."""
-    list(IMPORTERS)
-    monkeypatch.setattr(IMPORTERS, "_parts", dict(IMPORTERS._parts))
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "plugin_pages.py").write_text(PLUGIN, encoding="utf-8")
-    corank.load_plugins(["plugin_pages"], tmp_path)
-    yield
+    with registered(IMPORTERS):
+        corank.load_plugins(["plugin_pages"], tmp_path)
+        yield
     sys.modules.pop("plugin_pages", None)
 
 

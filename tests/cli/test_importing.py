@@ -8,6 +8,7 @@ import pytest
 
 from corank.core.registry import PLUGINS
 from corank.datasets.importer import IMPORTERS
+from corank.testing.parts import registered
 from tests.support.command_line import run_corank
 
 PLUGIN = '''
@@ -41,13 +42,12 @@ class MyLog(Importer):
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a plug-in in the working directory; what it registers is forgotten afterwards."""
-    list(IMPORTERS)
-    monkeypatch.setattr(IMPORTERS, "_parts", dict(IMPORTERS._parts))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv(PLUGINS, "")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plugin_importer.py").write_text(PLUGIN, encoding="utf-8")
-    yield "plugin_importer"
+    with registered(IMPORTERS):
+        yield "plugin_importer"
     sys.modules.pop("plugin_importer", None)
 
 

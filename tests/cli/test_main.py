@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from corank.bundle.manifest import BundleManifest
-from corank.cli.main import main
 from corank.datasets.feed.simulate import simulate_world
 from corank.training.run import Run
+from tests.support.command_line import run_corank
 
 
 class Said(NamedTuple):
@@ -30,15 +30,8 @@ Corank = Callable[..., Said]
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Corank:
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["corank", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return Said(int(caught.value.code or 0), captured.out, captured.err)
-
-    return run
+def command(capsys: pytest.CaptureFixture[str]) -> Corank:
+    return lambda *arguments: Said(*run_corank(capsys, *arguments))
 
 
 @pytest.fixture(scope="session")
@@ -66,12 +59,8 @@ def document(said: Said) -> Any:
 
 CONFIG_MISTAKES = {
     "trian.epochs=1": "unknown key 'trian'; did you mean 'train'?",
-    "stages.0.query=[16, 4]": "received query 4 and item 8",
-    "stages.0.query_features=[category_clicks]": "'category_clicks' is a cross feature",
-    "stages.0.query_features=[item_id]": "'item_id' is an item feature and cannot enter the query tower",
     "losses.3={kind: distill, teacher: rank, student: prerank, on: [retrieved]}": "a row gets a hard 0 or a teacher's "
     "target, never both",
-    "losses.0.stage=rerank": "no stage 'rerank'; stages are prerank, rank",
     "nonsense": "--set nonsense: expected a.b=value",
     "name.x=1": "--set name.x=1: the config has no such place",
 }

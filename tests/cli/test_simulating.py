@@ -10,6 +10,7 @@ import pytest
 import corank
 from corank.core.registry import PLUGINS
 from corank.datasets.simulated import WORLDS
+from corank.testing.parts import registered
 from tests.support.command_line import run_corank
 
 ROOT = Path(__file__).parents[2]
@@ -18,8 +19,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The world of docs/extending in the working directory; what it registers is forgotten afterwards."""
-    list(WORLDS)
-    monkeypatch.setattr(WORLDS, "_parts", dict(WORLDS._parts))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv(PLUGINS, "")
     monkeypatch.chdir(tmp_path)
@@ -27,7 +26,8 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     found = re.search(r"^```python\n# coins\.py\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert found
     (tmp_path / "coins.py").write_text(found[1], encoding="utf-8")
-    yield "coins"
+    with registered(WORLDS):
+        yield "coins"
     sys.modules.pop("coins", None)
 
 

@@ -15,6 +15,7 @@ import corank
 from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import ItemsAsOf
 from corank.core.errors import ConfigError, DataError, StoreError
+from corank.features.split import RangeSplit
 from corank.training.config.yaml_values import read_yaml_file
 from corank.training.graph_templates import FOLDER
 from corank.training.run import Run
@@ -23,6 +24,7 @@ from corank_serve.http.follower import Follower, sample_requests
 from corank_serve.store.base import open_store
 from corank_serve.store.source import StoreSource
 from tests.support.command_line import run_corank
+from tests.support.daily_world import write_daily_world
 from tests.support.shared import finished_bundle, shared
 
 GATE = ["rank.exposed.click.auc >= live - 0.3", "rank.exposed.click.pcoc in [0.2, 5]"]
@@ -93,29 +95,17 @@ def two_days(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def served_again(folder: Path, record: PeriodRecord) -> Iterator[None]:
-    """A service of the store that finally answers with the model of an earlier period."""
-    follower = Follower(StoreSource(open_store(f"lmdb:{folder / 'store'}"), folder / "cache"))
-    (request, *_) = sample_requests(follower.funnel)
-    yield
-    follower.refresh()
-    answer = follower.funnel.rank(request)
-    assert follower.trouble is None and answer["items"] and answer["model_version"] == record.model
-    follower.stop()
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[None]:
-    """A service of the store that continues to answer with the version that was live."""
+def served(folder: Path, record: PeriodRecord | None = None) -> Iterator[None]:
+    """A service of the store that finally answers as before, or with the model of an earlier period."""
     follower = Follower(StoreSource(open_store(f"lmdb:{folder / 'store'}"), folder / "cache"))
     (request, *_) = sample_requests(follower.funnel)
     before = follower.funnel.rank(request)
     yield
     follower.refresh()
     after = follower.funnel.rank(request)
-    assert follower.trouble is None
-    assert before["items"] and after["items"] == before["items"]
-    assert after["model_version"] == before["model_version"]
+    assert follower.trouble is None and after["items"]
+    assert after["model_version"] == (record.model if record else before["model_version"])
+    assert record or after["items"] == before["items"]
     follower.stop()
 
 
@@ -303,7 +293,7 @@ def test_the_store_goes_back_with_the_history_and_a_stranger_in_it_is_told(two_d
     said: list[str] = []
     corank.daily(settings, report=said.append)
     assert said == [] and live_version(two_days) != second.version
-    with served_again(two_days, first):
+    with served(two_days, first):
         corank.daily(settings, undo=DAYS[1])
     assert [r.decision for r in DailyHistory(two_days / "daily").records] == ["live", "undone"]
     assert corank.daily(settings, undo=DAYS[1]).live == first, "it is undone already"
@@ -374,3 +364,22 @@ def test_the_command_says_by_its_exit_status_what_became_of_the_period(
     code, out, err = run_corank(capsys, "daily", world / "daily.yaml")
     assert code == 3 and "look for files that are missing" in " ".join((out + err).split())
     assert f"`--accept {DAYS[1]}` if they are right, or `--skip {DAYS[1]}`" in " ".join((out + err).split())
+
+
+@pytest.mark.slow
+def test_periods_split_the_log_and_the_first_plans_its_training(tmp_path: Path) -> None:
+    settings = write_daily_world(tmp_path / "world", 3, 900, drifts=False)
+    # half of it validates: a shorter one holds too few clicks to stop the first period by
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"holdout": "20h"}))
+    config = settings.parent / "config.yaml"
+    values = json.loads(config.read_text())
+    values["data"]["split"] = {"valid": 0.1, "test": 0.1}
+    values["train"] |= {"epochs": "auto", "requests": 128}
+    config.write_text(json.dumps(values))
+    result = corank.daily(settings)
+    assert result.refused is None
+    runs = [Run.open(folder / "run") for folder in sorted((settings.parent / "daily" / "periods").iterdir())]
+    assert all(isinstance(run.config.data.split, RangeSplit) for run in runs)
+    first, *later = (run.config.train for run in runs)
+    assert first.epochs == 20 and first.early_stop is not None
+    assert [train.epochs for train in later] == [1]  # by the `changes` of the settings

@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 from corank.core.errors import ConfigError, PluginError
 from corank.core.registry import Registry, by_name, load_plugins
 from corank.core.settings import Settings, validate
+from corank.testing.parts import registered, unregister
 
 
 class Shape(Settings):
@@ -75,9 +76,10 @@ def test_a_plugin_is_found_beside_the_config(tmp_path: Path, path: None) -> None
         "from tests.core.test_registry import SHAPES, Shape\n"
         "@SHAPES.register('ring')\nclass Ring(Shape):\n    kind: str = 'ring'\n"
     )
-    load_plugins(["ring_shape"], tmp_path)
-    assert SHAPES["ring"].__name__ == "Ring"
-    del SHAPES._parts["ring"]
+    with registered(SHAPES):
+        load_plugins(["ring_shape"], tmp_path)
+        assert SHAPES["ring"].__name__ == "Ring"
+    assert "ring" not in SHAPES
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_entry_points_are_imported_at_the_first_look_up(
     monkeypatch.setattr("pkgutil.iter_modules", lambda path: [])
     monkeypatch.setattr(SHAPES, "_loaded", False)
     assert list(SHAPES) == ["circle", "oval"]
-    del SHAPES._parts["oval"]
+    unregister(SHAPES, "oval")
 
 
 def test_an_entry_point_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

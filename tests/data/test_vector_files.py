@@ -13,7 +13,7 @@ from corank.data.packed.dataset import PackedDataset
 from corank.training.config.config import Config
 from corank.training.packed_data import pack_config
 from corank.training.run import Run
-from tests.support.configs import DATA
+from tests.support.configs import ID, of_side, small_config
 
 HOUR, DAY = 3_600_000, 86_400_000
 IDS = [3, 1, 2, 5]
@@ -46,23 +46,8 @@ TABLES = {"items": "items.parquet", "users": "users.parquet", "user": "user_id",
 
 
 def config(text: dict[str, Any], **features: dict[str, Any]) -> Config:
-    return Config.model_validate(
-        {
-            "name": "vectors",
-            "data": DATA | TABLES,
-            "features": {
-                "user_id": {"side": "user", "kind": "id"},
-                "item_id": {"side": "item", "kind": "id"},
-                "text": TEXT | text,
-                **features,
-            },
-            "stages": [
-                {"name": "prerank", "model": "towers", "keep": 2, "query": [4], "item": [4]},
-                {"name": "rank", "model": "mlp", "keep": 1, "hidden": [4], "value": "click"},
-            ],
-            "losses": [{"kind": "click", "stage": stage} for stage in ("prerank", "rank")],
-        }
-    )
+    ids = of_side("user", ID, "user_id") | of_side("item", ID, "item_id")
+    return Config.model_validate(small_config(ids | {"text": TEXT | text} | features, TABLES))
 
 
 def item_vectors(packed: PackedDataset) -> dict[tuple[int, int], list[float]]:

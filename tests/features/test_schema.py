@@ -10,7 +10,7 @@ from corank.features.encoding import Placement
 from corank.features.feature_kind import Feature
 from corank.features.schema import Schema
 from corank.training.config.config import Config
-from tests.support.configs import DATA
+from tests.support.configs import small_config
 
 Plain = dict[str, dict[str, Any]]
 
@@ -226,10 +226,7 @@ def test_a_tower_knows_its_own_side_alone(name: str, tower: Placement, found: st
 
 
 def config(**more: dict[str, Any]) -> Config:
-    stages = [{"name": "prerank", "model": "towers", "keep": 9}]
-    losses = [{"kind": "click", "stage": "prerank"}]
-    plain = {"name": "x", "data": DATA, "features": COLUMNS | more, "stages": stages, "losses": losses}
-    return validate(Config, plain, "x.yaml")
+    return validate(Config, small_config(COLUMNS | more), "x.yaml")
 
 
 def test_a_config_knows_the_labels_that_its_features_name() -> None:

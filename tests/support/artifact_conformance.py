@@ -36,6 +36,7 @@ from corank.core.artifact_cache import open_artifact
 from corank.core.artifact_objects import Published, Publisher
 from corank.core.errors import BusyError, CorankError, StorageError
 from corank.core.objects import ObjectFolder, ObjectUrl
+from tests.support.interruptions import after_first
 from tests.support.kills import REQUEST, count_changes, fail_at, kill_at
 from tests.support.object_store import ObjectStore
 
@@ -269,22 +270,6 @@ def publish_notes(environment: dict[str, str], url: ObjectUrl, folder: Path, man
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ObjectFolder, "_errors", announce)
         Publisher.open(url, Notes).publish(folder, manifest)
-
-
-@contextmanager
-def after_first(owner: Any, name: str, act: Callable[[], None]) -> Iterator[None]:
-    """Let something happen once, after the first call of a function."""
-    function, acts = getattr(owner, name), [act]
-
-    def call_then_act(*arguments: Any) -> Any:
-        value = function(*arguments)
-        while acts:
-            acts.pop()()
-        return value
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, call_then_act)
-        yield
 
 
 class ArtifactConformance:

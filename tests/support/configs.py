@@ -1,6 +1,8 @@
 """A config as text, and the message by which a changed one is refused."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -69,3 +71,35 @@ DATA: dict[str, Any] = {
 def data_settings(**changes: Any) -> DataSettings:
     """The settings of such a log."""
     return DataSettings.model_validate(DATA | changes)
+
+
+MARCH: dict[str, Any] = {
+    "request": ["request_id"],
+    "user": "user_id",
+    "item": "item_id",
+    "labels": {"click": {"column": "is_click"}},
+    "split": {"valid": "2026-03-02", "test": "2026-03-03"},
+}
+"""What a log of three days of March 2026 has otherwise."""
+ID = {"kind": "id"}
+NUMBER = {"kind": "number"}
+
+
+def small_config(
+    features: Mapping[str, Any], data: Mapping[str, Any] = MappingProxyType({}), **parts: Any
+) -> dict[str, Any]:
+    """A config of two small stages that learn from clicks, with other parts where they are given."""
+    towers = {"name": "prerank", "model": "towers", "keep": 2, "query": [4], "item": [4]}
+    plain = {
+        "name": "small",
+        "data": DATA | dict(data),
+        "features": dict(features),
+        "stages": [towers, {"name": "rank", "model": "mlp", "keep": 1, "hidden": [4]}],
+        "train": {"epochs": 1, "requests": 8},
+    } | parts
+    return {"losses": [{"kind": "click", "stage": stage["name"]} for stage in plain["stages"]]} | plain
+
+
+def of_side(side: str, kind: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Features of a side, all of a kind."""
+    return {name: {"side": side, **kind} for name in names}

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tests.support.configs import small_config
+
 FIRST = datetime(2026, 4, 1, tzinfo=UTC)
 ROWS = 40
 
@@ -35,29 +37,13 @@ def config_of(n: int, folder: Path, **features: Any) -> dict[str, Any]:
     """A config whose n-th day trains, but for its last minutes, which validate."""
     begin = FIRST + timedelta(days=n, minutes=ROWS - 10)
     before = "" if not n else (begin - timedelta(days=1)).isoformat()
-    return {
-        "name": "days",
-        "packed": str(folder / "packed"),
-        "data": {
-            "log": str(folder / "log/*.parquet"),
-            "request": ["request"],
-            "user": "user",
-            "item": "item",
-            "time": "time",
-            "labels": {"click": {"column": "click"}},
-            "split": {"train": f"{before}..{begin.isoformat()}", "valid": f"{begin.isoformat()}.."},
-        },
-        "features": {
-            "user": {"side": "user", "kind": "id"},
-            "item": {"side": "item", "kind": "id", "keep_days": 3, "max_rows": 25},
-            "history": {"side": "user", "kind": "ids", "of": "item", "last": 5},
-            "pair": {"kind": "pair", "of": ["user", "item"], "keep_days": 2},
-            "ctr": {"kind": "prior", "by": ["item"], "label": "click"},
-        }
-        | features,
-        "stages": [
-            {"name": "prerank", "model": "towers", "keep": 4, "query": [4], "item": [4]},
-            {"name": "rank", "model": "mlp", "keep": 2, "hidden": [4]},
-        ],
-        "losses": [{"kind": "click", "stage": "rank"}, {"kind": "click", "stage": "prerank"}],
-    }
+    split = {"train": f"{before}..{begin.isoformat()}", "valid": f"{begin.isoformat()}.."}
+    features = {
+        "user": {"side": "user", "kind": "id"},
+        "item": {"side": "item", "kind": "id", "keep_days": 3, "max_rows": 25},
+        "history": {"side": "user", "kind": "ids", "of": "item", "last": 5},
+        "pair": {"kind": "pair", "of": ["user", "item"], "keep_days": 2},
+        "ctr": {"kind": "prior", "by": ["item"], "label": "click"},
+    } | features
+    data = {"log": str(folder / "log/*.parquet"), "split": split}
+    return small_config(features, data, name="days", packed=str(folder / "packed"), train={})

@@ -1,15 +1,16 @@
 """Batches whose requests have histories, for tests of attention."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
 
-from corank.batches.batch import Batch, group
-from corank.batches.build import EncodedBatch, EventRows, build_batch
+from corank.batches.batch import Batch
+from corank.batches.build import EventRows, build_batch
 from corank.core.ragged import Ragged, Rows
-from corank.features.input_layout import Attended, Bags
-from corank.testing.batches import LAYOUT, rows
+from corank.features.input_layout import Attended
+from corank.testing.batches import LAYOUT, encoded_batch, rows
 
 ATTENDED = Attended("seen", ("item", "tags"))
 HELD = 33
@@ -45,24 +46,8 @@ def attended(
     def batch(
         query: Rows, item: Rows, request_of: np.ndarray, item_of: np.ndarray, events: EventRows
     ) -> Batch:
-        _, start, order = group(item_of)
-        encoded = EncodedBatch(
-            user=np.zeros(len(query), np.int32),
-            query=query,
-            item=item,
-            cross=cross,
-            request_of=request_of,
-            item_of=item_of,
-            item_row=np.arange(len(item), dtype=np.int32),
-            ordinal=np.arange(len(item), dtype=np.int32),
-            by_item=Bags(order, start, None, len(item)),
-            level=level,
-            exposed=2,
-            weight=np.ones(count, np.float32),
-            labels={"click": click},
-            histories={history: events},
-        )
-        return build_batch(LAYOUT, encoded)
+        encoded = encoded_batch((query, item, cross), request_of, item_of, level, click)
+        return build_batch(LAYOUT, replace(encoded, histories={history: events}))
 
     each = np.arange(count, dtype=np.int32)
     return (

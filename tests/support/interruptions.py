@@ -1,5 +1,10 @@
-"""Trainings that are interrupted, and runs compared bit by bit."""
+"""Trainings that are interrupted, what comes between two steps, and runs compared bit by bit."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
 import torch
 
 from corank.training.callbacks import TrainingLog
@@ -21,6 +26,22 @@ class Interrupting(Silent):
         super().on_log(event)
         if len(self.losses) == self.calls:
             raise StoppedError
+
+
+@contextmanager
+def after_first(owner: Any, name: str, act: Callable[[], None]) -> Iterator[None]:
+    """Let something happen once, after the first call of a function."""
+    function, acts = getattr(owner, name), [act]
+
+    def call_then_act(*arguments: Any) -> Any:
+        value = function(*arguments)
+        while acts:
+            acts.pop()()
+        return value
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, call_then_act)
+        yield
 
 
 def same(a: Run, b: Run, name: str = "model") -> bool:

@@ -18,7 +18,7 @@ from corank.training.config.config import plan_training
 from corank.training.config.config_file import read
 from corank.training.config.settings import EarlyStop
 from corank.training.run import Run
-from tests.support.configs import DATA, TEXT
+from tests.support.configs import ID, TEXT, of_side, small_config
 from tests.support.shared import small_world
 
 AUTO = ("train.epochs=auto", "train.requests=auto")
@@ -93,14 +93,8 @@ def write_log(folder: Path, lists: bool) -> dict[str, Any]:
     ).sample(fraction=1.0, shuffle=True, seed=0)
     log: Any = {"files": "log.parquet", "list": "item", "along": ["click"]} if lists else "log.parquet"
     (rows if lists else rows.explode("item", "click")).write_parquet(folder / "log.parquet")
-    stages = [{"name": "prerank", "model": "towers", "keep": 2}, {"name": "rank", "model": "mlp", "keep": 1}]
-    return {
-        "name": "own",
-        "data": DATA | {"log": log, "split": {"valid": 0.1, "test": 0.2}},
-        "features": {"user": {"side": "user", "kind": "id"}, "item": {"side": "item", "kind": "id"}},
-        "stages": stages,
-        "losses": [{"kind": "click", "stage": stage["name"]} for stage in stages],
-    }
+    features = of_side("user", ID, "user") | of_side("item", ID, "item")
+    return small_config(features, {"log": log, "split": {"valid": 0.1, "test": 0.2}}, train={})
 
 
 @pytest.mark.parametrize("lists", [False, True])

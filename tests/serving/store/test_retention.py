@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 import pytest
@@ -31,6 +31,7 @@ from corank_serve.store.retention import (
 from corank_serve.store.version_parts import MANIFEST
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
+from tests.support.interruptions import after_first
 from tests.support.shared import derived
 from tests.support.stores import item, put, records, served, worths
 
@@ -151,34 +152,21 @@ def test_a_roll_back_over_several_versions_undoes_all_of_them(bundles: list[Path
         roll_back_store(local)
 
 
-class Meanwhile:
-    """A store in which something happens once, after the first look at the head."""
-
-    url_form: ClassVar[str] = "wrapper"
-
-    def __init__(self, store: Store, happens: Callable[[], Any]) -> None:
-        self._store, self._happens = store, [happens]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def head(self) -> bytes | None:
-        current = self._store.head()
-        while self._happens:
-            self._happens.pop()()
-        return current
-
-
 def test_what_is_removed_meanwhile_does_not_go_live(
     bundles: list[Path], local: Store, tmp_path: Path
 ) -> None:
     first, second = (publish_bundle(bundle, local) for bundle in bundles[:2])
-    with pytest.raises(StoreError, match=r"no version|removed meanwhile|is not whole"):
-        roll_back_store(Meanwhile(local, lambda: remove_versions(local, keep=0)))
+
+    def meanwhile() -> AbstractContextManager[None]:
+        """All but the live version are removed after the first look at the head."""
+        return after_first(local, "head", lambda: remove_versions(local, keep=0))
+
+    with meanwhile(), pytest.raises(StoreError, match=r"no version|removed meanwhile|is not whole"):
+        roll_back_store(local)
     assert head(local).live == second and first not in head(local).versions
     publish_bundle(bundles[0], local)
-    # all of it is written again
-    assert publish_bundle(bundles[1], Meanwhile(local, lambda: remove_versions(local, keep=0))) == second
+    with meanwhile():
+        assert publish_bundle(bundles[1], local) == second  # all of it is written again
     assert records(served(local, tmp_path / "cache")) == records(Funnel.open(bundles[1]))
 
 
@@ -212,19 +200,22 @@ def test_what_was_withdrawn_is_not_among_those_that_are_kept(bundles: list[Path]
 def stopped(store: Store, bundle: Path) -> str:
     """A version of which nothing but the swap is missing."""
 
-    class Refusing(Meanwhile):
-        def swap(self, *given: Any) -> bool:
-            if len(given) > 2:  # not a claim alone
-                raise KeyboardInterrupt
-            swapped: bool = self._store.swap(*given)
-            return swapped
+    swap = store.swap
 
-    with pytest.raises(KeyboardInterrupt):
-        publish_bundle(bundle, Refusing(store, lambda: None))
+    def refuse(*given: Any) -> bool:
+        if len(given) > 2:  # not a claim alone
+            raise KeyboardInterrupt
+        return swap(*given)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store, "swap", refuse)
+        publish_bundle(bundle, store)
     return Bundle.open(bundle).manifest.content
 
 
-def test_what_is_half_written_goes_unless_somebody_is_writing_it(bundles: list[Path], local: Store) -> None:
+def test_what_is_half_written_goes_unless_somebody_is_writing_it(
+    bundles: list[Path], local: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     version = publish_bundle(bundles[0], local)
     half = stopped(local, bundles[1])
     assert [one.version for one in list_versions(local)] == [version, half]
@@ -232,14 +223,18 @@ def test_what_is_half_written_goes_unless_somebody_is_writing_it(bundles: list[P
     assert [one.version for one in list_versions(local)] == [version]
     stopped(local, bundles[1])
 
-    class Pruned(Meanwhile):
+    scan, tidied = local.scan, list[str]()
+
+    def tidy_then_scan(table: str) -> Any:
         """All is written; somebody tidies up just before it is verified."""
+        if table.startswith("items/") and not tidied:
+            tidied.append(table)
+            assert remove_versions(local) == []
+        return scan(table)
 
-        def scan(self, table: str) -> Any:
-            assert not table.startswith("items/") or remove_versions(local) == []
-            return self._store.scan(table)
-
-    assert publish_bundle(bundles[1], Pruned(local, lambda: None)) == half
+    monkeypatch.setattr(local, "scan", tidy_then_scan)
+    assert publish_bundle(bundles[1], local) == half
+    assert tidied
     assert head(local).live == half
 
 

@@ -11,37 +11,16 @@ import pytest
 
 import corank
 from corank.core.errors import DataError
+from corank.testing.parts import registered
 from corank.training.checks import guidance, learnability, log_quality
 from corank.training.checks.findings import FIRST, LINES, Finding, first_findings, name_some, order_findings
 from corank.training.checks.judgements import JUDGEMENTS
 from corank.training.checks.profile import Profile
 from tests.support.command_line import run_corank
+from tests.support.configs import ID, MARCH, NUMBER, of_side, small_config
 
-CONFIG = """
-name: wide
-data:
-  log: log.parquet
-  items: items.parquet
-  request: [request_id]
-  user: user_id
-  item: item_id
-  time: time
-  labels: {click: {column: is_click}, like: {column: is_like}}
-  split: {valid: 2026-03-02, test: 2026-03-03}
-features:
-  user_id: {side: user, kind: id}
-  item_id: {side: item, kind: id}
-"""
-REST = """
-stages:
-  - {name: prerank, model: towers, keep: 2, query: [4], item: [4]}
-  - {name: rank, model: mlp, keep: 1, hidden: [4], labels: [click, like], value: click + like}
-losses:
-  - {kind: click, stage: rank}
-  - {kind: click, stage: rank, label: like}
-  - {kind: click, stage: prerank}
-train: {epochs: 1, requests: 8}
-"""
+LABELS = {name: {"column": f"is_{name}"} for name in ("click", "like")}
+RANK = {"model": "mlp", "keep": 1, "hidden": [4], "labels": [*LABELS], "value": "click + like"}
 DAYS, REQUESTS, SIZE, ITEMS = 3, 40, 6, 30
 """Requests are of each day."""
 SHIFTED = [f"stock_{n}" for n in range(40)]
@@ -72,9 +51,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     items = pl.DataFrame({"item_id": range(DAYS * ITEMS)})
     fixed = [pl.lit("en").alias(name) for name in ALIKE]
     items.with_columns(*stocks, *prices, *fixed).write_parquet(folder / "items.parquet")
-    numbers = "".join(f"  {name}: {{side: item, kind: number}}\n" for name in [*SHIFTED, *OTHERS])
-    ids = "".join(f"  {name}: {{side: item, kind: id}}\n" for name in ALIKE)
-    (folder / "config.yaml").write_text(CONFIG.lstrip("\n") + numbers + ids + REST.lstrip("\n"))
+    features = of_side("user", ID, "user_id") | of_side("item", ID, "item_id", *ALIKE)
+    features |= of_side("item", NUMBER, *SHIFTED, *OTHERS)
+    plain = small_config(features, MARCH | {"items": "items.parquet", "labels": LABELS})
+    plain["stages"][1] |= RANK
+    plain["losses"].append({"kind": "click", "stage": "rank", "label": "like"})
+    (folder / "config.yaml").write_text(json.dumps(plain))
     return folder / "config.yaml"
 
 
@@ -124,17 +106,16 @@ def test_every_function_that_makes_findings_is_asked() -> None:
     assert len(made) > 20 and {*made} == {*map(unwrap, JUDGEMENTS.parts().values())}
 
 
-def test_a_new_finding_is_one_function(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(JUDGEMENTS, "_parts", JUDGEMENTS.parts())
+def dear(profile: Profile) -> Iterator[Finding]:
+    values = profile.column("price_0").values
+    yield Finding("error", "price_0", "too dear", f"{values} prices")
 
-    @JUDGEMENTS.register("dear")
-    def dear(profile: Profile) -> Iterator[Finding]:
-        values = profile.column("price_0").values
-        yield Finding("error", "price_0", "too dear", f"{values} prices")
 
-    assert corank.check(config).findings[0] == Finding("error", "price_0", "too dear", "17 prices")
-    with pytest.raises(DataError, match=r"^price_0 \(17 prices\): too dear$"):
-        corank.train(config, folder=tmp_path / "run")
+def test_a_new_finding_is_one_function(config: Path, tmp_path: Path) -> None:
+    with registered(JUDGEMENTS, dear=dear):
+        assert corank.check(config).findings[0] == Finding("error", "price_0", "too dear", "17 prices")
+        with pytest.raises(DataError, match=r"^price_0 \(17 prices\): too dear$"):
+            corank.train(config, folder=tmp_path / "run")
 
 
 def test_findings_that_say_the_same_are_one() -> None:

@@ -1,5 +1,6 @@
 """Findings on a log: each is made where its columns, requests or scores ask for it, and names what was measured."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -7,32 +8,16 @@ import pytest
 
 import corank
 from corank.training.checks.findings import Finding
+from tests.support.configs import ID, MARCH, NUMBER, of_side, small_config
 
-CONFIG = """
-name: poor
-data:
-  log: log.parquet
-  request: [request_id]
-  user: user_id
-  item: item_id
-  time: time
-  level: level
-  levels: [retrieved, exposed]
-  labels: {click: {column: is_click}}
-  split: {valid: 2026-03-02, test: 2026-03-03}
-features:
-  user_id: {side: user, kind: id}
-  item_id: {side: item, kind: id}
-  lost: {side: cross, kind: number}
-  fixed: {side: cross, kind: id}
-  serial: {side: cross, kind: id}
-  review_score: {side: cross, kind: number}
-stages:
-  - {name: rank, model: mlp, keep: 1, hidden: [4]}
-losses:
-  - {kind: click, stage: rank}
-train: {epochs: 1, requests: 8}
-"""
+CONFIG = small_config(
+    of_side("user", ID, "user_id")
+    | of_side("item", ID, "item_id")
+    | of_side("cross", NUMBER, "lost", "review_score")
+    | of_side("cross", ID, "fixed", "serial"),
+    MARCH | {"level": "level", "levels": ["retrieved", "exposed"]},
+    stages=[{"name": "rank", "model": "mlp", "keep": 1, "hidden": [4]}],
+)
 DAYS, REQUESTS = 3, 120
 """Requests are of each day."""
 
@@ -52,7 +37,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
     log = log.with_columns(lost=pl.lit(None, pl.Float64), fixed=pl.lit(7), score_rank=pl.lit(0.5))
     log = log.with_columns(review_score=pl.col("item_id").cast(pl.Float64))
     log.write_parquet(folder / "log.parquet")
-    (folder / "config.yaml").write_text(CONFIG)
+    (folder / "config.yaml").write_text(json.dumps(CONFIG))
     return {finding.where: finding for finding in corank.check(folder / "config.yaml").findings}
 
 

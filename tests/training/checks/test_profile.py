@@ -10,35 +10,15 @@ import pytest
 
 import corank
 from tests.support.command_line import run_corank
+from tests.support.configs import ID, MARCH, NUMBER, of_side, small_config
 
-CONFIG = """
-name: small
-data:
-  log: log.parquet
-  items: items.parquet
-  users: users.parquet
-  request: [request_id]
-  user: user_id
-  item: item_id
-  time: time
-  labels: {click: {column: is_click}}
-  split: {valid: 2026-03-02, test: 2026-03-03}
-features:
-  user_id: {side: user, kind: id}
-  city: {side: user, kind: id}
-  session: {side: context, kind: id}
-  item_id: {side: item, kind: id}
-  author: {side: item, kind: id}
-  language: {side: item, kind: id}
-  price: {side: item, kind: number}
-stages:
-  - {name: prerank, model: towers, keep: 2, query: [4], item: [4]}
-  - {name: rank, model: mlp, keep: 1, hidden: [4]}
-losses:
-  - {kind: click, stage: rank}
-  - {kind: click, stage: prerank}
-train: {epochs: 1, requests: 8}
-"""
+CONFIG = small_config(
+    of_side("user", ID, "user_id", "city")
+    | of_side("context", ID, "session")
+    | of_side("item", ID, "item_id", "author", "language")
+    | of_side("item", NUMBER, "price"),
+    MARCH | {"items": "items.parquet", "users": "users.parquet"},
+)
 DAYS = 3
 REQUESTS = 40
 """Of each day."""
@@ -68,7 +48,7 @@ def config(tmp_path: Path) -> Path:
     ).write_parquet(tmp_path / "items.parquet")
     users = pl.DataFrame({"user_id": range(80), "city": [n % 3 if n < 70 else None for n in range(80)]})
     users.write_parquet(tmp_path / "users.parquet")
-    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "config.yaml").write_text(json.dumps(CONFIG))
     return tmp_path / "config.yaml"
 
 
