@@ -29,7 +29,7 @@ class Interrupting(Silent):
 
 
 @contextmanager
-def after_first(owner: Any, name: str, act: Callable[[], None]) -> Iterator[None]:
+def after_first(owner: Any, name: str, act: Callable[[], object]) -> Iterator[None]:
     """Let something happen once, after the first call of a function."""
     function, acts = getattr(owner, name), [act]
 
