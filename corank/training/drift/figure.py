@@ -65,13 +65,17 @@ class DriftFigure:
             return f"{value:.2%}"
         return f"{value:,.0f}" if self.kind == "rows" else f"{value:.3f}"
 
-    def found(self, what: str, where: str | None = None) -> Self:
-        """The figure with its finding, if it is as large as that: a warning unless it is broken."""
-        _, _, before, now, _, _ = self.cells
+    def found(self, what: str) -> Self:
+        """The figure with its finding: an error if it is broken, else a warning.
+
+        Args:
+            what: differs, and what to do.
+        """
+        before, now = self._text(self.reference), self._text(self.now)
         figure = f"{self.kind.upper()} {now}" if self.kind == "psi" else f"was {before}, now {now}"
         rule = "" if self.threshold is None else f" (drift.{self.kind}: {self.threshold:g})"
         severity: Severity = "error" if self.verdict == "broken" else "warning"
-        return replace(self, finding=Finding(severity, where or self.name, f"{what}{rule}", figure))
+        return replace(self, finding=Finding(severity, self.name, f"{what}{rule}", figure))
 
     @classmethod
     def judged(

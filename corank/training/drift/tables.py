@@ -110,7 +110,8 @@ class ColumnComparison:
 def unfit_values(reason: str) -> DriftFigure:
     """Make the figure of values that cannot be packed; the reason names key, column, value and row."""
     where, _, what = reason.partition(": ")
-    return DriftFigure("values", "tables", "fit", "unfit", None, "broken", Finding("error", where, what))
+    finding = Finding("error", where, what) if what else Finding("error", "data", reason)
+    return DriftFigure("values", "tables", "fit", "unfit", None, "broken", finding)
 
 
 def check_new_values(
