@@ -160,11 +160,11 @@ def page_curve_blocks(evaluated: Evaluation, page: PageSettings) -> list[Block]:
     }
     name, ends = ("strength", "0") if dpp else ("λ", "1")
     caption = (
-        f"What must a page give up to be diverse? Each point is the mean page of {page.keep} slots, "
-        f"{page.method} by {page.by}, at one "
-        f"{name}, which some points say; {ends} is the order by value, and the large one is the config's. To the right "
-        "less on a page is alike. Bands are 95 % intervals over users. The last stage's value is of each item alone, "
-        "so it falls; where the clicks of the random bucket or the true value rise, users tire of what is alike."
+        f"What must a page give up to be diverse? Each point is the mean page of {page.keep} slots, {page.method} by "
+        f"{page.by}, at one {name}, which some points say; {ends} is the order by value, and the large one is the "
+        "config's. To the right less on a page is alike. Bands are 95 % intervals over users. The last stage's value "
+        "is of each item alone, so it falls; where the clicks of the random bucket or the true value rise, users tire "
+        "of what is alike."
     )
     draw = partial(plots.plot_page_curve, panels=panels, weights=weights, chosen=weights.index(page.weight))
     return [Plot(draw, caption, height=3.2)]

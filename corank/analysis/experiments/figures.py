@@ -458,7 +458,8 @@ def figure_metrics(config: Config) -> dict[str, Metric]:
 
 def _describe_missing(name: str, known: Collection[str], config: Config) -> str:
     """Say why a config cannot be compared by a metric."""
-    metric = METRICS.parts().get(name.rpartition(".")[2])
+    key = name.rpartition(".")[2]
+    metric = METRICS.parts().get(f"page_{key}" if name.startswith("page.") else key)
     inputs = set() if metric is None else set(metric.inputs)
     if "propensity" in inputs and not config.data.propensity:
         return (

@@ -6,17 +6,15 @@ from typing import Any
 import pytest
 
 import corank
+from corank.analysis.experiments.space import page_space
+from corank.core.errors import ConfigError
+from corank.training.config.config_file import read
 from corank.training.run import Run
 
 pytestmark = pytest.mark.slow
 
 PAGE = "stages.2={name: page, model: page, keep: 3, method: dpp, by: prerank.vector, strength: 0.6}"
 STRENGTH = "stages.2.strength"
-
-
-def trained(said: list[str]) -> int:
-    """How many trials took time to train, by what they report."""
-    return sum(line.startswith("trial ") and "read from disk" not in line for line in said)
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +54,49 @@ def test_figures_of_trials_are_those_of_their_runs(searched: tuple[Path, dict[st
     for figure in ("distance", "value", "coverage"):
         assert evaluated.row(f"page.{figure}@3")["value"] == pytest.approx(named[f"page.{figure}"])
     assert "page.truth" not in named  # a choice must not know it
+
+
+def test_a_killed_tuning_of_a_page_ends_the_same(config: Path, tmp_path: Path) -> None:
+    """Optuna draws strengths, and methods with them; what a method does not read is left out."""
+    search = [f"{STRENGTH}=0.1..0.9", "stages.2.method=dpp,mmr"]
+    overrides, metric = ["stages.1.keep=8", PAGE], "page.distance"
+    document = corank.tune(
+        config, 4, search=search, metric=metric, out=tmp_path, overrides=overrides
+    ).document
+    assert {trial["state"] for trial in document["trials"]} == {"complete"}
+    (tmp_path / "tune.json").unlink()
+    for path in sorted((tmp_path / "trials").iterdir())[::2]:
+        path.unlink()
+    again = corank.tune(config, 4, search=search, metric=metric, out=tmp_path, overrides=overrides).document
+    for one in (document, again):
+        one["trials"] = [{k: v for k, v in trial.items() if k != "seconds"} for trial in one["trials"]]
+    assert again == document
+
+
+def test_the_weight_of_the_page_is_searched_by_default(config: Path) -> None:
+    for method, key, ends in (("dpp", "strength", (0.0, 0.95)), ("mmr", "lambda", (0.05, 1.0))):
+        page = PAGE.replace("dpp", method).replace("strength: 0.6", "rules: []")
+        (parameter,) = page_space(read(config, ["stages.1.keep=8", page]))
+        assert parameter.name == f"stages.2.{key}"
+        assert (parameter.range.low, parameter.range.high) == ends
+        assert parameter.range.holds(parameter.written)
+
+
+@pytest.mark.parametrize(
+    ("metric", "search", "page", "message"),
+    [
+        (None, [f"{STRENGTH}=0.1..0.9"], PAGE, "--search stages.2.strength: .* does not depend on the page"),
+        ("page.truth", [], PAGE, "what a choice must not know"),
+        ("page.clicks", [], PAGE, "the log has no propensities"),
+        ("page.nothing", [], PAGE, "unknown metric 'page.nothing'"),
+        ("page.value", [], "stages.2={name: page, model: page, keep: 3}", "orders by value alone"),
+        ("page.value", [], "train.epochs=1", "unknown metric 'page.value'"),
+    ],
+)
+def test_what_a_search_of_pages_refuses(
+    config: Path, tmp_path: Path, metric: str | None, search: list[str], page: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        corank.tune(
+            config, 3, metric=metric, search=search, out=tmp_path, overrides=["stages.1.keep=8", page]
+        )
