@@ -201,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--presets", nargs="*", default=PRESETS)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--candidates", type=int, default=60)

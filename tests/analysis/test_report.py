@@ -153,6 +153,17 @@ def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.usefixtures("untimed")
+@pytest.mark.usefixtures("untimed")
+def test_value_is_drawn_against_diversity_over_strengths(small: Path, tmp_path: Path) -> None:
+    page = "stages.2={name: page, model: page, keep: 3, method: mmr, by: category, lambda: 0.75}"
+    run = corank.train(small, ["stages.1.keep=8", page], folder=tmp_path / "run").run
+    _, sections = read_report(run)
+    title = "Value and diversity"
+    assert plots(sections)[title] == 1
+    assert "mmr by category, at one λ" in sections[title]
+    assert "value by the last stage" in sections[title] and "true value" in sections[title]
+
+
 def test_a_page_that_cannot_be_written_is_told(trained: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(CorankError, match=r"file/a\.html: cannot be written"):

@@ -88,6 +88,6 @@ def test_whatever_measures_a_run_has_it_by_its_registration_alone(monkeypatch: p
     assert figures[name] == row["value"] and figures[f"{name}.low"] == row["low"]
     assert Condition.parse(f"{name} >= live - 0.01").check(figures, figures).met
     objective = Objective.of(run.config, "rank.click.average_precision")
-    kept = objective.measure(evaluated.predictions, run.config, evaluated.calibrators)
+    kept = objective.measure(evaluated, run.config.page)
     assert kept["rank.click.average_precision"].value == row["value"]
     assert "hit_rate" in kept  # of the cascade, without its quota
