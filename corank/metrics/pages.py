@@ -118,6 +118,8 @@ class NearClicksMeasure:
             expected = by_kind @ (chance / np.maximum(chance.sum(axis=1, keepdims=True), TINY))
             left = left * by_alike / np.maximum(expected, TINY)
             left = left / left[0]
+        for m in np.flatnonzero(by_alike == 0).tolist():  # no click tells of so many: they count as one less
+            left[m] = left[m - 1]
         scale = by_alike.sum() / (times @ self.drawn @ left)
         return float(scale * (times @ self.expected @ left) / times.sum())
 
@@ -201,10 +203,19 @@ def _evenly_drawn(requests: Requests, exposed: Mask, propensity: Numbers) -> Mas
 def _chance_of_alike(size: Longs, shown: Longs, among: Longs) -> Doubles:
     """At what probability m of `among` alike are drawn to a candidate, by m, the last for more, too: (n, M)."""
     others, more, m = size[:, None] - 1, shown[:, None] - 1, np.arange(MOST_ALIKE)
-    ways = special.comb(among[:, None], m) * special.comb(others - among[:, None], more - m)
-    chance = ways / special.comb(others, more)
+    ways = _log_ways(among[:, None], m) + _log_ways(others - among[:, None], more - m)
+    chance = np.exp(ways - _log_ways(others, more))
     rest = np.maximum(1 - chance.sum(axis=1, keepdims=True), 0.0)
     return np.concatenate([chance, rest], axis=1)
+
+
+def _log_ways(of: Longs, some: Longs) -> Doubles:
+    """The logarithm of the number of ways to take some of so many, −∞ where there is none."""
+    of, some = np.broadcast_arrays(of, some)
+    possible = (some >= 0) & (some <= of)
+    taken, rest = (np.where(possible, count, 0) for count in (some, of - some))
+    ways = special.gammaln(of + 1) - special.gammaln(taken + 1) - special.gammaln(rest + 1)
+    return np.where(possible, ways, -np.inf)
 
 
 def _count_alike(requests: Requests, shown: Mask, column: tuple[Longs, Longs]) -> Longs:

@@ -78,6 +78,17 @@ def test_clicks_of_a_page_count_what_its_like_take() -> None:
         two
     )  # what is expected counts against other candidates alone
     assert estimate(pair, np.full(count * size, np.nan)) is None
+    lone = clicked & (alike == 0)  # of more alike no click tells
+    few = page_near_clicks(
+        requests,
+        pair.reshape(-1),
+        lone.reshape(-1),
+        exposed.reshape(-1),
+        drawn,
+        np.full(len(drawn), 0.1),
+        column,
+    )
+    assert (few.value() or 0) > 0 and few.n == count
     uneven = rng.uniform(0.2, 0.3, count * size)
     assert estimate(pair, uneven) is None  # how many are alike by chance is not known
 
