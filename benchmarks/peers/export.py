@@ -14,7 +14,7 @@ from corank.core.ragged import Ragged
 from corank.core.types import Ints
 from corank.data.packed.dataset import PackedDataset
 from corank.features.encoding import Placement
-from corank.training.boosted_trees import flatten_rows, place_rows
+from corank.training.boosted_trees import flatten_rows
 
 SIDE: dict[Placement, Literal["query", "item", "cross"]] = {
     "query": "query",
@@ -62,7 +62,7 @@ def _longest(packed: PackedDataset) -> dict[str, int]:
     longest: dict[str, int] = {}
     for shards in packed.splits.values():
         for shard in shards:
-            for placement, (rows, index) in place_rows(packed, shard).items():
+            for placement, (rows, index) in packed.placed_rows(shard).items():
                 for n, name in enumerate(packed.schema.row_features(placement).lists):
                     most = int(rows.lists[n].length[index].max(initial=1))
                     longest[name] = max(longest.get(name, 1), most)
@@ -75,7 +75,7 @@ def _arrays(
     label = next(iter(packed.data.labels))
     columns: dict[str, list[NDArray[np.generic]]] = {}
     for shard in packed.splits[split]:
-        for placement, (rows, index) in place_rows(packed, shard).items():
+        for placement, (rows, index) in packed.placed_rows(shard).items():
             placed = packed.schema.row_features(placement)
             for n, name in enumerate(placed.ids):
                 columns.setdefault(name, []).append((rows.ids[:, n][index] + FIRST).astype(np.int32))

@@ -69,7 +69,7 @@ class TestDay(Measurement):
 
     kind = "ablation"
 
-    def measure(self, run: Run, packed: PackedDataset, trial: Trial) -> Trial:
+    def measure(self, run: Run, config: Config, packed: PackedDataset, trial: Trial) -> Trial:
         """Both stages by clicks, and the ranker by its other labels."""
         rows = predict_split(run.model(packed)[0], packed, "test")
         user, ranker = rows.requests.user_of(), rows.logits["rank"]

@@ -19,7 +19,7 @@ from corank.data.packed.shard import Shard
 from corank.metrics.point import auc
 from corank.metrics.request_order import ndcg_at
 from corank.models.settings.trees import MOST_CODES
-from corank.training.boosted_trees import flatten_rows, place_rows
+from corank.training.boosted_trees import flatten_rows
 
 Numbers = NDArray[np.floating]
 SWEEP = tuple(product((0.05, 0.1), (15, 31)))
@@ -66,7 +66,7 @@ def flatten_split(packed: PackedDataset, split: str) -> FlatSplit:
 
 
 def _flatten_shard(packed: PackedDataset, shard: Shard) -> FlatSplit:
-    flat, placed = flatten_rows(packed, shard), place_rows(packed, shard)
+    flat, placed = flatten_rows(packed, shard), packed.placed_rows(shard)
     vectors = [feature.take(index).dense() for rows, index in placed.values() for feature in rows.vectors]
     wide = np.concatenate(vectors, axis=1) if vectors else np.empty((len(flat.values), 0), dtype=np.float32)
     label, of = next(iter(packed.data.labels)), placed["query"][1]

@@ -1,12 +1,13 @@
 """What `corank --version` prints."""
 
 from corank.bundle.manifest import BundleManifest
+from corank.core.artifact import Manifest
 from corank.core.version import corank_commit, corank_version
 from corank.data.packed.manifest import PackManifest
 from corank.training.checkpoints.manifest import CheckpointManifest
 from corank.training.run_publisher import RunManifest
 
-FORMATS = {
+FORMATS: dict[str, type[Manifest]] = {
     "packed data": PackManifest,
     "checkpoint": CheckpointManifest,
     "run in object storage": RunManifest,

@@ -50,7 +50,7 @@ def test_a_bundle_and_a_store_rank_as_they_did(golden: Path, expected: dict[str,
 
 def test_a_served_log_is_replayed(golden: Path, expected: dict[str, Any]) -> None:
     replayed = corank.replay(golden / "served", golden / "bundle")
-    assert replayed.requests == len(expected["requests"]) and not replayed.differ
+    assert replayed["requests"] == len(expected["requests"]) and not replayed["differ"]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from corank.analysis.experiments.arms import BASE, format_value, format_values
-from corank.analysis.pivot import Pivot, draw_panels, draw_values, group_by, value_cell
+from corank.analysis.pivot import Pivot, draw_values, group_by, value_cell
 from corank.core.formatting import format_metric
 from corank.core.lazy import lazy
 from corank.core.version import corank_version
@@ -361,7 +361,8 @@ def _importance(document: Document) -> list[Section]:
     drawn = {
         name: (importance[name], None, None) for name in sorted(importance, key=lambda n: -importance[n])
     }
-    return [Section("Importance", [draw_panels({"importance": drawn}, caption), shares])]
+    plot = Plot(lambda figure: plots.values(figure, {"importance": drawn}), caption, 1.2 + 0.28 * len(drawn))
+    return [Section("Importance", [plot, shares])]
 
 
 def _slices(document: Document, complete: Sequence[Mapping[str, Any]]) -> list[Section]:
