@@ -104,13 +104,13 @@ class NearClicksMeasure:
         return int(np.count_nonzero(self.drawn.any(axis=1)))
 
     def value(self, counts: Doubles | None = None) -> float | None:
-        """Compute it, each request counted `counts` (R,) times; None unless clicks fell on what has none alike."""
+        """Compute it, each request counted `counts` (R,) times; None of fewer clicks than LEAST_CLICKS."""
         times = np.ones(len(self.user)) if counts is None else counts
         weight, most = times[self.request], self.chance.shape[1]
         shape = self.chance.shape
         clicks = np.bincount(self.kind * most + self.alike, weight, self.chance.size).reshape(shape)
         by_alike, by_kind = clicks.sum(axis=0), clicks.sum(axis=1)
-        if not by_alike[0]:
+        if len(self.request) < LEAST_CLICKS or not by_alike[0]:
             return None
         left = np.ones(most)
         for _ in range(ROUNDS):
@@ -131,6 +131,8 @@ class NearClicksMeasure:
 
 MOST_ALIKE = 3
 """From so many on, those that are alike to a candidate count as so many."""
+LEAST_CLICKS = 500
+"""Of the bucket: with a few hundred, the interval is too narrow for what chance does to f."""
 ROUNDS, TINY = 50, 1e-300
 """Rounds in which f is fitted."""
 

@@ -89,6 +89,9 @@ def test_clicks_of_a_page_count_what_its_like_take() -> None:
         column,
     )
     assert (few.value() or 0) > 0 and few.n == count
+    assert (
+        estimate(pair, np.where(np.arange(len(drawn)) < 300 * size, drawn, np.nan)) is None
+    )  # too few clicks
     uneven = rng.uniform(0.2, 0.3, count * size)
     assert estimate(pair, uneven) is None  # how many are alike by chance is not known
 
