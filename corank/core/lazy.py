@@ -108,6 +108,7 @@ EXTRA_OF = {
     "redis": "redis",
     "safetensors": "train",
     "scipy": "train",
+    "swanlab": "swanlab",
     "tensorboard": "train",
     "torch": "train",
     "wandb": "wandb",
