@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -17,13 +18,18 @@ from torch.distributed import (  # type: ignore[attr-defined]
     distributed_c10d,
 )
 
+from corank.batches.ahead import move_batches, pair_batches
 from corank.core.errors import ConfigError, CorankError, DataError
 from corank.distributed import ranks as collective_log
 from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import predict_by_ranks
+from corank.training.config.config_file import read
+from corank.training.packed_data import open_packed
 from corank.training.run import Run
+from corank.training.trainer import Trainer
 from tests.support import kills
+from tests.support.marked_device import marked_device
 from tests.support.waiting import PATIENCE
 
 TIMEOUT = 40.0
@@ -114,6 +120,24 @@ def predict_split(ranks: Ranks, folder: Path) -> Any:
         columns |= {f"{s}.{label}": z for s, by in predictions.logits.items() for label, z in by.items()}
         np.savez(folder / "found.npz", **columns)
     return predictions is not None
+
+
+def train_an_epoch(ranks: Ranks, folder: Path) -> list[float]:
+    """The losses of an epoch's steps, on the marked device if the folder says so."""
+    asked = json.loads((folder / "asked.json").read_text())
+    file = Path(asked["config"])
+    config, base = read(file, asked["overrides"]), file.parent
+    with marked_device() if asked["marked"] else nullcontext():
+        trainer = Trainer(Run(folder / "run", config, base), open_packed(config, base), ranks)
+        reader = trainer.reader
+        moved = move_batches(
+            reader.read_shuffled(0, 0), trainer.device, trainer.prepare, ahead=not reader.gathers
+        )
+        return [
+            mean.item()
+            for batch, following in pair_batches(moved, ahead=True)
+            for mean in trainer.step(batch, following).values()
+        ]
 
 
 def give_up_soon(ranks: Ranks) -> None:

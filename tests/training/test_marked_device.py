@@ -1,5 +1,6 @@
 """Trainings on a device of their own learn what they learn on the processor, and mix tensors of the two nowhere."""
 
+import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -34,6 +35,7 @@ from tests.lab.worlds import WORLDS
 from tests.losses.test_total import EVERY
 from tests.support.cases import Case
 from tests.support.encoded_batches import random_batch
+from tests.support.joined_ranks import JoinedRanks, train_an_epoch
 from tests.support.loss_cases import LEVELS, made_of
 from tests.support.marked_device import DEVICE, MarkedTensor, marked_device
 from tests.support.models import joint
@@ -186,6 +188,24 @@ def test_every_recipe_trains_and_predicts_on_the_device(tmp_path: Path) -> None:
         packed = pack_config(config, tmp_path)
         outcomes = [train_epoch(config, packed, tmp_path, device) for device in (CPU, DEVICE)]
         assert_alike(outcomes, exact=True)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("tables", ["replicated", "sharded"])
+def test_ranks_train_together_on_the_device(tables: str, small_world: Path, tmp_path: Path) -> None:
+    asked = {
+        "config": str(small_world / "config.yaml"),
+        "overrides": ["train.requests=128", "train.average=0.9", f"train.tables={tables}"],
+    }
+    losses = []
+    for marked in (False, True):
+        folder = tmp_path / str(marked)
+        folder.mkdir()
+        (folder / "asked.json").write_text(json.dumps(asked | {"marked": marked}))
+        (kind, ours), (_, theirs) = JoinedRanks(2, train_an_epoch, folder).results()
+        assert kind == "value" and ours == theirs
+        losses.append(ours)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 SHORT = ("train.requests=128", "train.epochs=2", "train.average=0.9", "train.checkpoint_every=1")
