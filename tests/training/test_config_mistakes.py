@@ -94,4 +94,4 @@ def test_no_network_takes_a_name_of_torch() -> None:
     modules = nn.ModuleDict()
     assert {name for name in dir(modules) if not name.startswith("_")} <= NAMES_OF_TORCH
     message = refused(simulated_world() / "config.yaml", "stages.0.name=training")
-    assert "stages.0.name: 'training' means something else already" in message
+    assert "stages.0.name: 'training' means something else; take another name" in message

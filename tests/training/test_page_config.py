@@ -63,7 +63,7 @@ def test_rules_of_a_removed_feature_go_with_it(tmp_path: Path) -> None:
     [
         ({"last": False}, "stages.1: a page is the last stage; nothing can follow it"),
         ({"keep": 11}, "stages.2.keep: 'page' would fill 11 slots from the 10 that 'rank' leaves it"),
-        ({"name": "rank"}, "stages.2.name: 'rank' means something else already"),
+        ({"name": "rank"}, "stages.2.name: 'rank' means something else; take another name"),
         ({"by": "rank.vector"}, "stages.2.by: no item part 'rank.vector'; there are prerank.vector"),
         ({"by": "brnd"}, "stages.2.by: unknown item feature 'brnd'; did you mean 'brand'?"),
         (
