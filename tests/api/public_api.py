@@ -84,7 +84,7 @@ def _config() -> Iterator[str]:
 
 
 def _parts() -> Iterator[str]:
-    """Parts that configs and commands name, with their keys; not those of the lab, which promises nothing, nor of plug-ins."""
+    """Parts that configs and commands name, with their keys; not those of the lab or of plug-ins."""
     for sort in SORTS:
         for name, part in sort.registry.parts().items():
             if part.__module__.partition(".")[0] in OURS:

@@ -21,6 +21,8 @@ from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings
+from corank.testing.batches import random_batch
+from corank.testing.losses import LEVELS, made_of
 from corank.training.callbacks import TrainingCheckpoint
 from corank.training.config.config import Config
 from corank.training.config.config_file import read
@@ -34,9 +36,7 @@ from tests.lab.test_losses import EVERY as OF_LAB
 from tests.lab.worlds import WORLDS
 from tests.losses.test_total import EVERY
 from tests.support.cases import Case
-from tests.support.encoded_batches import random_batch
 from tests.support.joined_ranks import JoinedRanks, train_an_epoch
-from tests.support.loss_cases import LEVELS, made_of
 from tests.support.marked_device import DEVICE, MarkedTensor, marked_device
 from tests.support.models import joint
 from tests.support.random_worlds import DERIVED, LISTED, LONG, RICH
