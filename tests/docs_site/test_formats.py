@@ -63,7 +63,7 @@ def test_an_artifact_of_another_number_is_refused_as_the_page_says(name: str) ->
     raw = json.dumps({"kind": kind.kind_name(), "format": other}).encode()
     with pytest.raises(kind.error) as refused:
         parse_manifest(raw, kind, "manifest.json")
-    assert f"format {other}; this corank reads format {other - 1}; " in str(refused.value)
+    assert f"format {other}; this corank reads {other - 1}; " in str(refused.value)
     assert str(refused.value).endswith(quoted(tables()[1][name][0]))
 
 

@@ -21,6 +21,8 @@ from docs_site.result_tables import (
 PAGES = sorted(RESULTS.glob("*.md"))
 TABLES = [(page.name, table) for page in PAGES for table in read_tables(page.read_text(encoding="utf-8"))]
 TO_RENEW = {
+    ("logs.md", "real_logs"),
+    ("peers.md", "peers"),
     ("cascades.md", "cascades"),
     ("logs.md", "ablation"),
     ("logs.md", "feature_cost"),

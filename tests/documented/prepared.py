@@ -39,6 +39,7 @@ CHECKOUT = (
         "docs",
         "examples",
         "pyproject.toml",
+        "hatch_build.py",
         "README.md",
         "README.zh-CN.md",
     ),

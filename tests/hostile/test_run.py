@@ -145,7 +145,7 @@ def test_a_command_ends_with_one_line(run: Run, tmp_path: Path, kind: str) -> No
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("stages.prerank.scale", "stage 'prerank': its scale is inf; its weights are larger than it can"),
+        ("stages.prerank.scale", "stage 'prerank': its scale is inf: weights too large"),
         ("stages.prerank.item.layers.0.weight", "prerank.vector: that of "),
     ],
 )

@@ -177,4 +177,4 @@ def test_a_store_serves_what_was_evaluated(
 def test_a_study_compares_by_the_metric(trained: dict[str, str], run: Run) -> None:
     budget = ["--questions", "6", "--rates", "1", "--seeds", "1", "--out", "study", "--set", "train.epochs=1"]
     (document,) = outputs(run(["study", "plugins.yaml", *budget, *NARROW, "--json"]))
-    assert any("average precision" in title for title in json.loads(document)["metrics"].values())
+    assert any("average precision" in title for title in json.loads(document)["titles"].values())

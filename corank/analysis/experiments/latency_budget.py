@@ -312,10 +312,14 @@ def order_drops(config: Config, data: TrialData) -> list[str]:
 
 def _worth(run: Run) -> dict[str, float]:
     """AUC that the stages lose without a feature, a microsecond; of those that take time online."""
-    features = measure_importance(run, "valid", IMPORTANCE_REQUESTS)["features"]
+    explained = measure_importance(run, "valid", IMPORTANCE_REQUESTS)
+    lost = dict.fromkeys(explained["features"], 0.0)
+    for row in explained["rows"]:
+        if row["group"] and row["metric"] == "auc":
+            lost[row["group"]] += max(row["difference"] or 0.0, 0.0)
     return {
-        name: float(sum(max(stage["auc"]["value"] or 0.0, 0.0) for stage in one["stages"].values()) / taken)
-        for name, one in features.items()
+        name: lost[name] / taken
+        for name, one in explained["features"].items()
         if (taken := one["microseconds"]["total"]) > 0
     }
 

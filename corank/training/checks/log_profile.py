@@ -87,7 +87,8 @@ def profile_packed(config: Config, packed: PackedDataset, continues: bool = Fals
 
 def count_packed(packed: PackedDataset, splits: Sequence[str]) -> dict[str, SplitCounts]:
     """Count splits of packed data; labels that were too young when they were packed are null."""
-    return count_splits(SplitRows.of_packed(packed, {name: packed.splits[name] for name in splits}))
+    counted = count_splits(SplitRows.of_packed(packed, {name: packed.splits[name] for name in splits}))
+    return {name: counted[name] for name in splits}
 
 
 def count_splits(rows: SplitRows) -> dict[str, SplitCounts]:
