@@ -1,6 +1,6 @@
 """The wheel and the sdist name the commit that they were built from, in corank/commit.txt."""
 
-import subprocess
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,7 @@ class CommitHook(BuildHookInterface):  # type: ignore[type-arg]
         root = Path(self.root)
         if version == "editable" or (root / COMMIT).exists():
             return
-        ask = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        try:
-            commit = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
-            return
+        commit = runpy.run_path(str(root / "corank/core/version.py"))["corank_commit"]()
         self._written = Path(self.directory) / "commit.txt"
         self._written.parent.mkdir(parents=True, exist_ok=True)
         self._written.write_text(f"{commit}\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -72,6 +73,35 @@ def test_wheel_and_source_hold_the_package(built: Path) -> None:
     assert {name.split("/")[0] for name in names}.isdisjoint({"benchmarks", ".venv", "demo"})
 
 
+def commit_of(wheel: Path) -> str:
+    with zipfile.ZipFile(wheel) as files:
+        return files.read("corank/commit.txt").decode().strip()
+
+
+@pytest.mark.slow
+def test_the_source_names_its_commit_wherever_it_is_built(built: Path, tmp_path: Path) -> None:
+    """Also in a checkout of something else, and without the file that names it."""
+    (wheel,), (archive,) = built.glob("*.whl"), built.glob("*.tar.gz")
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    with tarfile.open(archive) as file:
+        file.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.glob("corank-*")
+    commits = []
+    for n in range(2):
+        build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / str(n))]
+        subprocess.run(build, cwd=source, check=True)
+        commits.append(commit_of(tmp_path / str(n) / wheel.name))
+        (source / "corank/commit.txt").unlink(missing_ok=True)
+    assert commits == [commit_of(wheel), "unknown"]
+
+
+def test_a_release_needs_a_checkout(tmp_path: Path) -> None:
+    script = shutil.copytree(ROOT / "scripts", tmp_path / "scripts") / "release"
+    done = subprocess.run([str(script), str(tmp_path / "out")], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "needs git and a checkout" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.thorough
 def test_a_release_is_built_twice_the_same_and_names_its_commit(tmp_path: Path) -> None:
     """Of a clone, whose commit has all that is checked out; what else it does needs the package index."""
@@ -107,7 +137,6 @@ def test_a_release_is_built_twice_the_same_and_names_its_commit(tmp_path: Path) 
     head = subprocess.run(
         ["git", "-C", str(clone), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
     )
-    with zipfile.ZipFile(wheel) as files:
-        named = files.read("corank/commit.txt").decode().strip()
+    named = commit_of(wheel)
     assert len(named) == 12 and head.stdout.startswith(named)
     assert "not empty" in release().stderr
