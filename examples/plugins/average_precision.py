@@ -39,16 +39,14 @@ def average_precision(
     )
 
 
-METRICS.add(
+AVERAGE_PRECISION = Metric(
     "average_precision",
-    Metric(
-        "average_precision",
-        average_precision,
-        ("user", "logit", "label"),
-        "exposed",
-        "higher",
-        "average precision, exposed",
-        validation=True,
-        study="both",
-    ),
+    average_precision,
+    ("user", "logit", "label"),
+    "exposed",
+    "higher",
+    "average precision, exposed",
+    validation=True,
+    study="both",
 )
+METRICS.add("average_precision", AVERAGE_PRECISION)
