@@ -10,8 +10,9 @@ from pathlib import Path
 
 import corank
 from benchmarks import harness
+from corank.bundle.stage_facts import TOLERANCE
 from corank.datasets.feed.simulate import simulate_world
-from tests.support.http_parity import TOLERANCE, parity
+from tests.support.http_parity import parity
 from tests.support.service import running_service
 
 

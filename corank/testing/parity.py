@@ -4,13 +4,11 @@ import numpy as np
 from scipy.special import expit
 
 from corank.analysis.logged_request import logged_request
+from corank.bundle.stage_facts import TOLERANCE
 from corank.evaluation.predict import predict_split
 from corank.funnel.funnel import Funnel
 from corank.funnel.request import Request
 from corank.training.run import Run
-
-TOLERANCE = 1e-5
-"""Of a probability, between funnel and training model in fp32."""
 
 
 def assert_scored_as_evaluated(run: Run, funnel: Funnel, split: str = "test", requests: int = 10) -> None:

@@ -8,9 +8,6 @@ from corank.core.calibration import Platt
 from corank.evaluation.predict import predict_split
 from corank.training.run import Run
 
-TOLERANCE = 1e-5
-"""Largest allowed difference of a probability, see docs/reference/bundle.md#parity."""
-
 
 def parity(run: Run, url: str, requests: int) -> dict[str, float]:
     """Send logged requests of a run to the service at `url` and compare every score with the model's.

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from scipy.special import expit
 
+from corank.bundle.stage_facts import TOLERANCE
 from corank.core.errors import RequestError
 from corank.core.types import Floats
 from corank.evaluation.predict import predict_split
@@ -16,8 +17,6 @@ from corank.models.named_axes import read_axes
 from tests.support.cases import Case
 from tests.support.examples import assert_example_ranked
 
-TOLERANCE = 1e-5
-"""Of a probability, between funnel and training model in fp32."""
 SAME = 1e-6
 """Of a probability, between a request alone and one with others."""
 

@@ -14,6 +14,7 @@ from onnx import TensorProto, checker, helper
 from torch import Tensor
 
 import corank
+from corank.bundle.stage_facts import TOLERANCE
 from corank.core.errors import DataError
 from corank.core.types import Floats
 from corank.distributed.process_group import join_ranks
@@ -41,7 +42,7 @@ from corank.training.run import TREES, Run
 from corank.training.train import train_run
 from tests.support.boosted_runs import GROWN, grown_run
 from tests.support.configs import TEXT, refused
-from tests.support.http_parity import TOLERANCE, parity
+from tests.support.http_parity import parity
 from tests.support.interruptions import Interrupting, StoppedError
 from tests.support.ranks import fork_ranks
 from tests.support.service import running_service

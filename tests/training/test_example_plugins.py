@@ -14,11 +14,12 @@ import httpx2
 import pytest
 import torch
 
+from corank.bundle.stage_facts import TOLERANCE
 from corank.cli.main import main
 from corank.datasets.feed.simulate import simulate_world
 from corank.training.run import Run as CorankRun
 from tests.support import kills
-from tests.support.http_parity import TOLERANCE, parity
+from tests.support.http_parity import parity
 from tests.support.service import running_service
 
 ROOT = Path(__file__).parents[2]

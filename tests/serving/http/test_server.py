@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 import corank
+from corank.bundle.stage_facts import TOLERANCE
 from corank.core.errors import CorankError
 from corank.engine.cores import count_cores
 from corank.training.run import Run
@@ -18,7 +19,7 @@ from corank_serve.http.serve_settings import ServeSettings
 from corank_serve.http.worker import serve_worker
 from tests.support import hostile_input
 from tests.support.command_line import run_corank
-from tests.support.http_parity import TOLERANCE, parity
+from tests.support.http_parity import parity
 from tests.support.random_worlds import RICH
 from tests.support.service import running_service
 from tests.support.shared import shared_case
