@@ -360,7 +360,7 @@ def _open_runs(base: Path) -> list[Run]:
     for folder in sorted(path for pattern in RUNS for path in base.glob(pattern)):
         if holder := LockHolder.read(folder / LOCK):
             raise BusyError(f"{folder}: {holder} is writing it; prune when it has ended")
-        if (folder / "run.json").is_file():
+        if (folder / RUN_FILE).is_file():
             try:
                 runs.append(Run.open(folder))
             except CorankError as error:

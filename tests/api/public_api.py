@@ -44,7 +44,7 @@ def _names() -> Iterator[str]:
 
 
 def _is_ours(kind: type, member: str) -> bool:
-    owner = next(one for one in kind.__mro__ if member in vars(one) or member in one.__dict__)
+    owner = next(one for one in kind.__mro__ if member in vars(one))
     return owner.__module__.startswith("corank")
 
 

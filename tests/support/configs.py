@@ -1,4 +1,4 @@
-"""A config as text, and the message by which a changed one is refused."""
+"""A config as text and the message by which a changed one is refused; configs and data settings of small logs."""
 
 from collections.abc import Mapping
 from pathlib import Path

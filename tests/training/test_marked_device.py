@@ -116,7 +116,6 @@ def assert_alike(outcomes: list[Outcome], exact: bool) -> None:
 def test_every_loss_teaches_on_the_device_as_on_the_processor(
     values: dict[str, Any], dtype: torch.dtype
 ) -> None:
-    values = values | {"ensemble": ["rank", "prerank"]} if "ensemble" in values else values
     stages: list[TowersSettings | MlpSettings] = [
         TowersSettings(name="first", model="towers", value="click", keep=3),
         TowersSettings(name="prerank", model="towers", value="click", keep=2),
