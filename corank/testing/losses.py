@@ -99,7 +99,10 @@ def require_names_that_exist(values: Mapping[str, Any]) -> None:
 
 
 def learn_at_once(every: Sequence[Mapping[str, Any]], dtype: torch.dtype) -> None:
-    """Fail unless three stages, the first two towers, get finite losses and gradients of all losses at once."""
+    """Fail unless stages `first`, `prerank`, both towers, and `rank` get finite losses and gradients of all losses.
+
+    Of the stages that your loss does not train, give others: `{"kind": "click", "stage": "first"}`.
+    """
     torch.manual_seed(0)
     stages: list[TowersSettings | MlpSettings] = [
         TowersSettings(name="first", model="towers", value="click", keep=3),
@@ -125,6 +128,6 @@ def learn_at_once(every: Sequence[Mapping[str, Any]], dtype: torch.dtype) -> Non
     for name, mean in means.items():
         assert mean.isfinite() and mean > 0, name
     for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
+        assert parameter.grad is not None, f"no loss teaches {name}"
         gradient = parameter.grad
         assert (gradient.coalesce().values() if gradient.is_sparse else gradient).isfinite().all(), name
