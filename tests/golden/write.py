@@ -40,6 +40,7 @@ def write_files(folder: Path) -> None:
         os.utime(table, (SECOND, SECOND))  # whole, as archives keep it: packed data know their tables by it
     text = config.read_text(encoding="utf-8")
     for large, small in SMALL.items():
+        assert large in text, f"the simulated config has no {large}"
         text = text.replace(large, small)
     config.write_text(text, encoding="utf-8")
     run = corank.train(config, folder=folder / "run").run
