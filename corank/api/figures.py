@@ -7,9 +7,6 @@ from matplotlib.figure import Figure
 
 from corank.analysis import plots
 
-Bounded = tuple[float, float | None, float | None]
-"""A value, with its interval if it is known."""
-
 
 class NotebookFigure(Figure):
     """A figure that notebooks show as SVG."""

@@ -177,7 +177,8 @@ def difference(found: Any, wanted: Any) -> float:
             return math.inf
         return max(map(difference, found, wanted), default=0.0)
     if isinstance(wanted, int | float) and isinstance(found, int | float):
-        return abs(found - wanted) / max(1.0, abs(wanted))
+        apart = abs(found - wanted) / max(1.0, abs(wanted))
+        return math.inf if math.isnan(apart) else apart  # json.loads takes NaN, which no maximum has
     return 0.0 if found == wanted else math.inf
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import corank
-from corank.core.errors import RequestError
+from corank.core.errors import DataError, RequestError
 from corank.features.encoding import Placement
 from corank.funnel.request import Request
 from tests.support.command_line import run_corank
@@ -70,3 +70,16 @@ def test_what_a_reader_made_is_compared_step_by_step(
     results.write_text(json.dumps(first) + "\n")
     with pytest.raises(RequestError, match=r"found.jsonl: expected a line for each of 2 cases; found 1"):
         corank.compare_cases(cases, results)
+
+
+def test_no_number_differs_from_one(tmp_path: Path) -> None:
+    cases, results = tmp_path / "cases.jsonl", tmp_path / "found.jsonl"
+    corank.conformance(derived().base / "bundle", cases, number=1)
+    made = json.loads(cases.read_text())
+    next(iter(made["stages"].values()))["values"][-1] = float("nan")
+    results.write_text(json.dumps(made))
+    compared = corank.compare_cases(cases, results)
+    values = compared.row("agreement.values")
+    assert (values["value"], values["differ"], values["verdict"]) == (None, 1, "differs")
+    with pytest.raises(DataError, match="values: differ by more than 1e-05"):
+        compared.require()
