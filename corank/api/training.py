@@ -401,7 +401,7 @@ class _Training:
             launch(["train", str(config), f"--run={location}", *flags, *options], workers, max_restarts)
         run = runs.Run.open(location)
         packed = run.packed()
-        return TrainResult.of(run, run.trained(packed).facts, location), None if finished else packed
+        return TrainResult.of(run, run.described(packed)[0].facts, location), None if finished else packed
 
     def _is_finished(self) -> bool:
         """Whether the run is finished already."""

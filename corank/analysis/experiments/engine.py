@@ -309,7 +309,7 @@ class TrialStore:
             checks = MidEpochChecks(parts, pruning.check) if parts > 1 else None
 
         def measure(run: Run) -> Trial:
-            steps = run.trained(packed).facts["step"]
+            steps = run.described(packed)[0].facts["step"]
             return self.measurement.measure(run, config, packed, replace(trial, steps=steps))
 
         callbacks = [pruning] if pruning else []
