@@ -56,6 +56,8 @@ else:
     tunings = lazy("corank.analysis.experiments.tune")
 
 
+FOLDERS = {"experiment": "experiments", "study": "studies", "tune": "tunings"}
+"""By kind, the folder next to the config that has a folder for each."""
 TRIALS = 30
 """Trials of a tuning, the config as written among them."""
 
@@ -120,17 +122,18 @@ def experiment(
     arm_set, budget = build_file(file, overrides, require_local(arms)), engine.Budget(seeds, tuple(rates))
     settings = arm_set.arms[0].config
     objectives.Objective.of(settings, metric)  # before anything is packed
-    folder = local(out) or file.parent / "experiments" / settings.name
     with opened_config.frames.named():
         arm_set = arm_set.with_data(with_moments(settings, file.parent).data)
-    with _open_data(opened_config, arm_set.arms[0].config, file.parent, folder, "experiment", report) as data:
-        return _finish(searches.run_experiment(file, arm_set, data, budget, metric), folder)
+    with _open_data(opened_config, arm_set.arms[0].config, out, "experiment", report) as data:
+        return _finish(data, searches.run_experiment(file, arm_set, data, budget, metric))
 
 
-def _finish(document: dict[str, Any], folder: Path, figures: PathOrUrl | None = None) -> ExperimentResult:
+def _finish(
+    data: "TrialData", document: dict[str, Any], figures: PathOrUrl | None = None
+) -> ExperimentResult:
     """Write the page next to the document, and its figures if a folder is given for them."""
     page = render(experiment_view(document))
-    write_text(folder / f"{document['kind']}.html", page)
+    write_text(data.folder / f"{document['kind']}.html", page)
     if figures is not None:
         write_drawings(page, parse_location(figures))
     return ExperimentResult(document)
@@ -150,12 +153,14 @@ def _keep(
 
 @contextmanager
 def _open_data(
-    opened_config: OpenedConfig, config: Config, base: Path, folder: Path, kind: str, report: Report
+    opened_config: OpenedConfig, config: Config, out: PathOrUrl | None, kind: str, report: Report
 ) -> "Iterator[TrialData]":
-    """Lock a search's folder, and open the packed data of the config as written.
+    """Lock the folder of a search, the default one of its kind unless given, and open the config's packed data.
 
     Raises BusyError, DataError, and CorankError if the folder cannot be written.
     """
+    base = opened_config.base
+    folder = local(out) or base / FOLDERS[kind] / config.name
     try:
         lock = WriteLock(folder, kind)
     except OSError as error:
@@ -219,17 +224,15 @@ def tune(
     with opened_config.frames.named():
         settings = with_moments(read(file, overrides), file.parent)
     asked = _read_asked(settings, file.parent, search, local(space), grid)
-    if grid is None and trials is None:
-        trials = TRIALS
+    trials = TRIALS if grid is None and trials is None else trials
     metric = metric or (None if budget_us is None else "joint_click_recall")
     objective = objectives.Objective.of(settings, metric)
     if not objective.of_page:
         require_page_metric(asked, objective.name)
     if budget_us is not None:
         latency_budget.check_budget(settings, budget_us, objective)
-    folder = local(out) or file.parent / "tunings" / settings.name
-    with _open_data(opened_config, settings, file.parent, folder, "tune", report) as data:
-        return _finish(tunings.run_tune(file, asked, data, metric, trials, seed, budget_us), folder)
+    with _open_data(opened_config, settings, out, "tune", report) as data:
+        return _finish(data, tunings.run_tune(file, asked, data, metric, trials, seed, budget_us))
 
 
 def _refuse_beside_grid(**drawing: Any) -> None:
@@ -287,12 +290,10 @@ def study(
         >>> study["questions"]["1"]["title"]
         'What is the architecture?'
     """
-    out = local(out)
     opened_config = OpenedConfig.open(config, overrides, without, report, tables)
     asked, budget = read_questions(questions), engine.Budget(seeds, tuple(rates))
     opened_config = opened_config.with_moments()
-    settings, base = opened_config.settings, opened_config.base
-    folder = out or base / "studies" / settings.name
-    opened_data = _open_data(opened_config, settings, base, folder, "study", report)
+    settings = opened_config.settings
+    opened_data = _open_data(opened_config, settings, out, "study", report)
     with opened_data as data, show_progress("trainings", progress) as advance:
-        return _finish(studies.run_study(settings, data, asked, budget, advance), folder, figures)
+        return _finish(data, studies.run_study(settings, data, asked, budget, advance), figures)

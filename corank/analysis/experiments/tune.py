@@ -233,22 +233,30 @@ def run_tune(
     search = _Search(space, objective, store, TrialProgress(trials, data.report), budget)
     tuned = [*filter(None, starmap(search.run, enumerate(draws, start=1)))]
     store.remove_runs()
+    return _finish(config_file, search, sampler, tuned)
+
+
+def _finish(
+    config_file: Path, search: "_Search", sampler: Sampler | None, tuned: list[TunedTrial]
+) -> dict[str, Any]:
+    """Choose the best of the trials, and return the document of the tuning, as `finish_search` does."""
+    space, objective, budget = search.space, search.objective, search.budget
     best = best_trial(tuned, objective)
     parts = {
         "budget": budget.describe([point for one in tuned for point in one.points]) if budget else None,
-        "seed": facts.get("seed"),
+        "seed": sampler.seed if sampler else None,
         "space": space.plain(),
         "importance": sampler.importance() if sampler else {},
         "trials": [describe_tuned(one) for one in tuned],
         "best": best.number,
         **_compare(tuned[0], best, objective.name),
-        "config": plain(config),
+        "config": plain(space.config),
     }
     arms = [
         ArmResult(Arm(_name(one.number), one.config), [], None, [one.trial]) for one in tuned if one.trial
     ]
     rows = stack_rows(arms, "valid", [] if budget else arms[:1])  # a difference would be at other quotas
-    return finish_search(config_file, data, best.config, objective, "tune", rows, parts)
+    return finish_search(config_file, search.store.data, best.config, objective, "tune", rows, parts)
 
 
 def _require_bounds(trials: int | None, seed: int) -> None:
