@@ -124,7 +124,7 @@ def experiment(
     objectives.Objective.of(settings, metric)  # before anything is packed
     with opened_config.frames.named():
         arm_set = arm_set.with_data(with_moments(settings, file.parent).data)
-    with _open_data(opened_config, arm_set.arms[0].config, out, "experiment", report) as data:
+    with _open_data(opened_config, arm_set.arms[0].config, local(out), "experiment", report) as data:
         return _finish(data, searches.run_experiment(file, arm_set, data, budget, metric))
 
 
@@ -153,14 +153,14 @@ def _keep(
 
 @contextmanager
 def _open_data(
-    opened_config: OpenedConfig, config: Config, out: PathOrUrl | None, kind: str, report: Report
+    opened_config: OpenedConfig, config: Config, out: Path | None, kind: str, report: Report
 ) -> "Iterator[TrialData]":
     """Lock the folder of a search, the default one of its kind unless given, and open the config's packed data.
 
     Raises BusyError, DataError, and CorankError if the folder cannot be written.
     """
     base = opened_config.base
-    folder = local(out) or base / FOLDERS[kind] / config.name
+    folder = out or base / FOLDERS[kind] / config.name
     try:
         lock = WriteLock(folder, kind)
     except OSError as error:
@@ -231,7 +231,7 @@ def tune(
         require_page_metric(asked, objective.name)
     if budget_us is not None:
         latency_budget.check_budget(settings, budget_us, objective)
-    with _open_data(opened_config, settings, out, "tune", report) as data:
+    with _open_data(opened_config, settings, local(out), "tune", report) as data:
         return _finish(data, tunings.run_tune(file, asked, data, metric, trials, seed, budget_us))
 
 
@@ -290,6 +290,7 @@ def study(
         >>> study["questions"]["1"]["title"]
         'What is the architecture?'
     """
+    out = local(out)
     opened_config = OpenedConfig.open(config, overrides, without, report, tables)
     asked, budget = read_questions(questions), engine.Budget(seeds, tuple(rates))
     opened_config = opened_config.with_moments()
