@@ -44,7 +44,9 @@ class HttpCall:
             receive: waits for a part of its body.
         """
         self.scope, self.receive = scope, receive
-        self.headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in reversed(scope["headers"])}
+        self.headers: dict[str, str] = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])
+        }
         """By name in lower case; the first of several of a name."""
         self.more = True
         """Whether some of its body is yet to come."""

@@ -217,8 +217,7 @@ CODECS: dict[str, Codec] = {JSON: JSON_CODEC, MSGPACK: MSGPACK_CODEC}
 
 def _media_type(call: HttpCall) -> str:
     """The content type of a request's body, without its parameters."""
-    kind: str = call.headers.get("content-type", "").partition(";")[0]
-    return kind.strip().lower()
+    return call.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def body_codec(call: HttpCall) -> Codec:
@@ -256,8 +255,6 @@ def answer_to(
 JSON_LINES = "application/x-ndjson"
 RETRY_AFTER = "1"
 """Seconds after which a refused client should retry."""
-CLOSE = {"Connection": "close"}
-"""Headers of the answer to a body that is not read to the end."""
 
 
 class BodyReader:
@@ -326,7 +323,7 @@ class BodyReader:
                         break
         except TimeoutError:
             message = f"the body did not come within {self._limits.seconds:g} s"
-            raise RefusedError(408, message, CLOSE) from None
+            raise RefusedError(408, message, {"Connection": "close"}) from None
 
     def _hold(self, call: HttpCall, part: bytes) -> None:
         """Add a part to a body. Raises RefusedError if it, or all bodies together, are too large then."""
@@ -335,7 +332,8 @@ class BodyReader:
             raise self._too_large()
         if self._held + size > self._limits.bodies:
             message = f"bodies of {self._limits.bodies:,} bytes are being received; try again"
-            raise RefusedError(503, message, CLOSE | {"Retry-After": RETRY_AFTER}, "bodies")
+            # the rest is still taken, and dropped: a proxy that sends it to a closed connection answers 502
+            raise RefusedError(503, message, {"Retry-After": RETRY_AFTER}, "bodies")
         self._held += size
         if not call.body:
             call.body = part  # the only one of most bodies is not copied
