@@ -10,6 +10,7 @@ from annotated_types import Len
 
 import corank
 from corank.core.types import Doubles
+from corank.features.encoding import Encoder
 from corank.features.feature_kind import FEATURE_KINDS, DerivedFeature, Use
 from corank.features.operands import OperandRows
 from corank.features.priors import PointInTime
@@ -20,6 +21,13 @@ from corank.testing.parity import assert_scored_as_evaluated
 from corank.testing.parts import registered, unregister
 from corank.testing.worlds import make_world, trained_run
 from examples.plugins.cyclical_time import CyclicalFeature
+
+
+class SampledFeature(CyclicalFeature):
+    """Says what a made-up request has."""
+
+    def sample(self, encoder: Encoder | None, rng: np.random.Generator) -> float:
+        return self.period / 4
 
 
 class DifferenceFeature(DerivedFeature):
@@ -52,7 +60,7 @@ unregister(FEATURE_KINDS, "cyclical")  # registered in tests of this file alone
 
 @pytest.fixture(scope="module", autouse=True)
 def plugins() -> Iterator[None]:
-    with registered(FEATURE_KINDS, cyclical=CyclicalFeature, difference=DifferenceFeature):
+    with registered(FEATURE_KINDS, cyclical=SampledFeature, difference=DifferenceFeature):
         yield
 
 
@@ -79,4 +87,4 @@ def test_a_kind_from_outside_is_packed_trained_and_ranked_as_in_training(config:
     funnel = Funnel.open(config.parent / "bundle")
     assert_scored_as_evaluated(run, funnel)
     made_up = Request.parse(make_example(funnel, np.random.default_rng(0)))
-    assert "hour" in made_up.context and funnel.rank(made_up)["items"]
+    assert made_up.context["hour"] == 6.0 and funnel.rank(made_up)["items"]
