@@ -45,8 +45,8 @@ def open_given_events(
     for name in sorted(given.keys() ^ set(wanted)):
         if name in wanted:
             raise DataError(f"--events: the bundle makes {purpose} of the events '{name}'; give {name}=FILES")
-        read = ", ".join(wanted) or "none"
-        raise DataError(f"--events: the bundle reads no '{name}' for {purpose}, but {read}; leave it out")
+        read = f", but {', '.join(wanted)}" if wanted else ""
+        raise DataError(f"--events: the bundle reads no '{name}' for {purpose}{read}; leave it out")
     named = {name: data.events[name].model_copy(update={"table": given[name]}) for name in wanted}
     return open_events(data.model_copy(update={"events": named}), base)
 
