@@ -58,7 +58,7 @@ COUNTERS: dict[str, tuple[str, ...]] = {
         "token",
         "status",
     ),
-    "shed": ("Requests refused with 503, since too many were waiting",),
+    "shed": ("Requests refused with 503, since too many were waiting, or too large bodies in all",),
     "connections_cut": (
         "Connections closed for a limit: crowded, slow, large or invalid",
         "why",
@@ -305,6 +305,8 @@ class ServiceMetrics:
     def count_request(self, call: HttpCall, reply: HttpReply, began: float) -> None:
         """Count a request that is answered; as an `Observer`."""
         self.count("http_requests", call.caller, reply.status)
+        if call.why is not None:
+            self.count("shed")
 
     def count_logged(self, counts: Mapping[str, int]) -> None:
         """Count what became of requests in the log: `written`, `rejected`, `dropped`."""

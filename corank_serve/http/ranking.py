@@ -317,7 +317,6 @@ class RankEndpoints:
     def _shed_if_full(self) -> None:
         """Raise RefusedError if as many requests are waiting as may."""
         if self.waiting >= self._limits.queue:
-            self._metrics.count("shed")
             raise RefusedError(
                 503, f"{self.waiting} requests are waiting; try again", {"Retry-After": RETRY_AFTER}, "queue"
             )

@@ -217,6 +217,7 @@ def test_unfinished_bodies_take_no_more_than_their_budget(service: Service) -> N
             assert status(read_one(one)) == 200
         assert process.memory_info().rss - before < 40 * MIB
     eventually(lambda: answers(service))
+    assert "corank_shed_total 0.0" not in httpx2.get(f"{url}/metrics").text
 
 
 def test_pipelined_requests_are_answered_in_order(service: Service) -> None:
