@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 import corank
 from corank.cli.main import build_app
+from corank.datasets.importer import IMPORTERS
 from corank.training.config.config import Config
 from docs_site.command_pages import walk
 from docs_site.part_pages import SORTS
@@ -63,8 +64,11 @@ def _signature(value: Any) -> str:
 
 
 def _commands() -> Iterator[str]:
-    """Commands with their arguments and options."""
+    """Commands with their arguments and options; not the lab's importers."""
+    of_lab = {f"corank import {name}" for name, part in IMPORTERS.parts().items() if not _is_promised(part)}
     for name, command in walk(build_app(), "corank"):
+        if name in of_lab:
+            continue
         yield name
         for argument in command.assemble_argument_collection():
             for option in argument.names or (argument.name,):
@@ -87,10 +91,15 @@ def _parts() -> Iterator[str]:
     """Parts that configs and commands name, with their keys; not those of the lab or of plug-ins."""
     for sort in SORTS:
         for name, part in sort.registry.parts().items():
-            if part.__module__.partition(".")[0] in OURS:
+            if _is_promised(part):
                 yield f"{sort.folder} {name}"
                 if inspect.isclass(part) and issubclass(part, BaseModel):
                     yield from (_key(f"{sort.folder} {name}", *field) for field in part.model_fields.items())
+
+
+def _is_promised(part: Any) -> bool:
+    package: str = part.__module__.partition(".")[0]
+    return package in OURS
 
 
 def _key(part: str, key: str, field: FieldInfo) -> str:
