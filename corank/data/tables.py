@@ -77,9 +77,9 @@ def find_source_files(source: str | list[str], base: Path) -> list[SourceFile]:
 def _expand(part: str, base: Path) -> list[Path]:
     """List the files of a path or a glob. Raises DataError if there is none."""
     path = base.absolute() / part
-    matches = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
     try:
-        with closing(matches):  # an error leaves a folder open otherwise
+        found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+        with closing(match for match in found) as matches:  # an error leaves a folder open otherwise
             here = [path] if path.is_file() else sorted(match for match in matches if match.is_file())
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
