@@ -18,6 +18,7 @@ from corank.core.objects import Location
 from corank.core.types import Longs
 from corank.evaluation.inputs import Subject
 from corank.evaluation.table import Figure, measure
+from corank.training.run_file import RUN_FILE
 
 if TYPE_CHECKING:
     from corank.funnel import predict
@@ -83,7 +84,7 @@ def two_tables(a: Location, b: Location) -> bool:
 
 def _is_scores(path: Path) -> bool:
     """Whether a path is of a Parquet file, or of a folder with such files and no run."""
-    return path.is_file() or (not (path / "run.json").exists() and any(path.glob("*.parquet")))
+    return path.is_file() or (not (path / RUN_FILE).exists() and any(path.glob("*.parquet")))
 
 
 def compare_scores(a: Path, b: Path, choice: ScoreChoice, margins: Margins) -> dict[str, Any]:

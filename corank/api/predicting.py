@@ -29,6 +29,7 @@ from corank.data.tables import find_source_files
 from corank.engine.base import describe_memory, open_engine
 from corank.funnel.log_requests import list_event_tables, list_user_columns
 from corank.funnel.predict import PredictedLog, predict_log
+from corank.training.run_file import RUN_FILE
 from corank.training.run_publisher import RunManifest
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ def _open_run(location: Location) -> "Run":
 def _is_run(source: Location) -> bool:
     """Whether a run lies there; any other fault is reported when it is opened as a bundle."""
     if isinstance(source, Path):
-        return (source / "run.json").is_file()
+        return (source / RUN_FILE).is_file()
     with suppress(StorageError):
         read_facts(source, RunManifest)
         return True

@@ -14,6 +14,7 @@ from corank.core.objects import PathOrUrl, require_local
 from corank.core.options import Option
 from corank.core.settings import validate
 from corank.training.config.yaml_values import read_yaml_file
+from corank.training.run_file import RUN_FILE
 from corank_serve.http.serve_settings import ServeSettings
 from corank_serve.http.server import run_service, serve_here
 from corank_serve.store.base import hide_password
@@ -21,8 +22,8 @@ from corank_serve.store.base import hide_password
 if TYPE_CHECKING:
     from corank.core.reports import Report
 
-RUN_FILE, BUNDLE = "run.json", "bundle"
-"""Of a run; its modules would load what the parent of a service does not need."""
+BUNDLE = "bundle"
+"""Folder of a run; its modules would load what the parent of a service does not need."""
 
 
 def is_loop_running() -> bool:
