@@ -15,10 +15,9 @@ import pytest
 
 import corank
 from corank.core.errors import CorankError
-from corank.training import run_file
 from corank.training.run import Run
 from corank.training.run_file import RunFile
-from corank_serve.api.serving import RUN_FILE, locate_bundle
+from corank_serve.api.serving import locate_bundle
 from tests.support.ports import free_port
 from tests.support.redis_server import redis_server
 from tests.support.waiting import PATIENCE, eventually
@@ -41,7 +40,6 @@ def test_the_bundle_of_a_run_is_exported_once_and_goes_when_it_is_trained_anew(
     RunFile(config=record.config, base=str(trained.base), packed=record.packed).write(run)
     bundle = locate_bundle(str(run), said.append)
     assert bundle == locate_bundle(bundle, said.append) == str(run / "bundle")
-    assert RUN_FILE == run_file.RUN_FILE
     written = (run / "bundle" / "manifest.json").stat().st_mtime_ns
     assert locate_bundle(str(run), said.append) == bundle and len(said) == 1
     assert (run / "bundle" / "manifest.json").stat().st_mtime_ns == written
