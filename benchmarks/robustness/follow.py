@@ -285,8 +285,6 @@ def learn(broker: Broker, folder: Path, minutes: float) -> Figures:
                     mine = [now - click for click in clicks if since <= click < until]
                     learnt += mine
                     say(f"{record.period}: {len(mine)} clicks, training {sum(record.seconds.values()):.1f} s")
-                else:  # no version: no click is learnt
-                    say(f"{record.period}: {record.decision}: {'; '.join(record.reasons)}")
             known = len(records)
             time.sleep(1)
         stop.set()
