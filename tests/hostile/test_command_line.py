@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -98,14 +99,18 @@ def test_output_that_cannot_be_written_is_told_and_a_closed_pipe_ends_in_silence
 @pytest.mark.parametrize("moment", ["loading", "working"])
 def test_an_interrupt_ends_a_command_without_a_traceback(folder: Path, moment: str) -> None:
     before = {*folder.iterdir()}
-    done = run("simulate", "world", "--requests", 10_000_000)
-    maps = Path(f"/proc/{done.pid}/maps")
-    eventually(lambda: "numpy" in maps.read_text() if moment == "loading" else {*folder.iterdir()} - before)
-    done.send_signal(signal.SIGINT)
-    try:
-        err = done.communicate(timeout=PATIENCE)[1]
-    finally:
-        done.kill()  # or it takes a core from all other tests
+    # a shell ignores interrupts for what it starts in the background, and so would the command
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with run("simulate", "world", "--requests", 10_000_000, preexec_fn=heed) as done:
+        maps = Path(f"/proc/{done.pid}/maps")
+        eventually(
+            lambda: "numpy" in maps.read_text() if moment == "loading" else {*folder.iterdir()} - before
+        )
+        done.send_signal(signal.SIGINT)
+        try:
+            err = done.communicate(timeout=PATIENCE)[1]
+        finally:
+            done.kill()  # or it takes a core from all other tests
     assert done.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in err and "Error" not in err
 
