@@ -61,6 +61,9 @@ def result(code: Checkout, folder: Path, example: str | None, narrow: Sequence[s
     code.output("pack", config, *settings)
     code.output("train", config, "--run", run, *settings)
     document = json.loads(code.output("evaluate", run, "--json"))
+    document.pop("run", None)  # the folder's name, which differs
+    for row in document.get("rows", []):
+        row.pop("run")
     code.output("export", run, bundle)
     request.write_text(code.output("request", run), encoding="utf-8")
     # commits before artifacts write one file in the place of a folder
