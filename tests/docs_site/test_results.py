@@ -32,6 +32,8 @@ TO_RENEW = {
 BY_HAND = {"cascades.md": 1, "joint-training.md": 4, "page.md": 1, "serving.md": 1}
 """Tables of figures that no benchmark has written: of `corank study`, `defaults --random`, several benchmarks."""
 FIGURE = re.compile(r"\**[−+]?\.?\d")
+EXACT = re.compile(r"(?<![\w.,])(?:\d+(?:,\d{3})+|\d*\.\d+)(?![\d.,]*\d| ?[%万])")
+"""Decimals and thousands; no percent, which README gives of means, and no unit of Chinese."""
 DOCUMENT = {
     "name": "vectors",
     "machine": "a machine",
@@ -108,6 +110,21 @@ def test_other_tables_of_figures_are_known() -> None:
             rows = [line.strip("|\n ").split(" | ")[1:] for line in table.splitlines()[2:]]
             found[page.name] += any(FIGURE.match(cell.strip()) for row in rows for cell in row)
     assert {page: count for page, count in found.items() if count} == BY_HAND
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_figures_of_the_readme_are_on_the_pages_that_it_links_to(name: str) -> None:
+    found = 0
+    # paragraphs, items of lists, cells of tables
+    for part in re.split(r"\n\n|\n(?=-)| \| ", (ROOT / name).read_text(encoding="utf-8")):
+        linked = re.findall(r"\]\((docs/results/[a-z-]+\.md)", part)
+        told = {
+            figure for page in linked for figure in EXACT.findall((ROOT / page).read_text(encoding="utf-8"))
+        }
+        figures = set(EXACT.findall(re.sub(r"\]\([^)]*\)", "", part))) if linked else set()
+        assert figures <= told, linked
+        found += len(figures)
+    assert found >= 10
 
 
 def test_a_document_is_written_between_the_comments() -> None:
