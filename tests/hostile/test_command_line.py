@@ -102,12 +102,12 @@ def test_an_interrupt_ends_a_command_without_a_traceback(folder: Path, moment: s
     # a shell ignores interrupts for what it starts in the background, and so would the command
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with run("simulate", "world", "--requests", 10_000_000, preexec_fn=heed) as done:
-        maps = Path(f"/proc/{done.pid}/maps")
-        eventually(
-            lambda: "numpy" in maps.read_text() if moment == "loading" else {*folder.iterdir()} - before
-        )
-        done.send_signal(signal.SIGINT)
         try:
+            maps = Path(f"/proc/{done.pid}/maps")
+            eventually(
+                lambda: "numpy" in maps.read_text() if moment == "loading" else {*folder.iterdir()} - before
+            )
+            done.send_signal(signal.SIGINT)
             err = done.communicate(timeout=PATIENCE)[1]
         finally:
             done.kill()  # or it takes a core from all other tests
