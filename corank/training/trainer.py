@@ -16,7 +16,14 @@ from corank.training.checkpoints.checkpoint import Checkpoint, reading
 from corank.training.checkpoints.checkpoint_files import CheckpointWriter, load_matching
 from corank.training.checkpoints.facts import TrainingProgress, config_facts
 from corank.training.checkpoints.loss_state import LossState
-from corank.training.checkpoints.training_state import TrainingParts, held_buckets
+from corank.training.checkpoints.training_state import (
+    copy_tensors,
+    held_buckets,
+    name_tensors,
+    optimiser_tensors,
+    restore_optimisers,
+    table_rows,
+)
 from corank.training.device import device, precision
 from corank.training.model_building import build_model
 from corank.training.number_sample import fit_networks
@@ -112,12 +119,12 @@ class Trainer:
 
     def learners(self) -> list[str | None]:
         """The stages that learn in a step, one update each, teachers first; [None] if all learn in one update."""
-        last_first = self._last_first
         match self.config.train.mode:
             case "joint":
                 return [None]
             case "alternate":
-                return [name for name in last_first if self.total.select(name)]
+                networks = reversed(self.config.networks.values())
+                return [one.name for one in networks if not one.fitted and self.total.select(one.name)]
             case "separate":
                 done = self.progress.epoch
                 return [next(name for name, end in self._ends().items() if done < end)]
@@ -145,23 +152,14 @@ class Trainer:
         return means
 
     @property
-    def _last_first(self) -> list[str]:
-        """The stages and teachers that losses train, the last first."""
-        return [n.name for n in reversed(self.config.networks.values()) if not n.fitted]
-
-    @property
     def epochs(self) -> int:
         """Epochs of the whole training; in mode separate every stage has its own."""
-        return (
-            max(self._ends().values())
-            if self.config.train.mode == "separate"
-            else self.config.train.epochs_of(None)
-        )
+        return sum(self.config.turns.values())
 
-    def _ends(self) -> dict[str, int]:
+    def _ends(self) -> dict[str | None, int]:
         """Epochs of the training by which each stage has ended in mode separate, the last stage first."""
-        epochs = map(self.config.train.epochs_of, self._last_first)
-        return dict(zip(self._last_first, accumulate(epochs), strict=True))
+        turns = self.config.turns
+        return dict(zip(turns, accumulate(turns.values()), strict=True))
 
     @property
     def reader(self) -> Reader:
@@ -206,19 +204,26 @@ class Trainer:
         self.writer.write(self.run.latest, self.state(facts))
 
     @property
-    def _parts(self) -> TrainingParts:
-        return TrainingParts(self.model, self.optimisers, self.average, self.loss_state)
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """The tensors that the training learns, by name."""
+        named = self.model.state_dict(prefix="model.")
+        if self.average is not None:
+            named |= {f"average.{name}": tensor for name, tensor in self.average.state().items()}
+        return named
 
     def state(self, facts: dict[str, Any]) -> Checkpoint:
         """All that the training needs to continue, not copied."""
-        return self._parts.state(facts)
+        tensors = self._weights | optimiser_tensors(self.optimisers)
+        return self.loss_state.add_to(name_tensors(tensors, facts, self.model))
 
     def load(self) -> None:
         """Continue from the latest checkpoint. Raises CheckpointError if it is of another config or packing."""
         latest = self.run.latest
         checkpoint = load_matching(latest, self.config, self.packed, held_buckets(self.model))
         with reading(latest):
-            self._parts.restore(checkpoint)
+            copy_tensors(checkpoint, self._weights, self.model)
+            restore_optimisers(checkpoint, self.optimisers, [*table_rows(self.model).values()])
+            self.loss_state.restore(checkpoint)
             self.progress = TrainingProgress(**checkpoint.facts["progress"])
         if self.average is not None:
             self.average.step, self.average.begun = self.progress.step, self.progress.average_begun

@@ -79,45 +79,46 @@ def carry_optimisers(plan: WarmStartPlan, model: JointModel, new: Optimisers) ->
     """Take over the states that belong to the weights of a new model that go over; `new` are its, not begun."""
     held, train, before = plan.source.latest, plan.source.run.config.train, plan.source.networks
     places = _places(before, optimisers(before, train.table, train.stages))
-    earlier = {key: f"{PREFIX}{place}." for place, key in places}
+    earlier = {key: f"{PREFIX}{name}.{number}." for name, number, key, _ in places}
     carried = {layer.new.key: layer for layer in plan.carried.values()}
-    tables, keys = table_rows(model), dict(_places(model, new))
-    for name, optimiser in new.items():
-        plain = optimiser.state_dict()
-        for number, parameter in enumerate(p for group in optimiser.param_groups for p in group["params"]):
-            key, table = keys[f"{name}.{number}"], None
-            if name == "table":
-                table = key.removeprefix("tables.")
-                source = plan.earlier_table(table) if plan.same_table_optimiser else None
-                begin = None if source is None else earlier[f"tables.{source}"]
+    tables, states = table_rows(model), {name: optimiser.state_dict() for name, optimiser in new.items()}
+    for name, number, key, parameter in _places(model, new):
+        table, begin = None, None
+        if name == "table":
+            table = key.removeprefix("tables.")
+            if plan.same_table_optimiser and (source := plan.earlier_table(table)) is not None:
+                begin = earlier[f"tables.{source}"]
+        elif key in carried:
+            begin = earlier[carried[key].earlier.key]
+        state: dict[str, Any] = {}
+        for full in held.names if begin is not None else ():
+            part = full.removeprefix(begin or "")
+            if part == full or "." in part:
+                continue
+            # a weight that is a number by itself has moments of that shape, too
+            if part == "step":
+                state[part] = take_part(held, full)
+            elif table is not None:
+                state[part] = parameter.new_zeros(len(parameter), *held.shape(full)[1:])
+                row_map = plan.rows.table(dimension_of(table))
+                fill_rows(state[part], tables[table], row_map, held, full, known=True)
             else:
-                begin = earlier[carried[key].earlier.key] if key in carried else None
-            state: dict[str, Any] = {}
-            for full in held.names if begin is not None else ():
-                part = full.removeprefix(begin or "")
-                if part == full or "." in part:
-                    continue
-                # a weight that is a number by itself has moments of that shape, too
-                if part == "step":
-                    state[part] = take_part(held, full)
-                elif table is not None:
-                    state[part] = parameter.new_zeros(len(parameter), *held.shape(full)[1:])
-                    row_map = plan.rows.table(dimension_of(table))
-                    fill_rows(state[part], tables[table], row_map, held, full, known=True)
-                else:
-                    state[part] = torch.zeros_like(parameter)
-                    carried[key].fill(state[part], held.whole(full))
-            if state:
-                plain["state"][number] = state
-        optimiser.load_state_dict(plain)
+                state[part] = torch.zeros_like(parameter)
+                carried[key].fill(state[part], held.whole(full))
+        if state:
+            states[name]["state"][number] = state
+    for name, optimiser in new.items():
+        optimiser.load_state_dict(states[name])
 
 
-def _places(model: JointModel, of: Mapping[str, torch.optim.Optimizer]) -> Iterator[tuple[str, str]]:
-    """Yield the place of each weight among the optimisers, `NAME.NUMBER`, and its name in the model's state."""
+def _places(
+    model: JointModel, of: Mapping[str, torch.optim.Optimizer]
+) -> Iterator[tuple[str, int, str, Tensor]]:
+    """Yield the place of each weight among the optimisers, name and number, its name in the model's state, and it."""
     keys = {id(parameter): key for key, parameter in model.named_parameters()}
     for name, optimiser in of.items():
         for number, parameter in enumerate(p for group in optimiser.param_groups for p in group["params"]):
-            yield f"{name}.{number}", keys[id(parameter)]
+            yield name, number, keys[id(parameter)], parameter
 
 
 def warm_start(plan: WarmStartPlan, trainer: Trainer) -> None:

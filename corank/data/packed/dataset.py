@@ -21,7 +21,15 @@ from corank.core.objects import Location, ObjectUrl
 from corank.core.ragged import Rows
 from corank.core.types import Floats, Ints, Longs
 from corank.data.packed.manifest import PackManifest, naming_damage, require_fingerprint
-from corank.data.packed.shard import Shard, list_features, map_rows, row_features, select_rows, select_shards
+from corank.data.packed.shard import (
+    LoggedRequests,
+    Shard,
+    list_features,
+    map_rows,
+    row_features,
+    select_rows,
+    select_shards,
+)
 from corank.data.packed.split_counts import COUNTS, ORDINALS, ItemCounts, RequestContents
 from corank.data.point_in_time import VersionedRows, newest_rows
 from corank.features.encoders import Encoders, read_encoder_files
@@ -212,7 +220,7 @@ class PackedDataset:
         if isinstance(shards, RemoteParts):
             shards.prefetch(n)
 
-    def placed_rows(self, shard: Shard) -> dict[Placement, tuple[Rows, NDArray[np.integer]]]:
+    def placed_rows(self, shard: LoggedRequests) -> dict[Placement, tuple[Rows, NDArray[np.integer]]]:
         """Return the rows of each placement, and which of them each candidate of a shard has: (C,)."""
         of = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
         every = np.arange(len(of))

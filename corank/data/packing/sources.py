@@ -40,6 +40,16 @@ def keep_usable(
     )
 
 
+def open_tables(data: DataSettings, schema: Schema, base: Path) -> dict[str, Table]:
+    """Open the tables of items, users and the truth that there are, by name. Raises DataError."""
+    named = {"items": data.items, "users": data.users, "truth": data.truth}
+    tables = {name: Table.scan(name, source, base) for name, source in named.items() if source}
+    for name, key in (("items", data.item), ("users", data.user)):
+        if name in tables:
+            tables[name] = with_vector_files(tables[name], key, schema, base)
+    return tables
+
+
 @dataclass(frozen=True)
 class PackSources:
     """The tables of a config, checked."""
@@ -84,16 +94,11 @@ class PackSources:
         """
         log = start.keep_log(scan_log(data, base, start.files.get("log")), data)
         data = start.split(data)
-        items, users, truth = (
-            Table.scan(name, source, base) if source else None
-            for name, source in (("items", data.items), ("users", data.users), ("truth", data.truth))
-        )
+        items, users, truth = map(open_tables(data, schema, base).get, ("items", "users", "truth"))
         events = {
             name: start.keep_events(name, table, EventColumns.of(data.events[name], data).time)
             for name, table in open_events(start.list_events(data), base).items()
         }
-        items = items and with_vector_files(items, data.item, schema, base)
-        users = users and with_vector_files(users, data.user, schema, base)
         log = keep_usable(log, items, data, report)
         sources = find_sources(schema, data, log, items, users, events)
         summary = LogSummary.read(log, data, feature_columns(schema, sources, "log"), engine)

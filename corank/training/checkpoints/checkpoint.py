@@ -188,7 +188,7 @@ class Checkpoint:
         """Copy the rows of a table that a tensor is to hold: (rows.size, ...)."""
         table = self.tables.get(name)
         if table is None:
-            table = SplitTable(rows.rows, (TablePart(TableRows(rows.rows).buckets, self.tensors[name]),))
+            table = SplitTable(rows.rows, (TablePart(ALL_BUCKETS, self.tensors[name]),))
         return table.take(rows.buckets)[: rows.size]
 
     def gather(self, name: str, rows: Tensor) -> Tensor:

@@ -49,12 +49,6 @@ def config_facts(config: Config, packed: PackedDataset) -> dict[str, Any]:
 
 def require_matching(facts: Mapping[str, Any], config: Config, packed: PackedDataset, path: Path) -> None:
     """Raise CheckpointError, which names a checkpoint's path and keys that differ, unless it is of config and data."""
-    _refuse_other_config(facts, config, path)
-    if facts.get("codes") != packed.codes:
-        raise CheckpointError(f"{path}: trained on another packing, with other codes; train with --overwrite")
-
-
-def _refuse_other_config(facts: Mapping[str, Any], config: Config, path: Path) -> None:
     ours, theirs = flatten(plain(config)), flatten(_with_defaults(facts.get("config", {})))
     keys = {k for k in (ours.keys() | theirs.keys()) - MAY_CHANGE if not k.startswith(AFTERWARDS)}
     differing = sorted(key for key in keys if ours.get(key) != theirs.get(key))
@@ -64,6 +58,8 @@ def _refuse_other_config(facts: Mapping[str, Any], config: Config, path: Path) -
             f"{path}: a checkpoint of another config ({named}); "
             "give the config that it was trained with, or train anew without --resume"
         )
+    if facts.get("codes") != packed.codes:
+        raise CheckpointError(f"{path}: trained on another packing, with other codes; train with --overwrite")
 
 
 def _with_defaults(settings: Any) -> Any:

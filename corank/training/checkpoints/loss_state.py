@@ -9,7 +9,7 @@ from torch import Tensor
 
 from corank.core.errors import ConfigError
 from corank.distributed.ranks import Ranks
-from corank.distributed.row_shards import BUCKETS, RowShards
+from corank.distributed.row_shards import ALL_BUCKETS, BUCKETS, RowShards
 from corank.losses.total import TotalLoss
 from corank.models.stage_io import StageOutput
 from corank.training.checkpoints.checkpoint import (
@@ -54,7 +54,7 @@ class LossState:
             self._tensors[name] = begin.clone().to(device)
             return self._tensors[name]
         rows = self._rows[name] = TableRows(len(begin), buckets)
-        whole = SplitTable(rows.rows, (TablePart(TableRows(rows.rows).buckets, begin),))
+        whole = SplitTable(rows.rows, (TablePart(ALL_BUCKETS, begin),))
         self._tensors[name] = whole.take(buckets)[: rows.size].to(device)
         return self._tensors[name][: sum(len(range(bucket, rows.rows, BUCKETS)) for bucket in buckets)]
 

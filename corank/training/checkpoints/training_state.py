@@ -9,7 +9,7 @@ States of optimisers are named `optimiser.NAME.NUMBER.PART`, NUMBER of the param
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +22,6 @@ from corank.training.checkpoints.checkpoint import (
     TableRows,
     reading,
 )
-from corank.training.checkpoints.loss_state import LossState
-from corank.training.optimisers import Average
 
 Optimisers = Mapping[str, torch.optim.Optimizer]
 """`table`, and one of each stage."""
@@ -89,36 +87,7 @@ def held_buckets(model: JointModel) -> range:
 
 def model_state(model: JointModel, facts: dict[str, Any]) -> Checkpoint:
     """The weights of a model, not copied."""
-    return _named(model.state_dict(), facts, model)
-
-
-class TrainingParts(NamedTuple):
-    """All that a training needs to continue."""
-
-    model: JointModel
-    optimisers: Optimisers
-    average: Average | None
-    losses: LossState
-
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        """The tensors that a training learns, by name."""
-        named = self.model.state_dict(prefix="model.")
-        if self.average is not None:
-            named |= {f"average.{name}": tensor for name, tensor in self.average.state().items()}
-        return named
-
-    def state(self, facts: dict[str, Any]) -> Checkpoint:
-        """The tensors of all of them, not copied."""
-        return self.losses.add_to(
-            _named(self.weights | optimiser_tensors(self.optimisers), facts, self.model)
-        )
-
-    def restore(self, held: Checkpoint) -> None:
-        """Take the tensors of all of them over from a checkpoint."""
-        _copy(held, self.weights, self.model)
-        restore_optimisers(held, self.optimisers, list(table_rows(self.model).values()))
-        self.losses.restore(held)
+    return name_tensors(model.state_dict(), facts, model)
 
 
 def restore_model(held: Checkpoint, model: JointModel, path: Path) -> None:
@@ -127,11 +96,11 @@ def restore_model(held: Checkpoint, model: JointModel, path: Path) -> None:
     Raises CheckpointError, which names the checkpoint's path, if they are not those of the model.
     """
     with reading(path):
-        _copy(held, model.state_dict(), model)
+        copy_tensors(held, model.state_dict(), model)
 
 
-def _named(tensors: Mapping[str, Tensor], facts: dict[str, Any], model: JointModel) -> Checkpoint:
-    """Separate the tensors that have rows of tables from the others."""
+def name_tensors(tensors: Mapping[str, Tensor], facts: dict[str, Any], model: JointModel) -> Checkpoint:
+    """Make a checkpoint of tensors, not copied: those that have rows of tables of a model are tables."""
     rows, whole, tables = table_rows(model), {}, {}
     for name, tensor in tensors.items():
         table = _rows_of(name, rows)
@@ -151,8 +120,8 @@ def _rows_of(name: str, rows: Mapping[str, TableRows]) -> TableRows | None:
 
 
 @torch.no_grad()
-def _copy(checkpoint: Checkpoint, targets: Mapping[str, Tensor], model: JointModel) -> None:
-    """Copy tensors into those of the same names."""
+def copy_tensors(checkpoint: Checkpoint, targets: Mapping[str, Tensor], model: JointModel) -> None:
+    """Copy tensors of a checkpoint into those of the same names, of tables of a model the rows that this rank holds."""
     rows = table_rows(model)
     for name, target in targets.items():
         table = _rows_of(name, rows)

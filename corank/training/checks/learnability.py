@@ -12,7 +12,6 @@ from corank.batches.sampling import SOURCES, LabelCounts, SplitCounts
 from corank.metrics.metric import validation_metrics
 from corank.training.checks.findings import Finding
 from corank.training.checks.profile import Profile
-from corank.training.config.config import Config
 
 FEWEST_STEPS = 50
 """Fewer optimiser steps cause a warning: in simulated worlds 30 steps of 256 requests lost .03 of the
@@ -102,8 +101,11 @@ def few_steps(profile: Profile) -> Iterator[Finding]:
     """Stages and teachers that train for few optimiser steps, unless they go on from others."""
     if profile.continues:
         return
-    for whose, steps in _lasting(profile.config, profile.train.requests):
+    an_epoch = profile.config.train.steps_of_epoch(profile.train.requests)
+    for name, epochs in reversed(profile.config.turns.items()):
+        steps = epochs * an_epoch
         if 0 < steps < FEWEST_STEPS:
+            whose = "training lasts" if name is None else f"'{name}' trains"
             said = (
                 f"{whose} for {steps:,} steps at most; below {FEWEST_STEPS} a model may have learnt little: compare "
                 "with epochs: auto and requests: auto, which plan some 600"
@@ -254,18 +256,6 @@ def single_buckets(profile: Profile) -> Iterator[Finding]:
             "what it is made of"
         )
         yield Finding("warning", f"features.{name}", said)
-
-
-def _lasting(config: Config, requests: int) -> Iterator[tuple[str, int]]:
-    """Who trains, in words, and for how many steps at most: each network, or all together."""
-    train = config.train
-    steps = train.steps_of_epoch(requests)
-    if train.mode != "separate":
-        yield "training lasts", train.epochs_of(None) * steps
-        return
-    for network in config.networks.values():
-        if not network.fitted:
-            yield f"'{network.name}' trains", train.epochs_of(network.name) * steps
 
 
 def _remedy(profile: Profile, label: str) -> str:

@@ -16,11 +16,11 @@ from corank.data.column_sources import feature_columns, find_sources
 from corank.data.event_tables import open_events
 from corank.data.log_rows import scan_log
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packing.sources import keep_usable
+from corank.data.packing.sources import keep_usable, open_tables
+from corank.data.point_in_time import newest_rows
 from corank.data.recurrence import measure_recurrence
 from corank.data.request_columns import Source
 from corank.data.tables import Table
-from corank.data.vector_files import with_vector_files
 from corank.features.history import History
 from corank.features.log_schema import (
     FROM,
@@ -46,17 +46,13 @@ from corank.training.checks.split_rows import EXPOSED, SPLIT, SplitRows
 from corank.training.config.config import Config, plan_training
 
 
-def open_tables(config: Config, base: Path) -> tuple[dict[str, Table], dict[str, Source]]:
+def open_log(config: Config, base: Path) -> tuple[dict[str, Table], dict[str, Source]]:
     """Open the tables of a config, by name, and find the one that each feature is read from. Raises DataError."""
     data, schema = config.data, config.declared
-    named = {"items": data.items, "users": data.users, "truth": data.truth}
-    tables = {name: Table.scan(name, source, base) for name, source in named.items() if source is not None}
-    for name, key in (("items", data.item), ("users", data.user)):
-        if name in tables:
-            tables[name] = with_vector_files(tables[name], key, schema, base)
-    items, log = tables.get("items"), scan_log(data, base)
-    sources = find_sources(schema, data, log, items, tables.get("users"), open_events(data, base))
-    return {"log": log} | tables, sources
+    log, others = scan_log(data, base), open_tables(data, schema, base)
+    events = open_events(data, base)
+    sources = find_sources(schema, data, log, others.get("items"), others.get("users"), events)
+    return {"log": log} | others, sources
 
 
 def profile_training(config: Config, base: Path, packed: PackedDataset, continues: bool = False) -> Profile:
@@ -98,7 +94,7 @@ def count_splits(rows: SplitRows) -> dict[str, SplitCounts]:
 
 def profile_log(config: Config, base: Path) -> Profile:
     """Profile the log of a config from its tables, which packing has accepted. Raises DataError."""
-    tables, sources = open_tables(config, base)
+    tables, sources = open_log(config, base)
     log = tables["log"] = keep_usable(tables["log"], tables.get("items"), config.data)
     last = log.collect(log.frame.select(log.moment(config.data.time).max())).item()
     return profile_tables(config, tables, sources, int(last))
@@ -287,8 +283,7 @@ def _find_familiar(rows: pl.DataFrame, column: str) -> dict[str, Familiarity]:
 def _newest(table: Table, key: str, columns: Sequence[str]) -> pl.DataFrame:
     """The newest row of each id: ID and columns."""
     chosen = table.frame.select(table.key(key).alias(ID), table.valid_from().alias(FROM), *table.own(columns))
-    newest = table.collect(chosen).sort(FROM, maintain_order=True).unique(ID, keep="last").drop(FROM)
-    return table.look_up(newest, ID, columns)
+    return table.look_up(newest_rows(table.collect(chosen)).drop(FROM), ID, columns)
 
 
 def _measure_returns(

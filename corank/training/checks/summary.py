@@ -1,5 +1,6 @@
 """Summary of the data that a config would train on, computed before packing."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -43,14 +44,25 @@ class CheckSummary:
     """Rows of each table."""
     splits: dict[str, int]
     """Candidates of the log in each split."""
-    samples: Rows
-    """Loss, weight, the stages that learn from it, and candidates per request of each level or other source."""
     findings: Sequence[Finding]
     """Errors, for which training is refused, warnings, and advice; what counts most first."""
     profile: Profile
     """The profile of the log: its splits, known ids, requests by what they hold, and columns."""
     size: TrainingSize
     """Steps of the training, and a bound of its memory."""
+
+    @property
+    def samples(self) -> Rows:
+        """Loss, weight, the stages that learn from it, and candidates per request of each level or other source."""
+        total, rows = self.config.total, Rows()
+        names = dict(enumerate(total.funnel.levels)) | {code: source for source, code in SOURCES.items()}
+        populations = [(name, term, term.population(total.funnel)) for name, term in total.select(None)]
+        codes = sorted({code for _, _, population in populations for code in population})
+        for name, term, population in populations:
+            row = {"loss": name, "weight": f"{term.weight:g}"}
+            row["learns"] = term.learner or ", ".join(term.reads(total.funnel))
+            rows.append(row | {names[code]: _wanted(population, code) for code in codes})
+        return rows
 
     @property
     def labels(self) -> Rows:
@@ -83,8 +95,11 @@ class CheckSummary:
                 split: counts.candidates if what == "candidates" else counts.positives[what]
                 for split, counts in self.profile.requests.items()
             }
-            for begin, end in zip(BINS, [*BINS[1:], None], strict=True):
-                counts = {split: _between(histogram, begin, end) for split, histogram in histograms.items()}
+            for begin, end in zip(BINS, [*BINS[1:], math.inf], strict=True):
+                counts = {
+                    split: sum(count for n, count in histogram.items() if begin <= n < end)
+                    for split, histogram in histograms.items()
+                }
                 if any(counts.values()):
                     rows.append({"number": _range(begin, end), "of": what} | counts)
         return rows
@@ -126,8 +141,8 @@ class CheckSummary:
             "profile": {
                 "requests": {
                     split: {
-                        "candidates": _text_keys(counts.candidates),
-                        "positives": {label: _text_keys(of) for label, of in counts.positives.items()},
+                        "candidates": dict(counts.candidates),
+                        "positives": {label: dict(of) for label, of in counts.positives.items()},
                         "ordered": {label: of.requests for label, of in profile.splits[split].mixed.items()},
                     }
                     for split, counts in profile.requests.items()
@@ -166,40 +181,20 @@ def check_config(config: Config, base: Path) -> CheckSummary:
     named = {"log": inputs.log, "items": inputs.items, "users": inputs.users, "truth": inputs.truth}
     tables = {name: table for name, table in named.items() if table is not None}
     profile = profile_tables(config, tables, inputs.sources, inputs.summary.last)
-    packed = _open_if_packed(profile.config, base)
-    if packed is not None:
-        profile = replace(profile, single=find_single_buckets(packed))
+    packed: PackedDataset | None = None  # if they lie on this machine
+    if isinstance(packed_location(profile.config, base), Path):
+        with suppress(DataError):
+            packed = open_packed(profile.config, base)
+            profile = replace(profile, single=find_single_buckets(packed))
     return CheckSummary(
         profile.config,
         [_feature_row(config, name, inputs.sources) for name in config.features],
         {n: int(t.collect(t.frame.select(pl.len())).item()) for n, t in tables.items()},
         inputs.summary.splits,
-        _samples(config),
         judge(profile),
         profile,
         TrainingSize.of(profile.config, profile.splits, packed),
     )
-
-
-def _open_if_packed(config: Config, base: Path) -> PackedDataset | None:
-    """The packed data of a config, if they lie on this machine."""
-    if isinstance(packed_location(config, base), Path):
-        with suppress(DataError):
-            return open_packed(config, base)
-    return None
-
-
-def _samples(config: Config) -> Rows:
-    total = config.total
-    names = dict(enumerate(total.funnel.levels)) | {code: source for source, code in SOURCES.items()}
-    populations = [(name, term, term.population(total.funnel)) for name, term in total.select(None)]
-    codes = sorted({code for _, _, population in populations for code in population})
-    rows = Rows()
-    for name, term, population in populations:
-        row = {"loss": name, "weight": f"{term.weight:g}"}
-        row["learns"] = term.learner or ", ".join(term.reads(total.funnel))
-        rows.append(row | {names[code]: _wanted(population, code) for code in codes})
-    return rows
 
 
 def _wanted(population: Population, code: int) -> str:
@@ -217,16 +212,8 @@ def _feature_row(config: Config, name: str, sources: Mapping[str, Source]) -> di
     return row
 
 
-def _text_keys(histogram: Mapping[int, int]) -> dict[str, int]:
-    return {str(n): count for n, count in histogram.items()}
-
-
-def _between(histogram: Mapping[int, int], begin: int, end: int | None) -> int:
-    return sum(count for n, count in histogram.items() if begin <= n and (end is None or n < end))
-
-
-def _range(begin: int, end: int | None) -> str:
-    if end is None:
+def _range(begin: int, end: float) -> str:
+    if end == math.inf:
         return f"{begin} or more"
     return f"{begin}" if end == begin + 1 else f"{begin}-{end - 1}"
 

@@ -68,12 +68,9 @@ class TrainingSize:
             splits: by name.
             packed: the packed data, if they are there: they have the sizes of tables.
         """
-        train = config.train
-        steps = train.steps_of_epoch(splits["train"].requests)
-        trained = [network.name for network in _trained(config)]
-        apart = train.mode == "separate"
-        epochs = sum(map(train.epochs_of, trained)) if apart else train.epochs_of(None)
-        return cls(epochs, steps, {} if packed is None else _bound_memory(config, splits, packed))
+        steps = config.train.steps_of_epoch(splits["train"].requests)
+        memory = {} if packed is None else _bound_memory(config, splits, packed)
+        return cls(sum(config.turns.values()), steps, memory)
 
     @property
     def lines(self) -> Iterator[str]:

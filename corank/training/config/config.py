@@ -188,6 +188,18 @@ class Config(Settings):
             f"teachers.{n}": teacher for n, teacher in enumerate(self.teachers)
         }
 
+    @property
+    def turns(self) -> dict[str | None, int]:
+        """Epochs of each stage and teacher by itself, the last first, in `train.mode: separate`; else of all, as None.
+
+        Raises ConfigError if they are auto still.
+        """
+        train = self.train
+        if train.mode != "separate":
+            return {None: train.epochs_of(None)}
+        networks = reversed(self.networks.values())
+        return {one.name: train.epochs_of(one.name) for one in networks if not one.fitted}
+
     def attended(self, schema: Schema) -> set[str]:
         """The histories that networks attend to."""
         attentions = (network.attended(schema) for network in self.networks.values())

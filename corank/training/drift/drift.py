@@ -6,34 +6,38 @@ The log is counted as it is; features are compared as they are packed, by `pack 
 import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, Self
+from typing import Literal
 
 from corank.batches.sampling import SplitCounts
 from corank.core.errors import ConfigError, DataError, DiskError
+from corank.core.ragged import Vectors
 from corank.core.time import FOREVER, format_time
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.pack import pack_log
 from corank.engine.base import open_engine
 from corank.features.encoders import Encoders
-from corank.features.encoding import FIRST_KNOWN
-from corank.training.checks.log_profile import open_tables
+from corank.features.encoding import FIRST_KNOWN, Vocabulary
+from corank.training.checks.log_profile import count_splits, open_log
+from corank.training.checks.split_rows import SplitRows
 from corank.training.config.config import Config
 from corank.training.config.settings import DriftSettings
 from corank.training.drift.encoded_rows import (
     ComparedFeatures,
     EncodedRows,
-    FeatureComparison,
-    ReferenceRows,
+    FeatureProfile,
     encode_period,
+    encode_requests,
     open_packed_of,
+    rows_per_period,
+    sample_requests,
 )
 from corank.training.drift.figure import DriftFigure, times
 from corank.training.drift.report import DriftReport, describe_growth
-from corank.training.drift.tables import ColumnComparison, check_new_values, count_new_rows, unfit_values
+from corank.training.drift.tables import check_new_values, compare_columns, count_new_rows, unfit_values
 from corank.training.run import Run
 
 OTHER_HOURS = 3
@@ -42,12 +46,11 @@ A factor that a config gives holds as it is."""
 
 
 def judge_counts(
-    config: Config, reference: ReferenceRows, new: SplitCounts, begin: int, end: int
+    config: Config, packed: PackedDataset, before: SplitCounts, new: SplitCounts, begin: int, end: int
 ) -> Iterator[DriftFigure]:
     """Judge how many rows there are in a period, of which levels, and with which labels."""
-    settings, data = config.drift, reference.packed.data
-    now, before = sum(new.levels), reference.counts
-    usual, same_hours = reference.rows_per_period(begin, end)
+    settings, data, now = config.drift, packed.data, sum(new.levels)
+    usual, same_hours = rows_per_period(packed, begin, end)
     few, most = usual or 0.0, settings.rows
     if most is not None and not same_hours and "rows" not in settings.model_fields_set:
         most **= OTHER_HOURS
@@ -85,52 +88,39 @@ class FeatureJudgement:
     settings: DriftSettings
     encoders: Encoders
     """Of the run."""
+    own: Collection[str]
+    """The columns of the ids of users and items."""
     before: EncodedRows
     later: EncodedRows | None
     """The run's validation rows, of which its encoders know as little as of new ones; None if it has none."""
     now: EncodedRows
+    """Of a day that was packed without its last hours, the same hours are compared."""
     same_hours: bool
     """Whether most are of the same hours of the day; otherwise what depends on these is not judged."""
 
-    @classmethod
-    def of(
-        cls, settings: DriftSettings, reference: ReferenceRows, now: EncodedRows, compared: ComparedFeatures
-    ) -> Self:
-        """Sample the run's rows. Of a day that was packed without its last hours, the same hours are compared."""
-        names = [*compared.columns, *compared.derived]
-        before = reference.encoded("train", names)
-        later = reference.encoded("valid", [*names, *compared.histories])
-        assert before is not None
-        same_hours = now.shares_hours(before)
-        if same_hours:
-            before, now = before.in_hours_of(now), now.in_hours_of(before)
-        return cls(settings, reference.packed.encoders, before, later, now, same_hours)
+    def figures(self, compared: ComparedFeatures) -> Iterator[DriftFigure]:
+        """Missing rates, then new ids, then PSI; of histories, which grow with the log, each in turn."""
+        yield from (self._missing(name, self.before) for name in compared.single)
+        yield from (self._new_ids(name) for name in compared.single if self._has_vocabulary(name))
+        numbered = (n for n in compared.single if not isinstance(self.now.encoded[n], Vectors))
+        yield from map(self._stability, numbered)
+        if self.later is None:
+            return
+        for name in compared.histories:
+            yield self._missing(name, self.later, grows=True)
+            if self._has_vocabulary(name):
+                yield self._new_ids(name)
+            before, now = self._profile(self.later, name), self._profile(self.now, name)
+            yield DriftFigure("psi", name, 0.0, now.lengths.stability(before.lengths), None, "off")
 
-    def figures(self, compared: ComparedFeatures, own: Collection[str]) -> Iterator[DriftFigure]:
-        """Missing rates, then new ids, then PSI; of histories, which grow with the log, each in turn.
+    def _profile(self, rows: EncodedRows, name: str) -> FeatureProfile:
+        return rows.profile(self.encoders, name, self.own)
 
-        Args:
-            compared: the features.
-            own: the columns of the ids of users and items.
-        """
-        schema, encoders = self.encoders.schema, self.encoders
-        comparisons = [
-            FeatureComparison(name, encoders, self.before, self.now, schema.column(name) in own)
-            for name in [*compared.columns, *compared.derived]
-        ]
-        yield from map(self._missing, comparisons)
-        yield from (self._new_ids(one) for one in comparisons if one.has_vocabulary)
-        yield from (self._stability(one, v) for one in comparisons if (v := one.stability()) is not None)
-        histories = (
-            FeatureComparison(name, encoders, self.later, self.now, False)
-            for name in compared.histories
-            if self.later is not None
-        )
-        for one in histories:
-            yield self._missing(one, grows=True)
-            if one.has_vocabulary:
-                yield self._new_ids(one)
-            yield DriftFigure("psi", one.name, 0.0, one.length_stability(), None, "off")
+    def _has_vocabulary(self, name: str) -> bool:
+        """Whether a value may be unknown to it."""
+        schema = self.encoders.schema
+        encoder = self.encoders.fitted.get(schema.table_of(name))
+        return isinstance(encoder, Vocabulary) and schema.features[name].storage in ("id", "list")
 
     def _enough(self, share: float) -> bool:
         return share * len(self.now) >= self.settings.min_count
@@ -149,11 +139,12 @@ class FeatureJudgement:
         most: float | None = None if name in self.settings.unjudged else getattr(self.settings, kind)
         return DriftFigure.judged(kind, name, shares, most, excess, self._enough(1.0) and comparable, said)
 
-    def _missing(self, comparison: FeatureComparison, grows: bool = False) -> DriftFigure:
+    def _missing(self, name: str, rows: EncodedRows, grows: bool = False) -> DriftFigure:
         """Judge the share without a value; of what grows with the log it may fall."""
-        before, now = comparison.missing(comparison.before), comparison.missing(self.now)
-        was, rate = before or 0.0, now or 0.0
-        excess = (rate - was if grows else abs(rate - was)) - comparison.chance(comparison.before, was, rate)
+        before, now = self._profile(rows, name), self._profile(self.now, name)
+        rates = before.missing, now.missing
+        was, rate = rates[0] or 0.0, rates[1] or 0.0
+        excess = (rate - was if grows else abs(rate - was)) - now.chance(before, was, rate)
         if grows:
             enough = self._enough(max(rate, 1 - was))
             said = (
@@ -169,23 +160,31 @@ class FeatureJudgement:
                 "missing in another share of the candidates; look at its column, or what it is made of, and at how its "
                 "table is joined"
             )
-        most = self.settings.missing
-        return DriftFigure.judged("missing", comparison.name, (before, now), most, excess, enough, said)
+        return DriftFigure.judged("missing", name, rates, self.settings.missing, excess, enough, said)
 
-    def _new_ids(self, comparison: FeatureComparison) -> DriftFigure:
-        before = None if self.later is None else comparison.unknown(self.later)
-        now = comparison.unknown(self.now)
-        was, rate = before or 0.0, now or 0.0
-        chance = 0.0 if self.later is None else comparison.chance(self.later, was, rate)
+    def _new_ids(self, name: str) -> DriftFigure:
+        now = self._profile(self.now, name)
+        before = None if self.later is None else self._profile(self.later, name)
+        rates = None if before is None else before.unknown, now.unknown
+        was, rate = rates[0] or 0.0, rates[1] or 0.0
+        chance = 0.0 if before is None else now.chance(before, was, rate)
         said = (
             "more values that the run does not know than just after its training; look for ids that are written in "
             "another way, or train on more days"
         )
-        return self._judge_distribution("new_ids", comparison.name, (before, now), rate - was - chance, said)
+        return self._judge_distribution("new_ids", name, rates, rate - was - chance, said)
 
-    def _stability(self, comparison: FeatureComparison, value: float) -> DriftFigure:
+    def _stability(self, name: str) -> DriftFigure:
+        """Judge the PSI against the run's rows, or against those of its last day if they are nearer.
+
+        A column that counts events grows from day to day: it is nearer to the last day than to all days before.
+        """
+        before, now = self._profile(self.before, name), self._profile(self.now, name)
+        # by the chance of all, so that few rows are not near by chance
+        last_day = replace(self._profile(self.before.last_day, name), units=before.units)
+        value = min(now.stability(before), now.stability(last_day))
         said = "distributed otherwise than in training; look for another unit or meaning of its column"
-        return self._judge_distribution("psi", comparison.name, (0.0, value), value, said)
+        return self._judge_distribution("psi", name, (0.0, value), value, said)
 
 
 Pack = Callable[[], PackedDataset]
@@ -218,16 +217,18 @@ def compare_rows(
     """Compare the new rows of a config's tables with packed data, as `measure_drift`; `run` names these."""
     begin = _begin(config, packed, run)
     compared = ComparedFeatures.of(packed.schema, config.declared)
-    columns = ColumnComparison(config, base, packed, list(compared.columns)).figures()
+    columns = compare_columns(config, base, packed, compared.single)
     if any(figure.verdict == "broken" for figure in columns):
         return DriftReport(config.name, run, begin, None, columns)
-    tables, sources = open_tables(config, base)
+    tables, sources = open_log(config, base)
     unfit = list(check_new_values(config, tables["log"], sources, begin))
     if unfit:
         return DriftReport(config.name, run, begin, None, [*columns, *unfit])
     new, end = count_new_rows(config, tables["log"], begin)
-    reference, vocabularies = ReferenceRows(packed), dict[str, dict[str, int | None]]()
-    figures = [*columns, *judge_counts(config, reference, new, begin, end)]
+    training = sample_requests(packed.splits["train"])
+    before = count_splits(SplitRows.of_packed(packed, {"train": training}))["train"]
+    figures = [*columns, *judge_counts(config, packed, before, new, begin, end)]
+    vocabularies: dict[str, dict[str, int | None]] = {}
     if new.requests:
         with ExitStack() as stack:
             try:
@@ -236,10 +237,18 @@ def compare_rows(
                 raise
             except DataError as error:  # of a table of items or users, or of a vector
                 return DriftReport(config.name, run, begin, None, [*figures, unfit_values(str(error))])
-            names = [*compared.columns, *compared.derived, *compared.histories]
+            names = [*compared.single, *compared.histories]
+            rows = encode_requests(packed, training, compared.single)
             now = encode_period(added, begin, end, names, packed.encoders)
-            judgement = FeatureJudgement.of(config.drift, reference, now, compared)
-            figures += judgement.figures(compared, {config.data.item, config.data.user})
+            later = None
+            if "valid" in packed.splits:
+                later = encode_requests(packed, sample_requests(packed.splits["valid"]), names)
+            shared, own = now.share_hours(rows), {config.data.item, config.data.user}
+            now, rows = shared or (now, rows)
+            judged = FeatureJudgement(
+                config.drift, packed.encoders, own, rows, later, now, shared is not None
+            )
+            figures += judged.figures(compared)
             vocabularies = {
                 name: describe_growth(packed.encoders.fitted[name].size - FIRST_KNOWN, grown)
                 for name, grown in added.manifest.grown.items()

@@ -3,7 +3,7 @@
 Letters: N candidates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -11,24 +11,20 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from corank.batches.sampling import SplitCounts
 from corank.core.artifact import read_manifest
 from corank.core.errors import CheckpointError
 from corank.core.ragged import NONE, Ragged, Vectors
-from corank.core.time import DAY, MILLISECOND
-from corank.core.types import Index, Ints, Longs, Mask, Numbers
+from corank.core.time import DAY, FOREVER, MILLISECOND, NEVER
+from corank.core.types import Ints, Longs, Mask, Numbers
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.shard import LoggedRequests
 from corank.data.packing.packs import open_trained
 from corank.data.packing.state import KnownRows
 from corank.features.encoders import Encoders, split_rows
 from corank.features.encoding import MISSING, UNKNOWN, Encoded, Vocabulary, take_encoded
-from corank.features.feature_kind import Side
 from corank.features.schema import Schema
 from corank.training.checkpoints.manifest import CheckpointManifest
-from corank.training.checks.log_profile import count_splits
-from corank.training.checks.split_rows import SplitRows
-from corank.training.drift.figure import CodeBins, NumberBins, chance_of_shares, stability_index
+from corank.training.drift.figure import chance_of_shares, count_codes, count_numbers, stability_index
 from corank.training.packed_data import packed_location
 from corank.training.run import Run
 
@@ -69,13 +65,10 @@ class EncodedRows:
         """The candidates of the last 24 hours."""
         return self._where(self.times > self.times.max(initial=0) - DAY_HOURS * HOUR)
 
-    def shares_hours(self, other: "EncodedRows") -> bool:
-        """Whether half of the candidates are of hours of the day of which others are, too."""
-        return bool(np.isin(self.hours, np.unique(other.hours)).mean() >= HALF)
-
-    def in_hours_of(self, other: "EncodedRows") -> "EncodedRows":
-        """Keep the candidates of those hours of the day of which others are, too."""
-        return self._where(np.isin(self.hours, np.unique(other.hours)))
+    def share_hours(self, other: "EncodedRows") -> tuple["EncodedRows", "EncodedRows"] | None:
+        """The candidates of both in hours of the day that both have; None if less than half of these are."""
+        own, others = (np.isin(a.hours, np.unique(b.hours)) for a, b in ((self, other), (other, self)))
+        return (self._where(own), other._where(others)) if own.mean() >= HALF else None
 
     def _where(self, kept: Mask) -> "EncodedRows":
         if kept.all():
@@ -90,98 +83,79 @@ class EncodedRows:
         ids = {"user": effective_count(self.users), "item": effective_count(self.items)}
         return ids | {"request": max(1, len(np.unique(self.requests)))}
 
-    def units(self, side: Side, identifies: bool) -> int:
-        """Count independent values of a feature: its users or items, or the requests if it distinguishes those."""
-        return self._units["request" if identifies or side not in self._units else side]
+    def profile(self, encoders: Encoders, name: str, own: Collection[str]) -> "FeatureProfile":
+        """Profile a feature.
+
+        Args:
+            encoders: of the run.
+            name: of the feature.
+            own: the columns of the ids of users and items.
+        """
+        schema = encoders.schema
+        side, identifies = schema.side(name), schema.column(name) in own
+        units = self._units["request" if identifies or side not in self._units else side]
+        return FeatureProfile(self.encoded[name], _encode_missing(encoders, name), units)
+
+
+def _encode_missing(encoders: Encoders, name: str) -> float | None:
+    """The encoding of a missing number; None of a feature that is no number."""
+    schema = encoders.schema
+    if schema.features[name].storage != "number":
+        return None
+    encoded: Encoded
+    if name in schema.derived():
+        encoded = encoders.encode_derived(name, np.array([np.nan]))
+    else:
+        encoded = encoders.encode(name, pl.Series([None], dtype=pl.Null))
+    return float(_first(encoded)[0])
 
 
 @dataclass(frozen=True)
-class FeatureComparison:
-    """One feature of a run's rows and of new ones."""
+class FeatureProfile:
+    """A feature of N candidates."""
 
-    name: str
-    encoders: Encoders
-    before: EncodedRows
-    now: EncodedRows
-    identifies: bool
-    """Whether it is the id of the user or of the item."""
-
-    @cached_property
-    def _null(self) -> float:
-        """The encoding of a missing number."""
-        if self.name in self.encoders.schema.derived():
-            encoded: Encoded = self.encoders.encode_derived(self.name, np.array([np.nan]))
-        else:
-            encoded = self.encoders.encode(self.name, pl.Series([None], dtype=pl.Null))
-        assert isinstance(encoded, np.ndarray)
-        return float(encoded.reshape(-1)[0])
+    values: Encoded
+    """(N)."""
+    null: float | None
+    """The encoding of a missing number; None if it is no number."""
+    units: int
+    """Independent values: its users or items, or the requests if it distinguishes those."""
 
     @property
-    def _storage(self) -> str:
-        return self.encoders.schema.features[self.name].storage
-
-    def units(self, rows: EncodedRows) -> int:
-        """Count the independent values among rows."""
-        return rows.units(self.encoders.schema.side(self.name), self.identifies)
-
-    def chance(self, before: EncodedRows, was: float, rate: float) -> float:
-        """How far a share of earlier rows and one of the new ones may be apart by chance."""
-        return chance_of_shares(was, rate, self.units(before), self.units(self.now))
-
-    def missing(self, rows: EncodedRows) -> float | None:
+    def missing(self) -> float | None:
         """The share of candidates without a value; of a number, encoded as a missing one is."""
-        if not len(rows):
-            return None
-        encoded = rows.encoded[self.name]
-        if isinstance(encoded, Ragged):
-            return float(np.mean(encoded.length == 0))
-        if isinstance(encoded, Vectors):
-            return float(np.mean(encoded.row == NONE))
-        lacking = encoded == MISSING if self._storage == "id" else _first(encoded) == np.float32(self._null)
-        return float(np.mean(lacking))
+        if isinstance(self.values, Ragged):
+            lacking = self.values.length == 0
+        elif isinstance(self.values, Vectors):
+            lacking = self.values.row == NONE
+        else:
+            lacking = self.values == MISSING if self.null is None else _first(self.values) == self.null
+        return float(np.mean(lacking)) if len(lacking) else None
 
     @property
-    def has_vocabulary(self) -> bool:
-        """Whether a value may be unknown to it."""
-        owner = self.encoders.schema.table_of(self.name)
-        return isinstance(self.encoders.fitted.get(owner), Vocabulary) and self._storage in ("id", "list")
-
-    def unknown(self, rows: EncodedRows) -> float | None:
+    def unknown(self) -> float | None:
         """The share of values that the vocabulary does not know; None if there is no value."""
-        codes = _codes(rows.encoded[self.name])
+        codes = _codes(self.values)
         known = codes[codes != MISSING]
         return float((known == UNKNOWN).mean()) if len(known) else None
 
-    def stability(self) -> float | None:
-        """The PSI against the run's rows, or against those of its last day if they are nearer; None of vectors.
+    @property
+    def lengths(self) -> Self:
+        """The lengths of a history, as numbers."""
+        assert isinstance(self.values, Ragged)
+        return replace(self, values=np.asarray(self.values.length, dtype=np.float32), null=0.0)
 
-        A column that counts events grows from day to day: it is nearer to the last day than to all days before.
-        """
-        if any(isinstance(rows.encoded[self.name], Vectors) for rows in (self.before, self.now)):
-            return None
-        return min(self._stability(rows) for rows in (self.before, self.before.last_day))
+    def stability(self, before: Self) -> float:
+        """The PSI against an earlier profile."""
+        if before.null is None:
+            counts = count_codes(_codes(before.values), _codes(self.values))
+        else:
+            counts = count_numbers(_first(before.values), _first(self.values), before.null)
+        return stability_index(*counts, before.units, self.units)
 
-    def _stability(self, rows: EncodedRows) -> float:
-        """The PSI against some of the run's rows; chance is that of all, so that few rows are not near by chance."""
-        before, now = rows.encoded[self.name], self.now.encoded[self.name]
-        units = self.units(self.before), self.units(self.now)
-        if self._storage == "number":
-            bins = NumberBins.of(_first(before), float(np.float32(self._null)))
-            return stability_index(bins.count(_first(before)), bins.count(_first(now)), *units)
-        codes = _codes(before)
-        frequent = CodeBins.of(codes)
-        return stability_index(frequent.count(codes), frequent.count(_codes(now)), *units)
-
-    def length_stability(self) -> float:
-        """The PSI of the lengths of a history."""
-        bins = NumberBins.of(_lengths(self.before.encoded[self.name]), 0.0)
-        before, now = (bins.count(_lengths(rows.encoded[self.name])) for rows in (self.before, self.now))
-        return stability_index(before, now, self.units(self.before), self.units(self.now))
-
-
-def _lengths(encoded: Encoded) -> Numbers:
-    assert isinstance(encoded, Ragged)
-    return np.asarray(encoded.length, dtype=np.float32)
+    def chance(self, before: Self, was: float, rate: float) -> float:
+        """How far an earlier share and one of these values may be apart by chance."""
+        return chance_of_shares(was, rate, before.units, self.units)
 
 
 def _first(encoded: Encoded) -> Numbers:
@@ -200,9 +174,7 @@ def _codes(encoded: Encoded) -> Ints:
 
 
 SAMPLE = 500_000
-"""Candidates that are read of a split of the run, about, in whole requests."""
-NEW_SAMPLE = 500_000
-"""Candidates of a period that are read, about, in whole requests."""
+"""Candidates that are read of a split of the run, or of a period, about, in whole requests."""
 WEEK = 7
 """Earlier periods that the number of new rows is compared with, at most."""
 
@@ -218,23 +190,27 @@ def open_packed_of(run: Run) -> PackedDataset:
     return open_trained(packed_location(run.config, run.base), run.config.data, str(codes))
 
 
+def sample_requests(
+    shards: Sequence[LoggedRequests], begin: int = NEVER, end: int = FOREVER
+) -> Sequence[LoggedRequests]:
+    """Some requests of each shard, evenly spread, from one time, ms UTC, to another."""
+    within = [np.flatnonzero((shard.time >= begin) & (shard.time < end)) for shard in shards]
+    sizes = (np.diff(shard.request_start)[rows].sum() for shard, rows in zip(shards, within, strict=True))
+    step = -(-int(sum(sizes)) // SAMPLE) or 1
+    return [s.take(rows[n % step :: step]) for n, (s, rows) in enumerate(zip(shards, within, strict=True))]
+
+
 def encode_requests(
     packed: PackedDataset, parts: Sequence[LoggedRequests], names: Sequence[str]
 ) -> EncodedRows:
     """Take some features of requests of packed data."""
-    whole, schema = parts[0].concat(*parts[1:]), packed.schema
-    request = np.repeat(np.arange(len(whole)), np.diff(whole.request_start))
-    every = np.arange(len(whole.item))
-    columns: dict[str, tuple[dict[str, Encoded], Index]] = {
-        "query": (split_rows(schema.row_features("query"), whole.query), request),
-        "item": (split_rows(schema.row_features("item"), packed.items), whole.item),
-        "snapshot": (split_rows(schema.row_features("snapshot"), whole.snapshot), every),
-        "cross": (split_rows(schema.row_features("cross"), whole.cross), every),
-    }
-    encoded = {}
-    for name in names:
-        features, index = columns[schema.placement(name)]
-        encoded[name] = take_encoded(features[name], index)
+    whole, schema, encoded = parts[0].concat(*parts[1:]), packed.schema, dict[str, Encoded]()
+    placed = packed.placed_rows(whole)
+    for placement, (rows, index) in placed.items():
+        features = split_rows(schema.row_features(placement), rows)
+        here = (name for name in names if schema.placement(name) == placement)
+        encoded |= {name: take_encoded(features[name], index) for name in here}
+    _, request = placed["query"]
     items, times = packed.item_ordinals[whole.item], whole.time[request]
     return EncodedRows(encoded, times, request.astype(np.int32), whole.user[request], items)
 
@@ -252,11 +228,7 @@ def encode_period(
         known: the earlier encoders; what their vocabularies lack is unknown.
     """
     shards = [shard for of_split in packed.splits.values() for shard in of_split]
-    within = [np.flatnonzero((shard.time >= begin) & (shard.time < end)) for shard in shards]
-    sizes = (np.diff(s.request_start)[rows].sum() for s, rows in zip(shards, within, strict=True))
-    step = -(-int(sum(sizes)) // NEW_SAMPLE) or 1
-    parts = [s.take(rows[n % step :: step]) for n, (s, rows) in enumerate(zip(shards, within, strict=True))]
-    sample = encode_requests(packed, parts, names)
+    sample = encode_requests(packed, sample_requests(shards, begin, end), names)
     encoded = {name: _recode(values, packed.encoders, known, name) for name, values in sample.encoded.items()}
     return replace(sample, encoded=encoded)
 
@@ -274,72 +246,40 @@ def _recode(encoded: Encoded, now: Encoders, known: Encoders, name: str) -> Enco
     return rows[encoded]
 
 
-@dataclass(frozen=True)
-class ReferenceRows:
-    """The training rows of a run, as they lie packed."""
+def rows_per_period(packed: PackedDataset, begin: int, end: int) -> tuple[float | None, bool]:
+    """The usual number of candidates of a period: the median of the same hours of up to a week before.
 
-    packed: PackedDataset
+    Where these are not known, as many as the packed rows have in that time, on average; None if they are of one moment.
 
-    def _sample(self, split: str) -> list[LoggedRequests]:
-        """Some requests of each shard of a split, evenly spread."""
-        shards = self.packed.manifest.splits[split]
-        step = -(-sum(shard.candidates for shard in shards) // SAMPLE) or 1
-        parts = enumerate(self.packed.splits[split])
-        return [part.take(np.arange(n % step, len(part), step)) if step > 1 else part for n, part in parts]
+    Args:
+        packed: the data of the run.
+        begin: of the period, ms UTC.
+        end: of it.
 
-    @cached_property
-    def training(self) -> Sequence[LoggedRequests]:
-        """A sample of the requests that trained."""
-        return self._sample("train")
-
-    def encoded(self, split: str, names: Sequence[str]) -> EncodedRows | None:
-        """A sample of a split with some features; None if there is no such split."""
-        if split not in self.packed.splits:
-            return None
-        return encode_requests(self.packed, self.training if split == "train" else self._sample(split), names)
-
-    @property
-    def counts(self) -> SplitCounts:
-        """Of the sample."""
-        return count_splits(SplitRows.of_packed(self.packed, {"train": self.training}))["train"]
-
-    def rows_per_period(self, begin: int, end: int) -> tuple[float | None, bool]:
-        """The usual number of candidates of a period: the median of the same hours of up to a week before.
-
-        Where these are not known, as many as the run's rows have in that time, on average; None if they are of one
-        moment.
-
-        Args:
-            begin: of the period, ms UTC.
-            end: of it.
-
-        Returns the number, and whether it is of the same hours of the day, or of half a day and more.
-        """
-        day = DAY // MILLISECOND
-        step = -(-(end - begin) // day) * day
-        shards = [shard for of_split in self.packed.splits.values() for shard in of_split if len(shard)]
-        rows = [(shard.time, np.diff(shard.request_start)) for shard in shards]
-        manifest = self.packed.manifest
-        own = KnownRows.count(rows, manifest.data.split_bounds().values(), manifest.last)
-        known = own.after(KnownRows.read(self.packed.folder))
-        counts = (known.between(begin - n * step, end - n * step) for n in range(1, WEEK + 1))
-        if whole := [count for count in counts if count is not None]:
-            return float(np.median(whole)), True
-        times = [int(bound) for time, _ in rows for bound in (time.min(), time.max())]
-        first, last = min(times, default=0), max(times, default=0)
-        total = sum(int(size.sum()) for _, size in rows)
-        long = min(last - first, end - begin) >= day // 2
-        return (total * (end - begin) / (last - first) if last > first else None), long
+    Returns the number, and whether it is of the same hours of the day, or of half a day and more.
+    """
+    day = DAY // MILLISECOND
+    step = -(-(end - begin) // day) * day
+    shards = [shard for of_split in packed.splits.values() for shard in of_split if len(shard)]
+    rows = [(shard.time, np.diff(shard.request_start)) for shard in shards]
+    own = KnownRows.count(rows, packed.data.split_bounds().values(), packed.manifest.last)
+    known = own.after(KnownRows.read(packed.folder))
+    counts = (known.between(begin - n * step, end - n * step) for n in range(1, WEEK + 1))
+    if whole := [count for count in counts if count is not None]:
+        return float(np.median(whole)), True
+    times = [int(bound) for time, _ in rows for bound in (time.min(), time.max())]
+    first, last = min(times, default=0), max(times, default=0)
+    total = sum(int(size.sum()) for _, size in rows)
+    long = min(last - first, end - begin) >= day // 2
+    return (total * (end - begin) / (last - first) if last > first else None), long
 
 
 @dataclass(frozen=True)
 class ComparedFeatures:
     """The features that two schemas have alike, by how their values of new rows are computed."""
 
-    columns: Sequence[str]
-    """Read from a column."""
-    derived: Sequence[str]
-    """Made of such features."""
+    single: Sequence[str]
+    """Read from a column; then those that are made of such."""
     histories: Sequence[str]
     """Lists of events of the log, or of a table."""
     left_out: Mapping[str, str]
@@ -348,17 +288,18 @@ class ComparedFeatures:
     @classmethod
     def of(cls, before: Schema, now: Schema) -> Self:
         """Sort the features of a run's schema and of the new one."""
-        columns, derived, histories, left_out = list[str](), list[str](), list[str](), dict[str, str]()
-        for name in dict.fromkeys((*before.features, *now.features)):
-            if not any(_is_read(schema, name) for schema in (before, now)):
-                continue
-            if reason := _difference(before, now, name) or _unfit(before, name):
-                left_out[name] = reason
-            elif name in before.histories():
-                histories.append(name)
-            else:
-                (columns if before.features[name].as_derived is None else derived).append(name)
-        return cls(columns, derived, histories, left_out)
+        reasons = {
+            name: _difference(before, now, name) or _unfit(before, name)
+            for name in dict.fromkeys((*before.features, *now.features))
+            if _is_read(before, name) or _is_read(now, name)
+        }
+        alike, histories = [name for name, reason in reasons.items() if reason is None], before.histories()
+        single = [name for name in alike if name not in histories]
+        return cls(
+            sorted(single, key=lambda name: before.features[name].as_derived is not None),
+            [name for name in alike if name in histories],
+            {name: reason for name, reason in reasons.items() if reason is not None},
+        )
 
 
 def _is_read(schema: Schema, name: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from corank.core.types import Doubles, Ints, Longs, Numbers
+from corank.core.types import Ints, Longs, Numbers
 from corank.features.encoding import FIRST_KNOWN, MISSING
 from corank.features.scale import Bucket
 from corank.training.checks.findings import Finding, Severity
@@ -120,48 +120,43 @@ SIGMAS = 2
 """Standard deviations that chance is granted."""
 
 
-@dataclass(frozen=True)
-class CodeBins:
-    """Bins of codes: the most frequent ones, missing, and all others, unknown values among them."""
+def count_codes(before: Ints, now: Ints) -> tuple[Longs, Longs]:
+    """Count codes of the reference and of new rows by bin: missing, all others, unknown ones among them, the frequent.
 
-    frequent: Ints
-    """Ascending."""
+    Returns both counts: (B,).
+    """
+    counts = np.bincount(before, minlength=FIRST_KNOWN)
+    counts[:FIRST_KNOWN] = 0
+    order = np.argsort(-counts, kind="stable")[:FREQUENT]
+    frequent = np.sort(order[counts[order] > 0]).astype(np.int32)
 
-    @classmethod
-    def of(cls, codes: Ints) -> "CodeBins":
-        """Choose the bins by codes of the reference: (N,)."""
-        counts = np.bincount(codes, minlength=FIRST_KNOWN)
-        counts[:FIRST_KNOWN] = 0
-        order = np.argsort(-counts, kind="stable")[:FREQUENT]
-        return cls(np.sort(order[counts[order] > 0]).astype(np.int32))
-
-    def count(self, codes: Ints) -> Longs:
-        """Count codes (N,) by bin: (B,)."""
-        at = np.searchsorted(self.frequent, codes)
-        known = at < len(self.frequent)
-        known[known] = self.frequent[at[known]] == codes[known]
+    def count(codes: Ints) -> Longs:
+        at = np.searchsorted(frequent, codes)
+        known = at < len(frequent)
+        known[known] = frequent[at[known]] == codes[known]
         bins = np.where(known, at + 2, np.where(codes == MISSING, 0, 1))
-        return np.bincount(bins, minlength=len(self.frequent) + 2).astype(np.int64)
+        return np.bincount(bins, minlength=len(frequent) + 2).astype(np.int64)
+
+    return count(before), count(now)
 
 
-@dataclass(frozen=True)
-class NumberBins:
-    """Bins of numbers: parts of equal mass, and missing."""
+def count_numbers(before: Numbers, now: Numbers, null: float) -> tuple[Longs, Longs]:
+    """Count numbers of the reference and of new rows by bin: missing, and parts of equal mass of the reference.
 
-    edges: Doubles
-    """Where a bin begins, ascending."""
-    null: float
-    """The encoding of missing ones."""
+    Args:
+        before: of the reference.
+        now: of the new rows.
+        null: the encoding of missing ones.
 
-    @classmethod
-    def of(cls, numbers: Numbers, null: float) -> "NumberBins":
-        """Choose the bins by numbers of the reference: (N,)."""
-        return cls(Bucket.fit(numbers[numbers != null], PARTS).edges, null)
+    Returns both counts: (B,).
+    """
+    edges = Bucket.fit(before[before != null], PARTS).edges
 
-    def count(self, numbers: Numbers) -> Longs:
-        """Count numbers (N,) by bin: (B,)."""
-        bins = np.where(numbers == self.null, 0, np.searchsorted(self.edges, numbers, side="right") + 1)
-        return np.bincount(bins, minlength=len(self.edges) + 2).astype(np.int64)
+    def count(numbers: Numbers) -> Longs:
+        bins = np.where(numbers == null, 0, np.searchsorted(edges, numbers, side="right") + 1)
+        return np.bincount(bins, minlength=len(edges) + 2).astype(np.int64)
+
+    return count(before), count(now)
 
 
 def stability_index(before: Longs, now: Longs, units_before: int, units_now: int) -> float:

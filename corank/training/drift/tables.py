@@ -1,8 +1,7 @@
 """The tables of new rows as they are: columns compared with those of a run, values that no packing takes, counts."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -29,82 +28,82 @@ HEAD = 100
 """Values of a file that are encoded to see whether its column is of the run's type."""
 
 
-@dataclass(frozen=True)
-class ColumnComparison:
-    """The columns of a config's tables that its features and the run's read alike."""
+Difference = tuple[str, str, str, str]
+"""A column, what it was, what it is, and why that differs and what to do."""
 
-    config: Config
-    base: Path
-    packed: PackedDataset
-    features: list[str]
-    """Those that both have, of columns."""
 
-    def figures(self) -> list[DriftFigure]:
-        """A figure for each column that differs, of the first file in which it does. Raises DataError."""
-        figures: dict[str, DriftFigure] = {}
-        for key, source in list_inputs(self.config.data, {}).items():
-            table = key.removeprefix("data.")
-            first: Table | None = None
-            for file in find_source_files(source, self.base) if table != "truth" else []:
-                read = Table.scan(table, [file.path], self.base)
-                for figure in self._differences(read, first or read, file.path.rpartition("/")[2]):
-                    figures.setdefault(figure.name, figure)
-                first = first or read
-        return list(figures.values())
+def compare_columns(
+    config: Config, base: Path, packed: PackedDataset, features: Sequence[str]
+) -> list[DriftFigure]:
+    """Compare the columns of a config's tables that its features and the run's read alike.
 
-    @cached_property
-    def _named(self) -> set[str]:
-        """The columns that both configs may read."""
-        now = name_columns(self.config.data, self.config.declared.features)
-        return now & name_columns(self.packed.data, self.packed.schema.features)
+    Args:
+        config: the config.
+        base: the folder that its relative paths begin in.
+        packed: the data of the run.
+        features: those that both have.
 
-    @property
-    def _lists(self) -> list[str]:
-        """The columns of the log's files that list a value for each candidate."""
-        log = self.config.data.log
-        return [log.list, *log.along] if isinstance(log, ListLog) else []
+    Returns a figure for each column that differs, of the first file in which it does. Raises DataError.
+    """
+    log, figures = config.data.log, dict[str, DriftFigure]()
+    lists = [log.list, *log.along] if isinstance(log, ListLog) else []
+    named = name_columns(config.data, config.declared.features)
+    named &= name_columns(packed.data, packed.schema.features)
+    verdict: Verdict = "broken" if config.drift.columns else "off"
+    for key, source in list_inputs(config.data, {}).items():
+        name, first = key.removeprefix("data."), None
+        for file in find_source_files(source, base) if name != "truth" else []:
+            table, shown = Table.scan(name, [file.path], base), file.path.rpartition("/")[2]
+            first = first or table
+            recorded = packed.manifest.columns.get(key)  # None: the run has no such table
+            differences = [] if recorded is None else [*_compare_names(table, shown, named, {*recorded})]
+            differences += _compare_types(table, shown, named, first)
+            differences += _find_unfit(table, shown, packed, features, lists if name == "log" else [])
+            for column, before, now, reason in differences:
+                figure = DriftFigure("columns", f"{name}.{column}", before, now, None, verdict)
+                figures.setdefault(figure.name, figure.found(reason))
+    return list(figures.values())
 
-    def _differences(self, table: Table, first: Table, file: str) -> Iterator[DriftFigure]:
-        columns = self.packed.manifest.columns.get(f"data.{table.name}")
-        if columns is not None:
-            recorded = set(columns)
-            for column in sorted((recorded & self._named) - table.types.keys()):
-                reason = f"{file} lacks it, and the run was trained on it; write it again"
-                yield self._figure(table, column, "there", "missing", reason)
-            for column in sorted((self._named & table.types.keys()) - recorded):
-                reason = (
-                    f"{file} has it, the run's table had not; rename it, or pack and train without the run"
-                )
-                yield self._figure(table, column, "missing", "there", reason)
-        for column in sorted(self._named & table.types.keys() & first.types.keys()):
-            was, now = first.types[column], table.types[column]
-            if was != now:
-                reason = f"{file} has {now} where the first file has {was}; write all files with one type"
-                yield self._figure(table, column, str(was), str(now), reason)
-        yield from self._unfit(table, file)
 
-    def _unfit(self, table: Table, file: str) -> Iterator[DriftFigure]:
-        """Columns whose first values the run's encoders cannot take."""
-        schema, encoders = self.packed.schema, self.packed.encoders
-        for name in self.features:
-            column = schema.column(name)
-            if self.packed.manifest.sources[name] != table.name or column not in table.own(table.types):
-                continue
-            head = table.collect(table.frame.select(pl.col(column).drop_nulls().head(HEAD)))[column]
-            if table.name == "log" and column in self._lists:
-                head = head.explode().drop_nulls()
-            if head.dtype.is_float():
-                head = head.filter(head.is_finite())  # values are judged of new rows alone
-            try:
-                encoders.encode(name, head)
-            except DataError as error:
-                kind = schema.columns()[name].dtype(encoders.fitted.get(schema.table_of(name)))
-                reason = f"{file}: {error}; write it as the run's table had it"
-                yield self._figure(table, column, str(kind), str(table.types[column]), reason)
+def _compare_names(table: Table, file: str, named: Set[str], recorded: Set[str]) -> Iterator[Difference]:
+    """Columns that the run's table had and this one lacks, and the other way round."""
+    for column in sorted((recorded & named) - table.types.keys()):
+        reason = f"{file} lacks it, and the run was trained on it; write it again"
+        yield column, "there", "missing", reason
+    for column in sorted((named & table.types.keys()) - recorded):
+        reason = f"{file} has it, the run's table had not; rename it, or pack and train without the run"
+        yield column, "missing", "there", reason
 
-    def _figure(self, table: Table, column: str, before: str, now: str, reason: str) -> DriftFigure:
-        verdict: Verdict = "broken" if self.config.drift.columns else "off"
-        return DriftFigure("columns", f"{table.name}.{column}", before, now, None, verdict).found(reason)
+
+def _compare_types(table: Table, file: str, named: Set[str], first: Table) -> Iterator[Difference]:
+    """Columns that are of another type than in the first file."""
+    for column in sorted(named & table.types.keys() & first.types.keys()):
+        was, now = first.types[column], table.types[column]
+        if was != now:
+            reason = f"{file} has {now} where the first file has {was}; write all files with one type"
+            yield column, str(was), str(now), reason
+
+
+def _find_unfit(
+    table: Table, file: str, packed: PackedDataset, features: Sequence[str], lists: Sequence[str]
+) -> Iterator[Difference]:
+    """Columns whose first values the run's encoders cannot take; those of `lists` have a value for each candidate."""
+    schema, encoders = packed.schema, packed.encoders
+    for name in features:
+        column = schema.column(name)
+        if packed.manifest.sources.get(name) != table.name or column not in table.own(table.types):
+            continue
+        head = table.collect(table.frame.select(pl.col(column).drop_nulls().head(HEAD)))[column]
+        if column in lists:
+            head = head.explode().drop_nulls()
+        if head.dtype.is_float():
+            head = head.filter(head.is_finite())  # values are judged of new rows alone
+        try:
+            encoders.encode(name, head)
+        except DataError as error:
+            kind = schema.columns()[name].dtype(encoders.fitted.get(schema.table_of(name)))
+            reason = f"{file}: {error}; write it as the run's table had it"
+            yield column, str(kind), str(table.types[column]), reason
 
 
 def unfit_values(reason: str) -> DriftFigure:

@@ -8,11 +8,13 @@ import sys
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, ClassVar, Literal
 
+import msgspec
 from pydantic import NonNegativeFloat, PrivateAttr
 
 from corank.core.errors import ConfigError
@@ -30,6 +32,8 @@ ATTEMPTS = 3
 """How often a record is tried while the training runs."""
 PAUSE_S = 30.0
 """Seconds between the attempts."""
+UNREADABLE = (OSError, ValueError, msgspec.MsgspecError)
+"""What reading a kept file raises that is absent or damaged: then nothing is known."""
 
 
 def say_on_stderr(line: str) -> None:
@@ -218,22 +222,15 @@ class Tracker(Callback, Settings):
             return
         # its own: every tracker writes in its own thread
         file = self._folder / TRACKING / f"{self.module}.json"
-        known = _read_known(file)
+        known: dict[str, str] = {}
+        with suppress(*UNREADABLE):
+            known = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
         identity = self.open_run(self._folder.name, self._settings, known)
         self._is_open = True
         if identity == known:
             return
         with atomic_file(file) as partial:
             partial.write_text(json.dumps(dict(identity), indent=1), encoding="utf-8")
-
-
-def _read_known(file: Path) -> dict[str, str]:
-    """What an earlier process kept; a file that is absent or damaged holds nothing."""
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        return {key: value for key, value in document.items() if isinstance(value, str)}
-    except (OSError, ValueError, AttributeError):
-        return {}
 
 
 def _check(what: str, part: Any) -> None:
