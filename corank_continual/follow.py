@@ -152,7 +152,7 @@ def _follow_log(
     if not timedelta() < period <= DAY or DAY % period:
         raise ConfigError(f"--period: expected what divides a day, such as 10m; received {period}")
     data = OpenedConfig.open(config or into.absolute().parent / "config.yaml").settings.data
-    counts = _open_metrics(metrics)
+    counts = FollowMetrics(metrics)
     with name_write_errors(into), WriteLock(into, "follow"):
         letters = DeadLetters(dead_letter, topic, counts, report)
         sink = LogSink(into, topic.name, data, period, wait, letters, counts, report)
@@ -173,7 +173,7 @@ def _follow_store(
 ) -> None:
     topic = _open_topic(source)
     with closing(open_store(store)) as opened:
-        counts = _open_metrics(metrics)
+        counts = FollowMetrics(metrics)
         letters = DeadLetters(dead_letter, topic, counts, report)
         sink = kind(opened, topic.name, Path(CACHE), letters, counts)
         sink.funnel()
@@ -188,13 +188,6 @@ def _open_topic(source: str) -> KafkaTopic:
     topic = KafkaTopic.parse(source)
     require("confluent_kafka", "corank follow")
     return topic
-
-
-def _open_metrics(address: str | None) -> FollowMetrics:
-    metrics = FollowMetrics()
-    if address is not None:
-        metrics.serve(address)
-    return metrics
 
 
 def _default_group(kind: type[StoreSink], store: str, topic: KafkaTopic) -> str:

@@ -185,7 +185,8 @@ def _check_location(table: LakeTable, root: str, path: str) -> None:
     if store not in (_store(root), *map(_store, table.also)):
         hint = f"; if it is to be read, add also={store} to the address" if "://" in store else ""
         raise DataError(f"{table}: names a file in another store: {shorten(path, 200)}{hint}")
-    if not store and not _is_plain_file(_local_path(path)):
+    # of one that is not there its reader says so
+    if not store and (found := _local_path(path)).exists() and not found.is_file():
         raise DataError(f"{table}: {shorten(path, 200)} is no file")
 
 
@@ -199,11 +200,6 @@ def _store(path: str) -> str:
 
 def _local_path(path: str) -> Path:
     return Path("/", path.removeprefix("file:").lstrip("/"))
-
-
-def _is_plain_file(path: Path) -> bool:
-    """Whether a path is of a file, or of nothing: what reads it says so."""
-    return path.is_file() or not path.exists()
 
 
 def _check_sizes(table: LakeTable, versions: Mapping[str, FileVersion]) -> None:

@@ -163,8 +163,7 @@ def check_store(setup: DailySetup, history: DailyHistory, due: Iterable[Period])
 
 def _exported_models(folders: Iterable[Path]) -> set[str]:
     """The model versions that were exported in folders of periods."""
-    steps = map(PeriodSteps, folders)
-    return {one.find("export")["model"] for one in steps if one.is_done("export")}
+    return {done["model"] for folder in folders if (done := PeriodSteps(folder).find("export"))}
 
 
 def _served_model(state: StoreState) -> str | None:

@@ -101,7 +101,7 @@ class DailyHistory:
         Raises DataError if there is none, or if it or a later one went live.
         """
         record = self._require(period)
-        later = self._live_after(record)
+        later = [one for one in self.records if one.begin > record.begin and one.decision == "live"]
         if record.decision == "live":
             built = f", and {', '.join(entry.period for entry in later)} build on it" if later else ""
             raise DataError(
@@ -139,9 +139,6 @@ class DailyHistory:
             known = ", ".join(entry.period for entry in self.records[-5:]) or "none yet"
             raise DataError(f"{self.path}: no period {period}; the last are {known}")
         return record
-
-    def _live_after(self, record: PeriodRecord) -> list[PeriodRecord]:
-        return [entry for entry in self.records if entry.begin > record.begin and entry.decision == "live"]
 
     def write(self, records: list[PeriodRecord]) -> None:
         """Keep these records in place of all others."""

@@ -62,7 +62,7 @@ class PeriodTraining:
             steps.begin(self._facts())
         fields: dict[str, Any] = {}
         decision, reasons = self._decide(steps, fields)
-        compared = steps.find("compare").get("document") if steps.is_done("compare") else None
+        compared = (steps.find("compare") or {}).get("document")
         if compared is not None:  # drawn when the candidate serves already: plots take seconds
             steps.do("page", lambda: self._write_page(compared))
         return PeriodRecord(
@@ -83,7 +83,7 @@ class PeriodTraining:
 
         Then the period is decided, whatever changed since: its record states the published version.
         """
-        if not PeriodSteps(self.folder).is_done("verify"):
+        if PeriodSteps(self.folder).find("verify") is None:
             return False
         state = self.setup.read_store()
         return state is not None and state.live == load_manifest(self.folder / BUNDLE).content
@@ -104,7 +104,7 @@ class PeriodTraining:
         report = self.setup.report
         if self.accepted and not self.is_published:  # recorded: a later call accepts them, too
             steps.do("accept", dict)
-        if self.live is not None and not steps.is_done("accept"):
+        if self.live is not None and steps.find("accept") is None:
             validated = steps.do("validate", self._validate)
             fields["drift"] = validated["drift"]
             if validated["reasons"]:

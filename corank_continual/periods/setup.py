@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from corank.api.config_source import OpenedConfig
 from corank.bundle.manifest import ItemsAsOf
 from corank.core.errors import DataError
@@ -24,6 +26,13 @@ from corank_serve.store.live_version import StoreState
 
 BEGIN = "begin"
 """The step that records the inputs of the others."""
+
+
+class _DoneStep(msgspec.Struct, frozen=True):
+    """The file of a step."""
+
+    seconds: float
+    result: dict[str, Any]
 
 
 @dataclass
@@ -39,33 +48,25 @@ class PeriodSteps:
 
         Raises DataError if a file of it is damaged.
         """
-        if self._path(BEGIN).exists() and self._read(BEGIN)["result"] != facts:
-            shutil.rmtree(self.folder)
-        if not self._path(BEGIN).exists():
+        if self.find(BEGIN) != facts:
             if self.folder.exists():
                 shutil.rmtree(self.folder)
             self.folder.mkdir(parents=True)
             self._write(BEGIN, facts, 0.0)
 
     def do(self, name: str, step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Do a step, or read its result if it is done. The result is JSON."""
-        if not self.is_done(name):
+        """Do a step, or read its result if it is done. The result is JSON. Raises DataError if its file is damaged."""
+        if not self._path(name).exists():
             began = time.perf_counter()
             outcome = step()
             self._write(name, outcome, time.perf_counter() - began)
-        document = self._read(name)
-        self.seconds[name] = document["seconds"]
-        result: dict[str, Any] = document["result"]
-        return result
+        done = self._read(name)
+        self.seconds[name] = done.seconds
+        return done.result
 
-    def find(self, name: str) -> dict[str, Any]:
-        """Return the result of a step that is done. Raises DataError if its file is damaged."""
-        result: dict[str, Any] = self._read(name)["result"]
-        return result
-
-    def is_done(self, name: str) -> bool:
-        """Whether a step has written its file."""
-        return self._path(name).exists()
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the result of a step; None if it is not done. Raises DataError if its file is damaged."""
+        return self._read(name).result if self._path(name).exists() else None
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.json"
@@ -74,15 +75,12 @@ class PeriodSteps:
         with atomic_file(self._path(name)) as partial:
             partial.write_text(json.dumps({"seconds": round(seconds, 3), "result": result}, indent=1))
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str) -> _DoneStep:
         path = self._path(name)
         try:
-            document = json.loads(path.read_bytes())
-            if isinstance(document["result"], dict) and isinstance(document["seconds"], float):
-                return dict(document)
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        raise DataError(f"{path}: damaged; remove {self.folder}, and the period is tried again")
+            return msgspec.convert(json.loads(path.read_bytes()), _DoneStep)
+        except (OSError, ValueError, msgspec.ValidationError):
+            raise DataError(f"{path}: damaged; remove {self.folder}, and the period is tried again") from None
 
 
 RUN, BUNDLE, PACKED = "run", "bundle", "packed"
@@ -131,8 +129,8 @@ class DailySetup:
 
     def packed_of(self, period: str) -> Path | None:
         """The packed data of a period; None if it was not packed."""
-        steps = PeriodSteps(self.of(period))
-        return self.of(period) / steps.find("pack")["location"] if steps.is_done("pack") else None
+        done = PeriodSteps(self.of(period)).find("pack")
+        return None if done is None else self.of(period) / done["location"]
 
 
 def remove_old(setup: DailySetup, records: Sequence[PeriodRecord], keep: int) -> None:

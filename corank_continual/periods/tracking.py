@@ -3,9 +3,12 @@
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+
+import msgspec
 
 from corank.core.files import atomic_file
 from corank.core.reports import Report
@@ -13,7 +16,7 @@ from corank.core.time import NEVER
 from corank.training.callbacks import write_event_file
 from corank.training.config.config_file import flatten
 from corank.training.run_file import TRACKING
-from corank.training.tracking.tracker import Tracker, read_trackers
+from corank.training.tracking.tracker import UNREADABLE, Tracker, read_trackers
 from corank_continual.periods.daily_result import is_usual
 from corank_continual.periods.gate import Condition
 from corank_continual.periods.history import JUDGED, PeriodRecord, find_live
@@ -67,7 +70,9 @@ class DailyTracking:
 
     def _write_to(self, tracker: Tracker, records: Sequence[PeriodRecord]) -> None:
         """Write the periods that a tracker does not have; those that validation refused are not decided yet."""
-        written = self._read_written()
+        file, written = self.folder / TRACKING / WRITTEN, dict[str, int]()
+        with suppress(*UNREADABLE):
+            written = msgspec.json.decode(file.read_bytes(), type=dict[str, int])
         done = written.get(tracker.module, NEVER)
         new = [
             (n, r) for n, r in enumerate(records) if r.end > done and r.decision != "refused by validation"
@@ -85,16 +90,8 @@ class DailyTracking:
         if tracker.end("finished"):
             self.report(f"{tracker.module}: not all periods were written; the next call tries again")
             return
-        with atomic_file(self.folder / TRACKING / WRITTEN) as unfinished:
-            unfinished.write_text(json.dumps({**written, tracker.module: new[-1][1].end}), encoding="utf-8")
-
-    def _read_written(self) -> dict[str, int]:
-        """Read until when each tracker has the periods, ms UTC; nothing of a file that is absent or damaged."""
-        try:
-            document = json.loads((self.folder / TRACKING / WRITTEN).read_text(encoding="utf-8"))
-            return {name: end for name, end in document.items() if isinstance(end, int)}
-        except (OSError, ValueError, AttributeError):
-            return {}
+        with atomic_file(file) as unfinished:
+            unfinished.write_bytes(msgspec.json.encode({**written, tracker.module: new[-1][1].end}))
 
 
 def list_figures(record: PeriodRecord, gate: Sequence[Condition]) -> dict[str, float]:

@@ -134,9 +134,8 @@ class LogSink:
         self._schema = _decode_schema(self._state.schema)
         self._name_closed()
         self._remove_unknown()
-        self._buffer: dict[int, list[pa.Table]] = {}
-        self._bytes = 0
-        self._offsets, self._passed = {**self._state.offsets}, {**self._state.passed}
+        self._buffer: dict[int, list[pa.Table]]
+        self.offsets()
         self._last_message = time.monotonic()
         self.reader: TopicReader | None = None
         """Tells which partitions there are, and which were read to their end."""
@@ -447,9 +446,8 @@ class LogSink:
         for begin in sorted(begin for begin in parts if begin < closed):
             named[_file_name(begin)] = self._merge(begin, parts.pop(begin))
             self._metrics.periods.inc()
-        self._state = LogState(
-            topic=self._state.topic,
-            period=self._state.period,
+        self._state = msgspec.structs.replace(
+            self._state,
             schema=_encode_schema(self._schema),
             offsets=self._offsets,
             passed=self._passed,
@@ -460,8 +458,7 @@ class LogSink:
         )
         with atomic_file(self._folder / STATE) as partial:
             partial.write_bytes(msgspec.json.encode(self._state))
-        self._offsets, self._passed = {**self._offsets}, {**self._passed}
-        self._buffer, self._bytes = {}, 0
+        self.offsets()
         self._metrics.commits.inc()
         self._name_closed()
         self._remove_unknown()

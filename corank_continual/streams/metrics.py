@@ -11,7 +11,8 @@ HOST = "127.0.0.1"
 class FollowMetrics:
     """The metrics of one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str | None = None) -> None:
+        """Make them, and serve /metrics at `[HOST:]PORT` if it is given. Raises ConfigError."""
         self.registry = registry = CollectorRegistry()
         register_version(registry)
         self.rows = Counter(
@@ -48,8 +49,10 @@ class FollowMetrics:
             "corank_follow_open_rows", "Rows of the log whose period is open", registry=registry
         )
 
-    def serve(self, address: str) -> None:
-        """Serve /metrics at `[HOST:]PORT`. Raises ConfigError."""
+        if address is not None:
+            self._serve(address)
+
+    def _serve(self, address: str) -> None:
         host, _, port = address.rpartition(":")
         if not port.isdigit() or int(port) > 65_535:
             raise ConfigError(f"--metrics: expected [HOST:]PORT; received {address!r}")

@@ -11,7 +11,6 @@ from typing import Any
 
 import polars as pl
 
-from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, RequestError
 from corank.funnel.funnel import Funnel
 from corank_continual.streams.messages import DeadLetters, read_id, read_key, read_rows, require_row
@@ -92,7 +91,7 @@ class StoreSink:
         while True:
             funnel, self._bad = self.funnel(), []
             try:
-                changes = self._read(messages, funnel.manifest)
+                changes = [*self._changes(messages, *self._key(funnel))]
                 applied, removed = self._write(funnel, changes, moves)
                 break
             except VersionChangedError:
@@ -118,8 +117,8 @@ class StoreSink:
     def finish(self) -> None:
         """As `Sink.finish`: nothing is kept."""
 
-    def _read(self, messages: Sequence[Message], manifest: BundleManifest) -> list[RowChange]:
-        """Read the changes of messages, in order; notes bad rows."""
+    def _key(self, funnel: Funnel) -> tuple[str, bool]:
+        """The column of ids, and whether they are text."""
         raise NotImplementedError
 
     def _write(self, funnel: Funnel, changes: Sequence[RowChange], moves: OffsetMoves) -> tuple[int, int]:
@@ -159,9 +158,8 @@ class ItemSink(StoreSink):
 
     kind = "items"
 
-    def _read(self, messages: Sequence[Message], manifest: BundleManifest) -> list[RowChange]:
-        text = self.funnel().request_encoder.items.text
-        return [*self._changes(messages, manifest.item, text)]
+    def _key(self, funnel: Funnel) -> tuple[str, bool]:
+        return funnel.manifest.item, funnel.request_encoder.items.text
 
     def _write(self, funnel: Funnel, changes: Sequence[RowChange], moves: OffsetMoves) -> tuple[int, int]:
         key = funnel.manifest.item
@@ -214,8 +212,8 @@ class UserSink(StoreSink):
 
     kind = "users"
 
-    def _read(self, messages: Sequence[Message], manifest: BundleManifest) -> list[RowChange]:
-        return [*self._changes(messages, manifest.user, manifest.user_ids == "text")]
+    def _key(self, funnel: Funnel) -> tuple[str, bool]:
+        return funnel.manifest.user, funnel.manifest.user_ids == "text"
 
     def _write(self, funnel: Funnel, changes: Sequence[RowChange], moves: OffsetMoves) -> tuple[int, int]:
         wanted = {*user_columns(funnel.manifest)}
