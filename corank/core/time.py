@@ -85,6 +85,11 @@ def floor_times(times: Longs, every: timedelta, timezone: str) -> Longs:
     return begin if every >= DAY else begin + (times - begin) // step * step
 
 
+def floor_time(time: int, every: timedelta, timezone: str) -> int:
+    """Round one time down, ms UTC, as `floor_times` does."""
+    return int(floor_times(np.array([time], dtype=np.int64), every, timezone)[0])
+
+
 def _midnights(days: Longs, timezone: str) -> Longs:
     """Return when days begin, numbered from 1970-01-01, in ms UTC: (N,)."""
     distinct, index = np.unique(days, return_inverse=True)

@@ -17,6 +17,7 @@ from corank.api.runs import pack
 from corank.api.training import train
 from corank.bundle.manifest import load_manifest
 from corank.core.files import write_text
+from corank.core.time import MILLISECOND
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.inputs import find_versions, hash_versions
 from corank.data.packing.packs import mark_continued
@@ -26,7 +27,7 @@ from corank.training.drift.drift import measure_drift
 from corank.training.export import export_bundle
 from corank.training.run import Run
 from corank_continual.periods.history import LEFT_OUT, Decision, PeriodRecord, find_live
-from corank_continual.periods.settings import MILLISECOND, Period
+from corank_continual.periods.settings import Period
 from corank_continual.periods.setup import BUNDLE, PACKED, RUN, DailySetup, PeriodSteps
 from corank_serve.api.stores import prune, publish
 

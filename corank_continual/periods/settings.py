@@ -5,22 +5,20 @@ A period is a day, some hours or some minutes, with a name, bounds, and what of 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 from zoneinfo import ZoneInfo
 
-import numpy as np
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Duration, Moment, Settings, validate
-from corank.core.time import floor_times, now_ms
+from corank.core.time import DAY, MILLISECOND, floor_time, from_ms, now_ms
 from corank.training.config.yaml_values import read_yaml_file
 from corank_continual.periods.gate import GateCondition
 
-DAY, HOUR, MINUTE, ZERO = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1), timedelta()
-MILLISECOND = timedelta(milliseconds=1)
+HOUR, MINUTE, ZERO = timedelta(hours=1), timedelta(minutes=1), timedelta()
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,10 @@ class Period:
             length: of periods; they begin at midnight, and the last of a day ends there, also where clocks change.
             timezone: IANA name.
         """
-        begin = _floor(time, length, timezone)
-        midnight = _floor(_floor(begin, DAY, timezone) + 36 * 3_600_000, DAY, timezone)
+        begin = floor_time(time, length, timezone)
+        midnight = floor_time(floor_time(begin, DAY, timezone) + 36 * 3_600_000, DAY, timezone)
         end = midnight if length == DAY else min(begin + length // MILLISECOND, midnight)
-        local = datetime.fromtimestamp(begin / 1000, UTC).astimezone(ZoneInfo(timezone))
+        local = from_ms(begin).astimezone(ZoneInfo(timezone))
         form = "%Y-%m-%d" if length == DAY else "%Y-%m-%dT%H" if length % HOUR == ZERO else "%Y-%m-%dT%H%M"
         name = local.strftime(form)
         # the hour that clocks repeat in autumn has a name of its own
@@ -108,13 +106,9 @@ def due_periods(
         period = Period.at(period.end, length, timezone)
 
 
-def _floor(time: int, length: timedelta, timezone: str) -> int:
-    return int(floor_times(np.array([time], dtype=np.int64), length, timezone)[0])
-
-
 def _text(time: int) -> str:
     """A moment as the config writes it, with the zone UTC."""
-    return datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="milliseconds")
+    return from_ms(time).isoformat(timespec="milliseconds")
 
 
 class DailySettings(Settings):
@@ -135,7 +129,7 @@ class DailySettings(Settings):
     """In the first period; the first model is trained on all of the log until its holdout."""
     folder: str = "daily"
     """Of packed data, runs, bundles, the history and its page, relative to this file."""
-    period: Annotated[Duration, AfterValidator(check_length)] = timedelta(days=1)
+    period: Annotated[Duration, AfterValidator(check_length)] = DAY
     """How often: `1d`, or what divides a day or an hour, such as `1h` and `10m`."""
     holdout: Duration = timedelta(hours=2)
     """At the end of a period: half validates, half compares the candidate with the live run; on the next it trains."""

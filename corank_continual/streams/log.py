@@ -18,7 +18,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from corank.core.errors import DataError, RequestError, StreamError
 from corank.core.files import atomic_file, sync
 from corank.core.reports import Report
-from corank.core.time import MILLISECOND, floor_times, now_ms
+from corank.core.time import MILLISECOND, floor_time, floor_times, from_ms, now_ms
 from corank.core.types import Longs, Mask
 from corank.features.log_schema import DataSettings
 from corank.funnel.request import parse_time
@@ -185,11 +185,7 @@ class LogSink:
         return self._state.closed if passed <= NEVER else max(self._state.closed, self._begin(passed))
 
     def _begin(self, moment: int) -> int:
-        return int(self._begins(np.array([moment]))[0])
-
-    def _begins(self, times: Longs) -> Longs:
-        """The begins of the periods of some times: (N,)."""
-        return floor_times(times, self._period, self._zone)
+        return floor_time(moment, self._period, self._zone)
 
     def _note_passed(self, messages: Sequence[Message], rows: LogRows) -> None:
         partitions = np.array([message.partition() for message in messages])[rows.origin]
@@ -199,7 +195,7 @@ class LogSink:
 
     def _keep(self, messages: Sequence[Message], rows: LogRows) -> None:
         """Keep rows by period; late ones go into the next that is open, but parts of requests that were written."""
-        begins = self._begins(rows.times)
+        begins = floor_times(rows.times, self._period, self._zone)
         late = np.flatnonzero(begins < self._state.closed)
         if len(late):
             known = self._find_written(rows.take(late))
@@ -515,7 +511,7 @@ class LogSink:
 
 def _file_name(begin: int) -> str:
     """The name of a period's file."""
-    return f"follow-{datetime.fromtimestamp(begin / 1000, UTC):%Y%m%dT%H%M%SZ}.parquet"
+    return f"follow-{from_ms(begin):%Y%m%dT%H%M%SZ}.parquet"
 
 
 def _infer_schema(rows: Sequence[dict[str, Any]]) -> pa.Schema:

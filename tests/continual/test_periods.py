@@ -6,9 +6,9 @@ import pytest
 
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
-from corank.core.time import moment_to_ms
+from corank.core.time import DAY, moment_to_ms
 from corank.features.split import RangeSplit
-from corank_continual.periods.settings import DAY, DailySettings, Period, due_periods
+from corank_continual.periods.settings import DailySettings, Period, due_periods
 
 HOUR = timedelta(hours=1)
 

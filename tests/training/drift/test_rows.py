@@ -7,13 +7,13 @@ import polars as pl
 import pytest
 
 from corank.api.config_source import OpenedConfig
-from corank.core.time import moment_to_ms
+from corank.core.time import DAY, moment_to_ms
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.pack import pack_log
 from corank.training.drift.drift import compare_rows
 from corank.training.drift.figure import DriftFigure
-from corank_continual.periods.settings import DAY, Period
+from corank_continual.periods.settings import Period
 from tests.support.new_days import Change, NewDay
 from tests.support.shared import shared, simulated_world
 
