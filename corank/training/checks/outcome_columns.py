@@ -3,13 +3,12 @@
 Columns of items and users are not judged, and what corank counts itself is made of earlier rows.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import polars as pl
 
-from corank.core.types import Longs, Mask
 from corank.data.outcomes import where_label, where_request, why_outcome
 from corank.data.request_columns import Source
 from corank.data.tables import Table
@@ -96,25 +95,19 @@ class OutcomeColumns:
 
     def _why(self, column: str) -> str:
         """Say why a column looks like an outcome of some label; blank if it does not."""
-        for label, settings in self.config.data.labels.items():
-            if column == settings.column:
-                return f"it is that of the label '{label}'"
-        reasons = self._request_reasons(column) if column in self._request_columns else self._reasons(column)
-        return next(filter(None, reasons), "")
-
-    def _reasons(self, column: str) -> Iterator[str]:
-        for label in self.config.data.labels:
-            rows = self._sample.filter(pl.col(_happened(label)).is_not_null())
-            yield _judge(
-                rows, column, self._name(column), rows[_happened(label)].to_numpy(), where_label(label)
-            )
-
-    def _request_reasons(self, column: str) -> Iterator[str]:
-        for label in self.config.data.labels:
-            rows = self._requests.filter(pl.col(_happened(label)).is_not_null())
-            for least, where in where_request(label).items():
-                yield _judge(rows, column, column, (rows[_happened(label)] >= least).to_numpy(), where)
-            yield self._lists_it(column, label)
+        labels, of_request = self.config.data.labels, column in self._request_columns
+        if label := next((label for label, one in labels.items() if one.column == column), None):
+            return f"it is that of the label '{label}'"
+        rows, name = (self._requests, column) if of_request else (self._sample, self._name(column))
+        for label in labels:
+            known = rows.filter(pl.col(_happened(label)).is_not_null())
+            count, moment = known[_happened(label)].cast(pl.Int64), known[TIME].to_numpy()
+            for least, where in (where_request(label) if of_request else {1: where_label(label)}).items():
+                if why := why_outcome(column, known[name], (count >= least).to_numpy(), where, moment):
+                    return why
+            if of_request and (why := self._lists_it(column, label)):
+                return why
+        return ""
 
     def _lists_it(self, column: str, label: str) -> str:
         """Say whether lists of the request hold the candidates that have a label."""
@@ -126,11 +119,6 @@ class OutcomeColumns:
         listed = rows.select(items.is_in(lists).fill_null(False)).to_series()
         why = why_outcome("", listed, rows[_happened(label)].to_numpy(), where_label(label))
         return f"its lists hold a candidate where {where_label(label)}, and hardly any other" if why else ""
-
-
-def _judge(rows: pl.DataFrame, column: str, name: str, happened: Mask, where: str) -> str:
-    moment: Longs = rows[TIME].to_numpy()
-    return why_outcome(column, rows[name], happened, where, moment)
 
 
 def _happened(label: str) -> str:
