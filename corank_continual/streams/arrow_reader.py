@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from functools import cache
 from multiprocessing.connection import Connection
 
@@ -31,50 +32,45 @@ TRIES = 2
 
 
 class ArrowReader:
-    """Starts readers, one after the other. Safe to share between threads."""
+    """Asks a process that reads messages, and starts another where it has ended. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._process: _ReaderProcess | None = None
+        self._link: Connection | None = None
+        """The socket to the process."""
+        self.end: Callable[[], object] = lambda: None
+        """Ends the process, if there is one."""
 
     def find_fault(self, value: bytes) -> str:
         """Return why a message cannot be read; "" if it can. Raises StreamError if no process can be started."""
         fault = ""
         with self._lock:
             for _ in range(TRIES):
-                self._process = self._process or _ReaderProcess()
+                link = self._link = self._link or self._start()
                 try:
-                    return self._process.ask(value)
-                except TimeoutError:
+                    link.send_bytes(value)
+                    if link.poll(SECONDS):
+                        return link.recv_bytes().decode()
                     fault = f"it takes longer than {SECONDS:g} s to read"
                 except (EOFError, OSError):
                     fault = "it ends the process that reads it"
-                self._process.end()
-                self._process = None
+                self.end()
+                self._link = None
         return fault
 
-
-class _ReaderProcess:
-    """A process that reads messages, and the socket to it."""
-
-    def __init__(self) -> None:
-        """Start it, and wait until it reads. Raises StreamError."""
+    def _start(self) -> Connection:
+        """Start a process, and wait until it reads. Raises StreamError."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
                 process = subprocess.Popen(COMMAND, stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
-            self._link = Connection(ours.detach())
-            self.end = weakref.finalize(self, _end, self._link, process)
-            self._link.recv_bytes()
+            link = Connection(ours.detach())
+            self.end = weakref.finalize(self, _end, link, process)
+            link.recv_bytes()
         except (EOFError, OSError) as error:
+            self.end()
             raise StreamError(f"no process can be started to read Arrow messages: {error!r}") from None
-
-    def ask(self, value: bytes) -> str:
-        """Return the fault of a message. Raises TimeoutError, EOFError, OSError."""
-        self._link.send_bytes(value)
-        if not self._link.poll(SECONDS):
-            raise TimeoutError
-        return self._link.recv_bytes().decode()
+        return link
 
 
 def _end(link: Connection, process: "subprocess.Popen[bytes]") -> None:

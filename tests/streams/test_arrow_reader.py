@@ -29,8 +29,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[ArrowReader]:
     """A reader that a message of `DEADLY` kills."""
     monkeypatch.setattr(arrow_reader, "COMMAND", COMMAND)
     yield (made := ArrowReader())
-    if made._process is not None:
-        made._process.end()
+    made.end()
 
 
 def damaged() -> bytes:
