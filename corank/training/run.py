@@ -211,24 +211,24 @@ class Run:
 
     def trained(self, packed: PackedDataset) -> "Checkpoint":
         """Load the trained model's checkpoint. Raises CheckpointError if there is none, or it is of another packing."""
-        self._require_finished()
+        self.require_finished()
         return checkpoint_files.load_matching(self.checkpoint, self.config, packed)
 
     def stored_weights(self, packed: PackedDataset) -> "StoredWeights":
         """Open the trained model's weights, to be read without torch. Raises as `trained` does."""
-        self._require_finished()
+        self.require_finished()
         weights = stored_weights.StoredWeights.open(self.checkpoint)
         require_matching(weights.opened.manifest.facts, self.config, packed, self.checkpoint)
         return weights
 
     def described(self, packed: PackedDataset) -> tuple[CheckpointManifest, Calibrators]:
         """Read the trained model's manifest and calibrators, not its weights. Raises as `trained` does."""
-        self._require_finished()
+        self.require_finished()
         manifest = read_manifest(self.checkpoint, CheckpointManifest)
         require_matching(manifest.facts, self.config, packed, self.checkpoint)
         return manifest, _calibrators(manifest.facts, self.config, self.checkpoint)
 
-    def _require_finished(self) -> None:
+    def require_finished(self) -> None:
         """Raise CheckpointError unless training has ended."""
         if not self.finished:
             holder = LockHolder.read(self.folder / LOCK)
@@ -239,7 +239,7 @@ class Run:
 
     def shipped(self) -> tuple["Checkpoint", Calibrators]:
         """Load trained weights and calibrators, whatever the packed data. Raises CheckpointError if there are none."""
-        self._require_finished()
+        self.require_finished()
         checkpoint = checkpoint_files.load(self.checkpoint)
         return checkpoint, _calibrators(checkpoint.facts, self.config, self.checkpoint)
 

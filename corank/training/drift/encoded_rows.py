@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 
 from corank.core.artifact import read_manifest
-from corank.core.errors import CheckpointError
 from corank.core.ragged import NONE, Ragged, Vectors
 from corank.core.time import DAY, FOREVER, MILLISECOND, NEVER
 from corank.core.types import Ints, Longs, Mask, Numbers
@@ -184,8 +183,7 @@ def open_packed_of(run: Run) -> PackedDataset:
 
     Raises CheckpointError if it has not finished, DataError if the data are gone.
     """
-    if not run.finished:
-        raise CheckpointError(f"{run.folder}: training has not finished; go on with `corank train --resume`")
+    run.require_finished()
     codes = read_manifest(run.latest, CheckpointManifest).facts.get("codes")
     return open_trained(packed_location(run.config, run.base), run.config.data, str(codes))
 
