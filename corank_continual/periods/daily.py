@@ -49,14 +49,11 @@ def find_last_time(opened: OpenedConfig, live: PeriodRecord | None, packed: Path
     # a log without its newest files ends before the live run's training does
     log = scan_log(data, opened.base, read or [file.path for file in files])
     newest = log.moment(data.time).max()
-    last = None
-    if until is not None:
-        last = log.collect(log.frame.filter(log.since(data.time, until)).select(newest)).item()
-    if last is None:
-        last = log.collect(log.frame.select(newest)).item()
-    if last is None:
-        raise DataError("data.log: the log is empty")
-    return int(last)
+    later = [] if until is None else [log.frame.filter(log.since(data.time, until))]
+    for frame in (*later, log.frame):
+        if (last := log.collect(frame.select(newest)).item()) is not None:
+            return int(last)
+    raise DataError("data.log: the log is empty")
 
 
 def _read_known(packed: Path | None) -> Mapping[str, InputFile]:
@@ -68,9 +65,10 @@ def _read_known(packed: Path | None) -> Mapping[str, InputFile]:
 
 
 def _is_old(file: SourceFile, base: Path, known: Mapping[str, InputFile], until: int) -> bool:
-    known_file = known.get(file.name(base))
-    same = known_file is not None and file.version is not None and known_file.version == file.version
-    return same and known_file is not None and known_file.last is not None and known_file.last < until
+    before = known.get(file.name(base))
+    if before is None or before.version is None or before.version != file.version:
+        return False
+    return before.last is not None and before.last < until
 
 
 def undo_period(setup: DailySetup, history: DailyHistory, name: str) -> None:
