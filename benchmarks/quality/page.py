@@ -47,7 +47,6 @@ from tests.support.random_worlds import PAGED
 from tests.support.shared import shared_case
 
 PRESETS = ["weak", "medium", "strong", "hidden"]
-WORLDS = {"satiation": 0.4, "none": None}
 SPLIT = "data.split={valid: 2026-03-05, test: 2026-03-09}"
 """Four days to choose on, and two to test on."""
 ROUNDS, REQUESTS = 40, 30
@@ -205,6 +204,7 @@ def main() -> None:
     parser.add_argument("--presets", nargs="*", default=PRESETS)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--candidates", type=int, default=60)
+    parser.add_argument("--satiation", type=float, default=0.4, help="of the worlds whose users tire")
     parser.add_argument(
         "--bucket", type=float, default=0.5, help="share of the requests that are exposed at random"
     )
@@ -218,7 +218,8 @@ def main() -> None:
     table: dict[str, harness.Figure] = {}
     table |= fill_cost() | request_cost(4 if arguments.short else ROUNDS) | parity(arguments.pages)
     size = {"requests": arguments.requests, "candidates": arguments.candidates, "random": arguments.bucket}
-    for preset, (world, satiation) in itertools.product(arguments.presets, WORLDS.items()):
+    worlds = {"satiation": arguments.satiation, "none": None}
+    for preset, (world, satiation) in itertools.product(arguments.presets, worlds.items()):
         samples: dict[str, list[float]] = {}
         for seed in range(arguments.seeds):
             for name, value in drawing(preset, satiation, seed, size).items():
