@@ -26,10 +26,9 @@ TO_RENEW = {
     ("cascades.md", "cascades"),
     ("logs.md", "ablation"),
     ("logs.md", "feature_cost"),
-    ("serving.md", "hot_swap"),
 }
 """Page and benchmark of tables that an earlier state of the benchmark's code measured. A renewal takes its row away."""
-BY_HAND = {"cascades.md": 1, "joint-training.md": 4, "page.md": 1, "serving.md": 1}
+BY_HAND = {"cascades.md": 1, "joint-training.md": 4, "serving.md": 1}
 """Tables of figures that no benchmark has written: of `corank study`, `defaults --random`, several benchmarks."""
 FIGURE = re.compile(r"\**[−+]?\.?\d")
 EXACT = re.compile(r"(?<![\w.,])(?:\d+(?:,\d{3})+|\d*\.\d+)(?![\d.,]*\d| ?[%万])")
