@@ -94,8 +94,9 @@ def unordered_requests(log: Profile) -> Iterator[Finding]:
         clicked = sum(count for n, count in log.requests["train"].positives[label].items() if n)
         ordered = log.train.mixed[label].requests
         if clicked and ordered < (1 - SINGLE) * clicked:
+            few = f"only {ordered:,} have" if ordered else "none has"
             said = (
-                f"of {clicked:,} requests of 'train' with a positive only {ordered:,} have a negative beside it: "
+                f"of {clicked:,} requests of 'train' with a positive {few} a negative beside it: "
                 "metrics by request and list-wise losses are of these alone; compare models by AUC and by metrics by "
                 "user, too"
             )

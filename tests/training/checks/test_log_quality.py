@@ -47,7 +47,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
         ("lost", "always missing in the split 'train'; drop the feature", ""),
         ("fixed", "the same value in all training rows", ""),
         ("serial", "nearly one value each, so that it tells little", "240 values of 240 candidates"),
-        ("click", "of 60 requests of 'train' with a positive only 0 have a negative beside it", ""),
+        ("click", "of 60 requests of 'train' with a positive none has a negative beside it", ""),
         ("data.scores", "the log has scores that nothing reads (score_rank): a teacher", ""),
     ],
 )
