@@ -23,10 +23,12 @@ AVERAGED = "train.average=0.9"
 
 def first_day(name: str, *overrides: str) -> Run:
     config, first, _ = of_days()
-    return Run.open(
-        shared(f"changes-{name}", lambda folder: trained_run(config, folder / "run", *first, *overrides))
-        / "run"
-    )
+
+    def train(folder: Path) -> None:
+        # other tests read the first day's packed data meanwhile
+        trained_run(config, folder / "run", *first, f"packed={folder / 'packed'}", *overrides)
+
+    return Run.open(shared(f"changes-{name}", train) / "run")
 
 
 def second_day(folder: Path, *overrides: str) -> Run:
@@ -90,8 +92,9 @@ def test_every_row_and_its_states_are_those_of_its_value(optimiser: str, tmp_pat
 def test_a_feature_more_and_one_less(tmp_path: Path) -> None:
     """Columns of the same features keep their weights and moments wherever they lie; others are drawn."""
     source = first_day("less", "features.city=null", AVERAGED)
-    run = second_day(tmp_path / "run", "features.device=null", "features.tags=null", AVERAGED)
-    corank.pack(run.base / "config.yaml", _overrides("features.device=null", "features.tags=null"))
+    fewer = ["features.device=null", "features.tags=null", f"packed={tmp_path / 'packed'}"]
+    run = second_day(tmp_path / "run", *fewer, AVERAGED)
+    corank.pack(run.base / "config.yaml", _overrides(*fewer))
     packed = run.packed()
     trainer, drawn = begin_from(source, run, packed), Trainer(run, packed)
     earlier, checkpoint = Trainer(source, source.packed()).model.layout, load(source.latest)
@@ -130,6 +133,7 @@ def _overrides(*more: str) -> list[str]:
 def test_other_layers_losses_and_optimisers_are_named(tmp_path: Path) -> None:
     source = first_day("less", "features.city=null", AVERAGED)
     changed = [
+        f"packed={tmp_path / 'packed'}",
         "features.device=null",
         "stages.1.hidden=[16, 12]",
         "stages.0.embeddings=own",
