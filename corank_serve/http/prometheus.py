@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -32,7 +32,9 @@ from corank_serve.http.versions import Rollout
 LABELS = ("model_version", "role")
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Upper bounds of the latency histograms, seconds."""
-VERSION = "corank_version"
+BATCHES = (1, 2, 4, 8, 16)
+"""Upper bounds of the histogram of requests that are ranked together."""
+RESTARTS = "worker_restarts"
 KEEP_SECONDS = 600.0
 """Time for which the series of a version stay once it is no longer served: whoever reads them reads the last counts."""
 GONE = -1.0
@@ -74,10 +76,6 @@ COUNTERS: dict[str, tuple[str, ...]] = {
     "resynchronised": (
         "Times that a worker read all anew, since the store had lost changes that were served",
     ),
-}
-"""Counters → help, then labels."""
-
-VERSION_COUNTERS: dict[str, tuple[str, ...]] = {
     "version_errors": (
         "Requests that a version could not rank: failed, or refused what the live version takes. A canary's are "
         "answered by the live version",
@@ -88,17 +86,12 @@ VERSION_COUNTERS: dict[str, tuple[str, ...]] = {
         "Requests offered to the shadow: scored, failed, or dropped, since nobody was idle",
         "outcome",
     ),
-}
-"""Counters of VersionMetrics → help, then labels."""
-
-RESTARTS = "worker_restarts"
-PARENT_COUNTERS: dict[str, tuple[str, ...]] = {
     RESTARTS: (
         "Workers started again: in place of one that died, or that was replaced when settings were read anew",
         "why",
     ),
 }
-"""Counters of the parent of the workers → help, then labels."""
+"""Counters → help, then labels."""
 
 HISTOGRAMS: dict[str, tuple[str, ...]] = {
     "request_seconds": (
@@ -116,82 +109,98 @@ SUMMARIES: dict[str, tuple[str, ...]] = {
 }
 """Summaries → help, then labels."""
 
-GAUGES: dict[str, tuple[str, Literal["livemin", "livemax"]]] = {
-    "items_seq": ("Number of the last change of the items served", "livemin"),
-    "ready": ("1 if requests should be sent here, 0 once the service was told to end", "livemin"),
-    "source_up": ("1 if the last check of the source succeeded", "livemin"),
+GAUGES: dict[str, tuple[str, ...]] = {
+    "items_seq": ("Number of the last change of the items served",),
+    "ready": ("1 if requests should be sent here, 0 once the service was told to end",),
+    "source_up": ("1 if the last check of the source succeeded",),
     "source_untrusted": (
         "1 if no trusted key has signed what is live, so that the version before is served on",
-        "livemax",
     ),
-    "behind_seconds": ("Seconds since what is served was known to equal the source", "livemax"),
+    "behind_seconds": ("Seconds since what is served was known to equal the source",),
     "from_cache": (
         "1 if what is served was read from the cache, since what is live could not be read at the start",
-        "livemax",
     ),
-    "users_away": ("1 if users are not looked up, since look-ups failed or were late", "livemax"),
+    "users_away": ("1 if users are not looked up, since look-ups failed or were late",),
+    "version": ("1 for a version that is served, 0 for one that was until lately", *LABELS),
+    "build_info": ("1; the label is the version of corank", "version"),
 }
-"""Gauges → help, and which worker's value is exposed."""
-
-VERSION_GAUGE = ("1 for a version that is served, 0 for one that was until lately", *LABELS)
+"""Gauges → help, then labels."""
+LEAST = ("items_seq", "ready", "source_up")
+"""Gauges of which the least of the workers' values is exposed; of the others it is the most."""
 
 
 def list_metrics() -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
     """The metrics of a service: name as queries have it, type, help, labels."""
-    counters = COUNTERS | VERSION_COUNTERS | PARENT_COUNTERS
-    gauges: dict[str, tuple[str, ...]] = {name: (text,) for name, (text, _) in GAUGES.items()}
-    gauges[VERSION.removeprefix("corank_")] = VERSION_GAUGE
-    gauges["build_info"] = ("1; the label is the version of corank", "version")
-    kinds = {"counter": counters, "gauge": gauges, "histogram": HISTOGRAMS, "summary": SUMMARIES}
+    kinds = {"counter": COUNTERS, "gauge": GAUGES, "histogram": HISTOGRAMS, "summary": SUMMARIES}
     for kind, families in kinds.items():
         for name, (text, *labels) in families.items():
             yield f"corank_{name}{'_total' * (kind == 'counter')}", kind, text, tuple(labels)
 
 
+class Series:
+    """The metrics of a process: by name, the series of some values of the labels."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """`registry`: of the process."""
+        self._families: dict[str, Any] = {}
+        for name, (text, *labels) in COUNTERS.items():
+            if name != RESTARTS:  # which the parent of the workers counts
+                self._families[name] = Counter(f"corank_{name}", text, labels, registry=registry)
+        for name, (text, *labels) in GAUGES.items():
+            if name != "build_info":  # which core/version.py sets
+                mode: Literal["livemin", "livemax"] = "livemin" if name in LEAST else "livemax"
+                self._families[name] = Gauge(
+                    f"corank_{name}", text, labels, multiprocess_mode=mode, registry=registry
+                )
+        for name, (text, *labels) in HISTOGRAMS.items():
+            buckets = BATCHES if name == "batch_requests" else BUCKETS
+            self._families[name] = Histogram(
+                f"corank_{name}", text, labels, buckets=buckets, registry=registry
+            )
+        for name, (text, *labels) in SUMMARIES.items():
+            self._families[name] = Summary(f"corank_{name}", text, labels, registry=registry)
+        # cached, since finding a label takes as long as counting
+        self.find = cache(self._find)
+
+    def _find(self, name: str, *labels: object) -> Any:
+        return self._families[name].labels(*labels) if labels else self._families[name]
+
+
 class VersionMetrics:
     """Figures of the live version, the canary and the shadow of one worker process."""
 
-    def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic) -> None:
-        """`registry`: of the process."""
-        self._clock = clock
-        self._version = Gauge(
-            VERSION,
-            VERSION_GAUGE[0],
-            LABELS,
-            multiprocess_mode="livemax",
-            registry=registry,
-        )
-        seconds = _histogram("request_seconds", registry)
-        score, self._overlap = (
-            Summary(f"corank_{name}", text, labels, registry=registry)
-            for name, (text, *labels) in SUMMARIES.items()
-        )
-        self._errors, self.shadow = (
-            Counter(f"corank_{name}", text, labels, registry=registry)
-            for name, (text, *labels) in VERSION_COUNTERS.items()
-        )
-        # cached, since finding a label takes as long as counting
-        self._seconds_of, self._score_of = cache(seconds.labels), cache(score.labels)
+    def __init__(self, find: Callable[..., Any], clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            find: as of `Series`.
+            clock: of the time for which series stay.
+        """
+        self._find, self._clock = find, clock
         self._served: dict[Role, str] = {}
         self._ended: dict[tuple[str, Role], float] = {}
         """When versions ended whose series are still exposed."""
 
     def observe(self, one: Ranking) -> None:
         """Count a request that a version ranked."""
-        self._seconds_of(one.model_version, one.role).observe(one.done - one.began)
+        self._find("request_seconds", one.model_version, one.role).observe(one.done - one.began)
         _, scores = one.answered
         if len(scores):
-            self._score_of(one.model_version, one.role).observe(sum(scores.tolist()) / len(scores))
+            mean = sum(scores.tolist()) / len(scores)
+            self._find("answer_score", one.model_version, one.role).observe(mean)
 
     def count_error(self, version: str, role: Role, why: str) -> None:
         """Count a request that a version could not rank: refused or failed."""
-        self._errors.labels(version, role, why).inc()
+        self._find("version_errors", version, role, why).inc()
+
+    def count_shadow(self, outcome: str) -> None:
+        """Count what became of a request for the shadow: scored, failed or dropped."""
+        self._find("shadow_requests", outcome).inc()
 
     def observe_overlap(self, answered: Ranking, shadow: Ranking) -> None:
         """Compare the shadow's answer with the one that was given."""
         theirs, ours = {*answered.ids}, {*shadow.ids}
         if theirs:
-            self._overlap.observe(len(theirs & ours) / len(theirs))
+            self._find("shadow_overlap").observe(len(theirs & ours) / len(theirs))
 
     def update_versions(self, live: str, rollout: Rollout) -> None:
         """Set which versions are served now, and which were for the last time long ago."""
@@ -201,21 +210,16 @@ class VersionMetrics:
             before, now = self._served.get(role), served.get(role)
             if before != now:
                 if before is not None:
-                    self._version.labels(before, role).set(0)
+                    self._find("version", before, role).set(0)
                     self._ended[before, role] = self._clock()
                 if now is not None:
-                    self._version.labels(now, role).set(1)
+                    self._find("version", now, role).set(1)
                     self._ended.pop((now, role), None)
         self._served = served
         late = self._clock() - KEEP_SECONDS
         for version, role in [one for one, ended in self._ended.items() if ended <= late]:
             del self._ended[version, role]
-            self._version.labels(version, role).set(GONE)
-
-
-def _histogram(name: str, registry: CollectorRegistry, buckets: tuple[float, ...] = BUCKETS) -> Histogram:
-    text, *labels = HISTOGRAMS[name]
-    return Histogram(f"corank_{name}", text, labels, buckets=buckets, registry=registry)
+            self._find("version", version, role).set(GONE)
 
 
 class HeldSeries:
@@ -231,7 +235,9 @@ class HeldSeries:
     def collect(self) -> Iterator[Metric]:
         """Collect, as prometheus_client does of a registry."""
         families = list(self._registry.collect())
-        gauges = [sample for family in families if family.name == VERSION for sample in family.samples]
+        gauges = [
+            sample for family in families if family.name == "corank_version" for sample in family.samples
+        ]
         versions = {tuple(sample.labels[name] for name in LABELS) for sample in gauges if sample.value > GONE}
         for family in families:
             family.samples = [
@@ -253,34 +259,24 @@ class ServiceMetrics:
         """
         self._status, self._restarts = status, restarts or RestartCounts()
         self._registry = registry = CollectorRegistry()
-        self.versions = VersionMetrics(registry)
-        stage_seconds = _histogram("stage_seconds", registry)
-        self.batch_requests = _histogram("batch_requests", registry, (1, 2, 4, 8, 16))
-        counters = {
-            name: Counter(f"corank_{name}", text, labels, registry=registry)
-            for name, (text, *labels) in COUNTERS.items()
-        }
-        self._gauges = {
-            name: Gauge(f"corank_{name}", text, multiprocess_mode=worst, registry=registry)
-            for name, (text, worst) in GAUGES.items()
-        }
-        # cached, since finding a label takes as long as counting
-        self._seconds_of = cache(stage_seconds.labels)
-        self._counter = cache(
-            lambda name, *labels: counters[name].labels(*labels) if labels else counters[name]
-        )
+        self._find = Series(registry).find
+        self.versions = VersionMetrics(self._find)
         self._resynchronised = 0
         self.update_gauges()
 
     def count(self, name: str, *labels: object, number: float = 1) -> None:
         """Count one of COUNTERS by the values of its labels."""
-        self._counter(name, *labels).inc(number)
+        self._find(name, *labels).inc(number)
+
+    def observe_batch(self, requests: int) -> None:
+        """Count requests that are ranked together."""
+        self._find("batch_requests").observe(requests)
 
     def observe(self, one: Ranking) -> None:
         """Count a request that was answered."""
         self.versions.observe(one)
         for name, part in one.seconds.items():
-            self._seconds_of(name).observe(part)
+            self._find("stage_seconds", name).observe(part)
         self.count("candidates", number=len(one.candidates) + len(one.unknown))
         for cut in one.cuts:
             self.count("cut", cut.stage, number=len(cut.alive) - len(cut.kept))
@@ -328,7 +324,7 @@ class ServiceMetrics:
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Collect, for prometheus_client, what is counted for all workers at once."""
-        text, *labels = PARENT_COUNTERS[RESTARTS]
+        text, *labels = COUNTERS[RESTARTS]
         family = CounterMetricFamily(f"corank_{RESTARTS}", text, labels=labels)
         for why, count in self._restarts.read().items():
             family.add_metric([why], count)
@@ -348,7 +344,7 @@ class ServiceMetrics:
             "users_away": status.users_away,
         }
         for name, value in values.items():
-            self._gauges[name].set(value)
+            self._find(name).set(value)
         resynchronised = status.follower.source.resynchronised
         self.count("resynchronised", number=resynchronised - self._resynchronised)
         self._resynchronised = resynchronised

@@ -343,7 +343,7 @@ class RankEndpoints:
     def _rank(self, batch: Sequence[Waiting]) -> list[dict[str, Any] | Exception]:
         """The answers to a batch of requests."""
         began, answers = time.perf_counter(), list[dict[str, Any] | Exception]()
-        self._metrics.batch_requests.observe(len(batch))
+        self._metrics.observe_batch(len(batch))
         rankings = [one for one, _ in batch]
         for one, funnel in batch:
             if funnel is not None:

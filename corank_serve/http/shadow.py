@@ -50,7 +50,7 @@ class ShadowQueue:
         if self._log is not None and one.served_id is None:
             return
         if len(self._queue) >= QUEUE or self._bytes + one.size > QUEUE_BYTES or self._shadow.funnel is None:
-            self._metrics.shadow.labels("dropped").inc()
+            self._metrics.count_shadow("dropped")
             return
         self._queue.append(one)
         self._bytes += one.size
@@ -72,7 +72,7 @@ class ShadowQueue:
     def _rank(self, one: Ranking) -> None:
         funnel = self._shadow.funnel
         if funnel is None:
-            self._metrics.shadow.labels("dropped").inc()
+            self._metrics.count_shadow("dropped")
             return
         # at the same moment, from which ages and days follow
         request = msgspec.structs.replace(one.request, time=one.time, trace=False)
@@ -81,12 +81,12 @@ class ShadowQueue:
         except Exception:
             # a broken graph or a plug-in's stage may raise anything: nobody waits for it
             self._metrics.count_error(funnel.manifest.model_version, SHADOW, "failed")
-            self._metrics.shadow.labels("failed").inc()
+            self._metrics.count_shadow("failed")
             return
         ours.role, ours.served_id, ours.done = SHADOW, one.served_id, time.perf_counter()
         self._metrics.observe(ours)
         if one.drawn is None:  # else chance, not the version, chose what it answered
             self._metrics.observe_overlap(one, ours)
-        self._metrics.shadow.labels("scored").inc()
+        self._metrics.count_shadow("scored")
         if self._log is not None:
             self._log.add(funnel, ours)

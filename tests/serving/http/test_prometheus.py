@@ -11,11 +11,11 @@ import os, sys
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from corank_serve.http.versions import Rollout
-from corank_serve.http.prometheus import KEEP_SECONDS, HeldSeries, VersionMetrics
+from corank_serve.http.prometheus import KEEP_SECONDS, HeldSeries, Series, VersionMetrics
 
 now = [0.0]
 registry = CollectorRegistry()
-metrics = VersionMetrics(registry, lambda: now[0])
+metrics = VersionMetrics(Series(registry).find, lambda: now[0])
 if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
@@ -28,7 +28,7 @@ def held():
     assert any(line.startswith("corank_shadow_requests") for line in lines)
     return "+".join(sorted(found))
 
-metrics.shadow.labels("scored").inc()
+metrics.count_shadow("scored")
 seen = []
 for live, seconds in [("a", 0), ("b", 1), ("b", KEEP_SECONDS), ("a", 1), ("c", 1), ("c", 2 * KEEP_SECONDS)]:
     now[0] += seconds
