@@ -44,19 +44,18 @@ class CircuitBreaker:
         self._probing = True
         return "probe"
 
-    def record(self, good: bool) -> None:
-        """Count the result of a call."""
+    def record(self, good: bool, is_probe: bool = False) -> None:
+        """Count the result of a call. A good probe closes the breaker; a bad one is followed by another."""
+        if is_probe:
+            self._probing = False
+            self._probe_at = None if good else time.monotonic() + PAUSE_SECONDS
+            if good:
+                self._bad.clear()
+            return
         self._bad.append(not good)
         if sum(self._bad) >= BAD and self._probe_at is None:
             self._probe_at = time.monotonic() + PAUSE_SECONDS
             self.openings += 1
-
-    def record_probe(self, good: bool) -> None:
-        """Close the breaker after a good probe; after a bad one the next is due in `PAUSE_SECONDS`."""
-        self._probing = False
-        self._probe_at = None if good else time.monotonic() + PAUSE_SECONDS
-        if good:
-            self._bad.clear()
 
 
 T = TypeVar("T")

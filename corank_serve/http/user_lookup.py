@@ -125,25 +125,16 @@ class UserLookup:
         def judge(done: Call) -> None:
             good = done.exception() is None and done.result()[1] <= self.seconds
             with suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(self.record_probe, good)
+                loop.call_soon_threadsafe(self.record, good, True)
 
         if call is None:
-            self.record_probe(False)
+            self.record(False, is_probe=True)
         else:
             call.add_done_callback(judge)
 
-    def record(self, good: bool) -> None:
-        """Count the result of a look-up, and report an outage."""
-        self.breaker.record(good)
-        self._tell()
-
-    def record_probe(self, good: bool) -> None:
-        """Count the result of a probe, and report the end of an outage."""
-        self.breaker.record_probe(good)
-        self._tell()
-
-    def _tell(self) -> None:
-        """Report an outage, at most one a minute, and the end of one that was reported."""
+    def record(self, good: bool, is_probe: bool = False) -> None:
+        """Count the result of a look-up; report an outage, at most one a minute, and the end of a reported one."""
+        self.breaker.record(good, is_probe)
         now = time.monotonic()
         if self.breaker.is_open and not self._told and now >= self.tell_at:
             times, self._told_openings = self.breaker.openings - self._told_openings, self.breaker.openings

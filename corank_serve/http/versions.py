@@ -279,7 +279,7 @@ class Rollout:
     def _record(self, is_probe: bool, good: bool) -> None:
         """Count whether the canary answered. One that fails often answers nobody for a while."""
         was_open = self.breaker.is_open
-        (self.breaker.record_probe if is_probe else self.breaker.record)(good)
+        self.breaker.record(good, is_probe)
         assert self.canary is not None
         if self.breaker.is_open and not was_open:
             self._report(

@@ -213,7 +213,8 @@ def serve_worker(
     if on_alive is None:
         report(describe_trust(settings))
         report(describe_address(settings, listeners[0]))
-    server, before = DrainingServer(config, drain, on_alive), sys.getswitchinterval()
+    server = DrainingServer(config, drain, on_alive, settings.receive_seconds)
+    before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL)
     if on_alive is not None:
         handle_signals(server.retire)

@@ -143,7 +143,7 @@ def write_certificate(folder: Path, *encryption: str) -> tuple[Path, Path]:
 
 def test_it_speaks_tls_from_1_2_on(store: str, tmp_path: Path) -> None:
     certificate, key = write_certificate(tmp_path)
-    options = ["--tls-cert", str(certificate), "--tls-key", str(key)]
+    options = ["--tls-cert", str(certificate), "--tls-key", str(key), "--receive-seconds", "3"]
     with running_service(store, tmp_path / "cache", *options, trust=certificate) as (url, _):
         assert url.startswith("https:")
         trusted = ssl.create_default_context(cafile=str(certificate))
@@ -157,6 +157,8 @@ def test_it_speaks_tls_from_1_2_on(store: str, tmp_path: Path) -> None:
         with socket.create_connection(("127.0.0.1", port)) as plain, contextlib.suppress(ConnectionError):
             plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert not plain.recv(1000).startswith(b"HTTP")
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as silent:
+            assert silent.recv(1) == b"", "who says nothing is not waited for as long as a minute"
         old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
         with pytest.warns(DeprecationWarning):

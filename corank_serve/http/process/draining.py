@@ -14,6 +14,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -33,7 +34,11 @@ class DrainingServer(uvicorn.Server):
     """The HTTP server of one process."""
 
     def __init__(
-        self, config: uvicorn.Config, drain: Drain, on_alive: Callable[[], None] | None = None
+        self,
+        config: uvicorn.Config,
+        drain: Drain,
+        on_alive: Callable[[], None] | None = None,
+        handshake: float | None = None,
     ) -> None:
         """
         Args:
@@ -41,11 +46,20 @@ class DrainingServer(uvicorn.Server):
             drain: begins with a signal.
             on_alive: of a worker of several: is called every tenth of a second. Such a worker ends with its parent,
                 and leaves new connections to it.
+            handshake: seconds in which TLS must begin; None for a minute.
         """
         super().__init__(config)
-        self.drain, self._on_alive = drain, on_alive
+        self.drain, self._on_alive, self._handshake = drain, on_alive, handshake
         self._watchdog: threading.Timer | None = None
         self._told = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on sockets."""
+        if self.config.ssl is not None:  # uvicorn does not hand the time over
+            loop = asyncio.get_running_loop()
+            bounded = partial(loop.create_server, ssl_handshake_timeout=self._handshake)
+            loop.create_server = bounded  # type: ignore[method-assign]
+        await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; end at once the second time."""

@@ -26,11 +26,11 @@ def test_it_opens_after_some_bad_calls_and_a_good_probe_closes_it() -> None:
     assert breaker.is_open and breaker.admit() == "skip"
     breaker._probe_at = 0.0
     assert [breaker.admit() for _ in range(3)] == ["probe", "skip", "skip"]
-    breaker.record_probe(False)
+    breaker.record(False, is_probe=True)
     assert breaker.is_open and breaker.admit() == "skip", "the next probe is due later"
     breaker._probe_at = 0.0
     assert breaker.admit() == "probe"
-    breaker.record_probe(True)
+    breaker.record(True, is_probe=True)
     breaker.record(False)
     assert not breaker.is_open and breaker.admit() == "call", "what was bad before is forgotten"
 
@@ -60,7 +60,7 @@ def flap(users: UserLookup, times: int) -> None:
     for _ in range(times):
         for _ in range(BAD):
             users.record(False)
-        users.record_probe(True)
+        users.record(True, is_probe=True)
 
 
 def test_an_outage_is_told_once_and_flapping_no_more_than_once_a_minute() -> None:
@@ -69,15 +69,15 @@ def test_an_outage_is_told_once_and_flapping_no_more_than_once_a_minute() -> Non
     for _ in range(BAD):
         users.record(False)
     for _ in range(5):
-        users.record_probe(False)
+        users.record(False, is_probe=True)
     (line,) = said
     assert line == "users are not looked up: of the last 20 look-ups 5 failed or took over 100 ms"
-    users.record_probe(True)
+    users.record(True, is_probe=True)
     assert said[1:] == ["users are looked up again"]
     flap(users, 50)
     assert len(said) == 2, "within a minute"
     for _ in range(BAD):
         users.record(False)
     users.tell_at = 0.0
-    users.record_probe(False)
+    users.record(False, is_probe=True)
     assert said[2:] == [f"{line}; 51 times since the last line"]
