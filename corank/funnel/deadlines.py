@@ -5,10 +5,10 @@ import itertools
 import math
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import onnxruntime
@@ -19,58 +19,48 @@ FEW = 32
 """With fewer durations there is no percentile; it is taken again after as many new ones."""
 
 
-class _PendingRuns:
-    """What the timer's thread holds; not the timer itself, which could then never be collected."""
-
-    def __init__(self) -> None:
-        self.runs: list[tuple[float, int, onnxruntime.RunOptions]] = []
-        """A heap by deadline."""
-        self.changed = threading.Condition()
-        self.wakes_at = 0.0
-        self.closed = False
-
-    def watch(self) -> None:
-        """Stop runs whose deadline has passed, until closed."""
-        with self.changed:
-            while not self.closed:
-                now = time.perf_counter()
-                while self.runs and self.runs[0][0] <= now:
-                    heapq.heappop(self.runs)[2].terminate = True
-                self.wakes_at = self.runs[0][0] if self.runs else math.inf
-                self.changed.wait(self.runs[0][0] - now if self.runs else None)
-
-    def close(self) -> None:
-        """End the thread."""
-        with self.changed:
-            self.closed = True
-            self.changed.notify()
-
-
 class DeadlineTimer:
-    """Stops late runs from a thread, which ends with the timer. Safe to share between threads."""
+    """Stops late runs from a thread. Safe to share between threads."""
 
     def __init__(self) -> None:
-        self._pending = _PendingRuns()
-        self._number = itertools.count()
-        threading.Thread(target=self._pending.watch, name="corank-deadlines", daemon=True).start()
-        weakref.finalize(self, self._pending.close)
+        self._runs: list[tuple[float, int, onnxruntime.RunOptions]] = []
+        """A heap by deadline."""
+        self._number, self._wakes_at = itertools.count(), 0.0
+        self._changed = threading.Condition()
+        threading.Thread(target=self._watch, name="corank-deadlines", daemon=True).start()
 
     @contextmanager
     def until(self, moment: float) -> Iterator[onnxruntime.RunOptions]:
         """Options for a run that fails if it is not done at a moment of `time.perf_counter`."""
         options = onnxruntime.RunOptions()
-        pending, entry = self._pending, (moment, next(self._number), options)
-        with pending.changed:
-            heapq.heappush(pending.runs, entry)
-            if moment < pending.wakes_at:
-                pending.changed.notify()
+        entry = moment, next(self._number), options
+        with self._changed:
+            heapq.heappush(self._runs, entry)
+            if moment < self._wakes_at:
+                self._changed.notify()
         try:
             yield options
         finally:
-            with pending.changed:
-                if entry in pending.runs:
-                    pending.runs.remove(entry)
-                    heapq.heapify(pending.runs)
+            with self._changed:
+                if entry in self._runs:
+                    self._runs.remove(entry)
+                    heapq.heapify(self._runs)
+
+    def _watch(self) -> None:
+        """Stop runs whose deadline has passed."""
+        with self._changed:
+            while True:
+                now = time.perf_counter()
+                while self._runs and self._runs[0][0] <= now:
+                    heapq.heappop(self._runs)[2].terminate = True
+                self._wakes_at = self._runs[0][0] if self._runs else math.inf
+                self._changed.wait(self._runs[0][0] - now if self._runs else None)
+
+
+@cache
+def timer_of(process: int) -> DeadlineTimer:
+    """The timer of all funnels of a process, which is this one: threads do not survive a fork."""
+    return DeadlineTimer()
 
 
 class LatencyTracker:

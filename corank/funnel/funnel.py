@@ -6,6 +6,7 @@ Letters: R requests · n candidates of all of them.
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -45,7 +46,7 @@ from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
-from corank.funnel.deadlines import DeadlineTimer, LatencyTracker
+from corank.funnel.deadlines import LatencyTracker, timer_of
 from corank.funnel.exploration import Draw, DrawnPage
 from corank.funnel.page_stage import PageStage
 from corank.funnel.query_encoder import join_arrays
@@ -95,7 +96,7 @@ class Funnel:
         stages = self.manifest.stages
         self.schema: Schema = schema
         self._latencies = {stage.name: LatencyTracker() for stage in stages}
-        self._timer = DeadlineTimer() if any(stage.deadline_ms for stage in stages) else None
+        self._timer = timer_of(os.getpid()) if any(stage.deadline_ms for stage in stages) else None
         self._quotas = {stage.name: stage.keep for stage in stages}
         self._page: PageStage | None = None
         if (page := self.manifest.page) is not None:
@@ -162,14 +163,18 @@ class Funnel:
             newer: items that were added or changed; none if None.
             gone: ids of items that were removed, others than those; none if None.
         """
-        other = copy(self)
-        other.manifest = self.manifest.model_copy(update={"items_seq": items_seq, "items_id": items_id})
         if newer is not None:
             check_changed_items(newer, self.manifest, self.request_encoder.encoders)
-        if newer is not None or gone is not None:
-            items = self.request_encoder.items.with_items(newer, gone)
-            other.request_encoder = self.request_encoder.with_items(items)
-            other.retrieval = self.retrieval and self.retrieval.with_items(items)
+        is_same = newer is None and gone is None
+        other = copy(self) if is_same else self.with_items(self.request_encoder.items.with_items(newer, gone))
+        other.manifest = self.manifest.model_copy(update={"items_seq": items_seq, "items_id": items_id})
+        return other
+
+    def with_items(self, items: LayeredItems) -> Self:
+        """Return the funnel with another catalogue; this one stays as it is."""
+        other = copy(self)
+        other.request_encoder = self.request_encoder.with_items(items)
+        other.retrieval = self.retrieval and self.retrieval.with_items(items)
         return other
 
     def rank(self, request: Request | Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from corank.bundle.bundle import Bundle
-from corank.core.errors import BundleError, ConfigError, CorankError, RequestError, StoreError, TrustError
+from corank.core.errors import BundleError, ConfigError, RequestError, StoreError, TrustError
 from corank.core.panics import panics_as_errors
 from corank.core.reports import Report
 from corank.funnel.funnel import Funnel
@@ -22,7 +22,7 @@ from corank_serve.store.base import Store
 from corank_serve.store.claims import RENEW_SECONDS, write_lease
 from corank_serve.store.fetch import catch_up, load_latest
 from corank_serve.store.live_version import StoreState
-from corank_serve.store.source import Source, StoreSource
+from corank_serve.store.source import Source, StoreSource, describe_error
 
 LONGEST_PAUSE = 60.0
 """Seconds between two tries to load a version that cannot be loaded; the first is tried again after one."""
@@ -130,7 +130,7 @@ class Candidate:
 
     def _note_trouble(self, error: Exception) -> None:
         """Report once why the version cannot be read; retry later if no state of it is loaded."""
-        text = str(error) if isinstance(error, CorankError) else repr(error)
+        text = describe_error(error)
         if self.trouble is None:
             state = (
                 "as of the last change that was read" if self.funnel is not None else "the live version alone"

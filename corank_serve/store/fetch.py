@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,7 +208,7 @@ def load_latest(store: Store, version: str, funnel: Funnel, report: Report = lam
     Items that other versions' services put in are encoded by this one, in memory; `report` receives which ones it
     refuses. Raises StoreError.
     """
-    bare = _without_changes(funnel)
+    bare = funnel.with_items(LayeredItems(funnel.request_encoder.items.layers[:1]))
     for _ in range(TRIES):
         _, state = StoreState.read(store)
         facts, position = state.require_version(store, version), state.applied_until(version)
@@ -225,15 +224,6 @@ def load_latest(store: Store, version: str, funnel: Funnel, report: Report = lam
         if latest is not None:
             return latest
     raise StoreError(f"{store.address}: {version} changes faster than it can be read")
-
-
-def _without_changes(funnel: Funnel) -> Funnel:
-    """The funnel of the bundle alone."""
-    items = LayeredItems(funnel.request_encoder.items.layers[:1])
-    bare = copy(funnel)
-    bare.request_encoder = funnel.request_encoder.with_items(items)
-    bare.retrieval = funnel.retrieval and funnel.retrieval.with_items(items)
-    return bare
 
 
 def restore(store: Store, version: str, funnel: Funnel, seq: int) -> Funnel:
