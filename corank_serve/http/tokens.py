@@ -5,15 +5,13 @@ and lines that begin with # are skipped. Several lines may have one name, so tha
 while both are accepted.
 """
 
-import fcntl
 import hmac
 import math
 import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import IntEnum
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +22,7 @@ from msgspec import Meta
 
 from corank.core.errors import ConfigError
 from corank.core.files import atomic_file
+from corank.core.locks import hold_lock
 from corank.core.reports import Report
 from corank_serve.http.serve_settings import RATES_GONE
 
@@ -174,39 +173,17 @@ def add_token(path: Path, name: str, scope: ScopeName) -> str:
         raise ConfigError(f"{name!r}: a token's name has 1 to 64 letters, digits, or . @ _ -") from None
     file = Path(os.path.realpath(path))  # of a link, what it names is replaced
     try:
-        with _locked_file(file) as status:
-            read_tokens(path)
-            content = file.read_bytes()
-            ended = not content or content.endswith(b"\n")
+        with hold_lock(file.with_name(f".{file.name}.lock"), remove=True):
+            content, status = b"", file.stat() if file.exists() else None
+            if status is not None:
+                read_tokens(path)
+                content = file.read_bytes()
             with atomic_file(file) as partial:
-                os.chown(partial, status.st_uid, status.st_gid)
-                partial.chmod(stat.S_IMODE(status.st_mode))
+                if status is not None:
+                    os.chown(partial, status.st_uid, status.st_gid)
+                partial.chmod(0o600 if status is None else stat.S_IMODE(status.st_mode))
+                ended = not content or content.endswith(b"\n")
                 partial.write_bytes(content + (line if ended else b"\n" + line))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
     return secret
-
-
-@contextmanager
-def _locked_file(path: Path) -> Iterator[os.stat_result]:
-    """Hold the lock of a file that is replaced meanwhile, and of its successor if another process replaced it.
-
-    A file that is missing is made, and removed again if the block fails. Raises OSError.
-    """
-    made = not path.exists()
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            status = os.fstat(handle)
-            if not path.exists() or not os.path.samestat(status, path.stat()):
-                continue
-            try:
-                yield status
-            except BaseException:
-                if made and not status.st_size:
-                    path.unlink(missing_ok=True)
-                raise
-            return
-        finally:
-            os.close(handle)

@@ -67,11 +67,6 @@ class ServedLog:
 
 def _scan(file: Path, columns: LogColumns, stages: Sequence[str]) -> pl.LazyFrame:
     schema = pl.read_parquet_schema(file)
-    absent = [name for name in (SERVED, ROLE, MODEL, columns.user, columns.item) if name not in schema]
-    if absent:
-        raise DataError(
-            f"{file}: has no column {', '.join(absent)}; `corank serve --log` writes what is compared"
-        )
     names = map(served_score, stages)
     scores = [pl.col(name) if name in schema else pl.lit(None, pl.Float64).alias(name) for name in names]
     return pl.scan_parquet(file).select(
