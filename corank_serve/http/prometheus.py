@@ -334,17 +334,9 @@ class ServiceMetrics:
         """Set gauges by the status: every second, whether requests come or not, since any worker may expose them."""
         status, manifest = self._status, self._status.follower.funnel.manifest
         self.versions.update_versions(manifest.model_version, status.follower.rollout)
-        values = {
-            "items_seq": manifest.items_seq,
-            "ready": status.is_ready,
-            "source_up": status.follower.trouble is None,
-            "source_untrusted": status.follower.untrusted,
-            "behind_seconds": status.behind_seconds,
-            "from_cache": status.follower.from_cache,
-            "users_away": status.users_away,
-        }
-        for name, value in values.items():
-            self._find(name).set(value)
+        values = status.describe() | {"items_seq": manifest.items_seq, "users_away": status.users_away}
+        for name in GAUGES.keys() & values.keys():
+            self._find(name).set(values[name])
         resynchronised = status.follower.source.resynchronised
         self.count("resynchronised", number=resynchronised - self._resynchronised)
         self._resynchronised = resynchronised
