@@ -329,7 +329,7 @@ class BodyReader:
         return RefusedError(413, f"a body has {self._limits.body:,} bytes at most")
 
 
-_candidates: Any = next(field.type for field in msgspec.structs.fields(Request) if field.name == "candidates")
+_Candidates: Any = GivenCandidates | None
 
 
 def read_query(line: bytes) -> Request:
@@ -344,7 +344,7 @@ def read_query(line: bytes) -> Request:
 
 def read_candidates(line: bytes) -> list[Any]:
     """Read the second line. Raises RequestError, which names the field."""
-    candidates: list[Any] | None = JSON_CODEC.decode_whole(line, _candidates)
+    candidates: list[Any] | None = JSON_CODEC.decode_whole(line, _Candidates)
     if candidates is None:
         raise RequestError("body: expected a list of candidates in the second line; received null")
     return candidates

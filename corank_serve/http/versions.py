@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError, ConfigError, RequestError, StoreError, TrustError
 from corank.core.panics import panics_as_errors
 from corank.core.reports import Report
@@ -124,9 +123,7 @@ class Candidate:
         if self.funnel is not None or self.situation != "unavailable" or self.trouble is not None:
             return
         with suppress(BundleError, TrustError):
-            trust = None if self.source.trusted is None else self.source.trusted.keys
-            bundle = Bundle.open(self.source.cache / self.version, trust, self.source.loading.proofs)
-            self.funnel, self.situation = Funnel(bundle), "served"
+            self.funnel, self.situation = self.source.load_cached_version(self.version), "served"
 
     def _note_trouble(self, error: Exception) -> None:
         """Report once why the version cannot be read; retry later if no state of it is loaded."""

@@ -170,6 +170,7 @@ class StoreSource(Source):
         self._opened = None if isinstance(store, str) else store
         self._own, self._opening = self._opened is None, threading.Lock()
         self._noted: str | None = None
+        self.keys = trust
         self.trusted = TrustedLive(trust, self.address, cache) if trust is not None else None
         """Tells what is live by a signature. Upserted items are not taken then, since they are not signed."""
         self._position: tuple[int, str] | None = None
@@ -184,11 +185,15 @@ class StoreSource(Source):
 
     def fetch(self, store: Store, version: str, aside: bool) -> Funnel:
         """Fetch the bundle of a version, `aside` in a process of its own first. Raises as `fetch_bundle`."""
-        keys, proofs = None if self.trusted is None else self.trusted.keys, self.loading.proofs
+        proofs = self.loading.proofs
         with self.loading.turn():
             if aside and not is_proven(self.cache / version, proofs) and (proof := self.prefetch(version)):
                 proofs.add(proof)
-            return Funnel(fetch_bundle(store, version, self.cache, keys, proofs))
+            return Funnel(fetch_bundle(store, version, self.cache, self.keys, proofs))
+
+    def load_cached_version(self, version: str) -> Funnel:
+        """Load a version from the cache alone. Raises BundleError, TrustError."""
+        return Funnel(open_cached(self.cache, version, self.keys, self.loading.proofs))
 
     def load_newer(self, held: Funnel | None) -> Funnel | None:
         """As `Source.load_newer`; of a held version only the changes of items are read."""
@@ -227,8 +232,7 @@ class StoreSource(Source):
         if self.trusted is not None:
             with suppress(BundleError, TrustError):
                 if kept := self.trusted.read_kept():
-                    signed = open_cached(self.cache, kept.version, self.trusted.keys, self.loading.proofs)
-                    return Funnel(signed).with_changes(kept.seq, kept.items_id)
+                    return self.load_cached_version(kept.version).with_changes(kept.seq, kept.items_id)
             return None
         bundle = open_last_live(self.cache, self.url, self.loading.proofs)
         return None if bundle is None else Funnel(bundle)
