@@ -49,8 +49,8 @@ def _value(text: str) -> tuple[float, float, float]:
 def draw(panels: Panels) -> str:
     """Draw the values of each column with their intervals, row by row, as SVG; differences around a line at 0."""
     drawn = [value for panel in panels.values() for value, *_ in panel.values()]
-    chart = plots.intervals if any(value < 0 for value in drawn) else plots.values
-    return plots.Drawing.of(partial(chart, panels=panels), 0.7 + INCHES * len(drawn) / len(panels)).svg
+    chart = partial(plots.plot_values, panels=panels, from_zero=any(value < 0 for value in drawn))
+    return plots.Drawing.of(chart, 0.7 + INCHES * len(drawn) / len(panels)).svg
 
 
 def describe(panels: Panels) -> str:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from corank.analysis.colours import plot_rows
 from corank.core.lazy import lazy
 from corank.core.view import Block, Plot, Section, Table, View
 from corank.training.checks.findings import Finding, describe_findings
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 else:
     plots = lazy("corank.analysis.plots")
 
-_PLOTS_ACROSS = 3
 _DESCRIBED = ("feature", "side", "kind", "from", "table")
 """The columns that describe a feature."""
 
@@ -112,7 +112,7 @@ def _requests(summary: CheckSummary) -> Iterator[Block]:
     yield Plot(
         lambda figure: plots.counts(figure, panels),
         "Requests of each split by their number of candidates, and of positives of each label.",
-        0.6 + 2.2 * -(-len(panels) // _PLOTS_ACROSS),
+        0.6 + 2.2 * plot_rows(len(panels)),
     )
     yield Table.of(summary.requests, keys=2)
     for split, count in summary.unread.items():

@@ -214,7 +214,7 @@ def _plot(figures: Mapping[str, Row], caption: str) -> Plot:
     panel = {label: _difference(row) for label, row in figures.items()}
     colours = {label: COLOURS[sign_of(row)] for label, row in figures.items()}
     height = 0.7 + 0.22 * len(panel)
-    return Plot(lambda figure: plots.intervals(figure, {"a − b": panel}, colours), caption, height)
+    return Plot(lambda figure: plots.plot_values(figure, {"a − b": panel}, True, colours), caption, height)
 
 
 def _difference(row: Row) -> tuple[float, float | None, float | None]:

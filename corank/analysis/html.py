@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from corank.analysis import colours
 from corank.core import view as parts
 from corank.core.artifact_cache import write_file
-from corank.core.files import write_bytes
+from corank.core.files import write_bytes, write_text
 from corank.core.lazy import lazy
 from corank.core.objects import Location
 
@@ -201,6 +201,16 @@ def _figure(svg: str, caption: str) -> str:
     label = escape(caption, quote=True)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     return f'<figure tabindex="0">{svg}<figcaption>{escape(caption)}</figcaption></figure>\n'
+
+
+def write_page(view: parts.View, page: Location, figures: Location | None = None) -> Html:
+    """Write the page of a view whole, and its drawings into a folder if one is given. Raises CorankError."""
+    html = render(view)
+    with write_file(page) as path:
+        write_text(path, html)
+    if figures is not None:
+        write_drawings(html, figures)
+    return html
 
 
 def write_drawings(found: Html, folder: Location) -> list[str]:

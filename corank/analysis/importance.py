@@ -25,13 +25,12 @@ from corank.analysis.logged_request import logged_request
 from corank.batches.batch import Batch
 from corank.batches.build import EncodedBatch, build_batch, replace_rows
 from corank.batches.reader import Reader
-from corank.core.errors import DataError
 from corank.core.ragged import Rows
 from corank.core.reports import Progress, Report
 from corank.core.types import Floats, Longs
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.inputs import Subject
-from corank.evaluation.predictions import Calibrators
+from corank.evaluation.predictions import Calibrators, require_split
 from corank.evaluation.table import Figure, measure
 from corank.features.encoding import RowFeatures
 from corank.features.schema import Schema
@@ -89,10 +88,7 @@ def measure_importance(
         RequestError: if a logged request cannot be ranked.
     """
     packed = run.packed()
-    if not packed.splits.get(split):
-        raise DataError(
-            f"split '{split}': no such split, or no rows in it; there are {', '.join(packed.splits)}"
-        )
+    require_split(packed, split)
     model, calibrators = run.model(packed)
     keep_freed_memory()  # of every batch; a tenth of the time
     stages = run.config.stages

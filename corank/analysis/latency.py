@@ -25,13 +25,13 @@ from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import ItemRecords
 from corank.core.lazy import lazy
 from corank.core.ragged import Rows
-from corank.core.types import Floats, Longs
+from corank.core.types import Longs
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.history import attribute_codes
 from corank.evaluation.predictions import Calibrators
 from corank.features.encoders import split_record
 from corank.features.encoding import RECORD_PLACEMENTS, Placement
-from corank.features.input_layout import TableSet, embed_rows
+from corank.features.input_layout import embed_rows
 from corank.features.operands import OperandRows
 from corank.features.row_encoder import RowEncoder
 from corank.features.schema import Schema
@@ -43,10 +43,11 @@ from corank.models.settings.stage import StageSettings
 from corank.training.config.config import Config
 
 if TYPE_CHECKING:
+    from corank.evaluation import item_parts
     from corank.models.joint import JointModel
     from corank.training import export
 else:  # what knows a trained model: a bundle is timed without torch
-    export = lazy("corank.training.export")
+    export, item_parts = lazy("corank.training.export"), lazy("corank.evaluation.item_parts")
 
 ROUNDS, CALLS = 5, 20
 """A measurement is the median of `ROUNDS` rounds; a round is the mean of `CALLS` calls."""
@@ -165,22 +166,13 @@ class _OnlineRequest:
         layout, placement = self.model.layout, self.schema.placement(name)
         if not (widths := self.widths(stage, name)):
             return 0.0, 0.0
-        rows, tables = self._rows(placement, n), self._tables(stage.name)
+        rows, tables = self._rows(placement, n), item_parts.read_tables(self.model, stage.name)
         groups, vectors = layout.groups_of(placement, [name]), layout.vectors_of(placement, [name])
         look_up = timed(lambda: embed_rows(rows, groups, vectors, tables)) if groups or vectors else 0.0
         columns = len(layout.columns(placement, [name]))
         x = np.ones((len(rows), columns), dtype=np.float32)
         layers = [np.ones((columns, width), dtype=np.float32) for width in widths]
         return look_up, sum(timed(partial(np.matmul, x, layer)) for layer in layers)
-
-    def _tables(self, stage: str) -> TableSet:
-        """The embedding tables and projections that a stage reads, not copied."""
-        layout, name = self.model.layout, self.model.tables_of[stage]
-        weights = self.model.table_sets[name].weights
-        tables: dict[int | str, Floats] = {
-            dim: weights[str(dim)].detach().numpy() for dim in layout.table_rows
-        }
-        return tables | {n: self.model.projection(name, n).detach().numpy() for n in layout.projections}
 
     def widths(self, stage: StageSettings, name: str) -> list[int]:
         """Widths of the first layers that read a feature during a request."""

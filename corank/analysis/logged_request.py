@@ -17,6 +17,7 @@ from corank.data.request_columns import RequestColumns
 from corank.data.tables import Table
 from corank.data.vector_files import with_vector_files
 from corank.data.versioned_tables import read_versions
+from corank.evaluation.predictions import require_split
 from corank.features.encoding import FIRST_KNOWN, Vocabulary
 from corank.features.history import History, to_times
 from corank.features.history_events import Events, timed_histories
@@ -38,8 +39,7 @@ def logged_request(run: Run, split: str, number: int, packed: PackedDataset | No
         DataError: if the split or the request does not exist, or the tables cannot be read.
     """
     packed = packed or run.packed()
-    if split not in packed.splits:
-        raise DataError(f"no split '{split}'; the packed data have {', '.join(packed.splits)}")
+    require_split(packed, split)
     shard, row = _locate(packed.splits[split], split, number)
     data, schema = run.config.data, run.config.declared
     log = scan_log(data, run.base)

@@ -97,7 +97,7 @@ def draw_values(
     common = [name for name in next(iter(panels.values())) if all(name in of for of in panels.values())]
     shown = {panel: {name: of[name] for name in common} for panel, of in panels.items()}
     return Plot(
-        lambda figure: (plots.intervals if from_zero else plots.values)(figure, shown),
+        lambda figure: plots.plot_values(figure, shown, from_zero),
         caption,
         1.2 + 0.28 * len(common),
     )

@@ -24,7 +24,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from corank.analysis.colours import COLOURS, FAINT, INK, RULE
+from corank.analysis.colours import ACROSS, COLOURS, FAINT, INK, RULE, plot_rows
 from corank.core.formatting import format_figure
 from corank.core.types import Array
 
@@ -129,8 +129,6 @@ def widen_y(axes: Axes, least: float, from_zero: bool = False) -> None:
     axes.set_ylim((0, max(high, least)) if from_zero else (low - room, high + room))
 
 
-ACROSS = 3
-"""Small plots in a row."""
 TITLE_LENGTH = 26
 """Characters of a line of a small plot's title, which has room above its plot."""
 LEAST_SHARE = 0.1
@@ -145,11 +143,6 @@ class Series(NamedTuple):
     y: Array
     low: Array | None = None
     high: Array | None = None
-
-
-def plot_rows(plots: int) -> int:
-    """Number of rows that `small_plots` uses for so many plots."""
-    return -(-plots // ACROSS)
 
 
 def lay_out(
@@ -349,27 +342,17 @@ Panels = Mapping[str, Mapping[str, tuple[float, float | None, float | None]]]
 """Panel → row → value, and the bounds of its interval if they are known."""
 
 
-def intervals(figure: Figure, panels: Panels, colours: Mapping[str, str] | None = None) -> None:
-    """Draw values with their intervals: one panel a metric, one row a name, a line at 0.
+def plot_values(
+    figure: Figure, panels: Panels, from_zero: bool = False, colours: Mapping[str, str] | None = None
+) -> None:
+    """Draw values with their intervals: each a dot on the line of its interval, one row a name.
 
     Args:
         figure: an empty figure.
         panels: what is drawn.
-        colours: row → its colour; by default rows whose interval contains 0 are grey.
+        from_zero: whether values are differences: there is a line at 0.
+        colours: row → its colour; by default rows of differences whose interval contains 0 are grey.
     """
-
-    _draw_rows(figure, panels, colours, from_zero=True)
-
-
-def values(figure: Figure, panels: Panels) -> None:
-    """Draw values with their intervals, one panel a stage, one row a name; no value is special."""
-    _draw_rows(figure, panels)
-
-
-def _draw_rows(
-    figure: Figure, panels: Panels, colours: Mapping[str, str] | None = None, from_zero: bool = False
-) -> None:
-    """Draw each value as a dot on the line of its interval."""
     for part, name, rows in lay_out(figure, panels, sharex=not from_zero, sharey=True):
         if from_zero:
             part.axvline(0, color=FAINT, linestyle="-", linewidth=1)

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from corank.analysis import plots
-from corank.analysis.colours import COLOURS
+from corank.analysis.colours import COLOURS, plot_rows
 from corank.analysis.evaluation_view import TO_LOG
 from corank.analysis.plots import Series
 from corank.analysis.quota_costs import QUOTA_ROUNDS, quota_cpu_ms, quota_grid, timed_requests
@@ -238,13 +238,13 @@ def training_blocks(runs: Mapping[str, Run]) -> list[Block]:
         "Each loss over its own candidates, before its weight: pale as logged, dark its running mean. Compare a "
         "curve's shape, not the height of one loss with another's."
     )
-    draw, height = partial(plots.small_plots, plots=losses, x="step"), 2.1 * plots.plot_rows(len(losses))
+    draw, height = partial(plots.small_plots, plots=losses, x="step"), 2.1 * plot_rows(len(losses))
     blocks: list[Block] = [Plot(draw, caption, height)]
     if valid:
         directions = describe_directions(validation_metrics().values())
         caption = f"Exposed validation rows after each epoch, before calibration; {directions}."
         draw = partial(plots.small_plots, plots=valid, x="step", markers=True)
-        blocks.append(Plot(draw, caption, 2.1 * plots.plot_rows(len(valid)) + 0.3))
+        blocks.append(Plot(draw, caption, 2.1 * plot_rows(len(valid)) + 0.3))
     return blocks
 
 

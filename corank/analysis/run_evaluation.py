@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.analysis.kept_predictions import KeptPredictions
-from corank.core.errors import DataError
 from corank.core.lazy import lazy
 from corank.core.objects import Location
 from corank.core.page import PageSettings
@@ -28,6 +27,7 @@ from corank.evaluation.predictions import (
     Truth,
     order_scores,
     read_truth,
+    require_split,
     true_values,
 )
 from corank.evaluation.rows import Row
@@ -205,7 +205,7 @@ def predict_run(
     if on is None:
         return predict_packed(run, run.packed(), split, progress)
     packed, model, calibrators, lost = weight_transfer.bring_onto(run, on)
-    _require_split(packed, split)
+    require_split(packed, split)
     packed.verify([split])
     predictions = predict.predict_split(model, packed, split, progress=progress)
     return Evaluation(run, split, packed, calibrators, predictions, on, lost)
@@ -215,7 +215,7 @@ def predict_packed(
     run: Run, packed: PackedDataset, split: str, progress: Progress = lambda done, total: None
 ) -> Evaluation:
     """Predict a split of a run's own packed data, or read the predictions if the run has them. See `predict_run`."""
-    _require_split(packed, split)
+    require_split(packed, split)
     trained, calibrators = run.described(packed)
     packed.verify([split])
     kept = KeptPredictions.of(run, packed, split, trained)
@@ -225,13 +225,3 @@ def predict_packed(
         if run.described(packed)[0].digest == trained.digest:  # no other training ended meanwhile
             kept.keep(predictions)
     return Evaluation(run, split, packed, calibrators, predictions)
-
-
-def _require_split(packed: PackedDataset, split: str) -> None:
-    """Raise DataError if there is no such split, or it is empty."""
-    if split not in packed.splits:
-        raise DataError(
-            f"no split '{split}': data.split gives {', '.join(packed.splits)}; name one by --split"
-        )
-    if not packed.splits[split]:
-        raise DataError(f"split '{split}' has no rows; see data.split and `corank check`")

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from corank.analysis.colours import COLOURS, FAINT
-from corank.analysis.plots import ACROSS, lay_out
+from corank.analysis.colours import ACROSS, COLOURS, FAINT
+from corank.analysis.plots import lay_out
 
 
 def plot_history(figure: Figure, document: Mapping[str, Any]) -> None:

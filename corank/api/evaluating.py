@@ -8,15 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from corank.analysis.html import render
+from corank.analysis.html import write_page
 from corank.api.progress import show_progress
 from corank.api.results import ComparisonResult, EvaluationResult
-from corank.core.artifact_cache import write_file
 from corank.core.errors import DataError
 from corank.core.objects import Location, PathOrUrl, parse_location
 from corank.core.options import EVENTS, PYTHON_ONLY, Option
 from corank.core.reports import Progress
-from corank.core.view import View
 
 
 def evaluate(
@@ -67,7 +65,7 @@ def evaluate(
         evaluation = evaluate_run(opened, split, bootstrap, unbiased, advance, where, by)
         result = EvaluationResult(evaluation.document)
     if page is not None:
-        write_page(page, replace(result.view(), title=f"{opened.config.name} by {by}"))
+        write_page(replace(result.view(), title=f"{opened.config.name} by {by}"), parse_location(page))
     return result
 
 
@@ -125,7 +123,7 @@ def compare(
         )
     result = ComparisonResult(document)
     if page is not None:
-        write_page(page, result.view())
+        write_page(result.view(), parse_location(page))
     return result
 
 
@@ -188,13 +186,3 @@ def _margins(margin: float | Mapping[str, float] | Sequence[str]) -> Iterable[st
     if isinstance(margin, Mapping):
         return (f"{metric}={value}" for metric, value in margin.items())
     return [str(margin)] if isinstance(margin, int | float) else margin
-
-
-def write_page(page: PathOrUrl, view: View) -> None:
-    """Write a page whole. Raises DataError if it cannot be written."""
-    location = parse_location(page)
-    try:
-        with write_file(location) as path:
-            path.write_text(render(view), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{location}: cannot be written: {error}") from None

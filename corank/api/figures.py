@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from matplotlib.figure import Figure
 
 from corank.analysis import plots
+from corank.analysis.colours import plot_rows
 
 
 class NotebookFigure(Figure):
@@ -35,5 +36,5 @@ def draw_bars(panels: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Notebook
     Args:
         panels: plot title → row → series → count.
     """
-    rows = max(plots.plot_rows(len(panels)), 1)
+    rows = max(plot_rows(len(panels)), 1)
     return draw_figure(lambda figure: plots.counts(figure, panels), height=0.6 + 2.2 * rows)

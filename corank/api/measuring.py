@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import polars as pl
 from annotated_types import Ge
 
-from corank.analysis.html import render, write_drawings
+from corank.analysis.html import write_page
 from corank.api.progress import show_progress
 from corank.api.results import ExplanationResult, Result, frame
-from corank.core.artifact_cache import write_file
 from corank.core.errors import TrackingError
-from corank.core.files import write_text
 from corank.core.lazy import lazy
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
 from corank.core.options import Option, printed
@@ -112,13 +110,9 @@ def report(
             other = runs.Run.open(parse_location(against))
             view = pair_view(runs.Run.open(location), other, split, advance)
             name = f"report-against-{other.folder.name}.html"
-    page, html = location / name if out is None else parse_location(out), render(view)
-    with write_file(page) as path:
-        write_text(path, html)
+    page = location / name if out is None else parse_location(out)
     folder = None if figures is None else parse_location(figures)
-    if folder is not None:
-        write_drawings(html, folder)
-    return ReportPage(page, html, folder)
+    return ReportPage(page, write_page(view, page, folder), folder)
 
 
 def explain(
@@ -281,7 +275,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     named = tracking.read_trackers(trackers)
     evaluated = evaluate_run(opened, split)
     page = folder / "report.html"
-    write_text(page, render(report_view(evaluated)))
+    write_page(report_view(evaluated), page)
     weights = opened.stored_weights(evaluated.packed)
     version = model_version(opened.config, evaluated.packed, weights, evaluated.calibrators)
     figures = {f"{split}/{name}": value for name, value in named_values(evaluated.rows).items()}

@@ -135,6 +135,7 @@ class TrainResult(Result):
         """
         with name_missing_extra("plot()"):
             from corank.analysis import plots
+            from corank.analysis.colours import plot_rows
             from corank.api.figures import draw_figure
 
         panels: dict[str, dict[str, plots.Series]] = {}
@@ -144,7 +145,7 @@ class TrainResult(Result):
             panels.setdefault(str(metric), {})[f"{stage} {label}"] = line
         return draw_figure(
             lambda figure: plots.small_plots(figure, panels, "epoch", markers=True) if panels else None,
-            height=0.6 + 2.0 * max(plots.plot_rows(len(panels)), 1),
+            height=0.6 + 2.0 * max(plot_rows(len(panels)), 1),
         )
 
     def to_json(self) -> str:

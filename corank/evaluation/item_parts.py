@@ -26,7 +26,7 @@ def part_of_candidates(model: JointModel, packed: PackedDataset, split: str, par
         (a, d).
     """
     stage, _, name = part.partition(".")
-    layout, tables = model.layout, _tables(model, model.tables_of[stage])
+    layout, tables = model.layout, read_tables(model, stage)
     shards = packed.splits[split]
     items = np.concatenate([shard.item for shard in shards])[at]
     widths, place = layout.record_widths, np.arange(len(at))
@@ -56,9 +56,9 @@ def part_of_candidates(model: JointModel, packed: PackedDataset, split: str, par
     return computed
 
 
-def _tables(model: JointModel, name: str) -> TableSet:
-    """A set of tables and projections, as arrays."""
-    state, layout = model.state_dict(), model.layout
+def read_tables(model: JointModel, stage: str) -> TableSet:
+    """The embedding tables and projections that a stage reads, as arrays in fp32."""
+    state, layout, name = model.state_dict(), model.layout, model.tables_of[stage]
     tables: dict[int | str, Floats] = {
         dim: state[f"tables.{name}.weights.{dim}"].float().numpy() for dim in layout.table_rows
     }

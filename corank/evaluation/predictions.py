@@ -80,6 +80,14 @@ class Predictions:
         )
 
 
+def require_split(packed: PackedDataset, split: str, advice: str = "name one by --split") -> None:
+    """Raise DataError with advice if there is no such split, or it is empty."""
+    if split not in packed.splits:
+        raise DataError(f"no split '{split}': data.split gives {', '.join(packed.splits)}; {advice}")
+    if not packed.splits[split]:
+        raise DataError(f"split '{split}' has no rows; see data.split and `corank check`; {advice}")
+
+
 def read_whole(packed: PackedDataset, split: str, logits: Logits) -> Predictions:
     """Read what predictions of all candidates of a split have besides given logits, as batches have it."""
     parts = [_read_shard(packed, shard) for shard in packed.splits[split]]

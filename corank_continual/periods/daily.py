@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from corank.analysis.html import write_page
 from corank.api.config_source import OpenedConfig
 from corank.bundle.manifest import ItemsAsOf
 from corank.core.artifact import read_manifest
@@ -19,7 +20,7 @@ from corank.core.reports import Report
 from corank.data.log_rows import scan_log
 from corank.data.packed.manifest import InputFile, PackManifest
 from corank.data.tables import SourceFile, find_source_files
-from corank_continual.periods.daily_result import DailyResult, write_page
+from corank_continual.periods.daily_result import DailyResult
 from corank_continual.periods.history import DailyHistory, PeriodRecord, find_live
 from corank_continual.periods.settings import Period, due_periods, read_settings
 from corank_continual.periods.setup import BUNDLE, RUN, DailySetup, PeriodSteps, remove_old
@@ -227,7 +228,7 @@ def daily(
         tracking.write(history.records)  # of a call that was killed, too
         result = DailyResult(setup.folder, history.records, settings.gate)
         if _is_older(result.page, history.path, path):
-            write_page(result.folder, result.records, result.gate)
+            write_page(result.view(), result.page)
         return result
 
 

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from corank.analysis.html import render
 from corank.api.results import Result, draw_first, frame
 from corank.core.errors import ConfigError
-from corank.core.files import write_text
 from corank.core.formatting import format_metric
 from corank.core.view import Block, Cell, Detail, Noted, Plot, Section, Table, Verdict, View
 from corank_continual.periods.gate import CheckedCondition, Condition
@@ -49,11 +47,6 @@ _HOW = (
     "on the second half of the holdout at the period's end (candidate; live, same rows). Figures of one period vary "
     "by chance; the period's comparison has intervals."
 )
-
-
-def write_page(folder: Path, records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> None:
-    """Write the page of a daily funnel. Raises CorankError if it cannot be written."""
-    write_text(folder / PAGE, render(daily_view(records, gate)))
 
 
 def daily_view(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> View:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from corank.analysis.html import render
+from corank.analysis.html import write_page
 from corank.analysis.verification import LoggedLoss, verify_bundle
 from corank.api.config_source import OpenedConfig, to_yaml
 from corank.api.evaluating import compare, evaluate
@@ -205,7 +205,7 @@ class PeriodTraining:
 
     def _write_page(self, document: dict[str, Any]) -> dict[str, Any]:
         """Write the page of the comparison. Raises CorankError."""
-        write_text(self.folder / "comparison.html", render(ComparisonResult(document).view()))
+        write_page(ComparisonResult(document).view(), self.folder / "comparison.html")
         return {}
 
     def _refusals(self, compared: Mapping[str, Any]) -> list[str]:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from corank.analysis.comparison_page import served_view
-from corank.api.evaluating import write_page
+from corank.analysis.html import write_page
 from corank.api.results import TableResult
 from corank.core.errors import DataError
-from corank.core.objects import PathOrUrl, require_local
+from corank.core.objects import PathOrUrl, parse_location, require_local
 from corank.core.options import Option
 from corank.core.time import moment_to_ms
 from corank.core.view import View
@@ -90,7 +90,7 @@ def compare_served(
     )
     result = ServedComparisonResult(document)
     if page is not None:
-        write_page(page, result.view())
+        write_page(result.view(), parse_location(page))
     return result
 
 

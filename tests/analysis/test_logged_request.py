@@ -104,5 +104,5 @@ def test_requests_that_are_not_there_are_refused(rich: Case) -> None:
     count = len(rich.packed.splits["test"][0])
     with pytest.raises(DataError, match=f"no request {count} in 'test': it has {count}, numbered from 0"):
         logged_request(rich.run, "test", count)
-    with pytest.raises(DataError, match="no split 'tset'; the packed data have train, valid, test"):
+    with pytest.raises(DataError, match=r"no split 'tset': data\.split gives train, valid, test"):
         logged_request(rich.run, "tset", 0)

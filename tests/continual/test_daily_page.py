@@ -1,9 +1,9 @@
 """The page of a daily funnel: the newest period first, charts that do not show noise as change, the gate's lines."""
 
 import re
-from pathlib import Path
 
-from corank_continual.periods.daily_result import write_page
+from corank.analysis.html import render
+from corank_continual.periods.daily_result import daily_view
 from corank_continual.periods.gate import Condition
 from corank_continual.periods.history import PeriodRecord
 from tests.support.html import Read
@@ -31,9 +31,8 @@ RECORDS = [
 ]
 
 
-def test_the_newest_period_comes_first_with_each_condition_and_whether_it_was_met(tmp_path: Path) -> None:
-    write_page(tmp_path, RECORDS, GATE)
-    document = (tmp_path / "index.html").read_text(encoding="utf-8")
+def test_the_newest_period_comes_first_with_each_condition_and_whether_it_was_met() -> None:
+    document = render(daily_view(RECORDS, GATE))
     assert Read(document).foreign == []
     titles = re.findall("<h2>(.*?)</h2>", document)
     assert titles == [

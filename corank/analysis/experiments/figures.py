@@ -25,7 +25,7 @@ from corank.core.settings import describe_unknown
 from corank.core.types import Doubles
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.inputs import CascadeRows, Subject, exposed_inputs
-from corank.evaluation.predictions import Calibrators, Predictions, Truth, order_scores
+from corank.evaluation.predictions import Calibrators, Predictions, Truth, order_scores, require_split
 from corank.evaluation.rows import KEYS
 from corank.evaluation.table import Figure, cascade_rows, measure, page_figure, subjects_of
 from corank.metrics.inputs import Population
@@ -299,12 +299,6 @@ def validation_score(valid: Predictions, config: Config, calibrators: Calibrator
     return sum(aucs) / len(aucs) if aucs else None
 
 
-def require_rows(packed: PackedDataset, split: str, why: str) -> None:
-    """Raise DataError if a split is empty, and say why it is needed."""
-    if not packed.splits.get(split):
-        raise DataError(f"split '{split}' has no rows; {why}: see data.split and `corank check`")
-
-
 UNKNOWN = {"truth", "truth_rank", "truth_top", "reference_logit"}
 """Inputs that a choice must not read."""
 
@@ -328,7 +322,7 @@ class Objective:
         """
         mains = tuple(f"{stage.name}.{stage.main}" for stage in config.stages)
         if packed is not None:
-            require_rows(packed, "valid", "a search chooses by it")
+            require_split(packed, "valid", "a search chooses by it")
         within_users = packed is None or _count_mixed_users(packed, config.stages[-1].main) >= FEWEST_REQUESTS
         known, name = figure_metrics(config), name or f"{mains[-1]}.{'gauc' if within_users else 'auc'}"
         if name.startswith("page."):  # as evaluation prints it

@@ -25,6 +25,7 @@ from corank.core.files import write_text
 from corank.core.reports import Progress
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.predict import predict_split
+from corank.evaluation.predictions import require_split
 from corank.evaluation.table import measure
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain
@@ -288,7 +289,7 @@ def run_study(
     """
     packed, out = data.packed, data.folder
     for split in ("train", "valid", "test"):
-        measuring.require_rows(packed, split, "a study needs all three")
+        require_split(packed, split, "a study needs all three")
     arm_sets = build_arms(config, questions)
     # fails before anything is trained
     write_text(out / "config.json", json.dumps(plain(config), indent=1) + "\n")

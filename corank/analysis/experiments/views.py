@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from corank.analysis.colours import ACROSS, plot_rows
 from corank.analysis.experiments.arms import BASE, format_value, format_values
 from corank.analysis.pivot import Pivot, draw_values, group_by, value_cell
 from corank.core.formatting import format_metric
 from corank.core.lazy import lazy
 from corank.core.version import corank_version
-from corank.core.view import Block, Cell, Detail, Folded, Noted, Plot, Section, Table, Verdict, View, bounded
+from corank.core.view import Block, Cell, Detail, Folded, Noted, Plot, Section, Table, Verdict, View
 from corank.evaluation.rows import Row
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 else:
     plots, search_plots = lazy("corank.analysis.plots"), lazy("corank.analysis.search_plots")
 
-ACROSS = 3
-"""Arms of one table, metrics of a plot, and small plots in a row, at most."""
 BEST_TRIALS = 10
 """Trials of the table of the best."""
 Document = Mapping[str, Any]
@@ -162,14 +161,15 @@ def _figure_tables(
     ]
 
 
-def _figure_cell(figure: Mapping[str, Any]) -> Cell:
-    return bounded(figure["value"], (figure["low"], figure["high"]))
-
-
 def _correlations(document: Document, question: Mapping[str, Any]) -> list[Block]:
     names, end, points = document["titles"], document["metric"], question["checkpoints"]
     rho = question["correlations"]
-    order = {"Spearman's ρ": {names[n]: (one["value"], one["low"], one["high"]) for n, one in rho.items()}}
+    rows = [{"name": names[name], **one} for name, one in rho.items()]
+    caption = (
+        f"How well a figure of one stage, or of its cut, orders checkpoints as {names[end]} does: rank correlation "
+        "with a 95 % interval over arms. Every rate and seed of every arm is a checkpoint."
+    )
+    title = f"rank correlation with {names[end]}, over checkpoints"
 
     def scatter(figure: "Figure") -> None:
         y = np.array(points[end])
@@ -177,27 +177,14 @@ def _correlations(document: Document, question: Mapping[str, Any]) -> list[Block
         plots.scatters(figure, panels, names[end], points["arm"])
 
     return [
-        Plot(
-            lambda figure: plots.intervals(figure, order),
-            f"How well a figure of one stage, or of its cut, orders checkpoints as {names[end]} does: rank correlation "
-            "with a 95 % interval over arms. Every rate and seed of every arm is a checkpoint.",
-            0.9 + 0.28 * len(rho),
-        ),
-        Table(
-            ["figure", "ρ"],
-            [[names[name], _figure_cell(figure)] for name, figure in rho.items()],
-            f"rank correlation with {names[end]}, over checkpoints",
-        ),
+        draw_values(rows, lambda row: "Spearman's ρ", "name", caption, from_zero=True),
+        Pivot("name", beside={"ρ": value_cell}).table(rows, title, "figure"),
         Plot(
             scatter,
             f"Every checkpoint: {names[end]} against each figure. No slope: the figure does not predict it.",
-            2.2 * _plot_rows(rho) + 0.2 * _plot_rows(set(points["arm"])),
+            2.2 * plot_rows(len(rho)) + 0.2 * plot_rows(len(set(points["arm"]))),
         ),
     ]
-
-
-def _plot_rows(plotted: Mapping[str, Any] | set[str]) -> int:
-    return -(-len(plotted) // ACROSS)
 
 
 def _quota(document: Document, quota: Mapping[str, Any]) -> list[Block]:
@@ -358,11 +345,11 @@ def _importance(document: Document) -> list[Section]:
         "hint."
     )
     shares = ", ".join(f"{name} {share:.2f}" for name, share in importance.items())
-    drawn = {
-        name: (importance[name], None, None) for name in sorted(importance, key=lambda n: -importance[n])
-    }
-    plot = Plot(lambda figure: plots.values(figure, {"importance": drawn}), caption, 1.2 + 0.28 * len(drawn))
-    return [Section("Importance", [plot, shares])]
+    drawn = [
+        {"name": name, "value": importance[name], "low": None, "high": None}
+        for name in sorted(importance, key=lambda name: -importance[name])
+    ]
+    return [Section("Importance", [draw_values(drawn, lambda row: "importance", "name", caption), shares])]
 
 
 def _slices(document: Document, complete: Sequence[Mapping[str, Any]]) -> list[Section]:
@@ -376,7 +363,7 @@ def _slices(document: Document, complete: Sequence[Mapping[str, Any]]) -> list[S
         search_plots.plot_slices(figure, slices, [one["value"] for one in known], metric)
 
     caption = f"{metric} of every trial that ended, against each parameter."
-    return [Section("Each parameter", [Plot(draw, caption, 2.2 * _plot_rows(space))])]
+    return [Section("Each parameter", [Plot(draw, caption, 2.2 * plot_rows(len(space)))])]
 
 
 def _slice(span: str, values: Sequence[Any]) -> "search_plots.Slice":
