@@ -31,6 +31,7 @@ from corank.features.log_schema import (
     TIME,
     USER,
     WEIGHT,
+    DataSettings,
     hide_young,
     label_column,
     value_column,
@@ -155,7 +156,7 @@ def compare_bundles(
     both = known & ~earlier
     if not both.any():
         raise DataError(f"{a}, {b}: there is no candidate of {log} that both bundles know")
-    true = None if truth is None else _read_truth(truth, one)
+    true = None if truth is None else _read_truth(truth, one.manifest.data)
     measured = one.measure(one.rows.filter(both), true), other.measure(theirs.filter(both), true)
     left_out = {"unknown": int((~known & ~earlier).sum()), "earlier": int(earlier.sum())}
     requests = one.rows.filter(both).select(pl.struct(one.keys[:-1]).rle_id()).to_series().n_unique()
@@ -174,16 +175,8 @@ def require_same_log(a: Location, one: BundleManifest, b: Location, other: Bundl
             raise DataError(f"{b}: its {key} is {theirs!r}, that of {a} {ours!r}; compare bundles of one log")
 
 
-def _read_truth(source: str, scored: ScoredLog) -> pl.DataFrame:
-    """Read a table of true probabilities. Raises DataError if it does not fit the log."""
+def _read_truth(source: str, data: DataSettings) -> pl.DataFrame:
+    """Read a table of true probabilities. Raises DataError if it lacks a column."""
     table = Table.scan("truth", source, Path())
-    data = scored.manifest.data
-    names = [*data.request, data.item]
-    table.require(names)
-    rows = table.collect(table.frame.select(truth_columns(table, data)))
-    for key, column in zip(scored.keys, names, strict=True):
-        if rows[key].dtype != scored.rows[key].dtype:
-            raise DataError(
-                f"data.truth: column '{column}' is {rows[key].dtype}, and {scored.rows[key].dtype} in the log"
-            )
-    return rows
+    table.require([*data.request, data.item])
+    return table.collect(table.frame.select(truth_columns(table, data)))

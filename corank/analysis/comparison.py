@@ -125,11 +125,8 @@ def compare_predicted(
     judged = {}
     if on is not None:
         judged = {"on": str(on), "lost": {"a": dict(one.lost), "b": dict(other.lost)}}
-    requests = one.predictions.requests
-    counts = {"requests": len(requests.size), "candidates": int(requests.start[-1])}
-    return join_document(
-        {**head, "changes": changes, **judged, **counts}, one.figures, other.figures, margins
-    )
+    facts = {**head, "changes": changes, **judged, **one.predictions.counts}
+    return join_document(facts, one.figures, other.figures, margins)
 
 
 def join_document(

@@ -7,12 +7,13 @@ kept in the user's cache, and a report of kept predictions needs no model:
 """
 
 import hashlib
+import itertools
 import json
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,19 +112,35 @@ def cpu_ms(
     """CPU time of `Funnel.rank` by the quota of one stage: milliseconds a request, (len(quotas),).
 
     All threads of the process count. The result is the mean over requests of the median of `QUOTA_ROUNDS` rounds.
-    A round runs all quotas, so that a slow spell of the machine affects all of them.
 
     Raises:
         RequestError: if a request does not fit the bundle.
     """
-    times = np.empty((QUOTA_ROUNDS, len(requests), len(quotas)))
-    for n, request in enumerate(requests):
-        variants = [msgspec.structs.replace(request, keep={stage: keep}, trace=False) for keep in quotas]
-        funnel.rank(variants[-1])  # the first call of a size also prepares its memory
-        for times_of_round in times:
-            for m, one in enumerate(variants):
-                began = time.process_time_ns()
-                funnel.rank(one)
-                times_of_round[n, m] = (time.process_time_ns() - began) / 1e6
+    times = time_quotas(funnel, requests, stage, quotas, QUOTA_ROUNDS, time.process_time_ns) / 1e6
     milliseconds: NDArray[np.float64] = np.median(times, axis=0).mean(axis=0)
     return milliseconds
+
+
+def time_quotas(
+    funnel: "Funnel",
+    requests: Sequence["Request"],
+    stage: str,
+    quotas: Sequence[int],
+    rounds: int,
+    clock: Callable[[], int],
+) -> NDArray[np.float64]:
+    """Time `Funnel.rank` by the quota of a stage: nanoseconds of a clock, (rounds, len(requests), len(quotas)).
+
+    A round runs all requests at all quotas, so that a slow spell of the machine affects all of them. One round before,
+    which prepares the memory, does not count. Raises RequestError.
+    """
+    variants = [
+        msgspec.structs.replace(request, keep={stage: keep}, trace=False)
+        for request, keep in itertools.product(requests, quotas)
+    ]
+    times = np.empty((1 + rounds, len(variants)))
+    for of_round, (n, request) in itertools.product(times, enumerate(variants)):
+        began = clock()
+        funnel.rank(request)
+        of_round[n] = clock() - began
+    return times[1:].reshape(rounds, len(requests), len(quotas))

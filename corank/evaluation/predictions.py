@@ -79,6 +79,11 @@ class Predictions:
             propensity=propensity,
         )
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many requests and candidates there are, by name."""
+        return {"requests": len(self.requests.size), "candidates": int(self.requests.start[-1])}
+
 
 def require_split(packed: PackedDataset, split: str, advice: str = "name one by --split") -> None:
     """Raise DataError with advice if there is no such split, or it is empty."""

@@ -120,6 +120,16 @@ def measure(
     return figures
 
 
+def validation_figures(predictions: Predictions) -> list[Figure]:
+    """What training computes after every epoch: of each stage and label, on exposed candidates."""
+    subjects = (
+        Subject(stage, label, "exposed", exposed_inputs(predictions, stage, label))
+        for stage, by_label in predictions.logits.items()
+        for label in by_label
+    )
+    return measure(subjects, lambda subject, name, metric: metric.validation)
+
+
 def page_figure(key: str) -> str:
     """The name for searches of a metric of pages, by its registered name: `page_clicks` → `page.clicks`."""
     return f"page.{key.removeprefix('page_')}"
@@ -193,8 +203,7 @@ def cascade_rows(
 
 def count_rows(predictions: Predictions, run: str, split: str, group: str = "") -> Iterator[Row]:
     """The rows that say how much was measured."""
-    requests = predictions.requests
-    for name, count in (("requests", len(requests.size)), ("candidates", int(requests.start[-1]))):
+    for name, count in predictions.counts.items():
         yield _row((run, split, "", "", COUNTS, group, name), count, count)
 
 

@@ -13,10 +13,9 @@ from corank.core.calibration import Platt, fit
 from corank.core.errors import DivergedError
 from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import ALONE, Ranks
-from corank.evaluation.inputs import Subject, exposed_inputs
 from corank.evaluation.predict import predict_by_ranks
 from corank.evaluation.predictions import Calibrators, Predictions
-from corank.evaluation.table import measure
+from corank.evaluation.table import validation_figures
 from corank.models.joint import JointModel
 from corank.training.boosted_trees import add_tree_scores, fit_stage_trees
 from corank.training.callbacks import (
@@ -223,13 +222,7 @@ def _figures(trainer: Trainer, model: JointModel) -> dict[str, float | None]:
 
 def _measure(predictions: Predictions | None) -> dict[str, float | None]:
     assert predictions is not None
-    subjects = (
-        Subject(stage, label, "exposed", exposed_inputs(predictions, stage, label))
-        for stage, by_label in predictions.logits.items()
-        for label in by_label
-    )
-    figures = measure(subjects, lambda subject, name, metric: metric.validation)
-    return {figure.name: figure.value for figure in figures}
+    return {figure.name: figure.value for figure in validation_figures(predictions)}
 
 
 def _keep_best(trainer: Trainer) -> dict[str, float | None]:

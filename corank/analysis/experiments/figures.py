@@ -10,7 +10,7 @@ arms.
 Letters: S seeds · B resamples of the users, the same for every training · N checkpoints.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, NamedTuple
@@ -287,6 +287,21 @@ def study_rows(rows: Predictions, config: Config, truth: Truth, calibrators: Cal
     return replace(cascade_rows(rows, config.stages, calibrators, truth), scores=scores)
 
 
+def measure_by_quota(
+    rows: CascadeRows, config: Config, quotas: Sequence[int], wanted: Callable[[str], bool]
+) -> Iterator[list[Figure]]:
+    """Figures of the cuts and of the cascade at each quota of the first stage; `wanted` takes a figure's name."""
+    for quota in quotas:
+        subjects = replace(rows, stages=with_quota(config, quota).stages).subjects(config.data.levels)
+        yield measure(subjects, lambda subject, name, metric: wanted(name))
+
+
+def with_quota(config: Config, quota: int) -> Config:
+    """The config with another quota of its first stage."""
+    first, *others = config.stages
+    return config.model_copy(update={"stages": [first.model_copy(update={"keep": quota}), *others]})
+
+
 def validation_score(valid: Predictions, config: Config, calibrators: Calibrators) -> float | None:
     """Joint click recall if enough validation requests can lose a click, else the stages' mean AUC on exposed."""
     inputs = study_rows(valid, config, {}, calibrators).cascade_inputs(config.data.levels)
@@ -407,17 +422,12 @@ class Objective:
 
         return keep_figures(measure(subjects, wanted))
 
-    def by_quota(
-        self, rows: Predictions, config: Config, calibrators: Calibrators, quotas: Sequence[int]
-    ) -> list[float | None]:
+    def by_quota(self, evaluated: Evaluation, quotas: Sequence[int]) -> list[float | None]:
         """The value at each quota of the first stage; None where it is not defined, or rests on too few requests."""
-        values = []
-        for quota in quotas:
-            stages = [config.stages[0].model_copy(update={"keep": quota}), *config.stages[1:]]
-            subjects = _subjects(rows, stages, config.data.levels, calibrators)
-            (figure,) = measure(subjects, lambda _, name, metric: name == self.name)
-            values.append(figure.value if figure.requests >= FEWEST_REQUESTS else None)
-        return values
+        config, calibrators = evaluated.run.config, evaluated.calibrators
+        rows = cascade_rows(evaluated.predictions, config.stages, calibrators, {})
+        of_quotas = measure_by_quota(rows, config, quotas, lambda name: name == self.name)
+        return [one.value if one.requests >= FEWEST_REQUESTS else None for (one,) in of_quotas]
 
 
 def _count_mixed_users(packed: PackedDataset, label: str) -> int:

@@ -9,7 +9,6 @@ Letters: N calls.
 """
 
 import hashlib
-import itertools
 import json
 import os
 import platform
@@ -21,7 +20,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import onnxruntime
 import torch
@@ -34,6 +32,7 @@ from corank.analysis.experiments.search import packed_path, quota_range
 from corank.analysis.experiments.space import Parameter, Range, Space, structure_space
 from corank.analysis.importance import measure_importance
 from corank.analysis.logged_request import logged_request
+from corank.analysis.quota_costs import time_quotas
 from corank.core.calibration import Platt
 from corank.core.errors import ConfigError
 from corank.core.files import write_text
@@ -55,7 +54,6 @@ from corank.training.run import Run
 
 REQUESTS, ROUNDS = 8, 30
 """Logged requests that are timed, and how often each: 240 calls a quota."""
-WARM_ROUNDS = 2
 STEADY, TRIES = 0.1, 2
 """Width of an interval, as a share of its median, at which a measurement is not repeated; and measurements at most."""
 IDLE = ("dropout", "table_gradient", "cuts", "min_score", "deadline_ms", "value", "labels")
@@ -108,8 +106,7 @@ class LatencyMeter:
     def _load(file: Path, quotas: Sequence[int]) -> dict[int, FunnelLatency] | None:
         """The stored measurement of these quotas; None if there is none, or it is damaged."""
         stored = read_stored(file, dict[int, FunnelLatency]) or {}
-        sound = all(0 < one.low <= one.median <= one.high for one in stored.values())
-        return {m: stored[m] for m in quotas} if sound and stored.keys() >= set(quotas) else None
+        return {m: stored[m] for m in quotas} if stored.keys() >= set(quotas) else None
 
     def _measure(self, config: Config, quotas: Sequence[int], file: Path) -> dict[int, FunnelLatency]:
         """Time a bundle with weights as they are drawn by validation requests of sizes nearest to the median."""
@@ -135,29 +132,10 @@ def time_until_steady(
     """Latency by quota: the first measurement whose intervals are narrow, or the narrowest of `TRIES`."""
     measured: list[tuple[float, dict[int, FunnelLatency]]] = []
     while len(measured) < TRIES and not (measured and measured[-1][0] <= STEADY):
-        times = time_quotas(funnel, requests, stage, quotas)
-        latencies = {m: median_interval(times[:, n]) for n, m in enumerate(quotas)}
+        times = time_quotas(funnel, requests, stage, quotas, ROUNDS, time.perf_counter_ns) / 1000
+        latencies = {m: median_interval(times[..., n].ravel()) for n, m in enumerate(quotas)}
         measured.append((max((one.high - one.low) / one.median for one in latencies.values()), latencies))
     return min(measured, key=lambda one: one[0])[1]
-
-
-def time_quotas(
-    funnel: Funnel, requests: Sequence[Request], stage: str, quotas: Sequence[int]
-) -> NDArray[np.float64]:
-    """Microseconds of `Funnel.rank` by the quota of a stage: (N, len(quotas)), N = `ROUNDS` · len(requests).
-
-    A round runs all quotas, so that a slow spell of the machine affects all of them. Raises RequestError.
-    """
-    variants = [
-        msgspec.structs.replace(request, keep={stage: keep}, trace=False)
-        for request, keep in itertools.product(requests, quotas)
-    ]
-    times = np.empty((WARM_ROUNDS + ROUNDS, len(variants)))
-    for of_round, (n, request) in itertools.product(times, enumerate(variants)):
-        began = time.perf_counter_ns()
-        funnel.rank(request)
-        of_round[n] = (time.perf_counter_ns() - began) / 1000
-    return times[WARM_ROUNDS:].reshape(-1, len(quotas))
 
 
 def median_interval(times: NDArray[np.float64]) -> FunnelLatency:

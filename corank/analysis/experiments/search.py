@@ -56,9 +56,8 @@ class ValidationFigures(engine.Measurement):
         trial = replace(trial, parameters=parameters, figures=figures)
         if not self.by_quota:
             return trial
-        rows = evaluated.predictions
-        grid = quota_range(run.config, int(rows.requests.size.max()))
-        values = self.objective.by_quota(rows, run.config, evaluated.calibrators, grid)
+        grid = quota_range(run.config, int(evaluated.predictions.requests.size.max()))
+        values = self.objective.by_quota(evaluated, grid)
         return replace(trial, quota=engine.QuotaCurve(grid, {self.objective.name: values}))
 
     def suffices(self, trial: Trial) -> bool:

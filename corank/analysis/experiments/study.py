@@ -14,7 +14,7 @@ import numpy as np
 
 from corank.analysis.experiments import engine
 from corank.analysis.experiments import figures as measuring
-from corank.analysis.experiments.arms import BASE, ArmSet
+from corank.analysis.experiments.arms import BASE, Arm, ArmSet
 from corank.analysis.experiments.engine import ArmResult, Trial
 from corank.analysis.experiments.figures import FEWEST_REQUESTS, SIGN_WORDS, format_difference
 from corank.analysis.experiments.question import Question, build_arms
@@ -26,7 +26,6 @@ from corank.core.reports import Progress
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.predict import predict_split
 from corank.evaluation.predictions import require_split
-from corank.evaluation.table import measure
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain
 from corank.training.run import Run
@@ -76,15 +75,12 @@ class TestFigures(engine.Measurement):
 def _measure_quotas(evaluated: Evaluation, timed: bool) -> engine.QuotaCurve | None:
     """Recall of the first stage and of the cascade, and CPU time, by the quota of the first stage."""
     config = evaluated.run.config
-    first, last = config.stages
     largest = int(evaluated.predictions.requests.size.max())
-    if largest <= last.keep:
+    if largest <= config.stages[-1].keep:
         return None
     quotas, recalls = quota_range(config, largest), dict[str, list[float | None]]()
     whole = measuring.study_rows(evaluated.predictions, config, evaluated.truth, evaluated.calibrators)
-    for m in quotas:
-        rows = replace(whole, stages=[first.model_copy(update={"keep": m}), last])
-        figures = measure(rows.subjects(config.data.levels), lambda _, name, metric: _key(name) in RECALLS)
+    for figures in measuring.measure_by_quota(whole, config, quotas, lambda name: _key(name) in RECALLS):
         for figure in figures:
             if figure.measure is not None:
                 recalls.setdefault(_key(figure.name), []).append(figure.value)
@@ -174,8 +170,14 @@ def _comparison_finding(
     """Difference of each arm to the config as written."""
     base, *others = arms.arms
     compared = {arm.name: results[arm.identity].minus(results[base.identity]) for arm in others}
-    sentences = [measuring.verdict_sentence(compared, name, names[name]) for name in metrics]
-    return {"verdict": [*filter(None, sentences)] or ["Nothing to compare."], "arms": [*compared]}
+    verdict = _verdicts(compared, metrics, names) or ["Nothing to compare."]
+    return {"verdict": verdict, "arms": [*compared]}
+
+
+def _verdicts(compared: Mapping[str, Any], metrics: Iterable[str], names: Mapping[str, str]) -> list[str]:
+    """A sentence for each metric that some arm has."""
+    sentences = (measuring.verdict_sentence(compared, name, names[name]) for name in metrics)
+    return [*filter(None, sentences)]
 
 
 def _rank_correlation_finding(
@@ -246,30 +248,25 @@ def _quota_finding(config: Config, base: ArmResult, end: str, names: Mapping[str
 
 def _ranker_first_finding(base: ArmResult, end: str, names: Mapping[str, str]) -> dict[str, Any]:
     """The same checkpoints with the ranker's scores in both stages, so that the ranker selects among all candidates."""
-    trials = base.measured
-    differences = measuring.plain_differences([(trial.ranker_first, trial.figures) for trial in trials])
-    metrics = [end, "first_candidates_auc", "first_auc"]
-    sentences = [
-        measuring.verdict_sentence({RANKER_FIRST: differences}, name, names[name])
-        for name in metrics
-        if name in differences
-    ]
-    cost = [trial.quota.cpu_ms[-1] for trial in trials if trial.quota and trial.quota.cpu_ms]
+    compared = {RANKER_FIRST: _ranker_first(base).minus(base)}
+    sentences = _verdicts(compared, [end, "first_candidates_auc", "first_auc"], names)
+    cost = [trial.quota.cpu_ms[-1] for trial in base.measured if trial.quota and trial.quota.cpu_ms]
     sentences += [f"CPU time of a request if the ranker scores all candidates: {ms:.2f} ms." for ms in cost]
     return {"verdict": sentences, "arms": [RANKER_FIRST]}
 
 
+def _ranker_first(base: ArmResult) -> ArmResult:
+    """The checkpoints of the config as written with the ranker's scores in both stages."""
+    seeds = [replace(trial, figures=trial.ranker_first) for trial in base.seeds]
+    return replace(base, arm=Arm(RANKER_FIRST, base.arm.config), at_rates=[], seeds=seeds)
+
+
 def _ranker_first_rows(base: ArmResult) -> list[dict[str, Any]]:
     """The figures with the ranker's scores in both stages, and their differences to the checkpoints as they are."""
-    trials = [trial for trial in base.measured if trial.ranker_first]
-    if not trials:
-        return []
-    first = trials[0].ranker_first
-    means = {n: {"value": float(np.mean([trial.ranker_first[n].value for trial in trials]))} for n in first}
-    found = measuring.plain_differences([(trial.ranker_first, trial.figures) for trial in trials])
-    compared = {n: one for n, one in found.items() if not n.startswith("last_")}
-    rows = measuring.to_rows(RANKER_FIRST, "test", first, means)
-    return rows + measuring.to_rows(RANKER_FIRST, "test", first, compared, base=BASE)
+    swapped = _ranker_first(base)
+    of_first = {n: one for n, one in swapped.minus(base).items() if not n.startswith("last_")}
+    differences = measuring.to_rows(RANKER_FIRST, "test", swapped.means[0], of_first, base=BASE)
+    return swapped.rows("test") + differences
 
 
 def run_study(

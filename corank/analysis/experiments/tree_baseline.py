@@ -19,10 +19,8 @@ from corank.core.reports import Progress
 from corank.core.settings import validate
 from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import ALONE
-from corank.evaluation.inputs import Subject, exposed_inputs
 from corank.evaluation.predict import predict_split
-from corank.evaluation.predictions import Predictions
-from corank.evaluation.table import Figure, measure
+from corank.evaluation.table import validation_figures
 from corank.features.input_layout import Layout
 from corank.models.joint import JointModel
 from corank.models.settings.trees import TreesSettings
@@ -127,10 +125,8 @@ def compare_last_stage(run: Run, packed: PackedDataset, progress: Progress) -> d
         predict_split(model, packed, split, {len(packed.data.levels) - 1: None}, names=[last.name])
         for model in (run.model(packed)[0], fitted)
     ]
-    requests = scored[0].requests
-    counts = {"requests": len(requests.size), "candidates": int(requests.start[-1])}
-    facts = {"split": split, "a": str(run.folder), "b": TREES} | counts
-    ours, theirs = (_measure_exposed(rows, last.name, last.main) for rows in scored)
+    facts = {"split": split, "a": str(run.folder), "b": TREES} | scored[0].counts
+    ours, theirs = map(validation_figures, scored)
     return join_document(facts, ours, theirs, Margins())
 
 
@@ -147,12 +143,6 @@ def _require_few(
             f"{rows:,} rows of {columns:,} columns, and tables of {tables:,} numbers, may take more than a minute; "
             f"`corank compare {run.folder} {TREES}` takes its time"
         )
-
-
-def _measure_exposed(rows: Predictions, stage: str, label: str) -> list[Figure]:
-    """Measure a stage on exposed candidates by the metrics of validation."""
-    subject = Subject(stage, label, "exposed", exposed_inputs(rows, stage, label))
-    return measure([subject], lambda subject, name, metric: metric.validation)
 
 
 def describe_baseline(document: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ from corank.analysis.experiments.engine import (
     TrialStore,
     stack_rows,
 )
-from corank.analysis.experiments.figures import Objective, format_difference, plain_differences
+from corank.analysis.experiments.figures import Objective, format_difference, plain_differences, with_quota
 from corank.analysis.experiments.latency_budget import (
     LatencyBudget,
     LatencyMeter,
@@ -315,9 +315,7 @@ class _Search:
         best = self.budget.best(points)
         if best is None:
             return replace(one, points=points)
-        first, *others = one.config.stages
-        stages = [first.model_copy(update={"keep": best.quota}), *others]
-        kept = one.config.model_copy(update={"stages": stages})
+        kept = with_quota(one.config, best.quota)
         return replace(one, config=kept, value=best.value, points=points, counts=best)
 
     def _describe(self, one: TunedTrial) -> str:
