@@ -1,6 +1,6 @@
 """What `corank evaluate` shows of a run as a whole and by groups. The report of a run has the same tables."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -84,19 +84,10 @@ def view_of(document: Document) -> View:
     )
 
 
-def counts_of(rows: Iterable[Row]) -> dict[str, int]:
-    """How many `requests` and `candidates` were measured, in all groups."""
-    counts = dict.fromkeys(("requests", "candidates"), 0)
-    for row in rows:
-        if row["population"] == "rows":
-            counts[row["metric"]] += row["n"]
-    return counts
-
-
 def describe_counts(document: Document) -> str:
     """The split, its requests and candidates, as text."""
-    counts = counts_of(document["rows"])
-    said = f"{counts['requests']:,} requests, {counts['candidates']:,} candidates"
+    counts = (row for row in document["rows"] if row["population"] == "rows")
+    said = ", ".join(f"{row['n']:,} {row['metric']}" for row in counts)
     return f"{document['run']['split']}: {said}"
 
 

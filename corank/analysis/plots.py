@@ -131,6 +131,8 @@ def widen_y(axes: Axes, least: float, from_zero: bool = False) -> None:
 
 TITLE_LENGTH = 26
 """Characters of a line of a small plot's title, which has room above its plot."""
+LEGEND_LENGTH = 110
+"""Characters of a line of a legend."""
 LEAST_SHARE = 0.1
 """Range of a small plot's y axis as a share of the largest value, unless the values need more."""
 PROBABILITIES = (1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
@@ -335,7 +337,8 @@ def _add_legend(figure: Figure, axes: Axes) -> None:
     """Put the legend above the plots."""
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
-        figure.legend(handles, labels, loc="outside upper left", ncols=min(len(handles), 6))
+        most = max(1, LEGEND_LENGTH // (max(map(len, labels)) + 6))
+        figure.legend(handles, labels, loc="outside upper left", ncols=min(len(handles), most, 6))
 
 
 Panels = Mapping[str, Mapping[str, tuple[float, float | None, float | None]]]
@@ -394,18 +397,12 @@ def counts(figure: Figure, panels: Mapping[str, Mapping[str, Mapping[str, int]]]
 
 def scatters(figure: Figure, panels: Mapping[str, Series], y: str, groups: Sequence[str]) -> None:
     """Draw the points of each panel against a common y, coloured by group."""
-    axes = figure.subplots(plot_rows(len(panels)), ACROSS, sharey=True, squeeze=False)
     shades = colormaps["tab20"](np.linspace(0, 1, 20))
     names, of = list(dict.fromkeys(groups)), np.array(groups)
-    for part, (name, points) in zip(axes.ravel(), panels.items(), strict=False):
+    for part, _, points in lay_out(figure, panels, ACROSS, sharey=True):
         for n, group in enumerate(names):
             here, shade = of == group, shades[n % len(shades)]
             part.plot(points.x[here], points.y[here], color=shade, linestyle="none", marker="o", label=group)
-        part.set_xlabel(name)
         part.xaxis.set_major_locator(MaxNLocator(4))
-    for part in axes.ravel()[len(panels) :]:
-        part.set_visible(False)
-    for row in axes:
-        row[0].set_ylabel(y)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=3, fontsize=8)
+    for part in figure.axes[::ACROSS]:
+        part.set_ylabel(y)

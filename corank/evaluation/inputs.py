@@ -32,13 +32,6 @@ class Subject(NamedTuple):
     group: str = ""
 
 
-def exposed_inputs(
-    predictions: Predictions, stage: str, label: str, calibrator: Platt | None = None
-) -> dict[str, object]:
-    """A stage and label on exposed candidates; without a calibrator there is no `calibrated`."""
-    return _point_inputs(predictions, stage, label, calibrator, predictions.exposed)
-
-
 def candidate_inputs(
     predictions: Predictions,
     stage: str,
@@ -56,14 +49,20 @@ def candidate_inputs(
         reference: what a model without selection bias predicts of the same candidates.
     """
     everywhere = np.ones(len(predictions.level), dtype=bool)
-    inputs = _point_inputs(predictions, stage, label, calibrator, everywhere)
+    inputs = point_inputs(predictions, stage, label, calibrator, everywhere)
     inputs |= {"level": predictions.level, "cuts": cuts or None, "truth": truth}
     return inputs if reference is None else inputs | {"reference_logit": reference.logits[stage][label]}
 
 
-def _point_inputs(
-    predictions: Predictions, stage: str, label: str, calibrator: Platt | None, rows: NDArray[np.bool_]
+def point_inputs(
+    predictions: Predictions,
+    stage: str,
+    label: str,
+    calibrator: Platt | None = None,
+    rows: NDArray[np.bool_] | None = None,
 ) -> dict[str, object]:
+    """A stage and label on some candidates, the exposed unless given; without a calibrator no `calibrated`."""
+    rows = predictions.exposed if rows is None else rows
     logits = predictions.logits[stage][label][rows]
     inputs: dict[str, object] = {
         "user": predictions.requests.user_of()[rows],

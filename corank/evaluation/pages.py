@@ -18,7 +18,6 @@ from corank.features.page_columns import number_values, read_page_candidates
 from corank.metrics.cascade import cascade_ranks
 from corank.metrics.inputs import Inputs
 from corank.metrics.pages import satiated
-from corank.metrics.requests import Requests
 
 PartOf = Callable[[Longs], Floats]
 """The item part that similarity is of, of some candidates of a split: (a,) → (a, d)."""
@@ -34,25 +33,6 @@ class SplitPages:
     """Slots of each request that break a rule: (R,)."""
     distance: Doubles
     """The mean of 1 − similarity of two on the page, NaN with fewer than two or without similarity: (R,)."""
-
-
-def reaching_candidates(
-    requests: Requests, rank: Longs, keep: int, value: Numbers, among: Longs
-) -> list[tuple[Longs, Numbers]]:
-    """The candidates of some requests that the stages leave to the page, best first, and their values.
-
-    Args:
-        requests: how the candidates lie in requests.
-        rank: by the cascade: (C,).
-        keep: how many the stages leave.
-        value: of the last stage: (C,).
-        among: the requests.
-    """
-    reached = []
-    for first, end in zip(requests.start[among].tolist(), requests.start[among + 1].tolist(), strict=True):
-        order = np.argsort(rank[first:end], kind="stable")[:keep] + first
-        reached.append((order, value[order]))
-    return reached
 
 
 def fill_pages(
@@ -78,8 +58,10 @@ def fill_pages(
     among = np.arange(0, count, 1 if most is None else max(1, count // most))
     quotas = [stage.keep for stage in rows.stages]
     rank = cascade_ranks(requests, rows.scores, quotas[:-1])
-    reached = reaching_candidates(requests, rank, min(quotas), rows.last_value, among)
-    everyone = np.concatenate([at for at, _ in reached])
+    ends = zip(requests.start[among].tolist(), requests.start[among + 1].tolist(), strict=True)
+    # what the stages leave to the page, best first
+    reached = [np.argsort(rank[first:end], kind="stable")[: min(quotas)] + first for first, end in ends]
+    everyone = np.concatenate(reached)
     items = np.concatenate([shard.item for shard in packed.splits[split]])[everyone]
     operands = packed.item_operands.among(page.features)
     by = None if page.item_part else page.by
@@ -92,10 +74,10 @@ def fill_pages(
     operands = replace(operands, vectors={})  # which are read
     slot, end = np.full(len(rank), -1, dtype=np.int64), 0
     broken, distance = np.zeros(count), np.full(count, np.nan)
-    for r, (at, value) in zip(among.tolist(), reached, strict=True):
+    for r, at in zip(among.tolist(), reached, strict=True):
         begin, end = end, end + len(at)
         own = None if vectors is None else vectors[begin:end]
-        candidates = read_page_candidates(page, value, operands.take(items[begin:end]), own)
+        candidates = read_page_candidates(page, rows.last_value[at], operands.take(items[begin:end]), own)
         filled = fill_page(page, candidates)
         slot[at[filled.slots]] = np.arange(len(filled.slots))
         broken[r] = len({place for place, _ in filled.broken})

@@ -15,7 +15,7 @@ from corank.core.calibration import Platt
 from corank.core.errors import DataError
 from corank.core.lazy import lazy
 from corank.core.types import Doubles
-from corank.evaluation.inputs import CascadeRows, Subject, candidate_inputs, exposed_inputs
+from corank.evaluation.inputs import CascadeRows, Subject, candidate_inputs, point_inputs
 from corank.evaluation.predictions import (
     Calibrators,
     EvaluatedStage,
@@ -123,7 +123,7 @@ def measure(
 def validation_figures(predictions: Predictions) -> list[Figure]:
     """What training computes after every epoch: of each stage and label, on exposed candidates."""
     subjects = (
-        Subject(stage, label, "exposed", exposed_inputs(predictions, stage, label))
+        Subject(stage, label, "exposed", point_inputs(predictions, stage, label))
         for stage, by_label in predictions.logits.items()
         for label in by_label
     )
@@ -179,7 +179,7 @@ def subjects_of(
         cuts = [levels.index(level) for level in stage.cuts]
         for label in stage.labels:
             calibrator = calibrators[stage.name][label]
-            exposed = exposed_inputs(predictions, stage.name, label, calibrator)
+            exposed = point_inputs(predictions, stage.name, label, calibrator)
             yield Subject(stage.name, label, "exposed", exposed, group)
             everywhere = candidate_inputs(
                 predictions, stage.name, label, calibrator, cuts, truth.get(label), reference

@@ -24,14 +24,13 @@ from corank.core.page import PageSettings
 from corank.core.settings import describe_unknown
 from corank.core.types import Doubles
 from corank.data.packed.dataset import PackedDataset
-from corank.evaluation.inputs import CascadeRows, Subject, exposed_inputs
+from corank.evaluation.inputs import CascadeRows, Subject, point_inputs
 from corank.evaluation.predictions import Calibrators, Predictions, Truth, order_scores, require_split
 from corank.evaluation.rows import KEYS
 from corank.evaluation.table import Figure, cascade_rows, measure, page_figure, subjects_of
 from corank.metrics.inputs import Population
 from corank.metrics.intervals import percentiles
 from corank.metrics.metric import METRICS, Metric
-from corank.models.settings.stage import StageSettings
 from corank.training.checks.log_profile import count_packed
 from corank.training.config.config import Config
 
@@ -308,7 +307,7 @@ def validation_score(valid: Predictions, config: Config, calibrators: Calibrator
     joint = METRICS["joint_click_recall"].measure(inputs)
     if joint is not None and joint.n >= FEWEST_REQUESTS:
         return joint.value()
-    exposed = [exposed_inputs(valid, stage.name, stage.main) for stage in config.stages]
+    exposed = [point_inputs(valid, stage.name, stage.main) for stage in config.stages]
     measures = [METRICS["auc"].measure(inputs) for inputs in exposed]
     aucs = [auc for one in measures if one is not None and (auc := one.value()) is not None]
     return sum(aucs) / len(aucs) if aucs else None
@@ -411,7 +410,10 @@ class Objective:
             page: the page that it ends with. If this is a figure of it, all of its figures are there.
         """
         config = evaluated.run.config
-        subjects = _subjects(evaluated.predictions, config.stages, config.data.levels, evaluated.calibrators)
+        known = subjects_of(
+            evaluated.predictions, config.stages, config.data.levels, evaluated.calibrators, {}
+        )
+        subjects: Iterable[Subject] = (subject for subject in known if subject.population != "candidates")
         if self.of_page and page is not None:
             subjects = chain(subjects, [Subject("", "", "page", evaluated.page_inputs(page))])
 
@@ -476,11 +478,3 @@ def _describe_missing(name: str, known: Collection[str], config: Config) -> str:
             "joint_click_recall"
         )
     return describe_unknown(name, known, "metric")
-
-
-def _subjects(
-    rows: Predictions, stages: Sequence[StageSettings], levels: Sequence[str], calibrators: Calibrators
-) -> Iterator[Subject]:
-    """What a search compares: exposed candidates and the cascade, without the truth."""
-    known = subjects_of(rows, stages, levels, calibrators, {})
-    return (subject for subject in known if subject.population != "candidates")

@@ -257,10 +257,15 @@ def _rank(results: Mapping[str, ArmResult], objective: Objective) -> list[str]:
     return sorted(results, key=lambda name: merits.get(name, -np.inf), reverse=True)
 
 
+def rows_by_base(
+    rows: Sequence[Mapping[str, Any]], run: str, metric: str
+) -> dict[str | None, Mapping[str, Any]]:
+    """The rows of an arm and a figure: its mean under None, and its difference to each base."""
+    return {row["base"]: row for row in rows if (row["run"], row["name"], row["rate"]) == (run, metric, None)}
+
+
 def _verdict(rows: Sequence[Mapping[str, Any]], chosen: str, metric: str) -> str:
-    of = {
-        row["base"]: row for row in rows if (row["run"], row["name"], row["rate"]) == (chosen, metric, None)
-    }
+    of = rows_by_base(rows, chosen, metric)
     rests = describe_requests(of[None]["requests"])
     if chosen == BASE:
         return f"The config as written has the best {metric}, {rests}."

@@ -171,7 +171,7 @@ def _comparison_finding(
     base, *others = arms.arms
     compared = {arm.name: results[arm.identity].minus(results[base.identity]) for arm in others}
     verdict = _verdicts(compared, metrics, names) or ["Nothing to compare."]
-    return {"verdict": verdict, "arms": [*compared]}
+    return {"verdict": verdict, "metrics": [*metrics], "arms": [*compared]}
 
 
 def _verdicts(compared: Mapping[str, Any], metrics: Iterable[str], names: Mapping[str, str]) -> list[str]:
@@ -249,10 +249,11 @@ def _quota_finding(config: Config, base: ArmResult, end: str, names: Mapping[str
 def _ranker_first_finding(base: ArmResult, end: str, names: Mapping[str, str]) -> dict[str, Any]:
     """The same checkpoints with the ranker's scores in both stages, so that the ranker selects among all candidates."""
     compared = {RANKER_FIRST: _ranker_first(base).minus(base)}
-    sentences = _verdicts(compared, [end, "first_candidates_auc", "first_auc"], names)
+    metrics = [end, "first_candidates_auc", "first_auc"]
+    sentences = _verdicts(compared, metrics, names)
     cost = [trial.quota.cpu_ms[-1] for trial in base.measured if trial.quota and trial.quota.cpu_ms]
     sentences += [f"CPU time of a request if the ranker scores all candidates: {ms:.2f} ms." for ms in cost]
-    return {"verdict": sentences, "arms": [RANKER_FIRST]}
+    return {"verdict": sentences, "metrics": metrics, "arms": [RANKER_FIRST]}
 
 
 def _ranker_first(base: ArmResult) -> ArmResult:

@@ -6,7 +6,7 @@ trial's values are drawn with a seed of its number, so that it continues as if i
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import starmap
 from pathlib import Path
@@ -22,7 +22,7 @@ from corank.analysis.experiments.engine import (
     TrialStore,
     stack_rows,
 )
-from corank.analysis.experiments.figures import Objective, format_difference, plain_differences, with_quota
+from corank.analysis.experiments.figures import Objective, format_difference, with_quota
 from corank.analysis.experiments.latency_budget import (
     LatencyBudget,
     LatencyMeter,
@@ -36,6 +36,7 @@ from corank.analysis.experiments.search import (
     begin_search,
     describe_requests,
     finish_search,
+    rows_by_base,
 )
 from corank.analysis.experiments.space import (
     Range,
@@ -242,6 +243,10 @@ def _finish(
     """Choose the best of the trials, and return the document of the tuning, as `finish_search` does."""
     space, objective, budget = search.space, search.objective, search.budget
     best = best_trial(tuned, objective)
+    arms = [
+        ArmResult(Arm(_name(one.number), one.config), [], None, [one.trial]) for one in tuned if one.trial
+    ]
+    rows = stack_rows(arms, "valid", [] if budget else arms[:1])  # a difference would be at other quotas
     parts = {
         "budget": budget.describe([point for one in tuned for point in one.points]) if budget else None,
         "seed": sampler.seed if sampler else None,
@@ -249,13 +254,9 @@ def _finish(
         "importance": sampler.importance() if sampler else {},
         "trials": [describe_tuned(one) for one in tuned],
         "best": best.number,
-        **_compare(tuned[0], best, objective.name),
+        **_compare(tuned[0], best, rows, objective.name),
         "config": plain(space.config),
     }
-    arms = [
-        ArmResult(Arm(_name(one.number), one.config), [], None, [one.trial]) for one in tuned if one.trial
-    ]
-    rows = stack_rows(arms, "valid", [] if budget else arms[:1])  # a difference would be at other quotas
     return finish_search(config_file, search.store.data, best.config, objective, "tune", rows, parts)
 
 
@@ -373,12 +374,14 @@ def _name(number: int) -> str:
     return BASE if number == 1 else f"trial {number}"
 
 
-def _compare(written: TunedTrial, best: TunedTrial, metric: str) -> dict[str, Any]:
+def _compare(
+    written: TunedTrial, best: TunedTrial, rows: Sequence[Mapping[str, Any]], metric: str
+) -> dict[str, Any]:
     """The parts `chosen`, `changes` and `verdict`: the best trial against the config as written."""
-    assert best.trial is not None
-    rests = describe_requests(best.trial.figures[metric].requests)
     ours, theirs, drawn = best.counts, written.counts, best.number > 1
     chosen, changes = _name(best.number), (best.values or {}) if drawn else {}
+    of = rows_by_base(rows, chosen, metric)
+    rests = describe_requests(of[None]["requests"])
     if ours is not None:
         changes = changes | {"stages.0.keep": ours.quota}
         settings = ", ".join(format_values(changes))
@@ -391,8 +394,6 @@ def _compare(written: TunedTrial, best: TunedTrial, metric: str) -> dict[str, An
         said = f"No trial has a better {metric} than the config as written, {rests}."
     else:
         said = f"{chosen} has the best {metric}, {rests}: {', '.join(format_values(changes))}."
-        if written.trial and written.trial.figures:
-            pair = best.trial.figures, written.trial.figures
-            difference = format_difference(plain_differences([pair])[metric])
-            said += f" Beside the config as written {difference}, over users, at one seed."
+        if BASE in of:
+            said += f" Beside the config as written {format_difference(of[BASE])}, over users, at one seed."
     return {"chosen": chosen, "changes": changes, "verdict": said}

@@ -27,6 +27,8 @@ BEST_TRIALS = 10
 """Trials of the table of the best."""
 Document = Mapping[str, Any]
 """Of a study, an experiment or a tuning: `rows` are figures and differences of arms, or trials."""
+_ALSO_SHOWN = ("last_auc", "first_candidates_auc", "click_recall", "first_auc")
+"""Figures that are drawn of a question, behind those that decide it."""
 _DIFFERENCE = partial(value_cell, signed=True)
 
 
@@ -55,7 +57,9 @@ def experiment_view(document: Document) -> View:
         *(question_section(document, number) for number in document.get("questions", ())),
         *(_trial_sections if kind == "tune" else _arm_sections)(document),
         *([_test_section(document)] if chosen else ()),
-        _config_section(document),
+        Section(
+            "Config", [Folded("The config as written", yaml.safe_dump(document["config"], sort_keys=False))]
+        ),
     ]
     users = f" of {document['users']:,} users" if "users" in document else ""
     tested = f"{document['requests']:,} requests{users}, {document['candidates']:,} candidates"
@@ -106,7 +110,7 @@ def question_section(document: Document, number: str) -> Section:
     question, titles = document["questions"][number], document["titles"]
     blocks: list[Block] = [*question["verdict"]]
     if rows := _differences(document, arms=question.get("arms", ())):
-        shown = _common_names(rows, _metrics_of_question(document, number))
+        shown = _common_names(rows, [document["metric"], *question["metrics"], *_ALSO_SHOWN])
         blocks += _compared(rows, {name: titles[name] for name in shown})
         others = [row for row in rows if row["name"] in titles and row["name"] not in shown]
         blocks.append(Detail(_figure_tables(others, titles, _DIFFERENCE)))
@@ -115,18 +119,6 @@ def question_section(document: Document, number: str) -> Section:
     if question.get("quota"):
         blocks += _quota(document, question["quota"])
     return Section(f"{number}. {question['title']}", [*blocks, *question["notes"]])
-
-
-def _metrics_of_question(document: Document, number: str) -> list[str]:
-    """The metrics that answer a question: the end-to-end metric first."""
-    about = {
-        "1": ["last_auc", "first_candidates_auc"],
-        "6": ["agree_recall", "first_candidates_auc"],
-        "7": ["first_auc", "first_candidates_auc"],
-        "8": ["last_auc", "first_candidates_auc"],
-        "9": ["first_candidates_auc", "last_auc"],
-    }.get(number, ["last_auc", "truth_recall"])
-    return [document["metric"], *about, "click_recall", "first_auc", "last_auc"]
 
 
 def _common_names(rows: Sequence[Row], wanted: Sequence[str]) -> list[str]:
@@ -258,11 +250,6 @@ def _arms_table(document: Document) -> Table:
     names = [titles.get(name, name) for name in also]
     columns = ["arm", titles.get(metric, metric), *less, *names, *costs, "seconds a training"]
     return Table(columns, rows, f"{BASE}: the config itself", prose=("arm",), details=(*names, *costs))
-
-
-def _config_section(document: Document) -> Section:
-    text = yaml.safe_dump(document["config"], sort_keys=False)
-    return Section("Config", [Folded("The config as written", text)])
 
 
 def _chosen_section(document: Document, *blocks: Block) -> Section:
