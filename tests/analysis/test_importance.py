@@ -57,7 +57,7 @@ def test_figures_with_all_features_are_those_of_the_evaluation(
 
 
 def test_a_split_that_is_not_there_is_refused(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    message = "no split 'tset': data.split gives train, valid, test"
+    message = "no split 'tset': data.split gives train, valid, test; name one by --split"
     with pytest.raises(DataError, match=message):
         corank.explain(trained.folder, "tset")
     code, out, err = run_corank(capsys, "explain", trained.folder, "--split", "tset", "--json")
