@@ -25,7 +25,7 @@ from benchmarks.robustness.log_memory import make_requests
 from corank.datasets.feed.simulate import simulate_world
 from corank.training.run import Run
 from tests.support.attacks import ATTACKS, attacking
-from tests.support.nginx import running_nginx
+from tests.support.proxies import running_nginx
 from tests.support.service import running_service
 
 RATE, CANDIDATES, ITEMS = 50.0, 300, 20_000
