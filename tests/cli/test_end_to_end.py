@@ -4,36 +4,16 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-from scipy.special import expit
 
-from corank.analysis.logged_request import logged_request
-from corank.evaluation.predict import predict_split
 from corank.funnel.funnel import Funnel
-from corank.funnel.request import Request
+from corank.testing.parity import assert_scored_as_evaluated
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 
 pytestmark = pytest.mark.slow
 
 SLICE = os.environ.get("CORANK_KUAIRAND")
-
-
-def assert_same_scores(run: Run, bundle: Path, split: str, requests: int) -> None:
-    """The funnel's probabilities are the training model's, for the first requests of a split."""
-    packed = run.packed()
-    model, _ = run.model(packed)
-    predictions = predict_split(model, packed, split)
-    funnel, start = Funnel.open(bundle), predictions.requests.start
-    for number in range(requests):
-        rows = slice(start[number], start[number + 1])
-        request = json.loads(json.dumps(logged_request(run, split, number)))
-        for stage, labels in funnel.logits(Request.parse(request)).items():
-            for label, logits in labels.items():
-                theirs = predictions.logits[stage][label][rows]
-                assert len(logits) == len(theirs)
-                assert np.abs(expit(logits) - expit(theirs)).max() <= 1e-5, (number, stage, label)
 
 
 @pytest.mark.thorough
@@ -61,4 +41,4 @@ def test_from_real_logs_to_a_ranking(tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
     assert len(aucs) == 2 and min(aucs) > 0.70
     run("export", folder, bundle)
-    assert_same_scores(Run.open(folder), bundle, "test", requests=50)
+    assert_scored_as_evaluated(Run.open(folder), Funnel.open(bundle), requests=50)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
-from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,45 +56,8 @@ def document(said: Said) -> Any:
     return json.loads(said.out, parse_constant=refuse)
 
 
-CONFIG_MISTAKES = {
-    "trian.epochs=1": "unknown key 'trian'; did you mean 'train'?",
-    "losses.3={kind: distill, teacher: rank, student: prerank, on: [retrieved]}": "a row gets a hard 0 or a teacher's "
-    "target, never both",
-    "nonsense": "--set nonsense: expected a.b=value",
-    "name.x=1": "--set name.x=1: the config has no such place",
-}
-
-
-@pytest.mark.parametrize(
-    ("verb", "override"), list(zip(cycle(["check", "pack", "train"]), CONFIG_MISTAKES, strict=False))
-)
-def test_a_mistake_in_the_config(world: Path, command: Corank, verb: str, override: str) -> None:
-    refused(command(verb, world / "config.yaml", "--set", override), CONFIG_MISTAKES[override])
-
-
-def test_a_config_that_is_missing_or_no_yaml(tmp_path: Path, command: Corank) -> None:
-    for verb in ("check", "pack", "train"):
-        refused(command(verb, tmp_path / "absent.yaml"), "absent.yaml: no such file")
-    (tmp_path / "bad.yaml").write_text("name: [", encoding="utf-8")
-    refused(command("check", tmp_path / "bad.yaml"), "bad.yaml: not valid YAML")
-
-
 def test_mistakes_about_runs(world: Path, trained: Run, tmp_path: Path, command: Corank) -> None:
     config = world / "config.yaml"
-    out = tmp_path / "b"
-    for arguments in (
-        ("evaluate", tmp_path),
-        ("report", tmp_path),
-        ("export", tmp_path, out),
-        ("request", tmp_path),
-    ):
-        refused(command(*arguments), "not a run (no run.json); `corank train` makes one")
-    refused(
-        command("train", config, "--run", trained.folder), "go on with --resume, or begin anew with --over"
-    )
-    refused(command("train", config, "--resume", "--run", trained.folder, "--set", "train.seed=9"),
-            "a checkpoint of another config (train.seed: 0 there, 9 now)")  # fmt: skip
-    refused(command("evaluate", trained.folder, "--split", "tset"), "no split 'tset'")
     refused(command("train", config, "--run", config / "x"), "cannot be written: ", "name another with --run")
     shutil.copytree(trained.folder, tmp_path / "run")
     content = json.loads((trained.folder / "run.json").read_text()) | {"base": str(world)}
@@ -105,20 +67,6 @@ def test_mistakes_about_runs(world: Path, trained: Run, tmp_path: Path, command:
     # figures of what was predicted before it was damaged need no weights
     shutil.rmtree(tmp_path / "run" / "predictions", ignore_errors=True)
     refused(command("evaluate", tmp_path / "run"), f"{model}: damaged, or of another version (")
-    shutil.rmtree(tmp_path / "run" / "model")
-    for arguments in (("evaluate", tmp_path / "run"), ("export", tmp_path / "run", tmp_path / "b")):
-        refused(command(*arguments), "training has not finished; go on with `corank train --resume`")
-
-
-def test_mistakes_about_bundles_and_requests(bundle: Path, tmp_path: Path, command: Corank) -> None:
-    request = tmp_path / "request.json"
-    refused(command("rank", tmp_path, request), "not a bundle (it has no manifest.json)")
-    refused(command("rank", bundle, request), "request.json")
-    refused(command("rank", bundle, ""), "a path is empty; name a file or a folder")
-    request.write_text("{", encoding="utf-8")
-    refused(command("rank", bundle, request), "request.json")
-    request.write_text('{"user": {"id": 1}, "candidate": []}', encoding="utf-8")
-    refused(command("rank", bundle, request), "unknown key 'candidate'; did you mean 'candidates'?")
 
 
 USAGE = [

@@ -30,7 +30,7 @@ from corank.training.run_publisher import RunManifest
 from corank_serve.store.source import BundleSource
 from tests.support import shared
 from tests.support.command_line import run_corank
-from tests.support.interruptions import Interrupting, StoppedError, same
+from tests.support.interruptions import Interrupting, interrupt, same
 from tests.support.object_store import ObjectStore, make_store, use_store
 from tests.support.signing import make_keys
 from tests.support.simulated_runs import Silent
@@ -163,8 +163,7 @@ def test_a_service_follows_a_url_that_is_signed(remote: RemoteWorld, tmp_path: P
 def test_a_training_goes_on_from_its_url(remote: RemoteWorld, tmp_path: Path) -> None:
     every = [f"packed={remote.packed}", "train.epochs=2", "train.checkpoint_every=3"]
     url = f"{remote.store.url}/broken"
-    with pytest.raises(StoppedError):
-        corank.train(remote.config, every, folder=url, callbacks=[Interrupting(2)])
+    interrupt(Interrupting(2), remote.config, every, folder=url)
     assert not list(remote.cache.glob(".partial-*"))
     with pytest.raises(CheckpointError, match=f"{url}: holds a training; go on with --resume"):
         corank.train(remote.config, overrides=every, folder=url)

@@ -71,6 +71,7 @@ def test_a_store_an_object_and_a_signature_name_their_extra(trained_bundle: Path
         ("publish", bundle, f"lmdb:{tmp_path}/store"): None,
         ("store", "ls", f"lmdb:{tmp_path}/store"): None,
         ("rank", bundle, "request.json", "--trust", str(key)): "sign",
+        ("follow", "items", "kafka://a/t", f"lmdb:{tmp_path}/store"): "kafka",
         ("import", "--help"): None,
     }
     for (command, extra), ended in zip(wanted.items(), run_without_extras(list(wanted)), strict=True):

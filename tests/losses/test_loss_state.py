@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import corank
 from corank.batches.batch import Batch
 from corank.batches.sampling import Population
 from corank.core.errors import CheckpointError, ConfigError
@@ -23,7 +22,7 @@ from corank.training.checkpoints.checkpoint import Checkpoint, SplitTable, readi
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.checkpoints.loss_state import LossState
 from corank.training.run import Run
-from tests.support.interruptions import Interrupting, StoppedError, same
+from tests.support.interruptions import Interrupting, interrupt, same
 from tests.support.shared import small_world
 
 
@@ -100,8 +99,7 @@ def test_what_a_loss_keeps_is_resumed_and_goes_over_to_a_run_that_continues(tmp_
         "it is not shipped"
     )
 
-    with pytest.raises(StoppedError):
-        corank.train(config, OVERRIDES, folder=tmp_path / "broken", callbacks=[Interrupting(1)])
+    interrupt(Interrupting(1), config, OVERRIDES, folder=tmp_path / "broken")
     assert 0 < load(Run.open(tmp_path / "broken").latest).whole(TURN).max() < turn.max()
     resumed = trained_run(config, tmp_path / "broken", *OVERRIDES, resume=True)
     assert same(resumed, whole) and same(resumed, whole, "latest")

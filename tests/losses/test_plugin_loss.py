@@ -27,7 +27,7 @@ from corank.training.callbacks import TrainingLog
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
 from tests.support.configs import refused
-from tests.support.interruptions import Interrupting, StoppedError, same
+from tests.support.interruptions import Interrupting, interrupt, same
 from tests.support.shared import small_world
 from tests.support.simulated_runs import Silent
 
@@ -136,9 +136,7 @@ def test_a_loss_learns_a_number_of_its_own_and_reads_what_a_network_gives(
     assert callback.losses[0].keys() == {"rank.click", "prerank.margin"}
     numbers = [parameters["prerank.margin/prerank"] for parameters in callback.parameters]
     assert numbers[-1] < numbers[0] < 0, "a smaller margin is cheaper"
-    with pytest.raises(StoppedError):
-        stop = Interrupting(len(numbers) // 2)
-        corank.train(config, OVERRIDES, folder=tmp_path / "broken", callbacks=[stop])
+    interrupt(Interrupting(len(numbers) // 2), config, OVERRIDES, folder=tmp_path / "broken")
     resumed = trained_run(config, tmp_path / "broken", *OVERRIDES, resume=True)
     assert same(resumed, whole) and same(resumed, whole, "latest")
     # a run that continues from it has the number and its moments, by the name of the loss

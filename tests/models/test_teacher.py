@@ -15,9 +15,10 @@ from corank.models.settings.mlp import MlpSettings, TeacherSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.testing.batches import LAYOUT, random_batch
 from corank.testing.worlds import trained_run
-from corank.training.callbacks import TrainingCheckpoint
+from corank.training.checkpoints.manifest import exists
 from corank.training.config.config_file import read
 from corank.training.run import Run
+from tests.support.interruptions import Interrupting, interrupt
 from tests.support.simulated_runs import Silent
 
 pytestmark = pytest.mark.slow
@@ -105,18 +106,16 @@ def test_a_teacher_is_trained_validated_and_neither_judged_nor_shipped(taught: R
 def test_a_run_with_a_teacher_goes_on_as_if_it_had_not_stopped(
     world: Path, taught: Run, tmp_path: Path, mode: str
 ) -> None:
-    class StopError(Exception):
-        pass
-
-    class Stopper(Silent):
-        def on_checkpoint(self, event: TrainingCheckpoint) -> None:
-            raise StopError
-
-    apart = ["stages.0.embeddings=own", "stages.1.embeddings=own", "train.average=0.9"]
+    apart = [
+        "stages.0.embeddings=own",
+        "stages.1.embeddings=own",
+        "train.average=0.9",
+        "train.checkpoint_every=5",
+    ]
     settings = [*TAUGHT, f"train.mode={mode}", *apart]
     whole = trained_run(world / "config.yaml", tmp_path / "whole", *settings)
-    with pytest.raises(StopError):
-        corank.train(world / "config.yaml", settings, folder=tmp_path / "broken", callbacks=[Stopper()])
+    interrupt(Interrupting(1), world / "config.yaml", settings, folder=tmp_path / "broken")
+    assert exists(tmp_path / "broken" / "latest")
     broken = trained_run(world / "config.yaml", tmp_path / "broken", *settings, resume=True)
     packed = whole.packed()
     expected, resumed = whole.trained(packed).tensors, broken.trained(packed).tensors

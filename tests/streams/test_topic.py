@@ -8,7 +8,6 @@ from corank.core.errors import StreamError
 from corank_continual.follow import _default_group
 from corank_continual.streams.store import ItemSink, UserSink
 from corank_continual.streams.topic import KafkaTopic
-from tests.support.base_installation import run_without_extras
 from tests.support.command_line import run_corank
 from tests.support.ports import free_port
 
@@ -66,12 +65,6 @@ def test_a_group_is_of_one_command_one_topic_and_one_store() -> None:
         for topic in (first, second)
     ]
     assert len({*groups}) == 8 and groups[0] == _default_group(ItemSink, "redis://a/1", first)
-
-
-def test_an_absent_extra_is_named() -> None:
-    (ended,) = run_without_extras([["follow", "items", "kafka://a/t", "lmdb:store"]])
-    message = "corank follow needs confluent_kafka; install it by pip install 'corank[kafka]'"
-    assert (ended.code, ended.err) == (1, f"error: {message}\n")
 
 
 def test_an_absent_broker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+import corank
 from corank.training.callbacks import TrainingLog
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
 from tests.support.simulated_runs import Silent
 
 
-class StoppedError(Exception):
+class _StoppedError(Exception):
     """Raised by the callback below."""
 
 
@@ -25,7 +26,14 @@ class Interrupting(Silent):
     def on_log(self, event: TrainingLog) -> None:
         super().on_log(event)
         if len(self.losses) == self.calls:
-            raise StoppedError
+            raise _StoppedError
+
+
+def interrupt(stop: Interrupting, *arguments: Any, **options: Any) -> None:
+    """Train, as `corank.train`, until the callback ends it; it ends with an error otherwise."""
+    callbacks = [*options.pop("callbacks", ()), stop]
+    with pytest.raises(_StoppedError):
+        corank.train(*arguments, callbacks=callbacks, **options)
 
 
 @contextmanager

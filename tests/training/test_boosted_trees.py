@@ -43,7 +43,7 @@ from corank.training.train import train_run
 from tests.support.boosted_runs import GROWN, grown_run
 from tests.support.configs import TEXT, refused
 from tests.support.http_parity import parity
-from tests.support.interruptions import Interrupting, StoppedError
+from tests.support.interruptions import Interrupting, interrupt
 from tests.support.ranks import fork_ranks
 from tests.support.service import running_service
 
@@ -245,8 +245,7 @@ def test_an_interrupted_training_goes_on_with_the_same_scores(
     taught: Run, small_world: Path, tmp_path: Path
 ) -> None:
     config, folder = small_world / "config.yaml", tmp_path / "run"
-    with pytest.raises(StoppedError):
-        corank.train(config, TAUGHT, folder=folder, callbacks=[Interrupting(1)])
+    interrupt(Interrupting(1), config, TAUGHT, folder=folder)
     assert not exists(folder / "model")
     resumed = trained_run(config, folder, *TAUGHT, resume=True)
     assert torch.equal(_first(resumed.trained(resumed.packed())), _first(taught.trained(taught.packed())))

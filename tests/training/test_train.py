@@ -17,7 +17,7 @@ from corank.training.checkpoints.manifest import exists
 from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support import kills
-from tests.support.interruptions import Interrupting, StoppedError, same
+from tests.support.interruptions import Interrupting, interrupt, same
 from tests.support.simulated_runs import Silent
 
 pytestmark = pytest.mark.slow
@@ -74,9 +74,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     folder = tmp_path / "broken"
     calls = steps // LOG_EVERY
     for n, interruption in enumerate(sorted(random.Random(str(overrides)).sample(range(1, calls), 2))):
-        callback = Interrupting(interruption if n == 0 else 1)
-        with pytest.raises(StoppedError):
-            corank.train(config, overrides, resume=n > 0, folder=folder, callbacks=[callback])
+        interrupt(Interrupting(interruption if n == 0 else 1), config, overrides, resume=n > 0, folder=folder)
         assert load(folder / "latest").facts["progress"]["step"] < steps
         assert not exists(folder / "model")
     resumed = trained_run(config, folder, *overrides, resume=True)

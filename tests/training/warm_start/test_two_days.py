@@ -13,7 +13,7 @@ from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_files import load
 from corank.training.run import Run
 from corank.training.trainer import Trainer
-from tests.support.interruptions import Interrupting, StoppedError, same
+from tests.support.interruptions import Interrupting, interrupt, same
 from tests.support.shared import shared, small_world
 from tests.support.two_days import second_day
 
@@ -114,11 +114,10 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path: Path) -> None
     unbroken = trained_run(config, tmp_path / "unbroken", *overrides, continue_from=source)
     broken = tmp_path / "broken"
     for calls in (1, 3):  # before the first checkpoint, and after it
-        with pytest.raises(StoppedError):
-            corank.train(
-                config, overrides, folder=broken, callbacks=[Interrupting(calls)], resume=calls > 1,
-                continue_from=source if calls == 1 else None,
-            )  # fmt: skip
+        begun = source if calls == 1 else None
+        interrupt(
+            Interrupting(calls), config, overrides, folder=broken, resume=calls > 1, continue_from=begun
+        )
     other = first_day("alternate").folder
     with pytest.raises(CheckpointError, match=r"its training began from .*run; received --from .*run: leave"):
         corank.train(config, overrides, folder=broken, resume=True, continue_from=other)
@@ -129,8 +128,7 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path: Path) -> None
 
 def test_a_run_that_has_not_ended_or_is_the_same_is_refused(tmp_path: Path) -> None:
     config, folder = small_world() / "config.yaml", tmp_path / "run"
-    with pytest.raises(StoppedError):
-        corank.train(config, [*HARD, "train.epochs=30"], folder=folder, callbacks=[Interrupting(1)])
+    interrupt(Interrupting(1), config, [*HARD, "train.epochs=30"], folder=folder)
     with pytest.raises(
         CheckpointError, match=r"run: training has not finished; go on with `corank train --resume`"
     ):
