@@ -1,8 +1,6 @@
 """Importers as functions: those of corank with their signatures, any other by its name."""
 
 import inspect
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from pydantic_core import PydanticUndefined
 import corank
 from corank.core.errors import ConfigError, DataError
 from corank.datasets.importer import IMPORTERS
-from corank.testing.parts import registered
+from tests.support.plugin_files import IMPORTER, plugin_file
 
 LOG = pl.DataFrame(
     {"shown": [[3, 5], [5, 8]] * 20, "click": [[0, 1], [1, 0]] * 20, "like": [[0, 1], [0, 0]] * 20}
@@ -21,19 +19,6 @@ LOG = pl.DataFrame(
 ITEMS = pl.DataFrame({"item_id": [3, 5, 8], "shop": ["a", "b", "a"]})
 FEW = ["train.epochs=10"]
 """What these logs are trained by: validation has too little to stop by."""
-PLUGIN = '''
-from corank.datasets.importer import IMPORTERS, Importer
-
-
-@IMPORTERS.register("pages")
-class Pages(Importer):
-    """Import pages."""
-
-    days: int = 7
-
-    def write(self, source, out, report):
-        report(f"{self.days} days of {source.name}")
-'''
 
 
 @pytest.mark.parametrize("name", ["lists", "kuairand"])
@@ -84,24 +69,14 @@ def test_errors_name_the_frame(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-@pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A plug-in with an importer, loaded; what it registers is forgotten afterwards."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "plugin_pages.py").write_text(PLUGIN, encoding="utf-8")
-    with registered(IMPORTERS):
-        corank.load_plugins(["plugin_pages"], tmp_path)
-        yield
-    sys.modules.pop("plugin_pages", None)
-
-
-def test_an_importer_of_a_plugin_is_a_function(plugin: None, tmp_path: Path) -> None:
-    said: list[str] = []
-    imported = corank.import_pages("in", tmp_path / "out", days=3, report=said.append)
-    assert (
-        imported.said == tuple(said) == ("3 days of in",)
-        and imported.config == tmp_path / "out" / "config.yaml"
-    )
-    with pytest.raises(ConfigError, match=r"unknown key 'hours'; known keys: days$"):
-        corank.import_pages("in", tmp_path / "out", hours=3)
+def test_an_importer_of_a_plugin_is_a_function(tmp_path: Path) -> None:
+    said, source = list[str](), tmp_path / "in"
+    source.touch()
+    with plugin_file(tmp_path / "plugin_mylog.py", IMPORTER, IMPORTERS) as name:
+        corank.load_plugins([name], tmp_path)
+        imported = corank.import_mylog(source, tmp_path / "out", limit=3, report=said.append)
+        assert imported.said == tuple(said) == ("from 7, until None, all False, limit 3.0",)
+        assert imported.config == tmp_path / "out" / "config.yaml"
+        with pytest.raises(ConfigError, match=r"unknown key 'limits'; did you mean 'limit'\?$"):
+            corank.import_mylog(source, tmp_path / "out", limits=3)
     assert callable(corank.import_mind) and not hasattr(corank, "import_page")

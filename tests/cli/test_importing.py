@@ -1,6 +1,5 @@
 """`corank import`: its commands are those of the registry, a plug-in's importer among them."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,47 +7,17 @@ import pytest
 
 from corank.core.registry import PLUGINS
 from corank.datasets.importer import IMPORTERS
-from corank.testing.parts import registered
 from tests.support.command_line import run_corank
-
-PLUGIN = '''
-from datetime import date
-
-from pydantic import Field
-
-from corank.core.errors import DataError
-from corank.datasets.importer import IMPORTERS, Importer
-
-
-@IMPORTERS.register("mylog")
-class MyLog(Importer):
-    """Import the shop's own log."""
-
-    source_help = "One file of the shop."
-    first_day: int = Field(7, alias="from", ge=1, description="The day to begin with.")
-    until: date | None = None
-    all_rows: bool = Field(False, description="Keep them all.")
-    limit: float | None = None
-
-    def write(self, source, out, report):
-        if not source.is_file():
-            raise DataError(f"{source}: no such file")
-        report(f"from {self.first_day}, until {self.until}, all {self.all_rows}, limit {self.limit}")
-        out.mkdir()
-        (out / "config.yaml").write_text("name: mylog", encoding="utf-8")
-'''
+from tests.support.plugin_files import IMPORTER, plugin_file
 
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of a plug-in in the working directory; what it registers is forgotten afterwards."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    """The name of a plug-in in the working directory."""
     monkeypatch.setenv(PLUGINS, "")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "plugin_importer.py").write_text(PLUGIN, encoding="utf-8")
-    with registered(IMPORTERS):
-        yield "plugin_importer"
-    sys.modules.pop("plugin_importer", None)
+    with plugin_file(tmp_path / "plugin_importer.py", IMPORTER, IMPORTERS) as name:
+        yield name
 
 
 def test_an_importer_of_a_plugin_is_a_command(

@@ -1,7 +1,6 @@
 """`corank simulate`: its worlds are those of the registry, a plug-in's among them, and its options their fields."""
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import pytest
 import corank
 from corank.core.registry import PLUGINS
 from corank.datasets.simulated import WORLDS
-from corank.testing.parts import registered
 from tests.support.command_line import run_corank
+from tests.support.plugin_files import plugin_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,16 +18,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The world of docs/extending in the working directory; what it registers is forgotten afterwards."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv(PLUGINS, "")
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "extending" / "README.md").read_text(encoding="utf-8")
     found = re.search(r"^```python\n# coins\.py\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert found
-    (tmp_path / "coins.py").write_text(found[1], encoding="utf-8")
-    with registered(WORLDS):
-        yield "coins"
-    sys.modules.pop("coins", None)
+    with plugin_file(tmp_path / "coins.py", found[1], WORLDS) as name:
+        yield name
 
 
 def test_a_world_of_a_plugin_is_simulated(plugin: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from corank.core.errors import ConfigError, PluginError
 from corank.core.registry import Registry, by_name, load_plugins
 from corank.core.settings import Settings, validate
 from corank.testing.parts import registered, unregister
+from tests.support.plugin_files import own_imports
 
 
 class Shape(Settings):
@@ -37,13 +38,10 @@ class Picture(Settings):
 
 
 @pytest.fixture
-def path() -> Iterator[None]:
+def path(tmp_path: Path) -> Iterator[None]:
     """Python's path and modules as they were, afterwards."""
-    before, modules = list(sys.path), set(sys.modules)
-    yield
-    sys.path[:] = before
-    for name in set(sys.modules) - modules:
-        del sys.modules[name]
+    with own_imports(tmp_path):
+        yield
 
 
 @pytest.mark.parametrize(

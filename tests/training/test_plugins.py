@@ -13,17 +13,14 @@ from corank.core.artifact import digest
 from corank.core.errors import BundleError, ConfigError, PluginError
 from corank.training.config.config_file import read
 from corank.training.run import Run
+from tests.support.plugin_files import own_imports
 
 
 @pytest.fixture(autouse=True)
-def _path() -> Iterator[None]:
+def _path(tmp_path: Path) -> Iterator[None]:
     """Python's path and modules as they were, afterwards."""
-    before, modules = list(sys.path), set(sys.modules)
-    yield
-    sys.path[:] = before
-    for name in set(sys.modules) - modules:
-        if name.startswith("plugin_"):
-            del sys.modules[name]
+    with own_imports(tmp_path):
+        yield
 
 
 @pytest.fixture
