@@ -101,14 +101,9 @@ def test_filters_let_through_what_has_any_of_the_values(case: Case) -> None:
         assert {entry["id"] for entry in trace} == set(passing["item_id"].to_list())
 
 
-@pytest.mark.parametrize(
-    ("where", "told"),
-    [
-        ({"item_2": "nowhere"}, "where: no item passes; the bundle knows no such item_2"),
-    ],
-)
-def test_filters_that_nothing_passes_are_told(case: Case, where: dict[str, Any], told: str) -> None:
-    answer = case.funnel.rank(asked(case, where=where))
+def test_filters_that_nothing_passes_are_told(case: Case) -> None:
+    answer = case.funnel.rank(asked(case, where={"item_2": "nowhere"}))
+    told = "where: no item passes; the bundle knows no such item_2"
     assert (answer["items"], answer["warnings"]) == ([], [told])
     assert "warnings" not in case.funnel.rank(asked(case, where={"item_2": ["w1", "nowhere"]}))
 

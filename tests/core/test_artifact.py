@@ -34,10 +34,6 @@ def place(tmp_path: Path) -> FolderPlace:
 class TestFolder(ExclusiveConformance):
     """The contract, of a small kind in a folder."""
 
-    @pytest.fixture
-    def place(self, tmp_path: Path) -> FolderPlace:
-        return FolderPlace(tmp_path)
-
 
 # What is read
 

@@ -6,7 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -58,7 +58,6 @@ def shifted(by: int) -> pl.DataFrame:
 def test_rows_are_those_of_the_table_with_its_partitions_new_columns_and_deleted_rows(
     lake: Lake, tmp_path: Path
 ) -> None:
-    lake.folder.parent.mkdir()
     lake.append(FRAME, by="shop")
     lake.append(shifted(10).with_columns(price=pl.lit(0.5)), by="shop")
     lake.delete("item = 11")
@@ -75,7 +74,6 @@ def test_rows_are_those_of_the_table_with_its_partitions_new_columns_and_deleted
 def test_every_range_reads_its_own_rows_in_any_process_and_after_later_commits(
     lake: Lake, tmp_path: Path
 ) -> None:
-    lake.folder.parent.mkdir()
     for n in range(3):
         lake.append(shifted(10 * n), by="shop")
     table = Table.scan("log", lake.uri, tmp_path)
@@ -232,7 +230,6 @@ def shards_of(packed: Any) -> dict[str, str]:
 
 
 def test_a_pack_records_its_snapshot_and_is_repeated_by_it(lake: Lake, tmp_path: Path) -> None:
-    lake.folder.parent.mkdir()
     write_days(lake, tmp_path, 0, 2)
     said: list[str] = []
     first = corank.pack(config(1, tmp_path, lake), report=said.append).packed
@@ -263,7 +260,6 @@ def test_a_continued_pack_opens_the_files_that_were_added(
         return inner(self, path)
 
     monkeypatch.setattr(SurveyFile, "__call__", counted)
-    lake.folder.parent.mkdir()
     before: dict[str, Any] = {"lake": None, "plain": None}
     said: list[str] = []
     for n in range(4):
@@ -280,7 +276,6 @@ def test_a_continued_pack_opens_the_files_that_were_added(
 
 
 def test_rewritten_files_bring_no_rows_late_and_lost_rows_are_reported(lake: Lake, tmp_path: Path) -> None:
-    lake.folder.parent.mkdir()
     write_days(lake, tmp_path, 0, 2)
     first = corank.pack(config(1, tmp_path, lake))
     write_days(lake, tmp_path, 2, 3)
@@ -304,14 +299,12 @@ def test_rewritten_files_bring_no_rows_late_and_lost_rows_are_reported(lake: Lak
 
 
 def test_items_users_and_events_are_tables_of_a_lakehouse_too(lake: Lake, tmp_path: Path) -> None:
-    lake.folder.parent.mkdir()
     write_days(lake, tmp_path, 0, 1)
     ids = {"items": "item", "users": "user"}
     log = pl.read_parquet(tmp_path / "log" / "*.parquet")
     settings = config(0, tmp_path, lake)
     for name, column in ids.items():
         table = type(lake)(tmp_path / name / name)
-        table.folder.parent.mkdir()
         table.append(log.select(pl.col(column).unique(), kind=pl.lit("a")))
         settings["data"][name] = table.uri
     settings["data"]["events"] = {"views": {"table": lake.uri}}
@@ -353,7 +346,6 @@ def test_items_users_and_events_are_tables_of_a_lakehouse_too(lake: Lake, tmp_pa
 def test_a_table_that_is_not_there_is_named_in_a_line(
     lake: Lake, tmp_path: Path, uri: str, message: str
 ) -> None:
-    lake.folder.parent.mkdir()
     lake.append(FRAME)
     given = uri.format(lake=lake.uri, pin=lake.pin, kind=lake.kind)
     settings = config_of(0, tmp_path)
@@ -366,7 +358,6 @@ def test_a_table_that_is_not_there_is_named_in_a_line(
 
 
 def test_a_folder_of_other_files_and_a_table_among_files_are_no_table(lake: Lake, tmp_path: Path) -> None:
-    lake.folder.parent.mkdir()
     lake.append(FRAME)
     FRAME.write_parquet(tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"/: cannot be read|: cannot be read"):
@@ -385,56 +376,60 @@ def test_a_table_without_rows_is_named(tmp_path: Path) -> None:
         Table.scan("log", lake.uri, tmp_path)
 
 
-def test_a_data_file_that_is_gone_is_named(lake: Lake, tmp_path: Path) -> None:
-    lake.folder.parent.mkdir()
-    lake.append(FRAME)
-    table = Table.scan("log", lake.uri, tmp_path)
-    for path in lake.folder.rglob("*.parquet"):
-        if "_delta_log" not in path.parts:
-            path.unlink()
-    with pytest.raises(DataError, match=r"data\.log: .*No such file .* VACUUM"):
-        table.collect(table.frame)
-
-
 def data_files(lake: Lake) -> list[Path]:
     return [path for path in lake.folder.rglob("*.parquet") if "_delta_log" not in path.parts]
 
 
-def test_a_data_file_that_was_cut_off_is_named_before_it_is_read(lake: Lake, tmp_path: Path) -> None:
-    lake.folder.parent.mkdir()
-    lake.append(FRAME)
-    table = Table.scan("log", lake.uri, tmp_path)
-    (path,) = data_files(lake)
+def metadata_file(lake: Lake) -> Path:
+    """The file of a table of one commit that names its data files."""
+    (path,) = lake.folder.glob("_delta_log/*.json" if lake.kind == "delta" else "metadata/snap-*.avro")
+    return path
+
+
+def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(
-        DataError, match=r"\.parquet has 300 bytes, where the table says [0-9,]+: it was cut off"
-    ):
+
+
+def put_pipe(path: Path) -> None:
+    """A pipe, for which a reader would wait for ever."""
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda lake: cut_off(data_files(lake)[0]),
+            r"\.parquet has 300 bytes, where the table says [0-9,]+: it was cut off",
+        ),
+        (lambda lake: cut_off(metadata_file(lake)), ": cannot be read: "),
+        (lambda lake: put_pipe(data_files(lake)[0]), r"\.parquet is no file"),
+        (lambda lake: put_pipe(metadata_file(lake)), r"\.(json|avro) is no file"),
+    ],
+)
+def test_a_damaged_table_is_named_in_a_line_before_it_is_read(
+    lake: Lake, tmp_path: Path, damage: Callable[[Lake], None], message: str
+) -> None:
+    lake.append(FRAME)
+    damage(lake)
+    with pytest.raises(DataError, match=message) as caught:
         Table.scan("log", lake.uri, tmp_path)
-    with pytest.raises(DataError, match=r"^data\.log: ") as caught:  # opened before it was cut
-        table.collect(table.frame)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("part", ["data", "metadata"])
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(lake: Lake, tmp_path: Path, part: str) -> None:
-    lake.folder.parent.mkdir()
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(Path.unlink, r"^data\.log: .*No such file .* VACUUM"), (cut_off, r"^data\.log: ")],
+)
+def test_a_data_file_that_is_damaged_once_the_table_is_open_is_named(
+    lake: Lake, tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
     lake.append(FRAME)
-    names = {"delta": "_delta_log/*.json", "iceberg": "metadata/snap-*.avro"}
-    (path,) = data_files(lake) if part == "data" else lake.folder.glob(names[lake.kind])
-    path.unlink()
-    os.mkfifo(path)
-    with pytest.raises(DataError, match=rf"{path.name} is no file"):
-        Table.scan("log", lake.uri, tmp_path)
-
-
-def test_damaged_metadata_is_reported_in_a_line(lake: Lake, tmp_path: Path) -> None:
-    lake.folder.parent.mkdir()
-    lake.append(FRAME)
-    (name,) = {"delta": ("_delta_log/*0.json",), "iceberg": ("metadata/*.avro",)}[lake.kind]
-    for path in lake.folder.glob(name):
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DataError, match=r": cannot be read: ") as caught:
-        Table.scan("log", lake.uri, tmp_path)
+    table = Table.scan("log", lake.uri, tmp_path)
+    damage(data_files(lake)[0])
+    with pytest.raises(DataError, match=message) as caught:
+        table.collect(table.frame)
     assert "\n" not in str(caught.value)
 
 

@@ -114,19 +114,13 @@ def test_truth_holds_probabilities_by_the_ids_of_the_log(world: World) -> None:
         assert world.refused().startswith(f"data.truth: {message}")
 
 
-@pytest.mark.parametrize(
-    ("column", "value", "shown"),
-    [
-        ("tab", "shop", "column 'tab' changes from 'home' to 'shop'"),
-    ],
-)
-def test_request_that_changes_within_itself_is_refused(
-    world: World, column: str, value: object, shown: str
-) -> None:
-    changed = pl.when(pl.int_range(8) == 2).then(pl.lit(value)).otherwise(column).alias(column)
+def test_request_that_changes_within_itself_is_refused(world: World) -> None:
+    changed = pl.when(pl.int_range(8) == 2).then(pl.lit("shop")).otherwise("tab").alias("tab")
     world.log = LOG.with_columns(changed)
-    rule = "within the request; it must be the same for all its candidates"
-    assert world.refused() == f"data.log: request request='a': {shown} {rule}"
+    assert world.refused() == (
+        "data.log: request request='a': column 'tab' changes from 'home' to 'shop' within the request; it must be the "
+        "same for all its candidates"
+    )
 
 
 def test_candidate_twice_with_different_values_is_refused(world: World) -> None:
@@ -160,17 +154,10 @@ def with_ages(world: World, born: list[int | None], log: pl.DataFrame = LATE) ->
     return world
 
 
-@pytest.mark.parametrize(
-    ("born", "told"),
-    [
-        (
-            [1_728_000_000, 1_600_000_000, None, 5, -3],
-            "holds -3 to 1728000000; features.born is of kind time and reads whole numbers as ms since 1970: these are "
-            "all within four months of 1970, and the log begins at 2024-10-04 00:00:00 UTC; write ms (seconds times "
-            "1000, days times 86400000), datetimes or dates",
-        ),
-    ],
-)
-def test_times_of_another_unit_are_refused(world: World, born: list[int | None], told: str) -> None:
-    message = with_ages(world, born).refused()
-    assert message.startswith("data.items: column 'born' holds ") and told in message
+def test_times_of_another_unit_are_refused(world: World) -> None:
+    message = with_ages(world, [1_728_000_000, 1_600_000_000, None, 5, -3]).refused()
+    assert message.startswith(
+        "data.items: column 'born' holds -3 to 1728000000; features.born is of kind time and reads whole numbers as "
+        "ms since 1970: these are all within four months of 1970, and the log begins at 2024-10-04 00:00:00 UTC; "
+        "write ms (seconds times 1000, days times 86400000), datetimes or dates"
+    )

@@ -1,6 +1,5 @@
 """Lists in the order shown: the effect of the position is learnt, and orders that were not shown are refused."""
 
-import inspect
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,7 +9,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-import corank
 from corank.core.errors import ConfigError, DataError
 from corank.core.settings import validate
 from corank.datasets.lists import Lists, write_lists
@@ -75,10 +73,6 @@ def test_the_order_shown_is_learnt_as_an_effect_of_the_position(tmp_path: Path) 
     assert imported(drawn_log(0.0), tmp_path / "shuffled")[0] == []
     said, config = imported(drawn_log(0.0), tmp_path / "wished", position="effect")
     assert len(said) == 1 and read(config).data.position == "position"
-
-
-def test_the_function_and_its_command_have_every_option() -> None:
-    assert {*Lists.model_fields} <= {*inspect.signature(corank.import_lists).parameters}
 
 
 def test_the_wish_decides(tmp_path: Path) -> None:

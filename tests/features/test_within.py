@@ -13,7 +13,7 @@ from corank.features.kinds.within import ComparingFeature, WithinFeature
 from corank.features.operands import OperandRows, Operands
 from corank.features.priors import PointInTime, PriorSnapshots
 from corank.features.schema import Schema
-from tests.support.configs import TEXT, refused
+from tests.support.configs import refused, shop
 
 NAN = math.nan
 RANK, RATIO = (WithinFeature(kind="within", of="price", measure=m) for m in ("rank", "ratio"))
@@ -119,6 +119,5 @@ def test_a_pair_beyond_the_log_is_compared_as_one_candidate_more(
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, changes: list[str], message: str) -> None:
-    path = tmp_path / "shop.yaml"
-    path.write_text(TEXT, encoding="utf-8")
+    path = shop(tmp_path)
     assert message in refused(path, *changes)

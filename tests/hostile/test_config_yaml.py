@@ -8,15 +8,13 @@ import pytest
 from corank.core.errors import ConfigError
 from corank.training.config.config_file import read
 from corank.training.config.yaml_values import DEEPEST, LARGEST, read_yaml, read_yaml_file
-from tests.support.configs import TEXT, refused
+from tests.support.configs import TEXT, refused, shop
 from tests.support.hostile_configs import LAUGHS, make_world, read_mutations
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    file = tmp_path / "shop.yaml"
-    file.write_text(TEXT, encoding="utf-8")
-    return file
+    return shop(tmp_path)
 
 
 SCALARS: dict[str, object] = dict(

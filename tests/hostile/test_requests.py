@@ -24,7 +24,6 @@ from corank_serve.http.ranking import check_clock
 from corank_serve.http.serve_settings import Limits
 from corank_serve.http.worker import RankingService
 from corank_serve.log.request_log import open_logs
-from corank_serve.store.record_codec import RecordFormat
 from corank_serve.store.source import BundleSource
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
@@ -256,15 +255,6 @@ def test_whole_numbers_among_floats_nulls_and_zeros_are_taken(case: Case) -> Non
         assert item_rows(case, vector).vectors[1].dense().tolist() == [vector]
     for missing in (None, [0, 0, 0]):
         assert item_rows(case, missing).vectors[1].row.tolist() == [-1]
-
-
-def test_a_record_holds_a_vector_in_16_bits(case: Case) -> None:
-    layer = case.funnel.request_encoder.encode_items([77], [{"item_4": [0.1, 0.2, 0.3], "worth": 1.0}])
-    form = RecordFormat.from_manifest(case.funnel.manifest)
-    (record,) = [value for _, value in form.encode(layer, np.arange(1))]
-    offset, kind, count = form.fields["content.1"]
-    vector = np.frombuffer(record, kind, count, offset)
-    assert (kind, vector.tolist()) == ("<f2", np.array([0.1, 0.2, 0.3], np.float16).tolist())
 
 
 def test_an_example_request_and_an_item_show_vectors(case: Case) -> None:

@@ -18,7 +18,7 @@ from corank_lab.models.inputs import FeatureGates, PeriodicEmbedding, PiecewiseE
 from corank_lab.models.mixtures import ExpertHeads, ExpertLevel, MemberHeads, MemberLinear, average_members
 from corank_lab.models.mlp import MlpLabSettings, PeriodicNumbers, PiecewiseNumbers
 from corank_lab.models.mlp_network import MlpLab
-from tests.support.configs import TEXT, refused
+from tests.support.configs import refused, shop
 from tests.support.loss_cases import logits_of
 from tests.support.models import plain_rows, randomise
 
@@ -197,7 +197,6 @@ def test_a_ranker_reads_numbers_beside_scaled_ones_and_gates_them(
     ],
 )
 def test_settings_without_effect_are_refused(tmp_path: Path, changes: list[str], message: str) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text(TEXT, encoding="utf-8")
+    path = shop(tmp_path)
     overrides = [f"stages.1.{change}" for change in ("model=mlp_lab", *changes)]
     assert refused(path, "features.brand_seen=null", *overrides).startswith(f"stages.1{message}")

@@ -19,7 +19,7 @@ from corank.testing.losses import SCOPE
 from corank.training.config.config_file import read
 from corank_lab.losses.mimic import MimicLoss
 from corank_lab.models.towers_network import GeneratingTower, MeetingTowers, TowersHeads, TowersMlp
-from tests.support.configs import TEXT, refused
+from tests.support.configs import refused, shop
 from tests.support.models import two_tower
 
 TERM = MimicLoss(stage="prerank")
@@ -135,8 +135,7 @@ def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], message: 
 
 
 def test_a_config_says_what_they_need(tmp_path: Path) -> None:
-    path = tmp_path / "shop.yaml"
-    path.write_text(TEXT, encoding="utf-8")
+    path = shop(tmp_path)
     mimic, generating = "losses.1={kind: mimic, stage: prerank}", "stages.0.model=towers_generated"
     config = read(path, (mimic, generating))
     read_by = config.stages[0].input_features(config.declared)

@@ -280,10 +280,6 @@ class ArtifactConformance:
     meanwhile: ClassVar[int] = 3
     """The content that is read if 2 and 3 are written meanwhile."""
 
-    @pytest.fixture
-    def place(self, tmp_path: Path) -> Place:
-        raise NotImplementedError
-
     def test_what_was_written_is_read(self, place: Place) -> None:
         for n in (1, 2, 3):
             place.write(n)

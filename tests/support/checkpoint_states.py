@@ -44,7 +44,8 @@ STEPS = 3
 
 def facts_of(step: int) -> dict[str, Any]:
     """The facts of a state."""
-    return {"progress": {"step": step, "best": 0.1 + 0.2}, "name": "größe"}
+    figures = [{"auc": None, "logloss": float("inf")}]
+    return {"progress": {"step": step, "best": 0.1 + 0.2}, "figures": figures, "name": "größe"}
 
 
 def whole_tensors() -> dict[str, Tensor]:
@@ -57,6 +58,8 @@ def whole_tensors() -> dict[str, Tensor]:
         "model.scale": torch.tensor(0.5),
         "model.half": torch.tensor([0.1, float("nan")], dtype=torch.bfloat16),
         "model.none": torch.zeros(0, 4),
+        "model.flags": torch.tensor([True, False]),
+        "model.bytes": torch.tensor([[0, 255]], dtype=torch.uint8),
         "optimiser.rank.0.step": torch.tensor(2**40),
     }
     return tables | layers

@@ -41,6 +41,7 @@ class DeltaLake:
     def append(self, frame: pl.DataFrame, by: str | None = None) -> None:
         from deltalake import write_deltalake
 
+        self.folder.parent.mkdir(exist_ok=True)
         new = not self.folder.exists()
         settings = {"delta.enableDeletionVectors": "true"} if new else None
         write_deltalake(
@@ -113,6 +114,7 @@ class Iceberg:
     def append(self, frame: pl.DataFrame, by: str | None = None) -> None:
         from pyiceberg.catalog.sql import SqlCatalog
 
+        self.folder.parent.mkdir(exist_ok=True)
         arrow = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
         if not self.folder.exists():
             catalog = SqlCatalog("shop", **self.properties)

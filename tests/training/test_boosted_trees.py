@@ -41,7 +41,7 @@ from corank.training.config.settings import TreeTeacherSettings
 from corank.training.run import TREES, Run
 from corank.training.train import train_run
 from tests.support.boosted_runs import GROWN, grown_run
-from tests.support.configs import TEXT, refused
+from tests.support.configs import refused, shop
 from tests.support.http_parity import parity
 from tests.support.interruptions import Interrupting, interrupt
 from tests.support.ranks import fork_ranks
@@ -168,16 +168,9 @@ def test_labels_of_one_value_are_named(grown: Run, small_world: Path, tmp_path: 
 SERVED = "stages.1={name: rank, model: trees, cuts: [preranked], keep: 10, labels: [click, order]}"
 
 
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ([], "losses.0: 'rank' is fitted to the log before training, and a loss ('rank.click')"),
-    ],
-)
-def test_bad_settings_are_refused(tmp_path: Path, changes: list[str], told: str) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text(TEXT, encoding="utf-8")
-    assert refused(path, SERVED, *changes).startswith(told)
+def test_a_loss_of_a_stage_that_is_fitted_is_refused(tmp_path: Path) -> None:
+    told = "losses.0: 'rank' is fitted to the log before training, and a loss ('rank.click')"
+    assert refused(shop(tmp_path), SERVED).startswith(told)
 
 
 def train_together(run: Run) -> None:

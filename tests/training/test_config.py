@@ -10,14 +10,12 @@ from corank.core.errors import ConfigError
 from corank.features.kinds.ids import IdsFeature
 from corank.training.config.config_file import plain, read
 from corank.training.config.settings import DenseOptimiser, TableOptimiser
-from tests.support.configs import TEXT, refused
+from tests.support.configs import refused, shop
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    file = tmp_path / "shop.yaml"
-    file.write_text(TEXT, encoding="utf-8")
-    return file
+    return shop(tmp_path)
 
 
 def test_a_config_is_read_as_it_is_written(path: Path) -> None:

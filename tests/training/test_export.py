@@ -1,6 +1,5 @@
 """Export: settings, versions, sequence numbers, all or nothing, and vectors equal to the model's."""
 
-import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,12 @@ import torch
 
 import corank
 from corank.bundle.bundle import Bundle
-from corank.core.errors import BundleError
 from corank.evaluation.predictions import Calibrators
 from corank.funnel.funnel import Funnel
 from corank.funnel.request import Request
 from corank.training.checkpoints.training_state import model_state
 from corank.training.model_version import model_version
 from corank.training.run import Run
-from tests.support import kills
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.shared import shared_case
@@ -108,26 +105,3 @@ def test_export_over_a_bundle_counts_items_seq_and_keeps_the_content_before(
     assert sorted(p.name for p in path.iterdir()) == sorted(
         [first.folder.name, second.folder.name, "manifest.json"]
     )
-
-
-def _export_where_files_are_short(run: Path, bundle: Path, said: Path) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
-    try:
-        corank.export(run, bundle)
-    except BundleError as error:
-        said.write_text(str(error))
-
-
-@pytest.mark.thorough
-@pytest.mark.slow
-def test_full_disk_leaves_the_bundle_before_untouched(
-    trained: Run, trained_bundle: Path, tmp_path: Path
-) -> None:
-    bundle = Path(shutil.copytree(trained_bundle, tmp_path / "bundle"))
-    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
-    kills.run(_export_where_files_are_short, trained.folder, bundle, tmp_path / "said")
-    said = (tmp_path / "said").read_text()
-    assert said.startswith(f"{bundle}: cannot be written: [Errno 27] File too large")
-    assert "what was there before is untouched" in said
-    assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
-    assert Bundle.open(bundle).manifest.items_seq == 1

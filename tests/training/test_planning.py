@@ -18,7 +18,7 @@ from corank.training.config.config import plan_training
 from corank.training.config.config_file import read
 from corank.training.config.settings import EarlyStop
 from corank.training.run import Run
-from tests.support.configs import ID, TEXT, of_side, small_config
+from tests.support.configs import ID, of_side, shop, small_config
 from tests.support.shared import small_world
 
 AUTO = ("train.epochs=auto", "train.requests=auto")
@@ -26,9 +26,7 @@ AUTO = ("train.epochs=auto", "train.requests=auto")
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    file = tmp_path / "shop.yaml"
-    file.write_text(TEXT, encoding="utf-8")
-    return file
+    return shop(tmp_path)
 
 
 @pytest.mark.parametrize(

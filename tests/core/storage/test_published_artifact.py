@@ -36,10 +36,6 @@ def place(object_store: ObjectStore, tmp_path: Path) -> ObjectPlace:
 class TestObjects(ExclusiveConformance):
     """The contract, in an object store."""
 
-    @pytest.fixture
-    def place(self, object_store: ObjectStore, tmp_path: Path) -> ObjectPlace:
-        return ObjectPlace(object_store, tmp_path)
-
 
 # Publishing
 

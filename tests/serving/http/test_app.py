@@ -110,18 +110,6 @@ def test_a_body_has_a_largest_size_whether_its_length_is_told_or_not(bundle: Pat
         assert client.post("/rank", json={"user": {}, "candidates": [1]}).status_code == 200
 
 
-def test_who_writes_needs_the_token(of_store: TestClient, bundle: Path) -> None:
-    item = {"items": [{"id": 900}]}
-    for path in ("/items", "/reload"):
-        assert of_store.post(path, json=item).status_code == 401
-        assert of_store.post(path, json=item, headers={"Authorization": "Bearer secre"}).status_code == 401
-    assert of_store.post("/reload", headers=TOKEN).json()["items_seq"] == 1
-    with TestClient(
-        RankingService(Follower(BundleSource(bundle)), Limits(), access(None)).app()
-    ) as open_to_nobody:
-        assert open_to_nobody.post("/items", json=item, headers=TOKEN).status_code == 403
-
-
 def test_items_that_come_are_ranked_at_once_and_named_by_the_answer(of_store: TestClient, case: Case) -> None:
     columns = {"item_0": [3], "item_1": 7, "item_2": "w3"}
     asked = case.request("test", 0) | {"trace": False}

@@ -65,6 +65,14 @@ def test_what_one_number_of_ranks_wrote_another_reads(written: Path, before: str
             assert checkpoint.shape(name) == ROWS[name] and checkpoint.dtype(name) == table.dtype
 
 
+@pytest.mark.parametrize("state", ["replicated", "changed"])
+@pytest.mark.parametrize("before", ["two", "four"])
+def test_a_state_is_as_it_was_when_its_writing_began(written: Path, before: str, state: str) -> None:
+    checkpoint = load(written / before / state)
+    assert checkpoint.facts == facts_of(7)
+    assert all(same(checkpoint.whole(name), tensor) for name, tensor in whole_tensors().items())
+
+
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 @pytest.mark.parametrize("before", COUNTS)
 def test_pytorch_reads_what_any_number_of_ranks_wrote(written: Path, before: str) -> None:
