@@ -140,23 +140,17 @@ def test_weight_must_be_positive(world: World) -> None:
 
 # Times in another unit than ms
 
-LATE = LOG.with_columns(pl.col("time") + 20_000 * DAY)
-"""A log of October 2024."""
 
-
-def with_ages(world: World, born: list[int | None], log: pl.DataFrame = LATE) -> World:
-    world.log, world.items = log, ITEMS.with_columns(born=pl.Series(born, dtype=pl.Int64))
-    world.data = {"split": {"valid": "2024-10-05", "test": "2024-10-06"}} if log is LATE else {}
+def test_times_of_another_unit_are_refused(world: World) -> None:
+    born = [1_728_000_000, 1_600_000_000, None, 5, -3]
+    world.log = LOG.with_columns(pl.col("time") + 20_000 * DAY)  # October 2024
+    world.data = {"split": {"valid": "2024-10-05", "test": "2024-10-06"}}
+    world.items = ITEMS.with_columns(born=pl.Series(born, dtype=pl.Int64))
     world.features |= {
         "born": TimeFeature(kind="time", side="item"),
         "age": AgeFeature(kind="age", of="born"),
     }
-    return world
-
-
-def test_times_of_another_unit_are_refused(world: World) -> None:
-    message = with_ages(world, [1_728_000_000, 1_600_000_000, None, 5, -3]).refused()
-    assert message.startswith(
+    assert world.refused().startswith(
         "data.items: column 'born' holds -3 to 1728000000; features.born is of kind time and reads whole numbers as "
         "ms since 1970: these are all within four months of 1970, and the log begins at 2024-10-04 00:00:00 UTC; "
         "write ms (seconds times 1000, days times 86400000), datetimes or dates"

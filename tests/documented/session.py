@@ -235,7 +235,7 @@ class Session:
         if status != expected:
             raise BlockError(f"status {status}, expected {expected}:\n{_tail(output)}")
 
-    def _start(self, code: str, keep: bool, arguments: str = "") -> tuple[subprocess.Popen[bytes], Path]:
+    def _start(self, code: str, keep: bool) -> tuple[subprocess.Popen[bytes], Path]:
         """Start a shell with the state of the one before. Returns it and the file of its output."""
         self.count += 1
         script, output = self.state / f"{self.count}.sh", self.state / f"{self.count}.out"

@@ -21,7 +21,7 @@ from corank_serve.store.publish import publish_bundle
 from tests.support.configs import shop
 from tests.support.kafka_broker import kafka_broker
 from tests.support.ports import free_port
-from tests.support.service import PROGRAM
+from tests.support.service import PROGRAM, metrics_of
 from tests.support.shared import derived
 from tests.support.stores import opened
 from tests.support.waiting import PATIENCE, eventually
@@ -189,14 +189,7 @@ def test_a_follower_of_the_manifests_starts_serves_metrics_and_ends(name: str, t
             [PROGRAM, word, command, *args], cwd=tmp_path, env=os.environ | {"HOME": str(tmp_path)}
         )
 
-        def metrics() -> str:
-            assert process.poll() is None
-            try:
-                return httpx2.get(f"http://127.0.0.1:{port}/metrics").text
-            except httpx2.HTTPError:
-                return ""
-
-        eventually(lambda: 'corank_follow_lag{partition="0"} 0.0' in metrics())
+        eventually(lambda: 'corank_follow_lag{partition="0"} 0.0' in metrics_of(process, port))
         process.terminate()
         assert process.wait(PATIENCE) == 0
 

@@ -20,7 +20,7 @@ import corank
 from corank_serve.http.prometheus import list_metrics
 from tests.support.kafka_broker import Broker, kafka_broker
 from tests.support.ports import free_port
-from tests.support.service import PROGRAM, running_service
+from tests.support.service import PROGRAM, metrics_of, running_service
 from tests.support.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.slow
@@ -127,16 +127,8 @@ def exposed(
     command = [str(PROGRAM), "follow", "items", topic, store, "--metrics", str(port)]
     process = subprocess.Popen(command)
     try:
-
-        def followed() -> str:
-            assert process.poll() is None
-            try:
-                return httpx2.get(f"http://127.0.0.1:{port}/metrics").text
-            except httpx2.HTTPError:
-                return ""
-
-        eventually(lambda: "corank_follow_lag{" in followed())
-        text = served + followed()
+        eventually(lambda: "corank_follow_lag{" in metrics_of(process, port))
+        text = served + metrics_of(process, port)
     finally:
         process.terminate()
         process.wait(PATIENCE)

@@ -4,7 +4,6 @@ Column `worth` of a bundle's items is the bundle's number, by which a record tel
 """
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +60,11 @@ def variant(
     path: Path,
     number: int,
     as_of: int | None = None,
-    alter: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """A bundle of a model of its own, `number`: other tables than its neighbours', and vectors accordingly.
 
     Args:
         as_of: the change of a store at which its items were read; it is not known otherwise.
-        alter: changes its content further.
     """
     before = Bundle.open(bundle)
     changes: dict[str, Any] = {"model_version": f"{number:016x}", "items_seq": 1}
@@ -87,7 +84,6 @@ def variant(
         tables = read_tables(folder, manifest, layout)
         parts = ItemGraphs(folder, manifest.stages, layout, tables).compute_all(rows)
         save_parts(folder, store_parts(parts, manifest.stages))
-        alter(folder)
 
     write_bundle(path, manifest, fill)
     return path

@@ -1,7 +1,8 @@
 """Trainings that are interrupted, what comes between two steps, and runs compared bit by bit."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,11 +30,11 @@ class Interrupting(Silent):
             raise _StoppedError
 
 
-def interrupt(stop: Interrupting, *arguments: Any, **options: Any) -> None:
+def interrupt(stop: Interrupting, config: Path, overrides: Sequence[str], **options: Any) -> None:
     """Train, as `corank.train`, until the callback ends it; it ends with an error otherwise."""
     callbacks = [*options.pop("callbacks", ()), stop]
     with pytest.raises(_StoppedError):
-        corank.train(*arguments, callbacks=callbacks, **options)
+        corank.train(config, overrides, callbacks, **options)
 
 
 @contextmanager

@@ -27,7 +27,6 @@ from corank.data.packed.manifest import PackManifest
 from corank.data.packing import pack as packing
 from corank.engine.base import Engine, open_engine
 from corank.features.feature_kind import Feature
-from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 from tests.support.configs import data_settings
 
@@ -85,26 +84,21 @@ def write_world(folder: Path, requests: int, seed: int = 0) -> None:
     users.write_parquet(folder / "users.parquet")
 
 
-def world_settings(log: str = "log.*.parquet") -> DataSettings:
-    """Settings of its tables."""
-    tables = {name: f"{name}.parquet" for name in ("items", "users", "truth")}
-    return data_settings(log=log, request=["user", "request"], level="level", **tables)
-
-
 def pack_world(
     folder: Path,
     out: Path,
     engine: Engine | None = None,
     report: Report = lambda line: None,
-    log: str = "log.*.parquet",
     batch: int = 64,
 ) -> dict[str, str]:
     """Pack it in partitions of about 40 rows, `batch` rows at a time. Returns the digest of each file."""
+    tables = {name: f"{name}.parquet" for name in ("items", "users", "truth")}
+    data = data_settings(log="log.*.parquet", request=["user", "request"], level="level", **tables)
     schema = Schema(TypeAdapter(dict[str, Feature]).validate_python(FEATURES))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "PARTITION", 40)
         patch.setattr(row_ranges, "BATCH", batch)
-        packing.pack_log(world_settings(log), schema, folder, out, report, engine)
+        packing.pack_log(data, schema, folder, out, report, engine)
     return digest_files(out)
 
 

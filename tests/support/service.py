@@ -63,6 +63,14 @@ def _is_worker(process: psutil.Process) -> bool:
         return False
 
 
+def metrics_of(process: subprocess.Popen[bytes], port: int) -> str:
+    """What a process that runs exposes to Prometheus; nothing yet, if it does not listen."""
+    assert process.poll() is None
+    with contextlib.suppress(httpx2.HTTPError):
+        return httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+    return ""
+
+
 @contextlib.contextmanager
 def running_service(
     source: str,

@@ -7,7 +7,6 @@ import corank
 from corank.core.artifact import ArtifactWriter, new_content, read_manifest
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import PackManifest
-from corank.distributed.ranks import Ranks
 from corank.training.run import Run
 from corank.training.trainer import Trainer
 from corank.training.warm_start_plan import plan_warm_start
@@ -55,8 +54,8 @@ def _packed(day: int) -> Path:
     return shared(f"day{day}", pack) / "packed"
 
 
-def begin_from(source: Run, run: Run, packed: PackedDataset, ranks: Ranks | None = None) -> Trainer:
+def begin_from(source: Run, run: Run, packed: PackedDataset) -> Trainer:
     """A trainer of a run that has taken over what fits of a finished one, and has not made a step."""
-    trainer = Trainer(run, packed, ranks)
+    trainer = Trainer(run, packed)
     warm_start(plan_warm_start(source.folder, run.config, packed), trainer)
     return trainer
