@@ -264,12 +264,12 @@ def test_an_old_head_that_is_put_back_is_refused_also_after_a_restart(scene: Sce
     # without a cache there is nothing to compare with: docs/operations/access.md says so
     assert scene.follower(scene.keys, cache="new").funnel.manifest.content == first
     # a restored store: what is live is signed anew
-    roll_back_store(scene.store, first, sign=SigningKeys.load([scene.keys.private]))
+    roll_back_store(scene.store, first, sign=scene.sign)
     assert followed(follower) == first and not scene.state.versions[first].withdrawn
 
 
 def test_a_signed_roll_back_to_a_signed_version_is_followed(scene: Scene) -> None:
-    sign = SigningKeys.load([scene.keys.private])
+    sign = scene.sign
     first = scene.publish(scene.first)
     scene.publish(scene.second, scene.keys)
     with pytest.raises(TrustError, match=f"{first} is not signed"):
@@ -317,7 +317,7 @@ def test_a_cached_bundle_is_verified_under_trust_with_and_without_its_store(scen
 
 def test_a_manifest_of_fewer_keys_keeps_its_signatures(scene: Scene) -> None:
     """As of a release that did not have a key yet: what is signed is the manifest as it was published."""
-    version, sign = scene.publish(scene.first, scene.keys), SigningKeys.load([scene.keys.private])
+    version, sign = scene.publish(scene.first, scene.keys), scene.sign
     assert sign is not None
     plain = {k: v for k, v in read_plain(scene.store, version).items() if k != "plugins"}
     state = replace_manifest(scene.store, version, plain, signatures=sign.sign(signed_content(plain)))
