@@ -225,6 +225,6 @@ def write_drawings(found: Html, folder: Location) -> list[str]:
         name = section if of[section] == 1 else f"{section}-{seen[section]}"
         for file, content in ((f"{name}.svg", drawing.svg.encode()), (f"{name}.png", drawing.png())):
             with write_file(folder / file) as path:
-                write_bytes(path, content, "--figures")
+                write_bytes(path, content)
             written.append(file)
     return written

@@ -240,13 +240,13 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, content: bytes, option: str = "--out") -> None:
-    """Write a file atomically; its folder is made. Raises CorankError, which names the option, if it cannot be."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically; its folder is made. Raises CorankError if it cannot be."""
     try:
         with atomic_file(path) as partial:
             partial.write_bytes(content)
     except OSError as error:
-        raise CorankError(f"{path}: cannot be written: {error}; name another place with {option}") from None
+        raise CorankError(f"{path}: cannot be written: {error}; name another place") from None
 
 
 CHECKSUM = 32
