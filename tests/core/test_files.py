@@ -23,9 +23,7 @@ def test_a_file_replaces_what_was_there_and_its_folder_is_made(tmp_path: Path) -
 
 def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(
-        CorankError, match=r"file/a\.html: cannot be written: .*; name another place$"
-    ):
+    with pytest.raises(CorankError, match=r"file/a\.html: cannot be written: .*; name another place$"):
         write_text(tmp_path / "file" / "a.html", "x")
     (tmp_path / "folder").mkdir()
     with pytest.raises(CorankError, match="folder: cannot be written"):
