@@ -26,6 +26,7 @@ from corank.api.frames import TableSource
 from corank.api.progress import show_progress
 from corank.api.results import ExperimentResult
 from corank.core.errors import ConfigError, CorankError
+from corank.core.lazy import lazy
 from corank.core.locks import WriteLock
 from corank.core.objects import PathOrUrl, parse_location, require_local
 from corank.core.options import FACTORS, Option, Overrides
@@ -38,7 +39,20 @@ from corank.training.config.config_file import read
 from corank.training.packed_data import open_or_pack
 
 if TYPE_CHECKING:
+    from corank.analysis.experiments import engine, latency_budget
+    from corank.analysis.experiments import figures as objectives
+    from corank.analysis.experiments import search as searches
+    from corank.analysis.experiments import study as studies
+    from corank.analysis.experiments import tune as tunings
     from corank.analysis.experiments.engine import TrialData
+    from corank.analysis.experiments.space import Space
+else:
+    engine = lazy("corank.analysis.experiments.engine")
+    objectives = lazy("corank.analysis.experiments.figures")
+    latency_budget = lazy("corank.analysis.experiments.latency_budget")
+    searches = lazy("corank.analysis.experiments.search")
+    studies = lazy("corank.analysis.experiments.study")
+    tunings = lazy("corank.analysis.experiments.tune")
 
 
 FOLDERS = {"experiment": "experiments", "study": "studies", "tune": "tunings"}
@@ -103,18 +117,14 @@ def experiment(
         >>> sorted(result["arms"])
         ['as written', 'narrow ranker']
     """
-    from corank.analysis.experiments.engine import Budget
-    from corank.analysis.experiments.figures import Objective
-    from corank.analysis.experiments.search import run_experiment
-
     opened_config, file, overrides = _keep(config, overrides, tables)
-    arm_set, budget = build_file(file, overrides, require_local(arms)), Budget(seeds, tuple(rates))
+    arm_set, budget = build_file(file, overrides, require_local(arms)), engine.Budget(seeds, tuple(rates))
     settings = arm_set.arms[0].config
-    Objective.of(settings, metric)  # before anything is packed
+    objectives.Objective.of(settings, metric)  # before anything is packed
     with opened_config.frames.named():
         arm_set = arm_set.with_data(with_moments(settings, file.parent).data)
     with _open_data(opened_config, arm_set.arms[0].config, local(out), "experiment", report) as data:
-        return _finish(data, run_experiment(file, arm_set, data, budget, metric))
+        return _finish(data, searches.run_experiment(file, arm_set, data, budget, metric))
 
 
 def _finish(
@@ -157,9 +167,7 @@ def _open_data(
         findings = judge(profile_training(config, base, packed))
         refuse_errors(findings)
         report_findings(findings, report)
-        from corank.analysis.experiments.engine import TrialData
-
-        yield TrialData(packed, base, folder, report)
+        yield engine.TrialData(packed, base, folder, report)
 
 
 def tune(
@@ -205,30 +213,23 @@ def tune(
         >>> [trial["number"] for trial in tuning["trials"]]
         [1, 2]
     """
-    from corank.analysis.experiments.figures import Objective
-    from corank.analysis.experiments.latency_budget import check_budget
-    from corank.analysis.experiments.tune import load_optuna, run_tune
-
     if grid is None:
-        load_optuna()  # fails before anything is packed
+        tunings.load_optuna()  # fails before anything is packed
     else:
         _refuse_beside_grid(trials=trials, seed=seed, search=search, space=space)
     opened_config, file, overrides = _keep(config, overrides, tables)
     with opened_config.frames.named():
         settings = with_moments(read(file, overrides), file.parent)
-    if grid is None:
-        asked = read_space(settings, file.parent, search, local(space))
-    else:
-        asked = read_grid(settings, file.parent, grid if isinstance(grid, Mapping) else require_local(grid))
+    asked = _read_asked(settings, file.parent, search, local(space), grid)
     trials = TRIALS if grid is None and trials is None else trials
     metric = metric or (None if budget_us is None else "joint_click_recall")
-    objective = Objective.of(settings, metric)
+    objective = objectives.Objective.of(settings, metric)
     if not objective.of_page:
         require_page_metric(asked, objective.name)
     if budget_us is not None:
-        check_budget(settings, budget_us, objective)
+        latency_budget.check_budget(settings, budget_us, objective)
     with _open_data(opened_config, settings, local(out), "tune", report) as data:
-        return _finish(data, run_tune(file, asked, data, metric, trials, seed, budget_us))
+        return _finish(data, tunings.run_tune(file, asked, data, metric, trials, seed, budget_us))
 
 
 def _refuse_beside_grid(**drawing: Any) -> None:
@@ -238,6 +239,15 @@ def _refuse_beside_grid(**drawing: Any) -> None:
             raise ConfigError(
                 f"--{name}: not with --grid, of which every combination is tried; drop one of the two"
             )
+
+
+def _read_asked(
+    config: Config, base: Path, search: Sequence[str], space: Path | None, grid: PathOrUrl | Grid | None
+) -> "Space":
+    """What is searched. Raises ConfigError."""
+    if grid is None:
+        return read_space(config, base, search, space)
+    return read_grid(config, base, grid if isinstance(grid, Mapping) else require_local(grid))
 
 
 def study(
@@ -277,14 +287,11 @@ def study(
         >>> study["questions"]["1"]["title"]
         'What is the architecture?'
     """
-    from corank.analysis.experiments.engine import Budget
-    from corank.analysis.experiments.study import run_study
-
     out = local(out)
     opened_config = OpenedConfig.open(config, overrides, without, report, tables)
-    asked, budget = read_questions(questions), Budget(seeds, tuple(rates))
+    asked, budget = read_questions(questions), engine.Budget(seeds, tuple(rates))
     opened_config = opened_config.with_moments()
     settings = opened_config.settings
     opened_data = _open_data(opened_config, settings, out, "study", report)
     with opened_data as data, show_progress("trainings", progress) as advance:
-        return _finish(data, run_study(settings, data, asked, budget, advance), figures)
+        return _finish(data, studies.run_study(settings, data, asked, budget, advance), figures)

@@ -22,7 +22,6 @@ from msgspec import Meta
 
 from corank.core.errors import ConfigError
 from corank.core.files import atomic_file
-from corank.core.locks import hold_lock
 from corank.core.reports import Report
 from corank_serve.http.serve_settings import RATES_GONE
 
@@ -172,6 +171,8 @@ def add_token(path: Path, name: str, scope: ScopeName) -> str:
     except msgspec.ValidationError:
         raise ConfigError(f"{name!r}: a token's name has 1 to 64 letters, digits, or . @ _ -") from None
     file = Path(os.path.realpath(path))  # of a link, what it names is replaced
+    from corank.core.locks import hold_lock  # loads numpy, which the parent of workers does without
+
     try:
         with hold_lock(file.with_name(f".{file.name}.lock"), remove=True):
             content, status = b"", file.stat() if file.exists() else None

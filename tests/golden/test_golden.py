@@ -57,13 +57,11 @@ def test_a_served_log_is_replayed(golden: Path, expected: dict[str, Any]) -> Non
 def test_kept_predictions_of_a_run_are_read(golden: Path, expected: dict[str, Any]) -> None:
     """And its checkpoint is, if they are computed again."""
     rows = json.loads(corank.evaluate(golden / "run").to_json())["rows"]
-    keys = [key for key in rows[0] if key not in ("run", "value", "low", "high")]
-    assert [[row[key] for key in keys] for row in rows] == [
-        [row[key] for key in keys] for row in expected["rows"]
-    ]
-    assert [row["value"] for row in rows] == [
-        pytest.approx(row["value"], abs=1e-5) for row in expected["rows"]
-    ]
+    for row, before in zip(rows, expected["rows"], strict=True):
+        for key in row.keys() - {"run", "low", "high"}:
+            # processors differ in the last digits
+            near = isinstance(before[key], float)
+            assert row[key] == (pytest.approx(before[key], abs=1e-5) if near else before[key]), row
 
 
 @pytest.mark.slow
