@@ -93,7 +93,7 @@ def test_figures_are_written_by_the_name_of_their_section(tmp_path: Path) -> Non
     write_drawings(document, tmp_path / "slides")
     assert content == {name: (tmp_path / "slides" / name).read_bytes() for name in written}
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CorankError, match=r"file/one\.svg: cannot be written.*--figures"):
+    with pytest.raises(CorankError, match=r"file/one\.svg: cannot be written"):
         write_drawings(document, tmp_path / "file")
 
 
