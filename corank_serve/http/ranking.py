@@ -91,7 +91,7 @@ class RankQueue(Generic[T, R]):
             candidates: of a batch of several requests, at most.
         """
         self._rank, self._most_requests, self._most_candidates = rank, requests, candidates
-        self._waiting: deque[tuple[T, int, asyncio.Future[R]]] = deque()
+        self._waiting: deque[tuple[T, int, asyncio.Future[R | Exception]]] = deque()
         """Request, number of candidates, and outcome. While there are any, a call to rank them is scheduled."""
 
     async def run(self, request: T, candidates: int, alone: bool = False) -> R:
@@ -101,19 +101,20 @@ class RankQueue(Generic[T, R]):
         """
         if alone and not self._waiting:
             (outcome,) = self._outcomes([request])
-            if isinstance(outcome, Exception):
-                raise outcome
-            return outcome
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._rank_waiting)  # after the loop has read what has arrived
-        done: asyncio.Future[R] = loop.create_future()
-        self._waiting.append((request, candidates, done))
-        return await done
+        else:
+            loop = asyncio.get_running_loop()
+            if not self._waiting:
+                loop.call_soon(self._rank_waiting)  # after the loop has read what has arrived
+            done: asyncio.Future[R | Exception] = loop.create_future()
+            self._waiting.append((request, candidates, done))
+            outcome = await done
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def _rank_waiting(self) -> None:
         """Rank the first that wait, as one batch."""
-        batch, left = list[tuple[T, asyncio.Future[R]]](), self._most_candidates
+        batch, left = list[tuple[T, asyncio.Future[R | Exception]]](), self._most_candidates
         while self._waiting and len(batch) < self._most_requests:
             request, size, done = self._waiting[0]
             if batch and size > left:
@@ -124,10 +125,7 @@ class RankQueue(Generic[T, R]):
                 left -= size
         outcomes = self._outcomes([request for request, _ in batch]) if batch else []
         for (_, done), outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                done.set_exception(outcome)
-            else:
-                done.set_result(outcome)
+            done.set_result(outcome)
         if self._waiting:
             loop = asyncio.get_running_loop()
             # in between, answers are sent, and what has arrived is read

@@ -213,7 +213,7 @@ def serve_worker(
     if on_alive is None:
         report(describe_trust(settings))
         report(describe_address(settings, listeners[0]))
-    server = DrainingServer(config, drain, on_alive, settings.receive_seconds)
+    server = DrainingServer(config, drain, settings.receive_seconds, on_alive)
     before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL)
     if on_alive is not None:

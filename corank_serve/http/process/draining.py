@@ -37,16 +37,16 @@ class DrainingServer(uvicorn.Server):
         self,
         config: uvicorn.Config,
         drain: Drain,
+        handshake: float,
         on_alive: Callable[[], None] | None = None,
-        handshake: float | None = None,
     ) -> None:
         """
         Args:
             config: of uvicorn.
             drain: begins with a signal.
+            handshake: seconds in which TLS must begin.
             on_alive: of a worker of several: is called every tenth of a second. Such a worker ends with its parent,
                 and leaves new connections to it.
-            handshake: seconds in which TLS must begin; None for a minute.
         """
         super().__init__(config)
         self.drain, self._on_alive, self._handshake = drain, on_alive, handshake

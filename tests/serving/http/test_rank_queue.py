@@ -15,7 +15,8 @@ MOST_REQUESTS, MOST_CANDIDATES = 4, 100
 
 
 class Ranker:
-    """Notes the batches; a negative request fails alone, 13 lets the whole batch fail, 17 lets polars panic."""
+    """Notes the batches; a negative request fails alone, 13 lets the whole batch fail, 17 lets polars panic, 23 ends an
+    iteration that nobody began."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -27,6 +28,8 @@ class Ranker:
             raise RuntimeError("thirteen")
         if 17 in batch:
             panic()
+        if 23 in batch:
+            raise StopIteration
         if 19 in batch:
             raise SystemExit(3)
         return [ValueError(str(one)) if one < 0 else one * 10 for one in batch]
@@ -79,6 +82,14 @@ def test_each_has_its_own_error() -> None:
     ranker = Ranker()
     assert [str(error) for error in asyncio.run(ask(ranker, 12, 13))] == ["thirteen"] * 2
     assert asyncio.run(ask(ranker, 14)) == [140]
+
+
+def test_an_error_that_no_future_takes_keeps_nobody_from_a_turn() -> None:
+    """A plug-in's stage may raise anything, such as StopIteration, which a future refuses."""
+    ranker = Ranker()
+    outcomes = asyncio.run(asyncio.wait_for(ask(ranker, 22, 23, 24), PATIENCE))
+    assert [type(one) for one in outcomes] == [RuntimeError] * 3
+    assert asyncio.run(ask(ranker, 25)) == [250]
 
 
 def test_a_panic_is_the_error_of_all_whom_it_concerns() -> None:
