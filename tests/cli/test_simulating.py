@@ -1,6 +1,5 @@
 """`corank simulate`: its worlds are those of the registry, a plug-in's among them, and its options their fields."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,13 +16,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The world of docs/extending in the working directory; what it registers is forgotten afterwards."""
+    """The world of examples/plugins in the working directory; what it registers is forgotten afterwards."""
     monkeypatch.setenv(PLUGINS, "")
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs" / "extending" / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"^```python\n# coins\.py\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert found
-    with plugin_file(tmp_path / "coins.py", found[1], WORLDS) as name:
+    text = (ROOT / "examples" / "plugins" / "coins.py").read_text(encoding="utf-8")
+    with plugin_file(tmp_path / "coins.py", text, WORLDS) as name:
         yield name
 
 
