@@ -51,7 +51,6 @@ GROWN = {"rows": "rows", "bundle": "bundle_bytes", "state": "state_bytes", "stor
 ALSO = {
     "packed": "packed_bytes",
     "run": "run_bytes",
-    "index": "index_bytes",
     "item_records": "item_records",
     "prior_keys": "prior_keys",
     "live_version": "live_bytes",
@@ -82,7 +81,7 @@ def make_world(work: Path, options: argparse.Namespace) -> Churn:
         "item_ctr": {"kind": "prior", "by": ["item_id"], "label": "click"},
         "user_brand": {"kind": "prior", "by": ["user_id", "brand"], "label": "click"},
     }
-    config["retrieval"] = {"stage": "prerank", "index": "ivf"}
+    config["retrieval"] = {"stage": "prerank"}
     config["train"]["requests"] = options.batch
     (log.live / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
     settings = {

@@ -35,7 +35,6 @@ def measure_period(settings: Path, record: PeriodRecord) -> Sizes:
         "packed_bytes": bytes_of(packed.folder),
         "run_bytes": bytes_of(folder / "run"),
         "bundle_bytes": bytes_of(bundle.folder),
-        "index_bytes": bytes_of(bundle.folder / "retrieval"),
         "item_records": len(read_items(bundle.folder, bundle.manifest, encoders).records.ids),
         "prior_keys": sum(len(counts.keys) for counts in priors.rates.values()),
         "disk_bytes": bytes_of(settings.parent / "daily"),

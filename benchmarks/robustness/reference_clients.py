@@ -1,7 +1,7 @@
-"""The reference clients in Node.js and C++ against the funnel, step by step, for requests of three bundles.
+"""The reader of bundles in C++ against the funnel, step by step, for requests of three bundles.
 
 `plain` is a simulated shop, trained; `features` has a feature of every kind, histories of every source, crosses,
-priors and attention, with random weights; `text` is the same with ids that are text. `WORLD.CLIENT.STEP` is the largest
+priors and attention, with random weights; `text` is the same with ids that are text. `WORLD.STEP` is the largest
 difference, of numbers beyond 1 relative.
 """
 
@@ -14,7 +14,7 @@ from benchmarks import harness
 from corank.datasets.feed.simulate import simulate_world
 from tests.support.cases import Case
 from tests.support.random_worlds import LISTED
-from tests.support.reference_clients import compare, cpp_client, node_client
+from tests.support.reference_clients import compare, cpp_client
 
 TOLERANCE = 1e-5
 
@@ -28,13 +28,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "cpp").mkdir()
-        clients = {"node": node_client(), "cpp": cpp_client(folder / "cpp")}
+        client = cpp_client(folder / "cpp")
         for world, bundle in make_bundles(folder).items():
             cases = folder / f"{world}.jsonl"
             corank.conformance(bundle, cases, number=arguments.requests)
-            for name, client in clients.items():
-                differences = compare(client, bundle, cases)
-                figures |= {f"{world}.{name}.{step}": value for step, value in differences.items()}
+            differences = compare(client, bundle, cases)
+            figures |= {f"{world}.{step}": value for step, value in differences.items()}
     aims = dict.fromkeys(figures, ("<=", TOLERANCE))
     harness.report("reference_clients", figures, aims, arguments.json)
 

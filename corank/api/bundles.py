@@ -14,7 +14,6 @@ from corank.bundle.bundle import Bundle, replace_bundle
 from corank.bundle.incremental_priors import RefreshSources
 from corank.bundle.manifest import BundleManifest, ItemsAsOf, load_manifest
 from corank.bundle.refresh import refresh_bundle
-from corank.bundle.retrieval import RetrievalFacts
 from corank.bundle.signatures import SigningKeys
 from corank.core.errors import DataError
 from corank.core.lazy import name_missing_extra
@@ -49,8 +48,8 @@ class BundleResult(DocumentResult):
     @classmethod
     def of(cls, bundle: Bundle, location: Location) -> Self:
         """The result of what was written at a location."""
-        manifest, facts = bundle.manifest, RetrievalFacts.read(bundle.folder)
-        loss = manifest.precision_loss
+        manifest = bundle.manifest
+        loss, retrieval = manifest.precision_loss, manifest.retrieval
         document = {
             "bundle": str(location),
             "name": manifest.name,
@@ -61,7 +60,7 @@ class BundleResult(DocumentResult):
             "priors": dict(manifest.priors),
             "signed_by": [signature.key for signature in manifest.signatures],
             "precision_loss": loss and loss.model_dump(mode="json"),
-            "retrieval": None if facts is None else facts.model_dump(mode="json"),
+            "retrieval": retrieval and retrieval.model_dump(mode="json"),
             "parts": {name: file.bytes for name, file in manifest.files.items()},
         }
         return cls(document, bundle=bundle, location=location)
@@ -74,7 +73,7 @@ class BundleResult(DocumentResult):
     @property
     def lines(self) -> Sequence[str]:
         """Its versions, what each stage runs, until when its priors know the log, and its retrieval."""
-        manifest, facts = self.bundle.manifest, RetrievalFacts.read(self.bundle.folder)
+        manifest = self.bundle.manifest
         lines = [f"bundle: {self.location}  model {manifest.model_version}  items {manifest.items_seq}"]
         lines += describe_stages(manifest)
         times: dict[int, list[str]] = {}
@@ -87,7 +86,9 @@ class BundleResult(DocumentResult):
             lines.append("histories are not in the bundle: requests carry them, or a store of users has them")
         if manifest.precision_loss is not None:
             lines += manifest.precision_loss.lines(manifest.stages)
-        return lines if facts is None else [*lines, str(facts)]
+        if (retrieval := manifest.retrieval) is not None:
+            lines.append(f"retrieval: the best {retrieval.keep:,} of the vectors of stage '{retrieval.stage}'")
+        return lines
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:

@@ -15,7 +15,6 @@ from annotated_types import Ge
 from corank.api.bundles import export
 from corank.api.frames import TableSource, temporary_frames
 from corank.api.progress import show_progress
-from corank.bundle.catalogue_index import VectorIndexKind
 from corank.bundle.catalogue_vectors import write_catalogue
 from corank.bundle.manifest import load_manifest
 from corank.core.artifact_cache import read_facts, write_file
@@ -58,22 +57,19 @@ def vectors(
     engine: str | None = None,
     address: str | None = None,
     report: Report = lambda line: None,
-    index: VectorIndexKind | None = None,
     parts: Annotated[Sequence[str], Option("--part")] = (),
 ) -> int:
-    """Write the vectors that a bundle's item towers give a table of items, or other item parts, as Parquet.
+    """Write the vectors that a bundle's item towers give a table of items, or other item parts, as Parquet or npy.
 
     Args:
         bundle: the bundle's folder, or its URL.
         items: the table: a frame, or a file, a glob or a URL, which need not fit into memory.
-        out: the file to write, or its URL.
+        out: the file to write, or its URL; `NAME.npy` for one part as an array, whose ids are `NAME.ids.npy`.
         progress: takes how many items are done, and of how many.
         workers: how many tasks run at a time. The file is the same for any number and any engine.
         engine: `in_line`, `pool`, `ray` or a plug-in's; a pool of processes if there are several workers.
         address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
-        report: takes a line about each index, and one about the memory that was held.
-        index: `ivf` or `ivf_pq` builds a FAISS index of each stage's vectors, `NAME.STAGE.faiss` next to `out`, which
-            is no URL then.
+        report: takes a line about the memory that was held.
         parts: `STAGE.PART`, such as `rank.item`, the ranker's first-layer sums, each in a column `PART.STAGE`, rounded
             as the bundle stores it; the vectors of all stages unless given.
 
@@ -84,9 +80,8 @@ def vectors(
         120
     """
     location = parse_location(out)
-    if index is not None and not isinstance(location, Path):
-        place = "the index lies beside OUT, which must be on this machine"
-        raise ConfigError(f"--index: {place}; received {location}")
+    if not isinstance(location, Path) and str(location).endswith(".npy"):
+        raise ConfigError(f"{location}: arrays are written to this machine only; name a path, or a .parquet")
     beside = location.parent if isinstance(location, Path) else None
     with (
         temporary_frames(beside) as frames,
@@ -95,7 +90,7 @@ def vectors(
         show_progress("items", progress) as advance,
     ):
         table = frames.source("items", items)
-        written = write_catalogue(parse_location(bundle), table, path, opened, advance, index, report, parts)
+        written = write_catalogue(parse_location(bundle), table, path, opened, advance, parts)
         report(describe_memory(opened))
     return written
 

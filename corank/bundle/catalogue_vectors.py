@@ -8,7 +8,6 @@ Letters: N items of a batch · d last width of the towers.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corank.bundle.bundle import Bundle
-from corank.bundle.catalogue_index import VectorIndexKind, VectorPart, build_vector_index, check_index
 from corank.bundle.content import ItemGraphs, read_snapshots, read_tables, store_parts
 from corank.bundle.item_layers import ItemLayer
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
-from corank.bundle.retrieval import read_queries
 from corank.bundle.stage_facts import VECTOR, ItemPart, StageFacts
-from corank.core.arrays import read_array, write_array
+from corank.core.arrays import append_array, read_array, write_array
 from corank.core.errors import BundleError, ConfigError, DataError
 from corank.core.files import atomic_file, scratch_folder
 from corank.core.objects import Location
-from corank.core.reports import Progress, Report
+from corank.core.reports import Progress
 from corank.core.settings import describe_unknown
-from corank.core.types import Floats, Longs, Mask
+from corank.core.types import Longs, Mask
 from corank.data.packing.workspace import SpreadRows, read_partition, write_beside
 from corank.data.point_in_time import newest_rows
 from corank.data.tables import VALID_FROM, RowRange, Table, cut_table
@@ -265,22 +262,22 @@ def _join_parts(paths: Sequence[Path], schema: pa.Schema, out: Path) -> None:
             path.unlink()
 
 
-def _build_indexes(
-    kind: VectorIndexKind,
-    write: WriteVectors,
-    ranges: Sequence[RowRange],
-    counts: Sequence[int],
-    queries: tuple[str, Floats] | None,
-    engine: Engine,
-    out: Path,
-) -> Iterator[str]:
-    """Build an index of each stage's vectors that meet in a product, from the parts. Yields a line about each."""
-    firsts = accumulate(counts, initial=0)
-    parts = [VectorPart(write.path(task), first) for task, first in zip(ranges, firsts, strict=False)]
-    for stage in write.encoder.manifest.product_stages:
-        asked = queries[1] if queries is not None and queries[0] == stage else None
-        path = out.with_name(f"{out.stem}.{stage}.faiss")
-        yield build_vector_index(kind, stage, parts, sum(counts), asked, engine, write.folder, path)
+def _join_as_arrays(paths: Sequence[Path], items: int, width: int, out: Path) -> None:
+    """Write the one item part as an npy file (N, d), and its ids as `NAME.ids.npy`, from parts."""
+    tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths]
+    ids = pl.from_arrow(pa.concat_tables(tables).column(0))
+    assert isinstance(ids, pl.Series)
+    with atomic_file(ids_file(out)) as partial:
+        write_array(partial, ids.to_numpy() if ids.dtype.is_integer() else np.array(ids.to_list(), dtype=str))
+    with atomic_file(out) as partial, append_array(partial, (items, width), np.float32) as append:
+        for table in tables:
+            for batch in table.to_batches():
+                append(batch.column(1).flatten().to_numpy())
+
+
+def ids_file(out: Path) -> Path:
+    """The file of the ids that belong to an npy file of vectors."""
+    return out.with_suffix(".ids.npy")
 
 
 def _open_items(source: str, manifest: BundleManifest) -> Table:
@@ -298,11 +295,11 @@ def write_catalogue(
     out: Path,
     engine: Engine,
     progress: Progress = lambda done, total: None,
-    index: VectorIndexKind | None = None,
-    report: Report = lambda line: None,
     parts: Sequence[str] = (),
 ) -> int:
     """Write item parts of a table of items as Parquet: the id, and `PART.STAGE`, such as `vector.prerank`.
+
+    To a file `NAME.npy` one part is written as an array, and the ids to `NAME.ids.npy`, in the same order.
 
     Numbers are those that a stage reads: rounded as the bundle stores the part.
 
@@ -315,8 +312,6 @@ def write_catalogue(
         out: the file, which is written whole or not at all. Parts lie in a folder next to it until then.
         engine: runs the tasks.
         progress: receives items done and in all.
-        index: the kind of index to build of each stage's vectors, next to `out`; none if None.
-        report: receives a line for each index.
         parts: `STAGE.PART`; the vectors of all stages unless given.
 
     Returns:
@@ -325,11 +320,17 @@ def write_catalogue(
     Raises:
         BundleError: the bundle is damaged, or `out` cannot be written.
         DataError: the table cannot be encoded, or is empty.
-        ConfigError: an index of what has no vectors, or too few; or no stage has a part.
+        ConfigError: no stage has a part, or an array cannot hold several.
         EngineError: a worker ended again and again.
     """
     opened = Bundle.open(bundle)
     encoder, key = CatalogueEncoder.of(opened, engine.threads, parts), opened.manifest.item
+    as_array = out.suffix == ".npy"
+    if as_array and len(encoder.parts) > 1:
+        names = ", ".join(part.name for part in encoder.parts)
+        raise ConfigError(
+            f"{out}: an array holds one item part, not {names}; choose one by --part, or write .parquet"
+        )
     table = _open_items(source, opened.manifest)
     ranges = cut_table(table, RANGE)
     try:
@@ -338,16 +339,14 @@ def write_catalogue(
             items = sum(task.rows for task in ranges) - older.count
             if not items:
                 raise DataError(f"{source}: has no items")
-            if index is not None:
-                check_index(index, items, opened.manifest, [part.name for part in encoder.parts])
             write = WriteVectors(table, encoder, older, scratch / "vectors", BATCH)
-            counts = engine.run(write, ranges, lambda n, of: progress(items * n // of, items))
-            if index is not None:
-                asked = read_queries(opened.folder)
-                for line in _build_indexes(index, write, ranges, counts, asked, engine, out):
-                    report(line)
-            with atomic_file(out) as partial:
-                _join_parts([write.path(task) for task in ranges], vector_schema(table, encoder), partial)
+            engine.run(write, ranges, lambda n, of: progress(items * n // of, items))
+            paths = [write.path(task) for task in ranges]
+            if as_array:
+                _join_as_arrays(paths, items, encoder.parts[0].width, out)
+            else:
+                with atomic_file(out) as partial:
+                    _join_parts(paths, vector_schema(table, encoder), partial)
     except OSError as error:
         raise BundleError(f"{out}: cannot be written: {error}; what was there before is untouched") from None
     return items

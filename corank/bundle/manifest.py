@@ -20,6 +20,7 @@ from corank.core.page import PageSettings
 from corank.core.registry import plugin_hint
 from corank.core.settings import Settings, build_once
 from corank.core.time import EARLIEST, LATEST, format_time
+from corank.core.vector_search import RetrievalSettings
 from corank.data.request_columns import RequestColumns, Source
 from corank.features.feature_kind import Feature
 from corank.features.history_events import timed_histories
@@ -41,7 +42,6 @@ _PART = re.compile(
             r"tables/[^/]+/(projection)?\d+\.npy",
             r"[^/]+\.onnx",
             rf"priors/\d+/(keys|values|smoothing|{_COUNTS})\.npy",
-            r"retrieval/(facts\.json|queries\.npy|index\.faiss)",
             r"items/keys(\.offsets|\.text)?\.npy",
             rf"items/(ids|numbers|{_LIST}|{_VECTOR}|column\.[^/]+|part\.[^/]+)\.npy",
             rf"items/operands/(key\d+|number\d+|{_LIST})\.npy",
@@ -135,6 +135,8 @@ class BundleManifest(Manifest):
     stages: list[StageFacts]
     page: PageSettings | None = Field(None, exclude_if=lambda page: page is None)
     """The stage after them that fills a page; None if the last of `stages` is the last."""
+    retrieval: RetrievalSettings | None = Field(None, exclude_if=lambda settings: settings is None)
+    """How candidates are found if a request brings none; None if each must bring them."""
     sources: dict[str, Source]
     """The table that each feature of a column was read from."""
     priors: dict[str, Milliseconds]
@@ -179,6 +181,11 @@ class BundleManifest(Manifest):
                 raise ValueError(f"stages.{n}.{error}") from None
         if self.page is not None:
             self._check_page(schema, self.page)
+        if self.retrieval is not None:
+            try:
+                self.retrieval.check(self.product_stages)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
         return self
 
     def _check_page(self, schema: Schema, page: PageSettings) -> None:

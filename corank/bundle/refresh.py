@@ -26,7 +26,6 @@ from corank.bundle.incremental_priors import (
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.layout_file import FILE, write_layout
 from corank.bundle.manifest import BundleManifest, load_manifest
-from corank.bundle.retrieval import refresh_retrieval
 from corank.bundle.signatures import SigningKeys
 from corank.core.artifact import ArtifactWriter
 from corank.core.files import link_file
@@ -119,7 +118,7 @@ def _fill(
 ) -> None:
     """Write all parts of the content: copy those of the model, renew the others."""
     for part in manifest.files:
-        if not part.startswith((FILE, "items/", "priors/", "retrieval/")):
+        if not part.startswith((FILE, "items/", "priors/")):
             link_file(before / part, content / part)
     for n, rates in enumerate(priors.rates.values()):
         rates.save(prior_folder(content, n))
@@ -128,9 +127,7 @@ def _fill(
     write_layout(content, manifest, layout, priors)
     tables = read_tables(content, manifest, layout)
     matrices = ItemGraphs(content, manifest.stages, layout, tables).compute_all(records.rows)
-    parts = store_parts(matrices, manifest.stages)
-    save_parts(content, parts)
-    refresh_retrieval(before, content, parts)
+    save_parts(content, store_parts(matrices, manifest.stages))
 
 
 def _merge_items(

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from corank import MODULES
+from corank.cli.gone import refuse_gone_options
 from corank.core.errors import CorankError, OtherRankError, PluginError, UsageError
 from corank.core.lazy import explain_missing
 from corank.core.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted
@@ -106,6 +107,7 @@ def run(words: Sequence[str]) -> int:
         # so that processes started by the command load them, too
         os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *plugins])
     words = _join_dashes(words)
+    refuse_gone_options(words)
     commands = _find_commands(words)
     # which writes help as one piece at its end, so that `--help | head -1` breaks no pipe
     with Console() as console:

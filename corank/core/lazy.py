@@ -92,7 +92,6 @@ EXTRA_OF = {
     "confluent_kafka": "kafka",
     "cryptography": "sign",
     "deltalake": "delta",
-    "faiss": "retrieval",
     "fsspec": "objects",
     "httpx2": "client",
     "lightgbm": "trees",

@@ -121,6 +121,10 @@ class StoredMatrix:
             vectors *= self.scale[:, None]
         return vectors
 
+    def part(self, rows: slice) -> Self:
+        """Select consecutive rows, as they are stored, without a copy."""
+        return type(self)(self.values[rows], None if self.scale is None else self.scale[rows])
+
     def select(self, rows: Index) -> Self:
         """Select rows, as they are stored. A row beyond the ends is the first or the last."""
         scale = None if self.scale is None else self.scale.take(rows, mode="clip")

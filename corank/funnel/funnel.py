@@ -107,7 +107,8 @@ class Funnel:
             self.scorer = Scorer(folder, self.manifest, Layout(schema, encoders.sizes))
             self._at_once = 1 if self.scorer.one_request else AT_ONCE
             items = LayeredItems((read_items(folder, self.manifest, encoders),))
-            self.retrieval = Retrieval.open(folder, items)
+            settings = self.manifest.retrieval
+            self.retrieval = settings and Retrieval(settings, items)
             self.retrieved = self.retrieval.settings.keep if self.retrieval else 0
             """Candidates of a request that brings none, and names no number."""
             self.reader = RequestReader(self.manifest, encoders, items.text, self.retrieval is not None)

@@ -14,9 +14,8 @@ from corank.bundle.content import ItemGraphs, part_file, projection_file, save_p
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.layout_file import write_layout
 from corank.bundle.manifest import MOST_PARTS, BundleManifest, ItemsAsOf
-from corank.bundle.retrieval import sample_queries, write_retrieval
 from corank.bundle.signatures import SigningKeys
-from corank.bundle.stage_facts import VECTOR, Attention, Calibration, PrecisionLoss, StageFacts
+from corank.bundle.stage_facts import Attention, Calibration, PrecisionLoss, StageFacts
 from corank.core.arrays import append_array, read_array, write_array
 from corank.core.artifact import ArtifactWriter
 from corank.core.errors import BundleError, DataError
@@ -35,7 +34,7 @@ from corank.training.checkpoints.training_state import model_state
 from corank.training.config.config import Config
 from corank.training.graph_templates import Templates
 from corank.training.model_version import model_version
-from corank.training.onnx_graphs import example_parts, graph_file, write_graphs
+from corank.training.onnx_graphs import example_parts, write_graphs
 
 MeasureLoss = Callable[[Bundle, Bundle], PrecisionLoss]
 """Compares a bundle in fp32 with the same bundle as it is stored. Raises ConfigError if the loss is beyond a bound."""
@@ -96,16 +95,10 @@ def export_bundle(
                 records = ItemRecords.of_packed(packed, priors, *packed.newest_items())
             records.save(folder / "items")
             exact = ItemGraphs(folder, manifest.stages, model.layout, tables).compute_all(records.rows)
-            parts = store_parts(exact, manifest.stages)
-            save_parts(folder, parts)
+            save_parts(folder, store_parts(exact, manifest.stages))
             written = manifest
             if measure is not None and config.export.lowered:
                 written = _note_loss(folder, manifest, exact, measure)
-            if config.retrieval is not None:
-                stage = config.retrieval.stage
-                asked = tables[model.tables_of[stage]], folder / graph_file(stage, "query")
-                queries = sample_queries(packed, model.layout, *asked)
-                write_retrieval(folder, config.retrieval, parts[f"{stage}.{VECTOR}"], queries)
             return written
 
         return write_content(writer, manifest, fill, sign)
@@ -141,6 +134,7 @@ def make_manifest(
         features=config.declared.features,
         stages=[_facts(config, model, calibrators, stage.name) for stage in config.stages],
         page=config.page,
+        retrieval=config.retrieval,
         sources=packed.manifest.sources,
         priors=dict(priors.cut or {}),
         items_as_of=items_as_of,
@@ -211,7 +205,7 @@ def _write_full_precision(
 
     Args:
         folder: of the new content.
-        content: the content, without retrieval yet.
+        content: the content.
         manifest: of the content.
         parts: (N, d) by `STAGE.PART`.
     """

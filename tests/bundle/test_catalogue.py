@@ -1,9 +1,7 @@
 """`corank vectors`: the vectors of a table of items are those that the bundle holds of the same items."""
 
 from pathlib import Path
-from typing import Any
 
-import faiss
 import numpy as np
 import polars as pl
 import pytest
@@ -126,37 +124,33 @@ def test_a_table_that_is_no_catalogue_is_refused_and_nothing_written(
     assert not out.exists() and list(tmp_path.iterdir()) == [path]
 
 
-# An index of the vectors
-
-
-def test_vectors_may_bring_an_index(tmp_path: Path) -> None:
-    case, lines = shared_case(DERIVED), list[str]()
-    assert case.funnel
-    out = tmp_path / "vectors.parquet"
-    items = str(case.base / "items.parquet")
-    corank.vectors(case.base / "bundle", items, out, report=lines.append, index="ivf")
-    index: Any = faiss.read_index(str(tmp_path / "vectors.prerank.faiss"))
-    vectors = np.ascontiguousarray(pl.read_parquet(out)["vector.prerank"].to_numpy())
-    assert index.ntotal == len(vectors)
-    index.nprobe = index.nlist
-    scores, ids = index.search(vectors, len(vectors))
-    exact = np.take_along_axis(vectors @ vectors.T, ids, axis=1)
-    np.testing.assert_allclose(scores, exact, atol=1e-4)
-    assert "recall@100 by probed lists" in lines[0] and "item vectors" in lines[0]
-    assert len(list(tmp_path.iterdir())) == 2
+def test_an_array_has_the_vectors_and_its_neighbour_the_ids(
+    trained_bundle: Path, world: Path, tmp_path: Path
+) -> None:
+    items = str(world / "items.parquet")
+    corank.vectors(trained_bundle, items, tmp_path / "vectors.parquet")
+    corank.vectors(trained_bundle, items, tmp_path / "vectors.npy")
+    table = pl.read_parquet(tmp_path / "vectors.parquet")
+    np.testing.assert_array_equal(np.load(tmp_path / "vectors.npy"), table["vector.prerank"].to_numpy())
+    assert np.load(tmp_path / "vectors.ids.npy").tolist() == table[table.columns[0]].to_list()
 
 
 @pytest.mark.parametrize(
-    ("kind", "out", "message"),
+    ("out", "parts", "message"),
     [
-        ("ivf_pq", "vectors.parquet", "learns from 256 items or more, not from 16; take ivf"),
-        ("ivf", "s3://bucket/vectors.parquet", "the index lies beside OUT, which must be on this machine"),
+        ("vectors.npy", ["prerank.vector", "rank.item"], "one item part, .*--part"),
+        ("s3://bucket/vectors.npy", [], "name a path"),
     ],
 )
-def test_an_index_that_cannot_be_is_refused(tmp_path: Path, kind: Any, out: str, message: str) -> None:
-    case = shared_case(DERIVED)
-    assert case.funnel
+def test_an_array_that_cannot_be_is_refused(
+    trained_bundle: Path, world: Path, tmp_path: Path, out: str, parts: list[str], message: str
+) -> None:
     place = out if "://" in out else tmp_path / out
     with pytest.raises(ConfigError, match=message):
-        corank.vectors(case.base / "bundle", str(case.base / "items.parquet"), place, index=kind)
+        corank.vectors(trained_bundle, str(world / "items.parquet"), place, parts=parts)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_index_that_is_gone_names_the_way(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run_corank(capsys, "vectors", "bundle", "items.parquet", "out.parquet", "--index=ivf")
+    assert code == 2 and "--index" in err and "vectors.npy" in err

@@ -1,4 +1,4 @@
-"""The reference clients agree with the funnel, step by step, and refuse what they cannot read."""
+"""The reader in C++ agrees with the funnel, step by step, and refuses what it cannot read."""
 
 import json
 import shutil
@@ -24,7 +24,6 @@ from tests.support.reference_clients import (
     CPP_PROGRAM,
     compare,
     cpp_client,
-    node_client,
     rank_lines,
     refusal,
     require_cpp,
@@ -40,10 +39,8 @@ WORLDS = {
 }
 
 
-@pytest.fixture(scope="module", params=["node", "cpp"])
-def client(request: pytest.FixtureRequest) -> list[str]:
-    if request.param == "node":
-        return node_client()
+@pytest.fixture(scope="module")
+def client() -> list[str]:
     require_cpp()
     return [str(shared("cpp_client", cpp_client) / CPP_PROGRAM)]
 

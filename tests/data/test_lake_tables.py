@@ -5,10 +5,8 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -116,31 +114,6 @@ def test_a_renamed_column_has_its_rows_of_before(tmp_path: Path) -> None:
     table = Table.scan("items", lake.uri, tmp_path)
     assert sorted(table.collect(table.frame)["article"]) == [1, 2, 3, 4, 11, 12, 13, 14]
     assert rows_of(Table.scan("items", f"{lake.uri}?snapshot={old}", tmp_path)).equals(FRAME.sort("item"))
-
-
-@pytest.mark.parametrize("reader", ["native", "pyiceberg"])
-def test_columns_that_changed_after_the_newest_snapshot_have_their_new_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
-) -> None:
-    monkeypatch.setenv("POLARS_ICEBERG_READER_OVERRIDE", reader)
-    lake = Iceberg(tmp_path / "log")
-    lake.append(FRAME)
-    before = find_source_files(lake.uri, tmp_path)
-    with lake.table.update_schema() as schema:
-        schema.rename_column("item", "article")
-        schema.delete_column("shop")
-    lake.hint()
-    after = find_source_files(lake.uri, tmp_path)
-    assert [one.version for one in after] != [one.version for one in before]
-    table = Table.scan("items", lake.uri, tmp_path)
-    expected = FRAME.select(article="item", time="time").sort("article")
-    assert table.collect(table.frame).sort("article").equals(expected)
-    with pytest.raises(DataError, match="no column 'item'"):
-        table.require(["item"])
-    again = Table.scan("items", [*table.paths], tmp_path)
-    assert again.collect(again.frame).sort("article").equals(expected)
-    pinned = Table.scan("items", f"{lake.uri}?snapshot={lake.number}", tmp_path)
-    assert rows_of(pinned).equals(FRAME.sort("item"))
 
 
 def test_rows_that_the_library_of_the_table_must_read_are_the_same(
@@ -329,11 +302,10 @@ def test_items_users_and_events_are_tables_of_a_lakehouse_too(lake: Lake, tmp_pa
             r"has no such (version|snapshot), or no more; the newest is [0-9]+$",
         ),
         ("{lake}?{pin}=1&{pin}=1", "nothing or"),
-        ("{lake}?schema=1", "nothing or"),
-        ("{lake}?also=/home", "nothing or"),
+        ("{lake}?also=s3://other", "also= is gone"),
         (
             "{lake}?{pin}=new",
-            r"expected (delta|iceberg)://PATH .* nothing or \?(version|snapshot)=NUMBER, or",
+            r"expected (delta|iceberg)://PATH .* nothing or \?(version|snapshot)=NUMBER",
         ),
         ("{lake}?at=3", "nothing or"),
         ("{lake}#nothing.parquet", "the table has no file nothing.parquet"),
@@ -390,30 +362,10 @@ def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:300])
 
 
-def put_pipe(path: Path) -> None:
-    """A pipe, for which a reader would wait for ever."""
-    path.unlink()
-    os.mkfifo(path)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (
-            lambda lake: cut_off(data_files(lake)[0]),
-            r"\.parquet has 300 bytes, where the table says [0-9,]+: it was cut off",
-        ),
-        (lambda lake: cut_off(metadata_file(lake)), ": cannot be read: "),
-        (lambda lake: put_pipe(data_files(lake)[0]), r"\.parquet is no file"),
-        (lambda lake: put_pipe(metadata_file(lake)), r"\.(json|avro) is no file"),
-    ],
-)
-def test_a_damaged_table_is_named_in_a_line_before_it_is_read(
-    lake: Lake, tmp_path: Path, damage: Callable[[Lake], None], message: str
-) -> None:
+def test_a_damaged_table_is_named_in_a_line_before_it_is_read(lake: Lake, tmp_path: Path) -> None:
     lake.append(FRAME)
-    damage(lake)
-    with pytest.raises(DataError, match=message) as caught:
+    cut_off(metadata_file(lake))
+    with pytest.raises(DataError, match=": cannot be read: ") as caught:
         Table.scan("log", lake.uri, tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -431,115 +383,6 @@ def test_a_data_file_that_is_damaged_once_the_table_is_open_is_named(
     with pytest.raises(DataError, match=message) as caught:
         table.collect(table.frame)
     assert "\n" not in str(caught.value)
-
-
-def test_a_file_in_another_store_is_not_read(tmp_path: Path) -> None:
-    lake = DeltaLake(tmp_path / "log")
-    lake.append(FRAME)
-    (commit,) = (lake.folder / "_delta_log").glob("*.json")
-    lines = [json.loads(line) for line in commit.read_text().splitlines()]
-    for action in lines:
-        if "add" in action:
-            action["add"]["path"] = "s3://other/secret.parquet"
-    commit.write_text("\n".join(map(json.dumps, lines)))
-    with pytest.raises(DataError, match=r"names a file in another store: s3://other/secret\.parquet"):
-        Table.scan("log", lake.uri, tmp_path)
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What another endpoint of object storage is asked for."""
-    paths: list[str] = []
-
-    class Recorder(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            paths.append(self.path)
-            self.send_error(404)
-
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Recorder) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        yield paths
-        server.shutdown()
-
-
-@pytest.mark.parametrize("part", ["list", "manifests"])
-def test_no_other_bucket_is_asked_for_metadata_unless_it_is_named(
-    object_store: ObjectStore, tmp_path: Path, part: str, request: pytest.FixtureRequest
-) -> None:
-    from pyiceberg.catalog.sql import SqlCatalog
-
-    other = f"{object_store.url}/elsewhere"
-    lake = Iceberg(tmp_path / "log")
-    catalog = SqlCatalog("shop", **lake.properties, **{"s3.endpoint": object_store.endpoint})
-    catalog.create_namespace("lake")
-    arrow = FRAME.to_arrow(compat_level=pl.CompatLevel.oldest())
-    made = catalog.create_table(
-        "lake.log",
-        arrow.schema,
-        location=f"file://{lake.folder}",
-        properties={"write.metadata.path": other},
-    )
-    made.append(arrow)
-    metadata = json.loads(object_store.get(made.metadata_location.removeprefix(f"{object_store.url}/")))
-    folder = lake.folder / "metadata"
-    folder.mkdir(parents=True)
-    if part == "manifests":
-        (snapshot,) = metadata["snapshots"]
-        content = object_store.get(snapshot["manifest-list"].removeprefix(f"{object_store.url}/"))
-        (folder / "list.avro").write_bytes(content)
-        snapshot["manifest-list"] = f"file://{folder}/list.avro"
-    (folder / "v1.metadata.json").write_text(json.dumps(metadata))
-    (folder / "version-hint.text").write_text("1")
-    named = Table.scan("log", f"{lake.uri}?also={object_store.url}", tmp_path)
-    assert rows_of(named).equals(FRAME.sort("item"))
-    asked = request.getfixturevalue("asked")
-    with pytest.raises(
-        DataError, match=rf"names a file in another store: {other}/.* add also={object_store.url}"
-    ):
-        Table.scan("log", lake.uri, tmp_path)
-    with pytest.raises(DataError, match=r"names a file in another store"):
-        Table.scan("log", f"{lake.uri}?also=s3://another", tmp_path)
-    assert asked == []
-
-
-@pytest.mark.parametrize(
-    "path", ["s3:other/list.avro", "S3://other/list.avro", "hdfs://other/list.avro", "list.avro"]
-)
-def test_a_location_is_a_path_or_within_the_store_of_its_table(tmp_path: Path, path: str) -> None:
-    lake = Iceberg(tmp_path / "log")
-    lake.append(FRAME)
-    (file,) = (lake.folder / "metadata").glob("00001*.metadata.json")
-    metadata = json.loads(file.read_text())
-    metadata["snapshots"][-1]["manifest-list"] = path
-    file.write_text(json.dumps(metadata))
-    with pytest.raises(DataError, match=rf"names a file in another store: {path}"):
-        Table.scan("log", lake.uri, tmp_path)
-
-
-def test_settings_of_access_in_metadata_are_not_used(tmp_path: Path) -> None:
-    lake = Iceberg(tmp_path / "log")
-    lake.append(FRAME)
-    (hint,) = (lake.folder / "metadata").glob("version-hint.text")
-    path = hint.with_name(hint.read_text())
-    metadata = json.loads(path.read_text())
-    metadata["properties"] |= {"py-io-impl": "tests.support.no_such_module.FileIO"}
-    path.write_text(json.dumps(metadata))
-    assert rows_of(Table.scan("log", lake.uri, tmp_path)).equals(FRAME.sort("item"))
-    assert (
-        Table.scan("log", f"iceberg://{path}", tmp_path).types == Table.scan("log", lake.uri, tmp_path).types
-    )
-    hint.write_text("../../elsewhere")
-    with pytest.raises(
-        DataError, match=r"version-hint\.text holds '\.\./\.\./elsewhere', no name of metadata"
-    ):
-        Table.scan("log", lake.uri, tmp_path)
 
 
 def test_row_counts_and_statistics_of_metadata_lose_no_rows(tmp_path: Path) -> None:

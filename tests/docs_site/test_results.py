@@ -21,6 +21,7 @@ from docs_site.result_tables import (
 PAGES = sorted(RESULTS.glob("*.md"))
 TABLES = [(page.name, table) for page in PAGES for table in read_tables(page.read_text(encoding="utf-8"))]
 TO_RENEW = {
+    ("daily.md", "daily_churn"),
     ("logs.md", "real_logs"),
     ("peers.md", "peers"),
     ("cascades.md", "cascades"),

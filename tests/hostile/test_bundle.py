@@ -11,7 +11,6 @@ import onnx
 import polars as pl
 import pytest
 
-from corank.bundle.retrieval import RetrievalFacts
 from corank.core.arrays import write_array, write_identifiers
 from corank.core.artifact import digest, measure_files
 from corank.core.errors import BundleError, StoreError
@@ -244,12 +243,10 @@ def test_facts_of_a_stage_that_cannot_be_are_refused(bundle: Path) -> None:
         assert "stages.0" in refusal(bundle), key
 
 
-def test_retrieval_facts_of_garbage_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "retrieval").mkdir()
-    for text in ("garbage", "[" * 100_000, "[]", '{"settings": {}}', '{"recall": NaN}'):
-        (tmp_path / "retrieval" / "facts.json").write_text(text)
-        with pytest.raises(BundleError, match=r"retrieval/facts.json: cannot be read"):
-            RetrievalFacts.read(tmp_path)
+def test_retrieval_by_what_has_no_vectors_is_refused(bundle: Path) -> None:
+    for stage in ("rank", "nobody"):
+        edit_manifest(bundle, {"retrieval": {"stage": stage}})
+        assert "retrieval.stage" in refusal(bundle), stage
 
 
 # By way of a store

@@ -334,8 +334,8 @@ class Config(Settings):
                 s.name == named and s.has_vectors for s in self.stages
             ):
                 raise ConfigError(
-                    f"retrieval.stage: '{named}' orders by more than a product of vectors, which is all that an index "
-                    "knows; name a stage of model: towers without matches"
+                    f"retrieval.stage: '{named}' orders by more than a product of vectors; "
+                    "name a stage of model: towers without matches"
                 )
             self.retrieval.check(self.vector_stages)
         elif schema.filters():
