@@ -286,7 +286,7 @@ class ServiceClient(_Client):
         return self._post("/rank/ahead", lines, RankAnswer, LINES)
 
     def rank_batch(self, requests: Sequence[Asked]) -> list[RankAnswer | RequestError | ServiceError]:
-        """Rank several requests by one live version; those of a canary's users by the canary.
+        """Rank several requests by one version.
 
         Returns:
             The answers in order; errors in the places of the requests that are refused.
@@ -373,7 +373,7 @@ class AsyncServiceClient(_Client):
         return await self._post("/rank/ahead", lines, RankAnswer, LINES)
 
     async def rank_batch(self, requests: Sequence[Asked]) -> list[RankAnswer | RequestError | ServiceError]:
-        """Rank several requests by one live version; those of a canary's users by the canary.
+        """Rank several requests by one version.
 
         Returns:
             The answers in order; errors in the places of the requests that are refused.

@@ -1,13 +1,13 @@
 """A service under load while another process publishes one version after the other, and items change.
 
-Beside the live version a canary answers a share of the users, and a shadow ranks in idle time. Each of several
-connections sends its next request shortly after a response: first while items change, then while versions go live, too.
+Each of several connections sends its next request shortly after a response: first while items change, then while
+versions go live, too.
 `upserts_refused` counts changes of items that the service did not take; `live_to_served_s` is the time from the swap of
 the head until the service answers by the version.
 Every response names its version and the number of the last change of items. Afterwards
 `corank_serve.store.fetch.restore` computes each response again for the state that it names; a response counts as
 `mixed` if its ids or scores differ. `told_apart` is the share of states in which some response differs from that of the
-state before, that is, how much the comparison can detect. rollout_load.py says what the canary's figures are.
+state before, that is, how much the comparison can detect.
 """
 
 import argparse
@@ -30,17 +30,9 @@ from rich.progress import track
 
 from benchmarks import harness
 from benchmarks.load import Connection, free_port, message, on_core, run, serving
-from benchmarks.robustness import rollout_load
-from benchmarks.robustness.rollout_load import (
-    Asked,
-    AssignedUsers,
-    asked_during,
-    of_user,
-    shadow_figures,
-    stage,
-)
 from benchmarks.robustness.store_outages import serve_command
 from benchmarks.robustness.store_work import AT_ONCE, MARK, Worker
+from benchmarks.robustness.user_load import Asked, asked_during, of_user
 from corank.analysis.logged_request import logged_request
 from corank.funnel.funnel import Funnel
 from corank.funnel.request import Request
@@ -59,7 +51,7 @@ AIMS = {
     "failed": ("==", 0.0),
     "mixed": ("==", 0.0),
     "upserts_refused": ("==", 0.0),
-} | rollout_load.AIMS
+}
 
 
 @dataclass
@@ -168,16 +160,14 @@ def served(
     """Outcomes of requests without swaps, for a quarter of the time, and with them; and of all else."""
     with closing(open_store(url, create=True)) as store:
         publish_bundle(home.parent / "1", store)
-        canary, shadow = (home.parent / str(options.swaps + n) for n in (2, 3))
-        beside = stage(store, canary, shadow)
     port, every = free_port(), options.seconds / options.swaps
-    with serving([*serve_command(url, home / "cache", port), *beside], port), on_core(-1):
+    with serving(serve_command(url, home / "cache", port), port), on_core(-1):
         swapper = Worker("swapper", home, url, port, every, options.swaps)
         upserts, late = Upserts(), list[float]()
         waits = asyncio.sleep(options.seconds / 4)
         steady = run(asked_during(waits, port, bodies, upsert(port, rows, upserts)))
         swapped = run(asked_during(finished(swapper, late), port, bodies, upsert(port, rows, upserts)))
-        others = run(shadow_figures(port)) | {
+        others: dict[str, harness.Figure] = {
             "upserts": upserts.taken,
             "upserts_refused": upserts.refused,
             "live_to_served_s": float(np.median(late)),
@@ -190,7 +180,7 @@ def figures(
     steady: Asked, swapped: Asked, others: dict[str, harness.Figure], compared: Computed
 ) -> dict[str, harness.Figure]:
     read = [msgspec.json.decode(body) for _, _, body in swapped.answers]
-    versions = {answer["model_version"] for answer in read if answer["role"] == "live"}
+    versions = {answer["model_version"] for answer in read}
     return {
         "swaps": len(versions) - 1,
         "requests": len(steady.answers) + len(swapped.answers),
@@ -198,7 +188,6 @@ def figures(
         "mixed": compared.mixed,
         "states": compared.states,
         "told_apart": compared.told_apart / max(1, compared.states - 1),
-        **AssignedUsers.of(steady.answers + swapped.answers).figures(),
         **others,
         "steady_p50_ms": steady.milliseconds(50),
         "steady_p99_ms": steady.milliseconds(99),
@@ -228,7 +217,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         bundle, trained = first(folder, ITEMS)
-        for number in range(1, options.swaps + 4):
+        for number in range(1, options.swaps + 2):
             variant(bundle, folder / f"{number}", number)
         rows, home = changing(trained), folder / "home"
         home.mkdir()

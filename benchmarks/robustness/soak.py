@@ -6,7 +6,6 @@ last one: median of the resident memory of all its processes, and latency of req
 minute to the quiet one, `swap_seconds` the longest time from the end of a publication to when its version is
 served, and `failed` counts requests without an answer, of which those that were sent away with 503 are `shed`.
 `sender_late_ms` is how late the sender itself was with one request of a thousand.
-With --rollout a canary and a shadow are beside the live version; rollout_load.py says what their figures are.
 """
 
 import argparse
@@ -17,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -29,10 +28,8 @@ import corank
 from benchmarks import harness
 from benchmarks.load import Connection, Sent, arriving, free_port, message, run, saturated, serving
 from benchmarks.million import Million, million
-from benchmarks.robustness import rollout_load
-from benchmarks.robustness.rollout_load import AssignedUsers, UserMessages, shadow_figures, stage
+from benchmarks.robustness.user_load import UserMessages
 from benchmarks.speed.funnel_latency import CORANK, REQUESTS, SHARE
-from corank_serve.store.base import open_store
 from tests.support.service import ANY_TIME
 
 MINUTE = 60
@@ -53,30 +50,17 @@ STATUS = b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n"
 class Shop:
     """A store, its publications, and a service that follows it."""
 
-    def __init__(self, made: Million, folder: Path, rollout: bool) -> None:
+    def __init__(self, made: Million, folder: Path) -> None:
         self.store, self.cache, self.bundle = f"lmdb:{folder}/store", folder / "cache", folder / "bundle"
         self.items, self.log, self.port = folder / "items.parquet", made.log, free_port()
         self.swaps = list[float]()
         """Seconds until a version that was published is served."""
-        self.beside = list[str]()
-        """Options of the service for the canary and the shadow."""
         shutil.copytree(made.bundle, self.bundle)
         shutil.copyfile(made.items, self.items)
         corank.publish(self.bundle, self.store)
-        if rollout:
-            self.stage(folder / "canary", folder / "shadow")
-
-    def stage(self, canary: Path, shadow: Path) -> None:
-        """Stage two refreshed bundles."""
-        for bundle in (canary, shadow):
-            shutil.copytree(self.bundle, bundle)
-            corank.refresh(bundle, self.log, str(self.items))
-        with closing(open_store(self.store)) as store:
-            self.beside = stage(store, canary, shadow)
 
     def command(self) -> list[object]:
-        command = [*CORANK, "serve", self.store, "--cache", self.cache, "--port", self.port, *ANY_TIME]
-        return [*command, *self.beside]
+        return [*CORANK, "serve", self.store, "--cache", self.cache, "--port", self.port, *ANY_TIME]
 
     def changes(self) -> list[bytes]:
         """Upserts that tell what the table says, so that it is up to date at any time."""
@@ -179,14 +163,12 @@ async def told(sent: Sent, memory: Memory) -> None:
         failed, shed = sent.failed, sent.statuses[503]
 
 
-async def soaked(
-    shop: Shop, messages: Sequence[bytes], minutes: int, sent: Sent, memory: Memory, assigned: AssignedUsers
-) -> None:
+async def soaked(shop: Shop, messages: Sequence[bytes], minutes: int, sent: Sent, memory: Memory) -> None:
     rate = SHARE * await saturated(shop.port, messages, 5)
     async with asyncio.TaskGroup() as beside:
         others = (shop.upsert(), shop.publish(), memory.watch(), told(sent, memory))
         tasks = [beside.create_task(other) for other in others]
-        await arriving(shop.port, messages, rate, (QUIET + 1 + minutes) * MINUTE, sent, assigned.add)
+        await arriving(shop.port, messages, rate, (QUIET + 1 + minutes) * MINUTE, sent)
         for task in tasks:
             task.cancel()
 
@@ -218,20 +200,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--folder", type=Path, help="where the bundle of a million items is kept")
     parser.add_argument("--minutes", type=int, default=10)
-    parser.add_argument("--rollout", action="store_true", help="with a canary and a shadow beside")
     options = parser.parse_args()
     os.environ["CORANK_TOKEN"] = "soak"
     with million(options.folder) as made, tempfile.TemporaryDirectory() as folder:
-        shop = Shop(made, Path(folder), options.rollout)
+        shop = Shop(made, Path(folder))
         messages = UserMessages(made.requests(REQUESTS))
         with serving(shop.command(), shop.port) as service:
-            sent, memory, assigned = Sent(), Memory(service.pid), AssignedUsers()
-            run(soaked(shop, messages, options.minutes, sent, memory, assigned))
-            shadow = run(shadow_figures(shop.port))
-    results, aims = figures(sent, memory, options.minutes, shop.swaps), AIMS
-    if options.rollout:
-        results, aims = results | assigned.figures() | shadow, aims | rollout_load.AIMS
-    harness.report("soak", results, aims, options.json)
+            sent, memory = Sent(), Memory(service.pid)
+            run(soaked(shop, messages, options.minutes, sent, memory))
+    results = figures(sent, memory, options.minutes, shop.swaps)
+    harness.report("soak", results, AIMS, options.json)
 
 
 if __name__ == "__main__":

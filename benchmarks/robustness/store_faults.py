@@ -1,10 +1,10 @@
 """Processes that write to a store, killed with SIGKILL at random moments while a reader follows it.
 
 After every kill the store is checked by store_witness.py, and publishing again must succeed. The reader must never see
-another state than that of the change that it names. All the time a service with a canary and a shadow (rollout_load.py)
-follows the store, and users ask it. Figures of each store: `tries`, with two processes each; `killed` processes;
-`half_written`, the versions that were incomplete after a kill; `looks` of the reader and the `states` that it saw;
-`wrong` tries; `requests` of users, and how many of them `failed`.
+another state than that of the change that it names. All the time a service follows the store, and users ask it. Figures
+of each store: `tries`, with two processes each; `killed` processes; `half_written`, the versions that were incomplete
+after a kill; `looks` of the reader and the `states` that it saw; `wrong` tries; `requests` of users, and how many of
+them `failed`.
 
 Further cases: a server whose Redis is stopped and started again; a store whose map, or whose disk, is too small.
 """
@@ -24,11 +24,10 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.load import free_port, run, serving
-from benchmarks.robustness import rollout_load
-from benchmarks.robustness.rollout_load import Asked, AssignedUsers, asked_during, shadow_figures, stage
 from benchmarks.robustness.store_outages import away, full_disk, full_map, serve_command
 from benchmarks.robustness.store_witness import Witness
 from benchmarks.robustness.store_work import MARK, UPSERTS, Worker
+from benchmarks.robustness.user_load import Asked, asked_during
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import StoreError
 from corank_serve.store.base import Store, open_store
@@ -39,12 +38,9 @@ from tests.support.bundle_versions import changing, first, variant
 from tests.support.redis_server import binary, redis_server
 
 BUNDLES = 4
-CANARY, SHADOW = BUNDLES + 1, BUNDLES + 2
-"""Bundles that are staged alone."""
 ITEMS = 2000
-AIMS_OF_STORE = {"wrong": ("==", 0.0), "failed": ("==", 0.0)} | rollout_load.AIMS
+AIMS_OF_STORE = {"wrong": ("==", 0.0), "failed": ("==", 0.0)}
 AIMS = {f"{kind}_{key}": aim for kind in ("lmdb", "redis") for key, aim in AIMS_OF_STORE.items()} | {
-    "away_canary": (">=", 1.0),
     "away_failed": ("==", 0.0),
     "away_told": ("==", 1.0),
     "away_recovered": ("==", 1.0),
@@ -74,7 +70,6 @@ def served(
     """Results of kills, and outcomes of requests meanwhile."""
     with closing(open_store(url, create=True)) as store:
         publish_bundle(bundles[1], store)
-        beside = stage(store, bundles[CANARY], bundles[SHADOW])
     port = free_port()
 
     async def kill() -> tuple[Found, Asked]:
@@ -82,11 +77,10 @@ def served(
         answers = await asked_during(kills, port, asked)
         return kills.result(), answers
 
-    with serving([*serve_command(url, folder / "cache", port), *beside], port):
+    with serving(serve_command(url, folder / "cache", port), port):
         outcome, answers = run(kill())
-        shadow = run(shadow_figures(port))
     requests: dict[str, harness.Figure] = {"requests": len(answers.answers), "failed": answers.failed}
-    return vars(outcome) | requests | AssignedUsers.of(answers.answers).figures() | shadow
+    return vars(outcome) | requests
 
 
 def tried(url: str, folder: Path, bundles: dict[int, Path], tries: int, rng: random.Random) -> Found:
@@ -184,7 +178,7 @@ def _tell(n: int, complaints: list[str]) -> None:
 def made(folder: Path) -> tuple[dict[int, Path], list[dict[str, Any]]]:
     """Bundles by number, and requests; writes the rows for upserts next to them."""
     bundle, run = first(folder, ITEMS)
-    bundles = {n: variant(bundle, folder / f"{n}", n) for n in range(1, SHADOW + 1)}
+    bundles = {n: variant(bundle, folder / f"{n}", n) for n in range(1, BUNDLES + 1)}
     (folder / "rows.json").write_text(json.dumps(changing(run)), encoding="utf-8")
     return bundles, [logged_request(run, "test", n) | {"trace": False} for n in range(20)]
 
@@ -201,7 +195,7 @@ def figures(
         with redis_server(redis) as server:
             yield from _named("redis", served(server.url, redis, bundles, asked, tries, rng))
         with redis_server(kept, keeps=True) as server:
-            yield from away(server, kept / "cache", [*two, bundles[CANARY], bundles[SHADOW]], asked).items()
+            yield from away(server, kept / "cache", two, asked).items()
     yield "map_full_told", int(full_map(full, two))
     yield "disk_full_told", full_disk(full, two)
 

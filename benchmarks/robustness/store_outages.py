@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.load import free_port, serving
-from benchmarks.robustness.rollout_load import stage
 from corank.core.errors import StoreError
 from corank_serve.store.base import Store, open_store
 from corank_serve.store.fetch import fetch_bundle
@@ -22,8 +21,6 @@ from tests.support.service import ANY_TIME
 
 CORANK = [sys.executable, "-c", "from corank.cli.main import main; main()"]
 REQUESTS = 200
-AWAY_PERCENT = 50.0
-"""Of users whom the canary answers."""
 PATIENCE = 30
 """Seconds in which a server must see what happened."""
 ROOM = 1.5
@@ -53,17 +50,14 @@ def away(
 ) -> dict[str, int]:
     """Requests while a service's store is away, how many of them failed, and whether all that it says is true.
 
-    Half of them give no more of their user than an id, which would be looked up. The third and the fourth bundle are
-    canary and shadow.
+    Half of them give no more of their user than an id, which would be looked up.
     """
     port = free_port()
     asked = [*asked, *(body | {"user": {"id": body["user"]["id"]}} for body in asked)]
     with closing(open_store(redis.url)) as store:
         first = publish_bundle(bundles[0], store)
-        options = stage(store, bundles[2], bundles[3], AWAY_PERCENT)
-    with serving([*serve_command(redis.url, folder, port), "--workers", 1, *options], port):
+    with serving([*serve_command(redis.url, folder, port), "--workers", 1], port):
         before = [_rank(port, body) for body in asked]
-        by_live = [n for n, (_, answer) in enumerate(before) if answer["role"] == "live"]
         redis.stop()
         failed = sum(_rank(port, asked[n % len(asked)]) != before[n % len(asked)] for n in range(REQUESTS))
         reported = _until(lambda: not _get(port, "/status")[1]["source_up"])
@@ -72,10 +66,9 @@ def away(
         with closing(open_store(redis.url)) as store:
             assert StoreState.read(store)[1].live == first
             publish_bundle(bundles[1], store)
-        renewed = _until(lambda: _rank(port, asked[by_live[0]]) != before[by_live[0]])
+        renewed = _until(lambda: _rank(port, asked[0]) != before[0])
     return {
         "away_requests": REQUESTS,
-        "away_canary": len(before) - len(by_live),
         "away_failed": failed,
         "away_told": int(reported),
         "away_recovered": int(recovered and renewed),

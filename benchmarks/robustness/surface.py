@@ -3,7 +3,7 @@
 Help is read, in typer's layout or cyclopts', for each command's options, required arguments, defaults and choices. Both
 checkouts run the same commands, each on its own copy of a simulated world; stdout is compared key by key. Mistakes
 must end with the same exit status, as must numbers below the least that the earlier help states. Each difference is a
-line on stderr. The document of `compare-served` is not compared: it needs a canary, and traffic for it.
+line on stderr. The document of `compare-served` is not compared: it needs two services, and their traffic.
 """
 
 import argparse

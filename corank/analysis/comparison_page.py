@@ -269,36 +269,36 @@ def served_view(document: Mapping[str, Any]) -> View:
     """What the document of `corank compare-served` shows."""
     exposures = "No exposures were given: there are no figures of labels."
     if counts := document.get("exposures"):
-        unknown = f"{counts['unknown']:,} are of requests that the log does not have"
+        unknown = f"{counts['unknown']:,} are of requests that no log has"
         exposures = f"{counts['rows']:,} exposures, of which {unknown}."
-    lead = f"{document['log']}. {exposures} corank {corank_version()}."
+    lead = f"{exposures} corank {corank_version()}."
     if document["incomplete"]:
         lead += f"\n{document['incomplete']}."
-    roles = [role for role in ("canary", "shadow") if document[role] is not None]
-    rows = group_by(document["rows"], "run")
-    sections = chain.from_iterable(_role_sections(role, document[role], rows.get(role, [])) for role in roles)
     how = Section("How to read it", [Detail([HOW.format(sure=100 * (1 - document["alpha"]))])])
-    return View("Versions that served", lead, [*sections, how])
+    return View("Versions that served", lead, [*_served_sections(document), how])
 
 
-def _describe_part(part: Mapping[str, Any]) -> list[str]:
+def _describe_served(document: Mapping[str, Any]) -> list[str]:
     """The facts of a comparison, one a line."""
-    requests = part["requests"]
-    lines = [f"a: {part['a']}; b: {part['b']}", f"from {part['from']} until {part['until']} UTC"]
-    if isinstance(requests, int):
-        shared = f"{part['candidates']:,} candidates in common"
+    requests = document["requests"]
+    lines = [
+        *(f"{side}: {document[side]}, by {', '.join(document['versions'][side])}" for side in "ab"),
+        f"from {document['from']} until {document['until']} UTC",
+    ]
+    if document["how"] == "mirrored":
+        shared = f"{document['candidates']:,} candidates in common"
         return [*lines, f"{requests:,} requests that both ranked, {shared}"]
-    users = part["users"]
+    users = document["users"]
     lines.append(
         f"a: {requests['a']:,} requests of {users['a']:,} users; b: {requests['b']:,} of {users['b']:,}; "
-        f"{100 * part['share_of_requests']:.2f} % of requests are a's"
+        f"{100 * document['share_of_requests']:.2f} % of requests are a's"
     )
-    if ratio := part.get("sample_ratio"):
+    if ratio := document.get("sample_ratio"):
         lines.append(_describe_ratio(ratio))
-    if part["users_in_both"]:
+    if document["users_in_both"]:
         lines.append(
-            f"{part['users_in_both']:,} users had both: the share was changed, or the canary failed; choose a time "
-            "with one share by --since and --until"
+            f"{document['users_in_both']:,} users had both: the share was changed, or the proxy sent them on; choose a "
+            "time with one share by --since and --until"
         )
     return lines
 
@@ -346,19 +346,19 @@ _AGREEMENT = Pivot(_describe_agreement, beside={"value": _agreement_cell})
 _OVER_TIME = Pivot("metric", beside={**_COMPARED, DIFFERENCE: _precise_difference})
 
 
-def _role_sections(role: str, part: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[Section]:
-    """What is said of the canary or of the shadow: facts, agreement, differences over time, and metrics of stages."""
-    of = group_by(rows, "population")
+def _served_sections(document: Mapping[str, Any]) -> Iterator[Section]:
+    """Facts, agreement, differences over time, and metrics of the stages."""
+    of = group_by(document["rows"], "population")
     agreement, over_time = of.pop(AGREEMENT, []), group_by(of.pop("served", []), "metric")
     last = [looks.pop() for looks in over_time.values()]  # of all data, behind those of each look
-    blocks: list[Block] = [*_describe_part(part)]
+    blocks: list[Block] = [*_describe_served(document)]
     if agreement:
         blocks.append(_AGREEMENT.table(agreement, heading="agreement"))
     if last:
         title = "Intervals over time, that hold at every look"
         prose = {"prose": ("figure", VERDICT), "left": (DIFFERENCE,)}
         blocks.append(_OVER_TIME.table(last, title, "figure", **prose))
-    yield Section(f"The {role}: {part['verdict']}", blocks)
+    yield Section(f"a, {document['how']}: {document['verdict']}", blocks)
     for row in last:
         looks = over_time[row["metric"]]
         known = {one["group"].replace("T", " "): one for one in looks if one["low"] is not None}
@@ -368,8 +368,8 @@ def _role_sections(role: str, part: Mapping[str, Any], rows: Sequence[Row]) -> I
                 f"time that was fixed ahead, the 95 % interval is {_format_bounds(row, 'fixed_', 5)}. "
                 "Green: a is better; red: worse; grey: no difference shown yet."
             )
-            yield Section(f"{role}: {row['metric']}", [_plot(known, caption)])
-    yield from part_sections(chain.from_iterable(of.values()), Names.of(part), f"{role}: ")
+            yield Section(row["metric"], [_plot(known, caption)])
+    yield from part_sections(chain.from_iterable(of.values()), Names.of(document))
 
 
 _EQUAL: Beside = {

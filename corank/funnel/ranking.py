@@ -21,12 +21,6 @@ from corank.funnel.exploration import Draw, DrawnPage
 from corank.funnel.page_stage import FilledPage
 from corank.funnel.request import DEFAULT_FIELDS, RankAnswer, Request, select_ids
 
-Role = Literal["live", "canary", "shadow"]
-"""Of a version in a service: it answers, answers some users, or is scored only."""
-LIVE: Role = "live"
-CANARY: Role = "canary"
-SHADOW: Role = "shadow"
-
 
 class EncodedValue(msgspec.Struct, frozen=True, gc=False):
     """A value of one feature, encoded, and what derived features take of it.
@@ -100,8 +94,8 @@ class Ranking:
     """Bytes of its body."""
     user: str | None = None
     """What is said of the user; None in process, where nobody is looked up."""
-    role: Role | None = None
-    """Of the version that ranked it; None in process."""
+    x_request_id: str | None = None
+    """What the client, or a proxy, calls it, by which logs of several services know it."""
     served_id: str | None = None
     """Of this time that it was served; None if it is not logged."""
     draw: Draw | None = None

@@ -50,8 +50,6 @@ class RankAnswer(msgspec.Struct, frozen=True):
     """Whether columns of the user were given, stored, new or unavailable."""
     microseconds: dict[str, int] = {}
     """By part of the ranking."""
-    role: str = ""
-    """Of the version that answered: live or canary."""
     served_id: str | None = None
     """Of this request in the log; None if it is not logged."""
     explored: str | None = None

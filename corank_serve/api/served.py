@@ -1,4 +1,4 @@
-"""Versions that served, judged by the log of a service."""
+"""Versions that served, judged by the logs of their services."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -15,10 +15,9 @@ from corank_serve.rollout.sequential import SequentialTest
 
 
 class ServedComparisonResult(TableResult):
-    """A canary and a shadow compared with the live version, by the log of what was served.
+    """Two versions compared by the logs of what they served.
 
-    The column `run` says which of the two a row is of. Rows of `served` have intervals that hold at every look, those
-    of a `group` all data until that moment.
+    Rows of `served` have intervals that hold at every look, those of a `group` all data until that moment.
 
     Example:
         >>> corank.compare_served("nowhere")
@@ -28,19 +27,20 @@ class ServedComparisonResult(TableResult):
 
     @property
     def headline(self) -> str:
-        """The compared versions, and the verdicts."""
-        parts = (self[name] for name in ("canary", "shadow") if self[name] is not None)
-        return "; ".join(f"{part['a']} less {part['b']}: {part['verdict']}" for part in parts)
+        """The compared versions, and the verdict."""
+        return f"{self['a']} less {self['b']}: {self['verdict']}"
 
     def view(self) -> View:
-        """What is said of the canary and of the shadow."""
+        """Facts, figures over time, and metrics of the stages."""
         return served_view(self.document)
 
 
 def compare_served(
-    served: PathOrUrl,
+    a: PathOrUrl,
+    b: PathOrUrl | None = None,
     exposures: Sequence[PathOrUrl] = (),
     labels: Annotated[Sequence[str], Option("--label")] = (),
+    versions: Annotated[Sequence[str], Option("--version")] = (),
     since: str | None = None,
     until: str | None = None,
     alpha: float = 0.05,
@@ -49,31 +49,35 @@ def compare_served(
     page: PathOrUrl | None = None,
     share: float | None = None,
 ) -> ServedComparisonResult:
-    """Compare a canary and a shadow with the version that was live meanwhile, by the log of a service.
+    """Compare two versions by what they served: of users that a proxy split, or of requests that it mirrored.
 
-    A canary's figures are rates of labels, unpaired: users were assigned to one version. A shadow's are
-    paired: both versions ranked the same requests. Intervals hold at every look, so that peeking is safe.
+    Of split users the figures are rates of labels, unpaired. Requests that are in both logs by their X-Request-Id are
+    mirrored: their answers are paired. Intervals hold at every look, so that peeking is safe.
 
     Args:
-        served: the folder that `corank serve --log` wrote; of several machines, with all their files.
+        a: the folder that `corank serve --log` wrote; of several machines, with all their files.
+        b: the folder of the other service, which a is judged against; of a mirrored pair, that of what was shown. None
+            if both versions are in `a`.
         exposures: tables of what was shown and what became of it, Parquet or CSV, with `served_id` of the answer, the
             item, and labels; clicks may be in tables of their own. None: no figures of labels.
         labels: columns of labels; all of 0, 1 and null unless given.
+        versions: the model versions of a and of b; all of each log unless given, and the two of a single one, the newer
+            first.
         since: the first moment that counts, ISO 8601; all unless given.
         until: the first moment that counts no more.
         alpha: probability at which an interval of any look may miss the true difference.
         effect: about how large a difference is looked for, as a share of the value: intervals are narrowest where it
             shows. They hold whatever it is.
-        top: number of items at the top of an answer by which a shadow is compared.
+        top: number of items at the top of an answer by which a mirrored pair is compared.
         page: the file or URL of an HTML page to write.
-        share: of users that the canary was to have, such as 0.05: it is tested whether users were assigned so. If they
-            were not, the verdict is "not comparable".
+        share: of users that a was to have, such as 0.05: it is tested whether users were assigned so. If they were not,
+            the verdict is "not comparable".
 
     Returns what `corank compare-served` prints. Raises DataError.
 
     Example:
-        >>> compared = corank.compare_served("canary/log", ["canary/exposures.parquet", "canary/clicks.csv"])
-        >>> compared["canary"]["verdict"], compared["canary"]["users_in_both"]
+        >>> compared = corank.compare_served("trial/a", "trial/b", ["trial/exposures.parquet", "trial/clicks.csv"])
+        >>> compared["verdict"], compared["users_in_both"]
         ('better', 0)
     """
     for name, value in (("--alpha", alpha), ("--effect", effect), ("--share", share)):
@@ -81,13 +85,15 @@ def compare_served(
             raise DataError(f"{name}: expected a share above 0 and below 1; received {value:g}")
     if top < 1:
         raise DataError(f"--top: expected 1 or more; received {top}")
+    if len(versions) not in (0, 2):
+        raise DataError(f"--version: expected that of a and that of b; received {', '.join(versions)}")
     files = [require_local(one) for one in exposures]
     begin, end = _read_moment("--since", since), _read_moment("--until", until)
-    from corank_serve.rollout.served_comparison import compare_versions
+    from corank_serve.rollout.served_comparison import compare_logs
 
-    document = compare_versions(
-        require_local(served), SequentialTest(alpha, effect), files, labels, begin, end, top, share
-    )
+    other = None if b is None else require_local(b)
+    test = SequentialTest(alpha, effect)
+    document = compare_logs(require_local(a), other, test, files, labels, versions, begin, end, top, share)
     result = ServedComparisonResult(document)
     if page is not None:
         write_page(result.view(), parse_location(page))

@@ -109,8 +109,8 @@ def publish(
         report: takes a line about each step.
         progress: takes how many records are written, and of how many.
         sign: private ed25519 keys, PEM files, that sign the version, and that it is live.
-        stage: whether to leave what is live as it is: `corank serve --canary` serves the version to some, `promote`
-            makes it live.
+        stage: whether to leave what is live as it is: `corank serve --version` serves the version, `promote` makes it
+            live.
 
     Returns the version, and what became of items that were upserted before. Raises BundleError, DataError, StoreError,
     TrustError; the live version is unchanged then.
@@ -297,7 +297,7 @@ def roll_back(
 def promote(
     store: str, version: str, report: Report = lambda line: None, sign: Sequence[PathOrUrl] = ()
 ) -> None:
-    """Make a version of a store live, such as a canary, with all items that were changed since it was staged.
+    """Make a version of a store live, such as a staged one, with all items that were changed since it was staged.
 
     Args:
         store: the store's address.
@@ -320,9 +320,9 @@ def promote(
 
 @printed("withdrawn: {version}")
 def withdraw(store: str, version: str) -> None:
-    """End the canary of a version in all services that follow a store; their users get the live version.
+    """Let all services that are pinned to a version (`corank serve --version`) serve what is live.
 
-    It is over until the version is staged, promoted or published again.
+    They return to it once it is staged, promoted or published again.
 
     Args:
         store: the store's address.

@@ -9,7 +9,6 @@ A file is opened for each write, so that it is rotated by renaming it.
 """
 
 import os
-import re
 import stat
 import sys
 import threading
@@ -35,8 +34,6 @@ MAX_LINES = 10_000
 """Lines that may wait to be written."""
 FLUSH_SECONDS = 0.2
 """Time between two writes."""
-REQUEST_ID = re.compile(r"[\w.:@/+=-]{1,64}", re.ASCII)
-"""What a client may call a request."""
 CLOSE_SECONDS = 2.0
 """Time for the last write."""
 LONGEST_PATH = 200
@@ -84,10 +81,7 @@ class AccessLog:
 
     def observe(self, call: "HttpCall", reply: "HttpReply", began: float) -> None:
         """Keep the line of a request that is answered, whose answer says its id; as an `Observer`."""
-        request_id = call.headers.get("x-request-id")
-        call.id = (
-            request_id if request_id is not None and REQUEST_ID.fullmatch(request_id) else os.urandom(8).hex()
-        )
+        call.id = call.request_id or os.urandom(8).hex()
         reply.headers.append((b"x-request-id", call.id.encode()))
         if len(self._waiting) >= MAX_LINES:
             self._dropped += 1
@@ -110,7 +104,6 @@ class AccessLog:
         line |= {name: fact for name, fact in (("trace", call.trace), ("why", call.why)) if fact is not None}
         if ranked := call.ranked:
             line["version"] = ranked[0].model_version
-            line["role"] = ranked[0].role
             line["items_seq"] = ranked[0].items_seq
             line["candidates"] = sum(len(one.candidates) + len(one.unknown) for one in ranked)
             parts = dict.fromkeys(name for one in ranked for name in one.seconds)

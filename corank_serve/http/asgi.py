@@ -4,6 +4,7 @@ Nothing lies between: a framework's router and middleware take as long as a fift
 """
 
 import math
+import re
 import sys
 import time
 import traceback
@@ -24,6 +25,8 @@ AsgiSend = Callable[[AsgiMessage], Awaitable[None]]
 
 NOBODY = "nobody"
 """Who calls without a token."""
+REQUEST_ID = re.compile(r"[\w.:@/+=-]{1,64}", re.ASCII)
+"""What a client may call a request."""
 
 
 class DisconnectedError(Exception):
@@ -73,6 +76,12 @@ class HttpCall:
         """A parameter of the URL; the last one if there are several."""
         values = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True).get(name)
         return values[-1] if values else None
+
+    @property
+    def request_id(self) -> str | None:
+        """What the client, or a proxy, calls it; None if it does not, or by no such text."""
+        given = self.headers.get("x-request-id")
+        return given if given is not None and REQUEST_ID.fullmatch(given) else None
 
     @property
     def client(self) -> str | None:

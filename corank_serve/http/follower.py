@@ -1,4 +1,4 @@
-"""The live funnel of a service, which is swapped between requests when its source changes, and its other versions.
+"""The funnel of a service, which is swapped between requests when its source changes.
 
 `ServiceStatus` tells whether the service can serve, and how far what it serves is behind its source.
 """
@@ -19,7 +19,6 @@ from corank.funnel.funnel import Funnel
 from corank.funnel.request import Request
 from corank_serve.http.process.worker_process import Drain
 from corank_serve.http.user_lookup import UserLookup
-from corank_serve.http.versions import Rollout
 from corank_serve.store.source import Source, describe_error, load_first
 
 
@@ -46,22 +45,15 @@ STOP_SECONDS = 2.0
 
 
 class Follower:
-    """Holds the live funnel and the other versions, and checks the source for newer ones in a thread of its own."""
+    """Holds the funnel, and checks the source for a newer one in a thread of its own."""
 
-    def __init__(
-        self,
-        source: Source,
-        every: float = 1.0,
-        report: Report = lambda line: None,
-        rollout: Rollout | None = None,
-    ) -> None:
+    def __init__(self, source: Source, every: float = 1.0, report: Report = lambda line: None) -> None:
         """Load the live funnel and warm it; from the cache if what is live cannot be read, or is refused.
 
         Args:
             source: of the funnel.
             every: seconds between two checks of the source.
             report: receives changes and errors.
-            rollout: the versions other than the live one; none if None.
 
         Raises CorankError if there is nothing to serve.
         """
@@ -81,8 +73,6 @@ class Follower:
         self._wake, self._stop, self._lock = threading.Event(), threading.Event(), threading.Lock()
         self._warm(funnel, sample_requests(funnel), 0)
         self.funnel: Funnel = funnel
-        self.rollout = rollout or Rollout()
-        self.rollout.refresh(lambda one: self._warm(one, sample_requests(one), 0), first=True)
         self._thread = threading.Thread(target=self._follow, name="corank-follow", daemon=True)
 
     def start(self) -> None:
@@ -112,10 +102,9 @@ class Follower:
     def refresh(self) -> None:
         """Check the source now and swap in newer funnels; on an error report it and keep the held ones."""
         with self._lock:
-            self._refresh_live()
-            self.rollout.refresh(self._warm_recent)
+            self._refresh()
 
-    def _refresh_live(self) -> None:
+    def _refresh(self) -> None:
         resynchronised = self.source.resynchronised
         try:
             with panics_as_errors():
@@ -136,7 +125,9 @@ class Follower:
         before, self.funnel = self.funnel, newer or self.funnel
         self._note_success()
         if before.manifest.content != self.funnel.manifest.content:
-            self.report(f"live: {self.funnel.manifest.content}")
+            self.report(
+                f"{'live' if self.source.pinned is None else 'pinned'}: {self.funnel.manifest.content}"
+            )
             self._free(before)
             del before, newer
             release_memory()
@@ -227,10 +218,11 @@ class ServiceStatus:
             "source_error": follower.trouble,
             "source_untrusted": follower.untrusted,
             "from_cache": follower.from_cache,
+            "version": follower.funnel.manifest.content,
+            "pinned": follower.source.pinned is not None,
             "served_seq": follower.funnel.manifest.items_seq,
             "known_seq": follower.source.known_seq,
             "behind_seconds": round(self.behind_seconds, 3),
             "resynchronised": follower.source.resynchronised,
             "users_looked_up": self.users is not None and not self.users_away,
-            "beside": follower.rollout.describe(),
         }

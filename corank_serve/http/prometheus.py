@@ -1,4 +1,4 @@
-"""Metrics of the service for Prometheus: of requests and the process, and of each version that is served.
+"""Metrics of the service for Prometheus: of requests and the process, and of the version that is served.
 
 Worker processes write to one folder, PROMETHEUS_MULTIPROC_DIR, and each of them exposes the figures of all.
 """
@@ -23,13 +23,12 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from corank.core.version import register_version
-from corank.funnel.ranking import LIVE, Ranking, Role
+from corank.funnel.ranking import Ranking
 from corank_serve.http.asgi import HttpCall, HttpReply
 from corank_serve.http.follower import ServiceStatus
 from corank_serve.http.process.worker_process import MULTIPROC, RestartCounts
-from corank_serve.http.versions import Rollout
 
-LABELS = ("model_version", "role")
+LABEL = "model_version"
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Upper bounds of the latency histograms, seconds."""
 BATCHES = (1, 2, 4, 8, 16)
@@ -76,16 +75,6 @@ COUNTERS: dict[str, tuple[str, ...]] = {
     "resynchronised": (
         "Times that a worker read all anew, since the store had lost changes that were served",
     ),
-    "version_errors": (
-        "Requests that a version could not rank: failed, or refused what the live version takes. A canary's are "
-        "answered by the live version",
-        *LABELS,
-        "why",
-    ),
-    "shadow_requests": (
-        "Requests offered to the shadow: scored, failed, or dropped, since nobody was idle",
-        "outcome",
-    ),
     RESTARTS: (
         "Workers started again: in place of one that died, or that was replaced when settings were read anew",
         "why",
@@ -94,18 +83,14 @@ COUNTERS: dict[str, tuple[str, ...]] = {
 """Counters → help, then labels."""
 
 HISTOGRAMS: dict[str, tuple[str, ...]] = {
-    "request_seconds": (
-        "Time from arrival to answer, in seconds; of the shadow, of its ranking alone",
-        *LABELS,
-    ),
+    "request_seconds": ("Time from arrival to answer, in seconds", LABEL),
     "stage_seconds": ("Time of encoding a request (receive) and of each stage, in seconds", "stage"),
     "batch_requests": ("Requests that were ranked together: 1 if nobody waits, 16 at most",),
 }
 """Histograms → help, then labels."""
 
 SUMMARIES: dict[str, tuple[str, ...]] = {
-    "answer_score": ("Mean score of an answer's items", *LABELS),
-    "shadow_overlap": ("Share of an answer's items that the shadow's answer has, too",),
+    "answer_score": ("Mean score of an answer's items", LABEL),
 }
 """Summaries → help, then labels."""
 
@@ -121,7 +106,8 @@ GAUGES: dict[str, tuple[str, ...]] = {
         "1 if what is served was read from the cache, since what is live could not be read at the start",
     ),
     "users_away": ("1 if users are not looked up, since look-ups failed or were late",),
-    "version": ("1 for a version that is served, 0 for one that was until lately", *LABELS),
+    "version": ("1 for the version that is served, 0 for one that was until lately", LABEL),
+    "pinned": ("1 if `--version` says which version is served, 0 if it is the live one",),
     "build_info": ("1; the label is the version of corank", "version"),
 }
 """Gauges → help, then labels."""
@@ -166,8 +152,8 @@ class Series:
         return self._families[name].labels(*labels) if labels else self._families[name]
 
 
-class VersionMetrics:
-    """Figures of the live version, the canary and the shadow of one worker process."""
+class VersionGauge:
+    """Which version one worker process serves, and which ones it served until lately."""
 
     def __init__(self, find: Callable[..., Any], clock: Callable[[], float] = time.monotonic) -> None:
         """
@@ -176,50 +162,23 @@ class VersionMetrics:
             clock: of the time for which series stay.
         """
         self._find, self._clock = find, clock
-        self._served: dict[Role, str] = {}
-        self._ended: dict[tuple[str, Role], float] = {}
+        self._served: str | None = None
+        self._ended: dict[str, float] = {}
         """When versions ended whose series are still exposed."""
 
-    def observe(self, one: Ranking) -> None:
-        """Count a request that a version ranked."""
-        self._find("request_seconds", one.model_version, one.role).observe(one.done - one.began)
-        _, scores = one.answered
-        if len(scores):
-            mean = sum(scores.tolist()) / len(scores)
-            self._find("answer_score", one.model_version, one.role).observe(mean)
-
-    def count_error(self, version: str, role: Role, why: str) -> None:
-        """Count a request that a version could not rank: refused or failed."""
-        self._find("version_errors", version, role, why).inc()
-
-    def count_shadow(self, outcome: str) -> None:
-        """Count what became of a request for the shadow: scored, failed or dropped."""
-        self._find("shadow_requests", outcome).inc()
-
-    def observe_overlap(self, answered: Ranking, shadow: Ranking) -> None:
-        """Compare the shadow's answer with the one that was given."""
-        theirs, ours = {*answered.ids}, {*shadow.ids}
-        if theirs:
-            self._find("shadow_overlap").observe(len(theirs & ours) / len(theirs))
-
-    def update_versions(self, live: str, rollout: Rollout) -> None:
-        """Set which versions are served now, and which were for the last time long ago."""
-        served = {one.role: one.funnel.manifest.model_version for one in rollout.candidates if one.funnel}
-        served[LIVE] = live
-        for role in self._served.keys() | served.keys():
-            before, now = self._served.get(role), served.get(role)
-            if before != now:
-                if before is not None:
-                    self._find("version", before, role).set(0)
-                    self._ended[before, role] = self._clock()
-                if now is not None:
-                    self._find("version", now, role).set(1)
-                    self._ended.pop((now, role), None)
-        self._served = served
+    def update(self, served: str) -> None:
+        """Set which version is served now, and which were for the last time long ago."""
+        if served != self._served:
+            if self._served is not None:
+                self._find("version", self._served).set(0)
+                self._ended[self._served] = self._clock()
+            self._find("version", served).set(1)
+            self._ended.pop(served, None)
+            self._served = served
         late = self._clock() - KEEP_SECONDS
-        for version, role in [one for one, ended in self._ended.items() if ended <= late]:
-            del self._ended[version, role]
-            self._find("version", version, role).set(GONE)
+        for version in [one for one, ended in self._ended.items() if ended <= late]:
+            del self._ended[version]
+            self._find("version", version).set(GONE)
 
 
 class HeldSeries:
@@ -238,13 +197,9 @@ class HeldSeries:
         gauges = [
             sample for family in families if family.name == "corank_version" for sample in family.samples
         ]
-        versions = {tuple(sample.labels[name] for name in LABELS) for sample in gauges if sample.value > GONE}
+        held = {None, *(sample.labels[LABEL] for sample in gauges if sample.value > GONE)}
         for family in families:
-            family.samples = [
-                sample
-                for sample in family.samples
-                if LABELS[0] not in sample.labels or tuple(sample.labels[name] for name in LABELS) in versions
-            ]
+            family.samples = [sample for sample in family.samples if sample.labels.get(LABEL) in held]
             yield family
 
 
@@ -260,7 +215,7 @@ class ServiceMetrics:
         self._status, self._restarts = status, restarts or RestartCounts()
         self._registry = registry = CollectorRegistry()
         self._find = Series(registry).find
-        self.versions = VersionMetrics(self._find)
+        self._version = VersionGauge(self._find)
         self._resynchronised = 0
         self.update_gauges()
 
@@ -274,7 +229,10 @@ class ServiceMetrics:
 
     def observe(self, one: Ranking) -> None:
         """Count a request that was answered."""
-        self.versions.observe(one)
+        self._find("request_seconds", one.model_version).observe(one.done - one.began)
+        _, scores = one.answered
+        if len(scores):
+            self._find("answer_score", one.model_version).observe(sum(scores.tolist()) / len(scores))
         for name, part in one.seconds.items():
             self._find("stage_seconds", name).observe(part)
         self.count("candidates", number=len(one.candidates) + len(one.unknown))
@@ -333,10 +291,11 @@ class ServiceMetrics:
     def update_gauges(self) -> None:
         """Set gauges by the status: every second, whether requests come or not, since any worker may expose them."""
         status, manifest = self._status, self._status.follower.funnel.manifest
-        self.versions.update_versions(manifest.model_version, status.follower.rollout)
+        self._version.update(manifest.model_version)
         values = status.describe() | {"items_seq": manifest.items_seq, "users_away": status.users_away}
-        for name in GAUGES.keys() & values.keys():
-            self._find(name).set(values[name])
+        for name, (_, *labels) in GAUGES.items():
+            if name in values and not labels:
+                self._find(name).set(values[name])
         resynchronised = status.follower.source.resynchronised
         self.count("resynchronised", number=resynchronised - self._resynchronised)
         self._resynchronised = resynchronised

@@ -1,4 +1,4 @@
-"""POST /rank, /rank/ahead and /rank/batch: requests through the funnel of the live version, or of the canary.
+"""POST /rank, /rank/ahead and /rank/batch: requests through the funnel of the service.
 
 A process ranks on the thread of its event loop. A request that finds nobody at work ranks at once; what arrives
 meanwhile waits, and all that wait are then ranked, up to a bound, as one batch: the calls that a batch
@@ -24,7 +24,7 @@ from corank.core.panics import panics_as_errors
 from corank.core.time import MILLISECOND, now_ms
 from corank.funnel.exploration import Draw, request_id
 from corank.funnel.funnel import AT_ONCE, Funnel
-from corank.funnel.ranking import LIVE, SHADOW, Ranking
+from corank.funnel.ranking import Ranking
 from corank.funnel.request import Request
 from corank_serve.http.asgi import HttpCall, HttpReply, RefusedError, shorten_error
 from corank_serve.http.body import (
@@ -40,9 +40,8 @@ from corank_serve.http.connections import ConnectionPool
 from corank_serve.http.follower import Follower
 from corank_serve.http.prometheus import ServiceMetrics
 from corank_serve.http.serve_settings import ExploreSettings, Limits
-from corank_serve.http.shadow import ShadowQueue
 from corank_serve.http.user_lookup import UserLookup, lookup_seconds
-from corank_serve.log.request_log import RoleLogs
+from corank_serve.log.request_log import RequestLog
 
 UNITS = {"seconds": 1_000.0, "microseconds": 1e-3, "nanoseconds": 1e-6}
 """Units that clients send in place of milliseconds → milliseconds."""
@@ -156,7 +155,7 @@ class RankEndpoints:
         bodies: BodyReader,
         metrics: ServiceMetrics,
         users: UserLookup | None,
-        request_logs: RoleLogs,
+        request_log: RequestLog | None = None,
         explore: ExploreSettings | None = None,
     ) -> None:
         """
@@ -167,23 +166,16 @@ class RankEndpoints:
             bodies: reads the worker's bodies.
             metrics: counts requests.
             users: looks columns of users up.
-            request_logs: where served requests are logged.
+            request_log: where served requests are logged; None: nowhere.
             explore: which requests get a drawn page; None: none.
         """
         self._explore = explore
         self._follower, self._limits, self._bodies, self._metrics = follower, limits, bodies, metrics
-        self._pool, self._users, self._request_logs = pool, users, request_logs
+        self._pool, self._users, self._request_log = pool, users, request_log
         self.waiting = 0
         """Requests that wait or are ranked."""
         self._queue = RankQueue(self._rank, AT_ONCE, MOST_CANDIDATES)
         self._answered = count()
-        shadow = follower.rollout.shadow
-        self.shadow = (
-            ShadowQueue(shadow, lambda: bodies.is_idle, metrics.versions, request_logs.get(SHADOW))
-            if shadow is not None
-            else None
-        )
-        """None without a shadow."""
 
     async def rank(self, call: HttpCall) -> HttpReply:
         """POST /rank: rank the candidates of a request."""
@@ -216,13 +208,14 @@ class RankEndpoints:
     async def _answer_alone(self, call: HttpCall, one: Ranking) -> HttpReply:
         """The reply to a request of a single ranking, which counts as waiting from now on."""
         self.waiting += 1
+        one.x_request_id = call.request_id
         try:
             return answer_to(call, await self._run(call, one, alone=len(self._pool.tasks) == 1))
         finally:
             self.waiting -= 1
 
     async def rank_batch(self, call: HttpCall) -> HttpReply:
-        """POST /rank/batch: rank several requests by one live version; those of a canary's users by the canary.
+        """POST /rank/batch: rank several requests by one version.
 
         As many as fit into one batch of the service at once; other requests have their turns between. What is wrong
         with one request is said in its place.
@@ -234,8 +227,8 @@ class RankEndpoints:
         self.waiting += len(parts)
         try:
             for first in range(0, len(parts), AT_ONCE):
-                some = parts[first : first + AT_ONCE]
-                ranked = (self._rank_part(call, funnel, part, codec) for part in some)
+                some = enumerate(parts[first : first + AT_ONCE], first)
+                ranked = (self._rank_part(call, funnel, n, part, codec) for n, part in some)
                 answers += await asyncio.gather(*ranked)
         finally:
             self.waiting -= len(parts)
@@ -249,12 +242,15 @@ class RankEndpoints:
         return answer_to(call, answer)
 
     async def _rank_part(
-        self, call: HttpCall, funnel: Funnel, part: msgspec.Raw, codec: Codec
+        self, call: HttpCall, funnel: Funnel, n: int, part: msgspec.Raw, codec: Codec
     ) -> dict[str, Any]:
-        """The answer to a request of a batch, or its error. Its deadlines count from its own turn."""
+        """The answer to the nth request of a batch, or its error. Its deadlines count from its own turn."""
         try:
             request, user = await self._find_user(codec.decode(part, Request))
-            return await self._run(call, Ranking(request, size=len(bytes(part)), user=user), funnel)
+            one = Ranking(request, size=len(bytes(part)), user=user)
+            if call.request_id is not None:
+                one.x_request_id = f"{call.request_id}/{n}"
+            return await self._run(call, one, funnel)
         except RequestError as error:
             return {"error": shorten_error(str(error)), "status": 400}
         except RefusedError as refused:
@@ -302,18 +298,16 @@ class RankEndpoints:
         """The answers to a batch of requests."""
         began, answers = time.perf_counter(), list[dict[str, Any] | Exception]()
         self._metrics.observe_batch(len(batch))
-        rankings = [one for one, _ in batch]
         for one, funnel in batch:
             if funnel is not None:
                 one.began = began
-        funnels = [funnel or self._follower.funnel for _, funnel in batch]
-        ranked = self._follower.rollout.rank(funnels, rankings, self._metrics.versions.count_error)
-        for one, outcome in zip(rankings, ranked, strict=True):
+        ranked = [(one, funnel or self._follower.funnel) for one, funnel in batch]
+        for (one, funnel), error in zip(ranked, _run_batch(ranked), strict=True):
             try:
-                if isinstance(outcome, Exception):
-                    raise outcome
+                if error is not None:
+                    raise error
                 with panics_as_errors():
-                    answers.append(self._answer(one, outcome))
+                    answers.append(self._answer(one, funnel))
             except RUNTIME_ERRORS as error:
                 self._metrics.count("failed")
                 answers.append(RefusedError(500, f"the first stage cannot be computed: {error}"))
@@ -327,11 +321,23 @@ class RankEndpoints:
             self._follower.recent.append(one.request)
         if one.unknown:
             self._follower.request_refresh()  # the store may know them by now
-        if (log := self._request_logs.get(one.role or LIVE)) is not None:
-            log.add(funnel, one)
+        if self._request_log is not None:
+            self._request_log.add(funnel, one)
         answer = one.to_answer()
         one.done = time.perf_counter()
         self._metrics.observe(one)
-        if self.shadow is not None:
-            self.shadow.offer(one)
         return answer
+
+
+def _run_batch(batch: Sequence[tuple[Ranking, Funnel]]) -> list[Exception | None]:
+    """Run each request by its funnel, those of one at once: its error, None if it was ranked."""
+    outcomes: list[Exception | None] = [None] * len(batch)
+    for funnel in {id(one): one for _, one in batch}.values():
+        numbers = [n for n, (_, one) in enumerate(batch) if one is funnel]
+        try:
+            errors = funnel.run_many([batch[n][0] for n in numbers], bounded=True)
+        except Exception as error:  # a broken graph or a plug-in's stage may raise anything
+            errors = [error] * len(numbers)
+        for n, failed in zip(numbers, errors, strict=True):
+            outcomes[n] = failed
+    return outcomes

@@ -1,4 +1,4 @@
-"""The settings of `corank serve`, the limits of a worker that follow from them, and the canary's share of users."""
+"""The settings of `corank serve`, and the limits of a worker that follow from them."""
 
 import hashlib
 import re
@@ -18,37 +18,7 @@ from corank_serve.http.process.worker_process import Drain
 from corank_serve.log.settings import MAX_SECONDS
 from corank_serve.store.base import CACHE
 
-FORM = re.compile(r"(.+):([0-9]*\.?[0-9]+)%")
 HASH_BYTES = 8
-
-
-@dataclass(frozen=True)
-class CanaryShare:
-    """A version, and the share of the users who get it."""
-
-    version: str
-    share: float
-    """Above 0, below 1."""
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `VERSION:5%`. Raises ValueError."""
-        match = FORM.fullmatch(text)
-        share = float(match[2]) / 100 if match else 0.0
-        if match is None or not 0 < share < 1 or not is_content_name(match[1]):
-            raise ValueError(
-                "expected VERSION:SHARE%, such as 8f0c1d2e3a4b5c6d-1-1a2b3c4d:5%, of a share above 0 and below 100; "
-                f"received {text!r}"
-            )
-        return cls(match[1], share)
-
-    def takes(self, user: Any) -> bool:
-        """Whether a user gets the canary; a request without a user's id does not.
-
-        The version salts the hash, so that another canary has other users. A larger share keeps all users of a smaller
-        one. Every process on every machine assigns alike.
-        """
-        return user is not None and is_in_share(hash_bytes(f"{self.version}\0{user}".encode()), self.share)
 
 
 def hash_bytes(text: bytes) -> int:
@@ -134,6 +104,15 @@ class Limits:
 
 RATES_GONE = "a proxy limits rates now, such as by examples/operations/nginx.conf; remove it"
 """What a rate of requests is refused with."""
+CANARY_GONE = (
+    "start a second service with --version VERSION, and let a proxy split the users, such as by "
+    "examples/operations/nginx/split.conf (docs/guides/rollout.md)"
+)
+SHADOW_GONE = (
+    "start a second service with --version VERSION, and let a proxy mirror the requests, such as by "
+    "examples/operations/nginx/mirror.conf (docs/guides/rollout.md)"
+)
+"""What a canary and a shadow inside a service are refused with."""
 
 
 def _refuse_url(value: Any) -> Any:
@@ -147,7 +126,11 @@ LocalPath = Annotated[Path, BeforeValidator(_refuse_url)]
 class ServeSettings(Settings, use_attribute_docstrings=True):
     """How to serve: the options of `corank serve`, whose help are the lines below its fields."""
 
-    gone: ClassVar[Mapping[str, str]] = {"rate_limit": RATES_GONE}
+    gone: ClassVar[Mapping[str, str]] = {
+        "rate_limit": RATES_GONE,
+        "canary": CANARY_GONE,
+        "shadow": SHADOW_GONE,
+    }
 
     source: str
     """URL of a store, or folder of a bundle, or of a run."""
@@ -161,10 +144,8 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     """Worker processes; one a core unless given."""
     every: float = Field(1.0, gt=0)
     """Seconds between two checks of the source."""
-    canary: str | None = None
-    """`VERSION:SHARE%`: a version of the store that a share of the users gets, always the same ones."""
-    shadow: str | None = None
-    """A version of the store that ranks answered requests once more, in idle time; its answers are logged alone."""
+    version: str | None = None
+    """The version of the store to serve, whichever is live."""
     explore: Annotated[ExploreSettings | None, BeforeValidator(_read_explore)] = None
     """Share of the requests whose page is drawn, such as 2%; in a file also `{share, draw, temperature, exclude}`."""
     log: LocalPath | None = None
@@ -216,19 +197,12 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     tls_key: LocalPath | None = None
     """PEM file of the certificate's private key."""
 
-    @field_validator("canary")
+    @field_validator("version")
     @classmethod
-    def _check_canary(cls, canary: str | None) -> str | None:
-        if canary is not None:
-            CanaryShare.parse(canary)
-        return canary
-
-    @field_validator("shadow")
-    @classmethod
-    def _check_shadow(cls, shadow: str | None) -> str | None:
-        if shadow is not None and not is_content_name(shadow):
-            raise ValueError(f"expected a version as `corank store ls` names it; received {shadow!r}")
-        return shadow
+    def _check_version(cls, version: str | None) -> str | None:
+        if version is not None and not is_content_name(version):
+            raise ValueError(f"expected a version as `corank store ls` names it; received {version!r}")
+        return version
 
     @field_validator("allow_origin")
     @classmethod

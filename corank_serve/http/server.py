@@ -31,7 +31,7 @@ def serve_here(settings: ServeSettings, report: Report) -> None:
     from corank_serve.http.worker import serve_worker
 
     with bind_listener(settings.host, settings.port) as listener:
-        _check(settings)
+        check_files(settings)
         serve_worker(settings, [listener], report)
 
 
@@ -47,12 +47,12 @@ def run_service(read: Callable[[], ServeSettings], report: Report) -> None:
     settings = read()
     inherits = os.environ.get("LISTEN_PID") == str(os.getpid())  # sockets of systemd
     with nullcontext() if inherits else bind_listener(settings.host, settings.port) as listener:
-        _check(settings)
+        check_files(settings)
         with _sharing(settings.workers) as (shared, forget):
 
             def renew() -> WorkerMain:
                 newer = read()
-                _check(newer)
+                check_files(newer)
                 for name in NEEDS_RESTART:
                     if getattr(newer, name) != getattr(settings, name):
                         report(f"{name}: stays {getattr(settings, name)} until the service is started again")
@@ -68,15 +68,6 @@ def run_service(read: Callable[[], ServeSettings], report: Report) -> None:
                 settings.workers, main, settings.drain, report, forget, renew, shared.restarts, tell_address
             )
             arbiter.serve(listener)
-
-
-def _check(settings: ServeSettings) -> None:
-    """Raise CorankError if a file of the settings cannot be used, or the store lacks a version that they name."""
-    check_files(settings)
-    if settings.canary is not None or settings.shadow is not None:
-        from corank_serve.http.worker import check_versions  # which loads what a worker needs
-
-        check_versions(settings)
 
 
 @contextmanager

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 def check_files(settings: ServeSettings) -> None:
     """Raise CorankError if a file that the settings name cannot be used, or too few files may be opened."""
+    if settings.version is not None and not is_store(settings.source):
+        raise ConfigError(
+            f"--version: {settings.source} is a bundle, and has one version; leave the option out, or `corank publish` "
+            "the bundle, and serve the store"
+        )
     _require_writable(settings)
     allow_open_files(settings.connections)
     tls_factory(settings)

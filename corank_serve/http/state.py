@@ -84,6 +84,7 @@ def describe_version(follower: Follower) -> dict[str, Any]:
         "model_version": manifest.model_version,
         "items_seq": manifest.items_seq,
         "items_id": manifest.items_id,
+        "pinned": follower.source.pinned is not None,
         "from_cache": follower.from_cache,
         "items": int(follower.funnel.request_encoder.items.bounds[-1]),
         "stages": stages,
@@ -131,7 +132,9 @@ class StateEndpoints:
         """GET /readyz: 503 once the process was asked to end; until then it can serve, with or without its source."""
         if not self._status.is_ready:
             raise RefusedError(503, "draining")
-        return json_reply({"ready": True})
+        follower = self._follower
+        served = follower.funnel.manifest.content
+        return json_reply({"ready": True, "version": served, "pinned": follower.source.pinned is not None})
 
     async def get_status(self, call: HttpCall) -> HttpReply:
         """GET /status: whether the source can be read, and how far what is served is behind it."""
@@ -187,7 +190,7 @@ class ChangeEndpoints:
         seq = head.seq
         call.change |= {"version": head.live, "to": {"items_seq": seq}, "from": {"items_seq": seq - 1}}
         answer = {"items": len(rows), "items_seq": seq}
-        if head.live != funnel.manifest.content:  # loading that takes long
+        if funnel.manifest.content not in (head.live, source.pinned):  # loading what is live takes long
             self._follower.request_refresh()
             return answer_to(call, answer | {"live": False})
         if not await self._check_source():

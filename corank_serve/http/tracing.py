@@ -81,7 +81,6 @@ class RequestTracer:
             attributes["corank.why"] = call.why
         for one in call.ranked[:1]:
             attributes["corank.model_version"] = one.model_version
-            attributes["corank.role"] = one.role
             attributes["corank.items_seq"] = one.items_seq
         span = self._tracer.start_span(
             f"{call.scope['method']} {path}".rstrip(),

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import CorankError
 from corank.core.objects import parse_location
 from corank.core.reports import Report
-from corank.funnel.ranking import LIVE
 from corank_serve.http.access_control import AccessControl, OriginPolicy, guard
 from corank_serve.http.access_log import AccessLog, AuditLog
 from corank_serve.http.asgi import Routes
@@ -36,11 +35,10 @@ from corank_serve.http.startup import describe_address, describe_trust, open_tra
 from corank_serve.http.state import ChangeEndpoints, StateEndpoints
 from corank_serve.http.tokens import Scope, Token, Tokens
 from corank_serve.http.user_lookup import UserLookup
-from corank_serve.http.versions import Rollout
-from corank_serve.log.request_log import RoleLogs, open_logs, writing
+from corank_serve.log.request_log import RequestLog, writing
 from corank_serve.store.base import is_store, open_store
 from corank_serve.store.fetch import fetch_in_subprocess
-from corank_serve.store.source import BundleSource, SharedLoading, Source, StoreSource
+from corank_serve.store.source import BundleSource, PinnedSource, SharedLoading, Source, StoreSource
 
 if TYPE_CHECKING:
     from corank_serve.http.tracing import RequestTracer
@@ -59,7 +57,7 @@ class RankingService:
         limits: Limits,
         access: AccessControl | None = None,
         users: UserLookup | None = None,
-        request_logs: RoleLogs | None = None,
+        request_log: RequestLog | None = None,
         drain: Drain | None = None,
         restarts: RestartCounts | None = None,
         access_log: AccessLog | None = None,
@@ -72,7 +70,7 @@ class RankingService:
             limits: of bodies and of the queue.
             access: who may call; without it nobody may write.
             users: looks columns of users up.
-            request_logs: where served requests are logged; None: nowhere.
+            request_log: where served requests are logged; None: nowhere.
             drain: begins when the process is asked to end.
             restarts: of the workers of the service.
             access_log: has a line for each request.
@@ -81,7 +79,7 @@ class RankingService:
         """
         self.follower, self.limits = follower, limits
         self._access = access or AccessControl()
-        self._users, self._request_logs = users, request_logs or {}
+        self._users, self._request_log = users, request_log
         self.drain = drain or Drain()
         self.status = ServiceStatus(follower, self.drain, users)
         self.metrics = ServiceMetrics(self.status, restarts)
@@ -89,7 +87,7 @@ class RankingService:
         bodies = BodyReader(limits)
         self._pool = ConnectionPool(limits, partial(self.metrics.count, "connections_cut"))
         self.ranking = RankEndpoints(
-            follower, limits, self._pool, bodies, self.metrics, users, self._request_logs, explore
+            follower, limits, self._pool, bodies, self.metrics, users, request_log, explore
         )
         self._changes = ChangeEndpoints(follower, bodies)
         self._state = StateEndpoints(follower, self.status, self.metrics, limits.body)
@@ -129,14 +127,11 @@ class RankingService:
             self._access_log.start(
                 self.follower.report, lambda lines: self.metrics.count("access_log_dropped", number=lines)
             )
-        beside = [asyncio.create_task(self._update_gauges())]
-        if self.ranking.shadow is not None:
-            beside.append(asyncio.create_task(self.ranking.shadow.run()))
+        gauges = asyncio.create_task(self._update_gauges())
         gc.freeze()  # a million ids in dicts need not be visited by every collection
-        async with writing(self._request_logs, self.follower.report, self.metrics.count_logged):
+        async with writing(self._request_log, self.follower.report, self.metrics.count_logged):
             yield {POOL: self._pool}
-        for task in beside:
-            task.cancel()
+        gauges.cancel()
         await asyncio.to_thread(self.follower.stop)
         if self._users is not None:
             await asyncio.to_thread(self._users.close)
@@ -157,14 +152,9 @@ def open_source(
     trust = TrustedKeys.load(settings.trust)
     if is_store(settings.source):
         prefetch = partial(fetch_in_subprocess, settings.source, settings.cache)
-        return StoreSource(settings.source, settings.cache, prefetch, trust, loading, report)
+        how = settings.source, settings.cache, prefetch, trust, loading, report
+        return StoreSource(*how) if settings.version is None else PinnedSource(settings.version, *how)
     return BundleSource(parse_location(settings.source), trust, loading)
-
-
-def check_versions(settings: ServeSettings) -> None:
-    """Raise CorankError if the store lacks a version that is to be served with the live one."""
-    with closing(open_source(settings)) as source:
-        Rollout(source, settings.canary, settings.shadow).check_versions()
 
 
 TOKEN = "CORANK_TOKEN"
@@ -241,15 +231,13 @@ def create_service(
 ) -> RankingService:
     """Create the endpoints of a worker process, which turn unready when `drain` begins. Raises CorankError."""
     source = open_source(settings, SharedLoading(shared.proofs, shared.loading), report)
-    rollout = Rollout(source, settings.canary, settings.shadow, report)
-    follower = Follower(source, settings.every, report, rollout)
+    follower = Follower(source, settings.every, report)
     users = None
     if isinstance(source, StoreSource):
         users = UserLookup(partial(open_store, settings.source), settings.store_deadline_ms / 1e3, report)
-    request_logs = access_log = None
+    request_log = access_log = None
     if settings.log is not None:
-        roles = [LIVE, *(one.role for one in rollout.candidates)]
-        request_logs = open_logs(settings.log, settings.log_share, settings.log_seconds, roles)
+        request_log = RequestLog(settings.log, settings.log_share, settings.log_seconds)
     if settings.access_log is not None:
         access_log = AccessLog(settings.access_log, settings.access_log_users)
     return RankingService(
@@ -257,7 +245,7 @@ def create_service(
         settings.limits,
         open_access(settings, report),
         users,
-        request_logs,
+        request_log,
         drain,
         shared.restarts,
         access_log,

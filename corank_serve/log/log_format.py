@@ -6,7 +6,7 @@ Each of its Parquet files says in its metadata which of its columns are what.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,6 @@ from corank.data.file_columns import FileColumns
 from corank.features.encoders import Encoders
 from corank.features.encoding import Placement
 from corank.features.feature_kind import ColumnFeature
-from corank.funnel.request import RankAnswer
 
 
 class LogColumns(FileColumns, frozen=True):
@@ -42,15 +41,15 @@ class LogColumns(FileColumns, frozen=True):
         )
 
 
-SERVED, REQUEST, ROLE = "served_id", "served_request", "served_role"
+SERVED, REQUEST, X_REQUEST_ID = "served_id", "served_request", "x_request_id"
 """Columns: an id of each time a request is served, which its answer names; the request as JSON, on the first of its
-rows; whether the `live` version answered or its `canary`, or the `shadow` would have."""
-ITEMS_ID = "items_id"
-VERSION = ("model_version", "items_seq", ITEMS_ID)
+rows; the header X-Request-Id that it came with, alike in the log of a service that gets a copy."""
+ITEMS_SEQ, ITEMS_ID = "items_seq", "items_id"
+VERSION = ("model_version", ITEMS_SEQ, ITEMS_ID)
 EXPLORED = "explored"
 """Column: how the page of the request was drawn; null if it was not."""
-ANSWERED = {SERVED: "served_id", ROLE: "role", EXPLORED: "explored"} | {name: name for name in VERSION}
-"""Columns that are the same on all rows of a request → the field of its answer that each repeats."""
+ANSWERED = (SERVED, X_REQUEST_ID, EXPLORED, *VERSION)
+"""Columns that are the same on all rows of a request: attributes of its `Ranking`."""
 LARGEST = float(np.finfo(np.float32).max)
 """Training reads values as 32-bit floats, and mean and deviation of larger numbers are infinite."""
 REACH = 10.0
@@ -165,9 +164,9 @@ class LogFormat:
         stages, level = [stage.name for stage in manifest.stages], data.level or "level"
         types = {name: column.type for name, column in request.items()}
         types |= {data.time: pa.timestamp("ms", "UTC")} | dict.fromkeys(
-            [*generated, SERVED, ROLE, REQUEST], TEXT
+            [*generated, REQUEST, *ANSWERED], TEXT
         )
-        types |= {name: _answer_type(of) for name, of in ANSWERED.items()} | {data.item: to_arrow(item)}
+        types |= {ITEMS_SEQ: pa.int64(), data.item: to_arrow(item)}
         types |= {name: column.type for name, column in candidate.items()} | {level: TEXT}
         types |= {f"score_{stage}": pa.float64() for stage in stages}
         types[propensity := propensity_column(manifest)] = pa.float64()
@@ -191,12 +190,6 @@ class LogFormat:
 def propensity_column(manifest: BundleManifest) -> str:
     """The column of propensities: that of the log on which the model was trained, if it has one."""
     return manifest.data.propensity or "propensity"
-
-
-def _answer_type(name: str) -> pa.DataType:
-    """The Arrow type of a field of an answer."""
-    kind = get_type_hints(RankAnswer)[name]
-    return {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}.get(kind, TEXT)
 
 
 def to_arrow(kind: pl.DataType) -> pa.DataType:

@@ -5,8 +5,7 @@ answered, with which `corank replay` computes the scores again. A request waits 
 of `flush`, which a thread makes; what waits is bounded in bytes, and what is beyond is dropped and counted.
 
 The files are `served-*.parquet`, and `rejected-*.jsonl` for what has no rows there. Both are written under a temporary
-name, forced to disk, and renamed when they are complete. Each role has its own log, since versions may have different
-columns and one file has one schema: what was answered in one folder, what the shadow would have answered below it.
+name, forced to disk, and renamed when they are complete.
 """
 
 import asyncio
@@ -15,7 +14,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from itertools import groupby
@@ -31,7 +30,7 @@ from corank.core.files import PARTIAL, atomic_file, make_private_folder, remove_
 from corank.core.reports import Report
 from corank.features.encoders import Encoders
 from corank.funnel.funnel import Funnel
-from corank.funnel.ranking import LIVE, SHADOW, Ranking, Role
+from corank.funnel.ranking import Ranking
 from corank_serve.log.log_format import ANSWERED, REQUEST, LogFormat
 from corank_serve.log.served_rows import Served, count_bytes, encode_served, make_rows
 from corank_serve.log.settings import MAX_ROWS, MAX_SECONDS
@@ -180,20 +179,17 @@ class RequestLog:
     def add(self, funnel: Funnel, one: Ranking) -> None:
         """Keep a request for the next file, or drop it if too much waits already.
 
-        It gets its `served_id`, unique among all logs, if it is in the share that is logged. What the shadow ranks has
-        that of the answer, and is logged whatever the share.
+        It gets its `served_id`, unique among all logs, if it is in the share that is logged.
 
         Args:
             funnel: that ranked it.
             one: what became of it.
         """
-        if one.role != SHADOW:
-            self._credit += self.share
-            if self._credit < 1:
-                return
-            self._credit -= 1
-            one.served_id = f"{self._prefix}{next(self._numbers):08x}"
-        one.role = one.role or LIVE  # in process
+        self._credit += self.share
+        if self._credit < 1:
+            return
+        self._credit -= 1
+        one.served_id = f"{self._prefix}{next(self._numbers):08x}"
         try:
             form, served = self._format_of(funnel), encode_served(one)
         except (TypeError, ValueError, OverflowError):
@@ -300,25 +296,6 @@ class RequestLog:
             self._counts.update(requests)
 
 
-SHADOW_FOLDER = "shadow"
-"""Folder of the shadow's log within the log: no training shall read it, since nobody saw its answers."""
-
-
-RoleLogs = Mapping[Role, RequestLog]
-"""The logs of a service."""
-
-
-def open_logs(
-    folder: Path, share: float = 1.0, seconds: float = MAX_SECONDS, roles: Iterable[Role] = (LIVE,)
-) -> RoleLogs:
-    """Open the log of each role, `FOLDER/served-*.parquet`, and `FOLDER/shadow/served-*.parquet` of the shadow.
-
-    The other parameters are those of `RequestLog`. Raises CorankError if a folder cannot be made.
-    """
-    shadow = folder / SHADOW_FOLDER
-    return {role: RequestLog(shadow if role == SHADOW else folder, share, seconds) for role in roles}
-
-
 FLUSH_SECONDS = 0.25
 """Seconds between two writes."""
 
@@ -327,20 +304,22 @@ CountLogged = Callable[[Mapping[str, int]], None]
 
 
 @asynccontextmanager
-async def writing(logs: RoleLogs, report: Report, count: CountLogged) -> AsyncIterator[None]:
+async def writing(log: RequestLog | None, report: Report, count: CountLogged) -> AsyncIterator[None]:
     """Write what waits several times a second while the block runs, and the rest at its end.
 
-    A disk that refuses is reported.
+    A disk that refuses is reported. Without a log nothing is done.
     """
+    if log is None:
+        yield
+        return
 
     async def flush(complete: bool = False) -> None:
-        for log in logs.values():
-            try:
-                if complete or log.is_due():
-                    await asyncio.to_thread(log.flush, complete)
-            except CorankError as error:
-                report(str(error))
-            count(log.take_counts())
+        try:
+            if complete or log.is_due():
+                await asyncio.to_thread(log.flush, complete)
+        except CorankError as error:
+            report(str(error))
+        count(log.take_counts())
 
     async def flush_regularly() -> None:
         while True:

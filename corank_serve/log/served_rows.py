@@ -36,7 +36,7 @@ def encode_served(one: Ranking) -> Served:
     del fields["retrieve"], fields["where"], fields["fields"]
     candidates = one.candidates if one.request.candidates is None else one.request.candidates
     fields |= {"time": one.time, "candidates": [*candidates]}
-    return {column: getattr(one, field) for column, field in ANSWERED.items()} | {
+    return {name: getattr(one, name) for name in ANSWERED} | {
         "request": msgspec.json.encode(fields),
         "unknown": msgspec.json.encode(one.unknown),
         "levels": find_level_codes(one).tobytes(),

@@ -1,1 +1,1 @@
-"""A canary and a shadow judged by the log of what was served."""
+"""Two versions judged by the logs of what was served."""

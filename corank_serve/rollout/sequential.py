@@ -1,9 +1,9 @@
 """Means of served requests compared at every look: of two arms, or of paired differences, with users as clusters.
 
-A comparison is valid if users were assigned to a canary as its share says. The share of users is tested by a mixture of
-likelihood ratios over binomial shares, with a beta prior around the share that was set: a martingale if users are
-assigned so. By Ville's inequality its inverse is a p-value that holds at every look. Source: Lindon and Malek,
-Anytime-Valid Inference for Multinomial Count Data, NeurIPS 2022.
+A comparison of arms is valid if users were assigned to them as the share says. The share of users is tested by a
+mixture of likelihood ratios over binomial shares, with a beta prior around the share that was set: a martingale if
+users are assigned so. By Ville's inequality its inverse is a p-value that holds at every look. Source: Lindon and
+Malek, Anytime-Valid Inference for Multinomial Count Data, NeurIPS 2022.
 
 Letters: N rows · U users · T looks.
 """
@@ -171,33 +171,33 @@ def _bounds(difference: float, radius: float, prefix: str = "") -> dict[str, flo
 CONCENTRATION = 1000.0
 """Weight of the prior in users: differences of a seventh of a share of 5 % are detected soonest."""
 MISMATCH = 0.001
-"""The p-value below which users were not assigned as the share says: chance does it in one of a thousand canaries."""
+"""The p-value below which users were not assigned as the share says: chance does it in one of a thousand splits."""
 
 
-def check_share(is_canary: Mask, share: float) -> dict[str, Any]:
-    """Test the share of users that a canary had, look by look.
+def check_share(has_a: Mask, share: float) -> dict[str, Any]:
+    """Test the share of users that had a, look by look.
 
     Args:
-        is_canary: whether a user had the canary, in the order in which users came: (U,).
-        share: of users that it was to have.
+        has_a: whether a user had a, in the order in which users came: (U,).
+        share: of users that were to have it.
     """
-    assigned = np.cumsum(is_canary)
-    evidence = (_log_ratio(int(assigned[end - 1]), end, share) for end in look_ends(len(is_canary)))
+    assigned = np.cumsum(has_a)
+    evidence = (_log_ratio(int(assigned[end - 1]), end, share) for end in look_ends(len(has_a)))
     p = exp(-max([0.0, *evidence]))
     return {
         "expected": share,
-        "observed": float(is_canary.mean()) if len(is_canary) else None,
-        "users": len(is_canary),
+        "observed": float(has_a.mean()) if len(has_a) else None,
+        "users": len(has_a),
         "p": p,
         "mismatch": p < MISMATCH,
     }
 
 
-def _log_ratio(canary: int, users: int, share: float) -> float:
+def _log_ratio(having: int, users: int, share: float) -> float:
     """The logarithm of the mixture's likelihood over that of the share, of so many of the users."""
-    a, b, live = CONCENTRATION * share, CONCENTRATION * (1 - share), users - canary
-    mixture = _log_beta(a + canary, b + live) - _log_beta(a, b)
-    return mixture - canary * log(share) - live * log(1 - share)
+    a, b, others = CONCENTRATION * share, CONCENTRATION * (1 - share), users - having
+    mixture = _log_beta(a + having, b + others) - _log_beta(a, b)
+    return mixture - having * log(share) - others * log(1 - share)
 
 
 def _log_beta(a: float, b: float) -> float:

@@ -1,13 +1,14 @@
-"""Versions that served compared by their log: the document of `corank compare-served`.
+"""Two versions that served, compared by their logs: the document of `corank compare-served`.
 
-A canary is compared with the live version by rates of what was shown to users assigned to the one or the other; a
-shadow by answers to the same requests, and scores of what was then shown.
+Where a proxy split the users, rates of what was shown to those of the one and of the other are compared. Where it
+mirrored the requests, their X-Request-Id pairs the answers to the same ones.
 
-Only what the live version had shown has labels, so that figures of labels measure how well the shadow orders and
-predicts that, not what it would earn.
+Of a mirrored pair, only what b had shown has labels, so that figures of labels measure how well a orders and predicts
+that, not what it would earn.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,8 @@ from corank.core.errors import DataError
 from corank.core.types import Doubles, Longs, Mask, Numbers
 from corank.evaluation.rows import AGREEMENT, WORDS, place
 from corank.evaluation.table import Figure
-from corank.funnel.ranking import CANARY, LIVE
-from corank_serve.log.log_format import ROLE, SERVED
-from corank_serve.log.request_log import SHADOW_FOLDER, describe_open_files
+from corank_serve.log.log_format import SERVED, X_REQUEST_ID
+from corank_serve.log.request_log import describe_open_files
 from corank_serve.rollout.sequential import (
     EARLY,
     SequentialTest,
@@ -31,7 +31,7 @@ from corank_serve.rollout.sequential import (
     compare_arms,
     compare_pairs,
 )
-from corank_serve.rollout.served_rows import (
+from corank_serve.rollout.served_log import (
     DRAWN,
     ITEM,
     MODEL,
@@ -42,66 +42,123 @@ from corank_serve.rollout.served_rows import (
     served_score,
 )
 
-USER_CODE, IS_CANARY = "user_code", "is_canary"
+USER_CODE, IS_A = "user_code", "is_a"
+Sides = tuple[ServedLog, ServedLog]
+"""The logs of a and of b."""
 
 
-def compare_canary(
-    log: ServedLog, exposures: Exposures | None, test: SequentialTest, share: float | None = None
-) -> dict[str, Any] | None:
-    """Compare the log's last canary with the live version over the time in which it was served.
+def read_sides(
+    a: Path, b: Path | None, versions: Sequence[str], since: int | None, until: int | None
+) -> Sides:
+    """Read the logs of two services, or the parts of two versions of one log.
+
+    Args:
+        a: the folder of a log.
+        b: that of another one; None if both versions are in `a`.
+        versions: model versions of a and of b; none: all of each log, or the two of one log, the newer first.
+        since: first moment that counts, ms UTC; None for all.
+        until: first moment that counts no more, ms UTC; None for all.
+
+    Raises DataError.
+    """
+    one = ServedLog.read(a, since, until)
+    other = one if b is None else ServedLog.read(b, since, until)
+    if b is None and not versions:
+        versions = one.requests()[MODEL].unique(maintain_order=True).to_list()[::-1]
+        if len(versions) != 2:
+            found = ", ".join(versions) or "none"
+            raise DataError(
+                f"{a}: expected requests of two versions; found {found}; name two by --version A --version B, or a "
+                "second log"
+            )
+    if versions:
+        one, other = one.of_version(versions[0]), other.of_version(versions[1])
+    kinds = [side.rows.collect_schema()[ITEM] for side in (one, other)]
+    if kinds[0] != kinds[1]:
+        raise DataError(f"the item is {kinds[0]} in {a}, and {kinds[1]} in {b or a}")
+    return one, other
+
+
+PAIRED = 0.01
+"""Requests are taken to be mirrored if so many of those of the smaller log are in both. A proxy that tries a failed
+request again leaves a few."""
+
+
+def find_pairs(ours: pl.DataFrame, theirs: pl.DataFrame) -> pl.DataFrame:
+    """Which requests of b are those of a, by their X-Request-Id: `served_id` of b, `copy` of a.
+
+    An id that a log has twice names nothing.
+    """
+    once = pl.col(X_REQUEST_ID).is_not_null() & pl.col(X_REQUEST_ID).is_unique()
+    copies = ours.filter(once).select(X_REQUEST_ID, copy=SERVED)
+    return theirs.filter(once).join(copies, on=X_REQUEST_ID, maintain_order="left").select(SERVED, "copy")
+
+
+def compare_split(
+    sides: Sides, exposures: Exposures | None, test: SequentialTest, share: float | None = None
+) -> dict[str, Any]:
+    """Compare what users of a and users of b did, over the time in which both were served.
 
     Requests whose page was drawn are left out, since they tell nothing of either.
 
     Args:
-        log: what was answered.
+        sides: the logs.
         exposures: what was shown; None for no figures of labels.
         test: of differences over time.
-        share: of users that the canary was to have; None if it is not known, and not tested.
+        share: of users that a was to have; None if it is not known, and not tested.
 
-    Returns facts and `rows`, None if the log has no canary. Raises DataError.
+    Returns facts and `rows`. Raises DataError.
     """
-    requests = log.requests().filter(~pl.col(DRAWN))
-    canaries = requests.filter(pl.col(ROLE) == CANARY)
-    if not len(canaries):
-        return None
-    version = canaries[MODEL][-1]
-    own = canaries.filter(pl.col(MODEL) == version)
-    during = pl.col(TIME).is_between(own[TIME].min(), own[TIME].max())
-    live = requests.filter((pl.col(ROLE) == LIVE) & during)
-    arms = pl.concat([own, live]).sort(TIME, SERVED).with_columns((pl.col(ROLE) == CANARY).alias(IS_CANARY))
+    own, others = (side.requests().filter(~pl.col(DRAWN)) for side in sides)
+    first: list[Any] = [one[TIME].min() for one in (own, others)]
+    last: list[Any] = [one[TIME].max() for one in (own, others)]
+    if None in first or max(first) > min(last):
+        raise DataError(
+            f"{sides[0].source}: a and b were served at no time both, by {len(own):,} and {len(others):,} requests "
+            "whose page was not drawn"
+        )
+    during = pl.col(TIME).is_between(max(first), min(last))
+    own, others = (
+        one.filter(during).with_columns(pl.lit(is_a).alias(IS_A))
+        for one, is_a in ((own, True), (others, False))
+    )
+    arms = pl.concat([own, others]).sort(TIME, SERVED)
     arms = arms.with_columns(pl.Series(USER_CODE, code_rows(arms, [USER])))
-    both = own.select(USER).drop_nulls().unique().join(live.select(USER).unique(), on=USER, how="semi")
+    both = own.select(USER).unique().join(others.select(USER).unique(), on=USER, how="semi")
     document: dict[str, Any] = {
-        **_head(f"canary {version}", live, own),
-        "requests": {"a": len(own), "b": len(live)},
-        "users": {"a": own[USER].n_unique(), "b": live[USER].n_unique()},
+        **_times_of(arms),
+        "requests": {"a": len(own), "b": len(others)},
+        "users": {"a": own[USER].n_unique(), "b": others[USER].n_unique()},
         "users_in_both": len(both),
-        "share_of_requests": len(own) / (len(own) + len(live)),
+        "share_of_requests": len(own) / len(arms),
     }
     if share is not None:
-        document["sample_ratio"] = check_share(_had_canary(arms), share)
+        document["sample_ratio"] = check_share(_had_a(arms), share)
     if exposures is None:
         return document | {"rows": []}
-    facts = arms.select(SERVED, USER_CODE, IS_CANARY)
-    shown = exposures.join(log).join(facts, on=SERVED, how="inner", maintain_order="left")
-    sides = shown.filter(IS_CANARY), shown.filter(~pl.col(IS_CANARY))
-    document["exposures"] = dict(zip("ab", map(len, sides), strict=True))
+    facts = arms.select(SERVED, USER_CODE, IS_A)
+    shown = pl.concat([exposures.join(side) for side in sides], how="diagonal_relaxed").sort(
+        TIME, SERVED, ITEM
+    )
+    shown = shown.join(facts, on=SERVED, how="inner", maintain_order="left")
+    arm = shown.filter(IS_A), shown.filter(~pl.col(IS_A))
+    document["exposures"] = dict(zip("ab", map(len, arm), strict=True))
     rows = [row for label in exposures.labels for row in _rates(arms, shown, label, test)]
-    for stage in log.stages:
-        known = [side.filter(pl.col(served_score(stage)).is_finite()) for side in sides]
+    for stage in _common_stages(sides):
+        known = [side.filter(pl.col(served_score(stage)).is_finite()) for side in arm]
         ours, theirs = (_measure(one, stage, served_score(stage), exposures.labels) for one in known)
         rows += join_figures(ours, theirs, paired=False)
     return document | {"rows": rows}
 
 
-def _head(version: str, live: pl.DataFrame, requests: pl.DataFrame) -> dict[str, Any]:
-    """The compared version, the live ones, and the time of the requests."""
-    return {
-        "a": version,
-        "b": f"live {', '.join(live[MODEL].unique(maintain_order=True))}",
-        "from": str(requests[TIME].min()),
-        "until": str(requests[TIME].max()),
-    }
+def _common_stages(sides: Sides) -> list[str]:
+    a, b = sides
+    return [stage for stage in b.stages if stage in a.stages]
+
+
+def _times_of(requests: pl.DataFrame) -> dict[str, str]:
+    """The time of requests."""
+    return {"from": str(requests[TIME].min()), "until": str(requests[TIME].max())}
 
 
 def _measure(rows: pl.DataFrame, stage: str, score: str, labels: Sequence[str]) -> list[Figure]:
@@ -110,10 +167,10 @@ def _measure(rows: pl.DataFrame, stage: str, score: str, labels: Sequence[str]) 
     return measure_scores(rows, {stage: score}, labels, user, code_rows(rows, [SERVED]))
 
 
-def _had_canary(arms: pl.DataFrame) -> Mask:
-    """Whether each user ever had the canary, in the order in which users came; requests without one are left out."""
+def _had_a(arms: pl.DataFrame) -> Mask:
+    """Whether each user ever had a, in the order in which users came; requests without one are left out."""
     users = arms.filter(pl.col(USER) != pl.col(SERVED)).group_by(USER, maintain_order=True)
-    return users.agg(pl.col(IS_CANARY).any())[IS_CANARY].to_numpy()
+    return users.agg(pl.col(IS_A).any())[IS_A].to_numpy()
 
 
 def _rates(
@@ -127,7 +184,7 @@ def _rates(
         (f"{label} per exposure", known, known[label].cast(pl.Float64)),
         (f"{label} per request", of_requests, of_requests["sum"].fill_null(0.0)),
     ):
-        codes, side = rows[USER_CODE].to_numpy(), rows[IS_CANARY].to_numpy()
+        codes, side = rows[USER_CODE].to_numpy(), rows[IS_A].to_numpy()
         at = place("", label, "served", "", name)
         yield from (at | row for row in compare_arms(_times(rows), codes, side, values.to_numpy(), test))
 
@@ -137,57 +194,50 @@ def _times(rows: pl.DataFrame) -> Longs:
     return rows[TIME].dt.timestamp("ms").to_numpy()
 
 
-OTHER = "@shadow "
-"""Before the names of the shadow's columns."""
+OTHER = "@a "
+"""Before the names of a's columns."""
 
 
-def compare_shadow(
-    log: ServedLog, shadow: ServedLog, exposures: Exposures | None, test: SequentialTest, top: int
-) -> dict[str, Any] | None:
-    """Compare the log's last shadow with the live version, on the requests that both ranked.
+def compare_mirrored(
+    sides: Sides, pairs: pl.DataFrame, exposures: Exposures | None, test: SequentialTest, top: int
+) -> dict[str, Any]:
+    """Compare the answers of a and b to the same requests.
 
     Args:
-        log: what was answered.
-        shadow: what the shadow would have answered.
-        exposures: what was shown; None for no figures of labels.
+        sides: the logs.
+        pairs: as of `find_pairs`.
+        exposures: what was shown of b's answers; None for no figures of labels.
         test: of differences over time.
         top: number of items at the top of an answer that are compared.
 
-    Returns facts and `rows`, None if both ranked no request. Raises DataError.
+    Returns facts and `rows`. Raises DataError.
     """
-    offered, answered = shadow.requests(), log.requests().filter(pl.col(ROLE) == LIVE)
-    if not len(offered):
-        return None
-    version = offered[MODEL][-1]
-    pairs = answered.join(offered.filter(pl.col(MODEL) == version), on=SERVED, how="semi")
-    if not len(pairs):
-        return None
-    wanted = pairs.lazy().select(SERVED)
-    ours = collect_rows(log.rows.join(wanted, on=SERVED, how="semi"), log.source)
-    theirs = collect_rows(shadow.rows.join(wanted, on=SERVED, how="semi"), shadow.source)
-    stages = [stage for stage in log.stages if stage in shadow.stages]
-    scores = [served_score(stage) for stage in stages]
-    named = theirs.select(SERVED, ITEM, pl.col(scores).name.prefix(OTHER))
+    a, b = sides
+    of_b = replace(b, rows=b.rows.join(pairs.lazy(), on=SERVED, how="semi"))
+    of_a = a.rows.rename({SERVED: "copy"}).join(pairs.lazy(), on="copy")
+    ours, theirs = collect_rows(of_b.rows, b.source), collect_rows(of_a, a.source)
+    stages = _common_stages(sides)
+    named = theirs.select(SERVED, ITEM, pl.col([served_score(stage) for stage in stages]).name.prefix(OTHER))
     both = ours.join(named, on=[SERVED, ITEM], how="inner")
-    document: dict[str, Any] = {
-        **_head(f"shadow {version}", pairs, pairs),
-        "requests": len(pairs),
-        "candidates": len(both),
-    }
-    rows = [*_agreement(_ranked(ours, log.stages), _ranked(theirs, shadow.stages), top)]
+    document: dict[str, Any] = {**_times_of(ours), "requests": len(pairs), "candidates": len(both)}
+    rows = [*_agreement(_ranked(ours, b.stages), _ranked(theirs, a.stages), top)]
     for stage in stages:
         rows += _differences(both, stage)
     if exposures is None:
         return document | {"rows": rows}
-    shown = exposures.join(log).join(named, on=[SERVED, ITEM], how="inner", maintain_order="left")
+    shown = exposures.join(of_b).join(named, on=[SERVED, ITEM], how="inner", maintain_order="left")
+    if not len(shown) and len(exposures.join(a)):
+        raise DataError(
+            f"--exposures: are of answers of {a.source}; of a mirrored pair name the log of what was shown second"
+        )
     for stage in stages:
-        sides = OTHER + served_score(stage), served_score(stage)
-        known = shown.filter(pl.all_horizontal(pl.col(sides).is_finite()))
-        a, b = (_measure(known, stage, side, exposures.labels) for side in sides)
-        rows += join_figures(a, b)
+        scores = OTHER + served_score(stage), served_score(stage)
+        known = shown.filter(pl.all_horizontal(pl.col(scores).is_finite()))
+        one, other = (_measure(known, stage, score, exposures.labels) for score in scores)
+        rows += join_figures(one, other)
         for label in exposures.labels:
-            rows += _log_losses(known.filter(pl.col(label).is_not_null()), stage, label, sides, test)
-    return document | {"exposures": len(shown), "rows": rows}
+            rows += _log_losses(known.filter(pl.col(label).is_not_null()), stage, label, scores, test)
+    return document | {"exposures": {"b": len(shown)}, "rows": rows}
 
 
 def _log_losses(
@@ -227,7 +277,7 @@ def _agreement(ours: pl.DataFrame, theirs: pl.DataFrame, top: int) -> Iterator[d
 
 
 def _differences(both: pl.DataFrame, stage: str) -> Iterator[dict[str, Any]]:
-    """How a stage's scores of the same candidates differ: shadow minus live."""
+    """How a stage's scores of the same candidates differ: a minus b."""
     score = served_score(stage)
     known = both.filter(pl.all_horizontal(pl.col(score, OTHER + score).is_finite()))
     a, b = known[OTHER + score], known[score]
@@ -252,60 +302,79 @@ def _log_loss(probability: Numbers, label: Numbers) -> Doubles:
 
 
 INVALID = "not comparable"
-"""The verdict if users were not assigned as the canary's share says: those of a and b may differ from the start."""
+"""The verdict if users were not assigned as the share says: those of a and b may differ from the start."""
 
 
-def compare_versions(
-    source: Path,
+def compare_logs(
+    a: Path,
+    b: Path | None,
     test: SequentialTest,
     exposures: Sequence[Path] = (),
     labels: Sequence[str] = (),
+    versions: Sequence[str] = (),
     since: int | None = None,
     until: int | None = None,
     top: int = 10,
     share: float | None = None,
 ) -> dict[str, Any]:
-    """Compare the last canary and the last shadow of a log with the version that was live meanwhile.
+    """Compare the versions of two logs, or two of one.
 
     Args:
-        source: the folder that `corank serve --log` wrote.
+        a: as of `read_sides`, as are `b`, `versions`, `since` and `until`.
+        b: another log, or None.
         test: how differences are tested over time.
         exposures: tables of what was shown.
         labels: their columns of labels; detected if empty.
-        since: first moment that counts, ms UTC; None for all.
-        until: first moment that counts no more, ms UTC; None for all.
-        top: items at the top of an answer by which a shadow is compared.
-        share: of users that the canary was to have; None if it is not tested.
+        versions: of a and of b.
+        since: first moment, ms UTC.
+        until: first moment after, ms UTC.
+        top: items at the top of an answer by which a mirrored pair is compared.
+        share: of users that a was to have; None if it is not tested.
 
     Returns the document of `corank compare-served --json`. Raises DataError.
     """
-    log = ServedLog.read(source, since, until)
-    incomplete = describe_open_files(source, source / SHADOW_FOLDER)
-    if log is None:
-        raise DataError(
-            incomplete or f"{source}: no served requests here; `corank serve --log {source}` writes them"
-        )
-    shown = Exposures.read(exposures, labels, log.item) if exposures else None
-    shadow = ServedLog.read(source / SHADOW_FOLDER, since, until)
-    comparisons = {
-        "canary": compare_canary(log, shown, test, share),
-        "shadow": None if shadow is None else compare_shadow(log, shadow, shown, test, top),
+    sides = read_sides(a, b, versions, since, until)
+    requests = [side.requests() for side in sides]
+    of = {
+        side: one[MODEL].unique(maintain_order=True).to_list()
+        for side, one in zip("ab", requests, strict=True)
     }
-    if not any(comparisons.values()):
-        nobody = f"{source}: neither a canary nor a shadow ranked a request of that time"
-        raise DataError("\n".join(filter(None, [f"{nobody}; serve with --canary or --shadow", incomplete])))
-    document: dict[str, Any] = {"rows": [], "log": str(source), "alpha": test.alpha, "effect": test.effect}
-    document["incomplete"] = incomplete
+    incomplete = describe_open_files(a, *([] if b is None else [b]))
+    for side, one in zip(sides, requests, strict=True):
+        if not len(one):
+            nobody = f"{side.source}: no requests of that time"
+            raise DataError("\n".join(filter(None, [nobody, incomplete])))
+    shown = Exposures.read(exposures, labels, sides[1].item) if exposures else None
+    pairs = find_pairs(*requests)
+    mirrored = len(pairs) >= PAIRED * min(map(len, requests))
+    if mirrored and share is not None:
+        raise DataError("--share: each request is in both logs, so that no user was assigned to one of them")
+    found = (
+        compare_mirrored(sides, pairs, shown, test, top)
+        if mirrored
+        else compare_split(sides, shown, test, share)
+    )
+    names = (str(a), str(b)) if b is not None else (of["a"][0], of["b"][0])
+    counts = None
     if shown is not None:
-        unknown = shown.rows.join(log.requests().select(SERVED), on=SERVED, how="anti")
-        document["exposures"] = {"rows": len(shown.rows), "unknown": len(unknown)}
-    for role, part in comparisons.items():
-        if part is not None:
-            rows = part.pop("rows")
-            mismatch = part.get("sample_ratio", {}).get("mismatch", False)
-            part["verdict"] = INVALID if mismatch else _conclude(rows)
-            document["rows"] += ({"run": role, **row} for row in rows)
-    return document | comparisons
+        known = pl.concat([one.select(SERVED) for one in requests])
+        unknown = shown.rows.join(known, on=SERVED, how="anti")
+        counts = {"rows": len(shown.rows), "unknown": len(unknown), **found["exposures"]}
+    rows = found.pop("rows")
+    mismatch = found.get("sample_ratio", {}).get("mismatch", False)
+    return {
+        "rows": rows,
+        "a": names[0],
+        "b": names[1],
+        "versions": of,
+        "how": "mirrored" if mirrored else "split",
+        **found,
+        "exposures": counts,
+        "verdict": INVALID if mismatch else _conclude(rows),
+        "alpha": test.alpha,
+        "effect": test.effect,
+        "incomplete": incomplete,
+    }
 
 
 def _conclude(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -4,10 +4,10 @@ A claim lies in the head. Its holder raises the claim's beat every few seconds. 
 seen to be dead on this machine, or if its beat stands still for long, by the clock of the process that waits alone:
 clocks of machines are never compared. Who lost its claim meanwhile cannot make the version live.
 
-A lease tells that a service holds a version with the live one, so that `prune` leaves it. A service renews its leases
-while it runs, by the clock of the store; one that ended lets them expire.
+A lease tells that a service is pinned to a version, so that `prune` leaves it. A service renews its lease while it
+runs, by the clock of the store; one that ended lets it expire.
 
-    served              "HOST ROLE VERSION" → Lease
+    served              "HOST VERSION" → Lease
 """
 
 import os
@@ -159,25 +159,23 @@ LEASE_BYTES = 1024
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """That a service holds a version."""
+    """That a service is pinned to a version."""
 
     version: str
-    role: str
-    """`canary` or `shadow`."""
     host: str
     until: int
     """ms UTC, by the store's clock."""
 
     def describe(self) -> str:
         """Who holds the version, in words."""
-        return f"{self.host} serves it as {self.role}, by its lease until {format_time(self.until)}"
+        return f"{self.host} serves it (--version), by its lease until {format_time(self.until)}"
 
 
-def write_lease(store: Store, version: str, role: str) -> None:
+def write_lease(store: Store, version: str) -> None:
     """Note that this machine holds a version for the next minutes. Raises StoreError if nothing can be written."""
     host = socket.gethostname()[:200]
-    lease = Lease(version, role, host, store_time(store) + round(LEASE_SECONDS * 1e3))
-    store.put({LEASES: [(f"{host} {role} {version}".encode()[:500], msgspec.json.encode(lease))]})
+    lease = Lease(version, host, store_time(store) + round(LEASE_SECONDS * 1e3))
+    store.put({LEASES: [(f"{host} {version}".encode()[:500], msgspec.json.encode(lease))]})
 
 
 def read_leases(store: Store) -> tuple[dict[str, Lease], list[bytes]]:
@@ -201,5 +199,4 @@ def _decode(raw: bytes) -> Lease | None:
         lease = msgspec.json.decode(raw, type=Lease)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    printable = all(text.isprintable() for text in (lease.role, lease.host))
-    return lease if is_content_name(lease.version) and printable else None
+    return lease if is_content_name(lease.version) and lease.host.isprintable() else None

@@ -187,8 +187,8 @@ class VersionFacts(Settings):
     lags: bool = False
     """Whether the table of the live version lacks changes after `applied`: another version's services put them in."""
     withdrawn: bool = False
-    """Whether no service may serve it as a canary, and no roll-back goes to it by itself: it was withdrawn, or rolled
-    back."""
+    """Whether services that are pinned to it serve what is live, and no roll-back goes to it by itself: it was
+    withdrawn, or rolled back."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -349,7 +349,7 @@ class StoreState(Settings):
         return self.with_facts(live, facts, applied=self.seq, applied_id=self.id, lags=True)
 
     def with_withdrawn(self, *versions: str) -> Self:
-        """Return the state with versions that no service may serve as a canary, and no roll-back goes to by itself."""
+        """Return the state with versions that are withdrawn, as `VersionFacts` has it."""
         facts = {name: self.versions[name].model_copy(update={"withdrawn": True}) for name in versions}
         return self.model_copy(update={"versions": {**self.versions, **facts}})
 

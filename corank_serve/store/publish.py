@@ -150,7 +150,7 @@ def publish_bundle(
         progress: receives how many records are written.
         sign: keys that sign the version, and that it is live.
         merged: receives what became of the items that were upserted before.
-        stage: whether to leave what is live as it is; the version can be a canary then, or be promoted.
+        stage: whether to leave what is live as it is; a service can be pinned to the version then, or it be promoted.
 
     Returns:
         The name of the version.

@@ -122,7 +122,7 @@ def _list_former(state: StoreState) -> list[str]:
 def promote_version(
     store: Store, version: str, report: Report = lambda line: None, sign: SigningKeys | None = None
 ) -> None:
-    """Make a complete version live, such as a canary, with all items that were upserted since it was staged.
+    """Make a complete version live, such as a staged one, with all items that were upserted since it was staged.
 
     Args:
         store: the store.
@@ -136,7 +136,7 @@ def promote_version(
 
 
 def withdraw_version(store: Store, version: str) -> None:
-    """Let no service serve a version as a canary any more, until it is staged, promoted or published again.
+    """Let services that are pinned to a version serve what is live, until it is staged, promoted or published again.
 
     Raises StoreError if it is not there, or live.
     """
@@ -145,7 +145,7 @@ def withdraw_version(store: Store, version: str) -> None:
         state.require_version(store, version)
         if version == state.live:
             raise StoreError(
-                f"{store.address}: {version} is live, no canary; `corank store rollback` goes back to the one before"
+                f"{store.address}: {version} is live; `corank store rollback` goes back to the one before"
             )
         if state.versions[version].withdrawn:
             return
@@ -183,7 +183,7 @@ def remove_versions(store: Store, keep: int = 1, report: Report = lambda line: N
     """Remove all versions but the live one, the `keep` that were live last before it, and those that are to come.
 
     What was withdrawn or rolled back is not among the `keep`. To come are versions that were staged after the live one
-    was first published, and not withdrawn since; they are reported. What a service holds as canary or shadow stays,
+    was first published, and not withdrawn since; they are reported, as is what a service is pinned to, which stays,
     too. Incomplete versions are removed if nobody is writing them, and journal entries once every version contains
     them.
 

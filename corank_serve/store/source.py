@@ -1,29 +1,32 @@
-"""Where a service gets its funnel from: a store, whose head is followed, or a bundle, whose manifest is.
+"""Where a service gets its funnel from: a store, whose head is followed or one version of it, or a bundle.
 
 Which version of a store was live last is noted beside the bundles of the cache: a service that starts while its store
 is away, or what is live there cannot be served, serves that version.
 """
 
 import hashlib
+import os
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
 from corank.bundle.bundle import Bundle, find_manifest, is_proven
 from corank.bundle.signatures import TrustedKeys, is_content_name
 from corank.core.artifact import Proofs
-from corank.core.errors import BundleError, CorankError, TrustError
+from corank.core.errors import BundleError, CorankError, StoreError, TrustError
 from corank.core.files import atomic_file
 from corank.core.objects import Location
 from corank.core.reports import Report
 from corank.funnel.funnel import SOURCES, Funnel
 from corank_serve.store.base import CACHE, Store, find_store_class, hide_password, open_store
+from corank_serve.store.claims import RENEW_SECONDS, write_lease
 from corank_serve.store.fetch import catch_up, fetch_bundle, load_latest, locked, open_cached
 from corank_serve.store.journal import holds_change
 from corank_serve.store.live_version import StoreState, TrustedLive
@@ -86,6 +89,8 @@ class Source(ABC):
 
     without_items: ClassVar[str]
     """Why it takes no items, if it takes none."""
+    pinned: str | None = None
+    """The version that it serves whichever is live; None if it serves what is live."""
 
     def __init__(self, address: str, loading: SharedLoading | None = None) -> None:
         """`address`: for messages; `loading`: with other workers of the service."""
@@ -203,12 +208,18 @@ class StoreSource(Source):
         self.known_seq = state.seq
         if self.trusted is not None:
             return self._load_signed(self.trusted, store, state, held)
-        if held is None or live != held.manifest.content:
-            newer = load_latest(store, live, self.fetch(store, live, held is not None), self._report)
+        return self._load_version(store, state, live, held)
+
+    def _load_version(
+        self, store: Store, state: StoreState, version: str, held: Funnel | None
+    ) -> Funnel | None:
+        """Load a version with all items that changed since, or what changed of the held one; None if nothing did."""
+        if held is None or version != held.manifest.content:
+            newer = load_latest(store, version, self.fetch(store, version, held is not None), self._report)
         elif (state.seq, state.id) == self._position:
             return None
         else:
-            newer = catch_up(store, live, held, self._report)
+            newer = catch_up(store, version, held, self._report)
         self.resynchronised += self._position is not None and not holds_change(store, state, *self._position)
         self._position = newer.manifest.items_seq, newer.manifest.items_id
         return newer
@@ -251,6 +262,60 @@ class StoreSource(Source):
                 self._opened = None
 
 
+class PinnedSource(StoreSource):
+    """One version of a store, with items that change; what is live, while that version is withdrawn.
+
+    So `corank store withdraw` ends a version in all services at once, and costs no request.
+    """
+
+    def __init__(self, version: str, *args: Any, **settings: Any) -> None:
+        """`version`: to serve; the others as of `StoreSource`."""
+        super().__init__(*args, **settings)
+        self.version, self.pinned = version, version
+        self._renew_at, self._leased = 0.0, True
+
+    def load_newer(self, held: Funnel | None) -> Funnel | None:
+        """As `Source.load_newer`. Raises StoreError if the store lacks the version."""
+        store = self.open()
+        _, state = StoreState.read(store)
+        if state.require_version(store, self.version).withdrawn:
+            if self.pinned is not None:
+                self._report(f"{self.version} was withdrawn: what is live is served until it is staged again")
+            self.pinned = None
+            return super().load_newer(held)
+        self.pinned, self.known_seq = self.version, state.seq
+        self._renew_lease(store)
+        if self.keys is None:
+            return self._load_version(store, state, self.version, held)
+        if held is None or held.manifest.content != self.version:
+            return self.fetch(store, self.version, held is not None)
+        return None  # upserted items are not signed
+
+    def _renew_lease(self, store: Store) -> None:
+        """Tell the store, and the cache of this machine, now and then that the version is needed."""
+        if time.monotonic() < self._renew_at:
+            return
+        self._renew_at = time.monotonic() + RENEW_SECONDS
+        with suppress(OSError):
+            os.utime(self.cache / self.version)
+        try:
+            write_lease(store, self.version)
+            self._leased = True
+        except StoreError as error:
+            if self._leased:
+                self._report(f"{self.version}: `corank store prune` may remove it: {error}")
+            self._leased = False
+
+    def load_cached(self) -> Funnel | None:
+        """As `Source.load_cached`: the version, if the cache has it."""
+        with suppress(BundleError, TrustError):
+            return self.load_cached_version(self.version)
+        return None
+
+    def note_live(self, version: str) -> None:
+        """What is live is noted by who follows it."""
+
+
 def describe_error(error: Exception) -> str:
     """An error in words: one that is not corank's with its type."""
     return str(error) if isinstance(error, CorankError) else repr(error)
@@ -273,7 +338,7 @@ def load_first(source: Source, report: Report = lambda line: None) -> tuple[Funn
         if cached is None:
             raise
         report(
-            f"{describe_error(error)}; serving {cached.manifest.content}, which was live last, from the cache, "
+            f"{describe_error(error)}; serving {cached.manifest.content}, which was served last, from the cache, "
             "without items that changed since"
         )
         return cached, error

@@ -42,8 +42,7 @@ def shop(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         funnel, funnel.run(Request.parse({"user": {"id": 7}, "candidates": [3, 11], "time": "2026-03-11"}))
     )
     served.flush(complete=True)
-    Path("canary").mkdir()
-    ServedWorld(lift=2.0).write(Path("canary"))
+    ServedWorld(lift=2.0).write(Path("trial"))
     yield folder
     os.chdir(before)
 

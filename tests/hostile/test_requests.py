@@ -23,7 +23,7 @@ from corank_serve.http.follower import Follower
 from corank_serve.http.ranking import check_clock
 from corank_serve.http.serve_settings import Limits
 from corank_serve.http.worker import RankingService
-from corank_serve.log.request_log import open_logs
+from corank_serve.log.request_log import RequestLog
 from corank_serve.store.source import BundleSource
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
@@ -45,7 +45,7 @@ def rank(**changes: Any) -> dict[str, Any]:
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[TestClient]:
     follower = Follower(BundleSource(derived().base / "bundle"), 100.0)
-    service = RankingService(follower, Limits(clock_skew=DAY), access(), request_logs=open_logs(tmp_path))
+    service = RankingService(follower, Limits(clock_skew=DAY), access(), request_log=RequestLog(tmp_path))
     with TestClient(service.app()) as http:
         yield http
 

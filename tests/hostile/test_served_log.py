@@ -43,7 +43,7 @@ def log_format() -> LogFormat:
 def served(**changes: Any) -> Served:
     """A served request; fields of its JSON are changed after it was ranked."""
     ranking = derived().funnel.run(Request.parse(requests()[0]))
-    ranking.role, ranking.served_id = "live", "1"
+    ranking.served_id = "1"
     one = encode_served(ranking)
     return one | {"request": json.dumps(json.loads(one["request"]) | changes).encode()}
 

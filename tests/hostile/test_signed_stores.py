@@ -18,7 +18,6 @@ from corank.funnel.funnel import Funnel
 from corank_serve.http.follower import Follower
 from corank_serve.http.serve_settings import Limits, ServeSettings
 from corank_serve.http.startup import describe_trust
-from corank_serve.http.versions import Rollout
 from corank_serve.http.worker import RankingService
 from corank_serve.store.base import Store
 from corank_serve.store.fetch import fetch_bundle
@@ -26,7 +25,7 @@ from corank_serve.store.live_version import LiveStatement, StoreState
 from corank_serve.store.publish import publish_bundle
 from corank_serve.store.record_codec import RecordFormat
 from corank_serve.store.retention import remove_versions, roll_back_store
-from corank_serve.store.source import StoreSource
+from corank_serve.store.source import PinnedSource, StoreSource
 from corank_serve.store.upsert import upsert
 from corank_serve.store.version_parts import read_stored_manifest
 from tests.support.bundle_versions import variant
@@ -189,7 +188,7 @@ def test_nobody_who_can_write_to_a_store_keeps_a_service_from_starting(
     assert restarted.funnel.manifest.content == first and restarted.from_cache
     assert (restarted.trouble, restarted.untrusted) == (held.trouble, held.untrusted)
     (line,) = said
-    assert f"{held.trouble}; serving {first}, which was live last, from the cache" in line
+    assert f"{held.trouble}; serving {first}, which was served last, from the cache" in line
     status, metrics = json.loads(ask(restarted, "/status")), ask(restarted, "/metrics")
     assert status["ready"] and status["source_error"] == held.trouble
     assert status["source_untrusted"] is held.untrusted is (write in (unsigned, of_another_key))
@@ -202,21 +201,21 @@ def test_nobody_who_can_write_to_a_store_keeps_a_service_from_starting(
     assert not restarted.from_cache and not restarted.untrusted
 
 
-def test_a_canary_that_was_taken_out_of_the_head_keeps_no_service_from_starting(scene: Scene) -> None:
+def test_a_pinned_version_that_was_taken_out_of_the_head_keeps_no_service_from_starting(scene: Scene) -> None:
     scene.publish(scene.first, scene.keys)
-    canary = publish_bundle(scene.second, scene.store, sign=scene.sign, stage=True)
-    share, source = f"{canary}:50%", scene.source(scene.keys)
-    rollout = Rollout(source, share)
-    rollout.refresh(lambda funnel: None, first=True)
-    assert rollout.describe()[0]["situation"] == "served"
-    versions = {name: facts for name, facts in scene.state.versions.items() if name != canary}
+    pinned = publish_bundle(scene.second, scene.store, sign=scene.sign, stage=True)
+
+    def start(cache: str) -> Follower:
+        trust = scene.source(scene.keys).keys
+        return Follower(PinnedSource(pinned, scene.store, scene.folder / cache, trust=trust))
+
+    assert start("cache").funnel.manifest.content == pinned
+    versions = {name: facts for name, facts in scene.state.versions.items() if name != pinned}
     scene.swap_head(scene.state.model_copy(update={"versions": versions}))
     with pytest.raises(StoreError, match="no version"):
-        Rollout(scene.source(scene.keys, cache="new"), share).check_versions()
-    restarted = Rollout(source, share)
-    restarted.check_versions()
-    restarted.refresh(lambda funnel: None, first=True)
-    assert "no version" in restarted.describe()[0]["error"]
+        start("new")
+    restarted = start("cache")
+    assert restarted.funnel.manifest.content == pinned and "no version" in str(restarted.trouble)
 
 
 def test_what_is_refused_is_told_also_where_the_store_was_away_before(scene: Scene) -> None:

@@ -1,4 +1,4 @@
-"""The sample ratio test flags users assigned against a canary's share, and no others."""
+"""The sample ratio test flags users who were not assigned as the share says, and no others."""
 
 from pathlib import Path
 
@@ -25,21 +25,22 @@ def test_another_share_is_noticed(share: float, users: int) -> None:
     assert check_share(assigned, 0.05)["mismatch"] and not check_share(assigned, share)["mismatch"]
 
 
-def test_a_canary_of_another_share_is_not_comparable(
+def test_a_split_of_another_share_is_not_comparable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = ServedWorld(lift=2.0).write(tmp_path)
+    ServedWorld(lift=2.0).write(tmp_path)
+    logs = tmp_path / "a", tmp_path / "b"
     tables = [tmp_path / "exposures.parquet", tmp_path / "clicks.csv"]
-    right = corank.compare_served(log, tables, effect=0.5, share=0.3)["canary"]
+    right = corank.compare_served(*logs, tables, effect=0.5, share=0.3)
     ratio = right["sample_ratio"]
     assert right["verdict"] == "better" and ratio["p"] > MISMATCH
     assert ratio["users"] == right["users"]["a"] + right["users"]["b"]
     assert ratio["observed"] == right["users"]["a"] / ratio["users"]
     page = tmp_path / "page.html"
     options = ["--share", 0.1, "--page", page, *(word for one in tables for word in ("--exposures", one))]
-    code, out, err = run_corank(capsys, "compare-served", log, *options)
+    code, out, err = run_corank(capsys, "compare-served", *logs, *options)
     assert code == 0, err
     for text in (" ".join(out.split()), page.read_text(encoding="utf-8")):
         assert "not comparable" in text and "users were not assigned as the share says" in text
     with pytest.raises(DataError, match="--share: expected a share above 0 and below 1; received 5"):
-        corank.compare_served(log, share=5.0)
+        corank.compare_served(*logs, share=5.0)

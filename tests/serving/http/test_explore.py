@@ -12,7 +12,6 @@ from starlette.testclient import TestClient
 import corank
 from corank.core.errors import ConfigError
 from corank.funnel.exploration import Draw
-from corank.funnel.ranking import LIVE
 from corank.funnel.request import Request
 from corank_serve.api.serving import format_serve_settings, read_serve_settings
 from corank_serve.http.access_control import AccessControl, OriginPolicy
@@ -21,7 +20,7 @@ from corank_serve.http.serve_settings import ExploreSettings, Limits
 from corank_serve.http.tokens import Token, Tokens
 from corank_serve.http.worker import RankingService
 from corank_serve.log.log_format import EXPLORED, SERVED
-from corank_serve.log.request_log import RequestLog, RoleLogs, open_logs
+from corank_serve.log.request_log import RequestLog
 from corank_serve.store.source import BundleSource
 from tests.support.cases import Case
 from tests.support.random_worlds import PAGED
@@ -35,18 +34,18 @@ def case() -> Case:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> RoleLogs:
-    return open_logs(tmp_path / "served", seconds=1e9, roles=[LIVE])
+def log(tmp_path: Path) -> RequestLog:
+    return RequestLog(tmp_path / "served", seconds=1e9)
 
 
 @pytest.fixture
-def client(case: Case, log: RoleLogs) -> Iterator[TestClient]:
+def client(case: Case, log: RequestLog) -> Iterator[TestClient]:
     tokens = [Token.of("secret", "checkout", "read"), Token.of("other", "feed", "read")]
     service = RankingService(
         Follower(BundleSource(case.base / "bundle")),
         Limits(seconds=PATIENCE),
         AccessControl(OriginPolicy(["testserver"]), Tokens(tokens)),
-        request_logs=log,
+        request_log=log,
         explore=ExploreSettings(share=0.5, exclude=("checkout",)),
     )
     with TestClient(service.app(), headers={"Authorization": "Bearer other"}) as client:
@@ -59,7 +58,7 @@ def asked(case: Case, time: int) -> dict[str, Any]:
 
 
 def test_some_requests_get_a_drawn_page_which_is_logged_and_replayed(
-    case: Case, client: TestClient, log: RoleLogs, tmp_path: Path
+    case: Case, client: TestClient, log: RequestLog, tmp_path: Path
 ) -> None:
     times = range(40)
     answers = [client.post("/rank", json=asked(case, time)).json() for time in times]
@@ -76,7 +75,7 @@ def test_some_requests_get_a_drawn_page_which_is_logged_and_replayed(
     named = client.post("/rank", json=asked(case, n) | {"fields": ["items", "trace", "explored"]}).json()
     assert not any("explored" in one for one in (excluded, traced, named))
 
-    log[LIVE].flush(complete=True)
+    log.flush(complete=True)
     (file,) = (tmp_path / "served").glob("served-*.parquet")
     rows = pl.read_parquet(file)
     requests = rows.group_by(SERVED, maintain_order=True).agg(pl.all())

@@ -10,12 +10,12 @@ PROGRAM = """
 import os, sys
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from corank_serve.http.versions import Rollout
-from corank_serve.http.prometheus import KEEP_SECONDS, HeldSeries, Series, VersionMetrics
+from corank_serve.http.prometheus import KEEP_SECONDS, HeldSeries, Series, VersionGauge
 
 now = [0.0]
 registry = CollectorRegistry()
-metrics = VersionMetrics(Series(registry).find, lambda: now[0])
+find = Series(registry).find
+gauge = VersionGauge(find, lambda: now[0])
 if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
@@ -25,15 +25,15 @@ def held():
     exposed.register(HeldSeries(registry))
     lines = generate_latest(exposed).decode().splitlines()
     found = {line.partition('model_version="')[2].partition('"')[0] for line in lines if "model_version" in line}
-    assert any(line.startswith("corank_shadow_requests") for line in lines)
+    assert any(line.startswith("corank_failed") for line in lines)
     return "+".join(sorted(found))
 
-metrics.count_shadow("scored")
+find("failed").inc()
 seen = []
 for live, seconds in [("a", 0), ("b", 1), ("b", KEEP_SECONDS), ("a", 1), ("c", 1), ("c", 2 * KEEP_SECONDS)]:
     now[0] += seconds
-    metrics.count_error(live, "live", "failed")
-    metrics.update_versions(live, Rollout())
+    find("request_seconds", live).observe(1)
+    gauge.update(live)
     seen.append(held())
 print(*seen)
 """

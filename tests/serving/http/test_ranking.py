@@ -19,7 +19,7 @@ from corank_serve.http.body import JSON_CODEC, MAX_BATCH, MAX_MSGPACK, MSGPACK, 
 from corank_serve.http.follower import Follower
 from corank_serve.http.serve_settings import Limits
 from corank_serve.http.worker import RankingService
-from corank_serve.log.log_format import ANSWERED
+from corank_serve.log.log_format import ANSWERED, X_REQUEST_ID
 from corank_serve.store.source import BundleSource
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
@@ -58,7 +58,7 @@ def test_messagepack_json_and_the_process_give_the_same_bits(client: TestClient,
         request = case.request("test", number) | {"fields": [*set(ANSWER_FIELDS) - {"microseconds"}]}
         plain = client.post("/rank", json=request).json()
         packed = unpacked(client.post("/rank", content=encode(request), headers=PACKED))
-        assert plain == packed == case.funnel.rank(request) | {"user": "given", "role": "live"}
+        assert plain == packed == case.funnel.rank(request) | {"user": "given"}
     ids = {"user": {}, "candidates": np.arange(16, dtype="<i8").tobytes()}
     answer = unpacked(client.post("/rank", content=encode(ids), headers=PACKED))
     assert answer == client.post("/rank", json={"user": {}, "candidates": list(range(16))}).json()
@@ -227,7 +227,7 @@ def test_a_batch_lets_others_have_their_turn(service: RankingService) -> None:
 def test_an_answer_has_the_fields_that_are_asked_for(client: TestClient, case: Case) -> None:
     request = case.request("test", 0) | {"trace": False}
     plain = client.post("/rank", json=request).json()
-    fields = "model_version items_seq items_id stage items unknown missing user role"
+    fields = "model_version items_seq items_id stage items unknown missing user"
     assert plain.keys() == {*fields.split()}
     ids = [item["id"] for item in plain["items"]]
     assert client.post("/rank", json=request | {"fields": ["ids"]}).json() == {"ids": ids}
@@ -258,8 +258,8 @@ def test_one_list_has_the_fields_that_are_chosen_answered_described_and_logged(
     described = document["paths"]["/rank"]["post"]["responses"]["200"]["content"]["application/json"]
     assert described == {"schema": {"$ref": "#/components/schemas/RankAnswer"}}
     read = msgspec.convert(answer, RankAnswer)
-    assert (read.role, read.served_id, [item.id for item in read.items]) == ("live", None, read.ids)
-    assert {*ANSWERED.values()} <= fields
+    assert (read.served_id, [item.id for item in read.items]) == (None, read.ids)
+    assert {*ANSWERED} - {X_REQUEST_ID} <= fields
 
 
 # A query whose candidates follow

@@ -47,6 +47,9 @@ def test_a_lone_dash_is_a_value(trained_bundle: Path, capsys: pytest.CaptureFixt
             "rate_limit: 5",
             "serve.yaml: rate_limit: a proxy limits rates now, such as by examples/operations/nginx",
         ),
+        ("canary: x:5%", "serve.yaml: canary: start a second service with --version"),
+        ("shadow: x", "serve.yaml: shadow: start a second service with --version"),
+        ("version: x", "serve.yaml: version: expected a version as `corank store ls` names it; received 'x'"),
         ("source: x\ntls_cert: x", "serve.yaml: (top level): TLS needs both --tls-cert and --tls-key"),
     ],
 )
@@ -57,6 +60,18 @@ def test_a_faulty_file_is_named_with_its_key(
     config.write_text(text)
     code, out, err = run_corank(capsys, "serve", "--config", config)
     assert (code, out) == (1, "") and message in err
+
+
+def test_an_option_that_is_gone_names_the_way(capsys: pytest.CaptureFixture[str]) -> None:
+    for option, way in (("--canary", "nginx/split.conf"), ("--shadow", "nginx/mirror.conf")):
+        code, out, err = run_corank(capsys, "serve", "lmdb:x", option, "V")
+        assert (code, out) == (1, "") and option[2:] in err and "--version" in err and way in err
+
+
+def test_a_bundle_has_no_versions(trained_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    version = "0123456789abcdef-1-1a2b3c4d"
+    code, _, err = run_corank(capsys, "serve", trained_bundle, "--version", version, "--print-config")
+    assert code == 1 and "--version" in err and "`corank publish`" in err
 
 
 def test_the_settings_and_units_of_examples_and_page_are_valid(tmp_path: Path) -> None:

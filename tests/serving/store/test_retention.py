@@ -361,18 +361,18 @@ def test_staging_again_changes_nothing_and_publishing_makes_it_live(
         promote_version(local, "other")
 
 
-def test_a_withdrawn_version_is_no_canary_until_it_is_staged_again(bundles: list[Path], local: Store) -> None:
+def test_a_version_is_withdrawn_until_it_is_staged_again(bundles: list[Path], local: Store) -> None:
     first = publish_bundle(bundles[0], local)
     staged = publish_bundle(bundles[1], local, stage=True)
     for _ in range(2):
         withdraw_version(local, staged)
         assert withdrawn(local) == [staged]
     assert [(line.what, line.beside) for line in read_log(local)][-1] == ("withdraw", staged)
-    with pytest.raises(StoreError, match=f"{first} is live, no canary; `corank store rollback`"):
+    with pytest.raises(StoreError, match=f"{first} is live; `corank store rollback`"):
         withdraw_version(local, first)
     publish_bundle(bundles[1], local, stage=True)
     assert withdrawn(local) == []
-    # who is rolled back is no canary either
+    # as is one that is rolled back
     promote_version(local, staged)
     roll_back_store(local)
     assert withdrawn(local) == [staged]
@@ -384,16 +384,16 @@ def test_a_version_stays_while_it_is_to_come_or_a_service_holds_it(bundles: list
     staged = publish_bundle(bundles[1], local, stage=True)
     publish_bundle(bundles[0], local)
     newer = publish_bundle(bundles[2], local, stage=True)
-    write_lease(local, staged, "canary")
+    write_lease(local, staged)
     said: list[str] = []
     assert remove_versions(local, 0, said.append) == []
     assert said[0].startswith(f"{newer} stays: it was staged after the live version")
-    assert len(said) == 2 and said[1].startswith(f"{staged} stays: ") and "serves it as canary" in said[1]
+    assert len(said) == 2 and said[1].startswith(f"{staged} stays: ") and "--version" in said[1]
     # leases that have expired, reach further than any is given, or are none
     lease = next(iter(read_leases(local)[0].values()))
     over = msgspec.structs.replace(lease, until=0)
     far = msgspec.structs.replace(lease, until=lease.until + round(2e3 * LEASE_SECONDS))
-    odd = Lease("../..", "canary\x1b", "here", lease.until)
+    odd = Lease("../..", "here\x1b", lease.until)
     rows = [msgspec.json.encode(one) for one in (over, far, odd)] + [b"{", b"x" * 5000]
     local.put({LEASES: [(key, rows[0]) for pairs in local.scan(LEASES) for key, _ in pairs]})
     local.put({LEASES: [(b"%d" % n, raw) for n, raw in enumerate(rows)]})

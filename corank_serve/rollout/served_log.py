@@ -1,7 +1,7 @@
 """The log of served requests and the exposures that are joined to it, as rows of polars."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -9,7 +9,8 @@ import polars as pl
 
 from corank.analysis.score_comparison import collect_rows, is_label, read_label
 from corank.core.errors import DataError
-from corank_serve.log.log_format import EXPLORED, REQUEST, ROLE, SERVED, LogColumns
+from corank_serve.log.log_format import EXPLORED, REQUEST, SERVED, X_REQUEST_ID, LogColumns
+from corank_serve.log.request_log import describe_open_files
 
 MODEL = "model_version"
 USER, TIME, ITEM = "user", "time", "item"
@@ -24,10 +25,10 @@ def served_score(stage: str) -> str:
 
 @dataclass(frozen=True)
 class ServedLog:
-    """The rows of a log of one kind: the answers, or those that the shadow would have given."""
+    """The rows of the log of a service, or of one version in it."""
 
     rows: pl.LazyFrame
-    """`served_id served_role model_version user time item`, `score_STAGE`, whether it is its request's `first`, and
+    """`served_id x_request_id model_version user time item`, `score_STAGE`, whether it is its request's `first`, and
     whether the page was `drawn`."""
     stages: tuple[str, ...]
     """Those of all versions in the log, in the order of the first file."""
@@ -36,19 +37,20 @@ class ServedLog:
     source: Path
 
     @classmethod
-    def read(cls, source: Path, since: int | None, until: int | None) -> Self | None:
-        """Read a file of the log, or all of a folder; None if there are none.
+    def read(cls, source: Path, since: int | None, until: int | None) -> Self:
+        """Read a file of the log, or all of a folder.
 
         Args:
             source: a file `served-*.parquet`, or the folder of such files.
             since: the first moment that counts, ms UTC; None for all.
             until: the first one that does not count.
 
-        Raises DataError if a file is damaged, or of an earlier release.
+        Raises DataError if there are none, or one is damaged or of an earlier release.
         """
         files = [source] if source.is_file() else sorted(source.glob("served-*.parquet"))
         if not files:
-            return None
+            nothing = f"{source}: no served requests here; `corank serve --log {source}` writes them"
+            raise DataError(describe_open_files(source) or nothing)
         columns = [LogColumns.read(file) for file in files]
         stages = dict.fromkeys(stage for one in columns for stage in one.stages)
         parts = [_scan(file, one, tuple(stages)) for file, one in zip(files, columns, strict=True)]
@@ -61,16 +63,22 @@ class ServedLog:
 
     def requests(self) -> pl.DataFrame:
         """One row a request, without its candidates. Raises DataError."""
-        wanted = self.rows.filter("first").select(SERVED, ROLE, MODEL, USER, TIME, DRAWN)
+        wanted = self.rows.filter("first").select(SERVED, X_REQUEST_ID, MODEL, USER, TIME, DRAWN)
         return collect_rows(wanted, self.source).sort(TIME, SERVED)
+
+    def of_version(self, version: str) -> Self:
+        """The rows of one version."""
+        return replace(self, rows=self.rows.filter(pl.col(MODEL) == version))
 
 
 def _scan(file: Path, columns: LogColumns, stages: Sequence[str]) -> pl.LazyFrame:
     schema = pl.read_parquet_schema(file)
     names = map(served_score, stages)
     scores = [pl.col(name) if name in schema else pl.lit(None, pl.Float64).alias(name) for name in names]
+    none = pl.lit(None, pl.String).alias(X_REQUEST_ID)
     return pl.scan_parquet(file).select(
-        pl.col(SERVED, ROLE, MODEL),
+        pl.col(SERVED, MODEL),
+        pl.col(X_REQUEST_ID) if X_REQUEST_ID in schema else none,
         # a request without a user is one of its own
         pl.coalesce(pl.col(columns.user).cast(pl.String), SERVED).alias(USER),
         pl.col(columns.time).dt.replace_time_zone(None).cast(pl.Datetime("ms")).alias(TIME),
