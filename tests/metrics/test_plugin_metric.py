@@ -1,4 +1,4 @@
-"""A metric of a user's own: early stopping, the evaluation's document and a study find it by its name."""
+"""A metric of a user's own: early stopping, the evaluation's document and experiments find it by its name."""
 
 from collections.abc import Iterator, Sequence
 
@@ -44,7 +44,6 @@ HIT_RATE = Metric(
     ("requests", "clicked", "scores", "quotas", "k"),
     population="cascade",
     better="higher",
-    study="first",
 )
 
 

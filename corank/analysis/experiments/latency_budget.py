@@ -187,12 +187,10 @@ class LatencyBudget:
 
     def points(self, number: int, config: Config, trial: Trial) -> list[Priced]:
         """A trained funnel at each quota."""
-        if trial.quota is None:
-            return []
-        taken, values = self.latencies(config), trial.quota.values[self.objective.name]
+        taken = self.latencies(config) if trial.by_quota else {}
         return [
             Priced(number, m, value, taken[m])
-            for m, value in zip(trial.quota.m, values, strict=True)
+            for m, value in trial.by_quota.items()
             if value is not None and m in taken
         ]
 
