@@ -239,7 +239,7 @@ class AgreementResult(TableResult):
 
 
 class ExplanationResult(TableResult):
-    """The worth of each feature of a run to each stage, and its online latency.
+    """The worth of each feature of a run to each stage.
 
     Rows with a feature as their `group` are differences to its values shuffled.
 
@@ -249,14 +249,8 @@ class ExplanationResult(TableResult):
         True
     """
 
-    @property
-    def tables(self) -> dict[str, pl.DataFrame]:
-        """`figures`: the frame; `latency`: microseconds of a request, a row a feature."""
-        latency = [{"feature": name, **feature["microseconds"]} for name, feature in self["features"].items()]
-        return super().tables | {"latency": pl.DataFrame(latency, infer_schema_length=None)}
-
     def view(self) -> View:
-        """What each stage loses without each feature, the largest first, and latencies."""
+        """What each stage loses without each feature, the largest first."""
         return explanation_view(self.document)
 
     def plot(self, metric: str = "auc") -> "Figure":

@@ -19,13 +19,13 @@ from corank.analysis.experiments import engine
 from corank.analysis.experiments.arms import BASE, ArmSet
 from corank.analysis.experiments.engine import ArmResult, Trial, TrialData
 from corank.analysis.experiments.figures import Objective, format_difference, to_rows
-from corank.analysis.quota_costs import quota_grid
 from corank.analysis.run_evaluation import predict_packed, predict_run
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.formatting import format_metric
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.rows import to_json
+from corank.metrics.cascade import quota_grid
 from corank.training.config.config import Config, plan_packed
 from corank.training.config.config_file import flatten, plain
 from corank.training.run import Run
