@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from corank.api.evaluating import compare as compare
     from corank.api.evaluating import evaluate as evaluate
     from corank.api.experiments import experiment as experiment
-    from corank.api.experiments import study as study
     from corank.api.experiments import tune as tune
     from corank.api.importing import ImportResult as ImportResult
     from corank.api.importing import import_kuairand as import_kuairand
@@ -81,7 +80,7 @@ _NAMES = {
     "corank.api.bundles": "BundleResult compare_cases conformance export rank refresh",
     "corank.api.datasets": "simulate",
     "corank.api.evaluating": "compare evaluate",
-    "corank.api.experiments": "experiment study tune",
+    "corank.api.experiments": "experiment tune",
     "corank.api.importing": "ImportResult import_kuairand import_lists",
     "corank.api.measuring": "DriftResult ReportPage explain report request track",
     "corank.api.results": "ComparisonResult EvaluationResult ExperimentResult ExplanationResult",

@@ -107,14 +107,12 @@ def _described(part: Any) -> Any:
 
 def _facts(metric: Metric) -> str:
     better = {"higher": "the higher", "lower": "the lower", "one": "the nearer to 1"}
-    study = {None: "no", "first": "for the first stage", "both": "yes"}
     facts = [
         ("name in documents", f"`{metric.name}`"),
         ("better", better[metric.better]),
         ("computed on", f"`{metric.population}`"),
         *((f"input `{name}`", INPUTS[metric.population][name]) for name in metric.inputs),
         ("early stopping may use it", "yes" if metric.validation else "no"),
-        ("a study compares by it", study[metric.study]),
     ]
     return table(("", ""), facts)
 

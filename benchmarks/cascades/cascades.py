@@ -22,7 +22,8 @@ from benchmarks import harness
 from benchmarks.cascades.entries import CascadeEntry, read_entries
 from benchmarks.cascades.figures import Results, figures_of, write_table
 from benchmarks.cascades.worlds import CascadeWorld, check_worlds, open_world, world_name
-from corank.analysis.experiments.arms import RATES, Arm
+from benchmarks.split_figures import SplitFigures
+from corank.analysis.experiments.arms import Arm
 from corank.analysis.experiments.engine import (
     Budget,
     TrialData,
@@ -30,7 +31,6 @@ from corank.analysis.experiments.engine import (
     TrialStore,
     train_arm,
 )
-from corank.analysis.experiments.study import TestFigures
 from corank.core.errors import ConfigError, CorankError, DataError
 from corank.core.registry import load_plugins
 from corank.core.reports import Report
@@ -65,7 +65,7 @@ def train_arms(
     """The result of each arm, or why it could not be trained."""
     allowed = sum(isinstance(arm, Arm) for arm in arms.values())
     progress = TrialProgress(allowed * budget.trials, lambda line: report(f"{world.name}: {line}"))
-    store = TrialStore(trials, TrialData(world.packed, world.base, trials, report), TestFigures())
+    store = TrialStore(trials, TrialData(world.packed, world.base, trials, report), SplitFigures())
     results = Results()
     for name, arm in arms.items():
         try:
@@ -130,7 +130,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
-        "--rates", type=float, nargs="+", default=list(RATES), help="factors on all learning rates"
+        "--rates", type=float, nargs="+", default=[1 / 3, 1.0, 3.0], help="factors on all learning rates"
     )
     parser.add_argument("--requests", type=int, default=8_000, help="of a simulated world")
     parser.add_argument("--candidates", type=int, default=100, help="of a request of a simulated world")

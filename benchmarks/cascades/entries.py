@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from corank.analysis.experiments.question import replace_names
+from corank.analysis.experiments.arms_file import replace_names
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings, describe_unknown, validate
 from corank.models.settings.stage import STAGE_MODELS
@@ -57,7 +57,7 @@ class CascadeEntry(Settings):
 
         Args:
             world: plain values, with the clicks of both stages as losses.
-            names: values of `$`-names: `corank.analysis.experiments.question.names_of`.
+            names: values of `$`-names: `corank.analysis.experiments.arms_file.names_of`.
         """
         entry: Plain = replace_names(self.model_dump(), names)
         stages = [_changed_stage(stage, entry["stages"].get(stage["name"], {})) for stage in world["stages"]]

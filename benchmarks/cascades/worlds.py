@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.cascades.entries import STAGES, CascadeEntry, Plain
 from corank.analysis.experiments.arms import Arm
-from corank.analysis.experiments.question import names_of
+from corank.analysis.experiments.arms_file import names_of
 from corank.core.errors import ConfigError
 from corank.core.reports import Report
 from corank.data.packed.dataset import PackedDataset

@@ -20,9 +20,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from scipy.stats import spearmanr
 
 from benchmarks import harness
 from benchmarks.quality.own_logs import Load, Write, drawn_logs, is_video_log, news_logs, video_logs
+from benchmarks.split_figures import SplitFigures
 from corank.analysis.experiments.arms import Arm
 from corank.analysis.experiments.engine import (
     ArmResult,
@@ -32,8 +34,7 @@ from corank.analysis.experiments.engine import (
     TrialStore,
     train_arm,
 )
-from corank.analysis.experiments.figures import mean_over_seeds, replicates_of, spearman
-from corank.analysis.experiments.study import TestFigures
+from corank.analysis.experiments.figures import mean_over_seeds, replicates_of
 from corank.core.errors import CorankError
 from corank.core.reports import Report
 from corank.datasets.feed.simulate import simulate_world
@@ -112,7 +113,7 @@ def train_arms(
         arms = arms_of(plain(with_moments(written, base)), further, name, base)
         data = TrialData(open_or_pack(arms[0].config, base, report), base, base, report)
         progress = TrialProgress(len(arms) * seeds, lambda line: report(f"{name}: {line}"))
-        store = TrialStore(trials, data, TestFigures())
+        store = TrialStore(trials, data, SplitFigures())
         for arm in arms:
             trained = train_arm(arm, store, Budget(seeds, (1.0,)), progress)
             results.setdefault(arm.name, []).append(trained)
@@ -175,8 +176,8 @@ def _correlations(name: str, results: Results) -> dict[str, harness.Figure]:
     for figure in others:
         if all(figure in seed for drawings in results.values() for one in drawings for seed in one.figures):
             by_arm = (np.array([_means(one, of) for one in results.values()]) for of in (figure, TRUTH))
-            rho = [spearman(x, y) for x, y in zip(*(values.T for values in by_arm), strict=True)]
-            known = [value for value in rho if value is not None]
+            pairs = zip(*(values.T for values in by_arm), strict=True)
+            known = [float(spearmanr(x, y).statistic) for x, y in pairs if np.ptp(x) > 0 and np.ptp(y) > 0]
             figures |= {f"{name}.choice.{figure}": fmean(known)} if known else {}
     return figures
 

@@ -65,7 +65,7 @@ store log lmdb:@store --json
 serve @bundle --workers 1 --log @served --max-clock-skew 10000d
 replay @served @bundle --json
 tune @config.yaml --trials 2 {LITTLE} --json
-study @config.yaml --questions 1,2,5,7 --seeds 1 --rates 1 {LITTLE} --json
+experiment @config.yaml structures --seeds 1 {LITTLE} --json
 daily @drift/daily.yaml --json
 """
 KUAIRAND = f"""
@@ -79,7 +79,7 @@ nonsense | --nonsense | import | import nonsense | store | store ls nonsense:@st
 evaluate | evaluate @a @b | evaluate @a --nonsense | evaluate @a --split | evaluate @a --split nonsense
 check @config.yaml --set nonsense=1 | check @config.yaml --without nonsense | train @config.yaml --workers many
 train @config.yaml --run @a | rank @bundle @absent.json | compare-served @served --json
-study @config.yaml --questions 99 | token one --tokens @tokens | token one --tokens @tokens --scope nonsense
+experiment @config.yaml nonsense | token one --tokens @tokens | token one --tokens @tokens --scope nonsense
 --plugin nonsense check @config.yaml | token one --tokens @tokens --scope read --rate 0
 """
 

@@ -1,4 +1,4 @@
-"""What `corank explain` shows: the worth of each feature to each stage, and its online latency."""
+"""What `corank explain` shows: the worth of each feature to each stage."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,8 +22,7 @@ def explanation_view(document: Mapping[str, Any], metric: str = "auc") -> View:
     features, rows = document["features"], document["rows"]
     lost = [row for row in rows if row["group"]]
     about = {key: lambda row, key=key: features[row["group"]][key] for key in ("side", "kind")}
-    latency = {"µs": lambda row: f"{features[row['group']]['microseconds']['total']:,.0f}"}
-    table = Pivot("group", "{stage} {metric}".format_map, _lost_cell, latency, about)
+    table = Pivot("group", "{stage} {metric}".format_map, _lost_cell, about=about)
     drawn = [
         {**row, "value": row["difference"]} for row in _by_worth(lost, metric) if row["metric"] == metric
     ]
@@ -35,15 +34,12 @@ def explanation_view(document: Mapping[str, Any], metric: str = "auc") -> View:
     )
     chosen = [row for row in drawn if row["group"] in shown]
     plots = [draw_values(chosen, "stage", "group", caption, from_zero=True)] if chosen else []
-    said = [
-        f"With all features, AUC / GAUC of {document['candidates']:,} candidates: {base}.",
-        "µs: encoding, look-up and first layers of one request; an item's vectors and codes are computed ahead.",
-    ]
+    said = f"With all features, AUC / GAUC of {document['candidates']:,} candidates: {base}."
     worth = table.table(_by_worth(lost, "auc"), heading="feature", left=("side", "kind"))
     return View(
         f"What features are worth, split {document['split']}",
         f"{document['split']}: what AUC and GAUC lose without a feature, in 0.0001 ± half the 95 % interval over users",
-        [Section("", [*plots, worth, *said])],
+        [Section("", [*plots, worth, said])],
     )
 
 

@@ -1,4 +1,4 @@
-"""Permutation importance of each feature for each stage, with its latency online.
+"""Permutation importance of each feature for each stage.
 
 The importance of a feature is the AUC and GAUC that a stage loses when the feature's values are shuffled among the rows
 (Breiman, Random Forests, 2001). Nothing is trained. Only the feature's own input is shuffled, so the importance of a
@@ -20,8 +20,6 @@ import torch
 from numpy.typing import NDArray
 
 from corank.analysis.comparison import join_figures
-from corank.analysis.latency import FeatureLatency, feature_latencies
-from corank.analysis.logged_request import logged_request
 from corank.batches.batch import Batch
 from corank.batches.build import EncodedBatch, build_batch, replace_rows
 from corank.batches.reader import Reader
@@ -30,11 +28,10 @@ from corank.core.reports import Progress, Report
 from corank.core.types import Floats, Longs
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.inputs import Subject
-from corank.evaluation.predictions import Calibrators, require_split
+from corank.evaluation.predictions import require_split
 from corank.evaluation.table import Figure, measure
 from corank.features.encoding import RowFeatures
 from corank.features.schema import Schema
-from corank.funnel.request import Request
 from corank.models.joint import JointModel
 from corank.models.settings.stage import StageSettings
 from corank.training.device import keep_freed_memory
@@ -84,12 +81,10 @@ def measure_importance(
     Raises:
         CheckpointError: if the run is not finished.
         DataError: if the split does not exist or is empty.
-        BundleError: if the model cannot be exported.
-        RequestError: if a logged request cannot be ranked.
     """
     packed = run.packed()
     require_split(packed, split)
-    model, calibrators = run.model(packed)
+    model, _ = run.model(packed)
     keep_freed_memory()  # of every batch; a tenth of the time
     stages = run.config.stages
     scores = _scores(model.eval(), stages, packed, split, most, seed, report, progress)
@@ -98,22 +93,10 @@ def measure_importance(
     for name in schema.inputs():
         lost = join_figures(whole, _figures(scores, name, stages))
         rows += ({"run": folder, "split": split, **row, "group": name} for row in lost)
-    features: dict[str, dict[str, Any]] = {
+    features = {
         name: {"side": schema.side(name), "kind": schema.features[name].kind} for name in schema.inputs()
     }
-    for name, latency in _latencies(run, packed, model, calibrators, split).items():
-        features[name]["microseconds"] = latency.plain()
     return {"rows": rows, "split": split, "candidates": len(scores.user), "features": features}
-
-
-def _latencies(
-    run: Run, packed: PackedDataset, model: JointModel, calibrators: Calibrators, split: str
-) -> dict[str, FeatureLatency]:
-    """Latencies in a logged request of median size, as the bundle encodes it."""
-    sizes = np.concatenate([np.diff(shard.request_start) for shard in packed.splits[split]])
-    usual = int(np.argsort(sizes, kind="stable")[len(sizes) // 2])
-    request = Request.parse(logged_request(run, split, usual, packed))
-    return feature_latencies(run.config, packed, model, calibrators, request)
 
 
 def _scores(

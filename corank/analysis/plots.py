@@ -285,22 +285,18 @@ def _rank_edges(last: int) -> NDArray[np.float64]:
 
 
 def plot_quota_curve(
-    figure: Figure, recalls: Mapping[str, Series], random: Series, cost: Series, keep: int, stage: str
+    figure: Figure, recalls: Mapping[str, Series], random: Series, keep: int, stage: str
 ) -> None:
-    """Draw recall and CPU time against the quota of a stage, with its configured quota marked."""
-    left, right = figure.subplots(1, 2, sharex=True)
+    """Draw recall against the quota of a stage, with its configured quota marked."""
+    axes = figure.subplots()
     for label, line in recalls.items():
-        (drawn,) = left.plot(line.x, line.y, label=label)
+        (drawn,) = axes.plot(line.x, line.y, label=label)
         if line.low is not None and line.high is not None:
-            left.fill_between(line.x, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0)
-    left.plot(random.x, random.y, color=FAINT, linestyle=":", label="random order")
-    left.set(title="recall", ylim=(0, 1.03))
-    right.plot(cost.x, cost.y, marker="o")
-    right.set(title="CPU time a request, ms", ylim=(0, float(cost.y.max()) * 1.1))
-    for part in (left, right):
-        part.axvline(keep, color=FAINT, linestyle="--", linewidth=1)
-        part.set_xlabel(f"candidates that {stage} keeps (config: {keep})")
-    _add_legend(figure, left)
+            axes.fill_between(line.x, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0)
+    axes.plot(random.x, random.y, color=FAINT, linestyle=":", label="random order")
+    axes.axvline(keep, color=FAINT, linestyle="--", linewidth=1)
+    axes.set(ylabel="recall", ylim=(0, 1.03), xlabel=f"candidates that {stage} keeps (config: {keep})")
+    _add_legend(figure, axes)
 
 
 def plot_page_curve(

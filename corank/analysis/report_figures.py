@@ -18,12 +18,11 @@ from corank.analysis import plots
 from corank.analysis.colours import COLOURS, plot_rows
 from corank.analysis.evaluation_view import TO_LOG
 from corank.analysis.plots import Series
-from corank.analysis.quota_costs import QUOTA_ROUNDS, quota_cpu_ms, quota_grid, timed_requests
 from corank.analysis.run_evaluation import Evaluation
 from corank.core.page import PageSettings
 from corank.core.types import Doubles
 from corank.core.view import Block, Cell, Plot, Share, Table
-from corank.metrics.cascade import cascade_ranks, quota_curve
+from corank.metrics.cascade import cascade_ranks, quota_curve, quota_grid
 from corank.metrics.inputs import Inputs
 from corank.metrics.intervals import interval
 from corank.metrics.metric import METRICS, Metric, validation_metrics
@@ -116,7 +115,7 @@ def _reference_sets(evaluated: Evaluation) -> dict[str, NDArray[np.bool_]]:
 
 
 def quota_curve_blocks(evaluated: Evaluation) -> list[Block]:
-    """Recall and CPU time by the first stage's quota, or why there is none."""
+    """Recall by the first stage's quota, or why there is none."""
     config, largest = evaluated.run.config, int(evaluated.predictions.requests.size.max())
     first, last = config.stages[0], config.stages[-1]
     if len(config.stages) < 2 or largest <= last.keep:
@@ -124,15 +123,12 @@ def quota_curve_blocks(evaluated: Evaluation) -> list[Block]:
         return [f"None: it takes two stages, and {wanted}. {TO_LOG}"]
     quotas = quota_grid(first.keep, last.keep, largest)
     curves, random = quota_recalls(evaluated, [m for m in quotas if m < largest])
-    cost = Series(np.array(quotas), quota_cpu_ms(evaluated, quotas))
     caption = (
-        f"How many candidates must {first.name} keep? Left: the share of the best that survives; where it flattens, a "
-        "larger quota buys nothing. Bands are 95 % intervals; at each quota, requests with more candidates count. "
-        f"Right: CPU time of a whole request, encoding included: {len(timed_requests(evaluated))} logged requests "
-        f"through the exported graphs on this machine, the median of {QUOTA_ROUNDS} rounds. "
-        "The dashed line is the config's quota."
+        f"How many candidates must {first.name} keep? The share of the best that survives; where it flattens, a larger "
+        "quota buys nothing. Bands are 95 % intervals; at each quota, requests with more candidates count. Dashed: the "
+        "config's quota. What quotas cost: corank tune --budget-us."
     )
-    lines: dict[str, Any] = {"recalls": curves, "random": random, "cost": cost}
+    lines: dict[str, Any] = {"recalls": curves, "random": random}
     return [Plot(partial(plots.plot_quota_curve, **lines, keep=first.keep, stage=first.name), caption)]
 
 

@@ -20,12 +20,7 @@ from corank.training.run import Run
 
 
 def report_view(evaluated: Evaluation) -> View:
-    """The report of an evaluated run.
-
-    Raises:
-        BundleError: if the model cannot be exported.
-        RequestError: if a logged request cannot be ranked.
-    """
+    """The report of an evaluated run."""
     config = evaluated.run.config
     name = ", ".join(dict.fromkeys((config.name, evaluated.run.folder.name)))
     quotas = ", ".join(f"{stage.name} keeps {stage.keep}" for stage in config.stages)
@@ -109,8 +104,6 @@ def pair_view(one: Run, other: Run, split: str, progress: Progress = lambda done
     Raises:
         CheckpointError: if a run is not finished or damaged.
         DataError: if the split does not exist or is empty, or the candidates differ.
-        BundleError: if a model cannot be exported.
-        RequestError: if a logged request cannot be ranked.
     """
     a, b = (evaluate_run(run, split, bootstrap=False, progress=progress) for run in (one, other))
     document = compare_predicted(a, b)

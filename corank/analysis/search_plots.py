@@ -1,4 +1,4 @@
-"""Plots of searches: values by trial, the best by latency, and values by parameter.
+"""Plots of searches: the best by latency, and values by parameter.
 
 Letters: P points.
 """
@@ -9,27 +9,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from corank.analysis.colours import ACROSS, COLOURS, FAINT
+from corank.analysis.colours import ACROSS, COLOURS
 from corank.analysis.plots import lay_out
-
-
-def plot_history(figure: Figure, document: Mapping[str, Any]) -> None:
-    """Draw the value of each trial, the best so far, and marks for trials that were ended early."""
-    axes, trials = figure.subplots(), document["trials"]
-    numbers = [trial["number"] for trial in trials if trial["value"] is not None]
-    values = [trial["value"] for trial in trials if trial["value"] is not None]
-    best = (np.minimum if document["better"] == "lower" else np.maximum).accumulate(values)
-    axes.plot(numbers, values, linestyle="none", marker="o", color=COLOURS[0], label="trial")
-    axes.step(numbers, best, where="post", color=COLOURS[1], linestyle="-", label="best so far")
-    for n, number in enumerate(trial["number"] for trial in trials if trial["value"] is None):
-        axes.axvline(
-            number, ymax=0.04, color=FAINT, linestyle="-", label="" if n else "ended early or diverged"
-        )
-    axes.set(xlabel="trial", ylabel=document["metric"])
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.legend(loc="lower right")
 
 
 def plot_frontier(figure: Figure, budget: Mapping[str, Any], y: str) -> None:

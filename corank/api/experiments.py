@@ -1,17 +1,15 @@
-"""The commands that search for better settings and that study a config, as functions on paths.
+"""The commands that search for better settings, as functions on paths.
 
 Each raises a CorankError for a user's mistake.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
-from corank.analysis.experiments.arms import RATES
-from corank.analysis.experiments.question import QUESTIONS, read_questions, split_questions
 from corank.analysis.experiments.space import (
     Grid,
     build_file,
@@ -23,14 +21,13 @@ from corank.analysis.experiments.views import experiment_view
 from corank.analysis.html import write_page
 from corank.api.config_source import ConfigSource, OpenedConfig, local
 from corank.api.frames import TableSource
-from corank.api.progress import show_progress
 from corank.api.results import ExperimentResult
 from corank.core.errors import ConfigError, CorankError
 from corank.core.lazy import lazy
 from corank.core.locks import WriteLock
-from corank.core.objects import PathOrUrl, parse_location, require_local
+from corank.core.objects import PathOrUrl, require_local
 from corank.core.options import FACTORS, Option, Overrides
-from corank.core.reports import Progress, Report
+from corank.core.reports import Report
 from corank.training.checks.findings import refuse_errors, report_findings
 from corank.training.checks.judgements import judge
 from corank.training.checks.log_profile import profile_training
@@ -42,7 +39,6 @@ if TYPE_CHECKING:
     from corank.analysis.experiments import engine, latency_budget
     from corank.analysis.experiments import figures as objectives
     from corank.analysis.experiments import search as searches
-    from corank.analysis.experiments import study as studies
     from corank.analysis.experiments import tune as tunings
     from corank.analysis.experiments.engine import TrialData
     from corank.analysis.experiments.space import Space
@@ -51,11 +47,10 @@ else:
     objectives = lazy("corank.analysis.experiments.figures")
     latency_budget = lazy("corank.analysis.experiments.latency_budget")
     searches = lazy("corank.analysis.experiments.search")
-    studies = lazy("corank.analysis.experiments.study")
     tunings = lazy("corank.analysis.experiments.tune")
 
 
-FOLDERS = {"experiment": "experiments", "study": "studies", "tune": "tunings"}
+FOLDERS = {"experiment": "experiments", "tune": "tunings"}
 """By kind, the folder next to the config that has a folder for each."""
 TRIALS = 30
 """Trials of a tuning, the config as written among them."""
@@ -74,7 +69,7 @@ def experiment(
 ) -> ExperimentResult:
     """Compare the arms of a YAML file with the config as written, on the validation split.
 
-    The file has a name for each arm, and what it changes; a question of a study is such a file, too:
+    The file has a name for each arm, and what it changes:
 
         arms:
           narrow ranker: {set: {stages.1.hidden: [64, 32], train.rank.lr: 0.002}}
@@ -89,14 +84,17 @@ def experiment(
     stage, `$first_model` and `$last_model` for their models, `$label` for the first stage's main label, `$levels` for
     all levels, `$cut` for those that the first stage cuts, `$passed` for those after, `$exposed` for the last,
     `$unexposed` for the others, `$shown` for the last stage's `keep`, and `$warm_up` for the longest warm-up of its
-    distillations.
+    distillations. With `optional: true`, arms that the config does not allow, or that change nothing, are left out.
+
+    corank comes with nine such files, named in place of a path: `architecture`, `purposes`, `structures`, `settings`,
+    `quotas`, `consistency`, `ranker_first`, `towers` and `samples`.
 
     The best arm is written as a config next to the file, trained once more into `run/` of the folder, and only that run
     is measured on the test split.
 
     Args:
         config: a YAML file; a mapping, a `corank.Config` or one with `tables` is written as `NAME.yaml`.
-        arms: the YAML file of the arms.
+        arms: the YAML file of the arms, or the name of one that corank comes with.
         out: the experiment's folder; `experiments/NAME` next to the config unless given. Trials that it holds are not
             trained again.
         seeds: seeds an arm.
@@ -127,12 +125,9 @@ def experiment(
         return _finish(data, searches.run_experiment(file, arm_set, data, budget, metric))
 
 
-def _finish(
-    data: "TrialData", document: dict[str, Any], figures: PathOrUrl | None = None
-) -> ExperimentResult:
-    """Write the page next to the document, and its figures if a folder is given for them."""
-    folder = None if figures is None else parse_location(figures)
-    write_page(experiment_view(document), data.folder / f"{document['kind']}.html", folder)
+def _finish(data: "TrialData", document: dict[str, Any]) -> ExperimentResult:
+    """Write the page next to the document."""
+    write_page(experiment_view(document), data.folder / f"{document['kind']}.html")
     return ExperimentResult(document)
 
 
@@ -248,50 +243,3 @@ def _read_asked(
     if grid is None:
         return read_space(config, base, search, space)
     return read_grid(config, base, grid if isinstance(grid, Mapping) else require_local(grid))
-
-
-def study(
-    config: ConfigSource,
-    out: PathOrUrl | None = None,
-    seeds: Annotated[int, Ge(1)] = 3,
-    questions: Annotated[Iterable[int | str | Path], Option(parse=split_questions)] = QUESTIONS,
-    rates: Annotated[Sequence[float], FACTORS] = RATES,
-    overrides: Overrides = (),
-    report: Report = lambda line: None,
-    without: Sequence[str] = (),
-    tables: Mapping[str, TableSource] | None = None,
-    figures: PathOrUrl | None = None,
-    progress: Progress = lambda done, total: None,
-) -> ExperimentResult:
-    """Answer nine questions about joint training on a config's log, by training variants of the config.
-
-    Args:
-        config: a YAML file, a mapping of the same keys, or `corank.Config`.
-        out: the study's folder; `studies/NAME` next to the config unless given. Variants that it holds from an
-            interrupted study are not trained again.
-        seeds: seeds a variant.
-        questions: numbers of the questions, and YAML files of your own; see docs/guides/choose.md.
-        rates: factors on all learning rates, among which each variant's is chosen.
-        overrides: `a.b=value` changes of the config.
-        report: takes a line about each training.
-        without: features to remove, with what is made of them.
-        tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
-        figures: a folder, or its URL, to which each figure of the page is written as SVG and PNG, too.
-        progress: takes how many trainings are done, and of how many.
-
-    Returns the document that is also written to `study.json`, next to the page `study.html`. Raises ConfigError,
-    DataError, BusyError if another process writes the study, and CorankError if the folder cannot be written.
-
-    Example:
-        >>> study = corank.study("shop/config.yaml", seeds=1, questions=[1], rates=[1])
-        >>> study["questions"]["1"]["title"]
-        'What is the architecture?'
-    """
-    out = local(out)
-    opened_config = OpenedConfig.open(config, overrides, without, report, tables)
-    asked, budget = read_questions(questions), engine.Budget(seeds, tuple(rates))
-    opened_config = opened_config.with_moments()
-    settings = opened_config.settings
-    opened_data = _open_data(opened_config, settings, out, "study", report)
-    with opened_data as data, show_progress("trainings", progress) as advance:
-        return _finish(data, studies.run_study(settings, data, asked, budget, advance), figures)

@@ -92,8 +92,8 @@ def report(
         figures: a folder, or its URL, to which each figure is written as SVG and PNG, too.
         progress: takes how many requests are scored, and of how many, of each run.
 
-    Returns the page, which a notebook shows. Raises CheckpointError, DataError, BundleError, RequestError, and
-    CorankError if it cannot be written.
+    Returns the page, which a notebook shows. Raises CheckpointError, DataError, and CorankError if it cannot be
+    written.
 
     Example:
         >>> corank.report("shop/runs/shop", "report.html").location
@@ -122,7 +122,7 @@ def explain(
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
 ) -> ExplanationResult:
-    """Measure the worth of each feature to each stage of a run, and its online latency.
+    """Measure the worth of each feature to each stage of a run.
 
     Args:
         run: the run's folder, or its URL.
@@ -131,12 +131,11 @@ def explain(
         report: takes a line about each step.
         progress: takes how many requests are scored, and of how many.
 
-    Returns what `corank explain` prints. Raises CheckpointError, DataError, BundleError,
-    RequestError.
+    Returns what `corank explain` prints. Raises CheckpointError, DataError.
 
     Example:
         >>> sorted(corank.explain("shop/runs/shop", most=50)["features"]["city"])
-        ['kind', 'microseconds', 'side']
+        ['kind', 'side']
     """
     from corank.analysis.importance import measure_importance
 
@@ -260,7 +259,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
         split: `train`, `valid` or `test`.
 
     Returns where the report lies. Raises ConfigError, PluginError, MissingExtraError, CheckpointError, DataError,
-    BundleError, RequestError, and TrackingError if a tracker takes no records.
+    and TrackingError if a tracker takes no records.
 
     Example:
         >>> corank.track("shop/runs/shop", ["mlflow,uri=sqlite:///mlflow.db,experiment=shop"])

@@ -239,7 +239,7 @@ class AgreementResult(TableResult):
 
 
 class ExplanationResult(TableResult):
-    """The worth of each feature of a run to each stage, and its online latency.
+    """The worth of each feature of a run to each stage.
 
     Rows with a feature as their `group` are differences to its values shuffled.
 
@@ -249,14 +249,8 @@ class ExplanationResult(TableResult):
         True
     """
 
-    @property
-    def tables(self) -> dict[str, pl.DataFrame]:
-        """`figures`: the frame; `latency`: microseconds of a request, a row a feature."""
-        latency = [{"feature": name, **feature["microseconds"]} for name, feature in self["features"].items()]
-        return super().tables | {"latency": pl.DataFrame(latency, infer_schema_length=None)}
-
     def view(self) -> View:
-        """What each stage loses without each feature, the largest first, and latencies."""
+        """What each stage loses without each feature, the largest first."""
         return explanation_view(self.document)
 
     def plot(self, metric: str = "auc") -> "Figure":
@@ -265,39 +259,24 @@ class ExplanationResult(TableResult):
 
 
 class ExperimentResult(TableResult):
-    """A study, an experiment or a tuning: figures of arms or trials, and differences to the column `base`.
+    """An experiment or a tuning: figures of arms or trials, and differences to the column `base`.
 
-    Intervals are over users and seeds. What chose a config has its figures on the test split, too.
+    Intervals are over users and seeds. The chosen config has its figures on the test split, too.
 
     Example:
         >>> tuning = corank.tune("shop/config.yaml", grid={"train.rank.lr": [0.003]}, out="shop/grid")
         >>> tuning.row("rank.exposed.click.auc", split="test")["run"] == tuning["chosen"]
         True
-        >>> study = corank.study("shop/config.yaml", seeds=1, questions=[1], rates=[1])
-        >>> study.frame().filter(pl.col("base") == "as written").columns[:2]
-        ['run', 'split']
     """
 
     @property
     def headline(self) -> str:
-        """The metric by which is compared, on how many requests; the chosen config, if one was chosen."""
-        chosen = f", the chosen config is {self['config_file']}" if "chosen" in self else ""
-        return f"{self['name']}: {self['metric']}, {self['requests']:,} requests{chosen}"
+        """The metric by which is compared, on how many requests, and the chosen config."""
+        compared = f"{self['name']}: {self['metric']}, {self['requests']:,} requests"
+        return f"{compared}, the chosen config is {self['config_file']}"
 
     def view(self) -> View:
-        """What was chosen and why, each question with its verdict, every arm or trial, and the test."""
+        """What was chosen and why, every arm or trial, and the test."""
         from corank.analysis.experiments.views import experiment_view
 
         return experiment_view(self.document)
-
-    def plot(self, question: int | str | None = None) -> "Figure":
-        """Draw what each arm gains or loses, or the trials; or the answer to a question.
-
-        Args:
-            question: of a study, its number; the first that is drawn unless given.
-        """
-        from corank.analysis.experiments.views import question_section
-
-        if question is None:
-            return super().plot()
-        return draw_first(View("", "", [question_section(self.document, str(question))]))

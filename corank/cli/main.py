@@ -31,7 +31,7 @@ UNREAD = 128 + signal.SIGPIPE
 """The exit status if the reader of the output ends first: what a shell says of any program in a pipe."""
 _OWN = {
     "Data": "simulate check pack",
-    "Train": "train track tune study experiment",
+    "Train": "train track tune experiment",
     "Judge": "evaluate compare report explain",
     "Ship": "export refresh conformance compare-cases vectors predict request rank",
     "Serve": "",
@@ -39,6 +39,14 @@ _OWN = {
 }
 """By what a user does: commands of this package, of which each is the function of `corank` of that name; the headings
 of other packages, in order."""
+
+
+REMOVED = {
+    "study": "its questions 1 to 9 are files of arms, run by corank experiment CONFIG NAME --rates 0.333,1,3 --metric "
+    "joint_click_recall; NAME is architecture, purposes, structures, settings, quotas, consistency, ranker_first, "
+    "towers or samples"
+}
+"""Commands that 0.1.0 left out → what to do in their place."""
 
 
 def own_commands() -> dict[str, dict[str, str]]:
@@ -152,6 +160,8 @@ def _find_commands(words: Sequence[str]) -> dict[str, dict[str, str]]:
         for heading, functions in listed().items():
             if word in functions:
                 return {heading: {word: functions[word]}}
+    if word in REMOVED:
+        raise UsageError(f"there is no command '{word}' any more; {REMOVED[word]}")
     if not word.startswith("-"):
         near = get_close_matches(word, _names(), 1)
         hint = f"did you mean '{near[0]}'?" if near else "`corank --help` lists them"

@@ -20,6 +20,9 @@ from corank.core.types import Doubles, Longs, Numbers
 from corank.metrics.measure import RatioMeasure
 from corank.metrics.requests import Requests
 
+QUOTAS = 12
+"""Points of a quota curve, about."""
+
 
 def recall_of(requests: Requests, positives: NDArray[np.bool_], rank: Longs, m: int) -> RatioMeasure:
     """Share of the positives that is in the stage's top m; every recall is made of it.
@@ -295,6 +298,12 @@ def quota_curve(
             for name, positives in references.items()
         },
     )
+
+
+def quota_grid(own: int, least: int, largest: int) -> list[int]:
+    """Quotas of a stage from what a later one keeps to the longest request, its own among them."""
+    even = np.geomspace(least, max(least, largest), QUOTAS).round().astype(int)
+    return sorted({*even.tolist(), max(least, min(own, largest))})
 
 
 def kendall_tau(requests: Requests, one: NDArray[np.floating], other: NDArray[np.floating]) -> RatioMeasure:

@@ -1,4 +1,4 @@
-"""The table of metrics that evaluation, early stopping, reports and studies compute, by name.
+"""The table of metrics that evaluation, early stopping, reports and experiments compute, by name.
 
 A metric of the table is a formula on arrays with its population, its inputs, and which way is better. Formulas are in
 the other files of this package. A plug-in adds a metric with `METRICS.add`.
@@ -57,22 +57,14 @@ class Metric:
     """The rows on which it is computed."""
     better: Direction
     """The better value: the higher, the lower, or the one nearer to 1."""
-    title: str | None = None
-    """Its title in a study; by default the name."""
     validation: bool = False
     """Compute it after every epoch of training, on exposed validation rows, so that early stopping may use it."""
-    study: Literal["first", "both"] | None = None
-    """The stages that a study compares by it; a `cut` or a `cascade` counts as the first stage's."""
     about: str = ""
     """What it tells, where the docstring of its formula is of several metrics."""
 
     def name_of(self, inputs: Inputs) -> str:
         """Return its name with the quotas: `click_recall@{m}` becomes `click_recall@50` if m is 50."""
         return _fill(self.name, inputs)
-
-    def title_of(self, inputs: Inputs) -> str:
-        """Return its title with the quotas."""
-        return _fill(self.title or self.name, inputs)
 
     def measure(self, inputs: Inputs) -> Measure | None:
         """Call the formula; None if an input is None. Raises PluginError if the result is no `Measure`."""
@@ -133,8 +125,6 @@ def _check(what: str, metric: Any) -> None:
     for other_name, other in METRICS.parts(load=False).items():
         if (other.population, other.name) == (metric.population, metric.name) and other != metric:
             raise PluginError(f"{what}: the name {metric.name!r} is taken by the metric '{other_name}'")
-    if metric.study not in (None, "first", "both"):
-        raise PluginError(f"{what}: study is 'first', 'both' or None; received {metric.study!r}")
     if metric.validation and (metric.population != "exposed" or "calibrated" in metric.inputs):
         raise PluginError(
             f"{what}: validation is of exposed candidates before calibration; set validation=False"
@@ -164,12 +154,11 @@ def add_metric(
     name: str,
     formula: Callable[..., Measure],
     inputs: tuple[str, ...],
-    title: str | None = None,
     key: str | None = None,
     **settings: Any,
 ) -> None:
     """Add a metric to the table under its name without quotas, or a `key`; the rest as in `Metric`."""
-    metric = Metric(name, formula, inputs, population, better, title, **settings)
+    metric = Metric(name, formula, inputs, population, better, **settings)
     METRICS.add(key or name.partition("@{")[0].replace("@", "_"), metric)
 
 
@@ -179,20 +168,17 @@ _DAY = ("user", "day", "logit", "label", "weight")
 _LIST = ("user", "request", "logit", "label", "weight")
 _RAW = ("user", "probability", "label", "weight")
 _CALIBRATED = ("user", "calibrated", "label", "weight")
-_BOTH: dict[str, Any] = {"validation": True, "study": "both"}
 _SERVED = "With p after calibration: what a service returns."
 
-_exposed("higher", "auc", auc, _ORDER, "AUC, exposed", **_BOTH)
-_exposed("higher", "gauc", gauc, _ORDER, "GAUC, exposed", **_BOTH)
-_exposed("higher", "gauc_user_day", gauc_user_day, _DAY, "GAUC by user and day, exposed", **_BOTH)
-_exposed("higher", "request_auc", request_auc, _LIST, "AUC by request, exposed", **_BOTH)
-_exposed("higher", "mrr", mrr, _LIST, "MRR, exposed", validation=True)
+_exposed("higher", "auc", auc, _ORDER, validation=True)
+_exposed("higher", "gauc", gauc, _ORDER, validation=True)
+_exposed("higher", "gauc_user_day", gauc_user_day, _DAY, validation=True)
+_exposed("higher", "request_auc", request_auc, _LIST, validation=True)
+_exposed("higher", "mrr", mrr, _LIST, validation=True)
 for _k in CUTS:
-    _study = "both" if _k == max(CUTS) else None
-    _ndcg, _title = partial(ndcg_at, k=_k), f"NDCG@{_k}, exposed"
-    _exposed("higher", f"ndcg@{_k}", _ndcg, _LIST, _title, validation=True, study=_study)
+    _exposed("higher", f"ndcg@{_k}", partial(ndcg_at, k=_k), _LIST, validation=True)
 for _k in CUTS:
-    _exposed("higher", f"hit@{_k}", partial(hit_at, k=_k), _LIST, f"hit@{_k}, exposed", validation=True)
+    _exposed("higher", f"hit@{_k}", partial(hit_at, k=_k), _LIST, validation=True)
 _exposed("lower", "logloss", logloss, _RAW, validation=True)
 _exposed("lower", "logloss_calibrated", logloss, _CALIBRATED, about=_SERVED)
 _exposed("one", "pcoc", pcoc, _RAW)
@@ -207,20 +193,20 @@ _REGRET = ("user", "reference_logit", "logit", "truth", "weight")
 _ALL = "Order on all candidates, also those that were never shown. Needs `data.truth`."
 _SIMILAR = "Agreement with production, not quality: a better stage may have a lower one. Needs `cuts`."
 _COST = "What the selection bias costs, if above 0. Needs a reference run and `data.truth`."
-_candidates("higher", "auc", truth_auc, _TRUTH, "AUC, all", "candidates_auc", study="both", about=_ALL)
-_candidates("higher", "cut_auc", cut_auc, _LEVEL, "cut AUC", study="first", about=_SIMILAR)
+_candidates("higher", "auc", truth_auc, _TRUTH, "candidates_auc", about=_ALL)
+_candidates("higher", "cut_auc", cut_auc, _LEVEL, about=_SIMILAR)
 _candidates("lower", "bias_regret", bias_regret, _REGRET, about=_COST)
 
 _cut = partial(add_metric, "cut")
 _VALUE = ("requests", "last_value", "rank")
 _REPLACED = ("requests", "scores", "quotas", "last_index", "score", "k")
-_cut("higher", "click_recall@{m}", click_recall, ("requests", "label", "rank", "m"), study="first")
+_cut("higher", "click_recall@{m}", click_recall, ("requests", "label", "rank", "m"))
 _AGREE = ("requests", "last_rank", "rank", "k", "m")
 _KEPT_LAST = "Share of the last stage's top k in the stage's top m. Agreement is not quality."
-_cut("higher", "agree_recall@{k}@{m}", recall, _AGREE, study="first", about=_KEPT_LAST)
+_cut("higher", "agree_recall@{k}@{m}", recall, _AGREE, about=_KEPT_LAST)
 _TRUE = ("requests", "truth_rank", "rank", "k", "m")
 _KEPT_TRUE = "Share of the true top k in the stage's top m: the quality of the cut. Needs `data.truth`."
-_cut("higher", "truth_recall@{k}@{m}", recall, _TRUE, study="first", about=_KEPT_TRUE)
+_cut("higher", "truth_recall@{k}@{m}", recall, _TRUE, about=_KEPT_TRUE)
 _cut("higher", "overlap@{k}", overlap, ("requests", "rank", "last_rank", "k"))
 _cut("lower", "score_loss@{k}", score_loss, (*_VALUE, "k"))
 _cut("higher", "kendall_tau", kendall_tau, ("requests", "score", "last_value"))
@@ -243,11 +229,7 @@ _SURVIVES = (
     "Share of the last stage's top k that survives all cuts before it, with three or more stages; m is the last of "
     "these quotas."
 )
-_cascade(
-    "joint_click_recall@{k}", joint_recall, ("requests", "clicked", *_JOINT), study="first", about=_CLICKED
-)
-_cascade(
-    "joint_truth_recall@{k}@{k}", joint_recall, ("requests", "truth_top", *_JOINT), study="first", about=_BEST
-)
+_cascade("joint_click_recall@{k}", joint_recall, ("requests", "clicked", *_JOINT), about=_CLICKED)
+_cascade("joint_truth_recall@{k}@{k}", joint_recall, ("requests", "truth_top", *_JOINT), about=_BEST)
 _cascade("joint_kept_recall@{k}", joint_recall, ("requests", "kept", *_JOINT), about=_PRODUCTION)
 _cascade("joint_agree_recall@{k}@{m}", joint_recall, _EARLIER, about=_SURVIVES)

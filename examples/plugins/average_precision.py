@@ -1,4 +1,4 @@
-"""A metric: average precision of a user's exposed candidates, which early stopping and a study may use.
+"""A metric: average precision of a user's exposed candidates, which early stopping may use.
 
     train:
       early_stop: {metric: rank.click.average_precision}
@@ -45,8 +45,6 @@ AVERAGE_PRECISION = Metric(
     ("user", "logit", "label"),
     "exposed",
     "higher",
-    "average precision, exposed",
     validation=True,
-    study="both",
 )
 METRICS.add("average_precision", AVERAGE_PRECISION)

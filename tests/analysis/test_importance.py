@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import corank
-from corank.analysis import importance as explaining
 from corank.analysis.importance import _readers, _shuffled, measure_importance
 from corank.batches.build import EncodedBatch, build_batch, replace_rows
 from corank.batches.reader import Reader
@@ -67,12 +66,6 @@ def test_a_split_that_is_not_there_is_refused(trained: Run, capsys: pytest.Captu
 # Importance of features
 
 
-@pytest.fixture
-def unpriced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Costs need an export, which takes a second."""
-    monkeypatch.setattr(explaining, "_latencies", lambda *_: {})
-
-
 def ordered_by(trained: Run, feature: str, folder: Path) -> Run:
     """A copy of the run whose ranker orders by the first column of one feature, its pre-ranker not at all."""
     packed = trained.packed()
@@ -93,7 +86,6 @@ def ordered_by(trained: Run, feature: str, folder: Path) -> Run:
 
 
 @pytest.mark.parametrize("feature", ["activity", "price", "category_clicks"])
-@pytest.mark.usefixtures("unpriced")
 def test_what_alone_is_read_is_worth_all_and_what_is_not_read_nothing(
     trained: Run, tmp_path: Path, feature: str
 ) -> None:
@@ -108,7 +100,6 @@ def test_what_alone_is_read_is_worth_all_and_what_is_not_read_nothing(
     assert {(row["difference"], row["low"], row["high"]) for row in others} == {(0, 0, 0)}
 
 
-@pytest.mark.usefixtures("unpriced")
 def test_a_seed_has_its_figures(trained: Run) -> None:
     first, again, other = (measure_importance(trained, "valid", 20_000, seed) for seed in (3, 3, 4))
     assert first == again

@@ -164,3 +164,9 @@ def test_the_installed_program(tmp_path: Path) -> None:
         assert said in trained.stderr
     wrong = program("evaluate", "w")
     assert (wrong.returncode, wrong.stdout) == (1, "") and wrong.stderr.startswith("error: w: not a run")
+
+
+def test_a_command_that_was_left_out_names_what_to_do(command: Corank) -> None:
+    said = command("study", "shop.yaml", "--questions", "6")
+    assert said.code == 2 and said.out == "" and "no command 'study' any more" in said.err
+    assert "corank experiment CONFIG NAME" in said.err and "consistency" in said.err

@@ -212,7 +212,7 @@ def test_data_that_could_not_be_published_are_published_by_the_next_packing(remo
     "arguments",
     [
         ["train", "s3://shop/config.yaml"],
-        ["study", "config.yaml", "--out", "s3://shop/study"],
+        ["experiment", "config.yaml", "structures", "--out", "s3://shop/out"],
         ["export", "run", "bundle", "--sign", "s3://shop/key.pem"],
         ["serve", "bundle", "--log", "s3://shop/log"],
         ["replay", "s3://shop/served", "bundle"],

@@ -33,7 +33,15 @@ HOSTILE = [
     *("lmdb:missing", "lmdb:binary", "redis://127.0.0.1:1", "redis://127.0.0.1:99999", "ftp://x", "lmdb:"),
 ]
 COMMANDS = [
-    *("check {}", "pack {}", "train {}", "study {}", "train {} --resume", "evaluate {}", "report {}"),
+    *(
+        "check {}",
+        "pack {}",
+        "train {}",
+        "experiment {} structures",
+        "train {} --resume",
+        "evaluate {}",
+        "report {}",
+    ),
     *("explain {}", "request {}", "export {} out", "rank {} empty", "refresh {} empty", "publish {} lmdb:st"),
     *("publish folder {}", "store ls {}", "store rollback {}", "store prune {}", "vectors {} empty out"),
     *("replay {} folder", "replay empty {}", "import kuairand {} out", "import recflow {} out", "serve {}"),

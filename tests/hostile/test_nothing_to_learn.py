@@ -212,7 +212,7 @@ def test_nothing_is_written_when_it_is_refused(
     faults = "\n".join(lines(profile(world, *unknown), "error"))
     for act in (
         lambda: corank.train(world, overrides=[*unknown, "name=null_train"], folder=run),
-        lambda: corank.study(world, run, overrides=[*unknown, "name=null_study"]),
+        lambda: corank.experiment(world, "structures", run, overrides=[*unknown, "name=null_study"]),
     ):
         with pytest.raises(DataError) as caught:
             act()

@@ -46,13 +46,14 @@ def test_a_second_writer_is_told_of_the_first_and_changes_nothing(
     packed, out = tmp_path / "world" / "packed" / "simulated-medium", tmp_path / "out"
     out.mkdir()
     train, pack = ["train", config, "--run", run], ["pack", world]
-    refresh, study = ["refresh", bundle, trained.base / "log" / "*.parquet"], ["study", config, "--out", out]
+    refresh = ["refresh", bundle, trained.base / "log" / "*.parquet"]
+    experiment = ["experiment", config, "structures", "--out", out]
     cases: list[tuple[Path, str, list[list[object]]]] = [
         (bundle, "refresh", [["export", trained.folder, bundle]]),
         (bundle, "export", [refresh]),
         (run, "train", [[*train, "--overwrite"], [*train, "--resume"]]),
         (packed, "pack", [[*pack, "--without=price"], [*pack, "--set=data.timezone=Asia/Shanghai"]]),
-        (out, "study", [study]),
+        (out, "experiment", [experiment]),
         (out, "simulate", [["simulate", out]]),
     ]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}

@@ -9,7 +9,7 @@ from tests.support.base_installation import run_without_extras
 
 TRAINING = {
     "train": ["CONFIG"],
-    "study": ["CONFIG"],
+    "experiment": ["CONFIG", "structures"],
     "tune": ["CONFIG"],
     "report": ["RUN"],
     "explain": ["RUN"],

@@ -1,4 +1,4 @@
-"""A metric of a user's own: early stopping, the evaluation's document and a study find it by its name."""
+"""A metric of a user's own: early stopping, the evaluation's document and experiments find it by its name."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,6 @@ from corank.analysis.experiments.figures import Objective
 from corank.analysis.html import render
 from corank.analysis.run_evaluation import evaluate_run
 from corank.analysis.run_report import report_view
-from corank.core.types import Doubles
 from corank.evaluation.rows import named_values
 from corank.metrics.cascade import cascade_ranks
 from corank.metrics.measure import RatioMeasure
@@ -44,7 +43,6 @@ HIT_RATE = Metric(
     ("requests", "clicked", "scores", "quotas", "k"),
     population="cascade",
     better="higher",
-    study="first",
 )
 
 
@@ -67,13 +65,8 @@ def test_the_table_has_them_with_intervals() -> None:
 
 
 @pytest.mark.slow
-def test_whatever_measures_a_run_has_it_by_its_registration_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_measures_a_run_has_it_by_its_registration_alone() -> None:
     """Evaluation, comparison, report, a gate, trackers, and what a tuning searches for."""
-
-    def one_each(evaluated: object, quotas: list[int]) -> Doubles:
-        return np.ones(len(quotas))
-
-    monkeypatch.setattr("corank.analysis.report_figures.quota_cpu_ms", one_each)
     run, name = finished_run(), "rank.exposed.click.average_precision"
     evaluation = corank.evaluate(run.folder)
     row, compared = evaluation.row(name), corank.compare(run.folder, run.folder).row(name)

@@ -175,7 +175,7 @@ def test_a_store_serves_what_was_evaluated(
     assert largest < TOLERANCE
 
 
-def test_a_study_compares_by_the_metric(trained: dict[str, str], run: Run) -> None:
-    budget = ["--questions", "6", "--rates", "1", "--seeds", "1", "--out", "study", "--set", "train.epochs=1"]
-    (document,) = outputs(run(["study", "plugins.yaml", *budget, *NARROW, "--json"]))
-    assert any("average precision" in title for title in json.loads(document)["titles"].values())
+def test_an_experiment_compares_by_the_metric(trained: dict[str, str], run: Run) -> None:
+    budget = ["--seeds", "1", "--out", "compared", "--set", "train.epochs=1"]
+    (document,) = outputs(run(["experiment", "plugins.yaml", "structures", *budget, *NARROW, "--json"]))
+    assert any(row["metric"] == "average_precision" for row in json.loads(document)["rows"])

@@ -1,1 +1,1 @@
-"""Configs trained and measured to be compared: one way to run a trial, for studies, tunings and experiments."""
+"""Configs trained and measured to be compared: one way to run a trial, for tunings and experiments."""

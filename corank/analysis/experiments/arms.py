@@ -28,8 +28,6 @@ from corank.training.config.config_file import (
 from corank.training.config.settings import DenseOptimiser
 
 BASE = "as written"
-RATES = (1 / 3, 1.0, 3.0)
-"""Factors on all learning rates, among which each arm's is chosen."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +70,20 @@ class ArmSet:
     """Name of an arm that comes out the same as another → that one."""
     refused: dict[str, str] = field(default_factory=dict)
     """Name of an arm that the config does not allow → the reason."""
+    title: str = ""
+    """What they answer."""
 
     @classmethod
-    def of(cls, base: Config, arms: Sequence[Arm], refused: Mapping[str, str] | None = None) -> "ArmSet":
+    def of(
+        cls, base: Config, arms: Sequence[Arm], refused: Mapping[str, str] | None = None, title: str = ""
+    ) -> "ArmSet":
         """The config as written, and arms, each config once."""
         written = Arm(BASE, base)
         by_identity, same = {written.identity: written}, {}
         for arm in arms:
             if (first := by_identity.setdefault(arm.identity, arm)) is not arm:
                 same[arm.name] = first.name
-        return cls(list(by_identity.values()), same, dict(refused or {}))
+        return cls(list(by_identity.values()), same, dict(refused or {}), title)
 
     def with_data(self, data: DataSettings) -> "ArmSet":
         """The arms on other `data`, which no arm changes."""
@@ -139,6 +141,13 @@ def scale_widths(value: Plain, factor: float) -> Plain:
     """Multiply the widths of all layers."""
     for n in range(len(_stages(value))):
         scale_stage(n, value, factor)
+    return value
+
+
+def scale_keep(value: Plain, factor: float) -> Plain:
+    """Multiply what the first stage keeps, down to what the next one does."""
+    first, second = _stages(value)[:2]
+    first["keep"] = max(round(first["keep"] * factor), second["keep"])
     return value
 
 
@@ -296,37 +305,31 @@ def priors_of(value: Plain) -> list[str]:
     return list(schema_of(value).priors())
 
 
-class NoFeaturesError(ConfigError):
-    """A change removes features of which the config has none."""
-
-
 def without_crosses(value: Plain) -> Plain:
     """Remove the crosses of query and item. Raises ConfigError if there are none."""
-    return _without(value, schema_of(value).row_features("cross"), "cross of query and item", ConfigError)
+    return _without(value, schema_of(value).row_features("cross"), "cross of query and item")
 
 
 def without_priors(value: Plain) -> Plain:
-    """Remove the priors. Raises NoFeaturesError if there are none."""
+    """Remove the priors. Raises ConfigError if there are none."""
     return _without(value, priors_of(value), "prior")
 
 
 def without_query_crosses(value: Plain) -> Plain:
-    """Remove what is derived from user and context, which towers may read; priors too. Raises NoFeaturesError."""
+    """Remove what is derived from user and context, which towers may read; priors too. Raises ConfigError."""
     schema = schema_of(value)
     names = [name for name in schema.derived("query") if schema.side(name) == "context"]
     return _without(value, names, "cross of user and context")
 
 
-def _without(
-    value: Plain, names: Iterable[str], what: str, error: type[ConfigError] = NoFeaturesError
-) -> Plain:
+def _without(value: Plain, names: Iterable[str], what: str) -> Plain:
     if not (gone := list(names)):
-        raise error(f"features: none is a {what}, so there is nothing to remove")
+        raise ConfigError(f"features: none is a {what}, so there is nothing to remove")
     return without_features(value, gone)
 
 
 Change = Callable[..., Plain]
-_NETWORKS: list[Change] = [scale_lr, equal_lr, scale_widths, train_jointly, own_tables]
+_NETWORKS: list[Change] = [scale_lr, equal_lr, scale_widths, scale_keep, train_jointly, own_tables]
 _LOSSES: list[Change] = [clicks_alone, own_samples, distillation, unexposed, split_by_source, structures]
 _FEATURES: list[Change] = [without_crosses, without_priors, without_query_crosses]
 CHANGES = {change.__name__: change for change in (*_NETWORKS, *_LOSSES, *_FEATURES)}

@@ -20,11 +20,11 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import TypeAdapter
 
-from corank.analysis.experiments.arms import RATES, Arm, identity
+from corank.analysis.experiments.arms import Arm, identity
 from corank.analysis.experiments.figures import KeptFigure, mean_figures, plain_differences, to_rows
 from corank.core.errors import ConfigError, DataError, DivergedError
 from corank.core.files import write_text
-from corank.core.reports import Progress, Report
+from corank.core.reports import Report
 from corank.core.version import corank_version
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.inputs import fingerprint
@@ -36,7 +36,7 @@ from corank.training.config.config import Config, plan_packed
 from corank.training.run import Run
 from corank.training.train import MidEpochChecks, train_run
 
-FORMAT = 3
+FORMAT = 4
 CHECKS = 4
 """Validations of a training, at least, by which it may be ended early."""
 
@@ -129,10 +129,9 @@ class TrialData:
 class TrialProgress:
     """Reports finished trials of a number, and about how long the rest takes."""
 
-    def __init__(self, trials: int, report: Report, progress: Progress = lambda done, total: None) -> None:
-        """`progress` receives how many trials are finished, and of how many."""
+    def __init__(self, trials: int, report: Report) -> None:
         self.trials, self.done, self.trained, self.seconds = trials, 0, 0, 0.0
-        self.report, self.progress = report, progress
+        self.report = report
 
     def __call__(self, name: str, result: str, seconds: float | None) -> None:
         """Report a trial that took so many seconds, or None if it was read from disk."""
@@ -145,18 +144,6 @@ class TrialProgress:
             left = (self.trials - self.done) * self.seconds / self.trained
             said += f", {seconds:.1f} s, about {left:,.0f} s left"
         self.report(said)
-        self.progress(self.done, self.trials)
-
-
-@dataclass(frozen=True)
-class QuotaCurve:
-    """Figures by the quota of the first stage."""
-
-    m: list[int]
-    values: dict[str, list[float | None]]
-    """Name of the figure → its value at each m."""
-    cpu_ms: list[float] | None = None
-    """CPU time of a request at each m in milliseconds, if it was measured."""
 
 
 @dataclass(frozen=True)
@@ -175,16 +162,14 @@ class Trial:
     interim: list[float] = field(default_factory=list)
     """The merit at each check of a training that may be ended early."""
     score: float | None = None
-    """What a study chooses the rate by."""
+    """What rates are chosen by, unless figures say so."""
     steps: int = 0
     parameters: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     """Of the training, without what is measured afterwards."""
     figures: dict[str, KeptFigure] = field(default_factory=dict)
-    ranker_first: dict[str, KeptFigure] = field(default_factory=dict)
-    """The figures if the last stage's scores also took the place of the first one's; empty if not asked for."""
-    quota: QuotaCurve | None = None
-    """None if not asked for, or no request is larger than the quotas."""
+    by_quota: dict[int, float | None] = field(default_factory=dict)
+    """The objective by the quota of the first stage, if it was asked for."""
 
 
 class Measurement:
@@ -216,7 +201,7 @@ class Measurement:
 
     def describe(self, trial: Trial) -> str:
         """The result of a trial with figures in words."""
-        return f"score {trial.score or 0:.4f}"
+        return "measured"
 
 
 Stop = Callable[[int, float], bool]
@@ -342,7 +327,7 @@ class Budget:
     """Trainings of every arm."""
 
     seeds: int = 3
-    rates: tuple[float, ...] = RATES
+    rates: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -420,7 +405,6 @@ class ArmResult:
         first = self.measured[0] if self.measured else None
         return {
             "rate": self.rate,
-            "scores": {f"{trial.rate:.4g}": trial.score for trial in self.at_rates},
             "diverged": [trial.diverged for trial in self.trials if trial.diverged],
             "parameters": first and first.parameters,
             "steps": first and first.steps,
@@ -434,24 +418,14 @@ def stack_rows(results: Sequence[ArmResult], split: str, bases: Sequence[ArmResu
     return rows + [row for base in bases for one in results for row in one.rows_beside(split, base)]
 
 
-def train_arm(
-    arm: Arm, store: TrialStore, budget: Budget, progress: TrialProgress, final: Measurement | None = None
-) -> ArmResult:
+def train_arm(arm: Arm, store: TrialStore, budget: Budget, progress: TrialProgress) -> ArmResult:
     """Train an arm at every rate with seed 0, and with the other seeds at the rate that is best on validation.
 
-    Of one rate there is nothing to choose: all seeds are trained at it.
-
-    Args:
-        arm: the arm.
-        store: trials that it holds are not trained again.
-        budget: rates and seeds.
-        progress: learns of every trial.
-        final: what is measured of the seeds at the chosen rate, if it is more than of the others.
-
-    Raises DataError, CorankError.
+    Of one rate there is nothing to choose: all seeds are trained at it. Trials that the store holds are not trained
+    again. Raises DataError, CorankError.
     """
 
-    def trial(rate: float, seed: int, store: TrialStore = store) -> Trial:
+    def trial(rate: float, seed: int) -> Trial:
         done, seconds = store.run(arm.at(rate, seed), rate, seed)
         at = "" if budget.rates == (1.0,) else f", rate × {rate:.3g}"
         progress(f"{arm.name}{at}, seed {seed}", store.describe(done), seconds)
@@ -464,7 +438,5 @@ def train_arm(
     chosen = max(known, key=lambda one: (score(one), -abs(log(one.rate))), default=fallback)
     if chosen is None:
         return ArmResult(arm, at_rates, None, [])
-    store = replace(store, measurement=final or store.measurement)
-    first = trial(chosen.rate, 0, store) if final else chosen
-    seeds = [first, *(trial(chosen.rate, seed, store) for seed in range(1, budget.seeds))]
+    seeds = [chosen, *(trial(chosen.rate, seed) for seed in range(1, budget.seeds))]
     return ArmResult(arm, at_rates, chosen.rate, seeds)

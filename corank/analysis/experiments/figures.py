@@ -1,16 +1,13 @@
-"""The figures that trainings are compared by, each with its resamples of the users: of studies, and of searches.
+"""The figures that trainings are compared by, each with its resamples of the users.
 
-A study compares metrics of the table that have `study`. One of a stage is named after the stage's side, such as
-`first_auc`; one of the cut or of the cascade keeps its name there, such as `agree_recall`. A search compares figures of
-the validation split, named as early stopping names them, `STAGE.LABEL.METRIC`, if they are of one label of a stage;
-`STAGE.METRIC` if of what a stage keeps; `METRIC` if of the whole cascade, such as `joint_click_recall`; `page.METRIC`
-of a page, such as `page.clicks`. The last three have the registered name, without quotas, which may differ between
-arms.
+They are of the validation split, named as early stopping names them: `STAGE.LABEL.METRIC` of one label of a stage;
+`STAGE.METRIC` of what a stage keeps; `METRIC` of the whole cascade, such as `joint_click_recall`; `page.METRIC` of a
+page, such as `page.clicks`. The last three have the registered name, without quotas, which may differ between arms.
 
-Letters: S seeds · B resamples of the users, the same for every training · N checkpoints.
+Letters: S seeds · B resamples of the users, the same for every training.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, NamedTuple
@@ -24,11 +21,10 @@ from corank.core.page import PageSettings
 from corank.core.settings import describe_unknown
 from corank.core.types import Doubles
 from corank.data.packed.dataset import PackedDataset
-from corank.evaluation.inputs import CascadeRows, Subject, point_inputs
-from corank.evaluation.predictions import Calibrators, Predictions, Truth, order_scores, require_split
+from corank.evaluation.inputs import Subject
+from corank.evaluation.predictions import require_split
 from corank.evaluation.rows import KEYS
 from corank.evaluation.table import Figure, cascade_rows, measure, page_figure, subjects_of
-from corank.metrics.inputs import Population
 from corank.metrics.intervals import percentiles
 from corank.metrics.metric import METRICS, Metric
 from corank.training.checks.log_profile import count_packed
@@ -91,8 +87,6 @@ def replicates_of(trials: Sequence[Mapping[str, KeptFigure]], metric: str) -> ND
 
 DRAWS = 20
 """Draws of the seeds for each resample of the users."""
-FAMILIES = 1000
-"""Resamples of a family of checkpoints."""
 
 
 class Interval(NamedTuple):
@@ -136,36 +130,6 @@ def mean_over_seeds(values: Sequence[float], replicates: Doubles, seed: int = 0)
 def percentile_interval(value: float, replicates: Doubles) -> Interval:
     """A value with the 95 % percentile interval of its resamples, (B,); NaN resamples are left out."""
     return Interval(value, *(percentiles(replicates) or (None, None)))
-
-
-def rank_correlations(
-    figures: dict[str, Doubles], end: Doubles, family: NDArray[np.integer], seed: int = 0
-) -> dict[str, tuple[float, Doubles]]:
-    """Spearman's ρ of each figure (N,) with `end` (N,), and its resamples, NaN where undefined.
-
-    Checkpoints of one `family` (N,), such as one arm at several seeds, depend on each other, so whole families are
-    resampled, the same for every figure. A figure that does not vary is left out.
-    """
-    members = [np.flatnonzero(family == one) for one in np.unique(family)]
-    generator = np.random.default_rng(seed)
-    drawn = [
-        np.concatenate([members[n] for n in generator.integers(len(members), size=len(members))])
-        for _ in range(FAMILIES if len(members) > 1 else 0)
-    ]
-    return {
-        name: (rho, np.array([spearman(figure[rows], end[rows]) for rows in drawn], dtype=np.float64))
-        for name, figure in figures.items()
-        if (rho := spearman(figure, end)) is not None
-    }
-
-
-def spearman(one: Doubles, other: Doubles) -> float | None:
-    """Spearman's rank correlation, ties at their mean rank; None if one side does not vary: (N,), (N,) → scalar."""
-    from scipy.stats import rankdata  # slow to import
-
-    x, y = (rankdata(values) - (len(values) + 1) / 2 for values in (one, other))
-    size = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / size if size > 0 else None
 
 
 SIGN_WORDS = {1: "higher", -1: "lower", 0: "cannot tell"}
@@ -215,102 +179,10 @@ def plain_differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Any
     return results
 
 
-def verdict_sentence(compared: Mapping[str, Any], metric: str, title: str) -> str:
-    """A sentence that names the arms that are higher, lower, and those whose interval contains 0."""
-    by_arm = {arm: figures[metric] for arm, figures in compared.items() if metric in figures}
-    if not by_arm:
-        return ""
-    requests = min(one["requests"] for one in by_arm.values())
-    if requests < FEWEST_REQUESTS:
-        return f"{title}: no verdict, since it rests on {requests} requests; {FEWEST_REQUESTS} are needed."
-    said: dict[str, list[str]] = {word: [] for word in SIGN_WORDS.values()}
-    for arm, one in by_arm.items():
-        said[one["verdict"]].append(f"{arm} {format_difference(one)}")
-    parts = "; ".join(f"{word}: {', '.join(arms)}" for word, arms in said.items() if arms)
-    return f"{title} of {requests:,} requests, beside the config as written: {parts}."
-
-
-SIDES = ("first", "last")
-"""The two stages of a study, the first to cut and the last."""
-
-
-def titles(config: Config) -> dict[str, str]:
-    """Figure → its title for people, the cascade first; recalls have the names of `corank evaluate`."""
-    first, last = config.stages
-    quotas = {"k": last.keep, "m": first.keep}
-    whole: list[tuple[str, str, tuple[Population, ...]]] = [("", "", ("cascade",)), ("", "", ("cut",))]
-    sides = [(f"{side}_", f"{stage.name} ") for side, stage in zip(SIDES, config.stages, strict=True)]
-    return {
-        prefix + name: named + metric.title_of(quotas)
-        for prefix, named, populations in whole + [(*side, ("exposed", "candidates")) for side in sides]
-        for name, metric in METRICS.parts().items()
-        if metric.population in populations and _compares(metric, prefix)
-    }
-
-
-def measure_figures(
-    rows: Predictions, config: Config, truth: Truth, calibrators: Calibrators
-) -> dict[str, KeptFigure]:
-    """Every figure of a trial that the log defines."""
-    side = {stage.name: f"{of}_" for of, stage in zip(SIDES, config.stages, strict=True)}
-    mains = {stage.name: stage.main for stage in config.stages}
-    alone = subjects_of(rows, config.stages, config.data.levels, calibrators, truth, whole_requests=False)
-    cascade = study_rows(rows, config, truth, calibrators).subjects(config.data.levels)
-    subjects = chain((one for one in alone if one.label == mains[one.stage]), cascade)
-
-    def prefix(subject: Subject) -> str:
-        return side[subject.stage] if subject.label else ""
-
-    figures = measure(subjects, lambda subject, name, metric: _compares(metric, prefix(subject)))
-    return keep_figures(replace(one, name=_study_name(one, side)) for one in figures)
-
-
-def _study_name(figure: Figure, side: Mapping[str, str]) -> str:
-    """Such as `first_auc`, `last_candidates_auc` or `agree_recall`: the registered name of the metric."""
-    stage, label = figure.place[:2]
-    key = next(key for key, metric in METRICS.parts().items() if metric is figure.metric)
-    return side[stage] + key if label else key
-
-
-def _compares(metric: Metric, prefix: str) -> bool:
-    """Whether a study compares a stage by a metric; a `cut` or a `cascade` counts as the first stage's."""
-    return metric.study in ("both", prefix.removesuffix("_") or "first")
-
-
-def study_rows(rows: Predictions, config: Config, truth: Truth, calibrators: Calibrators) -> CascadeRows:
-    """The rows as both stages order them, each by its logit where its value is a single label.
-
-    The logit, so that a stage that has the logits of another orders exactly as that one.
-    """
-    scores = [order_scores(rows, stage, calibrators[stage.name]) for stage in config.stages]
-    return replace(cascade_rows(rows, config.stages, calibrators, truth), scores=scores)
-
-
-def measure_by_quota(
-    rows: CascadeRows, config: Config, quotas: Sequence[int], wanted: Callable[[str], bool]
-) -> Iterator[list[Figure]]:
-    """Figures of the cuts and of the cascade at each quota of the first stage; `wanted` takes a figure's name."""
-    for quota in quotas:
-        subjects = replace(rows, stages=with_quota(config, quota).stages).subjects(config.data.levels)
-        yield measure(subjects, lambda subject, name, metric: wanted(name))
-
-
 def with_quota(config: Config, quota: int) -> Config:
     """The config with another quota of its first stage."""
     first, *others = config.stages
     return config.model_copy(update={"stages": [first.model_copy(update={"keep": quota}), *others]})
-
-
-def validation_score(valid: Predictions, config: Config, calibrators: Calibrators) -> float | None:
-    """Joint click recall if enough validation requests can lose a click, else the stages' mean AUC on exposed."""
-    inputs = study_rows(valid, config, {}, calibrators).cascade_inputs(config.data.levels)
-    joint = METRICS["joint_click_recall"].measure(inputs)
-    if joint is not None and joint.n >= FEWEST_REQUESTS:
-        return joint.value()
-    exposed = [point_inputs(valid, stage.name, stage.main) for stage in config.stages]
-    measures = [METRICS["auc"].measure(inputs) for inputs in exposed]
-    aucs = [auc for one in measures if one is not None and (auc := one.value()) is not None]
-    return sum(aucs) / len(aucs) if aucs else None
 
 
 UNKNOWN = {"truth", "truth_rank", "truth_top", "reference_logit"}
@@ -403,7 +275,9 @@ class Objective:
         return self.metric.population == "page"
 
     def measure(self, evaluated: Evaluation, page: PageSettings | None) -> dict[str, KeptFigure]:
-        """The figures that studies and early stopping use, and this one, as far as the log defines them.
+        """The figures of exposed candidates, of cuts and of the cascade, as far as the log defines them.
+
+        Those of the truth of a simulated world are among them, to be shown; `of` lets none of them choose.
 
         Args:
             evaluated: a run with its predictions.
@@ -411,25 +285,22 @@ class Objective:
         """
         config = evaluated.run.config
         known = subjects_of(
-            evaluated.predictions, config.stages, config.data.levels, evaluated.calibrators, {}
+            evaluated.predictions, config.stages, config.data.levels, evaluated.calibrators, evaluated.truth
         )
         subjects: Iterable[Subject] = (subject for subject in known if subject.population != "candidates")
         if self.of_page and page is not None:
             subjects = chain(subjects, [Subject("", "", "page", evaluated.page_inputs(page))])
-
-        def wanted(subject: Subject, name: str, metric: Metric) -> bool:
-            if subject.population == "page":
-                return not UNKNOWN & set(metric.inputs)
-            return name == self.name or metric.validation or metric.study is not None
-
-        return keep_figures(measure(subjects, wanted))
+        return keep_figures(measure(subjects))
 
     def by_quota(self, evaluated: Evaluation, quotas: Sequence[int]) -> list[float | None]:
         """The value at each quota of the first stage; None where it is not defined, or rests on too few requests."""
-        config, calibrators = evaluated.run.config, evaluated.calibrators
+        config, calibrators, values = evaluated.run.config, evaluated.calibrators, list[float | None]()
         rows = cascade_rows(evaluated.predictions, config.stages, calibrators, {})
-        of_quotas = measure_by_quota(rows, config, quotas, lambda name: name == self.name)
-        return [one.value if one.requests >= FEWEST_REQUESTS else None for (one,) in of_quotas]
+        for quota in quotas:
+            subjects = replace(rows, stages=with_quota(config, quota).stages).subjects(config.data.levels)
+            (one,) = measure(subjects, lambda subject, name, metric: name == self.name)
+            values.append(one.value if one.requests >= FEWEST_REQUESTS else None)
+        return values
 
 
 def _count_mixed_users(packed: PackedDataset, label: str) -> int:

@@ -9,6 +9,7 @@ Letters: N calls.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnxruntime
 import torch
@@ -32,7 +34,6 @@ from corank.analysis.experiments.search import packed_path, quota_range
 from corank.analysis.experiments.space import Parameter, Range, Space, structure_space
 from corank.analysis.importance import measure_importance
 from corank.analysis.logged_request import logged_request
-from corank.analysis.quota_costs import time_quotas
 from corank.core.calibration import Platt
 from corank.core.errors import ConfigError
 from corank.core.files import write_text
@@ -132,10 +133,30 @@ def time_until_steady(
     """Latency by quota: the first measurement whose intervals are narrow, or the narrowest of `TRIES`."""
     measured: list[tuple[float, dict[int, FunnelLatency]]] = []
     while len(measured) < TRIES and not (measured and measured[-1][0] <= STEADY):
-        times = time_quotas(funnel, requests, stage, quotas, ROUNDS, time.perf_counter_ns) / 1000
+        times = time_quotas(funnel, requests, stage, quotas, ROUNDS) / 1000
         latencies = {m: median_interval(times[..., n].ravel()) for n, m in enumerate(quotas)}
         measured.append((max((one.high - one.low) / one.median for one in latencies.values()), latencies))
     return min(measured, key=lambda one: one[0])[1]
+
+
+def time_quotas(
+    funnel: Funnel, requests: Sequence[Request], stage: str, quotas: Sequence[int], rounds: int
+) -> NDArray[np.float64]:
+    """Time `Funnel.rank` by the quota of a stage: nanoseconds, (rounds, len(requests), len(quotas)).
+
+    A round runs all requests at all quotas, so that a slow spell of the machine affects all of them. One round before,
+    which prepares the memory, does not count. Raises RequestError.
+    """
+    variants = [
+        msgspec.structs.replace(request, keep={stage: keep}, trace=False)
+        for request, keep in itertools.product(requests, quotas)
+    ]
+    times = np.empty((1 + rounds, len(variants)))
+    for of_round, (n, request) in itertools.product(times, enumerate(variants)):
+        began = time.perf_counter_ns()
+        funnel.rank(request)
+        of_round[n] = time.perf_counter_ns() - began
+    return times[1:].reshape(rounds, len(requests), len(quotas))
 
 
 def median_interval(times: NDArray[np.float64]) -> FunnelLatency:
@@ -149,7 +170,7 @@ def median_interval(times: NDArray[np.float64]) -> FunnelLatency:
 FACTORS = (0.25, 0.5, 1.0, 2.0)
 """Factors on the widths of a stage under a budget."""
 SHARES = (0.25, 0.5, 0.75)
-"""Shares of the features that may be dropped, those first that are worth the least a microsecond."""
+"""Shares of the features that may be dropped, those first that are worth the least."""
 IMPORTANCE_REQUESTS = 2000
 DROPPED = "features.dropped"
 
@@ -187,12 +208,10 @@ class LatencyBudget:
 
     def points(self, number: int, config: Config, trial: Trial) -> list[Priced]:
         """A trained funnel at each quota."""
-        if trial.quota is None:
-            return []
-        taken, values = self.latencies(config), trial.quota.values[self.objective.name]
+        taken = self.latencies(config) if trial.by_quota else {}
         return [
             Priced(number, m, value, taken[m])
-            for m, value in zip(trial.quota.m, values, strict=True)
+            for m, value in trial.by_quota.items()
             if value is not None and m in taken
         ]
 
@@ -271,15 +290,12 @@ def budget_space(config: Config, drops: Sequence[str]) -> list[Parameter]:
 
 
 def order_drops(config: Config, data: TrialData) -> list[str]:
-    """Features that may be dropped, by their worth a microsecond, the least first.
-
-    The config is trained once for it. The order is kept, since it depends on timings: a resumed search uses the same.
-    """
+    """Features that may be dropped, by their worth, the least first; the config is trained once for it."""
     file = data.folder / "drops.json"
     stored = read_stored(file, list[str])
     if stored is not None and config.features.keys() >= set(stored):
         return stored
-    data.report("measuring what each feature is worth and takes")
+    data.report("measuring what each feature is worth")
     worth, diverged, _ = train_trial(config, data.of(config), data.base, _worth)
     if worth is None:
         raise ConfigError(f"--budget-us: the config as written diverged: {diverged}")
@@ -289,17 +305,13 @@ def order_drops(config: Config, data: TrialData) -> list[str]:
 
 
 def _worth(run: Run) -> dict[str, float]:
-    """AUC that the stages lose without a feature, a microsecond; of those that take time online."""
+    """AUC that the stages lose without each feature."""
     explained = measure_importance(run, "valid", IMPORTANCE_REQUESTS)
     lost = dict.fromkeys(explained["features"], 0.0)
     for row in explained["rows"]:
         if row["group"] and row["metric"] == "auc":
             lost[row["group"]] += max(row["difference"] or 0.0, 0.0)
-    return {
-        name: lost[name] / taken
-        for name, one in explained["features"].items()
-        if (taken := one["microseconds"]["total"]) > 0
-    }
+    return lost
 
 
 def nested_drops(config: Config, base: Path, worth: Mapping[str, float]) -> list[str]:

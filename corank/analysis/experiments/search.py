@@ -19,13 +19,13 @@ from corank.analysis.experiments import engine
 from corank.analysis.experiments.arms import BASE, ArmSet
 from corank.analysis.experiments.engine import ArmResult, Trial, TrialData
 from corank.analysis.experiments.figures import Objective, format_difference, to_rows
-from corank.analysis.quota_costs import quota_grid
 from corank.analysis.run_evaluation import predict_packed, predict_run
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.formatting import format_metric
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.rows import to_json
+from corank.metrics.cascade import quota_grid
 from corank.training.config.config import Config, plan_packed
 from corank.training.config.config_file import flatten, plain
 from corank.training.run import Run
@@ -58,11 +58,11 @@ class ValidationFigures(engine.Measurement):
             return trial
         grid = quota_range(run.config, int(evaluated.predictions.requests.size.max()))
         values = self.objective.by_quota(evaluated, grid)
-        return replace(trial, quota=engine.QuotaCurve(grid, {self.objective.name: values}))
+        return replace(trial, by_quota=dict(zip(grid, values, strict=True)))
 
     def suffices(self, trial: Trial) -> bool:
         """Whether a trial has the objective."""
-        return self.objective.name in trial.figures and not (self.by_quota and trial.quota is None)
+        return self.objective.name in trial.figures and (bool(trial.by_quota) or not self.by_quota)
 
     def score(self, trial: Trial) -> float | None:
         """The merit of the objective."""
@@ -148,30 +148,7 @@ def finish_search(
         found = {name: figure.interval()._asdict() for name, figure in figures.items()}
         rows += to_rows(parts["chosen"], "test", figures, found)
     parts = {"better": objective.metric.better, **parts, "config_file": str(best), "run": str(folder)}
-    return write_document(data, kind, chosen.name, rows, "valid", objective.name, parts)
-
-
-def write_document(
-    data: TrialData,
-    kind: str,
-    name: str,
-    rows: list[dict[str, Any]],
-    split: str,
-    metric: str,
-    parts: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Write `KIND.json` of an experiment, a tuning or a study; returns the document.
-
-    Args:
-        data: whose folder gets it.
-        kind: `experiment`, `tune` or `study`.
-        name: of the config.
-        rows: the table of what was compared.
-        split: on which.
-        metric: by which most.
-        parts: what is said of it.
-    """
-    facts = {"kind": kind, "name": name, **count_rows(data.packed, split), "metric": metric}
+    facts = {"kind": kind, "name": chosen.name, **count_rows(data.packed, "valid"), "metric": objective.name}
     document = {"rows": rows, **facts, **parts}
     write_text(data.folder / f"{kind}.json", to_json(document) + "\n")
     return document
@@ -234,6 +211,7 @@ def run_experiment(
         if name != BASE and result.figures and result.figures == base_arm.figures
     ]
     parts = {
+        **({"title": arms.title} if arms.title else {}),
         "seeds": budget.seeds,
         "trials": sum(len(result.trials) for result in results.values()),
         "chosen": ranked[0],

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from corank.analysis.experiments.arms import Arm, ArmSet, format_values, priors_of, scale_stage
-from corank.analysis.experiments.question import read_question
+from corank.analysis.experiments.arms_file import find_arms, read_arms
 from corank.core.errors import ConfigError
 from corank.core.formatting import shorten
 from corank.training.config.config import Config
@@ -47,15 +47,14 @@ def refuse_no_effect(key: str, option: str) -> None:
             raise ConfigError(f"{option} {key}: {why}; a search cannot compare its values")
 
 
-def build_file(config_file: Path, overrides: Sequence[str], arms_file: Path) -> ArmSet:
-    """The arms of a user's file. Raises ConfigError, which names the file and the key."""
-    question, config = read_question(arms_file), read(config_file, overrides)
-    if not question.arms:
-        raise ConfigError(f"{arms_file}: arms: none; give one or more")
-    for name, changes in question.arms.items():
+def build_file(config_file: Path, overrides: Sequence[str], named: Path) -> ArmSet:
+    """The arms of a file, or of one that corank comes with. Raises ConfigError, which names the file and the key."""
+    arms_file = find_arms(named)
+    found, config = read_arms(arms_file), read(config_file, overrides)
+    for name, changes in found.arms.items():
         for key in changes.set:
             refuse_no_effect(key, f"{arms_file}: arms.{name}.set:")
-    return question.build(config, str(arms_file), strict=True)
+    return found.build(config, str(arms_file))
 
 
 STRENGTHS, LAMBDAS = (0.0, 0.95), (0.05, 1.0)

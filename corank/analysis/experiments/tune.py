@@ -149,20 +149,6 @@ class Sampler:
         )
         self.study.add_trial(made)
 
-    def importance(self) -> dict[str, float]:
-        """The share of each parameter in the quality of good trials; empty if there are too few.
-
-        Source: Watanabe et al., PED-ANOVA, IJCAI 2023.
-        """
-        complete = [t for t in self.study.trials if t.state == self.optuna.trial.TrialState.COMPLETE]
-        if len({t.value for t in complete}) < UNPRUNED_TRIALS or len(self.distributions) < 2:
-            return {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            evaluator = self.optuna.importance.PedAnovaImportanceEvaluator()
-            shares = self.optuna.importance.get_param_importances(self.study, evaluator=evaluator)
-        return {name: float(share) for name, share in shares.items()}
-
 
 @dataclass(frozen=True)
 class TunedTrial:
@@ -251,7 +237,6 @@ def _finish(
         "budget": budget.describe([point for one in tuned for point in one.points]) if budget else None,
         "seed": sampler.seed if sampler else None,
         "space": space.plain(),
-        "importance": sampler.importance() if sampler else {},
         "trials": [describe_tuned(one) for one in tuned],
         "best": best.number,
         **_compare(tuned[0], best, rows, objective.name),

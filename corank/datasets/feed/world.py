@@ -38,7 +38,7 @@ Codes = NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Preset:
-    """Production's knowledge of the truth. Fixed before any study was run: a change makes its results invalid."""
+    """Production's knowledge of the truth. Fixed before any benchmark was run: a change makes its results invalid."""
 
     correlation: float
     """Pearson's correlation of production's scores with the true logit, over retrieved candidates."""

@@ -42,8 +42,6 @@ class FirstLayer:
     """Its outputs."""
     name: str = ""
     """Tells several first layers of one network apart."""
-    online: bool = True
-    """Whether it runs for a request, rather than for an item ahead of all requests."""
 
 
 @dataclass(frozen=True)

@@ -126,14 +126,13 @@ class StageSettings(NetworkSettings):
         return [FirstLayer(frozenset(schema.inputs()), 1)]
 
     def scale_widths(self, factor: float) -> Self:
-        """The same stage with layers `factor` times as wide, as a study compares it; itself if it has no widths."""
+        """The same stage with layers `factor` times as wide; itself if it has no widths."""
         return self
 
     def in_role_of(self, stage: "StageSettings") -> "StageSettings":
         """This stage model, with its layers, in the role of another stage, whose main label it learns.
 
-        A study compares structures by it. Name, quota and training settings are the other stage's. Raises ConfigError
-        if the settings do not go together.
+        Name, quota and training settings are the other stage's. Raises ConfigError if the settings do not go together.
         """
         if type(stage) is type(self):
             return stage

@@ -160,7 +160,7 @@ class TowersSettings(SingleLabelSettings):
                 FirstLayer(_enter(schema, "query", features), self.queries()[name][0], name)
                 for name, features in queries.items()
             ),
-            FirstLayer(_enter(schema, "item", self.item_features), self.item[0], "item", online=False),
+            FirstLayer(_enter(schema, "item", self.item_features), self.item[0], "item"),
             *([FirstLayer(frozenset(self.matches), 1, "matches")] if self.matches else []),
         ]
 

@@ -1,4 +1,4 @@
-"""The arms of a study: each is the config with one thing changed."""
+"""The arms of the files that corank comes with: each is the config with one thing changed."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from corank.analysis.experiments.arms import Arm, ArmSet, identity
-from corank.analysis.experiments.question import QUESTIONS, build_arms, read_questions
-from corank.core.errors import ConfigError
+from corank.analysis.experiments.arms_file import STUDY, find_arms, read_arms
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain, read
 
@@ -24,9 +23,9 @@ def config() -> Config:
     return read(EXAMPLES / "shop.yaml", [f"losses.4={teacher}", *rates])
 
 
-def arms_of(config: Config, number: int) -> ArmSet:
-    """The arms of a question that corank comes with."""
-    return build_arms(config, read_questions([number]))[str(number)]
+def arms_of(config: Config, name: str) -> ArmSet:
+    """The arms of a file that corank comes with."""
+    return read_arms(find_arms(Path(name))).build(config, name)
 
 
 def named(arms: ArmSet) -> dict[str, Config]:
@@ -38,14 +37,26 @@ def kinds(config: Config, stage: str) -> list[str]:
     return [loss.kind for loss in config.losses if loss.learner == stage]
 
 
-def test_the_base_is_the_config_itself(config: Config) -> None:
-    for arms in build_arms(config, read_questions(QUESTIONS)).values():
-        assert arms.arms[0] == Arm("as written", config)
+NAMES = sorted(file.stem for file in STUDY.glob("*.yaml"))
+
+
+def test_nine_files_fit_the_example(config: Config) -> None:
+    assert len(NAMES) == 9
+    for name in NAMES:
+        arms = arms_of(config, name)
+        assert arms.arms[0] == Arm("as written", config) and len(arms.arms) > 1 and arms.title
         assert not arms.refused or set(arms.refused) == {"towers, then towers"}
 
 
+def test_quotas_end_at_what_the_next_stage_keeps(config: Config) -> None:
+    first, last = config.stages
+    kept = {name: one.stages[0].keep for name, one in named(arms_of(config, "quotas")).items()}
+    assert kept["twice the quota"] == 2 * first.keep
+    assert kept["a quarter of the quota"] == max(round(first.keep / 4), last.keep)
+
+
 def test_architecture(config: Config) -> None:
-    arms = arms_of(config, 1)
+    arms = arms_of(config, "architecture")
     configs = named(arms)
     assert arms.same == {"joint, shared embeddings": "as written"}
     assert {s.embeddings for s in configs["joint, own embeddings"].stages} == {"own"}
@@ -64,8 +75,10 @@ def test_architecture(config: Config) -> None:
 
 def test_a_log_without_levels_takes_the_catalogue() -> None:
     config = read(EXAMPLES / "exposure_only.yaml")
-    assert plain(named(arms_of(config, 6))["unexposed alone"])["losses"][-1]["from"] == ["catalogue"]
-    same, refused = arms_of(config, 1).same, arms_of(config, 8).refused
+    assert plain(named(arms_of(config, "consistency"))["unexposed alone"])["losses"][-1]["from"] == [
+        "catalogue"
+    ]
+    same, refused = arms_of(config, "architecture").same, arms_of(config, "towers").refused
     assert same["joint, shared embeddings"] == "as written"
     assert same["recipe: own samples, distilled"] == "as written"
     assert "none is a cross of query and item" in refused["no crosses, with distillation"]
@@ -74,7 +87,7 @@ def test_a_log_without_levels_takes_the_catalogue() -> None:
 def test_a_loss_of_all_stages_cannot_alternate(config: Config) -> None:
     cascade = [*plain(config)["losses"], {"kind": "cascade", "form": "lcron", "positive": ["exposed"]}]
     value: dict[str, Any] = plain(config) | {"losses": cascade}
-    arms = arms_of(Config.model_validate(value), 1)
+    arms = arms_of(Config.model_validate(value), "architecture")
     assert "trains several stages at once" in arms.refused["alternating steps"]
     assert "as written" in named(arms)
 
@@ -86,8 +99,3 @@ def test_identity_is_of_all_but_the_name(config: Config) -> None:
     written = read(EXAMPLES / "shop.yaml", ["train.prerank={lr: 0.001}", "train.rank={lr: 0.001}"])
     config = read(EXAMPLES / "shop.yaml")
     assert Arm("", written).identity == Arm("", config).identity  # defaults are what the example writes out
-
-
-def test_other_stages_are_refused() -> None:
-    with pytest.raises(ConfigError, match="found towers"):
-        arms_of(read(EXAMPLES / "three_stages.yaml"), 1)

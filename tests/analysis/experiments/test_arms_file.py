@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from corank.analysis.experiments.arms import ArmSet
-from corank.analysis.experiments.question import build_arms, read_questions
 from corank.analysis.experiments.space import build_file
 from corank.core.errors import ConfigError
 from corank.training.config.config import Config
@@ -66,8 +65,8 @@ def test_changes_have_arguments_and_an_order(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("arms: {}", "arms: none; give one or more"),
-        ("title: Which?", "arms: none; give one or more"),
-        ("[a]", "expected keys such as arms"),
+        ("title: Which?", "arms: required, but not given"),
+        ("[a]", "arms: none; give one or more"),
         ("arms: {a: {set: {train.epochs: 2}}, a: {}}", "key 'a' is in line 1 already"),
         ("arm: {a: {set: {train.epochs: 2}}}", ": (top level): unknown key 'arm'; did you mean 'arms'?"),
         ("arms: {a: {sets: {train.epochs: 2}}}", "arms.a: unknown key 'sets'; did you mean 'set'?"),
@@ -110,9 +109,6 @@ def test_changes_have_arguments_and_an_order(tmp_path: Path) -> None:
             "arms: {as written: {set: {train.epochs: 2}}}",
             "arms.as written: there is an arm “as written” already",
         ),
-        ("{finding: quotas, arms: {a: {set: {train.epochs: 2}}}}", "is of the config as written alone"),
-        ("finding: quotas", "arms: none; give one or more"),
-        ("arms_of: [other.yaml]", "other.yaml: no such file"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -124,22 +120,39 @@ def test_what_is_refused(tmp_path: Path, text: str, message: str) -> None:
     assert "\n" not in said
 
 
-def test_a_question_of_ones_own(tmp_path: Path) -> None:
-    file = tmp_path / "epochs.yaml"
-    file.write_text(
-        "{title: How long?, metrics: [last_auc], arms: {two: {set: {train.epochs: 2}}}}", encoding="utf-8"
+def test_an_optional_arm_is_left_out_with_a_note(tmp_path: Path) -> None:
+    arms = built(
+        tmp_path,
+        "{title: How long?, optional: true, arms: {two: {set: {train.epochs: 2}}, same: {set: {train.epochs: 1}}, "
+        "strange: {change: {structures: [1, 7]}}}}",
     )
-    questions = read_questions([6, str(file)])
-    assert {name: question.title for name, question in questions.items()} == {
-        "6": "What makes the stages consistent?",
-        "epochs": "How long?",
-    }
-    arms = build_arms(read(CONFIG, ["train.epochs=1"]), questions)["epochs"]
-    assert [(arm.name, arm.config.train.epochs) for arm in arms.arms] == [("as written", 1), ("two", 2)]
-    file.write_text("{metrics: [last_auk], arms: {two: {set: {train.epochs: 2}}}}", encoding="utf-8")
+    assert [arm.name for arm in arms.arms] == ["as written", "two"] and arms.title == "How long?"
+    assert [note.split("”")[0] for note in arms.notes] == ["“same", "“strange"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "{optional: true, arms: {same: {set: {train.epochs: 1}}}}",
+            "no arm is left for this config: “same”",
+        ),
+        ("{finding: quotas, arms: {a: {set: {train.epochs: 2}}}}", "unknown key 'finding'"),
+    ],
+)
+def test_an_optional_file_needs_an_arm_and_known_keys(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        built(tmp_path, text)
+
+
+def test_a_name_is_that_of_a_file_that_corank_comes_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(build_file(CONFIG, [], Path("consistency")).arms) == 4
     with pytest.raises(
-        ConfigError, match="question epochs: metrics: unknown figure 'last_auk'; did you mean 'last_auc'"
+        ConfigError, match="consistancy: no such file; corank comes with architecture, consistency"
     ):
-        build_arms(read(CONFIG), read_questions([file]))
-    with pytest.raises(ConfigError, match="there is a question 'epochs' already"):
-        read_questions([file, file])
+        build_file(CONFIG, [], Path("consistancy"))
+    monkeypatch.chdir(tmp_path)
+    Path("consistency").write_text("arms: {two: {set: {train.epochs: 2}}}", encoding="utf-8")
+    assert [arm.name for arm in build_file(CONFIG, [], Path("consistency")).arms] == ["as written", "two"]

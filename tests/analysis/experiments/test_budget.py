@@ -60,7 +60,7 @@ def test_the_frontier(tuned: tuple[Path, dict[str, Any]]) -> None:
     assert (best["value"], best["keep"]) == (frontier[-1]["value"], frontier[-1]["quota"])
     page = (out / "tune.html").read_text(encoding="utf-8")
     assert Read(page).foreign == []
-    assert "Which funnel in how many µs" in page
+    assert "Latency against quality" in page
 
 
 def test_the_chosen_quota_is_in_the_config(

@@ -1,19 +1,20 @@
-"""Arms of one's own on a small world: in an experiment, and as a question of a study."""
+"""Experiments on a small world: arms of one's own, and the files that corank comes with."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import corank
+from corank.analysis.experiments.arms_file import STUDY
 from tests.support.html import Read
 
 pytestmark = pytest.mark.slow
 
 ARMS = """
 title: Is it too wide?
-metrics: [last_auc]
 arms:
   half as wide: {change: {scale_widths: 0.5}}
   clicks alone, slowly: {change: clicks_alone, set: {train.rank.lr: 0.0003}}
@@ -62,12 +63,40 @@ def test_an_experiment(config: Path, arms: Path, tmp_path: Path) -> None:
     assert sum(line.endswith("read from disk") for line in said) == 9
 
 
-def test_a_question_of_a_study_is_a_file(config: Path, arms: Path, tmp_path: Path) -> None:
-    document = corank.study(config, tmp_path / "out", questions=[5, arms], seeds=1, rates=[1.0]).document
-    assert list(document["questions"]) == ["5", "width"]
-    question = document["questions"]["width"]
-    assert question["title"] == "Is it too wide?"
-    assert set(question["arms"]) == {"half as wide", "clicks alone, slowly"}
-    assert {row["run"] for row in document["rows"] if row["base"]} == set(question["arms"])
-    assert len(question["verdict"]) == 2
-    assert "width. Is it too wide?</h2>" in (tmp_path / "out" / "study.html").read_text(encoding="utf-8")
+LITTLE: dict[str, Any] = {
+    "seeds": 1,
+    "overrides": ["train.epochs=1"],
+    "metric": "joint_click_recall",
+}
+
+
+def test_a_file_that_corank_comes_with(config: Path, tmp_path: Path) -> None:
+    result = corank.experiment(config, "structures", out=tmp_path / "out", **LITTLE)
+    assert result["title"] == "Must the structures agree?"
+    assert {"as written", "mlp, then mlp"} <= set(result["arms"])
+    known = {row["name"] for row in result["rows"]}
+    assert {"joint_truth_recall", "prerank.truth_recall", "prerank.click.auc"} <= known
+    assert f": {result['title']}</h1>" in (tmp_path / "out" / "experiment.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", sorted(file.stem for file in STUDY.glob("*.yaml")))
+def test_every_file_that_corank_comes_with_is_trained(config: Path, tmp_path: Path, name: str) -> None:
+    result = corank.experiment(config, name, out=tmp_path / "out", **LITTLE)
+    compared = {
+        row["run"] for row in result["rows"] if (row["base"], row["split"]) == ("as written", "valid")
+    }
+    assert compared == set(result["arms"]) - {"as written"} and compared
+    assert not any(arm["diverged"] for arm in result["arms"].values())
+
+
+def test_a_killed_experiment_ends_the_same(config: Path, arms: Path, tmp_path: Path) -> None:
+    whole = corank.experiment(config, arms, out=tmp_path / "whole", **LITTLE)
+    killed = shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    (killed / "experiment.json").unlink()
+    gone, torn, stranger = sorted((killed / "trials").iterdir())
+    gone.unlink()
+    torn.write_bytes(torn.read_bytes()[:1000])
+    stranger.write_text(stranger.read_text(encoding="utf-8").replace('"identity": "', '"identity": "0'))
+    again = corank.experiment(config, arms, out=killed, **LITTLE)
+    assert again["rows"] == whole["rows"] and again["chosen"] == whole["chosen"]

@@ -1,14 +1,9 @@
-"""Intervals over users and seeds, and rank correlations, by hand-computed numbers."""
+"""Intervals over users and seeds, by hand-computed numbers."""
 
 import numpy as np
 import pytest
 
-from corank.analysis.experiments.figures import (
-    Interval,
-    mean_over_seeds,
-    rank_correlations,
-    spearman,
-)
+from corank.analysis.experiments.figures import Interval, mean_over_seeds
 
 
 def test_one_seed_is_users_alone() -> None:
@@ -30,25 +25,3 @@ def test_two_seeds_are_stretched_by_the_root_of_two() -> None:
     estimate = mean_over_seeds([-1.0, 1.0], np.tile([[-1.0], [1.0]], (1, 500)))
     assert estimate.low == pytest.approx(-np.sqrt(2))
     assert estimate.high == pytest.approx(np.sqrt(2))
-
-
-def test_spearman_with_ties_is_scipys() -> None:
-    from scipy.stats import spearmanr
-
-    one, other = np.array([1.0, 2, 2, 5, 4, 0]), np.array([3.0, 1, 1, 7, 2, 2])
-    assert spearman(one, other) == pytest.approx(spearmanr(one, other).statistic)
-    assert spearman(one, np.ones(6)) is None
-
-
-def test_rank_correlations_resample_families() -> None:
-    end = np.arange(12.0)
-    family = np.repeat(np.arange(4), 3)
-    correlations = rank_correlations({"same": end**3, "turned": -end, "flat": np.ones(12)}, end, family)
-    assert set(correlations) == {"same", "turned"}
-    for sign, name in ((1, "same"), (-1, "turned")):
-        rho, resamples = correlations[name]
-        assert rho == pytest.approx(sign)
-        assert np.allclose(resamples, sign)
-    rho, resamples = rank_correlations({"same": end}, end, np.zeros(12, dtype=int))["same"]
-    assert rho == pytest.approx(1)
-    assert len(resamples) == 0

@@ -1,7 +1,6 @@
-"""A file of arms: a question of a study, or arms of a user, in YAML → the arms of a config.
+"""A file of arms in YAML → the arms of a config.
 
     title: What makes the stages consistent?
-    metrics: [agree_recall]
     arms:
       neither: {change: {distillation: false, unexposed: false}}
       a narrow ranker: {set: {"stages.1.hidden": [64]}}
@@ -13,22 +12,22 @@ what they mean in the config: see `names_of`.
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from corank.analysis.experiments.arms import BASE, CHANGES, Arm, ArmSet, NoFeaturesError, with_losses
+from corank.analysis.experiments.arms import BASE, CHANGES, Arm, ArmSet, with_losses
 from corank.core.errors import ConfigError, PluginError
 from corank.core.settings import Settings, describe_unknown, validate
 from corank.training.config.config import Config
 from corank.training.config.config_file import Plain, plain, with_keys
 from corank.training.config.yaml_values import read_yaml_file
 
-PROVIDED = Path(__file__).parent / "questions"
-QUESTIONS = tuple(sorted(int(path.stem) for path in PROVIDED.glob("*.yaml")))
-"""Numbers of the questions that corank comes with."""
+_PLACES = (Path(__file__).parent / "study", Path(__file__).parents[3] / "examples" / "study")
+STUDY = next((place for place in _PLACES if place.is_dir()), _PLACES[0])
+"""The files that corank comes with: in a wheel next to this module, in a checkout in examples/."""
 
 
 class ArmChanges(Settings):
@@ -84,39 +83,18 @@ class ArmChanges(Settings):
         return with_keys(value, changes["set"], source, Path())
 
 
-class Question(Settings):
-    """A question, and the arms that answer it."""
+class ArmsFile(Settings):
+    """A file of arms."""
 
-    title: str = Field("Which arm is better?", min_length=1)
-    metrics: list[str] = []
-    """Figures of a study that decide, in addition to the end-to-end figure."""
-    finding: Literal["differences", "correlations", "quotas", "ranker_first"] = "differences"
-    """What a study answers by: differences of arms to the config as written, rank correlations of figures over all
-    checkpoints, recall by quota, or the ranker's scores in both stages. The last two need no arms."""
-    arms_of: list[str] = []
-    """Files, next to this one, whose arms it has, too."""
-    arms: dict[str, ArmChanges] = {}
+    title: str = ""
+    """What they answer, above the page."""
+    optional: bool = False
+    """Whether an arm that the config does not allow, or that equals another, is left out with a note; otherwise it is
+    an error."""
+    arms: dict[str, ArmChanges] = Field(min_length=1)
 
-    @model_validator(mode="after")
-    def _check_arms(self) -> Self:
-        needed, given = self.finding in ("differences", "correlations"), bool(self.arms or self.arms_of)
-        if needed and not given:
-            raise ValueError("arms: none; give one or more, such as `narrow: {set: {stages.1.hidden: [64]}}`")
-        if given and not needed:
-            alone = f"a finding of {self.finding} is of the config as written alone"
-            raise ValueError(f"arms: {alone}; drop them")
-        return self
-
-    def build(self, config: Config, source: str, strict: bool = False) -> ArmSet:
-        """The arms of a config.
-
-        Args:
-            config: as written.
-            source: what errors begin with, such as the file.
-            strict: whether an arm that the config does not allow, or that equals another, is an error.
-
-        Raises ConfigError.
-        """
+    def build(self, config: Config, source: str) -> ArmSet:
+        """The arms of a config. Raises ConfigError, which begins with `source`, such as the file."""
         names, arms, refused = names_of(config), dict[str, Arm](), dict[str, str]()
         for key, changes in self.arms.items():
             name = key
@@ -124,90 +102,38 @@ class Question(Settings):
                 name = str(replace_names(key, names))
                 built = changes.apply(config, names, name)
             except ConfigError as error:
-                if strict:
-                    why = str(error).removeprefix(f"{name}: ")
-                    raise ConfigError(f"{source}: arms.{key}: {why}") from None
-                if not isinstance(error, NoFeaturesError):
-                    refused[name] = str(error)
+                refused[name] = str(error).removeprefix(f"{name}: ")
+                if not self.optional:
+                    raise ConfigError(f"{source}: arms.{key}: {refused[name]}") from None
                 continue
             if name in (BASE, *arms):
                 raise ConfigError(f"{source}: arms.{key}: there is an arm “{name}” already; rename it")
             arms[name] = Arm(name, built, changes.model_dump(mode="json", exclude_defaults=True))
-        arm_set = ArmSet.of(config, list(arms.values()), refused)
-        if strict and arm_set.same:
+        arm_set = ArmSet.of(config, list(arms.values()), refused, self.title)
+        if arm_set.same and not self.optional:
             name, other = next(iter(arm_set.same.items()))
             raise ConfigError(f"{source}: arms.{name}: comes out the same as “{other}”; drop one of the two")
+        if len(arm_set.arms) == 1:
+            raise ConfigError(f"{source}: no arm is left for this config: {' '.join(arm_set.notes)}")
         return arm_set
 
 
-def read_question(path: Path, readers: tuple[Path, ...] = ()) -> Question:
-    """Read a file of arms. Raises ConfigError, which names the file and the key.
+def find_arms(named: Path) -> Path:
+    """The file of arms: a path, or the name of one that corank comes with, such as `consistency`."""
+    provided = STUDY / f"{named}.yaml"
+    return provided if not named.exists() and provided.parent == STUDY and provided.is_file() else named
 
-    Args:
-        path: the file.
-        readers: files whose `arms_of` led here, none of which may be named again.
-    """
-    if path.resolve() in readers:
-        raise ConfigError(f"{path}: its arms_of leads back to itself; drop one of the files from arms_of")
+
+def read_arms(path: Path) -> ArmsFile:
+    """Read a file of arms. Raises ConfigError, which names the file and the key."""
+    if not path.exists() and not path.suffix:
+        names = sorted(file.stem for file in STUDY.glob("*.yaml"))
+        raise ConfigError(f"{path}: no such file; corank comes with {', '.join(names)}")
     value = read_yaml_file(path)
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not value.get("arms", True):
         example = "arms: {narrow: {set: {stages.1.hidden: [64]}}}"
-        raise ConfigError(f"{path}: expected keys such as {example}")
-    question = validate(Question, value, str(path))
-    arms = dict[str, ArmChanges]()
-    for name in question.arms_of:
-        arms |= read_question(path.parent / name, (*readers, path.resolve())).arms
-    return question.model_copy(update={"arms": arms | question.arms})
-
-
-def split_questions(text: str) -> list[int | str]:
-    """Read numbers of questions and files, with commas between them.
-
-    Example:
-        >>> split_questions("1,6,mine.yaml")
-        [1, 6, 'mine.yaml']
-    """
-    return [int(part) if part.isdecimal() else part for part in text.split(",")]
-
-
-def read_questions(asked: Iterable[int | str | Path]) -> dict[str, Question]:
-    """Questions by number, in ascending order, then those of files by the names of these. Raises ConfigError."""
-    asked = list(asked)
-    numbers = sorted({one for one in asked if isinstance(one, int)})
-    if not asked or not set(QUESTIONS) >= set(numbers):
-        raise ConfigError(f"questions: expected some of 1 to {len(QUESTIONS)}; received {numbers or 'none'}")
-    questions = {str(number): read_question(PROVIDED / f"{number}.yaml") for number in numbers}
-    for path in [Path(one) for one in asked if not isinstance(one, int)]:
-        if path.stem in questions:
-            raise ConfigError(f"{path}: there is a question '{path.stem}' already; rename the file")
-        questions[path.stem] = read_question(path)
-    return questions
-
-
-def build_arms(config: Config, questions: Mapping[str, Question]) -> dict[str, ArmSet]:
-    """The arms that each question of a study needs.
-
-    Raises ConfigError unless there are two stages, of which the first alone has item vectors, and for a metric that
-    there is not, or two arms of one name.
-    """
-    if [stage.has_vectors for stage in config.stages] != [True, False]:
-        raise ConfigError(
-            "stages: a study compares two stages, the first with item vectors, such as `model: towers`, the last "
-            f"without, such as `model: mlp`; found {', '.join(stage.model for stage in config.stages)}"
-        )
-    from corank.analysis.experiments.figures import titles  # which loads torch
-
-    known, arm_sets, identities = titles(config), dict[str, ArmSet](), dict[str, str]()
-    for name, question in questions.items():
-        for metric in question.metrics:
-            if metric not in known:
-                raise ConfigError(f"question {name}: metrics: {describe_unknown(metric, known, 'figure')}")
-        arm_sets[name] = question.build(config, name)
-        for arm in arm_sets[name].arms:
-            if identities.setdefault(arm.name, arm.identity) != arm.identity:
-                other = "another question has an arm of this name"
-                raise ConfigError(f"question {name}: arms.{arm.name}: {other}")
-    return arm_sets
+        raise ConfigError(f"{path}: arms: none; give one or more, such as {example}")
+    return validate(ArmsFile, value, str(path))
 
 
 def names_of(config: Config) -> dict[str, Any]:
