@@ -13,6 +13,9 @@ The logs of drawn_logs.py are drawn --drawings times a shape. Their reference re
 the log alone: rates, also of pairs of attributes, what the user saw and clicked and how long ago, ranks in the list.
 Figures are means over drawings and seeds; `LOG.warned` counts drawings of whose smallness `check` warns. `shown_fair`
 judges the log with places by clicks drawn as if every candidate had been in the first place.
+
+`LOG.baseline_auc_gain` is of the trees that a training ends with (`baseline: true`), and is to be no more than SHORT
+below the reference; `--trees` measures these alone, without a training.
 """
 
 import argparse
@@ -38,6 +41,8 @@ from benchmarks.quality.boosting import FlatSplit, boost, few_valued, flatten_sp
 from benchmarks.quality.drawn_logs import SHAPES, draw_log
 from benchmarks.quality.drawn_reference import CATEGORIES, reference_splits
 from benchmarks.quality.own_logs import Load, Write, drawn_logs, is_video_log, news_logs, video_logs
+from corank.analysis.comparison_page import describe_trees
+from corank.analysis.experiments import tree_baseline
 from corank.core.reports import Report
 from corank.datasets.kuairand import import_kuairand
 from corank.evaluation.predict import predict_split
@@ -45,6 +50,8 @@ from corank.metrics.intervals import REPLICATES, replicates
 from corank.metrics.measure import Measure
 from corank.metrics.point import auc
 from corank.metrics.request_order import mrr, ndcg_at, request_auc
+from corank.training.config.config import with_moments
+from corank.training.config.config_file import read as read_config
 from corank.training.run import Run
 from corank_lab.datasets.ebnerd import import_ebnerd
 from corank_lab.datasets.mind import import_mind
@@ -52,6 +59,8 @@ from corank_lab.datasets.news import News
 
 Numbers = NDArray[np.floating]
 STAGES = ("rank", "prerank")
+BASELINE = "baseline"
+"""The ranking of the trees that a training ends with."""
 SHARE, GAIN = 0.97, 0.01
 """Of the gain over popularity that the reference reaches, and of AUC above the reference: aims on news."""
 SHORT, SECONDS = 0.005, 180
@@ -119,7 +128,7 @@ def compute_figures(prefix: str, drawings: Sequence[LogResult]) -> dict[str, har
             # drawings are resampled independently of each other
             draws[name] = np.mean([replicates(m, number, REPLICATES) for number, m in every], axis=0)
         figures |= {f"{prefix}.{name}_{metric}": value for name, value in values.items()}
-        for name in (name for name in STAGES if name in values and "reference" in values):
+        for name in (name for name in (*STAGES, BASELINE) if name in values and "reference" in values):
             key = f"{prefix}.{name}_{metric}_gain"
             low, high = np.nanquantile(draws[name] - draws["reference"], [0.025, 0.975])
             gain = values[name] - values["reference"]
@@ -135,10 +144,10 @@ class OwnResult:
     aims: dict[str, tuple[str, float]]
 
 
-def measure_log(folder: Path, work: Path, seeds: int, say: Report) -> LogResult:
-    """Train the config of a folder once a seed, and fit the reference to the same pack."""
-    scores = train_seeds(folder, work, seeds, say)
-    run = Run.open(work / "run0")
+def measure_log(folder: Path, work: Path, seeds: int, say: Report, trees: bool = False) -> LogResult:
+    """Train the config of a folder once a seed, unless it is for `trees` alone, and fit the reference to the pack."""
+    scores = train_seeds(folder, work, seeds, say, trees)
+    run = _open(folder, 0)
     packed = run.packed()
     splits = {split: flatten_split(packed, split) for split in ("train", "valid", "test")}
     test = splits["test"]
@@ -151,16 +160,31 @@ def measure_log(folder: Path, work: Path, seeds: int, say: Report) -> LogResult:
     return LogResult(test, scores)
 
 
-def train_seeds(folder: Path, work: Path, seeds: int, say: Report) -> dict[str, list[Numbers]]:
-    """Train the config of a folder once a seed, as `run0` and so on of `work`; return the scores of the test."""
-    scores: dict[str, list[Numbers]] = {stage: [] for stage in STAGES}
+def _open(folder: Path, seed: int) -> Run:
+    """A run of a packed folder's config that nothing has trained."""
+    config = with_moments(read_config(folder / "config.yaml", [f"train.seed={seed}"]), folder)
+    return Run(folder / "untrained", config, folder)
+
+
+def train_seeds(
+    folder: Path, work: Path, seeds: int, say: Report, trees: bool = False
+) -> dict[str, list[Numbers]]:
+    """Train the config of a folder once a seed, as `run0` and so on of `work`, and fit the trees that a training ends
+    with; these alone if `trees`. Returns the scores of the test.
+    """
+    scores: dict[str, list[Numbers]] = {name: [] for name in ([] if trees else STAGES)} | {BASELINE: []}
+    corank.pack(folder / "config.yaml")
     for seed in range(seeds):
-        run = corank.train(
-            folder / "config.yaml", [f"train.seed={seed}", "baseline=false"], folder=work / f"run{seed}"
-        ).run
-        packed = run.packed()
-        label = next(iter(packed.data.labels))
-        predictions = predict_split(run.model(packed)[0], packed, "test")
+        run = _open(folder, seed)
+        packed, (last, label) = run.packed(), (run.config.stages[-1].name, run.config.stages[-1].main)
+        fitted, choice = tree_baseline.fit_last_stage(run, packed, lambda done, total: None)
+        scores[BASELINE].append(predict_split(fitted, packed, "test", names=[last]).logits[last][label])
+        say(f"{work.name}: seed {seed}: {describe_trees(choice.facts)}")
+        if trees:
+            continue
+        changes = [f"train.seed={seed}", "baseline=false"]
+        trained = corank.train(folder / "config.yaml", changes, folder=work / f"run{seed}").run
+        predictions = predict_split(trained.model(packed)[0], packed, "test")
         for stage in STAGES:
             scores[stage].append(predictions.logits[stage][label])
         say(f"{work.name}: seed {seed} trained")
@@ -215,12 +239,16 @@ def time_to_report(source: Path, work: Path) -> float:
     return time.monotonic() - begin
 
 
-def measure_own(name: str, write: Write, load: Load, work: Path, seeds: int, say: Report) -> OwnResult:
-    """Write a log's files, import and train them untouched, and compare with the reference."""
+def measure_own(
+    name: str, write: Write, load: Load, work: Path, seeds: int, say: Report, trees: bool = False
+) -> OwnResult:
+    """Write a log's files, import and train them untouched, and compare with the reference; or its `trees` alone."""
     (work / "files").mkdir(parents=True)
     write(work / "files")
     begin = time.monotonic()
     load(work / "files", work / "data", say)
+    if trees:
+        return judge_trees(name, [measure_log(work / "data", work, seeds, say, trees)])
     checked = corank.check(work / "data" / "config.yaml").document()
     warnings = find_warnings(checked)
     for warning in warnings:
@@ -234,7 +262,16 @@ def measure_own(name: str, write: Write, load: Load, work: Path, seeds: int, say
     keys = [f"{name}.rank_{metric}_gain" for metric in ("auc", "ndcg@10")]
     warned = any(map(SMALL.search, warnings))
     aims = {key: (">=", -SHORT) for key in keys if key in figures and not warned}
-    return OwnResult(figures, aims | {f"{name}.seconds": ("<=", SECONDS)})
+    return OwnResult(figures, aims | _aims_of_trees(name) | {f"{name}.seconds": ("<=", SECONDS)})
+
+
+def judge_trees(name: str, drawings: Sequence[LogResult]) -> OwnResult:
+    """Figures of a log of which the trees alone are measured, and their aim."""
+    return OwnResult(compute_figures(name, drawings), _aims_of_trees(name))
+
+
+def _aims_of_trees(name: str) -> dict[str, tuple[str, float]]:
+    return {f"{name}.{BASELINE}_auc_gain": (">=", -SHORT)}
 
 
 def find_warnings(checked: Mapping[str, Any]) -> list[str]:
@@ -253,7 +290,7 @@ class Drawing:
     """Whether `check` warns that the log is small."""
 
 
-def measure_drawing(name: str, drawing: int, work: Path, seeds: int) -> Drawing:
+def measure_drawing(name: str, drawing: int, work: Path, seeds: int, trees: bool = False) -> Drawing:
     """Draw a log of a shape, import and train it untouched, and fit a reference that knows as much."""
     say = Console(stderr=True).print
     log, folder = draw_log(name, drawing), work / f"{name} {drawing}"
@@ -263,8 +300,8 @@ def measure_drawing(name: str, drawing: int, work: Path, seeds: int) -> Drawing:
     warnings = find_warnings(corank.check(folder / "data" / "config.yaml").document())
     for warning in warnings:
         say(f"{folder.name}: check warns: {warning}")
-    scores = train_seeds(folder / "data", folder, seeds, say)
-    splits = reference_splits(log, Run.open(folder / "run0").packed())
+    scores = train_seeds(folder / "data", folder, seeds, say, trees)
+    splits = reference_splits(log, _open(folder / "data", 0).packed())
     test, few = splits["test"], [column in CATEGORIES for column in splits["test"].names]
     scores |= fit_reference(splits, few, seeds, folder.name, say)
     fair = LogResult(replace(test, label=log.fair_labels(test.request)), scores)
@@ -274,7 +311,10 @@ def measure_drawing(name: str, drawing: int, work: Path, seeds: int) -> Drawing:
 
 def judge_drawings(name: str, drawings: Sequence[Drawing]) -> OwnResult:
     """Figures of a shape over its drawings, and its aims."""
-    figures = compute_figures(name, [drawing.logged for drawing in drawings])
+    logged = [drawing.logged for drawing in drawings]
+    if STAGES[0] not in logged[0].scores:
+        return judge_trees(name, logged)
+    figures = compute_figures(name, logged)
     figures[f"{name}.warned"] = warned = sum(drawing.warned for drawing in drawings)
     judged = [name]
     if SHAPES[name].place:
@@ -285,16 +325,18 @@ def judge_drawings(name: str, drawings: Sequence[Drawing]) -> OwnResult:
     if SHAPES[name].purchases:
         # more than the truth knows is a leak
         aims[f"{name}.rank_auc"] = ("<=", float(figures[f"{name}.oracle_auc"]))
-    return OwnResult(figures, aims)
+    return OwnResult(figures, aims | _aims_of_trees(name))
 
 
-def measure_shapes(names: Sequence[str], work: Path, drawings: int, seeds: int) -> dict[str, OwnResult]:
+def measure_shapes(
+    names: Sequence[str], work: Path, drawings: int, seeds: int, trees: bool
+) -> dict[str, OwnResult]:
     """Measure drawings of shapes, each in a process of one thread, one process a core."""
     # processes read these when they import
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         begun = {
-            name: [pool.submit(measure_drawing, name, n, work, seeds) for n in range(drawings)]
+            name: [pool.submit(measure_drawing, name, n, work, seeds, trees) for n in range(drawings)]
             for name in names
         }
         return {name: judge_drawings(name, [one.result() for one in each]) for name, each in begun.items()}
@@ -308,8 +350,10 @@ def main() -> None:
     parser.add_argument("--only", help="these logs alone, by the prefix of their figures; with commas")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--drawings", type=int, default=3, help="of each shape of drawn_logs.py")
+    parser.add_argument("--trees", action="store_true", help="the trees that a training ends with alone")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    trees = arguments.trees
     say = Console(stderr=True).print
     figures: dict[str, harness.Figure] = {}
     aims: dict[str, tuple[str, float]] = {}
@@ -323,8 +367,10 @@ def main() -> None:
         if not arguments.no_news and asked("news"):
             folder = Path(temporary) / "news"
             News(requests=arguments.requests).simulate(folder)
-            result = measure_log(folder, Path(temporary) / "news runs", arguments.seeds, say)
+            result = measure_log(folder, Path(temporary) / "news runs", arguments.seeds, say, trees)
             figures |= compute_figures("news", [result])
+            aims |= _aims_of_trees("news")
+        if f"news.{STAGES[0]}_auc" in figures:
             figures |= _shares(figures)
             aims |= {"news.rank_share_margin": (">=", 0.0), "news.rank_auc_gain": (">=", GAIN)}
         for number, source in enumerate(arguments.folders):
@@ -334,16 +380,20 @@ def main() -> None:
             work = Path(temporary) / f"{prefix} {number}"
             work.mkdir()
             _import(source, work / "data", say)
-            result = measure_log(work / "data", work, arguments.seeds, say)
+            result = measure_log(work / "data", work, arguments.seeds, say, trees)
             figures |= compute_figures(prefix, [result])
-            figures[f"{prefix}.seconds"] = time_to_report(source, work)
+            aims |= _aims_of_trees(prefix)
+            if not trees:
+                figures[f"{prefix}.seconds"] = time_to_report(source, work)
         for name, (write, load) in own.items():
             if asked(name):
-                measured = measure_own(name, write, load, Path(temporary) / name, arguments.seeds, say)
+                own_work = Path(temporary) / name
+                measured = measure_own(name, write, load, own_work, arguments.seeds, say, trees)
                 figures |= measured.figures
                 aims |= measured.aims
         shapes = [name for name in SHAPES if asked(name)]
-        for measured in measure_shapes(shapes, Path(temporary), arguments.drawings, arguments.seeds).values():
+        every = measure_shapes(shapes, Path(temporary), arguments.drawings, arguments.seeds, trees)
+        for measured in every.values():
             figures |= measured.figures
             aims |= measured.aims
     harness.report("real_logs", figures, aims, arguments.json)

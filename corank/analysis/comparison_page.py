@@ -12,6 +12,7 @@ from corank.core.lazy import lazy
 from corank.core.version import corank_version
 from corank.core.view import Block, Detail, Noted, Plot, Section, Table, Verdict, View
 from corank.evaluation.rows import AGREEMENT, WORDS, Row
+from corank.training.checks.findings import name_some
 
 if TYPE_CHECKING:
     from corank.analysis import plots
@@ -151,6 +152,8 @@ def describe_document(document: Mapping[str, Any]) -> str:
     if any(document["margins"].values()):
         margins = ", ".join(f"{name} {value:g}" for name, value in document["margins"].items())
         description += f" Margins: {margins}."
+    if "trees" in document:
+        description += f" {describe_trees(document['trees'])}."
     if "on" in document:
         lost = "; ".join(
             f"{run}: {', '.join(f'{name} {count:,}' for name, count in values.items())}"
@@ -160,6 +163,15 @@ def describe_document(document: Mapping[str, Any]) -> str:
         description += f" Both judged on {document['on']}. "
         description += f"Values that a run knows and that count as unknown there: {lost}." if lost else ""
     return description
+
+
+def describe_trees(facts: Mapping[str, Any]) -> str:
+    """Say how the settings of trees were chosen, and what they read."""
+    settings = ", ".join(f"{name}: {value:g}" for name, value in facts["settings"].items())
+    read = f"which read {facts['columns']:,} columns"
+    if facts["left_out"]:
+        read += f", without {name_some(facts['left_out'])}"
+    return f"trees: the best of {facts['tried']} settings on valid ({settings}), {read}"
 
 
 def _describe_rows(document: Mapping[str, Any]) -> str:

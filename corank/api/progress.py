@@ -13,18 +13,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from corank.core.formatting import format_metric, format_seconds
+from corank.core.lazy import lazy
 from corank.core.reports import DISPLAY, Display, Progress
 from corank.training.callbacks import (
     Callback,
     TrainingEnd,
     TrainingEvaluation,
     TrainingLog,
-    TrainingPlan,
     TrainingStart,
 )
 
 if TYPE_CHECKING:
+    from corank.analysis.experiments import tree_baseline
     from corank.training.run import Run
+else:  # loads torch, which trains when it is needed
+    tree_baseline = lazy("corank.analysis.experiments.tree_baseline")
 
 
 def describe_kept(run: "Run", epoch: int) -> str:
@@ -133,18 +136,30 @@ class _Bar:
 
 PACED = 20
 """Steps after the first reported ones, which also begin to read and to use torch, that tell how long a step takes."""
+VALIDATED_FASTER = 3
+"""Times as many candidates are validated a second as are trained."""
 
 
 class Pace:
-    """Tells how long a training will take, once its first steps are done."""
+    """Tells how long a training takes in all, once its first steps are done."""
 
-    def __init__(self, plan: TrainingPlan) -> None:
-        self._steps = (plan.epochs - plan.epochs_done) * plan.batches - plan.batches_done
+    def __init__(self) -> None:
+        """Begin to count: what comes before the first step, such as packing, is named."""
+        self._began = time.monotonic()
         self._first: tuple[int, float] | None = None
         self._told = False
 
+    def start(self, event: TrainingStart) -> None:
+        """Count what is ahead of a training whose first step comes next."""
+        plan, packed = event.plan, event.run.packed()
+        epochs = plan.epochs - plan.epochs_done
+        self._before = time.monotonic() - self._began
+        self._steps = epochs * plan.batches - plan.batches_done
+        self._validated = epochs * sum(map(len, packed.splits.get("valid", ())))
+        self._fitting = tree_baseline.expect_seconds(event.run, packed)
+
     def tell(self, event: TrainingLog) -> str:
-        """Say how long all steps of this process will take, such as "about 12 minutes: 4,800 steps at 150 ms".
+        """Say how long the rest of a training takes at most, of what that consists, and what is behind.
 
         Empty before so many steps are done, and after it was said.
         """
@@ -154,7 +169,13 @@ class Pace:
         if self._told or taken < PACED:
             return ""
         self._told, each = True, (now - began) / taken
-        return f"about {format_seconds(self._steps * each)}: {self._steps:,} steps at {1000 * each:,.3g} ms"
+        validating = self._validated / (VALIDATED_FASTER * event.candidates_per_second)
+        rest = self._steps * each + validating + self._fitting
+        parts = [f"{self._steps:,} steps at {1000 * each:,.3g} ms"]
+        parts += [f"validation {format_seconds(validating)}"] * (self._validated > 0)
+        parts += [f"boosted trees {format_seconds(self._fitting)}"] * (self._fitting > 0)
+        before = format_seconds(self._before)
+        return f"about {format_seconds(rest)}: {', '.join(parts)}; reading and packing took {before}"
 
 
 SHOWN = ("auc", "gauc")
@@ -165,12 +186,13 @@ class NotebookProgress(Callback):
     """Shows a training in the output of a notebook's cell. `corank.train` adds one there."""
 
     def __init__(self) -> None:
-        self._output, self._rows = CellOutput(), list[str]()
+        self._output, self._rows, self._pace = CellOutput(), list[str](), Pace()
         self._began, self._duration = 0.0, ""
 
     def on_start(self, event: TrainingStart) -> None:
         """Show an empty bar."""
-        self._began, self._pace = time.monotonic(), Pace(event.plan)
+        self._began = time.monotonic()
+        self._pace.start(event)
         self._show(f"{escape(event.run.config.name)}: training")
 
     def on_log(self, event: TrainingLog) -> None:

@@ -11,6 +11,9 @@ from corank.cli.console import err, say
 from corank.core.formatting import format_metric
 from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
 
+EVERY = 10
+"""Seconds between two lines where there is no terminal."""
+
 
 def _open_bar(what: str, count: str, *more: str, transient: bool = False) -> Progress:
     """A progress bar on stderr: what is done, how many, times, and more; none without a terminal."""
@@ -20,19 +23,20 @@ def _open_bar(what: str, count: str, *more: str, transient: bool = False) -> Pro
 
 
 class TrainingBar(Callback):
-    """Shows a training: a progress bar with losses and candidates/s; without a terminal, a line every ten seconds.
+    """Shows a training: a progress bar with losses and candidates/s; without a terminal, a line every EVERY.
 
-    After its first steps a line says how long the training will take.
+    After its first steps a line says how long it will take.
     """
 
     def __init__(self) -> None:
+        self._pace = Pace()
         self._bar = _open_bar("{task.description}", "{task.completed}/{task.total}", "{task.fields[figures]}")
         self._task: TaskID | None = None
         self._printed_at = time.monotonic()
 
     def on_start(self, event: TrainingStart) -> None:
         """Show the bar."""
-        self._pace = Pace(event.plan)
+        self._pace.start(event)
         self._bar.start()
 
     def on_end(self, event: TrainingEnd) -> None:
@@ -49,7 +53,7 @@ class TrainingBar(Callback):
         if self._task is None:
             self._task = self._bar.add_task(f"epoch {event.epoch}", total=event.batches, figures="")
         self._bar.update(self._task, completed=event.batch, figures=figures)
-        if not err.is_terminal and time.monotonic() - self._printed_at > 10:
+        if not err.is_terminal and time.monotonic() - self._printed_at > EVERY:
             self._printed_at = time.monotonic()
             say(f"epoch {event.epoch} step {event.batch}/{event.batches}  {figures}")
 
@@ -72,9 +76,16 @@ class TrainingBar(Callback):
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar of what is counted, such as "requests", on stderr, until the end; without a terminal no bar."""
+    """A progress bar of what is counted, such as "requests", on stderr, until the end; else a line every EVERY."""
     bar = _open_bar(what, "{task.completed:,}/{task.total:,}", transient=True)
     with bar:
-        task = bar.add_task(what, total=0)
+        task, printed_at = bar.add_task(what, total=0), time.monotonic()
 
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        def count(done: int, total: int) -> None:
+            nonlocal printed_at
+            bar.update(task, completed=done, total=total)
+            if not err.is_terminal and time.monotonic() - printed_at > EVERY:
+                printed_at = time.monotonic()
+                say(f"{what}: {done:,}/{total:,}")
+
+        yield count

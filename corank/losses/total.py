@@ -78,8 +78,8 @@ class TotalLoss:
             if read := [name for name in loss.reads(self.funnel) if name in fitted]:
                 raise ConfigError(
                     f"losses.{n}: '{read[0]}' is fitted to the log before training, and a loss ('{loss.name}') can "
-                    "neither train it nor learn from it; name others, drop the loss, or let trees teach by "
-                    "tree_teachers"
+                    "neither train it nor learn from it; drop the loss, or let trees teach that do not score their "
+                    f"own rows: tree_teachers: [{{name: {read[0]}_trees, label: LABEL}}], and teacher: {read[0]}_trees"
                 )
 
     def trained_by(self, loss: Loss) -> Sequence[str]:

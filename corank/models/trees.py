@@ -156,7 +156,7 @@ class Trees(StageModel):
 
     def graphs(self) -> Mapping[str, Graph]:
         """The whole graph, in which trees are an operator of ONNX."""
-        return {"": Graph(RequestGraph(_ExportedTrees(self)), REQUEST_TENSORS, ("logits",))}
+        return {"": Graph(RequestGraph(ExportedTrees(self)), REQUEST_TENSORS, ("logits",))}
 
     def _sum_leaves(self, label: int, x: Tensor) -> Tensor:
         """Follow a label's trees: (C', F) → (C',)."""
@@ -193,29 +193,43 @@ class Trees(StageModel):
         return TreeArrays(*(getattr(self, part.name)[label].cpu().numpy() for part in fields(TreeArrays)))
 
 
-class _ExportedTrees(nn.Module):
-    """Trees whose sum is an operator of ONNX, for a graph alone."""
+class ExportedTrees(nn.Module):
+    """Trees whose sum is an operator of ONNX when a graph is exported.
+
+    What is exported holds no tree, only the name of an operator's attributes: torch writes those out as code some forty
+    times, which takes a minute for 500 trees.
+    """
 
     def __init__(self, trees: Trees) -> None:
         super().__init__()
         self.trees = trees
-        categorical = trees.categorical.cpu().numpy() > 0
+        categorical, name = trees.categorical.cpu().numpy() > 0, trees.settings.name
         self.attributes = {
-            label: ensemble_attributes(trees.arrays(n), categorical) for n, label in enumerate(trees.labels)
+            f"{name}.{label}": ensemble_attributes(trees.arrays(n), categorical)
+            for n, label in enumerate(trees.labels)
         }
+        """By the name that the exported operator has in place of attributes."""
 
     def forward(self, inputs: StageInputs) -> StageOutput:
         """As `Trees.forward`."""
+        if not torch.compiler.is_exporting():
+            output: StageOutput = self.trees(inputs)
+            return output
         x = self.trees.read_columns(inputs)
-        return StageOutput({label: _add_up(x, attributes) for label, attributes in self.attributes.items()})
+        sums = (_add_up(x, name) for name in self.attributes)
+        return StageOutput(dict(zip(self.trees.labels, sums, strict=True)))
 
 
-def _add_up(x: Tensor, attributes: Attributes) -> Tensor:
+OPERATOR, NAMED = "TreeEnsembleRegressor", "post_transform"
+"""Of ONNX, and the attribute that an exported one has: a name."""
+
+
+def _add_up(x: Tensor, name: str) -> Tensor:
     """(n, F) → (n,)."""
     sums: Tensor = torch.onnx.ops.symbolic(
-        "ai.onnx.ml::TreeEnsembleRegressor",
+        f"ai.onnx.ml::{OPERATOR}",
         (x,),
-        attributes,
+        {NAMED: name},
         dtype=torch.float32,
         shape=(x.shape[0], 1),
         version=3,

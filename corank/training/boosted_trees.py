@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -26,8 +26,9 @@ from corank.distributed.ranks import Ranks
 from corank.distributed.row_shards import BUCKETS, RowShards
 from corank.features.encoding import PLACEMENTS
 from corank.features.input_layout import Layout, embed_rows
+from corank.metrics.point import auc
 from corank.models.joint import JointModel
-from corank.models.settings.trees import LEFT_OUT, MOST_CODES, BoostingSettings
+from corank.models.settings.trees import LEFT_OUT, MOST_CODES, BoostingSettings, TreesSettings
 from corank.models.trees import CodeColumn, TreeArrays, Trees, code_tables
 from corank.training.config.settings import TreeTeacherSettings
 from corank.training.run import TREES, Run
@@ -247,26 +248,64 @@ def _write_codes(model: JointModel, stage: str, ranks: Ranks) -> None:
         table[torch.from_numpy(np.flatnonzero(there))] = torch.from_numpy(codes[rows[there]]).to(table.device)
 
 
+@dataclass(frozen=True)
+class TreeRows:
+    """What the trees of a label read: the rows that they are fitted to, and those by which some are chosen."""
+
+    columns: Sequence[CodeColumn]
+    train: LabelledRows
+    valid: LabelledRows | None
+
+    @classmethod
+    def read(
+        cls, packed: PackedDataset, layout: Layout, columns: Sequence[CodeColumn], stage: str, label: str
+    ) -> Self:
+        """Read the rows whose label is known. Raises DataError if those to fit are all 1 or all 0."""
+        rows = _read_split(packed, layout, columns, "train", label)
+        if np.unique(rows.label).size < 2:
+            raise DataError(
+                f"stage '{stage}': the {len(rows.label):,} training rows whose label is known are of one value of "
+                f"{label}, or none; drop the label, or take another model"
+            )
+        valid = None
+        if "valid" in packed.data.split_names:
+            valid = _read_split(packed, layout, columns, "valid", label)
+        return cls(columns, rows, valid if valid is not None and len(valid.label) else None)
+
+    def grow(self, settings: TreesSettings, seed: int, progress: Progress = lambda done, total: None) -> Any:
+        """Fit a LightGBM booster."""
+        categorical = [n for n, column in enumerate(self.columns) if column.categorical]
+        return grow_trees(
+            self.train, categorical, settings, seed, "model: trees", ONE_CATEGORY, self.valid,
+            settings.patience, progress,
+        )  # fmt: skip
+
+    def choose(self, candidates: Sequence[TreesSettings], seed: int, progress: Progress) -> TreesSettings:
+        """The settings with the best AUC of validation rows, the first of equals; the first if there are no rows.
+
+        `progress` receives how many trees are grown, and of how many at most.
+        """
+        valid = self.valid
+        if valid is None or len(candidates) == 1:
+            return candidates[0]
+        before, total = 0, sum(settings.trees for settings in candidates)
+        found: list[float] = []
+        for settings in candidates:
+            grown = self.grow(settings, seed, lambda done, _, before=before: progress(before + done, total))
+            scores = grown.predict(valid.values, raw_score=True, num_threads=1)
+            value = auc(np.zeros(len(scores), dtype=np.int64), scores, valid.label).value()
+            found.append(0.0 if value is None else value)
+            before += settings.trees
+        return candidates[int(np.argmax(found))]
+
+
 def _fit_label(
     packed: PackedDataset, layout: Layout, network: Trees, label: str, seed: int, progress: Progress
 ) -> dict[str, Any]:
     """Fit the trees of a label. Returns their arrays by name, as lists."""
-    read, settings = network.read, network.settings
-    rows = _read_split(packed, layout, read, "train", label)
-    if np.unique(rows.label).size < 2:
-        raise DataError(
-            f"stage '{settings.name}': the {len(rows.label):,} training rows whose label is known are of one value of "
-            f"{label}, or none; drop the label, or take another model"
-        )
-    valid = None
-    if "valid" in packed.data.split_names:
-        valid = _read_split(packed, layout, read, "valid", label)
-    categorical = [n for n, column in enumerate(read) if column.categorical]
-    stop = valid if valid is not None and len(valid.label) else None
-    grown = grow_trees(
-        rows, categorical, settings, seed, "model: trees", ONE_CATEGORY, stop, settings.patience, progress
-    )
-    arrays = read_trees(grown, settings.trees, settings.leaves)
+    settings = network.settings
+    rows = TreeRows.read(packed, layout, network.read, settings.name, label)
+    arrays = read_trees(rows.grow(settings, seed, progress), settings.trees, settings.leaves)
     return {name: array.tolist() for name, array in asdict(arrays).items()}
 
 

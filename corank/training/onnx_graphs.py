@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -34,8 +34,12 @@ from corank.features.input_layout import Layout, event_width
 from corank.models.joint import JointModel
 from corank.models.settings.stage import PARTS, StageSettings
 from corank.models.stage_model import EVENTS, MATCHES, PART, REQUEST_OF, Graph
+from corank.models.trees import NAMED, OPERATOR, Attributes, ExportedTrees
 from corank.training.config.config import Config
 from corank.training.graph_templates import GraphFile, Templates, cut_graph, strip_template
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 COLUMN = "column."
 """Begins the name by which a graph `value` reads one of the data's columns."""
@@ -174,6 +178,12 @@ class Program(nn.Module):
         """What a template leaves out, by the names of its initialisers."""
         return {name: tensor for name, tensor in self._named_tensors() if tensor.is_floating_point()}
 
+    @cached_property
+    def trees(self) -> dict[str, Attributes]:
+        """The attributes of operators that a template leaves out, by the names that these have."""
+        exported = (module for module in self.modules() if isinstance(module, ExportedTrees))
+        return {name: attributes for module in exported for name, attributes in module.attributes.items()}
+
     def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.named_parameters(remove_duplicate=False)
         yield from self.named_buffers(remove_duplicate=False)
@@ -262,7 +272,7 @@ def _value_graph(
 def _template_key(config: Config, program: Program) -> str | None:
     """A hash of all that the template depends on; None if it may depend on weights, or on code of others."""
     code = {type(part).__module__.partition(".")[0] for part in (*config.stages, *program.modules())}
-    if any(stage.fitted for stage in config.stages) or not code <= {"corank", "torch"}:
+    if not code <= {"corank", "torch"}:
         return None
     settings = [stage.model_dump(mode="json", by_alias=True, exclude=_NO_GRAPHS) for stage in config.stages]
     facts = [settings, program.shape(), [*map(version, _VERSIONED)], _hash_code()]
@@ -296,7 +306,19 @@ def _write(template: bytes, program: Program, folder: Path) -> None:
     weights = {name: _bytes_of(tensor) for name, tensor in program.weights.items()}
     for name, file in program.files().items():
         graph = cut_graph(model, file, weights)
+        _fill_trees(graph, program.trees)
         (folder / name).write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def _fill_trees(graph: "ModelProto", trees: Mapping[str, Attributes]) -> None:
+    """Write trees into the operators that name them. Raises LookupError for a name that there is not."""
+    from onnx.helper import make_attribute
+
+    for node in graph.graph.node:
+        if node.op_type == OPERATOR:
+            (name,) = (attribute.s.decode() for attribute in node.attribute if attribute.name == NAMED)
+            del node.attribute[:]
+            node.attribute.extend(make_attribute(key, value) for key, value in sorted(trees[name].items()))
 
 
 def _bytes_of(weight: Tensor) -> bytes:

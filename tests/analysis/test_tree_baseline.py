@@ -19,7 +19,9 @@ def test_trees_in_place_of_a_run_are_its_config_with_trees_and_clicks(
     document = corank.compare(trained.folder, "trees").document
     assert not list(tmp_path.iterdir())
     assert (document["a"], document["b"]) == (str(trained.folder), "trees")
-    baseline = Run.create(tmp_path / "baseline", tree_baseline(trained), trained.base)
+    baseline = Run.create(
+        tmp_path / "baseline", tree_baseline(trained, document["trees"]["settings"]), trained.base
+    )
     assert [stage.model for stage in baseline.config.stages] == ["towers", "trees"]
     assert [loss.kind for loss in baseline.config.losses] == ["click"]
     ours, theirs = trained.config.stages[-1], baseline.config.stages[-1]

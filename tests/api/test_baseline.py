@@ -11,9 +11,10 @@ import pytest
 from safetensors.torch import load_file
 
 import corank
+from corank.analysis.comparison_page import describe_trees
 from corank.analysis.experiments import tree_baseline
 from corank.analysis.experiments.arms import identity
-from corank.analysis.experiments.tree_baseline import describe_baseline
+from corank.analysis.experiments.tree_baseline import ENOUGH, SETTINGS, describe_baseline
 from corank.api.results import ComparisonResult
 from corank.core.settings import validate
 from corank.datasets.feed.simulate import simulate_world
@@ -61,9 +62,11 @@ def test_a_training_of_an_imported_log_ends_with_trees(
     changes = [f"--set={change}" for change in FEW]
     code, out, err = run_corank(capsys, "train", imported, f"--run={tmp_path / 'run'}", *changes, "--json")
     assert code == 0
-    kept, line, *more = err[err.index("kept epoch ") :].splitlines()
-    assert line.startswith(LINE) and all(text.startswith("trees are ahead: ") for text in more)
+    kept, line, given, *more = err[err.index("kept epoch ") :].splitlines()
     document = json.loads(out)["baseline"]
+    assert line.startswith(LINE) and given == describe_trees(document["trees"])
+    assert [text.partition(":")[0] for text in more] == ["no verdict"]  # of 60 validation clicks
+    more = [given, *more]
     assert describe_baseline(document) == [line, *more]
     compared = corank.compare(tmp_path / "run", "trees")
     for row in document["rows"]:
@@ -106,13 +109,26 @@ def test_without_lightgbm_nothing_is_said(
     assert result.baseline is None and not said and len(result.lines) == 1
 
 
+def test_the_settings_of_the_best_validation_auc_are_taken(
+    imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = corank.train(imported, FEW, folder=tmp_path / "run")
+    assert result.baseline is not None
+    facts = result.baseline.document["trees"]
+    assert facts["tried"] == len(SETTINGS) and facts["columns"] > 5
+    useless = {"trees": 1, "min_rows": 1_000_000, "lr": 0.011}
+    monkeypatch.setattr(tree_baseline, "SETTINGS", [useless, facts["settings"], useless])
+    again = tree_baseline.choose_trees(result.run, result.run.packed(), lambda done, total: None)
+    assert again.facts["settings"] == facts["settings"]
+
+
 def test_what_takes_longer_than_a_minute_is_left_to_the_user(
     imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tree_baseline, "MOST_NUMBERS", 10_000)
     result, said = train(imported, tmp_path / "run")
     assert result.baseline is None and len(said) == 1
-    assert "3,000 rows of " in said[0] and said[0].endswith(
+    assert said[0].startswith("warning: not compared with boosted trees: ") and said[0].endswith(
         f"`corank compare {tmp_path / 'run'} trees` takes its time"
     )
 
@@ -136,16 +152,25 @@ def test_a_run_is_finished_whatever_becomes_of_the_trees(
 
 
 def test_it_says_what_to_look_at_if_trees_are_surely_ahead() -> None:
+    facts = {"settings": {"leaves": 7}, "tried": 3, "columns": 9, "left_out": ["user_id"], "judged_by": 200}
+
     def describe(**figure: object) -> list[str]:
         place = {"stage": "rank", "label": "click", "population": "exposed", "group": "", "metric": "auc"}
         row = place | {"a": 0.7, "b": 0.71, "difference": -0.01} | figure
-        return describe_baseline({"split": "test", "a": "runs/shop", "rows": [row] if figure else []})
+        rows = [row] if figure else []
+        return describe_baseline({"split": "test", "a": "runs/shop", "rows": rows, "trees": facts})
 
     ahead = describe(low=-0.02, high=-0.001, verdict="worse")
     assert ahead[0] == f"{LINE}0.7000, trees 0.7100: -0.0100 [-0.0200, -0.0010]"
-    assert len(ahead) == 2 and "`corank check`" in ahead[1] and "`corank compare runs/shop trees`" in ahead[1]
-    assert len(describe(low=-0.02, high=0.001, verdict="no difference shown")) == 1
-    assert describe(low=None, high=None, verdict="no difference shown") == [
-        f"{LINE}0.7000, trees 0.7100: -0.0100"
-    ]
+    assert "leaves: 7" in ahead[1] and "user_id" in ahead[1]
+    assert len(ahead) == 3 and "`corank check`" in ahead[2] and "`corank compare runs/shop trees`" in ahead[2]
+    assert len(describe(low=-0.02, high=0.001, verdict="no difference shown")) == 2
+    assert (
+        describe(low=None, high=None, verdict="no difference shown")[0]
+        == f"{LINE}0.7000, trees 0.7100: -0.0100"
+    )
     assert describe() == ["boosted trees on the same rows (test): AUC is not defined there"]
+    facts["judged_by"] = ENOUGH - 1
+    assert describe(low=-0.02, high=-0.001, verdict="worse")[2].startswith(
+        "no verdict: the split 'valid' has 199 "
+    )

@@ -173,6 +173,11 @@ def test_a_loss_of_a_stage_that_is_fitted_is_refused(tmp_path: Path) -> None:
     assert refused(shop(tmp_path), SERVED).startswith(told)
 
 
+def test_an_epoch_is_not_chosen_by_a_stage_that_is_fitted(tmp_path: Path) -> None:
+    changes = (SERVED, "losses=[{kind: click, stage: prerank}]", "train.early_stop={metric: rank.click.auc}")
+    assert refused(shop(tmp_path), *changes).startswith("train.early_stop.metric: 'rank' is fitted before")
+
+
 def train_together(run: Run) -> None:
     """Train as the rank of the environment."""
     torch.set_num_threads(1)

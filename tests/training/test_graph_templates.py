@@ -29,6 +29,7 @@ from corank.training.graph_templates import FOLDER, Templates
 from corank.training.onnx_graphs import write_graphs
 from corank.training.run import Run
 from corank_serve.http.process.worker_process import SPAWN
+from tests.support.boosted_runs import grown_run
 from tests.support.cases import Case, random_model
 from tests.support.random_worlds import RICH
 from tests.support.shared import shared_case
@@ -307,9 +308,19 @@ def test_what_others_wrote_has_no_key(case: Case) -> None:
     assert key_of(case, other) is None
 
 
-def test_what_is_fitted_to_data_has_no_key(case: Case) -> None:
-    with patch.object(type(case.config.stages[1]), "fitted", True):
-        assert key_of(case) is None
+def test_a_template_holds_no_trees_and_serves_any(tmp_path: Path) -> None:
+    run, kept = grown_run(), KeptFiles(tmp_path / "kept")
+    model, calibrators = run.model(run.packed())
+    files = []
+    for name, expected in (("first", 1), ("second", 0)):
+        (tmp_path / name).mkdir()
+        with exports() as exported:
+            write_graphs(tmp_path / name, run.config, model, calibrators, Templates(kept, NOWHERE, NOWHERE))
+        assert exported.count == expected
+        files.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert files[0] == files[1] and b"nodes_treeids" in files[0]["rank.value.onnx"]
+    (template,) = (tmp_path / "kept").iterdir()
+    assert b"nodes_treeids" not in template.read_bytes()
 
 
 # The cache

@@ -18,6 +18,7 @@ from corank.training.config.config import plan_training
 from corank.training.config.config_file import read
 from corank.training.config.settings import EarlyStop
 from corank.training.run import Run
+from tests.support.boosted_runs import GROWN
 from tests.support.configs import ID, of_side, shop, small_config
 from tests.support.shared import small_world
 
@@ -58,6 +59,17 @@ class Interrupt(corank.Callback):
     def on_checkpoint(self, event: Any) -> None:
         if event.epochs_done == 2:
             raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_trees_have_no_voice_in_which_epoch_is_kept(tmp_path: Path) -> None:
+    changes = [*GROWN[:2], "train.epochs=auto", "train.requests=2", "train.precision=fp32"]
+    result = corank.train(small_world() / "config.yaml", changes, folder=tmp_path / "run")
+    ranker, curve = (
+        [float(figures[f"{stage}.click.auc"] or 0) for figures in result.history]
+        for stage in ("rank", "prerank")
+    )
+    assert len({*ranker}) == 1 and result.epoch == 1 + curve.index(max(curve)) > 1
 
 
 @pytest.mark.slow

@@ -247,6 +247,28 @@ def lacks_losses_of_cut(log: Profile) -> Iterator[Finding]:
         yield from _lacks(log, kinds[0], lacking, _holds(log), _number_losses(log, added))
 
 
+def lacks_teacher(log: Profile) -> Iterator[Finding]:
+    """A teacher of the stages before one that is fitted, from which no loss learns."""
+    *stages, last = log.config.stages
+    taught = {loss.learner for loss in log.config.losses if loss.teachers}
+    for student in [stage for stage in stages if last.fitted and not stage.fitted]:
+        if student.name in taught:
+            continue
+        label, level = quote(student.main), quote(log.config.data.levels[-1])
+        teacher = f"{last.name}_trees"
+        named = f"kind: distill, teacher: {quote(teacher)}, student: {quote(student.name)}"
+        added = {
+            "tree_teachers": f"[{{name: {quote(teacher)}, label: {label}}}]",
+            f"losses.{len(log.config.losses)}": f"{{{named}, label: {label}, on: [{level}]}}",
+        }
+        if log.accepts(added):
+            options = " ".join(f"--set '{key}={value}'" for key, value in added.items())
+            said = f"'{student.name}' learns from labels alone: no loss learns from trees that rank, as '{last.name}' "
+            yield Finding(
+                "advice", "losses", f"{said}does; let trees teach that have not seen the row: {options}"
+            )
+
+
 def unread_scores(log: Profile) -> Iterator[Finding]:
     """Columns that look like production's scores, where some candidates were cut and nothing reads them."""
     types, used = log.tables["log"].types, _columns_read(log)

@@ -47,6 +47,7 @@ for _judgement in (
     of_tables(log_quality.empty_columns),
     of_tables(log_quality.unordered_requests),
     of_tables(guidance.lacks_losses_of_cut),
+    of_tables(guidance.lacks_teacher),
     of_tables(guidance.lacks_rates),
     of_tables(guidance.lacks_recurrence),
     of_tables(guidance.lacks_history),

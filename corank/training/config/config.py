@@ -273,9 +273,15 @@ class Config(Settings):
         return self
 
     def _check_fitted(self) -> None:
-        """Raise ConfigError if a loss or an optimiser is of a stage that is fitted before training."""
+        """Raise ConfigError if a loss, an optimiser or early stopping is of a stage that is fitted before training."""
         fitted = [network.name for network in self.networks.values() if network.fitted]
         self.total.check_fitted(fitted)
+        stop = self.train.early_stop
+        if stop is not None and (name := stop.metric.rsplit(".", 2)[0]) in fitted:
+            raise ConfigError(
+                f"train.early_stop.metric: '{name}' is fitted before the first step, so that {stop.metric} is the same "
+                "in every epoch; name a stage that learns by steps"
+            )
         for name in fitted:
             if name in self.train.stages:
                 raise ConfigError(f"train.{name}: '{name}' is fitted before, by no optimiser; drop it")
@@ -371,9 +377,12 @@ def plan_training(config: Config, requests: int) -> Config:
     if train.epochs == AUTO:
         steps = max(1, -(-requests // changed.get("requests", train.requests)))
         changed["epochs"] = 1 if steps >= LONG else max(2, min(MOST_EPOCHS, -(-STEPS // steps)))
-        if train.early_stop is None and train.mode != "separate" and "valid" in config.data.split_names:
-            last = config.stages[-1]
-            changed["early_stop"] = EarlyStop(metric=f"{last.name}.{last.labels[0]}.auc", patience=PATIENCE)
+        # what is fitted before the first step has the same figures in every epoch
+        learners = [stage for stage in config.stages if not stage.fitted]
+        validates = train.mode != "separate" and "valid" in config.data.split_names
+        if train.early_stop is None and validates and learners:
+            stop = f"{learners[-1].name}.{learners[-1].labels[0]}.auc"
+            changed["early_stop"] = EarlyStop(metric=stop, patience=PATIENCE)
     return config.model_copy(update={"train": train.model_copy(update=changed)})
 
 

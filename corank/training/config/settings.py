@@ -104,8 +104,8 @@ class TrainSettings(Settings):
     epochs: Annotated[Annotated[NonNegativeInt, Tag("number")] | _Auto, _NUMBER_OR_AUTO] = 1
     """Of every stage that has none of its own, where they train separately. 0 only takes weights over, by
     `corank train --from`. auto: as many as make some 600 optimiser steps, 20 at most, and 1 of millions of requests;
-    with a split `valid`, and unless `early_stop` is given, it also stops by the AUC of the last stage's first label
-    with a patience of 2."""
+    with a split `valid`, and unless `early_stop` is given, it also stops with a patience of 2 by the AUC of the first
+    label of the last stage that learns by steps."""
     requests: Annotated[Annotated[int, Ge(1), Le(2**16), Tag("number")] | _Auto, _NUMBER_OR_AUTO] = 256
     """Requests a batch. auto: about a two-hundredth of those that train, from 16 to 256."""
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0

@@ -1,5 +1,6 @@
 """Suggestions of `corank check`: reasons, and lines to paste."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -168,3 +169,19 @@ def test_candidates_that_are_in_a_history_are_looked_for_in_it(config: Path) -> 
     assert since == f"{{kind: since, of: [past, item_id], measure: events, {ranges}"
     assert recurring(*added, *bought.overrides, *past.overrides, *shown.overrides) == []
     assert len(recurring(*added, "features.seen={kind: contains, of: [past, item_id]}")) == 2
+
+
+def test_who_no_loss_of_trees_can_teach_is_taught_by_trees_of_other_rows(config: Path) -> None:
+    trees = [
+        "stages.1={name: rank, model: trees, keep: 1, labels: [buy], value: buy}",
+        "losses=[{kind: click, stage: prerank, label: buy}]",
+    ]
+
+    def advised(changes: list[str]) -> list[str]:
+        findings = corank.check(config, changes).document()["findings"]
+        return [one["finding"] for one in findings if "teach that" in one["finding"]]
+
+    (line,) = advised(trees)
+    options = re.findall(r"--set '([^']+)'", line)
+    assert "'prerank'" in line and len(options) == 2
+    assert not advised([*trees, *options]) and not advised([])
