@@ -107,10 +107,11 @@ def compare(
         truth: of bundles: the table of true probabilities of a simulated world.
 
     Returns what `corank compare` prints: rows with values `a` and `b`, `difference`, `low`, `high` and a `verdict` on
-    a, by stage, label, population and metric. Raises CheckpointError, DataError.
+    a, by stage, label, population and metric. Raises CheckpointError, and DataError also if both are one.
 
     Example:
-        >>> comparison = corank.compare("shop/runs/shop", "shop/runs/shop")
+        >>> less = corank.train("shop/config.yaml", ["name=less", "train.epochs=1"]).run
+        >>> comparison = corank.compare(less.folder, "shop/runs/shop")
         >>> comparison.row("rank.exposed.click.auc")["verdict"]
         'no difference shown'
     """
@@ -141,6 +142,10 @@ def _compare(
     from corank.analysis import comparison, score_comparison
 
     margins = comparison.Margins.read(_margins(margin))
+    if _is_one(one, other):
+        raise DataError(
+            f"{one} and {other} are one and the same: nothing would differ; name another to compare with"
+        )
     scored = score_comparison.two_tables(one, other)
     bundles = not scored and all(
         isinstance(x, Path) and (x / "manifest.json").is_file() for x in (one, other)
@@ -179,6 +184,13 @@ def _compare(
     where = None if on is None else locate_packed(parse_location(on))
     opened = Run.open(one), Run.open(other)
     return comparison.compare_runs(*opened, split or "test", progress, where, margins)
+
+
+def _is_one(one: Location, other: Location) -> bool:
+    """Whether two locations are the same, however they are spelled."""
+    if isinstance(one, Path) and isinstance(other, Path):
+        return one.exists() and other.exists() and one.samefile(other)
+    return one == other
 
 
 def _margins(margin: float | Mapping[str, float] | Sequence[str]) -> Iterable[str]:

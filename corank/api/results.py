@@ -220,7 +220,8 @@ class ComparisonResult(TableResult):
     """Two runs, two bundles, or two tables of scores, compared on the same candidates: a row a difference.
 
     Example:
-        >>> comparison = corank.compare("shop/runs/shop", "shop/runs/shop")
+        >>> less = corank.train("shop/config.yaml", ["name=less", "train.epochs=1"]).run
+        >>> comparison = corank.compare(less.folder, "shop/runs/shop")
         >>> set(comparison.frame()["verdict"])
         {'no difference shown'}
     """

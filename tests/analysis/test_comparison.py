@@ -1,6 +1,7 @@
 """`corank compare`: paired differences of two runs on the same candidates."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -196,20 +197,29 @@ def test_bundles_are_compared_on_no_row_whose_label_their_priors_count(tmp_path:
         corank.compare(bundle, other, on=tmp_path / "earlier.parquet", users=users)
 
 
-def test_bundles_are_compared_on_one_log_alone(runs: tuple[Run, Run]) -> None:
+def test_one_thing_is_not_compared_with_itself(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    run = runs[0].folder
+    (tmp_path / "link").symlink_to(run)
+    for again in (run, tmp_path / "link", run / ".." / run.name):
+        with pytest.raises(DataError, match="one and the same"):
+            corank.compare(run, again)
+
+
+def test_bundles_are_compared_on_one_log_alone(runs: tuple[Run, Run], tmp_path: Path) -> None:
     bundle, log = finished_bundle(), str(simulated_world() / "log" / "*.parquet")
+    other = shutil.copytree(bundle, tmp_path / "other")
     with pytest.raises(DataError, match="bundles are compared on logged requests: name their table by --on"):
-        corank.compare(bundle, bundle)
+        corank.compare(bundle, other)
     with pytest.raises(
         DataError, match="--split is of runs; bundles are compared on the log that --on names"
     ):
-        corank.compare(bundle, bundle, split="test", on=log)
+        corank.compare(bundle, other, split="test", on=log)
     with pytest.raises(DataError, match="--users, --events and --truth are of bundles; leave them out"):
         corank.compare(runs[0].folder, runs[1].folder, truth=log)
     manifest = load_manifest(bundle)
-    other = manifest.model_copy(update={"data": manifest.data.model_copy(update={"item": "video"})})
+    renamed = manifest.model_copy(update={"data": manifest.data.model_copy(update={"item": "video"})})
     with pytest.raises(DataError, match=r"b: its data\.item is 'video', that of a 'item_id'"):
-        require_same_log(Path("a"), manifest, Path("b"), other)
+        require_same_log(Path("a"), manifest, Path("b"), renamed)
 
 
 def test_a_view_is_made_without_what_draws_it() -> None:

@@ -91,24 +91,27 @@ class Printed(Tracker):
     write_facts = lambda self, facts: print(json.dumps(facts))
 
 print(corank.evaluate(sys.argv[1]).to_json())
-print(corank.compare(sys.argv[1], sys.argv[1]).to_json())
+print(corank.compare(sys.argv[1], sys.argv[2]).to_json())
 print(corank.track(sys.argv[1], ["printed"]).read_text(), end="")  # the report
 """
 
 
-def test_commands_after_evaluate_predict_nothing_and_need_no_torch(run: Run, predicted: list[str]) -> None:
+def test_commands_after_evaluate_predict_nothing_and_need_no_torch(
+    run: Run, predicted: list[str], tmp_path: Path
+) -> None:
     """A report needs none once a funnel of its shape was timed on this machine, and trackers take the same figures."""
     first = corank.evaluate(run.folder)
     assert predicted == ["test"]
     again, by_day = corank.evaluate(run.folder), corank.evaluate(run.folder, by="day")
-    compared = corank.compare(run.folder, run.folder)
+    other = copy_run(run, tmp_path / "other")
+    compared = corank.compare(run.folder, other.folder)
     page = corank.report(run.folder).html
     assert predicted == ["test"]
     assert again.to_json() == first.to_json()
     shutil.rmtree(run.folder / PREDICTIONS)
     assert corank.evaluate(run.folder, by="day").to_json() == by_day.to_json()
     shutil.rmtree(run.folder / PREDICTIONS)
-    assert corank.compare(run.folder, run.folder).to_json() == compared.to_json()
+    assert corank.compare(run.folder, other.folder).to_json() == compared.to_json()
     assert predicted == ["test"] * 3
     figure = first.row("rank.exposed.click.auc")["value"]
     assert compared.row("rank.exposed.click.auc")["a"] == figure
@@ -118,7 +121,7 @@ def test_commands_after_evaluate_predict_nothing_and_need_no_torch(run: Run, pre
     version = model_version(run.config, packed, run.trained(packed), run.described(packed)[1])
     figures = {f"test/{name}": value for name, value in named_values(first["rows"]).items()}
     tracked = json.dumps({"model_version": version} | figures)
-    arguments = [sys.executable, "-c", WITHOUT_TORCH, str(run.folder)]
+    arguments = [sys.executable, "-c", WITHOUT_TORCH, str(run.folder), str(other.folder)]
     printed = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
     assert printed == "\n".join([first.to_json(), compared.to_json(), tracked, page])
 

@@ -1,5 +1,6 @@
 """`corank compare` of two tables of scores: what `corank predict` wrote, or any Parquet with the same keys."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,9 @@ def test_predictions_of_runs_are_compared_with_a_page(
     run = finished_run()
     # the table of users is that of the run's config
     corank.predict(run.folder, str(run.base / "log/*.parquet"), tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
     page = tmp_path / "page.html"
-    code, text, err = run_corank(capsys, "compare", tmp_path / "a", tmp_path / "a", "--page", page)
+    code, text, err = run_corank(capsys, "compare", tmp_path / "a", tmp_path / "b", "--page", page)
     assert code == 0, err
     assert "value.rank: is_click, exposed" in text and "1,200 requests, 36,000 candidates" in text
     assert "request_auc" in text and "logit." not in text
@@ -124,4 +126,4 @@ def test_predictions_of_runs_are_compared_with_a_page(
     with pytest.raises(DataError, match="holds scores, the other does not"):
         corank.compare(tmp_path / "a", run.folder)
     with pytest.raises(DataError, match="are of tables of scores"):
-        corank.compare(run.folder, run.folder, user="user_id")
+        corank.compare(run.folder, tmp_path, user="user_id")

@@ -11,6 +11,7 @@ import corank
 from corank.analysis.logged_request import logged_request
 from corank.training.run import Run
 from tests.api.public_api import KEPT, document_keys, list_promises
+from tests.support.shared import copy_run
 
 DOCUMENTS = KEPT.with_name("documents.json")
 """By function: the keys of its document, which its command prints by `--json`."""
@@ -28,11 +29,11 @@ def test_documents_have_the_keys_of_the_kept_list(
     world: Path, trained: Run, trained_bundle: Path, tmp_path: Path
 ) -> None:
     store = f"lmdb:{tmp_path / 'store'}"
-    funnel = corank.Funnel.open(trained_bundle)
+    funnel, other = corank.Funnel.open(trained_bundle), copy_run(trained, tmp_path / "other")
     documents: dict[str, Any] = {
         "check": json.loads(corank.check(world / "config.yaml").to_json()),
         "evaluate": json.loads(corank.evaluate(trained.folder).to_json()),
-        "compare": json.loads(corank.compare(trained.folder, trained.folder).to_json()),
+        "compare": json.loads(corank.compare(trained.folder, other.folder).to_json()),
         "publish": json.loads(corank.publish(trained_bundle, store).to_json()),
         "rank": funnel.rank({**logged_request(trained, "test", 0), "trace": True}),
     }

@@ -1,6 +1,7 @@
 """A metric of a user's own: early stopping, the evaluation's document and experiments find it by its name."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from corank.testing.parts import registered, unregister
 from corank_continual.periods.gate import Condition
 from examples.plugins.average_precision import AVERAGE_PRECISION
 from tests.support.predictions import predictions, rows_of
-from tests.support.shared import finished_run
+from tests.support.shared import copy_run, finished_run
 
 
 def hit_rate(
@@ -65,11 +66,12 @@ def test_the_table_has_them_with_intervals() -> None:
 
 
 @pytest.mark.slow
-def test_whatever_measures_a_run_has_it_by_its_registration_alone() -> None:
+def test_whatever_measures_a_run_has_it_by_its_registration_alone(tmp_path: Path) -> None:
     """Evaluation, comparison, report, a gate, trackers, and what a tuning searches for."""
     run, name = finished_run(), "rank.exposed.click.average_precision"
     evaluation = corank.evaluate(run.folder)
-    row, compared = evaluation.row(name), corank.compare(run.folder, run.folder).row(name)
+    other = copy_run(run, tmp_path / "other")
+    row, compared = evaluation.row(name), corank.compare(run.folder, other.folder).row(name)
     assert row["low"] < row["value"] < row["high"]
     assert compared["a"] == compared["b"] == row["value"] and compared["verdict"] == "no difference shown"
     evaluated = evaluate_run(run, "test")
