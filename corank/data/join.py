@@ -100,13 +100,12 @@ def join_log(
     }
     with WriteLock(out, "join"):
         before = _read_state(out, facts)
-        asked = {LOG: None, **settings.tables()}
-        tables = {
-            name: JoinTable.read(
-                name, events, settings, columns, base, out, before.files.get(name, {}), report
+        tables: dict[str, JoinTable] = {}
+        for name, events in {LOG: None, **settings.tables()}.items():
+            known = before.files.get(name, {})
+            tables[name] = JoinTable.read(
+                name, events, settings, columns, base, out, known, report, tables.get(LOG)
             )
-            for name, events in asked.items()
-        }
         until = _known_until(tables, settings) if as_of is None else as_of
         return _Join(settings, columns, out, tables, before, max(until, before.as_of), report).run(facts)
 
@@ -171,13 +170,13 @@ class _Join:
                 msgspec.json.format(msgspec.json.encode(JoinState(facts, self.as_of, files)), indent=1)
             )
         for name, count in counts.items():
-            if count.events and not count.ones:
+            if days and count.events and not count.ones:
                 what = f"none of {count.events:,} events is of a candidate of these days within the window"
                 self.report(f"{name}: {what}; are the ids alike?")
         return JoinReport(written, self.as_of, *self._count_waiting(), len(days), counts)
 
     def _check_columns(self) -> None:
-        """Raise DataError if the log has a column that is made, or another type of ids than events."""
+        """Raise DataError if the log has a column that is made, or lacks the level."""
         log = self.tables[LOG]
         path, types = log.table.paths[0], log.table.types
         for name in (*self.settings.labels, LABELS_AS_OF):
@@ -185,15 +184,6 @@ class _Join:
                 raise DataError(f"{path}: has a column '{name}' already; give the label another name")
         if self.settings.exposed is not None and self.columns.level not in types:
             raise DataError(f"{path}: no column '{self.columns.level}', the level of what was shown")
-        expected = log.select(0, 0).collect_schema()
-        for name in self.settings.tables():
-            events = self.tables[name]
-            for column, kind in events.select(0, 0).collect_schema().items():
-                if kind != expected[column]:
-                    raise DataError(
-                        f"{events.table.paths[0]}: users, items or requests are {kind}, and {expected[column]} in "
-                        f"{path}; write them alike"
-                    )
 
     def _changed(self, name: str) -> list[tuple[str, JoinedFile]]:
         """The files of a table that the last call did not see so."""

@@ -10,6 +10,7 @@ import msgspec
 import polars as pl
 
 from corank.core.errors import DataError
+from corank.core.panics import PanicError, panics_as_errors
 from corank.core.reports import Report
 from corank.core.time import DAY, MILLISECOND, format_time, now_ms
 from corank.data.joined_labels import KIND, JoinColumns, JoinedEvents, JoinedLabel, JoinSettings
@@ -53,6 +54,7 @@ class JoinTable:
         out: Path,
         known: Mapping[str, JoinedFile],
         report: Report,
+        log: Self | None = None,
     ) -> Self:
         """Read the files of a table that are not known, or changed since.
 
@@ -65,6 +67,7 @@ class JoinTable:
             out: the folder that is written.
             known: files as they were read before.
             report: takes a line for events that cannot be joined.
+            log: that of the events.
 
         Raises DataError for a file that cannot be joined.
         """
@@ -75,9 +78,8 @@ class JoinTable:
                 key, version = source.name(out), None if source.version is None else list(source.version)
                 before = known.get(key)
                 if before is None or version is None or before.version != version:
-                    frame = scan_files(table.format, [path])
-                    types = frame.collect_schema()
-                    one = replace(table, name=source.name(base), frame=frame, types=types, paths=(path,))
+                    one = _open_file(table, path, source.name(base))
+                    _check_ids(one, events, columns, log.table if log else table)
                     before = _read_file(one, events, settings, columns, version, report)
                 files[key] = before
             return cls(table, select_keys(table, events, columns), events.kind if events else None, files)
@@ -109,6 +111,25 @@ def select_keys(table: Table, events: JoinedEvents | None, columns: JoinColumns)
     if events is None or not named:
         keys.append(table.key(columns.user).alias(USER))
     return [*keys, table.key(columns.item).alias(ITEM), table.moment(columns.time).alias(TIME)]
+
+
+def _open_file(table: Table, path: str, name: str) -> Table:
+    """One file of a table. Raises DataError."""
+    one = replace(table, name=name, frame=scan_files(table.format, [path]), paths=(path,))
+    try:
+        with panics_as_errors():
+            return replace(one, types=one.frame.collect_schema())
+    except (pl.exceptions.PolarsError, OSError, PanicError) as error:
+        raise one.unreadable(error) from None
+
+
+def _check_ids(table: Table, events: JoinedEvents | None, columns: JoinColumns, log: Table) -> None:
+    """Raise DataError if ids of a file are of another type than those of the log."""
+    types = table.frame.select(select_keys(table, events, columns)).collect_schema()
+    for column, name in _columns(columns).items():
+        expected = log.frame.select(log.key(column)).collect_schema()[column]
+        if types.get(name, expected) not in (expected, pl.Null):
+            raise table.unfit(column, f"{expected}, as in {log.paths[0]}: write ids alike")
 
 
 def _read_file(
