@@ -16,7 +16,7 @@ from corank.core.objects import PathOrUrl, require_local
 from corank.core.options import Option
 from corank.core.reports import Report
 from corank.core.settings import validate
-from corank.core.time import format_time, moment_to_ms
+from corank.core.time import moment_to_ms
 from corank.core.view import Section, Table, View
 from corank.data.file_columns import ServedColumns
 from corank.data.join import JoinReport, join_log
@@ -34,10 +34,13 @@ class JoinResult(DocumentResult):
         (0, ['label', 'events', 'ones', 'zeros'])
     """
 
+    waits: str = ""
+    """How many rows wait for labels, in words; blank if none does."""
+
     @classmethod
     def of(cls, joined: JoinReport) -> "JoinResult":
         """Show what a join did."""
-        return cls(msgspec.to_builtins(joined))
+        return cls(msgspec.to_builtins(joined), joined.describe_waiting())
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
@@ -49,9 +52,7 @@ class JoinResult(DocumentResult):
         """Which days changed, and how many rows wait until when."""
         days = self["written"]
         what = f"{len(days)} days written, {days[0]} to {days[-1]}" if days else "nothing changed"
-        known = f"events until {format_time(self['as_of'])}"
-        until = f", the last until {format_time(self['until'])}" if self["waiting"] else ""
-        return f"{what}; {known}; {self['waiting']:,} rows wait for labels{until}"
+        return "; ".join(filter(None, [what, self.waits]))
 
     def view(self) -> View:
         """Labels of the days that were joined."""

@@ -22,7 +22,7 @@ from corank.core.files import atomic_file, scratch_folder, sync
 from corank.core.locks import WriteLock
 from corank.core.panics import PanicError, panics_as_errors
 from corank.core.reports import Report
-from corank.core.time import MILLISECOND, from_ms
+from corank.core.time import MILLISECOND, format_time, from_ms
 from corank.data.join_tables import DAY_MS, JoinedFile, JoinTable, plain_names
 from corank.data.joined_labels import (
     LABELS_AS_OF,
@@ -72,6 +72,13 @@ class JoinReport(msgspec.Struct):
     joined: int
     """Days that were joined, also such that came out the same."""
     labels: dict[str, LabelCount]
+
+    def describe_waiting(self) -> str:
+        """Say how many rows wait, and until when; blank if none does."""
+        if self.until is None:
+            return ""
+        known = f"events are known until {format_time(self.as_of)}"
+        return f"{self.waiting:,} rows wait for labels, the last until {format_time(self.until)}; {known}"
 
 
 def join_log(
