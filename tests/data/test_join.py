@@ -1,5 +1,6 @@
 """`corank.join`: which candidates an event belongs to, when its label is known, and what a later call rewrites."""
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 
 import corank
 from corank.core.errors import ConfigError, CorankError, DataError
+from tests.support import kills
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -235,3 +237,24 @@ def test_a_label_must_be_new_and_named() -> None:
         corank.join("log/*.parquet", "out", ["level=orders/a.parquet"])
     with pytest.raises(DataError, match="no join wrote"):
         corank.join("log/*.parquet", "log", ["later=orders/a.parquet"])
+
+
+def join_in(folder: Path) -> None:
+    """Join what is in a folder, for processes of their own."""
+    with contextlib.chdir(folder):
+        join(window="30h")
+
+
+@pytest.mark.thorough
+def test_a_killed_join_loses_no_row_and_repeats_none(folder: Path) -> None:
+    write_days(4)
+    for name in ("unbroken", "broken", "counted"):
+        shutil.copytree("all", name)
+    kills.run(join_in, folder / "unbroken")
+    changes = kills.count_changes(join_in, folder / "counted")
+    for change in [*range(1, changes, 5), changes - 1, changes]:
+        kills.start(kills.call_until, change, join_in, folder / "broken").join()
+    kills.run(join_in, folder / "broken")
+    for path in Path("unbroken/out").glob("*.parquet"):
+        assert path.read_bytes() == Path("broken/out", path.name).read_bytes()
+    assert not [*Path("broken").glob(".partial*")]
