@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from corank.batches.sampling import SOURCES, Population
+from corank.batches.sampling import Population
 from corank.core.errors import DataError
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.grouping import refuse_contradictions
@@ -55,9 +55,9 @@ class CheckSummary:
     def samples(self) -> Rows:
         """Loss, weight, the stages that learn from it, and candidates per request of each level or other source."""
         total, rows = self.config.total, Rows()
-        names = dict(enumerate(total.funnel.levels)) | {code: source for source, code in SOURCES.items()}
         populations = [(name, term, term.population(total.funnel)) for name, term in total.select(None)]
         codes = sorted({code for _, _, population in populations for code in population})
+        names = {code: total.funnel.source_name(code) for code in codes}
         for name, term, population in populations:
             row = {"loss": name, "weight": f"{term.weight:g}"}
             row["learns"] = term.learner or ", ".join(term.reads(total.funnel))
