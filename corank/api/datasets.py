@@ -32,6 +32,8 @@ def simulate(
     walk: Annotated[float | None, Ge(0), Le(1)] = None,
     lifetime: Annotated[int | None, Ge(2)] = None,
     satiation: Annotated[float | None, Ge(0), Le(1)] = None,
+    organic: float | None = None,
+    awareness: float | None = None,
     layout: Annotated[str, Option("--format")] = "plain",
     overwrite: bool = False,
     report: Report = lambda line: None,
@@ -54,6 +56,9 @@ def simulate(
         lifetime: of `drift`: days an item is there; 5 unless given.
         satiation: by how much a click on a candidate gets less likely with each one above of the same category, 0 to 1;
             the config then ends with a page.
+        organic: users also act outside of the funnel, on a candidate with this share of its click probability; the
+            events are written to `organic/`.
+        awareness: of `organic`: how unequally items are known there, as the spread of a lognormal; 0 unless given.
         layout: `plain` for tables and a config; else the layout of a log that has an importer.
         overwrite: replace the world in `out`.
         report: takes a line about what to do next.
@@ -67,10 +72,12 @@ def simulate(
     """
     options: dict[str, Any] = {"seed": seed, "requests": requests, "candidates": candidates, "users": users}
     options |= {"items": items, "auction": auction or None, "random": random, "days": days}
-    options["satiation"] = satiation
+    options |= {"satiation": satiation, "organic": organic, "awareness": awareness}
     steps = {name: value for name, value in (("walk", walk), ("lifetime", lifetime)) if value is not None}
     if steps and not drift:
         raise CorankError(f"--{next(iter(steps))}: it says how a world drifts; add --drift or leave it out")
+    if awareness is not None and organic is None:
+        raise CorankError("--awareness: it says how items are known on the other path; add --organic or leave it out")
     options["drift"] = steps if drift else None
     world = _choose(preset, layout)
     values = {name: value for name, value in options.items() if value is not None}

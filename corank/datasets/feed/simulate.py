@@ -12,6 +12,7 @@ import polars as pl
 
 from corank.core.files import write_text
 from corank.core.settings import validate
+from corank.datasets.feed.organic import Organic
 from corank.datasets.feed.production import CHANNELS, EXPOSED
 from corank.datasets.feed.traffic import Block, Traffic
 from corank.datasets.feed.world import DEVICES, FIRST_DAY, PRESETS, TABS, World, instants
@@ -109,30 +110,35 @@ class Feed(World, SimulatedWorld):
 
     Written are `log/`, `truth/`, `items.parquet`, `users.parquet` and, last, `config.yaml`: a folder without it is an
     interrupted simulation. A world that drifts has a file a day in `log/` and `truth/`, and its items in `items/`, by
-    the day of publication.
+    the day of publication. What users do outside of the funnel is in `organic/`, by the day.
     """
 
     presets = tuple(PRESETS)
     # config.yaml goes first, so that what follows does not look complete
     files = (
         *("config.yaml", "items.parquet", "users.parquet", "log/part-*.parquet", "truth/part-*.parquet"),
-        *(f"log/{_DAY}", f"truth/{_DAY}", f"items/{_DAY}"),
+        *(f"log/{_DAY}", f"truth/{_DAY}", f"items/{_DAY}", f"organic/{_DAY}"),
     )
 
     def write(self, out: Path) -> Simulated:
         """Write the tables and the config."""
         traffic = Traffic(self)
+        organic = None if self.organic is None else Organic(self)
         exposed = clicks = offset = 0
         for name, blocks in _files(self, traffic):
             logs, truths = [], []
             for block in blocks:
                 logs.append(_log(block, offset, self))
                 truths.append(logs[-1].select("request_id", "item_id", click=pl.Series(block.truth.ravel())))
+                if organic is not None:
+                    organic.add(block)
                 exposed += int((block.level == EXPOSED).sum())
                 clicks += int(block.click.sum())
                 offset += len(block.requests)
             pl.concat(logs).write_parquet(out / "log" / name)
             pl.concat(truths).write_parquet(out / "truth" / name)
+        if organic is not None:
+            organic.write(out / "organic", self.days)
         items = traffic.reality.items.table
         if self.drift is None:
             items.write_parquet(out / "items.parquet")

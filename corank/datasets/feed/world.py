@@ -106,6 +106,11 @@ class World(FeedSizes):
     many candidates above it on the page are of its category. The truth of the log is p, what it is alone; that of a
     page is the sum over its slots (`corank.metrics.pages.satiated`). Production orders by score."""
 
+    organic: float | None = Field(default=None, gt=0)
+    """The chance that a user acts on a candidate outside of the funnel, as a share of its click probability."""
+    awareness: float = Field(default=0.0, ge=0)
+    """How unequally items are known there: the spread of a lognormal of mean 1, by which the chance is multiplied."""
+
     @property
     def catalogue(self) -> int:
         """Number of items of all days."""
