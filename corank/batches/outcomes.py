@@ -15,18 +15,14 @@ from numpy.typing import NDArray
 
 from corank.batches.draws import draw
 from corank.batches.sampling import ITEM, Outcomes
-from corank.core.types import Doubles, Index, Ints, Longs
+from corank.core.types import Doubles, Hashes, Index, Ints
 from corank.data.packed.dataset import PackedDataset
-
-SMOOTHING = 1.0
-"""Outcomes at the mean rate that are added to those of each group."""
-
 
 @dataclass(frozen=True)
 class OutcomeRates:
     """How often the items of each group are acted on, in training."""
 
-    log_rate: Doubles
+    rate: Doubles
     """(G,)"""
     group: Ints
     """The group of each item row."""
@@ -40,9 +36,34 @@ class OutcomeRates:
             label, of = np.asarray(shard.labels[wanted.label]), group[shard.item]
             positives += np.bincount(of[label > 0], minlength=len(positives))
             known += np.bincount(of[label >= 0], minlength=len(known))
-        mean = max(positives.sum(), 1.0) / max(known.sum(), 1.0)
-        return cls(np.log((positives + SMOOTHING) / (known + SMOOTHING / mean)), group)
+        import os
+        if os.environ.get("OL_REL","0") == "1":
+            c, e = np.zeros((2, len(positives)))
+            for shard in packed.splits["train"]:
+                label, of = np.asarray(shard.labels["click"]), group[shard.item]
+                c += np.bincount(of[label > 0], minlength=len(c)); e += np.bincount(of[label >= 0], minlength=len(c))
+            ctr = smooth_rates(c, e)
+            known = known * ctr
+        return cls(smooth_rates(positives, known), group)
 
+
+def smooth_rates(positives: Doubles, known: Doubles) -> Doubles:
+    """Estimate the rate of each group, of the more of its own the more groups differ beyond chance: (G,).
+
+    Rates are taken as gamma distributed about their mean m, at a variance of v·m² (empirical Bayes): (c + 1/v) / (n +
+    1/(v·m)) of c positives among n, v by moments, Σ (c − m·n)² = Σ m·n + v·Σ (m·n)².
+    """
+    mean = max(positives.sum(), 1.0) / max(known.sum(), 1.0)
+    expected = mean * known
+    spread = (((positives - expected) ** 2).sum() - expected.sum()) / max((expected**2).sum(), 1e-9)
+    import os
+    if os.environ.get("OL_S", "eb") == "eb":
+        prior = 1 / max(spread, 1e-2)
+    else:
+        prior = float(os.environ["OL_S"])
+    if os.environ.get("OL_V"): print("spread", spread, "prior", prior)
+    rates: Doubles = (positives + prior) / (known + prior / mean)
+    return rates
 
 def _groups(packed: PackedDataset, match: str | None) -> Ints:
     """Number the items, or the values of a feature of theirs; one group of all for None: of each item row."""
@@ -60,35 +81,33 @@ def draw_outcomes(
     label: NDArray[np.int8],
     request_of: Ints,
     row: Ints,
-    keys: Longs,
-    number: Index,
+    keys: Hashes,
     count: int,
 ) -> tuple[Index, Ints]:
-    """Choose the candidates with an outcome, and `count` others of each request that has one.
+    """Choose the candidates with an outcome, and `count` times one of the others of each request that has one.
 
-    A candidate without one is drawn in proportion to its group's rate, without replacement: the largest log rate plus
-    a Gumbel number (Efraimidis and Spirakis 2006).
+    Others are drawn in proportion to their group's rate, with replacement. Then, if a_i says how well item i is known,
+    an outcome is of i with the probability a_i·e^z_i / Σ_j a_j·e^z_j, whose sampled softmax is that of z alone: the
+    correction log a − log q vanishes (Bengio and Senécal, IEEE Transactions on Neural Networks 2008).
 
     Args:
         rates: of the groups.
-        label, request_of, row: of all candidates of the batch's requests: (C,) each.
+        label, request_of, row: of all candidates of the batch's requests, by request: (C,) each.
         keys: the state from which each request draws: (R,).
-        number: of the candidate in its request: (C,).
-        count: candidates to draw.
+        count: draws a request.
 
     Returns:
-        The candidates, by request, and the order in which the others were drawn, 0 for outcomes: (X,) each.
+        The candidates, and which draw of its request each is, 0 for outcomes: (X,) each.
     """
-    some = np.zeros(len(keys), dtype=bool)
-    some[request_of[label > 0]] = True
-    others = np.flatnonzero((label == 0) & some[request_of])
-    hashes = draw(keys[request_of[others]], number[others])
-    uniform = ((hashes >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-    worth = rates.log_rate[rates.group[row[others]]] - np.log(-np.log(uniform))
-    others = others[np.lexsort((-worth, request_of[others]))]
-    begins = np.searchsorted(request_of[others], np.arange(len(keys)))
-    order = np.arange(len(others)) - begins[request_of[others]]
-    outcomes = np.flatnonzero(label > 0)
-    chosen = np.concatenate((outcomes, others[order < count]))
-    drawn_order = np.concatenate((np.zeros(len(outcomes), np.int64), order[order < count]))
-    return chosen, drawn_order.astype(np.int32)
+    outcomes, others = np.flatnonzero(label > 0), np.flatnonzero(label == 0)
+    mass = np.append(0.0, np.cumsum(rates.rate[rates.group[row[others]]]))
+    begin, end = (np.searchsorted(request_of[others], np.arange(len(keys)), side) for side in ("left", "right"))
+    drawing = np.unique(request_of[outcomes])
+    drawing = np.repeat(drawing[end[drawing] > begin[drawing]], count)
+    nth = np.tile(np.arange(count), len(drawing) // count)
+    share = ((draw(keys[drawing], nth) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    low, high = mass[begin[drawing]], mass[end[drawing]]
+    at = np.searchsorted(mass, low + share * (high - low), side="right") - 1
+    chosen = others[np.clip(at, begin[drawing], end[drawing] - 1)]
+    order = np.concatenate((np.zeros(len(outcomes), np.int64), nth))
+    return np.concatenate((outcomes, chosen)), order.astype(np.int32)

@@ -328,7 +328,7 @@ class Reader:
         for code, rates in self._rates.items():
             label = rows.labels[self.outcomes[code].label].take(logged)
             chosen, order = draw_outcomes(
-                rates, label, request_of, row, keys ^ np.uint64(code), logged - start[request_of], population[code] or 0
+                rates, label, request_of, row, keys ^ np.uint64(code), population[code] or 0
             )
             source = np.full(len(chosen), code, dtype=np.uint8)
             candidates = candidates.with_drawn(request_of[chosen], row[chosen], source, order, logged[chosen])

@@ -79,6 +79,8 @@ class OutcomeLoss(StageLoss):
             w = batch.weight * batch.in_population(self.population(funnel))
             return torch.nn.functional.binary_cross_entropy_with_logits(z, label.clamp_min(0), reduction="none"), w
         lists = self._lists(batch, funnel)
+        if self.form == "corrected":
+            z = z + batch.log_rate
         z, happened = lists(z), lists(label) > 0
         others = z.masked_fill(happened | ~lists.mask, -FAR).logsumexp(1, keepdim=True)
         return torch.nn.functional.softplus(others - z), self.weights(batch, funnel)
@@ -88,7 +90,10 @@ class OutcomeLoss(StageLoss):
             return batch.weight * batch.in_population(self.population(funnel))
         lists = self._lists(batch, funnel)
         happened = lists(batch.labels[self.of]) > 0
-        return lists(batch.weight) * (happened & (lists.mask & ~happened).any(1, keepdim=True))
+        w = batch.weight
+        if self.form == "ips":
+            w = w * torch.exp(-batch.log_rate).clamp_max(5)
+        return lists(w) * (happened & (lists.mask & ~happened).any(1, keepdim=True))
 
     def prepare(self, batch: Batch, funnel: FunnelSpec) -> None:
         self._lists(batch, funnel)
