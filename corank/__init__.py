@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from corank.api.importing import ImportResult as ImportResult
     from corank.api.importing import import_kuairand as import_kuairand
     from corank.api.importing import import_lists as import_lists
+    from corank.api.joining import JoinResult as JoinResult
+    from corank.api.joining import join as join
     from corank.api.measuring import DriftResult as DriftResult
     from corank.api.measuring import ReportPage as ReportPage
     from corank.api.measuring import explain as explain
@@ -83,6 +85,7 @@ _NAMES = {
     "corank.api.evaluating": "compare evaluate",
     "corank.api.experiments": "experiment study tune",
     "corank.api.importing": "ImportResult import_kuairand import_lists",
+    "corank.api.joining": "JoinResult join",
     "corank.api.measuring": "DriftResult ReportPage explain report request track",
     "corank.api.results": "ComparisonResult EvaluationResult ExperimentResult ExplanationResult",
     "corank.api.runs": "CheckResult PackResult check pack",

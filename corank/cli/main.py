@@ -29,7 +29,7 @@ WRONG_USAGE = 2
 UNREAD = 128 + signal.SIGPIPE
 """The exit status if the reader of the output ends first: what a shell says of any program in a pipe."""
 _OWN = {
-    "Data": "simulate check pack",
+    "Data": "simulate join check pack",
     "Train": "train track tune study experiment",
     "Judge": "evaluate compare report explain",
     "Ship": "export refresh conformance compare-cases vectors predict request rank",

@@ -143,14 +143,14 @@ def read_moment(text: str) -> datetime | date:
     )
 
 
-def _moment(value: Any) -> Any:
+def as_moment(value: Any) -> Any:
     """Read a moment; a number would be read as seconds since 1970, which nobody means."""
     if isinstance(value, date):
         return value
     return read_moment(value if isinstance(value, str) else repr(value))
 
 
-Moment = Annotated[datetime | date, BeforeValidator(_moment)]
+Moment = Annotated[datetime | date, BeforeValidator(as_moment)]
 """A day, or a time, of a config."""
 
 _Model = TypeVar("_Model", bound=BaseModel)

@@ -26,3 +26,12 @@ class FileColumns(msgspec.Struct, frozen=True):
     def metadata(self) -> dict[str, str]:
         """The entry of a Parquet file's metadata."""
         return {self.entry: msgspec.json.encode(self).decode()}
+
+
+class ServedColumns(FileColumns, frozen=True):
+    """The columns of a log of served requests that every reader needs."""
+
+    entry: ClassVar[str] = "corank.served"
+    user: str
+    time: str
+    item: str

@@ -18,6 +18,7 @@ from corank.core.types import Floats
 from corank.data.request_columns import Source
 from corank.data.tables import Table
 from corank.features.log_schema import (
+    AS_OF,
     ITEM,
     LEVEL,
     POSITION,
@@ -65,6 +66,8 @@ def log_columns(log: Table, data: DataSettings, schema: Schema, sources: dict[st
         level = pl.col(data.level).cast(pl.String)
         codes = range(len(data.levels))
         columns.append(level.replace_strict(data.levels, codes, return_dtype=pl.UInt8).alias(LEVEL))
+    if isinstance(data.as_of, str):
+        columns.append(log.moment(data.as_of).alias(AS_OF))
     if data.split.source is not None:
         columns.append(pl.col(data.split.source).alias(SPLIT))
     if data.weight is not None:

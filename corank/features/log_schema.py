@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
 from corank.core.errors import DataError
-from corank.core.settings import Duration, Moment, Settings, read_moment
-from corank.core.time import MILLISECOND, to_ms
+from corank.core.settings import Duration, Settings, as_moment, read_moment
+from corank.core.time import MILLISECOND, NEVER, to_ms
 from corank.core.types import Longs
 from corank.features.split import Split, SplitColumns
 
@@ -129,6 +129,16 @@ def _read_log(value: object) -> object:
     return ListLog.model_validate(value) if isinstance(value, dict) else _require_files(value)
 
 
+def _read_as_of(value: object) -> object:
+    """A text that does not begin as a day does names a column."""
+    return (
+        value if value is None or (isinstance(value, str) and not value[:1].isdigit()) else as_moment(value)
+    )
+
+
+AsOf = Annotated[datetime | date | str | None, BeforeValidator(_read_as_of)]
+
+
 class DataSettings(Settings):
     """The tables and columns of a log. Paths are relative to the config, and may hold `*`."""
 
@@ -172,8 +182,8 @@ class DataSettings(Settings):
     """Numbers of the log, or else of the items, that a stage's `value` may name, such as a bid."""
     labels: dict[str, Label] = Field(min_length=1)
     """What is to be predicted, by the names that stages and losses use."""
-    as_of: Moment | None = None
-    """When the log's labels were read; its last row unless given. Later ones than `matures_after` are not known."""
+    as_of: AsOf = None
+    """When the log's labels were looked at, or the column that says it of each row; the log's last row unless given."""
     scores: dict[str, Score] = {}
     """Production's scores, by the name under which a loss may take one as its teacher; null where there is none."""
     split: Split
@@ -253,6 +263,14 @@ class DataSettings(Settings):
         """Return when training ends, ms UTC: FOREVER if the split is by no time."""
         return self.split.training_end(self._instant_ms)
 
+    def labels_until(self) -> int:
+        """Return until when labels of training rows are known, ms UTC: training's end unless the split says later."""
+        return self.split.labels_until(self._instant_ms)
+
+    def looked_at(self, last: int) -> int:
+        """Return when the labels were looked at, ms UTC, unless a column says it; `last` is the log's last row."""
+        return last if self.as_of is None or isinstance(self.as_of, str) else to_ms(self.instant(self.as_of))
+
     def training_begin(self) -> int:
         """Return when training begins, ms UTC: NEVER if the split names no such moment."""
         return self.split.training_begin(self._instant_ms)
@@ -271,6 +289,8 @@ USER, ITEM, TIME, LEVEL, WEIGHT, POSITION = "@user", "@item", "@time", "@level",
 """Of a candidate of the log: ids, time in ms UTC, code of the level, weight, position on the page."""
 PROPENSITY = "@propensity"
 """Of a candidate of the log: the probability at which it was exposed."""
+AS_OF = "@as of"
+"""Of a candidate of the log: when its labels were looked at, ms UTC, if a column says it."""
 SPLIT = "@split"
 """Of a candidate of the log: the value by which it is split, if a column says it."""
 
@@ -346,8 +366,10 @@ def hide_immature(labels: Labels, rows: pl.DataFrame, data: DataSettings, as_of:
 
     A row that was younger then than its label takes is unknown, whatever the label says.
     """
-    time, end = rows[TIME].to_numpy(), data.training_end()
-    return hide_young(labels, time, np.where(time < end, min(end, as_of), as_of), data)
+    time, end = rows[TIME].to_numpy(), data.labels_until()
+    looked = rows[AS_OF].fill_null(NEVER).to_numpy() if AS_OF in rows.columns else np.full_like(time, as_of)
+    looked = np.where(time < data.training_end(), np.minimum(end, looked), looked)
+    return hide_young(labels, time, looked, data)
 
 
 def hide_young(labels: Labels, time: Longs, looked: Longs, data: DataSettings) -> Labels:

@@ -83,6 +83,10 @@ class SplitRule(Settings):
         """Return when training ends, ms UTC: what is known later must not teach. FOREVER if by no time."""
         return self.bounds(instant).get("train", (NEVER, FOREVER))[1]
 
+    def labels_until(self, instant: Instant) -> int:
+        """Return until when the labels of training rows are known, ms UTC: the end of training."""
+        return self.training_end(instant)
+
     def training_begin(self, instant: Instant) -> int:
         """Return when training begins, ms UTC; NEVER if the split names no such moment."""
         return self.bounds(instant).get("train", (NEVER, FOREVER))[0]
@@ -170,6 +174,12 @@ class RangeSplit(BoundedSplit):
     """Of validation; after `train`."""
     test: Range | None = None
     """Of the test; after `valid`."""
+    trained: Moment | None = Field(None, exclude_if=lambda value: value is None)
+    """When the model is trained: until then labels of training rows are known; the end of `train` unless given."""
+
+    def labels_until(self, instant: Instant) -> int:
+        """Return when the model is trained."""
+        return self.training_end(instant) if self.trained is None else instant(self.trained)
 
     def bounds(self, instant: Instant) -> Mapping[str, tuple[int, int]]:
         """The ranges."""
@@ -193,6 +203,8 @@ class RangeSplit(BoundedSplit):
                 raise ValueError(
                     f"split: {one} ({getattr(self, one)}) must end before {other} ({getattr(self, other)}) begins"
                 )
+        if self.labels_until(instant) < self.training_end(instant):
+            raise ValueError(f"split.trained: {self.trained} is before the end of train ({self.train})")
 
     def describe(self) -> str:
         """All ranges."""
@@ -437,6 +449,10 @@ class LaterSplit(SplitRule):
         """Those of the rule, from the moment on."""
         bounds = self.rule.bounds(instant)
         return {name: (max(begin, self.since), end) for name, (begin, end) in bounds.items()}
+
+    def labels_until(self, instant: Instant) -> int:
+        """That of the rule."""
+        return self.rule.labels_until(instant)
 
     @property
     def source(self) -> str | None:

@@ -22,6 +22,7 @@ from corank.data.packed.manifest import InputFile, PackManifest
 from corank.data.tables import SourceFile, find_source_files
 from corank_continual.periods.daily_result import DailyResult
 from corank_continual.periods.history import DailyHistory, PeriodRecord, find_live
+from corank_continual.periods.joining import join_daily
 from corank_continual.periods.settings import Period, due_periods, read_settings
 from corank_continual.periods.setup import BUNDLE, RUN, DailySetup, PeriodSteps, remove_old
 from corank_continual.periods.tracking import DailyTracking
@@ -181,7 +182,8 @@ def daily(
 ) -> DailyResult:
     """Train every period that is due on the rows since, and publish candidates that pass the gate.
 
-    For each period in order: its tables are validated against the live run, the live run is judged on its rows, a
+    The log is joined with events first if the settings say how. For each period in order: its tables are validated
+    against the live run, the live run is judged on its rows, a
     candidate continues from the live run's weights, is compared with it and gated, exported, verified on logged
     requests and published. Killed at any moment, the next call continues; called again with nothing due, it changes
     nothing. A period whose tables are refused is tried again by the next call, and no later one before it.
@@ -216,7 +218,8 @@ def daily(
         if undo is not None:
             undo_period(setup, history, undo)
         _forget(setup, history, [*retry, *(name for name in skip if history.find(name) is not None)])
-        periods = _find_due(setup, history)
+        joined = join_daily(setup)
+        periods = _find_due(setup, history, None if joined is None else joined.as_of)
         _refuse_unknown([*accept, *skip], periods)
         check_store(setup, history, periods)
         for period in periods:
@@ -226,7 +229,7 @@ def daily(
             if record.decision == "refused by validation":
                 break
         tracking.write(history.records)  # of a call that was killed, too
-        result = DailyResult(setup.folder, history.records, settings.gate)
+        result = DailyResult(setup.folder, history.records, settings.gate, joined)
         if _is_older(result.page, history.path, path):
             write_page(result.view(), result.page)
         return result
@@ -270,14 +273,20 @@ def _take(
     return PeriodRecord(period=period.name, begin=period.begin, end=period.end, decision="skipped")
 
 
-def _find_due(setup: DailySetup, history: DailyHistory) -> list[Period]:
-    """The periods that are due and of which nothing is decided, or whose tables were refused."""
+def _find_due(setup: DailySetup, history: DailyHistory, as_of: int | None) -> list[Period]:
+    """The periods that are due and of which nothing is decided, or whose tables were refused.
+
+    Args:
+        setup: of the daily funnel.
+        history: of it.
+        as_of: until when events are known, ms UTC; None: until now.
+    """
     settings, data = setup.settings, setup.opened.settings.data
     first = round(data.instant(settings.first).timestamp() * 1000)
     live = history.live
     packed = None if live is None else setup.packed_of(live.period)
     last = find_last_time(setup.opened, live, packed)
-    periods = due_periods(first, last, settings.period, data.timezone, settings.delay)
+    periods = due_periods(first, last, settings.period, data.timezone, settings.wait, as_of)
     decided = {r.period for r in history.records if r.decision != "refused by validation"}
     return [period for period in periods if period.name not in decided]
 

@@ -15,6 +15,7 @@ from corank.api.results import Result, draw_first, frame
 from corank.core.errors import ConfigError
 from corank.core.formatting import format_metric
 from corank.core.view import Block, Cell, Detail, Noted, Plot, Section, Table, Verdict, View
+from corank.data.join import JoinReport
 from corank_continual.periods.gate import CheckedCondition, Condition
 from corank_continual.periods.history import JUDGED, PeriodRecord, find_live
 
@@ -248,6 +249,8 @@ class DailyResult(Result):
     """One a period that is over, in order."""
     gate: Sequence[Condition]
     """What a candidate must meet."""
+    joined: JoinReport | None = None
+    """What the join wrote, and how many rows wait for labels until when; None without a join."""
 
     @property
     def page(self) -> Path:
@@ -286,8 +289,9 @@ class DailyResult(Result):
 
     @property
     def lines(self) -> Sequence[str]:
-        """Where the page lies."""
-        return [f"page: {self.page}"] if self.records else ["no period is due"]
+        """How many rows wait for labels, and where the page lies."""
+        waiting = "" if self.joined is None else self.joined.describe_waiting()
+        return [*([waiting] if waiting else []), f"page: {self.page}" if self.records else "no period is due"]
 
     @property
     def reasons(self) -> Sequence[str]:

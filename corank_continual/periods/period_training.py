@@ -32,6 +32,12 @@ from corank_continual.periods.setup import BUNDLE, PACKED, RUN, DailySetup, Peri
 from corank_serve.api.stores import prune, publish
 
 
+def _as_change(split: Mapping[str, str]) -> str:
+    """A split as a change of the config."""
+    parts = ", ".join(f'{name}: "{bounds}"' for name, bounds in split.items())
+    return f"data.split={{{parts}}}"
+
+
 @dataclass(frozen=True)
 class PeriodTraining:
     """The training of one period, from the live run's state."""
@@ -149,14 +155,13 @@ class PeriodTraining:
     def _changes(self) -> list[str]:
         """Changes of the settings, and the split of the period."""
         settings = self.setup.settings
-        split = self.period.split(self.since, settings.holdout)
-        parts = ", ".join(f'{name}: "{bounds}"' for name, bounds in split.items())
-        return [*([] if self.live is None else settings.changes), f"data.split={{{parts}}}"]
+        split = self.period.split(self.since, settings.holdout, settings.wait)
+        return [*([] if self.live is None else settings.changes), _as_change(split)]
 
     def _validate(self) -> dict[str, Any]:
         """Compare the period's tables, the holdout's rows among them, with what the live run was trained on."""
-        split = f'data.split={{train: "{self.period.as_range()}"}}'
-        opened = OpenedConfig.open(self.setup.config, [*self.setup.settings.changes, split])
+        split = {"train": self.period.as_range()} | self.period.trained(self.setup.settings.wait)
+        opened = OpenedConfig.open(self.setup.config, [*self.setup.settings.changes, _as_change(split)])
         validation = measure_drift(opened.settings, opened.base, Run.open(self.live_run), self._open_packed)
         write_text(self.folder / "validation.report.json", validation.to_json())
         return {"reasons": validation.refusals, "drift": validation.drift}

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, PositiveInt, model_validator
 from corank.core.errors import ConfigError
 from corank.core.settings import Duration, Moment, Settings, validate
 from corank.core.time import DAY, MILLISECOND, floor_time, from_ms, now_ms
+from corank.data.joined_labels import JoinSettings
 from corank.training.config.yaml_values import read_yaml_file
 from corank_continual.periods.gate import GateCondition
 
@@ -54,7 +55,11 @@ class Period:
         """The period as a range of the config, `FROM..UNTIL`."""
         return f"{_text(self.begin)}..{_text(self.end)}"
 
-    def split(self, since: int | None, holdout: timedelta) -> dict[str, str]:
+    def trained(self, wait: timedelta) -> dict[str, str]:
+        """The part of `data.split` that says when the period is trained, so long after its end."""
+        return {"trained": _text(self.end + wait // MILLISECOND)} if wait else {}
+
+    def split(self, since: int | None, holdout: timedelta, wait: timedelta = ZERO) -> dict[str, str]:
         """The `data.split` of a period: all from `since` on trains but the holdout at its end.
 
         The first half of the holdout validates, the second compares: that is `test`. On the next period they train.
@@ -62,11 +67,12 @@ class Period:
         Args:
             since: where the training before this one ended, ms UTC; None: the first has all of the log before it.
             holdout: at the end of the period, shorter than it.
+            wait: how long after the period it is trained.
         """
         step = holdout // MILLISECOND
         valid, test = self.end - step, self.end - step // 2
         bounds = {"train": (since, valid), "valid": (valid, test), "test": (test, self.end)}
-        return {
+        return self.trained(wait) | {
             name: f"{'' if begin is None else _text(begin)}..{_text(end)}"
             for name, (begin, end) in bounds.items()
         }
@@ -135,6 +141,9 @@ class DailySettings(Settings):
     """At the end of a period: half validates, half compares the candidate with the live run; on the next it trains."""
     delay: Duration = timedelta()
     """How long after a period its labels are known; it is trained then."""
+    join: JoinSettings | None = None
+    """How the config's log is made of another one and of events, before it trains. A period is trained when the labels
+    of all its rows are known."""
     changes: list[str] = []
     """Changes of the config after the first period, `a.b=value`, such as `train.epochs=1`."""
     gate: list[GateCondition] = Field(min_length=1)
@@ -156,7 +165,14 @@ class DailySettings(Settings):
     def _check(self) -> Self:
         if not timedelta(0) < self.holdout < self.period:
             raise ValueError("holdout: must be above 0 and shorter than the period")
+        if self.delay and self.join is not None:
+            raise ValueError("delay: `join` waits until labels are known; leave it out")
         return self
+
+    @property
+    def wait(self) -> timedelta:
+        """How long after a period its labels are known."""
+        return self.delay if self.join is None else self.join.longest
 
 
 def read_settings(path: Path) -> DailySettings:

@@ -6,7 +6,7 @@ Each of its Parquet files says in its metadata which of its columns are what.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, Self, get_type_hints
 
 import numpy as np
 import polars as pl
@@ -15,20 +15,16 @@ import pyarrow.compute as pc
 
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import CorankError, DataError
-from corank.data.file_columns import FileColumns
+from corank.data.file_columns import ServedColumns
 from corank.features.encoders import Encoders
 from corank.features.encoding import Placement
 from corank.features.feature_kind import ColumnFeature
 from corank.funnel.request import RankAnswer
 
 
-class LogColumns(FileColumns, frozen=True):
+class LogColumns(ServedColumns, frozen=True):
     """The columns by which a log of served requests is read."""
 
-    entry: ClassVar[str] = "corank.served"
-    user: str
-    time: str
-    item: str
     stages: tuple[str, ...]
     """In order; each has its `score_STAGE`."""
 

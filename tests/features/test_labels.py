@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corank.features.log_schema import (
+    AS_OF,
     LEVEL,
     TIME,
     DataSettings,
@@ -17,6 +18,7 @@ from corank.features.log_schema import (
     read_labels,
     read_levels,
 )
+from corank.features.split import RangeSplit
 from tests.support.configs import data_settings
 
 HOUR = 3_600_000
@@ -72,3 +74,16 @@ def test_labels_are_those_of_a_loop(as_of: int, rows: list[Any], hours: tuple[in
             there = reached == 2 and all(value == 1 for value in chain) and values[depth] is not None
             there = there and (not delay or time + delay <= looked)
             assert labels[name][n] == (values[depth] if there else -1)
+
+
+def test_a_column_says_when_each_row_was_looked_at_and_the_split_when_it_was_trained() -> None:
+    times = pl.Series(TIME, [VALID - HOUR, VALID - HOUR, VALID, VALID], pl.Int64)
+    looked = pl.Series(AS_OF, [VALID + 2 * HOUR, VALID, None, VALID + 2 * HOUR], pl.Int64)
+    rows = frame([2] * 4, click=[1, 1, 0, 0]).with_columns(times, looked)
+    plain_split = data(click={"matures_after": "2h"}).model_copy(update={"as_of": "looked"})
+    split = RangeSplit.model_validate(
+        {"train": "..1970-01-03", "valid": "1970-01-03..", "trained": "1970-01-03T01:00"}
+    )
+    later = plain_split.model_copy(update={"split": split})
+    for chosen, expected in ((plain_split, [-1, -1, -1, 0]), (later, [1, -1, -1, 0])):
+        assert plain(hide_immature(read_labels(rows, chosen), rows, chosen, 0))["click"] == expected

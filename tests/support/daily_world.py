@@ -30,17 +30,30 @@ SETTINGS: dict[str, Any] = {
 """Every candidate goes live: chance decides on figures of so few rows."""
 
 
-def write_daily_world(folder: Path, days: int, requests: int, drifts: bool = True) -> Path:
+JOIN = {"log": "raw/*.parquet", "labels": {"later": "organic/*.parquet:order"}, "window": "3d"}
+"""Of a world whose log waits to be joined with what users do outside of its funnel."""
+
+
+def write_daily_world(
+    folder: Path, days: int, requests: int, drifts: bool = True, joins: bool = False
+) -> Path:
     """Write a world, a small config and the settings of `corank daily`. Returns the settings' path."""
     drift = {"lifetime": 3} if drifts else None
-    simulate_world(folder, requests=requests, candidates=12, users=40, items=50, days=days, drift=drift)
+    sizes = {"requests": requests, "candidates": 12, "users": 40, "items": 50, "days": days}
+    simulate_world(folder, **sizes, drift=drift, organic=0.3 if joins else None)
     config = read_values(folder / "config.yaml", []).value
     config["stages"] = [stage | SMALL[stage["name"]] for stage in config["stages"]]
     config["train"] |= {"requests": 32, "average": 0.9, "checkpoint_every": 2}
     config["drift"] = dict.fromkeys(("rows", "levels", "labels", "missing", "new_ids", "psi"))
+    settings = SETTINGS
+    if joins:
+        (folder / "log").rename(folder / "raw")
+        config["data"]["labels"]["later"] = {"column": "later", "matures_after": "3d"}
+        config["data"]["as_of"] = "labels_as_of"
+        settings = SETTINGS | {"join": JOIN}
     (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
     path = folder / "daily.yaml"
-    path.write_text(json.dumps(SETTINGS), encoding="utf-8")
+    path.write_text(json.dumps(settings), encoding="utf-8")
     return path
 
 

@@ -8,7 +8,6 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.reports import Report
-from corank.core.time import to_ms
 from corank.data.column_sources import check_times, feature_columns, find_sources, find_value_sources
 from corank.data.event_tables import EventColumns, open_events
 from corank.data.log_rows import log_columns, scan_log, truth_columns
@@ -116,7 +115,7 @@ class PackSources:
     @property
     def as_of(self) -> int:
         """When the labels were read, ms UTC."""
-        return to_ms(self.data.instant(self.data.as_of)) if self.data.as_of else self.summary.last
+        return self.data.looked_at(self.summary.last)
 
     @property
     def item_columns(self) -> list[str]:

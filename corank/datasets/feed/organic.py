@@ -26,7 +26,10 @@ class Organic:
 
     def __init__(self, world: World) -> None:
         assert world.organic is not None
-        self.rate, self.rng = world.organic, np.random.default_rng([world.seed, 4])  # its own, as that of bids
+        self.rate, self.rng = (
+            world.organic,
+            np.random.default_rng([world.seed, 4]),
+        )  # its own, as that of bids
         known = self.rng.lognormal(0.0, world.awareness, world.catalogue)
         self.awareness: Floats = (known / known.mean()).astype(np.float32)
         self.events: list[pl.DataFrame] = []

@@ -7,13 +7,13 @@ import numpy as np
 import polars as pl
 
 from corank.batches.sampling import LabelCounts
-from corank.core.time import MILLISECOND, to_ms
+from corank.core.time import FOREVER, MILLISECOND, NEVER
 from corank.data.log_rows import log_columns, request_columns, row_splits
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.shard import LoggedRequests
 from corank.data.request_columns import Source
 from corank.data.tables import Table
-from corank.features.log_schema import LEVEL, TIME, DataSettings, label_column, score_column
+from corank.features.log_schema import AS_OF, LEVEL, TIME, DataSettings, label_column, score_column
 from corank.features.schema import Schema
 
 SPLIT = "split"
@@ -59,7 +59,7 @@ class SplitRows:
         """Read requests of packed data by split, in which young labels are unknown."""
         data, exposed = packed.data, len(packed.data.levels) - 1
         frame = pl.concat(frame for split in splits.items() for frame in _shard_frames(data, *split)).lazy()
-        rows = frame.with_columns((pl.col(LEVEL) == exposed).alias(EXPOSED))
+        rows = frame.with_columns((pl.col(LEVEL) == exposed).alias(EXPOSED), pl.lit(FOREVER).alias(AS_OF))
         return cls(data, rows, [_SHARD, _REQUEST], packed.manifest.last, pl.LazyFrame.collect)
 
     def label_sums(self, *fields: str) -> list[pl.Expr]:
@@ -77,9 +77,11 @@ class SplitRows:
     def _state(self, name: str) -> pl.Expr:
         """The number of the field of `LabelCounts` in which a candidate counts; null where it is never known."""
         data = self.data
-        time, end = pl.col(TIME), data.training_end()
-        as_of = to_ms(data.instant(data.as_of)) if data.as_of else self.last
-        looked = pl.when(time < end).then(min(end, as_of)).otherwise(as_of)
+        time, as_of = pl.col(TIME), pl.lit(data.looked_at(self.last))
+        if isinstance(data.as_of, str):
+            as_of = pl.col(AS_OF).fill_null(NEVER)
+        trained = pl.min_horizontal(pl.lit(data.labels_until()), as_of)
+        looked = pl.when(time < data.training_end()).then(trained).otherwise(as_of)
         young = time + data.matures(name) // MILLISECOND > looked
         value = pl.col(label_column(name))
         state = (
