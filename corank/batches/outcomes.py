@@ -18,6 +18,7 @@ from corank.batches.sampling import ITEM, Outcomes
 from corank.core.types import Doubles, Hashes, Index, Ints
 from corank.data.packed.dataset import PackedDataset
 
+
 @dataclass(frozen=True)
 class OutcomeRates:
     """How often the items of each group are acted on, in training."""

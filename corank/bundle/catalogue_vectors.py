@@ -29,7 +29,7 @@ from corank.core.reports import Progress
 from corank.core.settings import describe_unknown
 from corank.core.types import Longs, Mask
 from corank.data.packing.workspace import SpreadRows, read_partition, write_beside
-from corank.data.point_in_time import newest_rows
+from corank.data.point_in_time import newest_rows, settle_versions
 from corank.data.tables import VALID_FROM, RowRange, Table, cut_table
 from corank.data.validate import check_rows, whole_checks
 from corank.data.vector_files import with_vector_files
@@ -142,9 +142,10 @@ class FindOlderRows:
 
     def __call__(self, n: int) -> int:
         """Write the numbers. Returns how many there are. Raises DataError if an item has two rows of one time."""
-        rows = read_partition(self.files, n)
-        if rows[ID].n_unique() == len(rows):
+        every = read_partition(self.files, n)
+        if every[ID].n_unique() == len(every):
             return 0
+        rows = settle_versions(every)
         twice = rows.filter(rows.select(ID, FROM).is_duplicated())
         if len(twice):
             raise DataError(
@@ -152,7 +153,7 @@ class FindOlderRows:
                 f"column '{VALID_FROM}'"
             )
         newest = newest_rows(rows)[ROW]
-        older: Longs = np.setdiff1d(rows[ROW].to_numpy(), newest.to_numpy(), assume_unique=True)
+        older: Longs = np.setdiff1d(every[ROW].to_numpy(), newest.to_numpy(), assume_unique=True)
         with write_beside(self.path(n)) as partial:
             write_array(partial, np.sort(older))
         return len(older)
@@ -176,8 +177,7 @@ def find_older_rows(
     if nulls:
         raise DataError(f"{table.name}: column '{key}' is null in {nulls:,} rows")
     partitions = max(1, -(-sum(task.rows for task in ranges) // PARTITION))
-    columns = [table.key(key).alias(ID), table.valid_from().alias(FROM)]
-    spread = SpreadRows(table, columns, [ID], partitions, folder / "ids")
+    spread = SpreadRows(table, table.versions(key), [ID], partitions, folder / "ids")
     files = [folder / "ids" / name for names in engine.run(spread, ranges) for name in names]
     find = FindOlderRows(table.name, key, files, folder / "older")
     counts = engine.run(find, range(partitions))

@@ -11,7 +11,23 @@ from corank.core.hash_index import Keys
 from corank.core.ordering import bisect_ranges
 from corank.core.time import NEVER
 from corank.core.types import Index, Longs
-from corank.features.log_schema import FROM, ID
+from corank.features.log_schema import FROM, ID, RECORDED
+
+
+def settle_versions(rows: pl.DataFrame) -> pl.DataFrame:
+    """Make FROM the time from which each row is known: the later of FROM and RECORDED.
+
+    A row that was recorded after a newer one of its ID is left out: it never holds. The order of the others may change.
+    """
+    if RECORDED not in rows.columns:
+        return rows
+    known = pl.max_horizontal(FROM, RECORDED)
+    rows = rows.with_columns(known.alias("@known")).sort(ID, "@known", FROM, RECORDED, maintain_order=True)
+    holds = pl.col(FROM) == pl.col(FROM).cum_max().over(ID)
+    replaced = pl.struct(ID, "@known") == pl.struct(ID, "@known").shift(-1)
+    corrected = pl.struct(FROM, RECORDED) != pl.struct(FROM, RECORDED).shift(-1)
+    rows = rows.filter(holds).filter(~(replaced & corrected).fill_null(False))
+    return rows.with_columns(pl.col("@known").alias(FROM)).drop("@known", RECORDED)
 
 
 def newest_rows(rows: pl.DataFrame) -> pl.DataFrame:

@@ -27,7 +27,7 @@ from corank.core.objects import ObjectUrl, find_objects, is_object_url, is_url
 from corank.core.panics import PanicError, panics_as_errors
 from corank.core.time import NEVER
 from corank.data.table_formats import find_format, plain_name, scan_versions
-from corank.features.log_schema import ROW
+from corank.features.log_schema import FROM, ID, RECORDED, ROW
 
 
 @dataclass(frozen=True)
@@ -191,6 +191,8 @@ def scan_files(form: str, paths: list[str]) -> pl.LazyFrame:
 _TOO_LARGE = re.compile(r"conversion from `\w+` to `i64` failed in column '(.*?)' .*?: \[([^],\s]*)")
 VALID_FROM = "valid_from"
 """An optional column of items and users: the time from which a row holds."""
+RECORDED_AT = "recorded_at"
+"""An optional column of items and users: the time at which a row was written; nobody knew it before."""
 
 
 RowStep = Callable[[pl.LazyFrame], pl.LazyFrame]
@@ -336,9 +338,14 @@ class Table:
             return pl.col(column) >= pl.lit(moment.replace(tzinfo=None))
         return pl.col(column) >= pl.lit(moment).dt.convert_time_zone(kind.time_zone)
 
-    def valid_from(self) -> pl.Expr:
-        """Select the time from which a row of items or users holds, NEVER without a beginning, ms UTC."""
-        return self.moment(VALID_FROM).fill_null(NEVER) if VALID_FROM in self.types else pl.lit(NEVER)
+    def versions(self, key: str) -> list[pl.Expr]:
+        """Select what tells the rows of an item or a user apart, for `settle_versions`: ID, FROM and, if the table has
+        it, RECORDED; times in ms UTC, NEVER where missing."""
+        valid = self.moment(VALID_FROM).fill_null(NEVER) if VALID_FROM in self.types else pl.lit(NEVER)
+        selected = [self.key(key).alias(ID), valid.alias(FROM)]
+        if RECORDED_AT in self.types:
+            selected.append(self.moment(RECORDED_AT).fill_null(NEVER).alias(RECORDED))
+        return selected
 
     def unfit(self, column: str, expected: str) -> DataError:
         """Make the error for a column of the wrong type."""

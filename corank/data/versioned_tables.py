@@ -3,7 +3,7 @@
 import polars as pl
 
 from corank.core.errors import DataError
-from corank.data.point_in_time import VersionedRows
+from corank.data.point_in_time import VersionedRows, settle_versions
 from corank.data.tables import VALID_FROM, Table
 from corank.data.validate import check_rows, number_checks, whole_checks
 from corank.features.log_schema import FROM, ID
@@ -32,11 +32,10 @@ def read_versions(
     kind = table.collect(table.frame.select(table.key(key)).head(0)).to_series().dtype
     if kind != wanted.dtype:
         raise table.unfit(key, f"{wanted.dtype}, as in the log")
-    own = [table.key(key).alias(ID), table.valid_from().alias(FROM), *table.own(columns)]
-    rows = table.frame.select(own)
+    rows = table.frame.select(*table.versions(key), *table.own(columns))
     if only:
         rows = rows.join(pl.LazyFrame({ID: wanted}), on=ID, how="semi")
-    frame = table.collect(rows).unique()
+    frame = settle_versions(table.collect(rows).unique())
     if frame[ID].null_count():
         raise DataError(f"data.{table.name}: column '{key}' is null in {frame[ID].null_count()} rows")
     twice = frame.filter(frame.select(ID, FROM).is_duplicated())

@@ -8,7 +8,7 @@ import polars as pl
 
 from corank.bundle.bundle import Bundle
 from corank.core.errors import DataError, RequestError
-from corank.data.point_in_time import newest_rows
+from corank.data.point_in_time import newest_rows, settle_versions
 from corank.data.tables import Table
 from corank.data.validate import check_rows, whole_checks
 from corank.features.log_schema import FROM, ID
@@ -45,8 +45,8 @@ def put_users(source: str, bundle: Bundle, store: Store) -> int:
     columns = [c for c in user_columns(manifest) if c in table.types]
     if not columns:
         raise DataError(f"{source}: has none of the columns {', '.join(user_columns(manifest))}")
-    rows = table.frame.select(table.key(manifest.user).alias(ID), table.valid_from().alias(FROM), *columns)
-    frame, funnel = newest_rows(table.collect(rows.drop_nulls(ID))), Funnel(bundle)
+    rows = table.collect(table.frame.select(*table.versions(manifest.user), *columns).drop_nulls(ID))
+    frame, funnel = newest_rows(settle_versions(rows)), Funnel(bundle)
     for n, (id_, row) in enumerate(_rows(frame)):
         try:
             value = encode_user(row)

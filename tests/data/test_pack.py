@@ -98,6 +98,20 @@ def test_rows_hold_from_valid_from_on(world: World) -> None:
     assert (ids.to_list(), newest.tolist()) == ([10, 11, 12, 13], [0, 1, 4, 5])
 
 
+def test_rows_hold_once_they_are_recorded(world: World) -> None:
+    changed = pl.DataFrame(
+        {
+            "item": [12, 12],
+            "brand": ["p", "q"],
+            "valid_from": [HOUR, 2 * HOUR],
+            "recorded_at": [HOUR, 25 * HOUR],
+        }
+    )
+    world.items = pl.concat([ITEMS.filter(pl.col("item") != 12), changed], how="diagonal_relaxed")
+    rows = world.pack().item_keys.filter(pl.col("item") == 12)
+    assert rows["valid_from"].to_list() == [NEVER, HOUR, 25 * HOUR]
+
+
 def test_weight_and_truth_are_kept(world: World) -> None:
     world.log = LOG.with_columns(w=pl.int_range(1, 9))
     world.data["weight"] = "w"

@@ -8,7 +8,7 @@ from typing import Any
 
 from corank.data.packed.manifest import ContinuedFrom, PackManifest, packed_settings
 from corank.data.table_formats import find_format
-from corank.data.tables import VALID_FROM, SourceFile, Table, find_source_files
+from corank.data.tables import RECORDED_AT, VALID_FROM, SourceFile, Table, find_source_files
 from corank.data.validate import SERVED_ID
 from corank.features.feature_kind import FeatureKind
 from corank.features.log_schema import DataSettings, ListLog
@@ -76,7 +76,7 @@ def hash_versions(versions: Mapping[str, Versions]) -> dict[str, str]:
 
 def name_columns(data: DataSettings, features: Mapping[str, FeatureKind]) -> set[str]:
     """Name the columns that packing may read: every text of the settings counts as such, and features' names."""
-    names = {VALID_FROM, SERVED_ID, *features, *data.labels}
+    names = {VALID_FROM, RECORDED_AT, SERVED_ID, *features, *data.labels}
     values: list[Any] = [data.model_dump(mode="json")]
     values += [feature.model_dump(mode="json") for feature in features.values()]
     while values:

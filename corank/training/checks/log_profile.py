@@ -17,7 +17,7 @@ from corank.data.event_tables import open_events
 from corank.data.log_rows import scan_log
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.sources import keep_usable, open_tables
-from corank.data.point_in_time import newest_rows
+from corank.data.point_in_time import newest_rows, settle_versions
 from corank.data.recurrence import measure_recurrence
 from corank.data.request_columns import Source
 from corank.data.tables import Table
@@ -289,8 +289,8 @@ def _find_familiar(rows: pl.DataFrame, column: str) -> dict[str, Familiarity]:
 
 def _newest(table: Table, key: str, columns: Sequence[str]) -> pl.DataFrame:
     """The newest row of each id: ID and columns."""
-    chosen = table.frame.select(table.key(key).alias(ID), table.valid_from().alias(FROM), *table.own(columns))
-    return table.look_up(newest_rows(table.collect(chosen)).drop(FROM), ID, columns)
+    chosen = table.collect(table.frame.select(*table.versions(key), *table.own(columns)))
+    return table.look_up(newest_rows(settle_versions(chosen)).drop(FROM), ID, columns)
 
 
 def _measure_returns(
