@@ -45,7 +45,7 @@ UNFIT: list[tuple[Registry[Any], Any, str]] = [
     (METRICS, replace(OWN, name="Hit rate"), "metric 'unfit': its name is a word with quotas behind"),
     (
         METRICS,
-        replace(OWN, name="auc", title="mine"),
+        replace(OWN, name="auc", better="lower"),
         "metric 'unfit': the name 'auc' is taken by the metric 'auc'",
     ),
 ]
