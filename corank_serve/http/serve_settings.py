@@ -154,6 +154,8 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     """Share of requests that are logged."""
     log_seconds: float = Field(MAX_SECONDS, gt=0)
     """Time after which a file of the log is completed; a process that is killed loses it."""
+    log_keep: Duration | None = None
+    """How long files of the log are kept, such as 30d; None for ever."""
     max_clock_skew: Duration = timedelta(days=1)
     """How far a request's `time` may be from now."""
     queue: PositiveInt = 64
@@ -218,6 +220,8 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
             raise ValueError(
                 "a body of --body-mib must fit in --bodies-mib; raise the one or lower the other"
             )
+        if self.log_keep is not None and self.log is None:
+            raise ValueError("--log-keep without --log keeps nothing; add --log FOLDER, or leave it out")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("TLS needs both --tls-cert and --tls-key")
         return self

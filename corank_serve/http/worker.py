@@ -237,7 +237,7 @@ def create_service(
         users = UserLookup(partial(open_store, settings.source), settings.store_deadline_ms / 1e3, report)
     request_log = access_log = None
     if settings.log is not None:
-        request_log = RequestLog(settings.log, settings.log_share, settings.log_seconds)
+        request_log = RequestLog(settings.log, settings.log_share, settings.log_seconds, settings.log_keep)
     if settings.access_log is not None:
         access_log = AccessLog(settings.access_log, settings.access_log_users)
     return RankingService(

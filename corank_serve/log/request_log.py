@@ -16,7 +16,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
@@ -150,16 +150,23 @@ RETRY_SECONDS = 5.0
 class RequestLog:
     """Writes `served-*.parquet` into a folder. Safe to share between threads."""
 
-    def __init__(self, folder: Path, share: float = 1.0, seconds: float = MAX_SECONDS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        share: float = 1.0,
+        seconds: float = MAX_SECONDS,
+        keep: timedelta | None = None,
+    ) -> None:
         """
         Args:
             folder: is made if it is missing, for its owner alone.
             share: of requests that are logged, evenly spread.
             seconds: after which a file is completed, and which a process that is killed loses.
+            keep: age beyond which files are removed, by the time in their names; None for ever.
 
         Raises CorankError if the folder cannot be made.
         """
-        self.folder, self.share, self.seconds = folder, share, seconds
+        self.folder, self.share, self.seconds, self.keep = folder, share, seconds, keep
         self._credit, self._bytes = 0.0, 0
         self._prefix, self._numbers = uuid.uuid4().hex[:24], itertools.count()
         self._lock, self._writing = threading.Lock(), threading.Lock()
@@ -173,6 +180,7 @@ class RequestLog:
             make_private_folder(folder)
             remove_abandoned(folder, "served-*")
             remove_abandoned(folder, "rejected-*")
+            self._remove_old()
         except OSError as error:
             raise CorankError(f"{folder}: served requests cannot be logged there: {error}") from None
 
@@ -279,7 +287,18 @@ class RequestLog:
         files.complete()
         self._count(written=self._in_files - files.rejected, rejected=files.rejected)
         self._files, self._in_files = None, 0
+        self._remove_old()
         return [files.served_path] if files.rows else []
+
+    def _remove_old(self) -> None:
+        """Remove complete files that were begun longer ago than `keep`; other workers do so, too. Raises OSError."""
+        if self.keep is None:
+            return
+        oldest = f"{datetime.now(UTC) - self.keep:{BEGUN}}"
+        for form in ("served-*.parquet", "rejected-*.jsonl"):
+            for file in self.folder.glob(form):
+                if file.name.partition("-")[2] < oldest:
+                    file.unlink(missing_ok=True)
 
     def _give_up(self) -> int:
         """Remove the open files. Returns how many requests are lost."""

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,21 @@ def test_a_request_is_stored_once(tmp_path: Path) -> None:
     first = (rows[SERVED] != rows[SERVED].shift(1)).fill_null(True)
     assert rows[REQUEST].is_not_null().equals(first, check_names=False)
     json.loads(rows[REQUEST][0])
+
+
+def test_files_beyond_their_age_are_removed_and_no_others(tmp_path: Path) -> None:
+    old, recent = (f"{datetime.now(UTC) - timedelta(days=age):%Y%m%dT%H%M%S}" for age in (31, 29))
+    gone = [tmp_path / f"served-{old}-1.parquet", tmp_path / f"rejected-{old}-1.jsonl"]
+    kept = [tmp_path / f"served-{recent}-1.parquet", tmp_path / "notes-1.parquet"]
+    for file in (*gone, *kept):
+        file.touch()
+    log = RequestLog(tmp_path, keep=timedelta(days=30))
+    assert not any(file.exists() for file in gone) and all(file.exists() for file in kept)
+    gone[0].touch()  # while it serves
+    add(log, {})
+    written = log.write()
+    assert written is not None and written.exists()
+    assert not gone[0].exists() and all(file.exists() for file in kept)
 
 
 def test_what_waits_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
