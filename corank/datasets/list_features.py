@@ -33,6 +33,7 @@ from corank.datasets.list_columns import (
 )
 from corank.datasets.list_files import require_column
 from corank.datasets.list_log import LogFacts
+from corank.datasets.list_nulls import NullTexts
 from corank.datasets.list_outcomes import LabelledLists, find_late_context
 from corank.datasets.list_roles import ListRoles
 from corank.datasets.list_tables import name_apart, write_items, write_users
@@ -65,13 +66,14 @@ class ListFeatures:
 
 
 def describe_features(
-    facts: LogFacts, columns: ListRoles, out: Path, source: Path, report: Report
+    facts: LogFacts, columns: ListRoles, nulls: NullTexts, out: Path, source: Path, report: Report
 ) -> ListFeatures:
     """Describe all features, and write the tables of items and users that there are.
 
     Args:
         facts: of the log that was written.
         columns: settled, which column is what.
+        nulls: what stands for nothing in the tables.
         out: the folder of `log.parquet`.
         source: what the log was read of, which errors name.
         report: takes a line about each choice.
@@ -80,7 +82,7 @@ def describe_features(
         DataError: a column that is named cannot be a feature, or a table cannot be read.
     """
     features = _describe_log(facts, columns, out / "log.parquet", source, report)
-    tables = {"log": features.lines} | _write_tables(columns, out, features.numbers, report)
+    tables = {"log": features.lines} | _write_tables(columns, nulls, out, features.numbers, report)
     features.lines = lines = name_apart(tables, (columns.user, columns.item), report)
     lines |= describe_pairs(lines, _listed(columns, facts, out), report)
     features.categories = _find_categories(columns, out, lines)
@@ -188,7 +190,7 @@ def _measure_recurrence(columns: ListRoles, log: pl.LazyFrame) -> dict[str, floa
 
 
 def _write_tables(
-    columns: ListRoles, out: Path, numbers: WholeNumbers, report: Report
+    columns: ListRoles, nulls: NullTexts, out: Path, numbers: WholeNumbers, report: Report
 ) -> dict[str, dict[str, str]]:
     """Write the tables of items and users that there are. Returns the features of each. Raises DataError."""
     log = pl.scan_parquet(out / "log.parquet")
@@ -198,11 +200,11 @@ def _write_tables(
     if columns.items is not None:
         shown = log.select(pl.col(columns.candidates).explode().drop_nulls().unique())
         ids = shown.collect(engine="streaming").to_series()
-        items = write_items(columns.items, columns.item, ids, out / "items.parquet")
+        items = write_items(columns.items, columns.item, ids, nulls, out / "items.parquet")
         found["item"] = describe_items(items, columns.item, numbers)
     if columns.users is not None:
         ids = log.select(pl.col(columns.user).unique()).collect(engine="streaming").to_series()
-        users = write_users(columns.users, columns.user, ids, out / "users.parquet", report)
+        users = write_users(columns.users, columns.user, ids, nulls, out / "users.parquet", report)
         found["user"] = describe_users(users, columns.user, numbers)
     return found
 

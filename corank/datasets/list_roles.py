@@ -49,9 +49,14 @@ class ListRoles(Importer):
     users: Path | None = Field(
         None, description="A Parquet or CSV file with a row a user; its column of ids is named as the log's."
     )
+    nulls: str = Field(
+        "",
+        description="Texts that stand for nothing in any column, with commas, such as NULL,-. By default they do in "
+        "columns of numbers, if they sound like it.",
+    )
 
-    def names_of(self, role: Literal["labels", "chosen", "along", "request"]) -> list[str]:
-        """The columns of a role that several may have."""
+    def names_of(self, role: Literal["labels", "chosen", "along", "request", "nulls"]) -> list[str]:
+        """The columns of a role that several may have, or the texts that stand for nothing."""
         text: str = getattr(self, role)
         return [name.strip() for name in text.split(",") if name.strip()]
 
@@ -61,10 +66,15 @@ class ListRoles(Importer):
         return ClickedLists(log, self.candidates, (labels or chosen)[0], aligned=bool(labels))
 
     @property
+    def ids(self) -> set[str]:
+        """The columns that identify, and the times: texts stay texts there."""
+        named = [self.candidates, self.user, self.time, self.history, self.history_times]
+        return {*named, *self.names_of("chosen"), *self.names_of("request")}
+
+    @property
     def used(self) -> set[str]:
         """The columns that are no features."""
-        named = [self.candidates, self.user, self.time, self.history, self.history_times]
-        return {*named, *self.names_of("labels"), *self.names_of("chosen"), *self.names_of("request")}
+        return {*self.ids, *self.names_of("labels")}
 
     @property
     def settled(self) -> Self:

@@ -14,6 +14,7 @@ from corank.datasets.list_columns import free_name
 from corank.datasets.list_features import FIRST_LABEL, ListFeatures, describe_features
 from corank.datasets.list_files import readable
 from corank.datasets.list_log import LogFacts, read_log, write_log
+from corank.datasets.list_nulls import NullTexts
 from corank.datasets.list_roles import ListRoles
 
 
@@ -58,11 +59,13 @@ def write_lists(source: Path, out: Path, columns: Lists, report: Report = lambda
     """
     columns.check()
     with atomic_folder(out) as unfinished, TemporaryDirectory(dir=unfinished) as work:
+        nulls = NullTexts(tuple(columns.names_of("nulls")), report)
         with readable(source):
-            log = read_log(source, columns, Path(work), report)
+            log = read_log(source, columns, nulls, Path(work), report)
             facts = write_log(log, columns, unfinished / "log.parquet", report)
         columns = columns.settled
-        features = describe_features(facts, columns, unfinished, source, report)
+        features = describe_features(facts, columns, nulls, unfinished, source, report)
+        nulls.refuse_unfound()
         text = "".join(_config(columns, facts, features))
         (unfinished / "config.yaml").write_text(text, encoding="utf-8")
         report(f"{facts.impressions:,} impressions, {facts.candidates:,} candidates; split {facts.split}")

@@ -40,6 +40,7 @@ for _judgement in (
     learnability.few_to_validate,
     learnability.small_log,
     learnability.single_buckets,
+    of_tables(log_quality.misread_numbers),
     # advice: what makes learning hard, and what the config lacks; what is measured to cost or gain most first
     of_tables(log_quality.unknown_items),
     of_tables(log_quality.unknown_users),

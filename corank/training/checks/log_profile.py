@@ -15,6 +15,7 @@ from corank.batches.sampling import LabelCounts, MixedCounts, SplitCounts
 from corank.data.column_sources import feature_columns, find_sources
 from corank.data.event_tables import open_events
 from corank.data.log_rows import scan_log
+from corank.data.null_texts import find_among_numbers, is_text
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.sources import keep_usable, open_tables
 from corank.data.point_in_time import newest_rows
@@ -263,7 +264,14 @@ def _profile_column(
         {split: lacking / count for split, (count, lacking) in totals.items()},
         None if nested else training[column].drop_nulls().n_unique(),
         len(training) if source != "log" else totals.get("train", (0, 0))[0],
+        _find_texts(training, column) if identifies and is_text(counted.schema[column]) else {},
     )
+
+
+def _find_texts(training: pl.DataFrame, column: str) -> dict[str, int]:
+    """The few texts of a column of numbers, and their candidates."""
+    values = training.select(pl.col(column).cast(pl.String).alias("value"), COUNT)
+    return find_among_numbers(values.group_by("value").agg(rows=pl.col(COUNT).sum()))
 
 
 def _find_familiar(rows: pl.DataFrame, column: str) -> dict[str, Familiarity]:

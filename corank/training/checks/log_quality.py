@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 from corank.core.time import DAY
+from corank.core.yaml_names import quote
+from corank.data.null_texts import name_texts
 from corank.training.checks.findings import Finding
 from corank.training.checks.profile import ColumnProfile, Profile
 
@@ -58,6 +60,22 @@ def shifting_columns(log: Profile) -> Iterator[Finding]:
         )
         figure = f"{column.missing.get('train', 0.0):.0%} of 'train', but {now}"
         yield Finding("advice", column.name, said, figure)
+
+
+def misread_numbers(log: Profile) -> Iterator[Finding]:
+    """Ids whose values are numbers but for a few texts."""
+    data = log.config.data
+    own = {"item": data.item, "user": data.user}
+    for column in log.columns:
+        if column.texts:
+            texts = ", ".join(map(quote, [*(data.nulls or []), *column.texts]))
+            kind = "" if column.name in own else ", and kind: number if its order means something"
+            said = (
+                f"numbers but for {name_texts(column.texts)}, each value of which is an id of its own; if these stand "
+                f"for missing values, write data.nulls: [{texts}]{kind}"
+            )
+            where = f"data.{column.name}" if column.name in own else f"features.{column.name}"
+            yield Finding("warning", where, said)
 
 
 def empty_columns(log: Profile) -> Iterator[Finding]:

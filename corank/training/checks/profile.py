@@ -63,6 +63,8 @@ class ColumnProfile:
     """Distinct values of the training rows; None of lists."""
     rows: int
     """Items or users of the training rows; of a column of the log its training candidates."""
+    texts: Mapping[str, int] = field(default_factory=dict)
+    """Of an id whose values are numbers but for a few texts: these, and the training candidates with each."""
 
 
 class RequestCounts(NamedTuple):
