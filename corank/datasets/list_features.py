@@ -40,8 +40,6 @@ from corank.datasets.list_tables import name_apart, write_items, write_users
 from corank.datasets.shown_order import ShownOrder, find_order
 from corank.datasets.whole_numbers import WholeNumbers
 
-FIRST_LABEL = "click"
-"""The name of the first label in the config."""
 _BEFORE = "if it is known before, add it as a feature and to known_before"
 
 
@@ -84,7 +82,7 @@ def describe_features(
     features = _describe_log(facts, columns, out / "log.parquet", source, report)
     tables = {"log": features.lines} | _write_tables(columns, nulls, out, features.numbers, report)
     features.lines = lines = name_apart(tables, (columns.user, columns.item), report)
-    lines |= describe_pairs(lines, _listed(columns, facts, out), report)
+    lines |= describe_pairs(lines, _listed(columns, facts, out), columns.label, report)
     features.categories = _find_categories(columns, out, lines)
     lines |= _describe_past(columns, facts.users, out, lines, features.categories)
     return features
@@ -178,7 +176,7 @@ def _describe_past(
     shares = _measure_recurrence(columns, pl.scan_parquet(out / "log.parquet")) if users else {}
     for name, share in shares.items():
         if share >= OFTEN_AGAIN:
-            add(name, describe_events(name, item, FIRST_LABEL), timed=True)
+            add(name, describe_events(name, item, columns.label), timed=True)
     return lines
 
 

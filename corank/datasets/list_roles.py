@@ -9,6 +9,7 @@ from pydantic import Field
 from corank.core.errors import DataError
 from corank.datasets.clicked_lists import ClickedLists
 from corank.datasets.importer import Importer
+from corank.datasets.list_columns import free_name
 from corank.datasets.shown_order import Role
 
 IMPRESSION, TIME = "impression", "time"
@@ -45,7 +46,10 @@ class ListRoles(Importer):
         "none; auto: an effect if it is logged, or clicks depend on it.",
     )
     items: Path | None = Field(None, description="A Parquet or CSV file with a row an item.")
-    item: str = Field("item_id", description="Its column of ids.")
+    item: str = Field(
+        "",
+        description="Its column of ids; by default that of --candidates if a row is an exposure, else item_id.",
+    )
     users: Path | None = Field(
         None, description="A Parquet or CSV file with a row a user; its column of ids is named as the log's."
     )
@@ -75,6 +79,24 @@ class ListRoles(Importer):
     def used(self) -> set[str]:
         """The columns that are no features."""
         return {*self.ids, *self.names_of("labels")}
+
+    @property
+    def label_names(self) -> dict[str, str]:
+        """The labels in the config → their columns: of `is_click` the label is `click`, of others the column's name."""
+        members = {name: f"is_{n}" for n, name in enumerate(self.names_of("chosen"))}
+        names = dict[str, str]()
+        for column in [*self.names_of("labels"), *members]:
+            names[free_name(column.removeprefix("is_"), names)] = members.get(column, column)
+        return names
+
+    @property
+    def label(self) -> str:
+        """The first label, by which stages order."""
+        return next(iter(self.label_names))
+
+    def of_rows(self, lists: bool) -> Self:
+        """With the item's column: that of candidates, if rows are exposures."""
+        return self.model_copy(update={"item": self.item or ("item_id" if lists else self.candidates)})
 
     @property
     def settled(self) -> Self:

@@ -192,3 +192,22 @@ def test_rows_that_cannot_be_exposures_are_refused_in_one_line(tmp_path: Path, c
         corank.import_lists(tmp_path / "in", tmp_path / "out", **(KEYED | more))
     assert told in str(error.value) and "\n" not in str(error.value)
     assert [*tmp_path.iterdir()] == [tmp_path / "in"]
+
+
+def test_names_of_the_log_stay(tmp_path: Path) -> None:
+    log = pl.DataFrame(
+        {
+            "search": [n // 4 for n in range(400)],
+            "prop_id": [n % 40 for n in range(400)],
+            "liked": [int(n % 4 == 0) for n in range(400)],
+            "is_sold": [int(n % 8 == 0) for n in range(400)],
+        }
+    )
+    roles = {"candidates": "prop_id", "labels": ["liked", "is_sold"], "request": "search"}
+    imported = corank.import_lists(log, tmp_path / "out", **roles)
+    checked = corank.check(imported.config)
+    data = checked.config.data
+    assert data.item == "prop_id" and [*data.labels] == ["liked", "sold"]
+    assert [stage.main for stage in checked.config.stages] == ["liked", "liked"]
+    text = imported.config.read_text()
+    assert "item_id" not in text and "label: click" not in text and "event: click" not in text

@@ -120,7 +120,7 @@ def test_what_belongs_to_candidates_is_a_feature_unless_it_was_logged_later(
         assert any(line.startswith(f"left out: {reason}") for line in left_out), left_out
     text = (tmp_path / "out" / "config.yaml").read_text()
     assert "along: [clicked, price, flag]" in text and "# left out: after" in text
-    assert "model: towers, keep: 20, matches: [price_rank, clicked_count" in text
+    assert "model: towers, keep: 20, label: clicked, matches: [price_rank, clicked_count" in text
     refuse_errors(check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").findings)
 
 
@@ -411,7 +411,7 @@ def test_candidates_are_looked_for_in_earlier_requests_if_they_recur(tmp_path: P
     assert {"clicked", "clicked_count", "clicked_brand_since", "shown", "shown_since"} <= {*own.features}
     text = (out / "own" / "config.yaml").read_text()
     assert "shown: {side: user, kind: ids, of: item_id, input: false, last: 200}" in text
-    assert "clicked: {side: user, kind: ids, of: item_id, event: click, input: false, last: 200}" in text
+    assert "clicked: {side: user, kind: ids, of: item_id, event: clicked, input: false, last: 200}" in text
     checked = check_config(read(out / "own" / "config.yaml"), out / "own")
     refuse_errors(checked.findings)
     assert not any("(kind: count, kind: since)" in one.what for one in checked.findings)
