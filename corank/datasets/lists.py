@@ -110,7 +110,7 @@ def _config(columns: ListRoles, facts: LogFacts, features: ListFeatures) -> Iter
     for line in features.left_out:
         yield f"  # left out: {line}\n"
     yield "  # how many candidates a request has, and rates of clicks so far\n"
-    yield f"  {free_name('candidates', features.lines)}: {{kind: candidates}}\n"
+    yield f"  {free_name('candidates', features.lines)}: {{kind: candidates}}\n" if features.sized else ""
     for name, settings in _rates(columns, facts, features).items():
         yield f"  {name}: {settings}\n"
     # a tower does not read the request's other candidates, nor the user with the item

@@ -211,3 +211,39 @@ def test_names_of_the_log_stay(tmp_path: Path) -> None:
     assert [stage.main for stage in checked.config.stages] == ["liked", "liked"]
     text = imported.config.read_text()
     assert "item_id" not in text and "label: click" not in text and "event: click" not in text
+
+
+def test_what_training_rows_do_not_tell_is_no_feature(tmp_path: Path) -> None:
+    days = 40
+    rows = [
+        {
+            "search": n,
+            "user_id": n % 9,
+            "time": f"2026-03-{1 + n * 10 // 1200:02d}T00:{n // 60 % 60:02d}:{n % 60:02d}",
+            "item_id": 4 * (n % 10) + place,
+            "is_click": int(place == n % 4),
+            "price": float(place),
+            "late": 7.0 if n < 1000 else float(n),
+            "flag": 1.0 if n % 3 else None,
+        }
+        for n in range(days * 30)
+        for place in range(4)
+    ]
+    items = pl.DataFrame(
+        {"item_id": range(60), "kind": [1] * 40 + [2] * 20, "size": [float(n % 7) for n in range(60)]}
+    )
+    imported = corank.import_lists(
+        pl.DataFrame(rows), tmp_path / "out", candidates="item_id", labels="is_click", request="search",
+        user="user_id", time="time", items=items,
+    )  # fmt: skip
+    features = corank.check(imported.config).config.features
+    assert not {"late", "kind", "candidates"} & {*features} and {"price", "size"} <= {*features}
+    assert features["flag"].kind == "id"
+    said = {line.split(":")[1].strip() for line in imported.said if line.startswith("left out: ")}
+    assert {"late", "kind"} <= said
+    warned = [f.where for f in corank.check(imported.config).findings if "one bucket" in f.what]
+    assert not warned
+    changed = corank.check(
+        imported.config, overrides=["features.late_={side: context, kind: bucket, column: late}"]
+    )
+    assert "features.late_" in [f.where for f in changed.findings if "one bucket" in f.what]

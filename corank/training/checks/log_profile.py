@@ -116,17 +116,25 @@ def profile_tables(
     rows = SplitRows.of(tables["log"], config.data, schema, sources, last)
     splits, requests, misplaced = _count(rows)
     again, held = _measure_returns(rows, schema, sources, label)
+    columns = _profile_columns(rows, schema, sources, tables, label)
     return Profile(
         plan_training(config, splits["train"].requests),
         splits,
+        single=[
+            c.name for c in columns if c.values is not None and c.values <= 1 and _is_bucket(schema, c.name)
+        ],
         tables=tables,
         misplaced=misplaced,
         requests=requests,
-        columns=_profile_columns(rows, schema, sources, tables, label),
+        columns=columns,
         again=again,
         held=held,
         outcomes=OutcomeColumns(config, tables["log"], rows, sources).find(),
     )
+
+
+def _is_bucket(schema: Schema, name: str) -> bool:
+    return name in schema.features and schema.features[name].kind == "bucket"
 
 
 SIZE = "size"

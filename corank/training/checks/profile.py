@@ -91,7 +91,7 @@ class Profile:
     continues: bool = False
     """Whether the training begins at the weights of an earlier run."""
     single: Sequence[str] = ()
-    """Features with one bucket: their training values are all equal. Known of packed data."""
+    """Features with one bucket: their training values are all equal. Those that are made of others once packed."""
 
     # Known of the log's tables
 
