@@ -57,7 +57,6 @@ def _overview(summary: CheckSummary) -> Iterator[Block]:
     yield f"inputs, of {len(summary.features)} features: {entering}"
     yield f"losses: {', '.join(row['loss'] for row in summary.samples)}"
     yield from summary.size.lines
-    yield f"recipe: {summary.recipe}"
 
 
 def _findings(findings: Sequence[Finding], complete: bool, errors: bool) -> Iterator[Block]:
