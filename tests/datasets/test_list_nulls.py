@@ -1,5 +1,6 @@
 """Texts that stand for missing values: told from values in every form of table, and said either way."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,18 @@ def test_a_user_that_is_missing_is_named(tmp_path: Path) -> None:
         corank.import_lists(
             tmp_path / "log.csv", tmp_path / "out", candidates="i", labels="c", user="u", time="t"
         )
+
+
+def test_what_the_import_names_works_when_typed(tmp_path: Path) -> None:
+    table = items(["NULL", "free", "无", "-", "N/A"]).drop("n0")
+    _, said = imported(tmp_path / "a", table)
+    advised = [line.partition("; --nulls ")[2].partition(" reads")[0] for line in said if "--nulls" in line]
+    texts = {text for one in advised for text in shlex.split(one)}
+    assert texts == {"NULL", "free", "无", "-", "N/A"}
+    read, then = imported(tmp_path / "b", table, nulls=sorted(texts))
+    assert not any("--nulls" in line for line in then) and read["w1"].to_list() == [
+        "red",
+        "blue",
+        "red",
+        None,
+    ]

@@ -95,3 +95,22 @@ def test_the_command_prints_tables_and_json(config: Path, capsys: pytest.Capture
     document = json.loads(run_corank(capsys, "check", config, "--json")[1])
     assert document["profile"]["requests"]["test"]["candidates"] == {"5": 40}
     assert not any(finding["severity"] == "error" for finding in document["findings"])
+
+
+def test_what_advice_names_works_when_typed(config: Path) -> None:
+    typed = 0
+    for finding in corank.check(config).findings:
+        places = [*finding.places] or [finding.where]
+        options: dict[str, list[str]] = {}
+        if "; --without drops it" in finding.what:
+            options = {"without": places}
+        elif (named := finding.what.partition("--without ")[2].partition(" ")[0]) != "":
+            options = {"without": [named]}
+        elif (key := finding.what.partition(": write ")[2]) and finding.severity == "advice":
+            name, _, value = key.partition(": ")
+            options = {"overrides": [f"{name}={value}"]}
+        if options:
+            typed += 1
+            left = {f.where for f in corank.check(config, **options).findings if f.what == finding.what}
+            assert finding.where not in left
+    assert typed >= 3
