@@ -68,7 +68,7 @@ class UserSources:
             levels = [data.level] if data.level is not None else []
             scanned.require([*keys, data.time, *levels, *(label.column for label in data.labels.values())])
             check_rows(scanned, [*whole_checks(scanned, keys), *label_checks(scanned, data)])
-        table = None if users is None else Table.scan("users", users, Path())
+        table = None if users is None else Table.scan("users", users, Path(), data.nulls)
         if table is not None:
             table.require([data.user])
             check_rows(table, whole_checks(table, [data.user]))

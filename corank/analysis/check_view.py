@@ -61,7 +61,6 @@ def _overview(summary: CheckSummary) -> Iterator[Block]:
     yield f"inputs, of {len(summary.features)} features: {entering}"
     yield f"losses: {', '.join(row['loss'] for row in summary.samples)}"
     yield from summary.size.lines
-    yield f"recipe: {summary.recipe}"
 
 
 def _findings(findings: Sequence[Finding], complete: bool, errors: bool) -> Iterator[Block]:
@@ -88,7 +87,9 @@ def _details(summary: CheckSummary) -> Iterator[Section]:
     yield Section("Exposed rows by what is known of each label", [labels])
     if summary.outcomes:
         known = Table.of(summary.outcomes, left=("label", "level"))
-        yield Section("Candidates of each level by what is known of labels that are known everywhere", [known])
+        yield Section(
+            "Candidates of each level by what is known of labels that are known everywhere", [known]
+        )
     yield Section("Rows that each loss learns from, an epoch of each split", [Table.of(summary.targets)])
     yield Section(
         "Values of each feature, missing ones, and the share of candidates whose value training knows",

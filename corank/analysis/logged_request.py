@@ -76,7 +76,7 @@ def _user(run: Run, wanted: Sequence[str], first: dict[str, Any], time: int) -> 
     values = {c: _to_json(first[c]) for c in wanted if c in first}
     if data.users is None:
         return values
-    users = Table.scan("users", data.users, run.base)
+    users = Table.scan("users", data.users, run.base, data.nulls)
     users = with_vector_files(users, data.user, run.config.declared, run.base)
     columns = [c for c in wanted if c in users.types]
     if not columns:

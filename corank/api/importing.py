@@ -92,6 +92,7 @@ def import_lists(
     items: LogSource | None = None,
     item: str = "item_id",
     users: LogSource | None = None,
+    nulls: Names = "",
     report: Report = lambda line: None,
 ) -> ImportResult:
     """Import a log of your own: a row an impression with a list of candidates, or a row an exposure.

@@ -182,7 +182,7 @@ class DriftResult(DriftReport, Result):
         >>> changes = ["data.split={train: 2026-03-09..2026-03-10}"]
         >>> drift = corank.check("shop/config.yaml", changes, against="shop/runs/shop")
         >>> drift.accepted, sorted(drift.tables)
-        (True, ['figures', 'vocabularies'])
+        (True, ['figures'])
     """
 
     everything: bool = False
@@ -212,12 +212,8 @@ class DriftResult(DriftReport, Result):
         )
         return [*describe_findings(errors, self.everything), f"refused: {remedy}"]
 
-    @property
-    def _grown(self) -> list[dict[str, Any]]:
-        return [{"feature": name, **rows} for name, rows in self.vocabularies.items()]
-
     def view(self) -> View:
-        """Each figure of the run and of the new rows with its threshold and verdict; how vocabularies grow."""
+        """Each figure of the run and of the new rows with its threshold and verdict."""
         rows: list[list[Cell]] = [
             [*figure.cells[:-1], Verdict(figure.verdict, -(figure.verdict == "broken"))]
             for figure in self.figures
@@ -225,23 +221,15 @@ class DriftResult(DriftReport, Result):
         prose = ("reference", "now")  # what a column of the tables has, or why it is not compared
         figures = Table([*_FIGURE], rows, prose=prose, left=("of", "verdict"), keys=2)
         sections = [Section("Figures", [figures])]
-        if self.vocabularies:
-            grown = [
-                {key: "-" if value is None else value for key, value in row.items()} for row in self._grown
-            ]
-            sections.append(Section("Vocabularies: rows now, and after `pack --from`", [Table.of(grown)]))
         if shown := [finding for finding in self.findings if finding.severity != "error"]:
             sections.append(Section("Findings", describe_findings(shown, self.everything)))
         return View(f"{self.name}: new rows", self.headline, sections)
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
-        """`figures`: kind, name, what the run has, what the new rows have, threshold, verdict; `vocabularies`, of
-        accepted rows: rows of each now, admitted and evicted by `pack --from`, after it, and free up to `max_rows`."""
+        """`figures`: kind, name, what the run has, what the new rows have, threshold, verdict."""
         rows = (dict(zip(_FIGURE, figure.cells, strict=True)) for figure in self.figures)
-        figures = {"figures": frame(rows, _FIGURE)}
-        numbers = dict.fromkeys(("rows", "admitted", "evicted", "after", "free"), pl.Int64)
-        return figures | ({"vocabularies": frame(self._grown, ["feature"], **numbers)} if self._grown else {})
+        return {"figures": frame(rows, _FIGURE)}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.headline})"

@@ -228,8 +228,8 @@ def check(
 
     Returns what would be trained: which feature enters which tower, rows by table, candidates by split and by loss.
     What training would refuse is the first of its `findings`. With `against` the figures of the new rows next to those
-    of the run, with their thresholds (`drift` of the config), and the `reasons` for which the rows are refused; of
-    rows that are accepted also how many rows each vocabulary would admit and evict. With `verify` the packed data.
+    of the run, with their thresholds (`drift` of the config), and the `reasons` for which the rows are refused. With
+    `verify` the packed data.
     Raises ConfigError, DataError, CheckpointError.
 
     Example:

@@ -38,11 +38,13 @@ class OutcomeRates:
             positives += np.bincount(of[label > 0], minlength=len(positives))
             known += np.bincount(of[label >= 0], minlength=len(known))
         import os
-        if os.environ.get("OL_REL","0") == "1":
+
+        if os.environ.get("OL_REL", "0") == "1":
             c, e = np.zeros((2, len(positives)))
             for shard in packed.splits["train"]:
                 label, of = np.asarray(shard.labels["click"]), group[shard.item]
-                c += np.bincount(of[label > 0], minlength=len(c)); e += np.bincount(of[label >= 0], minlength=len(c))
+                c += np.bincount(of[label > 0], minlength=len(c))
+                e += np.bincount(of[label >= 0], minlength=len(c))
             ctr = smooth_rates(c, e)
             known = known * ctr
         return cls(smooth_rates(positives, known), group)
@@ -58,13 +60,16 @@ def smooth_rates(positives: Doubles, known: Doubles) -> Doubles:
     expected = mean * known
     spread = (((positives - expected) ** 2).sum() - expected.sum()) / max((expected**2).sum(), 1e-9)
     import os
+
     if os.environ.get("OL_S", "eb") == "eb":
         prior = 1 / max(spread, 1e-2)
     else:
         prior = float(os.environ["OL_S"])
-    if os.environ.get("OL_V"): print("spread", spread, "prior", prior)
+    if os.environ.get("OL_V"):
+        print("spread", spread, "prior", prior)
     rates: Doubles = (positives + prior) / (known + prior / mean)
     return rates
+
 
 def _groups(packed: PackedDataset, match: str | None) -> Ints:
     """Number the items, or the values of a feature of theirs; one group of all for None: of each item row."""
@@ -102,7 +107,9 @@ def draw_outcomes(
     """
     outcomes, others = np.flatnonzero(label > 0), np.flatnonzero(label == 0)
     mass = np.append(0.0, np.cumsum(rates.rate[rates.group[row[others]]]))
-    begin, end = (np.searchsorted(request_of[others], np.arange(len(keys)), side) for side in ("left", "right"))
+    begin, end = (
+        np.searchsorted(request_of[others], np.arange(len(keys)), side) for side in ("left", "right")
+    )
     drawing = np.unique(request_of[outcomes])
     drawing = np.repeat(drawing[end[drawing] > begin[drawing]], count)
     nth = np.tile(np.arange(count), len(drawing) // count)

@@ -282,7 +282,7 @@ def ids_file(out: Path) -> Path:
 
 def _open_items(source: str, manifest: BundleManifest) -> Table:
     """Open a table of items, with vectors from files for columns that it lacks. Raises DataError."""
-    table = Table.scan("items", source, Path())
+    table = Table.scan("items", source, Path(), manifest.data.nulls)
     table = with_vector_files(table, manifest.item, manifest.declared, Path(), only_absent=True)
     table.require([manifest.item, *manifest.request_columns.item])
     check_rows(table, whole_checks(table, [manifest.item]))

@@ -76,7 +76,7 @@ def logged_priors(schema: Schema) -> dict[str, CountedFeature]:
 
 def read_until(newer: RefreshSources, data: DataSettings) -> int:
     """Find the time until which a newer log is complete, ms UTC. Raises DataError if it cannot be read."""
-    log = Table.scan("log", newer.log, newer.base)
+    log = Table.scan("log", newer.log, newer.base, data.nulls)
     return _until(newer, _time_span(log, data)[1])
 
 
@@ -256,7 +256,8 @@ class NewerReader:
             return pl.DataFrame()
         if newer.users is None:
             raise DataError(f"features.{next(iter(names))}: a prior counts by it; pass the users, too")
-        table, columns = Table.scan("users", newer.users, newer.base), list(dict.fromkeys(names.values()))
+        table = Table.scan("users", newer.users, newer.base, manifest.data.nulls)
+        columns = list(dict.fromkeys(names.values()))
         users, _ = read_versions(table, manifest.user, columns, rows[USER].unique(), only=True)
         user_rows = users.frame[users.find(rows[USER], rows[TIME].to_numpy())]
         return user_rows.select(pl.col(column).alias(user_column(name)) for name, column in names.items())

@@ -80,7 +80,7 @@ def _refresh(
     priors = read_snapshots(folder, manifest)
     events = open_newer_events(newer, manifest)
     if newer.items is not None:
-        table = Table.scan("items", newer.items, newer.base)
+        table = Table.scan("items", newer.items, newer.base, manifest.data.nulls)
         table = with_vector_files(table, manifest.item, manifest.declared, newer.base, only_absent=True)
         records = _merge_items(records, encoders, priors, manifest, table, report)
     reader, until = NewerReader(newer, manifest, encoders, records, report), None

@@ -7,6 +7,7 @@ import polars as pl
 from corank.core.errors import ConfigError, DataError
 from corank.core.time import LATEST, format_time
 from corank.data.event_tables import EventColumns
+from corank.data.null_texts import name_among_numbers
 from corank.data.request_columns import Source
 from corank.data.tables import Table
 from corank.data.validate import check_rows, value_checks
@@ -60,7 +61,7 @@ def find_sources(
         read.require(schema.columns_of(name))
         listing = schema.features[parallels[name]].as_column if name in parallels else None
         if expected := (listing or feature).check_column(parallels.get(name, name), read.types[column]):
-            raise read.unfit(column, expected)
+            raise read.unfit(column, expected + name_among_numbers(read, column))
     _check_comparisons(schema, sources, tables, events)
     _check_event_keys(schema, sources)
     return sources

@@ -17,7 +17,7 @@ def open_events(data: DataSettings, base: Path) -> dict[str, Table]:
     """Open the tables of `data.events`, by name. Raises DataError if one lacks a column."""
     opened = {}
     for name, settings in data.events.items():
-        opened[name] = Table.scan(f"events.{name}", settings.table, base)
+        opened[name] = Table.scan(f"events.{name}", settings.table, base, data.nulls)
         columns = EventColumns.of(settings, data)
         # events need no item: whoever reads them as items requires it
         opened[name].require([columns.user, columns.time, *filter(None, [settings.item])])

@@ -247,7 +247,7 @@ def scan_log(data: DataSettings, base: Path, source: str | list[str] | None = No
     Raises:
         DataError: the files cannot be read, or lists do not fit one another.
     """
-    table = Table.scan("log", data.log_files if source is None else source, base)
+    table = Table.scan("log", data.log_files if source is None else source, base, data.nulls)
     settings = data.log
     if not isinstance(settings, ListLog) or (source is not None and settings.list not in table.types):
         return table

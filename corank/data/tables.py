@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import polars as pl
+import polars.selectors as cs
 
 from corank.core.errors import DataError
 from corank.core.formatting import shorten
@@ -141,7 +142,7 @@ def find_row_fault(paths: Iterable[str], error: str) -> str | None:
     unfit = _UNFIT.search(error)
     for path in filter(_is_plain, paths):
         with Path(path).open(encoding="utf-8", newline="") as file:
-            rows, line = csv.reader(file, strict=True), 1
+            rows, line = csv.reader(file, strict=True, delimiter=separator_of(Path(path))), 1
             try:
                 width = len(next(rows, ()))
                 while True:
@@ -165,6 +166,11 @@ def _describe_row(row: list[str], width: int, unfit: "re.Match[str] | None") -> 
     return f": column '{unfit[3]}' holds {value}, and {kind} before; write one type of values"
 
 
+def separator_of(path: Path) -> str:
+    """What separates the fields of a file of CSV or TSV."""
+    return "\t" if ".tsv" in path.name.lower() else ","
+
+
 def _is_plain(path: str) -> bool:
     """Whether a file is on this machine and is not compressed."""
     if is_url(path):
@@ -178,14 +184,23 @@ LAKE = "lakehouse"
 _ENDINGS = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "feather": (".feather", ".arrow", ".ipc")}
 
 
-def scan_files(form: str, paths: list[str]) -> pl.LazyFrame:
-    """Scan files of one format that `Table.scan` supports."""
-    if form == LAKE:
-        return scan_versions(paths)
+def scan_files(form: str, paths: list[str], nulls: Sequence[str] = ()) -> pl.LazyFrame:
+    """Scan files of one format that `Table.scan` supports; `nulls` are texts of missing values."""
     remote = any(is_url(path) and not is_object_url(path) for path in paths)  # not expanded yet
     if form == "csv":
-        return pl.scan_csv(paths, glob=remote, try_parse_dates=True, infer_schema_length=10_000)
-    return pl.scan_parquet(paths, glob=remote) if form == "parquet" else pl.scan_ipc(paths, glob=remote)
+        return pl.scan_csv(
+            paths,
+            glob=remote,
+            try_parse_dates=True,
+            infer_schema_length=10_000,
+            null_values=list(nulls) or None,
+        )
+    if form == LAKE:
+        frame = scan_versions(paths)
+    else:
+        frame = pl.scan_parquet(paths, glob=remote) if form == "parquet" else pl.scan_ipc(paths, glob=remote)
+    texts = cs.string() | cs.categorical() | cs.enum()
+    return frame.with_columns(pl.when(~texts.cast(pl.String).is_in(nulls)).then(texts)) if nulls else frame
 
 
 _TOO_LARGE = re.compile(r"conversion from `\w+` to `i64` failed in column '(.*?)' .*?: \[([^],\s]*)")
@@ -222,9 +237,11 @@ class Table:
     """Rows that are made of a row of the files, on average, rounded up."""
     beside: Mapping[str, IdColumn] = field(default_factory=dict)
     """Columns in separate files; `types` has them, too, but not `frame`."""
+    nulls: tuple[str, ...] = ()
+    """Texts that stand for missing values."""
 
     @classmethod
-    def scan(cls, name: str, source: str | list[str], base: Path) -> Self:
+    def scan(cls, name: str, source: str | list[str], base: Path, nulls: Sequence[str] | None = None) -> Self:
         """Open a table of Parquet, CSV or Feather files, by their endings. Raises DataError if that fails."""
         paths = [file.path for file in find_source_files(source, base)]
         lower = [path.lower() for path in paths]
@@ -237,12 +254,13 @@ class Table:
                 f"data.{name}: expected files of one format, ending in {endings}, or tables of a lakehouse alone; "
                 f"received {', '.join(paths[:3])}"
             )
-        frame = scan_files(form, paths)
+        frame = scan_files(form, paths, nulls or ())
         try:
             if fault := next(filter(None, map(find_bytes_fault, paths)), None) if form == "csv" else None:
                 raise DataError(f"data.{name}: {fault}")
             with panics_as_errors():
-                return cls(name, frame, frame.collect_schema(), form, tuple(paths))
+                types = frame.collect_schema()
+                return cls(name, frame, types, form, tuple(paths), nulls=tuple(nulls or ()))
         except (pl.exceptions.PolarsError, OSError, PanicError) as error:
             raise DataError(f"data.{name}: {paths[0]} cannot be read: {_first_line(error)}") from None
 
@@ -260,7 +278,7 @@ class Table:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Scan the files again."""
         vars(self).update(state)
-        frame = self.apply(scan_files(self.format, list(self.paths)))
+        frame = self.apply(scan_files(self.format, list(self.paths), self.nulls))
         object.__setattr__(self, "frame", frame)
 
     def apply(self, frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -385,7 +403,7 @@ class Table:
     @cached_property
     def row_counts(self) -> tuple[int, ...]:
         """The rows of each file, before `explode`."""
-        frames = (scan_files(self.format, [path]) for path in self.paths)
+        frames = (scan_files(self.format, [path], self.nulls) for path in self.paths)
         return tuple(self.collect(frame.select(pl.len())).item() for frame in frames)
 
     def own(self, columns: Iterable[str]) -> list[str]:
@@ -452,7 +470,7 @@ class RowRange:
         Raises:
             DataError: a file cannot be read.
         """
-        frame = scan_files(table.format, list(self.paths))
+        frame = scan_files(table.format, list(self.paths), table.nulls)
         if table.format != "csv":
             frame = frame.slice(self.skip, self.rows)
         frame = frame.with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64) + self.first)

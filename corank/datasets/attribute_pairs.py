@@ -82,12 +82,13 @@ class ListedLog:
         return rows
 
 
-def describe_pairs(features: Mapping[str, str], log: ListedLog, report: Report) -> dict[str, str]:
+def describe_pairs(features: Mapping[str, str], log: ListedLog, label: str, report: Report) -> dict[str, str]:
     """Describe the rates of pairs as features, in the config's words, and report what each tells.
 
     Args:
         features: those of columns, with their settings.
         log: the log.
+        label: whose rates they are.
         report: takes a line about each pair.
     """
     columns: dict[str, dict[str, str]] = {"context": {}, "user": {}, "item": {}}
@@ -103,7 +104,7 @@ def describe_pairs(features: Mapping[str, str], log: ListedLog, report: Report) 
     for pair in choose_pairs(log.read(columns), users, list(columns["item"]), CLICK, (USER, ITEM)):
         name = free_name(f"{pair.user}_{pair.item}_clicks", {**features, **lines})
         by = ", ".join(map(quote, (pair.user, pair.item)))
-        prior = f"kind: prior, by: [{by}], label: click, every: 1h, smoothing: auto"
+        prior = f"kind: prior, by: [{by}], label: {label}, every: 1h, smoothing: auto"
         lines[name] = f"{{{prior}}}"
         # towers learn a term of a range of rates sooner than a weight of the rate, which the ranker reads
         lines[free_name(f"{name}_bucket", {**features, **lines})] = f"{{{prior}, {BUCKETS}}}"

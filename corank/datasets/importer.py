@@ -100,7 +100,7 @@ def read_schema(path: Path, frame: pl.LazyFrame) -> pl.Schema:
 
 def unreadable(paths: Sequence[Path], error: Exception) -> DataError:
     """Make the error for files that cannot be read, with the line of a CSV file, if one explains it."""
-    texts = [str(path) for path in paths if ".csv" in path.suffixes]
+    texts = [str(path) for path in paths if not {".csv", ".tsv"}.isdisjoint(path.suffixes)]
     fault = next(filter(None, map(find_bytes_fault, texts)), None) or find_row_fault(texts, str(error))
     return DataError(fault or f"{paths[0]}: cannot be read: {str(error).splitlines()[0]}")
 

@@ -31,16 +31,16 @@ from corank.datasets.list_columns import (
     list_along,
     name_column,
 )
+from corank.datasets.list_constants import drop_constants
 from corank.datasets.list_files import require_column
 from corank.datasets.list_log import LogFacts
+from corank.datasets.list_nulls import NullTexts
 from corank.datasets.list_outcomes import LabelledLists, find_late_context
 from corank.datasets.list_roles import ListRoles
 from corank.datasets.list_tables import name_apart, write_items, write_users
 from corank.datasets.shown_order import ShownOrder, find_order
 from corank.datasets.whole_numbers import WholeNumbers
 
-FIRST_LABEL = "click"
-"""The name of the first label in the config."""
 _BEFORE = "if it is known before, add it as a feature and to known_before"
 
 
@@ -62,16 +62,19 @@ class ListFeatures:
     """Tells ids from numbers."""
     categories: list[str] = field(default_factory=list)
     """Features that say what kind an item is."""
+    sized: bool = True
+    """Whether requests have different numbers of candidates."""
 
 
 def describe_features(
-    facts: LogFacts, columns: ListRoles, out: Path, source: Path, report: Report
+    facts: LogFacts, columns: ListRoles, nulls: NullTexts, out: Path, source: Path, report: Report
 ) -> ListFeatures:
     """Describe all features, and write the tables of items and users that there are.
 
     Args:
         facts: of the log that was written.
         columns: settled, which column is what.
+        nulls: what stands for nothing in the tables.
         out: the folder of `log.parquet`.
         source: what the log was read of, which errors name.
         report: takes a line about each choice.
@@ -80,12 +83,34 @@ def describe_features(
         DataError: a column that is named cannot be a feature, or a table cannot be read.
     """
     features = _describe_log(facts, columns, out / "log.parquet", source, report)
-    tables = {"log": features.lines} | _write_tables(columns, out, features.numbers, report)
+    tables = {"log": features.lines} | _write_tables(columns, nulls, out, features.numbers, report)
+    training = training_rows(pl.scan_parquet(out / "log.parquet"), columns.time, facts.split)
+    for table, lines in tables.items():
+        rows = training if table == "log" else _training_table(table, columns, out, training)
+        if rows is not None:
+            tables[table], constant = drop_constants(lines, rows, {columns.user, columns.item})
+            features.left_out += [f"{column}: {why}" for column, why in constant.items()]
+            if table == "log":
+                features.along = [name for name in features.along if name not in constant]
     features.lines = lines = name_apart(tables, (columns.user, columns.item), report)
-    lines |= describe_pairs(lines, _listed(columns, facts, out), report)
+    lines |= describe_pairs(lines, _listed(columns, facts, out), columns.label, report)
     features.categories = _find_categories(columns, out, lines)
-    lines |= _describe_past(columns, facts.users, out, lines, features.categories)
+    lines |= _describe_past(columns, facts.users, training, lines, features.categories)
+    sizes = training.select(pl.col(columns.candidates).list.len().n_unique())
+    features.sized = sizes.collect(engine="streaming").item() > 1
     return features
+
+
+def _training_table(table: str, columns: ListRoles, out: Path, training: pl.LazyFrame) -> pl.LazyFrame | None:
+    """The rows of a table whose item is a candidate in training, or whose user asks there; None without a table."""
+    path, key = (
+        (out / "items.parquet", columns.item) if table == "item" else (out / "users.parquet", columns.user)
+    )
+    if not path.exists():
+        return None
+    ids = pl.col(columns.candidates).explode() if table == "item" else pl.col(columns.user)
+    shown = training.select(ids.cast(pl.String).alias("@id")).unique()
+    return pl.scan_parquet(path).join(shown, left_on=pl.col(key).cast(pl.String), right_on="@id", how="semi")
 
 
 def _describe_log(
@@ -148,16 +173,16 @@ def _find_categories(columns: ListRoles, out: Path, features: dict[str, str]) ->
 
 
 def _describe_past(
-    columns: ListRoles, users: bool, out: Path, features: dict[str, str], categories: list[str]
+    columns: ListRoles, users: bool, training: pl.LazyFrame, features: dict[str, str], categories: list[str]
 ) -> dict[str, str]:
     """Describe the history that is given, and those of the log's clicks and exposures, where users meet items again.
 
     A history that is given may end sooner than the log's clicks do, and may be of other events.
 
     Args:
-        columns: of the log in the folder `out`.
+        columns: of the log.
         users: whether the log names them.
-        out: has the log, and the items if there is a table.
+        training: the log's rows that train.
         features: described so far.
         categories: those of items.
     """
@@ -173,10 +198,10 @@ def _describe_past(
         source += f", times: {quote(columns.history_times)}" if columns.history_times else ""
         settings = f"{{side: user, kind: ids, {source}, last: 50}}"
         add("history", settings, timed=bool(columns.history_times))
-    shares = _measure_recurrence(columns, pl.scan_parquet(out / "log.parquet")) if users else {}
+    shares = _measure_recurrence(columns, training) if users else {}
     for name, share in shares.items():
         if share >= OFTEN_AGAIN:
-            add(name, describe_events(name, item, FIRST_LABEL), timed=True)
+            add(name, describe_events(name, item, columns.label), timed=True)
     return lines
 
 
@@ -188,7 +213,7 @@ def _measure_recurrence(columns: ListRoles, log: pl.LazyFrame) -> dict[str, floa
 
 
 def _write_tables(
-    columns: ListRoles, out: Path, numbers: WholeNumbers, report: Report
+    columns: ListRoles, nulls: NullTexts, out: Path, numbers: WholeNumbers, report: Report
 ) -> dict[str, dict[str, str]]:
     """Write the tables of items and users that there are. Returns the features of each. Raises DataError."""
     log = pl.scan_parquet(out / "log.parquet")
@@ -198,11 +223,11 @@ def _write_tables(
     if columns.items is not None:
         shown = log.select(pl.col(columns.candidates).explode().drop_nulls().unique())
         ids = shown.collect(engine="streaming").to_series()
-        items = write_items(columns.items, columns.item, ids, out / "items.parquet")
+        items = write_items(columns.items, columns.item, ids, nulls, out / "items.parquet")
         found["item"] = describe_items(items, columns.item, numbers)
     if columns.users is not None:
         ids = log.select(pl.col(columns.user).unique()).collect(engine="streaming").to_series()
-        users = write_users(columns.users, columns.user, ids, out / "users.parquet", report)
+        users = write_users(columns.users, columns.user, ids, nulls, out / "users.parquet", report)
         found["user"] = describe_users(users, columns.user, numbers)
     return found
 

@@ -1,20 +1,21 @@
-"""The files of a log of one's own and of its tables: Parquet or CSV, whose types are inferred of all rows."""
+"""The files of a log of one's own and of its tables: Parquet, CSV or TSV, whose types are inferred of all rows."""
 
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.reports import Report
-from corank.data.tables import find_bytes_fault
+from corank.data.tables import find_bytes_fault, separator_of
 from corank.datasets.importer import read_schema, refuse_rows, unreadable
 
-_ENDINGS = {"Parquet": (".parquet",), "CSV": (".csv", ".csv.gz")}
+_ENDINGS = {"Parquet": (".parquet",), "CSV": (".csv", ".csv.gz", ".tsv", ".tsv.gz")}
 _TWICE = re.compile(r"(.*)_duplicated_\d+")
 """How polars names the second of two columns of one name."""
 _UNITS = {"seconds": (10**8, 10**6, 1), "milliseconds": (10**11, 10**3, 1)}
@@ -81,7 +82,7 @@ def _find(source: Path) -> list[Path]:
         for form, endings in _ENDINGS.items()
     }
     if not any(found.values()):
-        raise DataError(f"{source}: no Parquet or CSV file in this folder")
+        raise DataError(f"{source}: no Parquet, CSV or TSV file in this folder")
     if all(found.values()):
         raise DataError(f"{source}: files of Parquet and of CSV in this folder; leave those of the log alone")
     return next(filter(None, found.values()))
@@ -94,7 +95,7 @@ def _is_csv(path: Path) -> bool:
 def _scan(path: Path, types: pl.Schema | None = None) -> pl.LazyFrame:
     """Open a file; one of CSV has columns of the types that `_infer` found."""
     if _is_csv(path):
-        return pl.scan_csv(path, glob=False, try_parse_dates=True, schema=types)
+        return pl.scan_csv(path, glob=False, separator=separator_of(path), try_parse_dates=True, schema=types)
     return pl.scan_parquet(path, glob=False)
 
 
@@ -107,7 +108,8 @@ def _infer(path: Path) -> pl.Schema:
         raise DataError(f"{path}: no such file; the import needs it")
     if fault := find_bytes_fault(str(path)):
         raise DataError(fault)
-    first = pl.scan_csv(path, glob=False, try_parse_dates=True, infer_schema_length=10_000)
+    scan = partial(pl.scan_csv, path, glob=False, separator=separator_of(path))
+    first = scan(try_parse_dates=True, infer_schema_length=10_000)
     tried = {name: _WIDER.get(kind, [kind]) for name, kind in read_schema(path, first).items()}
     fits = (
         (pl.col(name).is_null() | _parse(pl.col(name), kind).is_not_null()).all().alias(f"{n} {name}")
@@ -115,7 +117,7 @@ def _infer(path: Path) -> pl.Schema:
         for n, kind in enumerate(kinds)
     )
     try:
-        found = pl.scan_csv(path, glob=False, infer_schema=False).select(fits).collect(engine="streaming")
+        found = scan(infer_schema=False).select(fits).collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
         raise unreadable([path], error) from None
     fit = found.row(0, named=True)

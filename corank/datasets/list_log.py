@@ -19,6 +19,7 @@ from corank.datasets.list_files import (
     require_column,
     too_large,
 )
+from corank.datasets.list_nulls import NullTexts
 from corank.datasets.list_roles import IMPRESSION, TIME, ListRoles
 
 BEGIN = datetime(2000, 1, 1)
@@ -100,9 +101,14 @@ def _check_exposures(path: Path, types: pl.Schema, columns: ListRoles) -> None:
             raise DataError(f"{path}: column '{name}' (--labels) is {types[name]}; expected 0 and 1")
 
 
-def read_log(source: Path, columns: ListRoles, work: Path, report: Report) -> pl.LazyFrame:
-    """Check the rows of the files, one after the other, and group those of exposures, with files in `work`."""
-    files = read_files(source)
+def read_log(
+    source: Path, columns: ListRoles, nulls: NullTexts, work: Path, report: Report
+) -> tuple[pl.LazyFrame, ListRoles]:
+    """Check the rows of the files, one after the other, and group those of exposures, with files in `work`.
+
+    Returns also the columns, with the item's.
+    """
+    files = nulls.settle(read_files(source), columns.ids)
     labels, request = columns.names_of("labels"), columns.names_of("request")
     require_column(files.first, files.types, columns.candidates, "--candidates")
     options = [(columns.user, "--user"), (columns.time, "--time"), *((name, "--request") for name in request)]
@@ -110,10 +116,14 @@ def read_log(source: Path, columns: ListRoles, work: Path, report: Report) -> pl
     for name, option in keys.items():
         require_column(files.first, files.types, name, option)
     files = as_times(files, columns.time, report) if columns.time else files
-    _check_names(files.first, files.types, columns)
-    faults = [(name, pl.col(name).is_null(), "a value in every row") for name in keys]
-    faults += too_large(files.types, [*keys, columns.candidates])
     lists = is_list(files.types[columns.candidates])
+    columns = columns.of_rows(lists)
+    _check_names(files.first, files.types, columns)
+    faults = [
+        (name, pl.col(name).is_null(), "a value in every row; leave the others out, or write an id")
+        for name in keys
+    ]
+    faults += too_large(files.types, [*keys, columns.candidates])
     (_check_elements if lists else _check_exposures)(files.first, files.types, columns)
     if columns.history_times:
         require_column(files.first, files.types, columns.history_times, "--history-times", listed=True)
@@ -123,7 +133,7 @@ def read_log(source: Path, columns: ListRoles, work: Path, report: Report) -> pl
     faults += _list_faults(columns, labels) if lists else _exposure_faults(columns, labels)
     for path, frame in files.frames.items():
         refuse_rows(path, frame, faults)
-    return files.rows if lists else _group(files, columns, source, work, report)
+    return (files.rows if lists else _group(files, columns, source, work, report)), columns
 
 
 def _group(files: ListFiles, columns: ListRoles, source: Path, work: Path, report: Report) -> pl.LazyFrame:

@@ -9,6 +9,7 @@ from pydantic import Field
 from corank.core.errors import DataError
 from corank.datasets.clicked_lists import ClickedLists
 from corank.datasets.importer import Importer
+from corank.datasets.list_columns import free_name
 from corank.datasets.shown_order import Role
 
 IMPRESSION, TIME = "impression", "time"
@@ -45,13 +46,21 @@ class ListRoles(Importer):
         "none; auto: an effect if it is logged, or clicks depend on it.",
     )
     items: Path | None = Field(None, description="A Parquet or CSV file with a row an item.")
-    item: str = Field("item_id", description="Its column of ids.")
+    item: str = Field(
+        "",
+        description="Its column of ids; by default that of --candidates if a row is an exposure, else item_id.",
+    )
     users: Path | None = Field(
         None, description="A Parquet or CSV file with a row a user; its column of ids is named as the log's."
     )
+    nulls: str = Field(
+        "",
+        description="Texts that stand for nothing in any column, with commas, such as NULL,-. By default they do in "
+        "columns of numbers, if they sound like it.",
+    )
 
-    def names_of(self, role: Literal["labels", "chosen", "along", "request"]) -> list[str]:
-        """The columns of a role that several may have."""
+    def names_of(self, role: Literal["labels", "chosen", "along", "request", "nulls"]) -> list[str]:
+        """The columns of a role that several may have, or the texts that stand for nothing."""
         text: str = getattr(self, role)
         return [name.strip() for name in text.split(",") if name.strip()]
 
@@ -61,10 +70,33 @@ class ListRoles(Importer):
         return ClickedLists(log, self.candidates, (labels or chosen)[0], aligned=bool(labels))
 
     @property
+    def ids(self) -> set[str]:
+        """The columns that identify, and the times: texts stay texts there."""
+        named = [self.candidates, self.user, self.time, self.history, self.history_times]
+        return {*named, *self.names_of("chosen"), *self.names_of("request")}
+
+    @property
     def used(self) -> set[str]:
         """The columns that are no features."""
-        named = [self.candidates, self.user, self.time, self.history, self.history_times]
-        return {*named, *self.names_of("labels"), *self.names_of("chosen"), *self.names_of("request")}
+        return {*self.ids, *self.names_of("labels")}
+
+    @property
+    def label_names(self) -> dict[str, str]:
+        """The labels in the config → their columns: of `is_click` the label is `click`, of others the column's name."""
+        members = {name: f"is_{n}" for n, name in enumerate(self.names_of("chosen"))}
+        names = dict[str, str]()
+        for column in [*self.names_of("labels"), *members]:
+            names[free_name(column.removeprefix("is_"), names)] = members.get(column, column)
+        return names
+
+    @property
+    def label(self) -> str:
+        """The first label, by which stages order."""
+        return next(iter(self.label_names))
+
+    def of_rows(self, lists: bool) -> Self:
+        """With the item's column: that of candidates, if rows are exposures."""
+        return self.model_copy(update={"item": self.item or ("item_id" if lists else self.candidates)})
 
     @property
     def settled(self) -> Self:

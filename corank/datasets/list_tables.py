@@ -12,41 +12,46 @@ from corank.core.reports import Report
 from corank.datasets.importer import refuse_rows
 from corank.datasets.list_columns import free_name
 from corank.datasets.list_files import read_files, readable, require_column
+from corank.datasets.list_nulls import NullTexts
 
 
-def write_items(source: Path, item: str, candidates: pl.Series, out: Path) -> pl.DataFrame:
+def write_items(source: Path, item: str, candidates: pl.Series, nulls: NullTexts, out: Path) -> pl.DataFrame:
     """Write the table of items, and return it.
 
     Args:
         source: its file, or a folder of files.
         item: its column of ids.
         candidates: those of the log, each once.
+        nulls: what stands for nothing.
         out: the file to write.
 
     Raises:
         DataError: a candidate has no row, or an item has two.
     """
-    table = _read(source, item, "--item", "candidates", candidates, "an item")
+    table = _read(source, item, "--item", "candidates", candidates, nulls, "an item")
     if len(missing := _missing(table[item], candidates)):
         raise DataError(f"{source}: no row for {len(missing):,} candidates, such as {missing.sort()[0]!r}")
     table.write_parquet(out)
     return table
 
 
-def write_users(source: Path, user: str, users: pl.Series, out: Path, report: Report) -> pl.DataFrame:
+def write_users(
+    source: Path, user: str, users: pl.Series, nulls: NullTexts, out: Path, report: Report
+) -> pl.DataFrame:
     """Write the table of users, and return it. The features of those without a row are missing.
 
     Args:
         source: its file, or a folder of files.
         user: its column of ids.
         users: those of the log, each once.
+        nulls: what stands for nothing.
         out: the file to write.
         report: takes a line about users without a row.
 
     Raises:
         DataError: no user of the log has a row, or one has two.
     """
-    table = _read(source, user, "--user", "users of the log", users, "a user")
+    table = _read(source, user, "--user", "users of the log", users, nulls, "a user")
     missing = _missing(table[user], users)
     if len(missing) == len(users):
         raise DataError(f"{source}: no row for any user of the log, such as {missing.sort()[0]!r}")
@@ -56,8 +61,11 @@ def write_users(source: Path, user: str, users: pl.Series, out: Path, report: Re
     return table
 
 
-def _read(source: Path, key: str, option: str, whose: str, ids: pl.Series, what: str) -> pl.DataFrame:
-    files = read_files(source)
+def _read(
+    source: Path, key: str, option: str, whose: str, ids: pl.Series, nulls: NullTexts, what: str
+) -> pl.DataFrame:
+    with readable(source):
+        files = nulls.settle(read_files(source), {key})
     require_column(files.first, files.types, key, option)
     if files.types[key].is_integer() != ids.dtype.is_integer():
         raise DataError(

@@ -11,9 +11,10 @@ from corank.core.yaml_names import quote
 from corank.data.recurrence import BUCKETS
 from corank.datasets.importer import IMPORTERS, ImportedSplit
 from corank.datasets.list_columns import free_name
-from corank.datasets.list_features import FIRST_LABEL, ListFeatures, describe_features
+from corank.datasets.list_features import ListFeatures, describe_features
 from corank.datasets.list_files import readable
 from corank.datasets.list_log import LogFacts, read_log, write_log
+from corank.datasets.list_nulls import NullTexts
 from corank.datasets.list_roles import ListRoles
 
 
@@ -58,11 +59,13 @@ def write_lists(source: Path, out: Path, columns: Lists, report: Report = lambda
     """
     columns.check()
     with atomic_folder(out) as unfinished, TemporaryDirectory(dir=unfinished) as work:
+        nulls = NullTexts(tuple(columns.names_of("nulls")), report)
         with readable(source):
-            log = read_log(source, columns, Path(work), report)
+            log, columns = read_log(source, columns, nulls, Path(work), report)
             facts = write_log(log, columns, unfinished / "log.parquet", report)
         columns = columns.settled
-        features = describe_features(facts, columns, unfinished, source, report)
+        features = describe_features(facts, columns, nulls, unfinished, source, report)
+        nulls.refuse_unfound()
         text = "".join(_config(columns, facts, features))
         (unfinished / "config.yaml").write_text(text, encoding="utf-8")
         report(f"{facts.impressions:,} impressions, {facts.candidates:,} candidates; split {facts.split}")
@@ -97,10 +100,8 @@ def _config(columns: ListRoles, facts: LogFacts, features: ListFeatures) -> Iter
     yield f"  user: {quote(columns.user)}\n  item: {quote(columns.item)}\n  time: {quote(columns.time)}\n"
     yield f"  position: {quote(order.name)}\n" if order.role == "effect" else ""
     yield "  labels:\n"
-    named = [quote(name) for name in labels] + [f"is_{n}" for n in range(len(chosen))]
-    titles = [FIRST_LABEL, *(f"label_{n}" for n in range(1, len(named)))]
-    for title, column in zip(titles, named, strict=True):
-        yield f"    {title}: {{column: {column}}}\n"
+    for title, column in columns.label_names.items():
+        yield f"    {title}: {{column: {quote(column)}}}\n"
     yield f"  split: {facts.split}\n\n"
     yield f"known_before: [{', '.join(map(quote, features.known))}]\n\n" if features.known else ""
     yield "features:\n"
@@ -109,17 +110,20 @@ def _config(columns: ListRoles, facts: LogFacts, features: ListFeatures) -> Iter
     for line in features.left_out:
         yield f"  # left out: {line}\n"
     yield "  # how many candidates a request has, and rates of clicks so far\n"
-    yield f"  {free_name('candidates', features.lines)}: {{kind: candidates}}\n"
+    yield f"  {free_name('candidates', features.lines)}: {{kind: candidates}}\n" if features.sized else ""
     for name, settings in _rates(columns, facts, features).items():
         yield f"  {name}: {settings}\n"
     # a tower does not read the request's other candidates, nor the user with the item
     kinds = ("kind: within", "kind: count", "kind: since", BUCKETS)
     matches = [name for name, settings in features.lines.items() if any(kind in settings for kind in kinds)]
     read = f", matches: [{', '.join(matches)}]" if matches else ""
-    yield f"\nstages:\n  - {{name: prerank, model: towers, keep: 20{read}}}\n"
-    yield "  - {name: rank, model: mlp, keep: 10, dcn: {layers: 2, rank: 32}}\n"
-    yield "\nlosses:\n  - {kind: click, stage: rank}\n  - {kind: click, stage: prerank}\n"
-    yield "  - {kind: distill, teacher: rank, student: prerank, on: [exposed]}\n"
+    # `click` is the label of all parts unless they name another
+    of = "" if columns.label == "click" else f", label: {columns.label}"
+    learns = f", labels: [{columns.label}], value: {columns.label}" if of else ""
+    yield f"\nstages:\n  - {{name: prerank, model: towers, keep: 20{of}{read}}}\n"
+    yield f"  - {{name: rank, model: mlp, keep: 10, dcn: {{layers: 2, rank: 32}}{learns}}}\n"
+    yield f"\nlosses:\n  - {{kind: click, stage: rank{of}}}\n  - {{kind: click, stage: prerank{of}}}\n"
+    yield f"  - {{kind: distill, teacher: rank, student: prerank, on: [exposed]{of}}}\n"
     yield "\ntrain: {epochs: auto, requests: auto, average: 0.99, table: {lr: 0.01}}\n"
     yield "\nbaseline: true  # ends a training with boosted trees on the same rows\n"
 
@@ -132,7 +136,7 @@ def _rates(columns: ListRoles, facts: LogFacts, features: ListFeatures) -> dict[
         settings = f"kind: prior, by: [{quote(by)}]{label}, every: 1h{more}"
         lines[free_name(name, features.lines | lines)] = f"{{{settings}}}"
 
-    clicks, smoothed = f", label: {FIRST_LABEL}", ", smoothing: auto"
+    clicks, smoothed = f", label: {columns.label}", ", smoothing: auto"
     known = {"item": columns.item} | ({"user": user} if facts.users else {})
     for what, by in known.items():
         add(f"{what}_clicks", by, clicks, smoothed)

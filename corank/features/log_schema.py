@@ -152,6 +152,9 @@ class DataSettings(Settings):
     """Known click probabilities of a simulated world, a column a label; read by evaluation alone."""
     events: dict[str, EventTable] = {}
     """Tables of events, by the name under which histories are made of them."""
+    nulls: Annotated[list[str] | None, NEWER] = None
+    """Texts that stand for missing values in any column of the tables, and in requests, such as [NULL, "-"]. Columns of
+    CSV that hold numbers but for these are numbers."""
     request: list[str] = Field(min_length=1)
     """Columns of the log that together name a request."""
     user: str

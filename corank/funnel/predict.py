@@ -314,7 +314,7 @@ def _open_tables(
     """Open the tables. Raises DataError if a column that identifies is null or has fractions, or a label is none."""
     table = None
     if users is not None:
-        table = Table.scan("users", users, Path())
+        table = Table.scan("users", users, Path(), manifest.data.nulls)
         table = with_vector_files(table, manifest.user, manifest.declared, base, only_absent=True)
     tables = RequestTables.open(manifest, scan_log(manifest.data, Path(), log), table, events, measured=facts)
     rows, data = tables.log, tables.data

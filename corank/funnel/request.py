@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self
 
@@ -256,6 +256,13 @@ def _even_numbers(values: list[Any]) -> list[Any]:
         [float(one) if type(one) is int else one for one in value] if type(value) is list else value
         for value in values
     ]
+
+
+def read_nulls(columns: Mapping[str, Any], nulls: Collection[str] | None) -> Mapping[str, Any]:
+    """Read the texts of `data.nulls` as missing values, as in the tables."""
+    if not nulls:
+        return columns
+    return {name: None if type(value) is str and value in nulls else value for name, value in columns.items()}
 
 
 def refuse_unknown_column(where: str, column: str, known: Collection[str]) -> NoReturn:

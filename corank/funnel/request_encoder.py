@@ -35,7 +35,7 @@ from corank.features.schema import Schema
 from corank.funnel.filters import FilterEncoder
 from corank.funnel.query_encoder import AttendedEvents, QueryEncoder, join_arrays
 from corank.funnel.ranking import Ranking, WantedItems
-from corank.funnel.request import Request, refuse_unknown_column, select_ids, to_series
+from corank.funnel.request import Request, read_nulls, refuse_unknown_column, select_ids, to_series
 from corank.funnel.request_reader import count_clipped, number_limits
 
 
@@ -338,6 +338,7 @@ class RequestEncoder:
                     read_number(column, ids[n], row)
         find_items(self.items, [("items", ids)])  # ids of another type could never be found
         key, names = self._manifest.item, sorted(self.item_columns)
+        columns = [read_nulls(row, self._manifest.data.nulls) for row in columns]
         try:
             series = [to_series(name, [row.get(name) for row in columns], "items") for name in names]
             frame = pl.DataFrame([to_identifiers(to_series("id", ids, "items"), "id").alias(key), *series])
@@ -372,6 +373,7 @@ class RequestEncoder:
     def _encode_crosses(self, rows: Sequence[Mapping[str, Any]]) -> EncodedColumns:
         """The logged crosses of some candidates."""
         given = self._cross_columns if any(rows) else ()
+        rows = [read_nulls(row, self._manifest.data.nulls) for row in rows]
         series = {c: to_series(c, [row.get(c) for row in rows], "candidates") for c in given}
         try:
             return self._cross.encode(series, len(rows))

@@ -28,7 +28,7 @@ from corank.features.history import History, ListedEvents, ListParts, Values, sp
 from corank.features.history_events import Events, HistoryNeeds, log_ages, recency_weights
 from corank.features.row_encoder import RowEncoder
 from corank.funnel.ranking import EncodedValue, Ranking, RequestHistory, RequestWarning
-from corank.funnel.request import NumberIds, Request, parse_time, refuse_unknown_column, to_series
+from corank.funnel.request import NumberIds, Request, parse_time, read_nulls, refuse_unknown_column, to_series
 
 USER_IDS = {"text": (str,), "whole numbers": (int,), None: (int, str)}
 """The types that an id of a user may have, by what the log has."""
@@ -107,7 +107,7 @@ class RequestReader:
                     refuse_unknown_column(side, column, wanted)
                 absent = wanted - values.keys()
                 missing += sorted(f"{side}.{'id' if c == self._user_column else c}" for c in absent)
-            columns |= values
+            columns |= read_nulls(values, self._data.nulls)
         return columns
 
     def read_history(self, name: str, user: Mapping[str, Any], time: int) -> RequestHistory:

@@ -77,7 +77,9 @@ class OutcomeLoss(StageLoss):
         label = batch.labels[self.of]
         if self.form == "bce":
             w = batch.weight * batch.in_population(self.population(funnel))
-            return torch.nn.functional.binary_cross_entropy_with_logits(z, label.clamp_min(0), reduction="none"), w
+            return torch.nn.functional.binary_cross_entropy_with_logits(
+                z, label.clamp_min(0), reduction="none"
+            ), w
         lists = self._lists(batch, funnel)
         if self.form == "corrected":
             z = z + batch.log_rate

@@ -134,7 +134,9 @@ class TotalLoss:
 
     def _check_outcomes(self, loss: Loss, n: int) -> None:
         """A batch holds one drawing of the others of an outcome."""
-        others = {code: wanted for other in self.losses[:n] for code, wanted in other.outcomes(self.funnel).items()}
+        others = {
+            code: wanted for other in self.losses[:n] for code, wanted in other.outcomes(self.funnel).items()
+        }
         for code, wanted in loss.outcomes(self.funnel).items():
             if others.get(code, wanted) != wanted:
                 raise ConfigError(

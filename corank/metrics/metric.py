@@ -233,12 +233,8 @@ _SURVIVES = (
     "Share of the last stage's top k that survives all cuts before it, with three or more stages; m is the last of "
     "these quotas."
 )
-_cascade(
-    "joint_click_recall@{k}", joint_recall, ("requests", "clicked", *_JOINT), about=_CLICKED
-)
-_cascade(
-    "joint_truth_recall@{k}@{k}", joint_recall, ("requests", "truth_top", *_JOINT), about=_BEST
-)
+_cascade("joint_click_recall@{k}", joint_recall, ("requests", "clicked", *_JOINT), about=_CLICKED)
+_cascade("joint_truth_recall@{k}@{k}", joint_recall, ("requests", "truth_top", *_JOINT), about=_BEST)
 _cascade("joint_later_recall@{k}", joint_recall, ("requests", "later", *_JOINT), about=_ENDS)
 _cascade("joint_kept_recall@{k}", joint_recall, ("requests", "kept", *_JOINT), about=_PRODUCTION)
 _cascade("joint_agree_recall@{k}@{m}", joint_recall, _EARLIER, about=_SURVIVES)

@@ -37,7 +37,7 @@ def put_users(source: str, bundle: Bundle, store: Store) -> int:
     Raises DataError, StoreError.
     """
     manifest = bundle.manifest
-    table = Table.scan("users", source, Path())
+    table = Table.scan("users", source, Path(), manifest.data.nulls)
     table.require([manifest.user])
     check_rows(table, whole_checks(table, [manifest.user]))
     if table.types[manifest.user].is_temporal():

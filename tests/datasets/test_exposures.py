@@ -192,3 +192,58 @@ def test_rows_that_cannot_be_exposures_are_refused_in_one_line(tmp_path: Path, c
         corank.import_lists(tmp_path / "in", tmp_path / "out", **(KEYED | more))
     assert told in str(error.value) and "\n" not in str(error.value)
     assert [*tmp_path.iterdir()] == [tmp_path / "in"]
+
+
+def test_names_of_the_log_stay(tmp_path: Path) -> None:
+    log = pl.DataFrame(
+        {
+            "search": [n // 4 for n in range(400)],
+            "prop_id": [n % 40 for n in range(400)],
+            "liked": [int(n % 4 == 0) for n in range(400)],
+            "is_sold": [int(n % 8 == 0) for n in range(400)],
+        }
+    )
+    roles = {"candidates": "prop_id", "labels": ["liked", "is_sold"], "request": "search"}
+    imported = corank.import_lists(log, tmp_path / "out", **roles)
+    checked = corank.check(imported.config)
+    data = checked.config.data
+    assert data.item == "prop_id" and [*data.labels] == ["liked", "sold"]
+    assert [stage.main for stage in checked.config.stages] == ["liked", "liked"]
+    text = imported.config.read_text()
+    assert "item_id" not in text and "label: click" not in text and "event: click" not in text
+
+
+def test_what_training_rows_do_not_tell_is_no_feature(tmp_path: Path) -> None:
+    days = 40
+    rows = [
+        {
+            "search": n,
+            "user_id": n % 9,
+            "time": f"2026-03-{1 + n * 10 // 1200:02d}T00:{n // 60 % 60:02d}:{n % 60:02d}",
+            "item_id": 4 * (n % 10) + place,
+            "is_click": int(place == n % 4),
+            "price": float(place),
+            "late": 7.0 if n < 1000 else float(n),
+            "flag": 1.0 if n % 3 else None,
+        }
+        for n in range(days * 30)
+        for place in range(4)
+    ]
+    items = pl.DataFrame(
+        {"item_id": range(60), "kind": [1] * 40 + [2] * 20, "size": [float(n % 7) for n in range(60)]}
+    )
+    imported = corank.import_lists(
+        pl.DataFrame(rows), tmp_path / "out", candidates="item_id", labels="is_click", request="search",
+        user="user_id", time="time", items=items,
+    )  # fmt: skip
+    features = corank.check(imported.config).config.features
+    assert not {"late", "kind", "candidates"} & {*features} and {"price", "size"} <= {*features}
+    assert features["flag"].kind == "id"
+    said = {line.split(":")[1].strip() for line in imported.said if line.startswith("left out: ")}
+    assert {"late", "kind"} <= said
+    warned = [f.where for f in corank.check(imported.config).findings if "one bucket" in f.what]
+    assert not warned
+    changed = corank.check(
+        imported.config, overrides=["features.late_={side: context, kind: bucket, column: late}"]
+    )
+    assert "features.late_" in [f.where for f in changed.findings if "one bucket" in f.what]

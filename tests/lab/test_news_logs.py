@@ -148,11 +148,6 @@ def test_mind_comes_back(worlds: Path, mind: Path) -> None:
     assert cosines[alike & other].mean() > cosines[~alike].mean() + 0.05
     # few users, who come again and again in this world
     summary = checked(mind)
-    lacking = [finding.what for finding in summary.findings if finding.paste]
-    assert [line.partition(" (")[0] for line in lacking] == [
-        "no rate of 'click' by user",
-        "no history of what the user was shown, in which candidates are looked for",
-    ]
     dev = pl.read_parquet(mind / "log" / "dev.parquet")["candidates"].list.len().sum()
     assert summary.splits["test"] == dev
 
@@ -173,11 +168,6 @@ def test_ebnerd_comes_back(worlds: Path, ebnerd: Path) -> None:
     assert items["vector"].dtype == pl.Array(pl.Float32, 8)
     assert not any(name.startswith("total_") for name in items.columns)
     summary = checked(ebnerd)
-    lacking = [finding.what for finding in summary.findings if finding.paste]
-    assert len(lacking) == 3
-    assert all(
-        f"(kind: {kind}" in line for kind, line in zip(("prior", "count", "within"), lacking, strict=True)
-    )
     last = pl.read_parquet(ebnerd / "log" / "validation.parquet")
     assert summary.splits["test"] == last["article_ids_inview"].list.len().sum()
 

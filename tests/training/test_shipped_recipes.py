@@ -7,7 +7,6 @@ import pytest
 
 import corank
 from corank.datasets.feed.simulate import simulate_world
-from corank.training.checks.guidance import RECIPES
 from corank.training.config.yaml_values import read_yaml_file
 
 ROOT = Path(corank.__file__).parent.parent
@@ -21,6 +20,14 @@ SHIPPED = {
     "corank_lab/datasets/ebnerd.yaml": "exposures",
 }
 """Config → the kind of its log."""
+RECIPES: dict[str, list[dict[str, Any]]] = {
+    "levels": [
+        {"kind": "unexposed", "stage": "prerank", "from": ["retrieved"], "per_request": 10, "weight": 0.2},
+        {"kind": "in_batch", "stage": "prerank", "weight": 0.05, "temperature": 2},
+    ],
+    "exposures": [{"kind": "distill", "teacher": "rank", "student": "prerank", "on": ["exposed"]}],
+}
+"""The losses besides the clicks, by what the log holds: `scripts/bench defaults` measures them."""
 OWN = {"from", "label", "weight", "warm_up", "form"}
 """Keys of losses that a log may have of its own: names of levels and labels, and what was chosen on it."""
 
@@ -32,8 +39,7 @@ def beside_clicks(value: dict[str, Any]) -> list[dict[str, Any]]:
 def test_a_simulated_world_has_the_recipe_to_the_letter(tmp_path: Path) -> None:
     simulate_world(tmp_path, requests=20, candidates=20, users=10, items=40)
     value = read_yaml_file(tmp_path / "config.yaml")
-    recipe = RECIPES["levels"]
-    assert beside_clicks(value) == [dict(loss) for loss in recipe.losses]
+    assert beside_clicks(value) == RECIPES["levels"]
     assert value["stages"][0]["feature_dropout"] == {"item_id": 0.3}
 
 
@@ -43,6 +49,6 @@ def test_a_shipped_config_has_the_losses_of_its_kind_of_log(name: str) -> None:
     kind = SHIPPED[name]
     own = OWN if kind == "exposures" or name.startswith("corank") else {"label"}
     kept = [{k: v for k, v in loss.items() if k not in own} for loss in beside_clicks(value)]
-    assert kept == [{k: v for k, v in loss.items() if k not in own} for loss in RECIPES[kind].losses]
+    assert kept == [{k: v for k, v in loss.items() if k not in own} for loss in RECIPES[kind]]
     levels = value["data"].get("levels")
     assert (levels is not None) == (kind == "levels")

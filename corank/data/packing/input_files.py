@@ -42,7 +42,7 @@ class SurveyFile:
         A file whose times cannot be read alone has none: it is read with the others, whose checks report why.
         """
         moment = pl.from_epoch("time", "ms").dt.replace_time_zone("UTC").dt.convert_time_zone(self.timezone)
-        times = scan_files(self.table.format, [path]).select(time=self.time)
+        times = scan_files(self.table.format, [path], self.table.nulls).select(time=self.time)
         by_day = times.group_by(day=moment.dt.date()).agg(
             rows=pl.len(),
             first=pl.col("time").min(),
@@ -124,7 +124,7 @@ def _survey(
     if opened:
         paths = [files[path].path for path in opened]
         try:
-            table = Table.scan(name, paths[:1], Path())
+            table = Table.scan(name, paths[:1], Path(), data.nulls)
             survey = SurveyFile(table, table.moment(column), data.timezone, data.training_end(), start.since)
             surveyed = workspace.run(f"files {name}", survey, paths)
         except DataError:  # reported when all files are opened

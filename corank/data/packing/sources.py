@@ -42,7 +42,7 @@ def keep_usable(
 def open_tables(data: DataSettings, schema: Schema, base: Path) -> dict[str, Table]:
     """Open the tables of items, users and the truth that there are, by name. Raises DataError."""
     named = {"items": data.items, "users": data.users, "truth": data.truth}
-    tables = {name: Table.scan(name, source, base) for name, source in named.items() if source}
+    tables = {name: Table.scan(name, source, base, data.nulls) for name, source in named.items() if source}
     for name, key in (("items", data.item), ("users", data.user)):
         if name in tables:
             tables[name] = with_vector_files(tables[name], key, schema, base)

@@ -12,11 +12,11 @@ from corank.core.reports import Report
 
 Severity = Literal["error", "warning", "advice"]
 SEVERITIES: Sequence[Severity] = ("error", "warning", "advice")
-"""From what stops a training to what may help one."""
+"""From what stops a training to what makes one hard."""
 NAMED = 4
 """Columns that the line of a finding names, of those that it is of."""
-FIRST, LINES = 10, 18
-"""Findings, and lines of them, that are printed unless all are asked for."""
+FIRST = 10
+"""Findings that are printed unless all are asked for."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,6 @@ class Finding:
     """A sentence, without the full stop."""
     figure: str = ""
     """What was measured there, if the sentence does not say it."""
-    paste: Mapping[str, str] = field(default_factory=dict)
-    """Key of the config → value in YAML, which mend it, as `--set` takes both."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Each place → its figure, if `where` names several."""
 
@@ -45,22 +43,10 @@ class Finding:
         return f"{self.severity}: {self}"
 
     @property
-    def lines(self) -> list[str]:
-        """The line, and what to paste below the section that it names."""
-        names = ["-" if key.startswith("losses.") else f"{key.partition('.')[2]}:" for key in self.paste]
-        added = [f"  {name} {value}" for name, value in zip(names, self.paste.values(), strict=True)]
-        return [f"{self.line}; under `{self.where}`:", *added] if added else [self.line]
-
-    @property
     def details(self) -> list[str]:
-        """The lines, and all places, if the first line leaves some out."""
+        """The line, and all places, if it leaves some out."""
         places = ", ".join(_describe(*place) for place in self.places.items())
-        return [*self.lines, f"  {places}"] if len(self.places) > NAMED else self.lines
-
-    @property
-    def overrides(self) -> list[str]:
-        """What to paste, as `--set` takes it."""
-        return [f"{key}={value}" for key, value in self.paste.items()]
+        return [self.line, f"  {places}"] if len(self.places) > NAMED else [self.line]
 
     def document(self) -> dict[str, Any]:
         """The finding as plain values."""
@@ -70,7 +56,6 @@ class Finding:
             "where": list(places),
             "figures": list(places.values()),
             "finding": str(self),
-            "paste": dict(self.paste),
         }
 
 
@@ -88,10 +73,8 @@ def name_some(names: Sequence[str]) -> str:
 def order_findings(findings: Iterable[Finding]) -> list[Finding]:
     """Make one of those that say the same of several columns, and sort by severity what is in order otherwise."""
     alike: dict[tuple[str, str], list[Finding]] = {}
-    for n, finding in enumerate(findings):
-        # lines to paste are of one finding alone
-        key = f"{finding.what} {n}" if finding.paste else finding.what
-        alike.setdefault((finding.severity, key), []).append(finding)
+    for finding in findings:
+        alike.setdefault((finding.severity, finding.what), []).append(finding)
     return sorted(map(_join, alike.values()), key=lambda finding: SEVERITIES.index(finding.severity))
 
 
@@ -109,16 +92,6 @@ def _describe(where: str, figure: str) -> str:
     return f"{where} ({figure})" if figure else where
 
 
-def first_findings(findings: Sequence[Finding]) -> Sequence[Finding]:
-    """Those that are printed unless all are asked for: the first ones, as many as a screen has room for."""
-    lines = 0
-    for n, finding in enumerate(findings[:FIRST]):
-        lines += len(finding.lines)
-        if lines > LINES:
-            return findings[:n]
-    return findings[:FIRST]
-
-
 def refuse_errors(findings: Iterable[Finding]) -> None:
     """Raise DataError if there are errors: a training could not learn what the config asks for."""
     if errors := [str(finding) for finding in findings if finding.severity == "error"]:
@@ -127,13 +100,13 @@ def refuse_errors(findings: Iterable[Finding]) -> None:
 
 def describe_findings(findings: Sequence[Finding], complete: bool = False) -> list[str]:
     """The first findings as text, a paragraph each, and how many more there are; or all, with all their places."""
-    shown = findings if complete else first_findings(findings)
-    said = ["\n".join(finding.details if complete else finding.lines) for finding in shown]
+    shown = findings if complete else findings[:FIRST]
+    said = ["\n".join(finding.details if complete else [finding.line]) for finding in shown]
     left = len(findings) - len(shown)
     return [*said, f"{left:,} more: `corank check CONFIG --all`"] if left else said
 
 
 def report_findings(findings: Iterable[Finding], say: Report) -> None:
-    """Report the first findings, a line each, without those that only add to the config."""
-    for line in describe_findings([finding for finding in findings if not finding.paste]):
+    """Report the first findings, a line each."""
+    for line in describe_findings([*findings]):
         say(line)

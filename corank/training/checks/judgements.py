@@ -7,7 +7,7 @@ from typing import Any
 
 from corank.core.errors import PluginError
 from corank.core.registry import Registry
-from corank.training.checks import guidance, learnability, log_quality
+from corank.training.checks import learnability, log_quality
 from corank.training.checks.findings import Finding, order_findings
 from corank.training.checks.profile import Judgement, Profile, of_tables
 
@@ -30,6 +30,8 @@ for _judgement in (
     learnability.few_steps,
     learnability.constant_labels,
     learnability.misplaced_labels,
+    learnability.unread_outcomes,
+    learnability.untaught_stages,
     learnability.untrained_labels,
     learnability.few_to_learn_from,
     learnability.idle_losses,
@@ -40,23 +42,13 @@ for _judgement in (
     learnability.few_to_validate,
     learnability.small_log,
     learnability.single_buckets,
-    # advice: what makes learning hard, and what the config lacks; what is measured to cost or gain most first
+    of_tables(log_quality.misread_numbers),
+    # advice: what makes learning hard
     of_tables(log_quality.unknown_items),
     of_tables(log_quality.unknown_users),
     of_tables(log_quality.shifting_columns),
     of_tables(log_quality.empty_columns),
     of_tables(log_quality.unordered_requests),
-    guidance.unread_outcomes,
-    of_tables(guidance.lacks_losses_of_cut),
-    of_tables(guidance.lacks_teacher),
-    of_tables(guidance.lacks_rates),
-    of_tables(guidance.lacks_recurrence),
-    of_tables(guidance.lacks_history),
-    of_tables(guidance.lacks_rank),
-    of_tables(guidance.lacks_age),
-    of_tables(guidance.lacks_position),
-    of_tables(guidance.lacks_size),
-    of_tables(guidance.unread_scores),
     of_tables(log_quality.unknown_values),
     of_tables(log_quality.identifying_columns),
     of_tables(log_quality.constant_columns),

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from corank.batches.sampling import SOURCES, LabelCounts, SplitCounts
+from corank.core.yaml_names import quote
 from corank.metrics.metric import validation_metrics
 from corank.training.checks.findings import Finding
 from corank.training.checks.profile import Profile
@@ -120,6 +121,36 @@ def constant_labels(profile: Profile) -> Iterator[Finding]:
         if train.known and not (train.positives and train.negatives):
             always = int(train.positives > 0)
             yield Finding("warning", label, f"always {always} where it is known in the split 'train'")
+
+
+def unread_outcomes(profile: Profile) -> Iterator[Finding]:
+    """Labels that are known everywhere, of which no loss learns."""
+    read = {label for loss in profile.config.losses if loss.weight > 0 for label in loss.needed_labels()}
+    for label in profile.config.data.everywhere:
+        if label not in read and (positives := profile.train.labels[label].positives):
+            stage = profile.config.stages[0]
+            head = "" if stage.main == "click" else f", label: {stage.main}"
+            said = (
+                f"no loss learns it, although it is known everywhere, and 1 for {positives:,} candidates of 'train'; "
+                f"add {{kind: outcome, stage: {stage.name}{head}, of: {label}, weight: 0.15}}"
+            )
+            yield Finding("warning", label, said)
+
+
+def untaught_stages(profile: Profile) -> Iterator[Finding]:
+    """Stages before fitted trees that learn from labels alone: trees of other rows could teach them."""
+    *stages, last = profile.config.stages
+    taught = {loss.learner for loss in profile.config.losses if loss.teachers}
+    for student in stages if last.fitted else ():
+        if student.fitted or student.name in taught:
+            continue
+        label, level = quote(student.main), quote(profile.config.data.levels[-1])
+        teacher = quote(f"{last.name}_trees")
+        named = f"kind: distill, teacher: {teacher}, student: {quote(student.name)}"
+        trees = f"--set 'tree_teachers=[{{name: {teacher}, label: {label}}}]'"
+        loss = f"losses.{len(profile.config.losses)}={{{named}, label: {label}, on: [{level}]}}"
+        said = f"learns from labels alone, not from the trees of '{last.name}'; add {trees} --set '{loss}'"
+        yield Finding("advice", f"stages.{student.name}", said)
 
 
 def untrained_labels(profile: Profile) -> Iterator[Finding]:

@@ -7,7 +7,6 @@ counts as often as the item is a candidate. Of items and users the newest row co
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -15,19 +14,17 @@ from corank.batches.sampling import LabelCounts, MixedCounts, SplitCounts, merge
 from corank.data.column_sources import feature_columns, find_sources
 from corank.data.event_tables import open_events
 from corank.data.log_rows import scan_log
+from corank.data.null_texts import find_among_numbers, is_text
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.sources import keep_usable, open_tables
 from corank.data.point_in_time import newest_rows, settle_versions
-from corank.data.recurrence import measure_recurrence
 from corank.data.request_columns import Source
 from corank.data.tables import Table
-from corank.features.history import History
 from corank.features.log_schema import (
     FROM,
     ID,
     ITEM,
     LEVEL,
-    TIME,
     USER,
     DataSettings,
     label_column,
@@ -42,7 +39,7 @@ from corank.training.checks.profile import (
     RequestCounts,
     find_single_buckets,
 )
-from corank.training.checks.split_rows import EXPOSED, SPLIT, SplitRows
+from corank.training.checks.split_rows import SPLIT, SplitRows
 from corank.training.config.config import Config, plan_training
 
 
@@ -114,18 +111,23 @@ def profile_tables(
     schema, label = config.declared, config.stages[-1].main
     rows = SplitRows.of(tables["log"], config.data, schema, sources, last)
     splits, requests, misplaced = _count(rows)
-    again, held = _measure_returns(rows, schema, sources, label)
+    columns = _profile_columns(rows, schema, sources, tables, label)
     return Profile(
         plan_training(config, splits["train"].requests),
         splits,
+        single=[
+            c.name for c in columns if c.values is not None and c.values <= 1 and _is_bucket(schema, c.name)
+        ],
         tables=tables,
         misplaced=misplaced,
         requests=requests,
-        columns=_profile_columns(rows, schema, sources, tables, label),
-        again=again,
-        held=held,
+        columns=columns,
         outcomes=OutcomeColumns(config, tables["log"], rows, sources).find(),
     )
+
+
+def _is_bucket(schema: Schema, name: str) -> bool:
+    return name in schema.features and schema.features[name].kind == "bucket"
 
 
 SIZE = "size"
@@ -270,7 +272,14 @@ def _profile_column(
         {split: lacking / count for split, (count, lacking) in totals.items()},
         None if nested else training[column].drop_nulls().n_unique(),
         len(training) if source != "log" else totals.get("train", (0, 0))[0],
+        _find_texts(training, column) if identifies and is_text(counted.schema[column]) else {},
     )
+
+
+def _find_texts(training: pl.DataFrame, column: str) -> dict[str, int]:
+    """The few texts of a column of numbers, and their candidates."""
+    values = training.select(pl.col(column).cast(pl.String).alias("value"), COUNT)
+    return find_among_numbers(values.group_by("value").agg(rows=pl.col(COUNT).sum()))
 
 
 def _find_familiar(rows: pl.DataFrame, column: str) -> dict[str, Familiarity]:
@@ -291,35 +300,3 @@ def _newest(table: Table, key: str, columns: Sequence[str]) -> pl.DataFrame:
     """The newest row of each id: ID and columns."""
     chosen = table.collect(table.frame.select(*table.versions(key), *table.own(columns)))
     return table.look_up(newest_rows(settle_versions(chosen)).drop(FROM), ID, columns)
-
-
-def _measure_returns(
-    rows: SplitRows, schema: Schema, sources: Mapping[str, Source], label: str
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Measure how many candidates of `train` are in a history of their user, or would be: `again`, `held` of `Profile`.
-
-    `label` is that of a click.
-    """
-    train = rows.frame.filter(pl.col(SPLIT) == "train", EXPOSED)
-    histories = {n: h for n, h in schema.histories().items() if not h.values and h.table is None}
-    made = {name: _happened(history.event) for name, history in histories.items() if history.lists is None}
-    own = {"@clicked": _happened(label), "@shown": _happened(None)}
-    keys = pl.col(USER), pl.col(ITEM), pl.col(TIME)
-    shares: dict[str, Any] = measure_recurrence(train, *keys, made | own, rows.collect)
-    listed = {n: _holds(h) for n, h in histories.items() if h.lists is not None and sources[n] == "log"}
-    if listed:
-        means = rows.collect(train.select(one.mean().alias(n) for n, one in listed.items()))
-        shares |= means.row(0, named=True)
-    return {name[1:]: shares[name] for name in own}, {name: shares[name] or 0 for name in (*made, *listed)}
-
-
-def _happened(label: str | None) -> pl.Expr:
-    return pl.lit(True) if label is None else pl.col(label_column(label)) == 1
-
-
-def _holds(history: History) -> pl.Expr:
-    """Whether the list of a row has its candidate."""
-    assert history.lists is not None
-    listed, separator = pl.col(history.lists.column), history.lists.separator
-    texts = listed.str.split(separator) if separator else listed.cast(pl.List(pl.String))
-    return texts.list.contains(pl.col(ITEM).cast(pl.String)).fill_null(False)

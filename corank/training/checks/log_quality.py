@@ -1,9 +1,10 @@
 """Findings on what makes a log hard to learn from: unknown ids, columns that tell nothing or the wrong thing."""
 
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
 
 from corank.core.time import DAY
+from corank.core.yaml_names import quote
+from corank.data.null_texts import name_texts
 from corank.training.checks.findings import Finding
 from corank.training.checks.profile import ColumnProfile, Profile
 
@@ -13,6 +14,7 @@ UNIQUE, FEWEST = 0.9, 100
 """An id with more values than this share of the rows is of no use, if there are so many rows."""
 SHIFT = 0.05
 """Missing rates of two splits that differ by more are reported."""
+_DROP = "--without drops it"
 SINGLE = 0.5
 """From this share of requests without order on, metrics by request and list-wise losses are of a few requests."""
 
@@ -20,26 +22,28 @@ SINGLE = 0.5
 def unknown_items(log: Profile) -> Iterator[Finding]:
     """Items that training never saw."""
     if unknown := _unknown(log.column("item")):
-        tried = " and ".join(_for_new_items(log))
-        then = f"add {tried}" if tried else "the item's id tells nothing of them"
-        said = f"{_shares(unknown)} are items that training never saw: {then}"
-        yield Finding("advice", log.config.data.item, said)
+        schema = log.config.declared
+        steps = {n: p.every for n, p in schema.priors().items() if schema.side(n) in ("item", "cross")}
+        slow = [name for name, every in steps.items() if every >= DAY]
+        then = f": write features.{slow[0]}.every: 1h" if len(slow) == len(steps) > 0 else ""
+        yield Finding(
+            "advice", log.config.data.item, f"{_shares(unknown)} are items that training never saw{then}"
+        )
 
 
 def unknown_users(log: Profile) -> Iterator[Finding]:
-    """Users that training never saw."""
-    if unknown := _unknown(log.column("user")):
-        said = (
-            f"{_shares(unknown)} are of users that training never saw: their ids tell nothing; what tells is a "
-            "history, the context, and priors by other keys"
-        )
-        yield Finding("advice", log.config.data.user, said)
+    """Users that training never saw, unless each request is its own, where a feature reads their ids."""
+    data, schema = log.config.data, log.config.declared
+    read = [name for name in schema.inputs() if name in schema.columns() and schema.column(name) == data.user]
+    if read and data.user not in data.request and (unknown := _unknown(log.column("user"))):
+        said = f"{_shares(unknown)} are of users that training never saw; --without {read[0]} drops their ids"
+        yield Finding("advice", data.user, said)
 
 
 def unknown_values(log: Profile) -> Iterator[Finding]:
     """Values of other ids that training never saw."""
     for column, unknown in _worst_first((column, _unknown(column)) for column in log.others):
-        said = "many candidates have a value that training never saw; a coarser column, or its prior, may tell more"
+        said = f"many candidates have a value that training never saw; {_DROP}"
         yield Finding("advice", column.name, said, _shares(unknown))
 
 
@@ -60,11 +64,27 @@ def shifting_columns(log: Profile) -> Iterator[Finding]:
         yield Finding("advice", column.name, said, figure)
 
 
+def misread_numbers(log: Profile) -> Iterator[Finding]:
+    """Ids whose values are numbers but for a few texts."""
+    data = log.config.data
+    own = {"item": data.item, "user": data.user}
+    for column in log.columns:
+        if column.texts:
+            texts = ", ".join(map(quote, [*(data.nulls or []), *column.texts]))
+            kind = "" if column.name in own else ", and kind: number if its order means something"
+            said = (
+                f"numbers but for {name_texts(column.texts)}, each value of which is an id of its own; if these stand "
+                f"for missing values, write data.nulls: [{texts}]{kind}"
+            )
+            where = f"data.{column.name}" if column.name in own else f"features.{column.name}"
+            yield Finding("warning", where, said)
+
+
 def empty_columns(log: Profile) -> Iterator[Finding]:
     """Columns without a value."""
     for column in log.others:
         if column.missing.get("train") == 1:
-            said = "always missing in the split 'train'; drop the feature or mend the column"
+            said = f"always missing in the split 'train'; {_DROP}"
             yield Finding("advice", column.name, said)
 
 
@@ -72,7 +92,7 @@ def constant_columns(log: Profile) -> Iterator[Finding]:
     """Columns with one value."""
     for column in log.others:
         if column.values == 1 and not column.missing.get("train"):
-            said = "the same value in all training rows, which tells nothing; drop the feature"
+            said = f"the same value in all training rows; {_DROP}"
             yield Finding("advice", column.name, said)
 
 
@@ -81,10 +101,7 @@ def identifying_columns(log: Profile) -> Iterator[Finding]:
     for column in log.others:
         if column.familiar and column.rows >= FEWEST and (column.values or 0) > UNIQUE * column.rows:
             of = {"items": "items", "users": "users", "log": "candidates"}[column.source]
-            said = (
-                "nearly one value each, so that it tells little but which one it is; use a coarser column, a higher "
-                "`min_count`, or drop the feature"
-            )
+            said = f"nearly one value each; {_DROP}"
             yield Finding("advice", column.name, said, f"{column.values:,} values of {column.rows:,} {of}")
 
 
@@ -127,19 +144,3 @@ def _worst_first(
 ) -> list[tuple[ColumnProfile, dict[str, float]]]:
     """Features with a share by split, the largest first; without those that have none."""
     return sorted((one for one in found if one[1]), key=lambda one: -max(one[1].values()))
-
-
-def _for_new_items(log: Profile) -> Iterator[str]:
-    """Undeclared features that would distinguish new items."""
-    schema = log.config.declared
-    steps = [p.every for n, p in schema.priors().items() if schema.side(n) in ("item", "cross")]
-    if not any(every < DAY for every in steps):
-        shortest = min(steps, default=timedelta())
-        yield "priors of the item with a short `every`, such as 10m" + (
-            f" (the shortest is {shortest // timedelta(hours=1)}h)" if steps else ""
-        )
-    kinds = {schema.features[n].kind for n in schema.features if schema.side(n) == "item"}
-    if "vector" not in kinds:
-        yield "vectors of their content (kind: vector)"
-    if "time" not in kinds:
-        yield "their age, of a column of `items` with the time since which each is there (kind: time, kind: age)"

@@ -9,10 +9,7 @@ from functools import cached_property, wraps
 from typing import NamedTuple
 
 from corank.batches.sampling import SplitCounts, Targets
-from corank.core.errors import ConfigError
 from corank.core.reports import Report
-from corank.core.settings import validate
-from corank.core.yaml_names import quote
 from corank.data.packed.dataset import PackedDataset
 from corank.data.request_columns import Source
 from corank.data.tables import Table
@@ -20,8 +17,6 @@ from corank.features.scale import Bucket
 from corank.losses.base import Loss
 from corank.training.checks.findings import Finding
 from corank.training.config.config import Config
-from corank.training.config.config_file import plain
-from corank.training.config.yaml_values import change_values
 
 
 class Learner(NamedTuple):
@@ -63,6 +58,8 @@ class ColumnProfile:
     """Distinct values of the training rows; None of lists."""
     rows: int
     """Items or users of the training rows; of a column of the log its training candidates."""
+    texts: Mapping[str, int] = field(default_factory=dict)
+    """Of an id whose values are numbers but for a few texts: these, and the training candidates with each."""
 
 
 class RequestCounts(NamedTuple):
@@ -89,7 +86,7 @@ class Profile:
     continues: bool = False
     """Whether the training begins at the weights of an earlier run."""
     single: Sequence[str] = ()
-    """Features with one bucket: their training values are all equal. Known of packed data."""
+    """Features with one bucket: their training values are all equal. Those that are made of others once packed."""
 
     # Known of the log's tables
 
@@ -101,10 +98,6 @@ class Profile:
     """By split."""
     columns: Sequence[ColumnProfile] = ()
     """The ids of items and users, then the features that are read from a column."""
-    again: Mapping[str, float] = field(default_factory=dict)
-    """`clicked`, `shown`: the share of exposed training candidates that their user clicked, or was shown, before."""
-    held: Mapping[str, float] = field(default_factory=dict)
-    """By history of items that is made of the log, or listed in it: the share that is in it."""
     outcomes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Column that looks known only after the request → what reads it, and why."""
 
@@ -146,28 +139,6 @@ class Profile:
     # What the log holds
 
     @property
-    def label(self) -> str:
-        """The label that the last stage orders by."""
-        return self.config.stages[-1].main
-
-    @property
-    def sizes(self) -> Mapping[int, int]:
-        """Number of candidates → requests of `train` that have so many."""
-        return self.requests["train"].candidates
-
-    @property
-    def exposed(self) -> int:
-        """Exposed candidates of `train`."""
-        return self.train.labels[self.label].exposed
-
-    @property
-    def cut(self) -> Mapping[str, int]:
-        """Level → candidates of `train` that were cut there; none of a log without levels."""
-        data, levels = self.config.data, self.train.levels
-        cut = zip(data.levels[:-1], levels, strict=False) if data.level is not None else ()
-        return {name: count for name, count in cut if count}
-
-    @property
     def others(self) -> Iterator[ColumnProfile]:
         """Of the features that are no ids of items or users."""
         schema, own = self.config.declared, {self.config.data.item, self.config.data.user}
@@ -178,49 +149,6 @@ class Profile:
     def column(self, name: str) -> ColumnProfile:
         """The values of a feature, or of `item` or `user`."""
         return next(column for column in self.columns if column.name == name)
-
-    def known(self, name: str) -> float:
-        """The share of candidates of the last split whose item, or user, training knows; 1 without another split."""
-        familiar = list(self.column(name).familiar.values())
-        return familiar[-1].candidates if familiar else 1.0
-
-    # What the config could have
-
-    def accepts(self, values: Mapping[str, str]) -> bool:
-        """Whether the config is valid with some values, and some network reads each feature that is an input.
-
-        Args:
-            values: key of the config → value in YAML.
-        """
-        try:
-            changed = change_values(plain(self.config), [f"{key}={value}" for key, value in values.items()])
-            config = validate(Config, changed.value, self.config.name)
-        except ConfigError:
-            return False
-        schema = config.declared
-        inputs = (network.input_features(schema).values() for network in config.networks.values())
-        read = {name for layers in inputs for layer in layers for name in layer}
-        added = {key.partition(".")[2] for key in values if key.startswith("features.")}
-        return all(name in read for name in added & schema.inputs().keys())
-
-    def key_of(self, what: str) -> tuple[str, dict[str, str]]:
-        """A feature over the ids of items or users, and what declares it if the config has none."""
-        schema, data = self.config.declared, self.config.data
-        column = data.item if what == "item" else data.user
-        for name, feature in schema.columns().items():
-            if schema.column(name) == column and schema.side(name) == what and "key" in feature.uses:
-                return name, {}
-        key = self.free(column)
-        name = key.partition(".")[2]
-        named = "" if name == column else f", column: {quote(column)}"
-        return name, {key: f"{{side: {what}, kind: id, input: false{named}}}"}
-
-    def free(self, name: str) -> str:
-        """The key of a feature that is not there yet, by this name or one like it."""
-        name = name.replace(".", "_")
-        while name in self.config.features:
-            name += "_"
-        return f"features.{name}"
 
     # In words
 

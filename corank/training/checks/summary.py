@@ -19,7 +19,6 @@ from corank.data.packing.sources import PackSources
 from corank.data.request_columns import Source
 from corank.engine.base import open_engine
 from corank.training.checks.findings import Finding
-from corank.training.checks.guidance import describe_recipe
 from corank.training.checks.judgements import judge
 from corank.training.checks.log_profile import profile_tables
 from corank.training.checks.profile import Profile, find_single_buckets
@@ -79,7 +78,13 @@ class CheckSummary:
         """Split, label that is known everywhere, level, and the level's candidates by what is known of the label."""
         levels = self.config.data.levels
         return [
-            {"split": split, "label": label, "level": level, "candidates": counts.exposed, "known": counts.known}
+            {
+                "split": split,
+                "label": label,
+                "level": level,
+                "candidates": counts.exposed,
+                "known": counts.known,
+            }
             | counts._asdict()
             for split, split_counts in self.profile.splits.items()
             for label, by_level in split_counts.by_level.items()
@@ -138,11 +143,6 @@ class CheckSummary:
         logged = {level: most for level, most in read.items() if level < len(self.config.data.levels)}
         return {name: sum(split.levels) - split.rows(logged) for name, split in self.profile.splits.items()}
 
-    @property
-    def recipe(self) -> str:
-        """Which losses fit the log and why, and whether the config has them."""
-        return describe_recipe(self.profile)
-
     def document(self) -> dict[str, Any]:
         """The summary as plain values, as `corank check --json` prints it."""
         own = ("features", "rows", "splits", "samples", "labels", "outcomes", "targets")
@@ -171,7 +171,6 @@ class CheckSummary:
                     }
                     for column in profile.columns
                 ],
-                "recipe": self.recipe,
             },
             "training": self.size.document(),
             "findings": [finding.document() for finding in self.findings],

@@ -20,7 +20,7 @@ from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.pack import pack_log
 from corank.engine.base import open_engine
 from corank.features.encoders import Encoders
-from corank.features.encoding import FIRST_KNOWN, Vocabulary
+from corank.features.encoding import Vocabulary
 from corank.training.checks.log_profile import count_splits, open_log
 from corank.training.checks.split_rows import SplitRows
 from corank.training.config.config import Config
@@ -36,7 +36,7 @@ from corank.training.drift.encoded_rows import (
     sample_requests,
 )
 from corank.training.drift.figure import DriftFigure, times
-from corank.training.drift.report import DriftReport, describe_growth
+from corank.training.drift.report import DriftReport
 from corank.training.drift.tables import check_new_values, compare_columns, count_new_rows, unfit_values
 from corank.training.run import Run
 
@@ -228,7 +228,6 @@ def compare_rows(
     training = sample_requests(packed.splits["train"])
     before = count_splits(SplitRows.of_packed(packed, {"train": training}))["train"]
     figures = [*columns, *judge_counts(config, packed, before, new, begin, end)]
-    vocabularies: dict[str, dict[str, int | None]] = {}
     if new.requests:
         with ExitStack() as stack:
             try:
@@ -249,14 +248,9 @@ def compare_rows(
                 config.drift, packed.encoders, own, rows, later, now, shared is not None
             )
             figures += judged.figures(compared)
-            vocabularies = {
-                name: describe_growth(packed.encoders.fitted[name].size - FIRST_KNOWN, grown)
-                for name, grown in added.manifest.grown.items()
-            }
     for name, reason in compared.left_out.items():
         figures.append(DriftFigure("psi", name, None, f"not compared: {reason}", None, "off"))
-    accepted = all(figure.verdict != "broken" for figure in figures)
-    return DriftReport(config.name, run, begin, end, figures, vocabularies if accepted else {})
+    return DriftReport(config.name, run, begin, end, figures)
 
 
 def _pack_aside(config: Config, base: Path, packed: PackedDataset, stack: ExitStack) -> PackedDataset:

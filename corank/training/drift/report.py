@@ -1,26 +1,13 @@
 """The figures of new rows next to those of a run, and what became of its vocabularies."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from corank.core.time import format_time
-from corank.data.packed.manifest import GrownRows
 from corank.training.checks.findings import Finding, order_findings
 from corank.training.drift.figure import DriftFigure
-
-
-def describe_growth(rows: int, grown: GrownRows) -> dict[str, int | None]:
-    """The rows of a vocabulary, now and after `pack --from`; those of unknown and missing not counted.
-
-    Args:
-        rows: values that the run knows.
-        grown: by `pack --from`.
-    """
-    after = rows + grown.admitted - grown.evicted
-    changed = {"rows": rows, "admitted": grown.admitted, "evicted": grown.evicted, "after": after}
-    return changed | {"free": grown.free}
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,8 +23,6 @@ class DriftReport:
     end: int | None
     """When the new rows end; None if columns differ, or values cannot be packed."""
     figures: Sequence[DriftFigure]
-    vocabularies: Mapping[str, dict[str, int | None]] = field(default_factory=dict)
-    """Rows that `pack --from` admits and evicts, by feature with a vocabulary that continues; none of refused rows."""
 
     @property
     def broken(self) -> list[DriftFigure]:
@@ -74,7 +59,6 @@ class DriftReport:
             "accepted": self.accepted,
             "findings": [finding.document() for finding in self.findings],
             "figures": [figure.document() for figure in self.figures],
-            "vocabularies": dict(self.vocabularies),
         }
 
     def to_json(self) -> str:

@@ -53,7 +53,10 @@ def compare_columns(
     for key, source in list_inputs(config.data, {}).items():
         name, first = key.removeprefix("data."), None
         for file in find_source_files(source, base) if name != "truth" else []:
-            table, shown = Table.scan(name, [file.path], base), file.path.rpartition("/")[2]
+            table, shown = (
+                Table.scan(name, [file.path], base, config.data.nulls),
+                file.path.rpartition("/")[2],
+            )
             first = first or table
             recorded = packed.manifest.columns.get(key)  # None: the run has no such table
             differences = [] if recorded is None else [*_compare_names(table, shown, named, {*recorded})]

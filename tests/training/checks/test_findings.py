@@ -12,8 +12,8 @@ import pytest
 import corank
 from corank.core.errors import DataError
 from corank.testing.parts import registered
-from corank.training.checks import guidance, learnability, log_quality
-from corank.training.checks.findings import FIRST, LINES, Finding, first_findings, name_some, order_findings
+from corank.training.checks import learnability, log_quality
+from corank.training.checks.findings import FIRST, Finding, name_some, order_findings
 from corank.training.checks.judgements import JUDGEMENTS
 from corank.training.checks.profile import Profile
 from tests.support.command_line import run_corank
@@ -90,7 +90,7 @@ def test_all_findings_are_printed_and_in_the_document(
 def test_train_says_what_check_says(config: Path, tmp_path: Path) -> None:
     said: list[str] = []
     corank.train(config, folder=tmp_path / "run", report=said.append)
-    told = [finding.line for finding in corank.check(config).findings if not finding.paste]
+    told = [finding.line for finding in corank.check(config).findings]
     assert [line for line in said if line.startswith(("warning: ", "advice: "))] == told[:FIRST]
 
 
@@ -98,7 +98,7 @@ def test_every_function_that_makes_findings_is_asked() -> None:
     """What a module of findings defines and returns them is in a list."""
     made = [
         function
-        for module in (learnability, log_quality, guidance)
+        for module in (learnability, log_quality)
         for name, function in vars(module).items()
         if getattr(function, "__module__", "") == module.__name__ and not name.startswith("_")
         if getattr(function, "__annotations__", {}).get("return") == Iterator[Finding]
@@ -120,27 +120,16 @@ def test_a_new_finding_is_one_function(config: Path, tmp_path: Path) -> None:
 
 def test_findings_that_say_the_same_are_one() -> None:
     warnings = [Finding("warning", f"w{n}", "few", f"{n} %") for n in range(6)]
-    pasted = [Finding("advice", "features", "none", paste={"features.a": str(n)}) for n in range(2)]
     error = Finding("error", "losses", "none")
-    first, few, *rest = order_findings([*pasted, *warnings, error])
-    assert first is error and rest == pasted
+    first, few, *rest = order_findings([*warnings, error])
+    assert first is error and not rest
     assert few.line == "warning: w0 (0 %), w1 (1 %), w2 (2 %), w3 (3 %) and 2 more: few"
     assert few.details == [few.line, "  w0 (0 %), w1 (1 %), w2 (2 %), w3 (3 %), w4 (4 %), w5 (5 %)"]
-    assert few.document() | {"paste": {}} == {
+    assert few.document() == {
         "severity": "warning",
         "where": ["w0", "w1", "w2", "w3", "w4", "w5"],
         "figures": ["0 %", "1 %", "2 %", "3 %", "4 %", "5 %"],
         "finding": str(few),
-        "paste": {},
     }
     assert order_findings(warnings[:2])[0].details == ["warning: w0 (0 %), w1 (1 %): few"]
     assert name_some(["a"]) == "a"
-
-
-def test_the_first_findings_fit_on_a_screen() -> None:
-    line = Finding("advice", "features", "one")
-    values = {f"features.{n}": "{}" for n in range(LINES // 2)}
-    long = Finding("advice", "features", "long", paste=values)
-    assert first_findings([line] * (FIRST + 5)) == [line] * FIRST
-    assert first_findings([line, long, long]) == [line, long]
-    assert first_findings([]) == []

@@ -2,12 +2,14 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 import corank
 from corank.training.checks.findings import Finding
+from tests.support.command_line import run_corank
 from tests.support.configs import ID, MARCH, NUMBER, of_side, small_config
 
 CONFIG = small_config(
@@ -23,8 +25,8 @@ DAYS, REQUESTS = 3, 120
 
 
 @pytest.fixture(scope="module")
-def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
-    """By place, those of a log whose requests show one candidate each."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config and a log whose requests show one candidate each."""
     folder = tmp_path_factory.mktemp("poor")
     rows: list[tuple[object, ...]] = []
     for number in range(DAYS * REQUESTS):
@@ -38,19 +40,33 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
     log = log.with_columns(review_score=pl.col("item_id").cast(pl.Float64))
     log.write_parquet(folder / "log.parquet")
     (folder / "config.yaml").write_text(json.dumps(CONFIG))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def findings(folder: Path) -> dict[str, Finding]:
+    """By place."""
     return {finding.where: finding for finding in corank.check(folder / "config.yaml").findings}
 
 
 @pytest.mark.parametrize(
     ("where", "what", "figure"),
     [
-        ("lost", "always missing in the split 'train'; drop the feature", ""),
+        ("lost", "always missing in the split 'train'", ""),
         ("fixed", "the same value in all training rows", ""),
-        ("serial", "nearly one value each, so that it tells little", "240 values of 240 candidates"),
+        ("serial", "nearly one value each", "240 values of 240 candidates"),
         ("click", "of 60 requests of 'train' with a positive none has a negative beside it", ""),
-        ("data.scores", "the log has scores that nothing reads (score_rank): a teacher", ""),
     ],
 )
 def test_a_finding_is_made(findings: dict[str, Finding], where: str, what: str, figure: str) -> None:
     assert findings[where].severity == "advice"
     assert findings[where].what.startswith(what) and findings[where].figure == figure
+
+
+@pytest.mark.parametrize("name", ["lost", "fixed", "serial"])
+def test_what_a_finding_names_works_when_typed(
+    findings: dict[str, Finding], folder: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert findings[name].what.endswith("--without drops it")
+    code, text, _ = run_corank(capsys, "check", folder / "config.yaml", "--without", name)
+    assert code == 0 and not any(line.startswith("advice: " + name) for line in text.splitlines())
