@@ -130,8 +130,8 @@ def unread_outcomes(profile: Profile) -> Iterator[Finding]:
             stage = profile.config.stages[0]
             head = "" if stage.main == "click" else f", label: {stage.main}"
             said = (
-                f"no loss learns it, although it is known everywhere, and 1 for {positives:,} candidates of 'train'; add "
-                f"{{kind: outcome, stage: {stage.name}{head}, of: {label}, weight: 0.15}}"
+                f"no loss learns it, although it is known everywhere, and 1 for {positives:,} candidates of 'train'; "
+                f"add {{kind: outcome, stage: {stage.name}{head}, of: {label}, weight: 0.15}}"
             )
             yield Finding("warning", label, said)
 
