@@ -171,20 +171,23 @@ class _Join:
         with scratch_folder(self.out) as staged:
             for day in days:
                 self._write_day(staged / f"{_name(day)}.parquet", day, counts)
+            if not self.before.files:  # killed from here on, the next call knows the days as joined ones
+                self._write_state(JoinState(facts, {}, {}))
             written = [_name(day) for day in days if self._replace(staged / f"{_name(day)}.parquet")]
         sync(self.out)
         files = {
             name: {**self.before.files.get(name, {}), **table.files} for name, table in self.tables.items()
         }
-        with atomic_file(self.out / STATE) as partial:
-            partial.write_bytes(
-                msgspec.json.format(msgspec.json.encode(JoinState(facts, dict(self.known), files)), indent=1)
-            )
+        self._write_state(JoinState(facts, dict(self.known), files))
         for name, count in counts.items():
             if days and count.events and not count.ones:
                 what = f"none of {count.events:,} events is of a candidate of these days within the window"
                 self.report(f"{name}: {what}; are the ids alike?")
         return JoinReport(written, self.settings.as_of(self.known), *self._count_waiting(), len(days), counts)
+
+    def _write_state(self, state: JoinState) -> None:
+        with atomic_file(self.out / STATE) as partial:
+            partial.write_bytes(msgspec.json.format(msgspec.json.encode(state), indent=1))
 
     def _check_columns(self) -> None:
         """Raise DataError if the log has a column that is made, or lacks the level."""
