@@ -52,6 +52,10 @@ def _overview(summary: CheckSummary) -> Iterator[Block]:
             row[f"known {known.name}s %"] = f"{100 * share.candidates:.1f}" if share else ""
         rows.append(row)
     yield Table.of(rows)
+    for label in summary.config.data.everywhere:
+        of_level = [row for row in summary.outcomes if (row["split"], row["label"]) == ("train", label)]
+        positives = ", ".join(f"{row['level']} {row['positives']:,} of {row['known']:,}" for row in of_level)
+        yield f"{label}, known everywhere: 1 in 'train' for {positives}"
     inputs = {title: sum(row[title] == "x" for row in summary.features) for title in _inputs(summary)}
     entering = ", ".join(f"{title.replace('.', ' ')} {count}" for title, count in inputs.items())
     yield f"inputs, of {len(summary.features)} features: {entering}"
@@ -82,6 +86,9 @@ def _details(summary: CheckSummary) -> Iterator[Section]:
     yield Section("Which feature enters which tower", [Table.of(features, left=_DESCRIBED)])
     yield Section("Candidates per request that each loss learns from", [*_samples(summary)])
     yield Section("Exposed rows by what is known of each label", [labels])
+    if summary.outcomes:
+        known = Table.of(summary.outcomes, left=("label", "level"))
+        yield Section("Candidates of each level by what is known of labels that are known everywhere", [known])
     yield Section("Rows that each loss learns from, an epoch of each split", [Table.of(summary.targets)])
     yield Section(
         "Values of each feature, missing ones, and the share of candidates whose value training knows",

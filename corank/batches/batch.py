@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corank.batches.sampling import Population
+from corank.batches.sampling import FIRST_CODE, Population
 from corank.core.ordering import stable_order
 from corank.core.types import Ints
 from corank.distributed.ranks import Ranks
@@ -118,7 +118,8 @@ class Batch:
     pairs: Csr
     """For each candidate the rows of its request and its item, in a stack of R and `padded(I)`; `padded(C)` of them."""
     level: Tensor
-    """Position in `data.levels`; 254 for a negative from `batch`, 255 for one from `catalogue`: (C,) uint8."""
+    """Position in `data.levels`; from FIRST_CODE on a code of drawn rows, such as 254 for a negative from `batch`:
+    (C,) uint8."""
     exposed: int
     """The deepest level."""
     weight: Tensor
@@ -165,10 +166,10 @@ class Batch:
         return moved
 
     def label_weight(self, label: str) -> Tensor:
-        """Return the weight of exposed candidates whose label is known, 0 for others, made once: (C,)."""
+        """Return the weight of candidates whose label is known, 0 for others and drawn rows, made once: (C,)."""
         return self.once(
             ("label weight", label),
-            lambda: self.weight * (self.labels[label] >= 0) * (self.level == self.exposed),
+            lambda: self.weight * (self.labels[label] >= 0) * (self.level < FIRST_CODE),
         )
 
     @cached_property

@@ -42,6 +42,8 @@ class Purpose(IntEnum):
     """Negatives among the items of the catalogue."""
     LOSSES = 5
     """What losses draw."""
+    OUTCOMES = 6
+    """Candidates to set against those with an outcome."""
 
 
 @dataclass(frozen=True)

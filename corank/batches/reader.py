@@ -5,7 +5,7 @@ Shards of object storage are fetched while those before them are read.
 Letters: R requests · C candidates · X drawn pairs.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -18,7 +18,17 @@ from corank.batches.batch import Batch, group
 from corank.batches.build import EncodedBatch, build_batch, read_attended
 from corank.batches.draws import Draws, Purpose, Streams, draw
 from corank.batches.negatives import draw_negatives
-from corank.batches.sampling import BATCH, SOURCES, Population, Reading, draw_order, in_levels, select
+from corank.batches.outcomes import OutcomeRates, draw_outcomes
+from corank.batches.sampling import (
+    BATCH,
+    FIRST_CODE,
+    Outcomes,
+    Population,
+    Reading,
+    draw_order,
+    in_levels,
+    select,
+)
 from corank.core.ragged import Ragged, Rows, concat_ranges
 from corank.core.types import Floats, Index, Ints, Longs
 from corank.data.packed.dataset import PackedDataset
@@ -140,6 +150,9 @@ class Reader:
     readings: Sequence[Reading] = ()
     """What learns from the batches: requests from which none of it can learn are left out; none are, if not given."""
 
+    outcomes: Mapping[int, Outcomes] = field(default_factory=dict)
+    """What is drawn for losses of outcomes, by its code in the population."""
+
     def __post_init__(self) -> None:
         with self.packed.naming_damage():
             _ = self.streams, self.layout
@@ -200,7 +213,7 @@ class Reader:
         """The numbers of the split's requests from which something can be learnt, ascending; None if all are read."""
         contents, chosen = self.packed.request_contents[self.split], None
         for population, labels in self.readings:
-            levels = population.keys() - SOURCES.values()
+            levels = {code for code in population if code < FIRST_CODE}
             if not labels and len(levels) < len(population):
                 return None  # every request has negatives beyond the log
             mask = contents.select(levels, labels)
@@ -310,7 +323,21 @@ class Reader:
         beyond = draw_negatives(
             self.packed, self.split, population, drawn.draws, drawn.numbers, time, request_of, row, batch
         )
-        return candidates.with_negatives(*beyond)
+        candidates = candidates.with_drawn(*beyond, np.full(len(beyond[0]), -1))
+        keys = drawn.draws.keys(Purpose.OUTCOMES, drawn.numbers)
+        for code, rates in self._rates.items():
+            label = rows.labels[self.outcomes[code].label].take(logged)
+            chosen, order = draw_outcomes(
+                rates, label, request_of, row, keys ^ np.uint64(code), population[code] or 0
+            )
+            source = np.full(len(chosen), code, dtype=np.uint8)
+            candidates = candidates.with_drawn(request_of[chosen], row[chosen], source, order, logged[chosen])
+        return candidates
+
+    @cached_property
+    def _rates(self) -> dict[int, OutcomeRates]:
+        """The rates by which the others of each outcome are matched."""
+        return {code: OutcomeRates.count(self.packed, wanted) for code, wanted in self.outcomes.items()}
 
     def _snapshot(self, rows: LoggedRequests, requests: Longs, candidates: "_Candidates") -> Rows | None:
         if not self.layout.width("snapshot"):
@@ -354,10 +381,10 @@ class _Candidates:
         """Where the negatives beyond the log are: (X,)."""
         return np.flatnonzero(self.logged < 0)
 
-    def with_negatives(
-        self, request: Ints, row: Ints, source: NDArray[np.uint8], draw_order: Ints
+    def with_drawn(
+        self, request: Ints, row: Ints, source: NDArray[np.uint8], draw_order: Ints, logged: Longs
     ) -> "_Candidates":
-        """Insert X drawn pairs."""
+        """Insert X drawn pairs, `logged` as in the fields."""
         if not len(request):
             return self
         assert self.draw_order is not None
@@ -365,11 +392,11 @@ class _Candidates:
         order = np.argsort(request_of.astype(np.uint16), kind="stable")
         return _Candidates(
             request_of[order],
-            np.concatenate((self.logged, np.full(len(request), -1)))[order],
+            np.concatenate((self.logged, logged))[order],
             np.concatenate((self.row, row))[order],
             np.concatenate((self.level, source))[order],
             np.concatenate((self.draw_order, draw_order))[order],
-            # a pair that was no candidate represents none
+            # a drawn pair represents none
             None
             if self.represents is None
             else np.concatenate((self.represents, np.zeros(len(request), np.float32)))[order],

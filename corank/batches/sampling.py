@@ -9,7 +9,7 @@ Letters: R requests · C candidates · N levels.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +22,17 @@ BATCH, CATALOGUE = 254, 255
 SOURCES = {"batch": BATCH, "catalogue": CATALOGUE}
 """Codes besides those of levels: items of the batch's other requests, items of the catalogue."""
 
+OUTCOMES = 253
+"""Code of rows of the log that are drawn besides those of levels, for the first label that is known everywhere; that of
+the next is 1 less."""
+FIRST_CODE = 192
+"""Codes from here on are of drawn rows, no levels."""
+
+ITEM = "item"
+"""Matches the others of an outcome item by item; other names are features of items."""
+
 Population = Mapping[int, int | None]
-"""Level or source → candidates a request, None for all; those not named are left out."""
+"""Level, source or code of drawn rows → candidates a request, None for all; those not named are left out."""
 
 
 class Reading(NamedTuple):
@@ -78,8 +87,17 @@ def select(population: Population, level: NDArray[np.uint8], order: Ints) -> Mas
     return keep
 
 
+class Outcomes(NamedTuple):
+    """Rows to draw: the candidates whose label is 1, and others of their requests."""
+
+    label: str
+    """Known everywhere."""
+    match: str | None
+    """What others are matched by, as in the loss `outcome`."""
+
+
 class LabelCounts(NamedTuple):
-    """Exposed candidates by what is known of a label."""
+    """Exposed candidates, or those of all levels, by what is known of a label."""
 
     positives: int = 0
     negatives: int = 0
@@ -106,6 +124,11 @@ class LabelCounts(NamedTuple):
         return self.positives / self.known if self.known else None
 
 
+def merge_counts(counts: Iterable[LabelCounts]) -> LabelCounts:
+    """Add up the counts of several levels."""
+    return LabelCounts(*map(sum, zip(*counts, strict=True)))
+
+
 class MixedCounts(NamedTuple):
     """Requests whose exposed candidates have both a 1 and a 0 of a label: those in which it orders."""
 
@@ -127,11 +150,15 @@ class SplitCounts:
     mixed: Mapping[str, MixedCounts]
     scores: Mapping[str, Sequence[int]]
     """By logged score, the candidates of each level that have it."""
+    by_level: Mapping[str, Sequence[LabelCounts]] = field(default_factory=dict)
+    """Labels that are known everywhere, level by level, shallow to deep."""
 
     def rows(self, population: Population) -> int:
         """Count the candidates that a population reads, at most, an epoch: draws beyond the log may repeat."""
         total = 0
         for code, most in population.items():
+            if FIRST_CODE <= code <= OUTCOMES:
+                continue  # a loss of outcomes counts them itself
             if code in SOURCES.values():
                 total += self.requests * (most or 0)
             else:

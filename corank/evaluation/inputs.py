@@ -109,6 +109,8 @@ class CascadeRows:
             "k": last.keep,
             "exposed": self.predictions.exposed,
         }
+        if self.predictions.later is not None:
+            shared["later"] = self.predictions.labels[self.predictions.later] == 1
         propensity = self.predictions.propensity
         return shared if propensity is None else shared | {"propensity": propensity}
 

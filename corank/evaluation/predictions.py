@@ -41,11 +41,13 @@ class Predictions:
     exposed: NDArray[np.bool_]
     """(C,)"""
     labels: dict[str, NDArray[np.int8]]
-    """Label → 1, 0, or −1 where unknown, as it is for all that was not shown: (C,)."""
+    """Label → 1, 0, or −1 where unknown, as it is for all that was not shown, unless it is known everywhere: (C,)."""
     weight: Floats
     """(C,)"""
     columns: dict[str, Floats] = field(default_factory=dict)
     """Column of `data.columns` → (C,)."""
+    later: str | None = None
+    """The first label that is known everywhere."""
     propensity: Floats | None = None
     """The probability of exposure, NaN outside of the random bucket: (C,). None if the config names no
     `data.propensity`, or not all candidates are predicted."""
@@ -76,6 +78,7 @@ class Predictions:
             labels={name: columns[f"label.{name}"] for name in data.labels},
             weight=columns["weight"],
             columns={name: columns[key] for name in data.columns if (key := f"column.{name}") in columns},
+            later=next(iter(data.everywhere), None),
             propensity=propensity,
         )
 

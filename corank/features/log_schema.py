@@ -1,6 +1,7 @@
 """The log as the config describes it: its tables and columns, labels, scores and the split by time.
 
-Labels of candidates: known only where exposed, where the label they are given happened, and once they are mature.
+Labels of candidates: known only where exposed unless they are `known: everywhere`, where the label they are given
+happened, and once they are mature.
 
 Rows are those of the log, with the columns of `row_columns`. Letters: C candidates.
 
@@ -53,6 +54,8 @@ class Label(Settings):
     """The label that must be 1 for this one to be known, as a click is for an order."""
     matures_after: Duration = timedelta()
     """How late it may come: on a row that was younger than this when the log was read, it is unknown."""
+    known: Annotated[Literal["everywhere"] | None, NEWER] = None
+    """`everywhere`: of candidates of all levels, such as what a user later bought by any path; else where exposed."""
 
 
 class Score(Settings):
@@ -239,6 +242,11 @@ class DataSettings(Settings):
         return max(settings.matures_after, self.matures(settings.given) if settings.given else timedelta())
 
     @property
+    def everywhere(self) -> Sequence[str]:
+        """The labels that are known of candidates of all levels."""
+        return [name for name, label in self.labels.items() if label.known]
+
+    @property
     def split_names(self) -> Sequence[str]:
         """The splits that there are, in order: `train`, and `valid` and `test` if the config has them."""
         return self.split.names
@@ -342,7 +350,8 @@ def read_labels(rows: pl.DataFrame, data: DataSettings) -> Labels:
     shown = find_exposed(rows, data)
     labels: Labels = {}
     for name in data.labels:
-        where, condition = shown, data.labels[name].given
+        label = data.labels[name]
+        where, condition = np.ones_like(shown) if label.known else shown, label.given
         while (
             condition is not None
         ):  # not by a function that calls itself: its closure would keep the rows alive

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import NonNegativeFloat
 
-from corank.batches.sampling import SOURCES, Population, SplitCounts, Targets
+from corank.batches.sampling import ITEM, OUTCOMES, SOURCES, Outcomes, Population, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.core.registry import Registry, check_settings_class
-from corank.core.settings import Settings, require_known
+from corank.core.settings import Settings, describe_unknown, require_known
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +50,16 @@ class FunnelSpec:
     """Stage or teacher → its predictions, for those that have several."""
     logged_inputs: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Stage or teacher → what it reads that nobody knows of a pair beyond the log, for those that read such."""
+
+    everywhere: Sequence[str] = ()
+    """The labels that are known of candidates of all levels."""
+    item_ids: Sequence[str] = ()
+    """The features of items that have one code an item."""
+
+    def check_match(self, match: str | None, key: str) -> None:
+        """Raise ConfigError unless `item`, a feature of items with one code, or nothing can match others."""
+        if match not in (None, ITEM, *self.item_ids):
+            raise ConfigError(f"{key}: {describe_unknown(match, [ITEM, *self.item_ids], 'feature of items')}")
 
     def level_code(self, name: str, key: str) -> int:
         """Return the code of a level. Raises ConfigError if there is no such level."""
@@ -104,8 +114,9 @@ class FunnelSpec:
                 )
 
     def source_name(self, code: int) -> str:
-        """Return the name of a level, or of a source of negatives beyond the log."""
+        """Return the name of a level, of a source of negatives beyond the log, or of the label of drawn outcomes."""
         names = {code: source for source, code in SOURCES.items()}
+        names |= {OUTCOMES - n: label for n, label in enumerate(self.everywhere)}
         return names[code] if code in names else self.levels[code]
 
     def logged_code(self, name: str, key: str) -> int:
@@ -244,6 +255,10 @@ class Loss(Settings):
     def population(self, funnel: FunnelSpec) -> Population:
         """The candidates to read for this loss: level or source → candidates drawn a request, None for all."""
 
+    def outcomes(self, funnel: FunnelSpec) -> Mapping[int, Outcomes]:
+        """The outcomes to read besides levels: code in `population` → what is drawn."""
+        return {}
+
     def needed_labels(self) -> Sequence[str]:
         """The labels one of which must be known of a candidate for the loss to learn from it; none if none matters.
 
@@ -324,8 +339,9 @@ class StageLoss(Loss):
         funnel.check_label(self.stage, self.label, f"{key}.stage")
 
     def population(self, funnel: FunnelSpec) -> Population:
-        """All exposed candidates."""
-        return {len(funnel.levels) - 1: None}
+        """All exposed candidates; of a label that is known everywhere those of all levels."""
+        deepest = len(funnel.levels) - 1
+        return dict.fromkeys(range(deepest + 1) if self.label in funnel.everywhere else [deepest])
 
     def placed_logits(self, outputs: Mapping[str, StageOutput]) -> Tensor:
         """The label's logits, with the learnt effect of the position: (C,)."""

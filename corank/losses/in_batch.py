@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from pydantic import PositiveFloat
 
-from corank.batches.sampling import SOURCES, SplitCounts, Targets
+from corank.batches.sampling import FIRST_CODE, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.core.lazy import autograd_function, lazy
 from corank.losses.base import LOSSES, FunnelSpec, StageLoss
@@ -132,7 +132,7 @@ class OwnItems(NamedTuple):
     def of(cls, batch: Batch) -> Self:
         """Find them."""
         first = torch.searchsorted(batch.ordinal, batch.ordinal)
-        log = batch.level < min(SOURCES.values())
+        log = batch.level < FIRST_CODE
         rows = first[batch.item_of[log].long()]
         return cls(first, torch.zeros_like(first, dtype=torch.bool).index_fill(0, rows, 1), log.sum())
 

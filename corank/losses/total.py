@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from corank.batches.sampling import Population, Reading, merge
+from corank.batches.sampling import Outcomes, Population, Reading, merge
 from corank.core.errors import ConfigError
 from corank.core.lazy import lazy
 from corank.losses.base import LOSSES, FunnelSpec, Loss
@@ -52,6 +52,7 @@ class TotalLoss:
         for n, loss in enumerate(self.losses):
             self._check_one_target(loss, n)
             self._check_parameters(loss, n)
+            self._check_outcomes(loss, n)
         self._check_extras()
 
     def check_learners(self, networks: Mapping[str, str]) -> None:
@@ -131,6 +132,16 @@ class TotalLoss:
                     "a row gets a hard 0 or a teacher's target, never both"
                 )
 
+    def _check_outcomes(self, loss: Loss, n: int) -> None:
+        """A batch holds one drawing of the others of an outcome."""
+        others = {code: wanted for other in self.losses[:n] for code, wanted in other.outcomes(self.funnel).items()}
+        for code, wanted in loss.outcomes(self.funnel).items():
+            if others.get(code, wanted) != wanted:
+                raise ConfigError(
+                    f"losses.{n}.match: an earlier loss of '{wanted.label}' matches by {others[code].match}; "
+                    "match by the same"
+                )
+
     def _check_parameters(self, loss: Loss, n: int) -> None:
         """A loss's own numbers are kept by its name."""
         owners = [other.name for other in self.losses[:n] if other.parameters(self.funnel)]
@@ -204,6 +215,13 @@ class TotalLoss:
         """Return from which candidates each loss of a learner, or of all, learns."""
         losses = [loss for _, loss in self.select(learner) if loss.weight > 0]
         return [Reading(loss.population(self.funnel), tuple(loss.needed_labels())) for loss in losses]
+
+    def outcomes(self, learner: str | None = None) -> dict[int, Outcomes]:
+        """Return the outcomes that the losses of a learner, or of all, read: code → what is drawn."""
+        drawn: dict[int, Outcomes] = {}
+        for _, loss in self.select(learner):
+            drawn |= loss.outcomes(self.funnel) if loss.weight > 0 else {}
+        return drawn
 
     def reads(self, learner: str | None = None) -> list[str]:
         """Return the stages and teachers whose outputs the losses take, in the order of the cascade."""

@@ -30,6 +30,7 @@ _STAGES = {
     "m": "how many candidates the stage keeps; of the cascade, the last stage but one",
     "exposed": "whether the log exposed the candidate: (C,) bool",
     "propensity": "the probability of exposure, NaN where it was not drawn: (C,); only with `data.propensity`",
+    "later": "whether the first label that is known everywhere is 1: (C,) bool; only with such a label",
 }
 INPUTS: dict[Population, dict[str, str]] = {
     "exposed": _POINT,

@@ -23,6 +23,7 @@ from corank.metrics.cascade import (
     ndcg,
     overlap,
     recall,
+    recall_of,
     replaced_hit_rate,
     score_loss,
 )
@@ -221,6 +222,8 @@ _cut("higher", "agree_recall@{k}@{m}", recall, _AGREE, study="first", about=_KEP
 _TRUE = ("requests", "truth_rank", "rank", "k", "m")
 _KEPT_TRUE = "Share of the true top k in the stage's top m: the quality of the cut. Needs `data.truth`."
 _cut("higher", "truth_recall@{k}@{m}", recall, _TRUE, study="first", about=_KEPT_TRUE)
+_LATER = "Share of the later outcomes in the stage's top m: of the first label that is `known: everywhere`."
+_cut("higher", "later_recall@{m}", recall_of, ("requests", "later", "rank", "m"), study="first", about=_LATER)
 _cut("higher", "overlap@{k}", overlap, ("requests", "rank", "last_rank", "k"))
 _cut("lower", "score_loss@{k}", score_loss, (*_VALUE, "k"))
 _cut("higher", "kendall_tau", kendall_tau, ("requests", "score", "last_value"))
@@ -235,6 +238,7 @@ _JOINT = ("scores", "quotas", "k")
 _EARLIER = ("requests", "last_top", "earlier_scores", "earlier_quotas", "m")
 _CLICKED = "Share of a request's clicks in the cascade's top k."
 _BEST = "Share of the true top k in the cascade's top k: the quality of all stages. Needs `data.truth`."
+_ENDS = "Share of the later outcomes in the cascade's top k: of the first label that is `known: everywhere`."
 _PRODUCTION = (
     "Share of what production's last stage kept in the cascade's top k. Production may have kept more than k, so it "
     "may not reach 1. Similarity to production, not quality. Needs levels and `cuts`."
@@ -249,5 +253,6 @@ _cascade(
 _cascade(
     "joint_truth_recall@{k}@{k}", joint_recall, ("requests", "truth_top", *_JOINT), study="first", about=_BEST
 )
+_cascade("joint_later_recall@{k}", joint_recall, ("requests", "later", *_JOINT), about=_ENDS)
 _cascade("joint_kept_recall@{k}", joint_recall, ("requests", "kept", *_JOINT), about=_PRODUCTION)
 _cascade("joint_agree_recall@{k}@{m}", joint_recall, _EARLIER, about=_SURVIVES)

@@ -177,6 +177,7 @@ class Trainer:
             attended=self.model.attended,
             sees_ranks=self.model.sees_ranks,
             readings=self.total.readings(learner),
+            outcomes=self.total.outcomes(learner),
         )
 
     def take_average(self) -> None:

@@ -145,3 +145,9 @@ def test_a_candidate_without_a_bid_is_refused_and_named(priced: World) -> None:
     assert priced.refused().startswith(
         "data.columns: no column 'bids' in the log or the items; the log has request"
     )
+
+
+def test_a_label_known_everywhere_is_known_of_all_levels(world: World) -> None:
+    packed = ordering(world, known="everywhere")
+    assert packed_labels(packed, "order") == [[1, 0, 1, 1, -1], [1], [1, -1]]
+    assert packed_labels(packed, "click") == [[-1, 1, 1, 1, -1], [1], [-1, -1]]

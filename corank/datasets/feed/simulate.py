@@ -24,7 +24,7 @@ CONFIG = Template("""\
 # Production kept $preranked of a request's candidates, then $ranked, and exposed $shown.
 name: simulated-$preset
 data:
-  log: log/*.parquet
+  log: $log
   items: $items
   users: users.parquet
   truth: truth/*.parquet      # the click probability of every candidate; read by evaluation alone
@@ -35,7 +35,7 @@ data:
   level: level                # how far a candidate got, from the shallowest level to the deepest:
   levels: [retrieved, preranked, ranked, exposed]
   labels:
-    click: {column: is_click}
+    click: {column: is_click}$later
   split: $split$columns
 features:
   user_id:         {side: user, kind: id}
@@ -72,9 +72,19 @@ losses:
   # the pre-ranker also from what was cut, of which ten candidates a request count as not clicked,
   - {kind: unexposed, stage: prerank, from: [retrieved], per_request: 10, weight: 0.2}
   # and from the batch: a clicked item must lead the items of other requests.
-  - {kind: in_batch, stage: prerank, weight: 0.05, temperature: 2}
+  - {kind: in_batch, stage: prerank, weight: 0.05, temperature: 2}$outcomes
 train: {epochs: 2, requests: 256}
 """)  # noqa: E501
+
+
+JOINED = """\
+joined/*.parquet     # written by: corank join 'log/*.parquet' --out joined --window 3d --label 'later=organic/*.parquet:order'"""
+LATER = """
+    later: {column: later, known: everywhere}    # what a user did by another path, also with what was cut"""
+OUTCOMES = """
+  # What users did later leads other candidates whose items are as well known there.
+  - {kind: outcome, stage: prerank, of: later, weight: 0.3}
+  - {kind: outcome, stage: rank, of: later, weight: 0.3}"""
 
 
 AUCTION = """
@@ -218,6 +228,9 @@ def _write_config(world: World, path: Path) -> None:
         shown=world.shown,
         described=Template(DRIFT).substitute(drift.model_dump()) if drift else "",
         items="items/*.parquet" if drift else "items.parquet",
+        log="log/*.parquet" if world.organic is None else JOINED,
+        later="" if world.organic is None else LATER,
+        outcomes="" if world.organic is None else OUTCOMES,
         split=ranges if drift else f"{{valid: {valid}, test: {test}}}",
         kept=f", keep_days: {drift.lifetime}" if drift else "",
         age=AGES if drift else FRESHNESS,

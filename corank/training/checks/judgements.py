@@ -46,6 +46,7 @@ for _judgement in (
     of_tables(log_quality.shifting_columns),
     of_tables(log_quality.empty_columns),
     of_tables(log_quality.unordered_requests),
+    guidance.unread_outcomes,
     of_tables(guidance.lacks_losses_of_cut),
     of_tables(guidance.lacks_rates),
     of_tables(guidance.lacks_recurrence),

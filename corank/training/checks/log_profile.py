@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from corank.batches.sampling import LabelCounts, MixedCounts, SplitCounts
+from corank.batches.sampling import LabelCounts, MixedCounts, SplitCounts, merge_counts
 from corank.data.column_sources import feature_columns, find_sources
 from corank.data.event_tables import open_events
 from corank.data.log_rows import scan_log
@@ -162,20 +162,27 @@ def _count_split(
 ) -> SplitCounts:
     """Count a split from its rows by level, by level and number of candidates of a request, and by request."""
     levels, of_level = range(len(data.levels)), {row[LEVEL]: row for row in totals.rows(named=True)}
-    shown, fields = of_level.get(levels[-1], {}), LabelCounts._fields
+    shown = of_level.get(levels[-1], {})
+
+    def count(row: Mapping[str, int], label: str) -> LabelCounts:
+        return LabelCounts(*(row.get(f"{label} {field}", 0) for field in LabelCounts._fields))
+
+    by_level = {name: [count(of_level.get(n, {}), name) for n in levels] for name in data.everywhere}
     return SplitCounts(
         len(requests),
         [dict(sizes.filter(pl.col(LEVEL) == level).select(SIZE, "len").rows()) for level in levels],
-        {name: LabelCounts(*(shown.get(f"{name} {field}", 0) for field in fields)) for name in data.labels},
+        {name: merge_counts(by_level.get(name, [count(shown, name)])) for name in data.labels},
         {name: _count_mixed(requests, name) for name in data.labels},
         {name: [of_level.get(n, {}).get(f"{name} scored", 0) for n in levels] for name in data.scores},
+        by_level,
     )
 
 
 def _find_misplaced(data: DataSettings, totals: pl.DataFrame) -> dict[str, dict[str, int]]:
     above = totals.filter(pl.col(LEVEL) < len(data.levels) - 1).drop(SPLIT)
     rows = above.group_by(LEVEL, maintain_order=True).sum().rows(named=True)
-    ones = {name: {data.levels[row[LEVEL]]: row[f"{name} ones"] for row in rows} for name in data.labels}
+    elsewhere = [name for name in data.labels if name not in data.everywhere]
+    ones = {name: {data.levels[row[LEVEL]]: row[f"{name} ones"] for row in rows} for name in elsewhere}
     found = {name: {level: count for level, count in of.items() if count} for name, of in ones.items()}
     return {name: of for name, of in found.items() if of}
 

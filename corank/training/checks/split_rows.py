@@ -71,11 +71,11 @@ class SplitRows:
         ]
 
     def counts_as(self, name: str, field: str) -> pl.Expr:
-        """Whether a candidate counts in a field of a label's `LabelCounts`; null if it was not exposed."""
+        """Whether a candidate counts in a field of a label's `LabelCounts`; null where it is never known."""
         return self._state(name) == LabelCounts._fields.index(field)
 
     def _state(self, name: str) -> pl.Expr:
-        """The number of the field of `LabelCounts` in which a candidate counts; null if it was not exposed."""
+        """The number of the field of `LabelCounts` in which a candidate counts; null where it is never known."""
         data = self.data
         time, as_of = pl.col(TIME), pl.lit(data.looked_at(self.last))
         if isinstance(data.as_of, str):
@@ -95,7 +95,7 @@ class SplitRows:
             happened = (pl.col(label_column(condition)) == 1).fill_null(False)
             state = pl.when(happened).then(state).otherwise(_field("excluded"))
             condition = data.labels[condition].given
-        return pl.when(EXPOSED).then(state)
+        return state if data.labels[name].known else pl.when(EXPOSED).then(state)
 
 
 def _field(name: str) -> pl.Expr:

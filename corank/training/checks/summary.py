@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from corank.batches.sampling import SOURCES, Population
+from corank.batches.sampling import Population
 from corank.core.errors import DataError
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.grouping import refuse_contradictions
@@ -55,9 +55,9 @@ class CheckSummary:
     def samples(self) -> Rows:
         """Loss, weight, the stages that learn from it, and candidates per request of each level or other source."""
         total, rows = self.config.total, Rows()
-        names = dict(enumerate(total.funnel.levels)) | {code: source for source, code in SOURCES.items()}
         populations = [(name, term, term.population(total.funnel)) for name, term in total.select(None)]
         codes = sorted({code for _, _, population in populations for code in population})
+        names = {code: total.funnel.source_name(code) for code in codes}
         for name, term, population in populations:
             row = {"loss": name, "weight": f"{term.weight:g}"}
             row["learns"] = term.learner or ", ".join(term.reads(total.funnel))
@@ -66,12 +66,24 @@ class CheckSummary:
 
     @property
     def labels(self) -> Rows:
-        """Split, label, and exposed rows by what is known of the label."""
+        """Split, label, and exposed rows, or all of a label that is known everywhere, by what is known of the label."""
         return [
             {"split": split, "label": label, "exposed": counts.exposed, "known": counts.known}
             | counts._asdict()
             for split, split_counts in self.profile.splits.items()
             for label, counts in split_counts.labels.items()
+        ]
+
+    @property
+    def outcomes(self) -> Rows:
+        """Split, label that is known everywhere, level, and the level's candidates by what is known of the label."""
+        levels = self.config.data.levels
+        return [
+            {"split": split, "label": label, "level": level, "candidates": counts.exposed, "known": counts.known}
+            | counts._asdict()
+            for split, split_counts in self.profile.splits.items()
+            for label, by_level in split_counts.by_level.items()
+            for level, counts in zip(levels, by_level, strict=True)
         ]
 
     @property
@@ -133,7 +145,7 @@ class CheckSummary:
 
     def document(self) -> dict[str, Any]:
         """The summary as plain values, as `corank check --json` prints it."""
-        own = ("features", "rows", "splits", "samples", "labels", "targets")
+        own = ("features", "rows", "splits", "samples", "labels", "outcomes", "targets")
         profile = self.profile
         return {
             "name": self.config.name,

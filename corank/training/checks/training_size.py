@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from corank.batches.sampling import SOURCES, Population, SplitCounts
+from corank.batches.sampling import FIRST_CODE, Population, SplitCounts
 from corank.core.formatting import format_size
 from corank.data.packed.dataset import PackedDataset
 from corank.features.encoding import PLACEMENTS, Placement
@@ -192,7 +192,7 @@ def _most_candidates(split: SplitCounts, population: Population, requests: int) 
     """The candidates of so many requests, at most: of each level, the requests with the most."""
     total = 0
     for code, most in population.items():
-        if code in SOURCES.values():
+        if code >= FIRST_CODE:
             total += requests * (most or 0)
             continue
         left = requests

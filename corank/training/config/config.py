@@ -165,6 +165,8 @@ class Config(Settings):
                 if network.member_count
             },
             logged_inputs=self._logged_inputs(),
+            everywhere=self.data.everywhere,
+            item_ids=self.declared.row_features("item").ids,
         )
         return TotalLoss(self.losses, funnel)
 
