@@ -5,7 +5,7 @@ the chance RATE · how well its item is known there (lognormal of spread SIGMA, 
   plain      the shipped recipe, which does not read the label
   label      the shipped recipe of a log that has it
   oracle     both stages learn the true probability of every candidate
-  ARM        with --arms: other ways to learn it, see ARMS
+  uncorrected  the label without the rates of items; prerank: the pre-ranker alone learns it. Both by --arms
 
 Figures, PRESET.SIGMA.RATE.ARM.NAME, of the test split; `gain` is the difference to `plain`, with an interval over
 drawings of the world, whose seeds are averaged; `.users` has one over the users of all drawings.
@@ -24,6 +24,7 @@ Each training is kept in a folder: a benchmark that was stopped goes on there.
 
 import argparse
 import itertools
+import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -58,6 +59,7 @@ FIGURES = {
     "ece": "rank.click.exposed.ece_calibrated",
 }
 """Name → the row of an evaluation, without quotas."""
+ARMS = ("plain", "label", "oracle")
 ORACLE_EPOCHS = 4
 Loss = dict[str, Any]
 LEVELS = ["retrieved", "preranked", "ranked", "exposed"]
@@ -83,7 +85,7 @@ def write_world(
     return path
 
 
-def arms(config: Config, more: bool) -> dict[str, list[Loss]]:
+def losses_of(config: Config) -> dict[str, list[Loss]]:
     """The losses of each arm."""
     shipped = plain(config)["losses"]
     clicks = [loss for loss in shipped if loss["kind"] != "outcome"]
@@ -92,17 +94,23 @@ def arms(config: Config, more: bool) -> dict[str, list[Loss]]:
         {"kind": "distill", "teacher": "truth", "student": stage.name, "on": LEVELS, "per_request": 30}
         for stage in config.stages
     ]
-    made = {"plain": clicks, "label": shipped, "oracle": oracle}
-    if more:
-        made["even"] = clicks + [loss | {"bias": None} for loss in outcomes]
-        made["prerank alone"] = clicks + [loss for loss in outcomes if loss["stage"] == "prerank"]
-    return made
+    return {
+        "plain": clicks,
+        "label": shipped,
+        "oracle": oracle,
+        "uncorrected": clicks + [loss | {"bias": None} for loss in outcomes],
+        "prerank": clicks + [loss for loss in outcomes if loss["stage"] == "prerank"],
+    }
 
 
 def figures_of(config: Path, losses: list[Loss], seed: int, epochs: int) -> dict[str, list[float]]:
     """Train one arm: each figure of the test split, then its values in resamples of the users."""
-    text = yaml.safe_dump(losses, default_flow_style=True, width=10**9).strip()
-    changes = [f"losses={text}", f"train.seed={seed}", f"train.epochs={epochs}", "packed=packed"]
+    changes = [
+        f"losses={json.dumps(losses)}",
+        f"train.seed={seed}",
+        f"train.epochs={epochs}",
+        "packed=packed",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         run = corank.train(config, changes, folder=Path(folder) / "run").run
         measured = evaluate_run(run, "test").figures
@@ -127,15 +135,14 @@ def measure_world(
     drawing: int,
     seeds: Sequence[int],
     size: tuple[int, int],
-    more: bool,
+    arms: Sequence[str],
 ) -> Arms:
     """Train all arms in a drawing of a world; trainings that `folder` has are not repeated."""
     preset, sigma, rate = cell
     found: Arms = {}
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "world.yaml"
-        kinds = ["plain", "label", "oracle", *(["even", "prerank alone"] if more else [])]
-        for seed, arm in itertools.product(seeds, kinds):
+        for seed, arm in itertools.product(seeds, arms):
             name = f"{preset}-{sigma:g}-{rate:g}-{drawing}-{size[0]}x{size[1]}-{arm}-{seed}.json"
 
             def train(arm: str = arm, seed: int = seed) -> dict[str, list[float]]:
@@ -143,7 +150,7 @@ def measure_world(
                     write_world(Path(temporary), preset, sigma, rate, drawing, size)
                 config = read(path)
                 epochs = ORACLE_EPOCHS if arm == "oracle" else plain(config)["train"]["epochs"]
-                return figures_of(path, arms(config, more)[arm], seed, epochs)
+                return figures_of(path, losses_of(config)[arm], seed, epochs)
 
             found[f"{arm}.{seed}"] = kept(folder / name, train)
     return found
@@ -192,7 +199,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS)
     parser.add_argument("--requests", type=int, default=4_000)
     parser.add_argument("--candidates", type=int, default=100)
-    parser.add_argument("--arms", action="store_true", help="other ways to learn it, too")
+    parser.add_argument("--arms", nargs="*", default=ARMS)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     say = Console(stderr=True).print
