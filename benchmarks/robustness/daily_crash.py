@@ -5,8 +5,8 @@ goes on. At the end of a round, when all periods are decided, models and bundles
 has a few kills; half of them come at a random time, half before a random rename or removal of a file or folder, so that
 the moments between two steps are met, too.
 
-With `--join` the log is joined with events first: at the end its days are those of the unbroken run to the byte, so that
-no row is lost and none is there twice. `--join-alone` kills `corank join`.
+With `--join` the log is joined with events first: at the end its days are those of the unbroken run to the byte, so
+that no row is lost and none is there twice. `--join-alone` kills `corank join`.
 """
 
 import argparse

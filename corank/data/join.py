@@ -44,8 +44,8 @@ class JoinState(msgspec.Struct):
     """What a folder was joined of."""
 
     settings: dict[str, Any]
-    as_of: int
-    """Until when events are known, ms UTC."""
+    known: dict[str, int]
+    """Table of events → until when it has them, ms UTC."""
     files: dict[str, dict[str, JoinedFile]]
     """By table (LOG, labels, EXPOSED) and path, relative to the folder; also such that are gone."""
 
@@ -64,7 +64,7 @@ class JoinReport(msgspec.Struct):
     written: list[str]
     """Days whose files changed."""
     as_of: int
-    """Until when events are known, ms UTC."""
+    """When labels were looked at, ms UTC: older rows than the longest window have all of theirs."""
     waiting: int
     """Rows of which a label is not known yet."""
     until: int | None
@@ -77,7 +77,7 @@ class JoinReport(msgspec.Struct):
         """Say how many rows wait, and until when; blank if none does."""
         if self.until is None:
             return ""
-        known = f"events are known until {format_time(self.as_of)}"
+        known = f"labels were looked at {format_time(self.as_of)}"
         return f"{self.waiting:,} rows wait for labels, the last until {format_time(self.until)}; {known}"
 
 
@@ -91,7 +91,7 @@ def join_log(
         columns: of the log and of events.
         base: the folder that paths of the settings are relative to.
         out: the folder; missing, empty, or joined before by the same settings.
-        as_of: until when events are known, ms UTC; None: until the last one of the table that ends first.
+        as_of: until when events are known, ms UTC; None: until the last one of each table.
         report: takes a line for what does not count, or stays as it is.
 
     Raises DataError for what cannot be read or joined, and then changes nothing; BusyError; OSError.
@@ -113,8 +113,13 @@ def join_log(
             tables[name] = JoinTable.read(
                 name, events, settings, columns, base, out, known, report, tables.get(LOG)
             )
-        until = _known_until(tables, settings) if as_of is None else as_of
-        return _Join(settings, columns, out, tables, before, max(until, before.as_of), report).run(facts)
+        known = {
+            name: max(
+                _find_end(name, tables[name], settings) if as_of is None else as_of, before.known.get(name, 0)
+            )
+            for name in settings.tables()
+        }
+        return _Join(settings, columns, out, tables, before, known, report).run(facts)
 
 
 def _read_state(out: Path, facts: Mapping[str, Any]) -> JoinState:
@@ -123,7 +128,7 @@ def _read_state(out: Path, facts: Mapping[str, Any]) -> JoinState:
     if not path.exists():
         if foreign := next((file.name for file in out.iterdir() if file.suffix == ".parquet"), None):
             raise DataError(f"{out}: holds {foreign}, which no join wrote; name another folder")
-        return JoinState(dict(facts), 0, {})
+        return JoinState(dict(facts), {}, {})
     try:
         state = msgspec.json.decode(path.read_bytes(), type=JoinState)
     except (OSError, msgspec.MsgspecError) as error:
@@ -133,15 +138,14 @@ def _read_state(out: Path, facts: Mapping[str, Any]) -> JoinState:
     return state
 
 
-def _known_until(tables: Mapping[str, JoinTable], settings: JoinSettings) -> int:
-    """Until when all tables of events have some, ms UTC. Raises DataError if one is empty."""
-    ends = []
-    for name in settings.tables():
-        last = [file.last for file in tables[name].files.values() if file.last is not None]
-        if not last:
-            raise DataError(f"{name}: its table has no event; say by --as-of until when there was none")
-        ends.append(max(last))
-    return min(ends) - settings.skew // MILLISECOND
+def _find_end(name: str, table: JoinTable, settings: JoinSettings) -> int:
+    """Until when a table has events, ms UTC. Raises DataError if it has none."""
+    last = [file.last for file in table.files.values() if file.last is not None]
+    if not last:
+        raise DataError(
+            f"{name.strip('@')}: its table has no event; say by --as-of until when there was none"
+        )
+    return max(last) - settings.skew // MILLISECOND
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ class _Join:
     out: Path
     tables: Mapping[str, JoinTable]
     before: JoinState
-    as_of: int
+    known: Mapping[str, int]
     report: Report
 
     def run(self, facts: dict[str, Any]) -> JoinReport:
@@ -167,20 +171,23 @@ class _Join:
         with scratch_folder(self.out) as staged:
             for day in days:
                 self._write_day(staged / f"{_name(day)}.parquet", day, counts)
+            if not self.before.files:  # killed from here on, the next call knows the days as joined ones
+                self._write_state(JoinState(facts, {}, {}))
             written = [_name(day) for day in days if self._replace(staged / f"{_name(day)}.parquet")]
         sync(self.out)
         files = {
             name: {**self.before.files.get(name, {}), **table.files} for name, table in self.tables.items()
         }
-        with atomic_file(self.out / STATE) as partial:
-            partial.write_bytes(
-                msgspec.json.format(msgspec.json.encode(JoinState(facts, self.as_of, files)), indent=1)
-            )
+        self._write_state(JoinState(facts, dict(self.known), files))
         for name, count in counts.items():
             if days and count.events and not count.ones:
                 what = f"none of {count.events:,} events is of a candidate of these days within the window"
                 self.report(f"{name}: {what}; are the ids alike?")
-        return JoinReport(written, self.as_of, *self._count_waiting(), len(days), counts)
+        return JoinReport(written, self.settings.as_of(self.known), *self._count_waiting(), len(days), counts)
+
+    def _write_state(self, state: JoinState) -> None:
+        with atomic_file(self.out / STATE) as partial:
+            partial.write_bytes(msgspec.json.format(msgspec.json.encode(state), indent=1))
 
     def _check_columns(self) -> None:
         """Raise DataError if the log has a column that is made, or lacks the level."""
@@ -201,8 +208,9 @@ class _Join:
         """The days to be written: of changed files, near to changed events, or whose labels were not known."""
         days, longest = self.tables[LOG].days, self.settings.longest // MILLISECOND
         due = {day for day in days if not self._is_written(day)}
-        if self.as_of > self.before.as_of:
-            due |= {day for day in days if (day + 1) * DAY_MS + longest > self.before.as_of}
+        if self.known != self.before.known and self.before.known:
+            looked = self.settings.as_of(self.before.known)
+            due |= {day for day in days if (day + 1) * DAY_MS + longest > looked}
         gone: dict[int, str] = {}
         for name, table in self.tables.items():
             before = self.before.files.get(name, {})
@@ -240,7 +248,7 @@ class _Join:
         begin, end = day * DAY_MS, (day + 1) * DAY_MS - 1
         join = DayJoin(self.settings, key, begin, end, log.select)
         events = {name: self.tables[name].select for name in self.settings.tables()}
-        made = make_labels(self.settings, self.columns, self.as_of)
+        made = make_labels(self.settings, self.columns, self.known)
         kept = [*dict.fromkeys([*log.table.types, *self.settings.labels, LABELS_AS_OF])]
         with plain_names():
             found = log.table.collect(find_labels(join, events))
@@ -266,7 +274,7 @@ class _Join:
 
     def _count_waiting(self) -> tuple[int, int | None]:
         """Count the rows whose labels are not known yet. Returns when they will be, too."""
-        since = self.as_of - self.settings.longest // MILLISECOND
+        since = self.settings.as_of(self.known) - self.settings.longest // MILLISECOND
         young = [path for path in self.out.glob("*.parquet") if path.stem >= f"{from_ms(since):%Y-%m-%d}"]
         if not young:
             return 0, None

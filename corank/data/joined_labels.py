@@ -81,14 +81,23 @@ class JoinSettings(Settings):
         """The tables of events, by label; that of what was shown as EXPOSED."""
         return {**self.labels, **({EXPOSED: self.exposed} if self.exposed else {})}
 
-    def window_of(self, label: str) -> timedelta:
-        """How long after a request a label's events count."""
-        return (self.labels[label].window if label in self.labels else None) or self.window
+    def window_of(self, name: str) -> timedelta:
+        """How long after a request the events of a table count; of what was shown as those of the first label."""
+        windows = {label: one.window or self.window for label, one in self.labels.items()}
+        return windows.get(name) or min(windows.values())
 
     @property
     def longest(self) -> timedelta:
         """How long after a request all of its labels are known."""
         return max(map(self.window_of, self.labels))
+
+    def as_of(self, known: Mapping[str, int]) -> int:
+        """When labels were looked at, ms UTC: rows that are older than the longest window then have all of theirs.
+
+        Args:
+            known: table → until when it has events, ms UTC.
+        """
+        return min(end + (self.longest - self.window_of(name)) // MILLISECOND for name, end in known.items())
 
 
 class JoinColumns(Settings):
@@ -166,20 +175,27 @@ def find_labels(day: DayJoin, events: Mapping[str, Rows]) -> pl.LazyFrame:
     return pl.concat(found, how="diagonal").group_by(on).agg(pl.col(list(events)).max())
 
 
-def make_labels(settings: JoinSettings, columns: JoinColumns, as_of: int) -> list[pl.Expr]:
+def make_labels(settings: JoinSettings, columns: JoinColumns, known: Mapping[str, int]) -> list[pl.Expr]:
     """Make the columns of rows that are joined with `find_labels`.
 
     A label is 1 or 0 when its window is over, and null before; LABELS_AS_OF is when it was looked at, but no later
     than the longest window ends: what is known then does not depend on when one looks.
-    """
 
+    Args:
+        settings: of the join.
+        columns: of the log.
+        known: table of events → until when it has them, ms UTC.
+    """
     made = [
-        pl.when(pl.col(USER).is_not_null(), pl.col(TIME) + settings.window_of(name) // MILLISECOND <= as_of)
+        pl.when(
+            pl.col(USER).is_not_null(),
+            pl.col(TIME) + settings.window_of(name) // MILLISECOND <= known[name],
+        )
         .then(pl.col(name).fill_null(0))
         .alias(name)
         for name in settings.labels
     ]
-    looked = pl.min_horizontal(pl.col(TIME) + settings.longest // MILLISECOND, pl.lit(as_of))
+    looked = pl.min_horizontal(pl.col(TIME) + settings.longest // MILLISECOND, pl.lit(settings.as_of(known)))
     made.append(looked.cast(pl.Datetime("ms", "UTC")).alias(LABELS_AS_OF))
     if settings.exposed is not None:
         level = pl.col(columns.level).cast(pl.String)

@@ -108,6 +108,17 @@ def test_labels_of_requests_and_what_was_shown_are_joined_by_the_request() -> No
     assert labels("level") == {(1, 7): "exposed", (1, 8): "exposed", (2, 7): "ranked"}
 
 
+def test_each_label_is_known_by_its_own_table_and_the_log_by_the_one_that_is_behind() -> None:
+    write_log(Path("log/a.parquet"), [(1, 1, 7, 10)])
+    write_events(Path("orders/a.parquet"), [(1, 7, 15), (5, 5, 21)])
+    write_events(Path("carts/a.parquet"), [(5, 5, 14)])
+    labelled = ["later=orders/*.parquet:order", "cart=carts/*.parquet"]
+    joined = corank.join("log/*.parquet", "out", labelled, window="10h")
+    assert (labels(), labels("cart")) == ({(1, 7): 1}, {(1, 7): None})
+    assert joined["waiting"] == 1
+    assert pl.read_parquet("out/*.parquet")["labels_as_of"].to_list() == [at(14)]
+
+
 def write_days(days: int) -> None:
     """A log and orders of some days, with an order of the day before in each file."""
     rng = np.random.default_rng(0)

@@ -48,8 +48,8 @@ def write_daily_world(
     settings = SETTINGS
     if joins:
         (folder / "log").rename(folder / "raw")
-        config["data"]["labels"]["later"] = {"column": "later", "matures_after": "3d"}
-        config["data"]["as_of"] = "labels_as_of"
+        config["data"] |= {"log": "log/*.parquet", "as_of": "labels_as_of"}
+        config["data"]["labels"]["later"]["matures_after"] = "3d"
         settings = SETTINGS | {"join": JOIN}
     (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
     path = folder / "daily.yaml"
