@@ -82,7 +82,7 @@ class ExploreSettings(Settings):
     draw: Literal["uniform", "softened"] = "uniform"
     """`uniform`: from all candidates; `softened`: from those that the last stage scored, at weights exp(value /
     temperature), one after the other."""
-    temperature: Annotated[float, Field(gt=0)] | None = None
+    temperature: Annotated[float, Field(ge=1e-12, le=1e12)] | None = None
     """Of `softened`, in units of the last stage's value."""
     exclude: tuple[str, ...] = ()
     """Names of tokens whose requests are never drawn."""

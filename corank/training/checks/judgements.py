@@ -7,7 +7,7 @@ from typing import Any
 
 from corank.core.errors import PluginError
 from corank.core.registry import Registry
-from corank.training.checks import guidance, learnability, log_quality
+from corank.training.checks import guidance, learnability, log_quality, page_rules
 from corank.training.checks.findings import Finding, order_findings
 from corank.training.checks.profile import Judgement, Profile, of_tables
 
@@ -40,6 +40,7 @@ for _judgement in (
     learnability.few_to_validate,
     learnability.small_log,
     learnability.single_buckets,
+    of_tables(page_rules.hopeless_rules),
     # advice: what makes learning hard, and what the config lacks; what is measured to cost or gain most first
     of_tables(log_quality.unknown_items),
     of_tables(log_quality.unknown_users),

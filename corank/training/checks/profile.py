@@ -107,6 +107,8 @@ class Profile:
     """By history of items that is made of the log, or listed in it: the share that is in it."""
     outcomes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Column that looks known only after the request → what reads it, and why."""
+    hopeless: Sequence[int] = ()
+    """Rules of the page that no request of the log has the candidates for."""
 
     # What is learnt
 

@@ -128,6 +128,10 @@ def test_the_settings_are_a_share_or_a_mapping(tmp_path: Path) -> None:
         (True, "explore: Input should be a valid"),
         ("a bit", "explore: Input should be a valid number"),
         ({"share": 0.1, "draw": "softened"}, "explore: draw: softened needs a temperature"),
+        (
+            {"share": 0.1, "draw": "softened", "temperature": 1e-310},
+            "explore.temperature: Input should be greater",
+        ),
         ({"share": 0.1, "temperature": 1}, "explore: temperature goes with draw: softened"),
         ({"share": 0.1, "temprature": 1}, "did you mean 'temperature'"),
     ):
