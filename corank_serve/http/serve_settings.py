@@ -70,6 +70,14 @@ def _read_share(value: Any) -> Any:
     return float(match[1]) / 100 if match else value
 
 
+def _refuse_url(value: Any) -> Any:
+    return str(require_local(value)) if isinstance(value, str) else value
+
+
+LocalPath = Annotated[Path, BeforeValidator(_refuse_url)]
+"""A path of this machine; StorageError for a URL."""
+
+
 class ExploreSettings(Settings):
     """Requests whose page is drawn.
 
@@ -86,6 +94,8 @@ class ExploreSettings(Settings):
     """Of `softened`, in units of the last stage's value."""
     exclude: tuple[str, ...] = ()
     """Names of tokens whose requests are never drawn."""
+    secret: LocalPath | None = None
+    """File of the secret by which pages are drawn; `explore-secret` in `cache` unless given, made if it is missing."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -93,15 +103,6 @@ class ExploreSettings(Settings):
             lacks = "draw: softened needs a temperature, such as a tenth of a usual value of the last stage"
             raise ValueError(lacks if self.temperature is None else "temperature goes with draw: softened")
         return self
-
-    def find_seed(self, request: bytes, caller: str) -> int | None:
-        """The seed by which the page of a request is drawn, by what names it and the name of its token.
-
-        None for one that is not drawn. The first of two hashes says whether, the second is the seed.
-        """
-        if caller in self.exclude or not is_in_share(hash_bytes(b"explore\0" + request), self.share):
-            return None
-        return hash_bytes(b"draw\0" + request)
 
 
 def _read_explore(value: Any) -> Any:
@@ -136,14 +137,6 @@ RATES_GONE = "a proxy limits rates now, such as by examples/operations/nginx.con
 """What a rate of requests is refused with."""
 
 
-def _refuse_url(value: Any) -> Any:
-    return str(require_local(value)) if isinstance(value, str) else value
-
-
-LocalPath = Annotated[Path, BeforeValidator(_refuse_url)]
-"""A path of this machine; StorageError for a URL."""
-
-
 class ServeSettings(Settings, use_attribute_docstrings=True):
     """How to serve: the options of `corank serve`, whose help are the lines below its fields."""
 
@@ -166,7 +159,7 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     shadow: str | None = None
     """A version of the store that ranks answered requests once more, in idle time; its answers are logged alone."""
     explore: Annotated[ExploreSettings | None, BeforeValidator(_read_explore)] = None
-    """Share of the requests whose page is drawn, such as 2%; in a file also `{share, draw, temperature, exclude}`."""
+    """Share of the requests whose page is drawn, such as 2%; in a file also `{share, draw, temperature, …}`."""
     log: LocalPath | None = None
     """Folder for the log of served requests; None for no log."""
     log_share: float = Field(1.0, gt=0, le=1)
