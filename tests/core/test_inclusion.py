@@ -60,10 +60,13 @@ def test_the_sum_has_the_digits_that_are_said(
 
 def test_few_are_summed_over_where_weights_are_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """500 candidates at a spread of 50 took as long as all others of the worker together."""
-    summed, fewer = [], inclusion._fewer
-    monkeypatch.setattr(
-        inclusion, "_fewer", lambda logw, *rest: (summed.append(len(logw)), fewer(logw, *rest))[1]
-    )
+    summed, fewer = list[int](), inclusion._fewer
+
+    def count(logw: Doubles, k: int, nodes: Doubles) -> tuple[Doubles, Doubles]:
+        summed.append(len(logw))
+        return fewer(logw, k, nodes)
+
+    monkeypatch.setattr(inclusion, "_fewer", count)
     found = inclusion_probabilities(np.random.default_rng(3).normal(size=500) * 50, 50)
     assert found.sum() == pytest.approx(50, abs=1e-9) and max(summed) < 250
 

@@ -171,13 +171,13 @@ def test_a_request_is_drawn_by_chance_if_user_or_time_is_missing(case: Case) -> 
 def test_nobody_without_the_secret_chooses_a_draw(case: Case) -> None:
     """Who knows all but the secret searches for a time that draws the first candidate, and sends that request."""
     ids = case.items["item_id"].to_list()
-    logits, wins = np.zeros(len(ids)), []
+    logits = np.zeros(len(ids))
 
     def shows_first(draw: Draw | None) -> bool:
         assert draw is not None
         return 0 in draw.choose(logits, 1, None)[0]
 
-    guessed, searched = iter(range(10**6)), []
+    guessed, searched = iter(range(10**6)), list[Request]()
     while len(searched) < 60:
         asked = Request({"id": 1}, time=next(guessed), candidates=ids)
         if shows_first(draws(case, 1.0, [asked], b"guess")[0]):
@@ -205,12 +205,16 @@ def test_an_answer_tells_nothing_of_another_request(case: Case) -> None:
 
 def test_columns_that_a_store_has_of_the_user_change_no_draw(case: Case) -> None:
     explorer, data = Explorer(ExploreSettings(share=1.0), b"secret"), case.funnel.manifest.data
-    ids = NumberIds(np.arange(3))
-    users = [({"id": 1}, "unavailable"), ({"id": 1, "age": 3}, "stored"), ({"id": 1, "age": 4}, "stored")]
+    ids: Any = NumberIds(np.arange(3))
+    users: list[tuple[dict[str, Any], str]] = [
+        ({"id": 1}, "unavailable"),
+        ({"id": 1, "age": 3}, "stored"),
+        ({"id": 1, "age": 4}, "stored"),
+    ]
     found = [
         explorer.find_draw(Ranking(Request(user, time=5, candidates=candidates), user=said), data, "")
         for user, said in users
-        for candidates in (ids, [0, 1, 2])
+        for candidates in (ids, [*ids])
     ]
     assert len({*found}) == 1
 
