@@ -64,15 +64,16 @@ thead > tr > * { border-bottom: 1px solid var(--faint) }
 tbody td { border-bottom: 1px solid var(--rule) }
 td small { font-size: .8rem; margin-left: .6rem }
 td:first-child small { display: block; margin: 0 }
-.share { display: block; position: relative; min-width: 4rem; padding: .8rem 0; text-align: center; isolation: isolate }
-.share::before { content: ""; position: absolute; inset: 0; z-index: -1;
+.share { display: grid; grid-template-columns: minmax(0, 1fr) 3.6rem; align-items: center; gap: .5rem;
+  text-align: left; white-space: nowrap }
+.share::before { content: ""; height: 2.8rem;
   background: color-mix(in srgb, var(--hue0) 38%, var(--ground));
   clip-path: polygon(calc(50% - max(1px, var(--top))) 0, calc(50% + max(1px, var(--top))) 0,
   calc(50% + max(1px, var(--bottom))) 100%, calc(50% - max(1px, var(--bottom))) 100%) }
 table:has(.share) { width: 100%; max-width: 46rem; table-layout: fixed }
 table:has(.share) :is(th, td) { padding: 0 .3rem; border: 0; white-space: normal; text-align: center;
   vertical-align: middle }
-table:has(.share) th { vertical-align: bottom; padding-bottom: .4rem }
+table:has(.share) th { vertical-align: bottom; padding: 0 4.4rem .4rem .3rem }
 table:has(.share) :is(th, td):first-child { text-align: left; padding-left: 0; overflow-wrap: anywhere }
 pre { font: .8rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-x: auto; padding: 1rem;
   background: var(--panel) }

@@ -2,7 +2,7 @@
 
 The parts of the installation that only some commands need, which pip installs by name: the extras.
 
-`pip install corank` brings funnel, stores and service. Each of the other parts is an extra of pyproject.toml.
+`pip install .` in a checkout brings funnel, stores and service. Each of the other parts is an extra of pyproject.toml.
 """
 
 import gc
@@ -129,7 +129,7 @@ def require(module: str, what: str = "this") -> Any:
         >>> require("torch.absent.part", "corank train")
         Traceback (most recent call last):
             ...
-        corank.core.errors.MissingExtraError: corank train needs torch; install it by pip install 'corank[train]'
+        corank.core.errors.MissingExtraError: corank train needs torch; in corank's checkout: pip install '.[train]'
     """
     try:
         return _import(module)
@@ -164,5 +164,9 @@ def _top(module: str) -> str:
 
 
 def _missing(what: str, module: str) -> MissingExtraError:
-    package = f"'corank[{EXTRA_OF[module]}]'" if module in EXTRA_OF else module
-    return MissingExtraError(f"{what} needs {module}; install it by pip install {package}")
+    if module not in EXTRA_OF:
+        return MissingExtraError(f"{what} needs {module}; install it by pip install {module}")
+    # by a path: until there is a package of that name, an index may have somebody else's
+    return MissingExtraError(
+        f"{what} needs {module}; in corank's checkout: pip install '.[{EXTRA_OF[module]}]'"
+    )

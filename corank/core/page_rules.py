@@ -237,7 +237,7 @@ def arrange(rules: Sequence[RuleValues], slots: int, begin: Callable[[], Scores]
     page, broken = _fill(rules, slots, begin())
     if not broken:
         return page, broken
-    least = [_unavoidable(rule, slots) for rule in rules]
+    least = [unavoidable(rule, slots) for rule in rules]
     counts = Counter(rule for _, rule in broken)
     if len({slot for slot, _ in broken}) == max(least) and all(
         counts[n] == least[n] for n in range(len(rules))
@@ -279,7 +279,7 @@ def _fill(
     return page, broken
 
 
-def _unavoidable(rule: RuleValues, slots: int) -> int:
+def unavoidable(rule: RuleValues, slots: int) -> int:
     """Slots that break a rule in any page, at least."""
     count, within = len(rule.codes), min(rule.within or slots, slots)
     if rule.kind == "slot":

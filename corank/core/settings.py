@@ -22,7 +22,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 class Settings(BaseModel):
     """A frozen part of the config. Unknown keys fail and name the nearest known one; numbers must be finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     gone: ClassVar[Mapping[str, str]] = {}
     """Keys of earlier versions → what became of each, for the error."""
@@ -49,8 +49,11 @@ class Settings(BaseModel):
 @lru_cache(maxsize=1024)
 def _known_keys(kind: type[Settings]) -> frozenset[str]:
     """The keys that settings may have: a manifest has an entry for each of up to a million files."""
+    by_name = kind.model_config.get("populate_by_name", False)
     fields = kind.model_fields
-    return frozenset(field.alias or name for name, field in fields.items()) | fields.keys()
+    return frozenset(field.alias or name for name, field in fields.items()) | (
+        fields.keys() if by_name else set()
+    )
 
 
 _Value = TypeVar("_Value")

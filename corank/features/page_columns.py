@@ -10,6 +10,7 @@ import numpy as np
 
 from corank.core.errors import ConfigError
 from corank.core.page import PageCandidates, PageRule, PageSettings, unit_vectors
+from corank.core.page_conflicts import find_conflict
 from corank.core.page_rules import RuleValues
 from corank.core.settings import describe_unknown
 from corank.core.types import Doubles, Hashes, Longs, Numbers
@@ -55,10 +56,28 @@ def check_page(page: PageSettings, schema: Schema, parts: Collection[str], quota
         raise ConfigError(f"by: no item part '{page.by}'; {known}; or name an item feature")
     for n, rule in enumerate(page.rules):
         _check_feature(schema, rule.of, f"rules.{n}.of", vector=False)
-        if rule.slot is not None and rule.slot > page.keep:
-            raise ConfigError(f"rules.{n}.slot: the page has {page.keep} slots; received {rule.slot}")
+        for key, needed in (("slot", rule.slot), ("at_least", rule.at_least)):
+            if needed is not None and needed > page.keep:
+                raise ConfigError(f"rules.{n}.{key}: the page has {_slots(page.keep)}; received {needed}")
+    _refuse_conflicts(page, schema)
     if page.by is not None and page.item_part is None:
         _check_feature(schema, page.by, "by", vector=True)
+
+
+def _refuse_conflicts(page: PageSettings, schema: Schema) -> None:
+    """Raise ConfigError, which names the rules, if no page can keep them, whatever its candidates are."""
+    for name in dict.fromkeys(rule.of for rule in page.rules):
+        counted = "number" in schema.features[name].uses
+        rules = [rule for rule in page.rules if rule.of == name and (counted or not rule.counts_values)]
+        if conflict := find_conflict(rules, page.keep):
+            said = " and ".join(f"rules.{page.rules.index(rule)} ({rule})" for rule in conflict)
+            raise ConfigError(
+                f"{said}: no page of {_slots(page.keep)} can keep them together; change or drop one"
+            )
+
+
+def _slots(count: int) -> str:
+    return f"{count} slot{'s' * (count != 1)}"
 
 
 def _check_feature(schema: Schema, name: str, key: str, vector: bool) -> None:

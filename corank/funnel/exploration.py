@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -49,7 +49,10 @@ class Draw:
         name, _, temperature = how.partition("@")
         if not colon or name != ("softened" if temperature else "uniform"):
             raise ValueError(f"expected uniform:SEED or softened@TEMPERATURE:SEED; received {text!r:.100}")
-        return cls(int(seed, 16), float(temperature) if temperature else None)
+        degrees = float(temperature) if temperature else None
+        if degrees is not None and not 0 < degrees < inf:
+            raise ValueError(f"expected a temperature above 0; received {temperature!r:.100}")
+        return cls(int(seed, 16), degrees)
 
     def choose(
         self, logits: Doubles, slots: int, fill_of: Callable[[Longs], Fill] | None

@@ -36,6 +36,7 @@ from corank.bundle.signatures import TrustedKeys
 from corank.bundle.stage_facts import StageFacts
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError, PluginError, RequestError
+from corank.core.inclusion import soften
 from corank.core.objects import PathOrUrl, is_url, parse_location, require_local
 from corank.core.ordering import soft_ranks, stage_value
 from corank.core.panics import panics_as_errors
@@ -309,7 +310,7 @@ class Funnel:
         since, last, page = time.perf_counter(), one.cuts[-1], self._page
         alive, logits = np.arange(len(one.candidates)), np.zeros(len(one.candidates))
         if draw.temperature is not None:
-            alive, logits = last.alive, last.score.astype(np.float64) / draw.temperature
+            alive, logits = last.alive, soften(last.score, draw.temperature)
         name = self.manifest.stages[-1].name if page is None else page.settings.name
         positions, fill_of = batch.positions.take(alive + start), None
         if page is not None and page.settings.rules:

@@ -56,7 +56,7 @@ MOST_BYTES = 1 << 24
 class RunFile(Settings):
     """The contents of `run.json`."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     config: dict[str, Any]
     """Plain values, every default written out."""

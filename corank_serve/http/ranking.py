@@ -22,7 +22,6 @@ from corank.bundle.graph_files import RUNTIME_ERRORS
 from corank.core.errors import RequestError
 from corank.core.panics import panics_as_errors
 from corank.core.time import MILLISECOND, now_ms
-from corank.funnel.exploration import Draw, request_id
 from corank.funnel.funnel import AT_ONCE, Funnel
 from corank.funnel.ranking import Ranking
 from corank.funnel.request import Request
@@ -37,9 +36,10 @@ from corank_serve.http.body import (
     read_query,
 )
 from corank_serve.http.connections import ConnectionPool
+from corank_serve.http.exploration import Explorer
 from corank_serve.http.follower import Follower
 from corank_serve.http.prometheus import ServiceMetrics
-from corank_serve.http.serve_settings import ExploreSettings, Limits
+from corank_serve.http.serve_settings import Limits
 from corank_serve.http.user_lookup import UserLookup, lookup_seconds
 from corank_serve.log.request_log import RequestLog
 
@@ -156,7 +156,7 @@ class RankEndpoints:
         metrics: ServiceMetrics,
         users: UserLookup | None,
         request_log: RequestLog | None = None,
-        explore: ExploreSettings | None = None,
+        explorer: Explorer | None = None,
     ) -> None:
         """
         Args:
@@ -167,9 +167,9 @@ class RankEndpoints:
             metrics: counts requests.
             users: looks columns of users up.
             request_log: where served requests are logged; None: nowhere.
-            explore: which requests get a drawn page; None: none.
+            explorer: draws pages of some requests; None: of none.
         """
-        self._explore = explore
+        self._explorer = explorer
         self._follower, self._limits, self._bodies, self._metrics = follower, limits, bodies, metrics
         self._pool, self._users, self._request_log = pool, users, request_log
         self.waiting = 0
@@ -280,19 +280,12 @@ class RankEndpoints:
     ) -> dict[str, Any]:
         """The answer to a request, when its turn has come; at once if it is alone. The others are as in `Waiting`."""
         check_clock(one.request, self._limits.clock_skew)
-        one.draw = self._find_draw(one.request, call.caller)
+        if self._explorer is not None:
+            one.draw = self._explorer.find_draw(one, self._follower.funnel.manifest.data, call.caller)
         candidates = one.request.count_candidates(self._follower.funnel.retrieved)
         answer = await self._queue.run((one, funnel), candidates, alone)
         call.ranked.append(one)
         return answer
-
-    def _find_draw(self, request: Request, caller: str) -> Draw | None:
-        """How the page of a request is to be drawn; None if it is not, as that of one which asks for a trace."""
-        explore = self._explore
-        if explore is None or request.trace or "trace" in (request.fields or ()):
-            return None
-        seed = explore.find_seed(request_id(request, self._follower.funnel.manifest.data), caller)
-        return None if seed is None else Draw(seed, explore.temperature)
 
     def _rank(self, batch: Sequence[Waiting]) -> list[dict[str, Any] | Exception]:
         """The answers to a batch of requests."""

@@ -40,6 +40,14 @@ def _read_share(value: Any) -> Any:
     return float(match[1]) / 100 if match else value
 
 
+def _refuse_url(value: Any) -> Any:
+    return str(require_local(value)) if isinstance(value, str) else value
+
+
+LocalPath = Annotated[Path, BeforeValidator(_refuse_url)]
+"""A path of this machine; StorageError for a URL."""
+
+
 class ExploreSettings(Settings):
     """Requests whose page is drawn.
 
@@ -52,10 +60,12 @@ class ExploreSettings(Settings):
     draw: Literal["uniform", "softened"] = "uniform"
     """`uniform`: from all candidates; `softened`: from those that the last stage scored, at weights exp(value /
     temperature), one after the other."""
-    temperature: Annotated[float, Field(gt=0)] | None = None
+    temperature: Annotated[float, Field(ge=1e-12, le=1e12)] | None = None
     """Of `softened`, in units of the last stage's value."""
     exclude: tuple[str, ...] = ()
     """Names of tokens whose requests are never drawn."""
+    secret: LocalPath | None = None
+    """File of the secret by which pages are drawn; `explore-secret` in `cache` unless given, made if it is missing."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -63,15 +73,6 @@ class ExploreSettings(Settings):
             lacks = "draw: softened needs a temperature, such as a tenth of a usual value of the last stage"
             raise ValueError(lacks if self.temperature is None else "temperature goes with draw: softened")
         return self
-
-    def find_seed(self, request: bytes, caller: str) -> int | None:
-        """The seed by which the page of a request is drawn, by what names it and the name of its token.
-
-        None for one that is not drawn. The first of two hashes says whether, the second is the seed.
-        """
-        if caller in self.exclude or not is_in_share(hash_bytes(b"explore\0" + request), self.share):
-            return None
-        return hash_bytes(b"draw\0" + request)
 
 
 def _read_explore(value: Any) -> Any:
@@ -115,14 +116,6 @@ SHADOW_GONE = (
 """What a canary and a shadow inside a service are refused with."""
 
 
-def _refuse_url(value: Any) -> Any:
-    return str(require_local(value)) if isinstance(value, str) else value
-
-
-LocalPath = Annotated[Path, BeforeValidator(_refuse_url)]
-"""A path of this machine; StorageError for a URL."""
-
-
 class ServeSettings(Settings, use_attribute_docstrings=True):
     """How to serve: the options of `corank serve`, whose help are the lines below its fields."""
 
@@ -147,7 +140,7 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     version: str | None = None
     """The version of the store to serve, whichever is live."""
     explore: Annotated[ExploreSettings | None, BeforeValidator(_read_explore)] = None
-    """Share of the requests whose page is drawn, such as 2%; in a file also `{share, draw, temperature, exclude}`."""
+    """Share of the requests whose page is drawn, such as 2%; in a file also `{share, draw, temperature, …}`."""
     log: LocalPath | None = None
     """Folder for the log of served requests; None for no log."""
     log_share: float = Field(1.0, gt=0, le=1)

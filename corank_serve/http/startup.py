@@ -12,6 +12,7 @@ from corank.core.errors import ConfigError, CorankError
 from corank.core.files import make_private_folder
 from corank.core.lazy import name_missing_extra
 from corank_serve.http.access_log import AuditLog, require_writable
+from corank_serve.http.explore_secret import read_secret
 from corank_serve.http.process.listener import allow_open_files
 from corank_serve.http.serve_settings import ServeSettings
 from corank_serve.http.tokens import read_tokens
@@ -39,6 +40,8 @@ def check_files(settings: ServeSettings) -> None:
     if settings.tokens is not None:
         read_tokens(settings.tokens)
     TrustedKeys.load(settings.trust)
+    if settings.explore is not None:
+        read_secret(settings, settings.explore)
 
 
 def _require_writable(settings: ServeSettings) -> None:

@@ -25,12 +25,13 @@ from corank_serve.http.access_log import AccessLog, AuditLog
 from corank_serve.http.asgi import Routes
 from corank_serve.http.body import BodyReader
 from corank_serve.http.connections import POOL, BoundedProtocol, ConnectionPool
+from corank_serve.http.exploration import Explorer
 from corank_serve.http.follower import Follower, ServiceStatus
 from corank_serve.http.process.draining import DrainingServer
 from corank_serve.http.process.worker_process import Drain, RestartCounts, SharedState, handle_signals
 from corank_serve.http.prometheus import ServiceMetrics
 from corank_serve.http.ranking import RankEndpoints
-from corank_serve.http.serve_settings import ExploreSettings, Limits, ServeSettings
+from corank_serve.http.serve_settings import Limits, ServeSettings
 from corank_serve.http.startup import describe_address, describe_trust, open_tracer, tls_factory
 from corank_serve.http.state import ChangeEndpoints, StateEndpoints
 from corank_serve.http.tokens import Scope, Token, Tokens
@@ -62,7 +63,7 @@ class RankingService:
         restarts: RestartCounts | None = None,
         access_log: AccessLog | None = None,
         tracer: "RequestTracer | None" = None,
-        explore: ExploreSettings | None = None,
+        explorer: Explorer | None = None,
     ) -> None:
         """
         Args:
@@ -75,7 +76,7 @@ class RankingService:
             restarts: of the workers of the service.
             access_log: has a line for each request.
             tracer: has spans for each request.
-            explore: which requests get a drawn page.
+            explorer: draws the pages of some requests.
         """
         self.follower, self.limits = follower, limits
         self._access = access or AccessControl()
@@ -87,7 +88,7 @@ class RankingService:
         bodies = BodyReader(limits)
         self._pool = ConnectionPool(limits, partial(self.metrics.count, "connections_cut"))
         self.ranking = RankEndpoints(
-            follower, limits, self._pool, bodies, self.metrics, users, request_log, explore
+            follower, limits, self._pool, bodies, self.metrics, users, request_log, explorer
         )
         self._changes = ChangeEndpoints(follower, bodies)
         self._state = StateEndpoints(follower, self.status, self.metrics, limits.body)
@@ -250,7 +251,7 @@ def create_service(
         shared.restarts,
         access_log,
         open_tracer() if settings.traces else None,
-        settings.explore,
+        Explorer.open(settings),
     )
 
 

@@ -14,7 +14,6 @@ from tests.support.command_line import run_corank
 from tests.support.daily_world import bundles_of, call_daily, write_daily_world
 from tests.support.kills import call_until, count_changes, run, start
 
-
 CLICK = {"click": {"column": "is_click"}}
 
 

@@ -89,5 +89,5 @@ def test_a_setting_without_effect_is_refused(settings: tuple[Any, ...], message:
 
 def test_without_ray_its_engine_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingExtraError, match=r"engine ray needs ray; .* pip install 'corank\[ray\]'"):
+    with pytest.raises(MissingExtraError, match=r"engine ray needs ray; .* pip install '\.\[ray\]'"):
         open_engine("ray", 2)

@@ -34,7 +34,7 @@ def test_a_command_names_the_extra_that_it_lacks(world: Path, trained: Run, tmp_
         [name, *(str(arguments.get(word, word)) for word in words)] for name, words in TRAINING.items()
     ]
     for (name, *_), ended in zip(commands, run_without_extras(commands), strict=True):
-        line = r"error: .+ needs (\w+); install it by pip install 'corank\[train\]'\n"
+        line = r"error: .+ needs (\w+); in corank's checkout.*: pip install '\.\[train\]'\n"
         match = re.fullmatch(line, ended.err)
         assert ended.code == 1 and match and EXTRA_OF[match[1]] == "train", (name, ended)
     assert not out.exists()
@@ -58,7 +58,7 @@ def test_a_table_of_a_lakehouse_names_its_extra(world: Path, tmp_path: Path) -> 
     commands = [["check", str(world / "config.yaml"), "--set", f"data.log={uri}"] for uri in tables.values()]
     for extra, ended in zip(tables, run_without_extras(commands), strict=True):
         assert ended.code == 1
-        assert ended.err.endswith(f"pip install 'corank[{extra}]'\n"), ended
+        assert ended.err.endswith(f"pip install '.[{extra}]'\n"), ended
 
 
 def test_a_store_an_object_and_a_signature_name_their_extra(trained_bundle: Path, tmp_path: Path) -> None:
@@ -76,4 +76,4 @@ def test_a_store_an_object_and_a_signature_name_their_extra(trained_bundle: Path
     }
     for (command, extra), ended in zip(wanted.items(), run_without_extras(list(wanted)), strict=True):
         assert ended.code == (extra is not None), (command, ended)
-        assert extra is None or ended.err.endswith(f"pip install 'corank[{extra}]'\n"), (command, ended)
+        assert extra is None or ended.err.endswith(f"pip install '.[{extra}]'\n"), (command, ended)

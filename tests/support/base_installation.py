@@ -1,4 +1,4 @@
-"""The installation of `pip install corank`, without an extra: its distributions, and a process that has only those."""
+"""The installation of `pip install .`, without an extra: its distributions, and a process that has only those."""
 
 import json
 import re

@@ -80,6 +80,31 @@ def test_rules_of_a_removed_feature_go_with_it(tmp_path: Path) -> None:
             "under features, such as is_ad: {side: item, kind: id, input: false}",
         ),
         ({"rules": [{"slot": 7, "of": "brand"}]}, "stages.2.rules.0.slot: the page has 6 slots; received 7"),
+        (
+            {"rules": [{"at_least": 7, "of": "brand"}]},
+            "stages.2.rules.0.at_least: the page has 6 slots; received 7",
+        ),
+        (
+            {
+                "rules": [
+                    {"slot": 2, "of": "brand"},
+                    {"slot": 1, "of": "brand"},
+                    {"slot": 2, "of": "brand", "never": True},
+                ]
+            },
+            "stages.2.rules.0 (slot 2 is brand) and rules.2 (slot 2 never brand): no page of 6 slots",
+        ),
+        (
+            {
+                "features": NEW,
+                "rules": [{"at_most": 1, "of": "is_new"}, {"at_least": 1, "of": "is_new", "within": 2}],
+            },
+            "stages.2.rules.0 (at most 1 of is_new) and rules.1 (at least 1 of is_new within 2): no page of 6 slots",
+        ),
+        (
+            {"method": "mmr", "lambda_": 0.5},
+            "stages.2: unknown key 'lambda_'; did you mean 'lambda'?",
+        ),
         ({"rules": [{"of": "brand"}]}, "stages.2.rules.0: a rule has one of at_most, at_least and slot"),
         ({"strength": 3}, "stages.2.strength: Input should be less than 1; received 3"),
         ({"method": "value"}, "stages.2: by has no effect with method: value"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from corank.core.errors import PluginError
 from corank.core.registry import Registry
-from corank.training.checks import learnability, log_quality
+from corank.training.checks import learnability, log_quality, page_rules
 from corank.training.checks.findings import Finding, order_findings
 from corank.training.checks.profile import Judgement, Profile, of_tables
 
@@ -43,6 +43,7 @@ for _judgement in (
     learnability.small_log,
     learnability.single_buckets,
     of_tables(log_quality.misread_numbers),
+    of_tables(page_rules.hopeless_rules),
     # advice: what makes learning hard
     of_tables(log_quality.unknown_items),
     of_tables(log_quality.unknown_users),

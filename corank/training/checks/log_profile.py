@@ -32,6 +32,7 @@ from corank.features.log_schema import (
 )
 from corank.features.schema import Schema
 from corank.training.checks.outcome_columns import OutcomeColumns
+from corank.training.checks.page_rules import find_hopeless
 from corank.training.checks.profile import (
     ColumnProfile,
     Familiarity,
@@ -123,11 +124,23 @@ def profile_tables(
         requests=requests,
         columns=columns,
         outcomes=OutcomeColumns(config, tables["log"], rows, sources).find(),
+        hopeless=_find_hopeless(config, rows, sources, tables),
     )
 
 
 def _is_bucket(schema: Schema, name: str) -> bool:
     return name in schema.features and schema.features[name].kind == "bucket"
+
+
+def _find_hopeless(
+    config: Config, rows: SplitRows, sources: Mapping[str, Source], tables: Mapping[str, Table]
+) -> list[int]:
+    if config.page is None or not config.page.rules:
+        return []
+    schema, key = config.declared, config.data.item
+    columns = [c for c in feature_columns(schema, dict(sources), "items") if c != key]
+    items = _newest(tables["items"], key, columns).rename({ID: ITEM}) if "items" in tables else None
+    return find_hopeless(config.page, rows, schema, items)
 
 
 SIZE = "size"

@@ -100,6 +100,8 @@ class Profile:
     """The ids of items and users, then the features that are read from a column."""
     outcomes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Column that looks known only after the request → what reads it, and why."""
+    hopeless: Sequence[int] = ()
+    """Rules of the page that no request of the log has the candidates for."""
 
     # What is learnt
 

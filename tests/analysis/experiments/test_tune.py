@@ -123,7 +123,7 @@ def test_what_the_tuning_refuses(tuned: tuple[Path, dict[str, Any]], config: Pat
 
 def test_without_optuna(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(MissingExtraError, match=r"corank tune needs optuna; .* pip install 'corank\[tune\]'"):
+    with pytest.raises(MissingExtraError, match=r"corank tune needs optuna; .* pip install '\.\[tune\]'"):
         corank.tune(config, 3, out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -63,6 +63,18 @@ def test_softened_draws_lean_to_the_value_at_the_probability_that_they_say(case:
     assert np.nan_to_num(rankings[0].drawn.propensity) == pytest.approx(wanted)
 
 
+def test_the_coldest_draw_is_the_ranked_page_whose_propensities_say_so(case: Case) -> None:
+    """Candidates of equal values are drawn evenly, and everything else by value, without an overflow."""
+    funnel = with_page(case.funnel)
+    for one in drawn(funnel, ask(case), 1e-12, 3):
+        assert one.propensity is not None and np.isfinite(one.propensity).all()
+        last = one.cuts[-1]
+        value = dict(zip(last.alive.tolist(), last.score.tolist(), strict=True))
+        shown = [value[n] for n in one.answered[0].tolist()]
+        assert shown == sorted(value.values(), reverse=True)[: len(shown)]
+        assert min(one.propensity) > 0.05
+
+
 def test_drawn_pages_keep_the_rules_and_inverse_propensities_sum_to_the_candidates(case: Case) -> None:
     funnel = with_page(case.funnel, rules=[{"at_most": 1, "of": "item_2", "within": 4}])
     rankings = drawn(funnel, ask(case), None, 150)
@@ -110,7 +122,16 @@ def test_of_many_candidates_under_rules_some_are_drawn_before() -> None:
 def test_a_draw_is_read_as_it_is_written() -> None:
     for one in (Draw(5), Draw(2**64 - 1, 0.05), Draw(0, 1e-7)):
         assert Draw.parse(str(one)) == one
-    for text in ("uniform", "softened:00", "uniform@1:00", "x:0", "softened@x:0", "uniform:xyz"):
+    for text in (
+        "uniform",
+        "softened:00",
+        "uniform@1:00",
+        "x:0",
+        "softened@x:0",
+        "uniform:xyz",
+        "softened@0.0:0",
+        "softened@nan:0",
+    ):
         with pytest.raises(ValueError, match=r"expected|invalid|could not"):
             Draw.parse(text)
 

@@ -79,4 +79,4 @@ def test_the_extra_is_named_if_it_is_missing_and_not_imported_unless_asked_for(
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, "corank_serve.http.tracing")
     status, _, err = run_corank(capsys, "serve", "bundle", "--traces", "--print-config")
-    assert status == 1 and "pip install 'corank[otel]'" in err
+    assert status == 1 and "pip install '.[otel]'" in err

@@ -12,7 +12,7 @@ import pytest
 import corank
 from corank.core.errors import DataError
 from corank.testing.parts import registered
-from corank.training.checks import learnability, log_quality
+from corank.training.checks import learnability, log_quality, page_rules
 from corank.training.checks.findings import FIRST, Finding, name_some, order_findings
 from corank.training.checks.judgements import JUDGEMENTS
 from corank.training.checks.profile import Profile
@@ -98,7 +98,7 @@ def test_every_function_that_makes_findings_is_asked() -> None:
     """What a module of findings defines and returns them is in a list."""
     made = [
         function
-        for module in (learnability, log_quality)
+        for module in (learnability, log_quality, page_rules)
         for name, function in vars(module).items()
         if getattr(function, "__module__", "") == module.__name__ and not name.startswith("_")
         if getattr(function, "__annotations__", {}).get("return") == Iterator[Finding]
