@@ -119,7 +119,7 @@ def _config(columns: ListRoles, facts: LogFacts, features: ListFeatures) -> Iter
     yield f"\nstages:\n  - {{name: prerank, model: towers, keep: 20{read}}}\n"
     yield "  - {name: rank, model: mlp, keep: 10, dcn: {layers: 2, rank: 32}}\n"
     yield "\nlosses:\n  - {kind: click, stage: rank}\n  - {kind: click, stage: prerank}\n"
-    yield "  - {kind: distill, teacher: rank, student: prerank, on: [exposed]}\n"
+    yield "  - {kind: distill, teacher: rank, student: prerank, on: [exposed], weight: 3}\n"
     yield "\ntrain: {epochs: auto, requests: auto, average: 0.99, table: {lr: 0.01}}\n"
     yield "\nbaseline: true  # ends a training with boosted trees on the same rows\n"
 
