@@ -100,7 +100,7 @@ def tree_baseline(run: Run, changes: Mapping[str, Any]) -> Config:
         raise ConfigError(f"{run.folder}: it has one stage; `trees` replaces the last of several")
     values, pages = split_page(plain(config))
     last = values["stages"][-1]
-    values["stages"] = [*values["stages"][:-1], _in_role_of(last) | changes, *map(plain_stage, pages)]
+    values["stages"] = [*values["stages"][:-1], {**_in_role_of(last), **changes}, *map(plain_stage, pages)]
     values["losses"] = [
         {"kind": "click", "stage": stage.name, "label": label}
         for stage in before
@@ -143,7 +143,7 @@ def choose_trees(run: Run, packed: PackedDataset, progress: Progress) -> TreeCho
     role = _in_role_of(plain_stage(last)) | {"labels": [last.main], "value": last.main}
     columns = code_columns(layout)
     tried = SETTINGS[: count_tried(packed, layout, last.main)]
-    candidates = [validate(TreesSettings, role | changes, f"stages.{last.name}") for changes in tried]
+    candidates = [validate(TreesSettings, {**role, **changes}, f"stages.{last.name}") for changes in tried]
     rows = TreeRows.read(packed, layout, columns, last.name, last.main)
     chosen = rows.choose(candidates, run.config.train.seed, progress)
     changes = tried[candidates.index(chosen)]
