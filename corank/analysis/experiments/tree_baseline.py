@@ -150,7 +150,7 @@ def choose_trees(run: Run, packed: PackedDataset, progress: Progress) -> TreeCho
     judged = [] if rows.valid is None else np.bincount(rows.valid.label, minlength=2).tolist()
     facts = {
         "settings": {name: getattr(chosen, name) for name in _CHOSEN},
-        "tried": len(tried),
+        "tried": 1 if rows.valid is None else len(tried),
         "judged_by": min(judged, default=0),
         "columns": sum(not column.left_out for column in columns),
         "left_out": _find_left_out(layout),
