@@ -172,7 +172,7 @@ def train_seeds(
     """Train the config of a folder once a seed, as `run0` and so on of `work`, and fit the trees that a training ends
     with; these alone if `trees`. Returns the scores of the test.
     """
-    scores: dict[str, list[Numbers]] = {name: [] for name in ([] if trees else STAGES)} | {BASELINE: []}
+    scores: dict[str, list[Numbers]] = {name: [] for name in (BASELINE, *([] if trees else STAGES))}
     corank.pack(folder / "config.yaml")
     for seed in range(seeds):
         run = _open(folder, seed)

@@ -171,7 +171,8 @@ def describe_trees(facts: Mapping[str, Any]) -> str:
     read = f"which read {facts['columns']:,} columns"
     if facts["left_out"]:
         read += f", without {name_some(facts['left_out'])}"
-    return f"trees: the best of {facts['tried']} settings on valid ({settings}), {read}"
+    chosen = f"best of {facts['tried']} settings on valid" if facts["tried"] > 1 else "default settings"
+    return f"trees: the {chosen} ({settings}), {read}"
 
 
 def _describe_rows(document: Mapping[str, Any]) -> str:

@@ -12,6 +12,8 @@ from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from corank.core.formatting import format_metric, format_seconds
 from corank.core.lazy import lazy
 from corank.core.reports import DISPLAY, Display, Progress
@@ -155,7 +157,9 @@ class Pace:
         epochs = plan.epochs - plan.epochs_done
         self._before = time.monotonic() - self._began
         self._steps = epochs * plan.batches - plan.batches_done
-        self._validated = epochs * sum(map(len, packed.splits.get("valid", ())))
+        exposed = len(packed.data.levels) - 1
+        shown = (np.count_nonzero(shard.level == exposed) for shard in packed.splits.get("valid", ()))
+        self._validated = epochs * int(sum(shown))
         self._fitting = tree_baseline.expect_seconds(event.run, packed)
 
     def tell(self, event: TrainingLog) -> str:

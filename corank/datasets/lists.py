@@ -123,7 +123,7 @@ def _config(columns: ListRoles, facts: LogFacts, features: ListFeatures) -> Iter
     yield f"\nstages:\n  - {{name: prerank, model: towers, keep: 20{of}{read}}}\n"
     yield f"  - {{name: rank, model: mlp, keep: 10, dcn: {{layers: 2, rank: 32}}{learns}}}\n"
     yield f"\nlosses:\n  - {{kind: click, stage: rank{of}}}\n  - {{kind: click, stage: prerank{of}}}\n"
-    yield f"  - {{kind: distill, teacher: rank, student: prerank, on: [exposed]{of}}}\n"
+    yield f"  - {{kind: distill, teacher: rank, student: prerank, on: [exposed], weight: 3{of}}}\n"
     yield "\ntrain: {epochs: auto, requests: auto, average: 0.99, table: {lr: 0.01}}\n"
     yield "\nbaseline: true  # ends a training with boosted trees on the same rows\n"
 

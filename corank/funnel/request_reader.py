@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from math import copysign
+from operator import itemgetter
 from types import NoneType
 from typing import Any
 
@@ -325,26 +326,41 @@ def read_events(
     if not isinstance(events, list):
         raise RequestError(f"user.{name}: expected a list of item ids, the newest last; received {events!r}")
     ids, objects = events, [_NOTHING] * len(events)
-    if time is not None or not PLAIN_IDS.issuperset(map(type, events)):
-        objects = [event if isinstance(event, dict) else {"id": event} for event in events]
-        ids = [event.get("id") for event in objects]
-        _check_events(name, events, objects, ("id", "time", *attributes))
+    types = {*map(type, events)}
+    if time is not None or not PLAIN_IDS.issuperset(types):
+        objects = events
+        if types != {dict}:
+            objects = [event if isinstance(event, dict) else {"id": event} for event in events]
+        ids = _values_of(objects, "id")
+        _check_events(name, events, objects, ids, ("id", "time", *attributes))
     times, warnings, first = None, list[RequestWarning](), max(0, len(ids) - last)
     if time is not None:
         times = _read_event_times(name, events, objects)
         warnings = check_event_times(f"user.{name}", times, time) if len(times) else warnings
         times = times[first:]
-    columns = {c: _to_values(name, c, [event.get(c) for event in objects[first:]]) for c in attributes}
+    columns = {c: _to_values(name, c, _values_of(objects[first:], c)) for c in attributes}
     items = _to_values(name, name, ids[first:])
     return ListedEvents(np.array([len(items)], dtype=np.int32), items, times, columns), warnings
 
 
+def _values_of(objects: Sequence[Mapping[str, Any]], field: str) -> list[Any]:
+    """What each object has in a field, None of those that lack it."""
+    try:
+        return [*map(itemgetter(field), objects)]
+    except KeyError:
+        return [one.get(field) for one in objects]
+
+
 def _check_events(
-    name: str, events: Sequence[Any], objects: Sequence[Mapping[str, Any]], fields: Sequence[str]
+    name: str,
+    events: Sequence[Any],
+    objects: Sequence[Mapping[str, Any]],
+    ids: Sequence[Any],
+    fields: Sequence[str],
 ) -> None:
     """Raise RequestError if an event has no id, or another field; `events` are as they were given."""
     known = {*fields}
-    plain = PLAIN_IDS.issuperset([type(event.get("id")) for event in objects])
+    plain = PLAIN_IDS.issuperset(map(type, ids))
     if plain and known.issuperset(chain.from_iterable(objects)):
         return
     for n, event in enumerate(objects):
@@ -357,7 +373,7 @@ def _check_events(
 
 def _read_event_times(name: str, events: Sequence[Any], objects: Sequence[Mapping[str, Any]]) -> Longs:
     """Read the times of events, ms since 1970 UTC: (L,). Raises RequestError; `events` are as they were given."""
-    if (plain := as_int64([event.get("time") for event in objects])) is not None:
+    if (plain := as_int64(_values_of(objects, "time"))) is not None:
         return plain
     times = []
     for n, event in enumerate(objects):

@@ -51,7 +51,7 @@ SETTINGS: Sequence[Mapping[str, Any]] = (
 )
 """Of trees, as they differ from the default: those of the best validation AUC are taken, among as many of the first as
 MOST_TRIED allows, two at least."""
-MOST_TRIED = 20_000_000
+MOST_TRIED = 10_000_000
 """Numbers that trees of all settings read together, at most."""
 SECONDS = 1.5e-6
 """To fit trees of one setting, on a core of an EPYC, for each number that they read."""
@@ -100,7 +100,7 @@ def tree_baseline(run: Run, changes: Mapping[str, Any]) -> Config:
         raise ConfigError(f"{run.folder}: it has one stage; `trees` replaces the last of several")
     values, pages = split_page(plain(config))
     last = values["stages"][-1]
-    values["stages"] = [*values["stages"][:-1], _in_role_of(last) | changes, *map(plain_stage, pages)]
+    values["stages"] = [*values["stages"][:-1], {**_in_role_of(last), **changes}, *map(plain_stage, pages)]
     values["losses"] = [
         {"kind": "click", "stage": stage.name, "label": label}
         for stage in before
@@ -143,14 +143,14 @@ def choose_trees(run: Run, packed: PackedDataset, progress: Progress) -> TreeCho
     role = _in_role_of(plain_stage(last)) | {"labels": [last.main], "value": last.main}
     columns = code_columns(layout)
     tried = SETTINGS[: count_tried(packed, layout, last.main)]
-    candidates = [validate(TreesSettings, role | changes, f"stages.{last.name}") for changes in tried]
+    candidates = [validate(TreesSettings, {**role, **changes}, f"stages.{last.name}") for changes in tried]
     rows = TreeRows.read(packed, layout, columns, last.name, last.main)
     chosen = rows.choose(candidates, run.config.train.seed, progress)
     changes = tried[candidates.index(chosen)]
     judged = [] if rows.valid is None else np.bincount(rows.valid.label, minlength=2).tolist()
     facts = {
         "settings": {name: getattr(chosen, name) for name in _CHOSEN},
-        "tried": len(tried),
+        "tried": 1 if rows.valid is None else len(tried),
         "judged_by": min(judged, default=0),
         "columns": sum(not column.left_out for column in columns),
         "left_out": _find_left_out(layout),
