@@ -128,11 +128,13 @@ def show(answers: list[tuple[int, dict[str, Any]]], rates: dict[str, float], pat
 def test_users_are_split_and_the_logs_judge_the_trial(
     proxy: Proxy, store: tuple[str, str], tmp_path: Path
 ) -> None:
-    with serving(store, tmp_path) as services:
-        with proxy.running("split", services.live, services.trial, tmp_path / "proxy", proxy.share) as url:
-            answers = ask(url)
-            anonymous = httpx2.post(f"{url}/rank", json=requests()[0] | {"user": {}}).json()
-            assert anonymous["model_version"] != TRIAL
+    with (
+        serving(store, tmp_path) as services,
+        proxy.running("split", services.live, services.trial, tmp_path / "proxy", proxy.share) as url,
+    ):
+        answers = ask(url)
+        anonymous = httpx2.post(f"{url}/rank", json=requests()[0] | {"user": {}}).json()
+        assert anonymous["model_version"] != TRIAL
     had = {user: {answer["model_version"] for one, answer in answers if one == user} for user in range(USERS)}
     assert all(len(versions) == 1 for versions in had.values())
     trial = sum(versions == {TRIAL} for versions in had.values())
@@ -145,22 +147,26 @@ def test_users_are_split_and_the_logs_judge_the_trial(
 
 
 def test_a_trial_that_dies_costs_no_request(proxy: Proxy, store: tuple[str, str], tmp_path: Path) -> None:
-    with serving(store, tmp_path) as services:
-        with proxy.running("split", services.live, services.trial, tmp_path / "proxy", proxy.share) as url:
-            before = {user: answer["model_version"] for user, answer in ask(url, USERS)}
-            for process in [*services.process.children(recursive=True), services.process]:
-                process.kill()
-            after = {user: answer["model_version"] for user, answer in ask(url, 2 * USERS)}
+    with (
+        serving(store, tmp_path) as services,
+        proxy.running("split", services.live, services.trial, tmp_path / "proxy", proxy.share) as url,
+    ):
+        before = {user: answer["model_version"] for user, answer in ask(url, USERS)}
+        for process in [*services.process.children(recursive=True), services.process]:
+            process.kill()
+        after = {user: answer["model_version"] for user, answer in ask(url, 2 * USERS)}
     assert set(before.values()) > set(after.values()) and TRIAL not in after.values()
 
 
 def test_requests_are_mirrored_and_the_logs_judge_the_copies(
     proxy: Proxy, store: tuple[str, str], tmp_path: Path
 ) -> None:
-    with serving(store, tmp_path) as services:
-        with proxy.running("mirror", services.live, services.trial, tmp_path / "proxy", {}) as url:
-            answers = ask(url)
-            eventually(lambda: _count(services.trial) == REQUESTS)
+    with (
+        serving(store, tmp_path) as services,
+        proxy.running("mirror", services.live, services.trial, tmp_path / "proxy", {}) as url,
+    ):
+        answers = ask(url)
+        eventually(lambda: _count(services.trial) == REQUESTS)
     assert TRIAL not in {answer["model_version"] for _, answer in answers}
     shown = show(answers, {LIVE: 0.3}, tmp_path / "shown.parquet")
     judged = corank.compare_served(tmp_path / "trial", tmp_path / "live", [shown], effect=0.5)
