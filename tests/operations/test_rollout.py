@@ -166,11 +166,15 @@ def test_requests_are_mirrored_and_the_logs_judge_the_copies(
         proxy.running("mirror", services.live, services.trial, tmp_path / "proxy", {}) as url,
     ):
         answers = ask(url)
-        eventually(lambda: _count(services.trial) == REQUESTS)
+        batch = [body | {"time": 0} for body in requests()[:2]]
+        answers += [
+            (-1, one) for one in httpx2.post(f"{url}/rank/batch", json={"requests": batch}).json()["answers"]
+        ]
+        eventually(lambda: _count(services.trial) == len(answers))
     assert TRIAL not in {answer["model_version"] for _, answer in answers}
     shown = show(answers, {LIVE: 0.3}, tmp_path / "shown.parquet")
     judged = corank.compare_served(tmp_path / "trial", tmp_path / "live", [shown], effect=0.5)
-    assert (judged["how"], judged["requests"]) == ("mirrored", REQUESTS)
+    assert (judged["how"], judged["requests"]) == ("mirrored", REQUESTS + 2)
     assert judged["candidates"] > REQUESTS and judged["verdict"] != "too early"
     assert judged["versions"]["a"] == [TRIAL]
 
