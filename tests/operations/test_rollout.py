@@ -23,7 +23,7 @@ from tests.support.shared import derived
 from tests.support.stores import requests
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 USERS, REQUESTS, SHARE = 200, 2000, 0.4
 MINUTE = 60_000
