@@ -37,7 +37,7 @@ class ServedComparisonResult(TableResult):
 
 def compare_served(
     a: PathOrUrl,
-    b: PathOrUrl | None = None,
+    b: Annotated[PathOrUrl | None, Option("B")] = None,
     exposures: Sequence[PathOrUrl] = (),
     labels: Annotated[Sequence[str], Option("--label")] = (),
     versions: Annotated[Sequence[str], Option("--version")] = (),

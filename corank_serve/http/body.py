@@ -243,11 +243,6 @@ class BodyReader:
         self._held = 0
         self._open: set[HttpCall] = set()
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request with a body is being received or answered."""
-        return not self._open
-
     async def read(self, call: HttpCall) -> tuple[Codec, bytes]:
         """Read a body: its codec, and all of it.
 

@@ -75,6 +75,11 @@ class Follower:
         self.funnel: Funnel = funnel
         self._thread = threading.Thread(target=self._follow, name="corank-follow", daemon=True)
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether it holds the version that the source is pinned to."""
+        return self.funnel.manifest.content == self.source.pinned
+
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
@@ -125,9 +130,7 @@ class Follower:
         before, self.funnel = self.funnel, newer or self.funnel
         self._note_success()
         if before.manifest.content != self.funnel.manifest.content:
-            self.report(
-                f"{'live' if self.source.pinned is None else 'pinned'}: {self.funnel.manifest.content}"
-            )
+            self.report(f"{'pinned' if self.is_pinned else 'live'}: {self.funnel.manifest.content}")
             self._free(before)
             del before, newer
             release_memory()
@@ -219,7 +222,7 @@ class ServiceStatus:
             "source_untrusted": follower.untrusted,
             "from_cache": follower.from_cache,
             "version": follower.funnel.manifest.content,
-            "pinned": follower.source.pinned is not None,
+            "pinned": follower.is_pinned,
             "served_seq": follower.funnel.manifest.items_seq,
             "known_seq": follower.source.known_seq,
             "behind_seconds": round(self.behind_seconds, 3),

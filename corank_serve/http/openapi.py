@@ -51,7 +51,7 @@ def make_document(max_body: int) -> dict[str, Any]:
     item_errors = errors | ACCESS_ERRORS | {"409": "The service serves a bundle, not a store"}
     token: dict[str, Any] = {"security": [{"token": []}]}
     ahead = "Rank a request whose query comes first: a line without candidates, then a line of candidates"
-    several = "Rank several requests by one live version; an error of one stands in its place"
+    several = "Rank several requests by one version; an error of one stands in its place"
     posts = {
         "/rank": _operation("Rank the candidates of a request", errors, answer) | _body(rank),
         "/rank/ahead": _operation(ahead, errors, answer) | _body({"type": "string"}, [JSON_LINES]),

@@ -1,11 +1,10 @@
-"""Metrics of the service for Prometheus: of requests and the process, and of the version that is served.
+"""Metrics of the service for Prometheus: of requests, the process, and the version that is served.
 
 Worker processes write to one folder, PROMETHEUS_MULTIPROC_DIR, and each of them exposes the figures of all.
 """
 
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Literal
 
@@ -28,16 +27,11 @@ from corank_serve.http.asgi import HttpCall, HttpReply
 from corank_serve.http.follower import ServiceStatus
 from corank_serve.http.process.worker_process import MULTIPROC, RestartCounts
 
-LABEL = "model_version"
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Upper bounds of the latency histograms, seconds."""
 BATCHES = (1, 2, 4, 8, 16)
 """Upper bounds of the histogram of requests that are ranked together."""
 RESTARTS = "worker_restarts"
-KEEP_SECONDS = 600.0
-"""Time for which the series of a version stay once it is no longer served: whoever reads them reads the last counts."""
-GONE = -1.0
-"""Of the gauge of a version whose series are no longer exposed."""
 
 COUNTERS: dict[str, tuple[str, ...]] = {
     "candidates": ("Candidates received",),
@@ -83,14 +77,14 @@ COUNTERS: dict[str, tuple[str, ...]] = {
 """Counters → help, then labels."""
 
 HISTOGRAMS: dict[str, tuple[str, ...]] = {
-    "request_seconds": ("Time from arrival to answer, in seconds", LABEL),
+    "request_seconds": ("Time from arrival to answer, in seconds",),
     "stage_seconds": ("Time of encoding a request (receive) and of each stage, in seconds", "stage"),
     "batch_requests": ("Requests that were ranked together: 1 if nobody waits, 16 at most",),
 }
 """Histograms → help, then labels."""
 
 SUMMARIES: dict[str, tuple[str, ...]] = {
-    "answer_score": ("Mean score of an answer's items", LABEL),
+    "answer_score": ("Mean score of an answer's items",),
 }
 """Summaries → help, then labels."""
 
@@ -106,7 +100,7 @@ GAUGES: dict[str, tuple[str, ...]] = {
         "1 if what is served was read from the cache, since what is live could not be read at the start",
     ),
     "users_away": ("1 if users are not looked up, since look-ups failed or were late",),
-    "version": ("1 for the version that is served, 0 for one that was until lately", LABEL),
+    "version": ("1; the label is the version that is served", "model_version"),
     "pinned": ("1 if `--version` says which version is served, 0 if it is the live one",),
     "build_info": ("1; the label is the version of corank", "version"),
 }
@@ -152,39 +146,10 @@ class Series:
         return self._families[name].labels(*labels) if labels else self._families[name]
 
 
-class VersionGauge:
-    """Which version one worker process serves, and which ones it served until lately."""
+class ServedVersions:
+    """The figures of one process or of all, without versions that no worker serves any more.
 
-    def __init__(self, find: Callable[..., Any], clock: Callable[[], float] = time.monotonic) -> None:
-        """
-        Args:
-            find: as of `Series`.
-            clock: of the time for which series stay.
-        """
-        self._find, self._clock = find, clock
-        self._served: str | None = None
-        self._ended: dict[str, float] = {}
-        """When versions ended whose series are still exposed."""
-
-    def update(self, served: str) -> None:
-        """Set which version is served now, and which were for the last time long ago."""
-        if served != self._served:
-            if self._served is not None:
-                self._find("version", self._served).set(0)
-                self._ended[self._served] = self._clock()
-            self._find("version", served).set(1)
-            self._ended.pop(served, None)
-            self._served = served
-        late = self._clock() - KEEP_SECONDS
-        for version in [one for one, ended in self._ended.items() if ended <= late]:
-            del self._ended[version]
-            self._find("version", version).set(GONE)
-
-
-class HeldSeries:
-    """The figures of one process or of all, without those of versions that no worker holds any more.
-
-    Series cannot be removed from the files that several processes share, so they are left out of what is exposed.
+    Series cannot be removed from the files that several processes share, so these are left out of what is exposed.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -193,13 +158,9 @@ class HeldSeries:
 
     def collect(self) -> Iterator[Metric]:
         """Collect, as prometheus_client does of a registry."""
-        families = list(self._registry.collect())
-        gauges = [
-            sample for family in families if family.name == "corank_version" for sample in family.samples
-        ]
-        held = {None, *(sample.labels[LABEL] for sample in gauges if sample.value > GONE)}
-        for family in families:
-            family.samples = [sample for sample in family.samples if sample.labels.get(LABEL) in held]
+        for family in self._registry.collect():
+            if family.name == "corank_version":
+                family.samples = [sample for sample in family.samples if sample.value]
             yield family
 
 
@@ -215,8 +176,7 @@ class ServiceMetrics:
         self._status, self._restarts = status, restarts or RestartCounts()
         self._registry = registry = CollectorRegistry()
         self._find = Series(registry).find
-        self._version = VersionGauge(self._find)
-        self._resynchronised = 0
+        self._resynchronised, self._version = 0, ""
         self.update_gauges()
 
     def count(self, name: str, *labels: object, number: float = 1) -> None:
@@ -229,10 +189,10 @@ class ServiceMetrics:
 
     def observe(self, one: Ranking) -> None:
         """Count a request that was answered."""
-        self._find("request_seconds", one.model_version).observe(one.done - one.began)
+        self._find("request_seconds").observe(one.done - one.began)
         _, scores = one.answered
         if len(scores):
-            self._find("answer_score", one.model_version).observe(sum(scores.tolist()) / len(scores))
+            self._find("answer_score").observe(sum(scores.tolist()) / len(scores))
         for name, part in one.seconds.items():
             self._find("stage_seconds", name).observe(part)
         self.count("candidates", number=len(one.candidates) + len(one.unknown))
@@ -275,7 +235,7 @@ class ServiceMetrics:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         exposed = CollectorRegistry()
-        exposed.register(HeldSeries(registry))
+        exposed.register(ServedVersions(registry))
         exposed.register(self)
         register_version(exposed)
         return generate_latest(exposed), CONTENT_TYPE_LATEST
@@ -291,7 +251,11 @@ class ServiceMetrics:
     def update_gauges(self) -> None:
         """Set gauges by the status: every second, whether requests come or not, since any worker may expose them."""
         status, manifest = self._status, self._status.follower.funnel.manifest
-        self._version.update(manifest.model_version)
+        if manifest.model_version != self._version:
+            if self._version:
+                self._find("version", self._version).set(0)
+            self._version = manifest.model_version
+            self._find("version", self._version).set(1)
         values = status.describe() | {"items_seq": manifest.items_seq, "users_away": status.users_away}
         for name, (_, *labels) in GAUGES.items():
             if name in values and not labels:

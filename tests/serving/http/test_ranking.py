@@ -360,7 +360,7 @@ def test_candidates_are_found_while_the_query_is_encoded(
 
     asyncio.run(ask())
     assert order == ["encoded", "found"]
-    assert service.ranking.waiting == 0 and service.ranking._bodies.is_idle
+    assert service.ranking.waiting == 0 and not service.ranking._bodies._open
 
 
 def test_candidates_that_never_come_are_waited_for_as_long_as_a_body(case: Case) -> None:
@@ -377,4 +377,4 @@ def test_candidates_that_never_come_are_waited_for_as_long_as_a_body(case: Case)
 
     answer = asyncio.run(ask())
     assert (answer.status_code, answer.json()["error"]) == (408, "the body did not come within 0.05 s")
-    assert service.ranking._bodies.is_idle
+    assert not service.ranking._bodies._open
