@@ -129,7 +129,7 @@ def _test_section(document: Document) -> Section:
 
 
 def _trial_sections(document: Document) -> list[Section]:
-    """The trials of a tuning: by latency, the best, by parameter, and one by one."""
+    """The trials of a tuning: by latency, the best, by parameter, and the others."""
     complete = _complete(document)
     best = sorted(complete, key=lambda trial: trial["value"], reverse=document["better"] != "lower")
     order = {f"trial {trial['number']}": n for n, trial in enumerate(best[:BEST_TRIALS])}
@@ -137,11 +137,13 @@ def _trial_sections(document: Document) -> list[Section]:
     drawn = _compared(document, sorted(shown, key=lambda row: order[row["run"]]))
     space = Table(["parameter", "range"], [[name, span] for name, span in document["space"].items()])
     table = _trials_table(document, best[:BEST_TRIALS])
+    others = [trial for trial in document["trials"] if trial not in best[:BEST_TRIALS]]
+    rest = [_trials_table(document, others)] if others else []
     return [
         *_frontier(document),
         Section("The best trials; 1 is the config as written", [*drawn, table]),
         *_slices(document, complete),
-        Section("All trials", [Detail([_trials_table(document, document["trials"]), space])]),
+        Section("Other trials, and the ranges", [Detail([*rest, space])]),
     ]
 
 
