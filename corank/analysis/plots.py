@@ -298,24 +298,3 @@ def plot_values(
         part.set(ylim=(len(rows) - 0.5, -0.5))
         part.grid(axis="y", visible=False)
     figure.axes[0].set_yticks(range(len(rows)), list(rows))
-
-
-def counts(figure: Figure, panels: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
-    """Draw counts as bars from 0: one small plot a panel, a group of bars a row, a bar a series.
-
-    Args:
-        figure: an empty figure.
-        panels: plot title → row → series → count; all rows of a plot have the same series.
-    """
-    for part, name, rows in lay_out(figure, panels, ACROSS):
-        series = list(dict.fromkeys(label for row in rows.values() for label in row))
-        wide = 0.8 / max(len(series), 1)
-        for n, label in enumerate(series):
-            places = [at - 0.4 + (n + 0.5) * wide for at in range(len(rows))]
-            heights = [row.get(label, 0) for row in rows.values()]
-            part.bar(places, heights, width=wide, color=COLOURS[n % len(COLOURS)], label=label)
-        part.set_title(wrap_name(name, TITLE_LENGTH), fontsize=8)
-        part.set_xticks(range(len(rows)), list(rows), rotation=30, ha="right")
-        part.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        part.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
-        part.grid(axis="x", visible=False)
