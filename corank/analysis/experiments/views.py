@@ -206,18 +206,19 @@ def _slice(span: str, values: Sequence[Any]) -> "search_plots.Slice":
 
 
 def _trials_table(document: Document, trials: Sequence[Mapping[str, Any]]) -> Table:
-    metric = document["metric"]
+    metric, parameters = document["metric"], [*document["space"]]
     to_base = {row["run"]: _DIFFERENCE(row) for row in _differences(document)}
     rows = [
         [
             str(trial["number"]),
             format_metric(trial["value"]),
             to_base.get(f"trial {trial['number']}", "–"),
+            *(format_value(values[name]) if name in values else "–" for name in parameters),
             trial["state"],
             f"{trial['seconds']:.1f}",
-            _describe_settings(trial),
         ]
         for trial in trials
+        for values in [trial["values"] or {}]
     ]
-    columns = ["trial", metric, "less as written", "state", "seconds", "settings"]
-    return Table(columns, rows, prose=("settings",), details=("state", "seconds"))
+    columns = ["trial", metric, "less as written", *parameters, "state", "seconds"]
+    return Table(columns, rows, details=("state", "seconds"))
