@@ -28,6 +28,7 @@ def arms(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.thorough
 def test_an_experiment(config: Path, arms: Path, tmp_path: Path) -> None:
     said: list[str] = []
     options: dict[str, Any] = {
