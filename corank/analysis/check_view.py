@@ -1,19 +1,10 @@
 """What `corank check` shows: what there is to learn from, and findings; all of it, or a screen."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
-from corank.analysis.colours import plot_rows
-from corank.core.lazy import lazy
-from corank.core.view import Block, Plot, Section, Table, View
+from corank.core.view import Block, Section, Table, View
 from corank.training.checks.findings import Finding, describe_findings
 from corank.training.checks.summary import CheckSummary
-
-if TYPE_CHECKING:
-    from corank.analysis import plots
-else:
-    plots = lazy("corank.analysis.plots")
 
 _DESCRIBED = ("feature", "side", "kind", "from", "table")
 """The columns that describe a feature."""
@@ -113,15 +104,6 @@ def _samples(summary: CheckSummary) -> Iterator[Block]:
 
 
 def _requests(summary: CheckSummary) -> Iterator[Block]:
-    panels = defaultdict[str, dict[str, dict[str, int]]](dict)
-    for row in summary.requests:
-        counts = {split: int(row[split]) for split in summary.splits}
-        panels[f"requests by {row['of']}"][str(row["number"])] = counts
-    yield Plot(
-        lambda figure: plots.counts(figure, panels),
-        "Requests of each split by their number of candidates, and of positives of each label.",
-        0.6 + 2.2 * plot_rows(len(panels)),
-    )
     yield Table.of(summary.requests, keys=2)
     for split, count in summary.unread.items():
         if count:

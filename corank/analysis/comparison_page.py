@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from corank.analysis.colours import BAD, FAINT, GOOD
@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 else:
     plots = lazy("corank.analysis.plots")
 
-WIDER = 10
-"""Metrics whose differences reach over this many times as far as others' get an axis of their own."""
 MAIN: dict[str, Sequence[str]] = {
     "cascade": ("joint_click_recall",),
     "cut": ("click_recall",),
-    "exposed": ("auc", "logloss_calibrated"),
+    "exposed": ("auc", "gauc"),
 }
 """Population → metrics of the summary, without their quotas."""
-_OTHER = "Differences of another size: mind the axis."
-_SEEDS = " Intervals are over users: another seed alone may move figures by more."
+_HOW = (
+    "A difference is a minus b on the same rows, with a 95 % interval over users, resampled alike for both; another "
+    "seed alone may move figures by more. Better values are higher (↑), lower (↓) or near 1 (→1). Better and worse: "
+    "the interval lies beyond the margin, 0 unless given. Not worse: it excludes that a is worse by more than that. "
+    "Intervals are not corrected for multiple comparisons: expect one in twenty to mislead."
+)
 MOST_MAIN = 10
 """Figures of the summary, at most."""
 SIGNS = {word: sign for sign, word in WORDS.items()}
@@ -73,29 +75,20 @@ def comparison_view(document: Mapping[str, Any]) -> View:
 
 
 def comparison_sections(document: Mapping[str, Any]) -> list[Section]:
-    """The summary of a comparison, what is compared, how to read it, and each of its parts: a plot and a table."""
-    how = (
-        "A difference is a minus b on the same rows. Its 95 % interval is over users, resampled alike for both. "
-        "Better values of a metric are higher (↑), lower (↓) or near 1 (→1). "
-        "Better and worse are of a, and said if the interval lies beyond the margin that was asked, 0 unless given; "
-        "otherwise it is unclear whether they differ. Not worse: the interval excludes that a is worse by more than "
-        "the margin. Intervals are not corrected for multiple comparisons: expect one in twenty to mislead. Of runs "
-        "one training of each is compared, and another seed trains another model: compare several by "
-        "`corank experiment`."
-    )
+    """The main differences of a comparison drawn, what is compared, a table of each part, and how to read it."""
     names = Names.of(document)
     return [
         Section("Summary", [*_summary(document, names)]),
         Section("What is compared", [_sides(document, names)]),
-        Section("How to read it", [Detail([how])]),
-        *part_sections(document["rows"], names),
+        *part_sections(document["rows"]),
+        Section("How to read it", [Detail([_HOW])]),
     ]
 
 
-def part_sections(rows: Iterable[Row], names: Names, before: str = "") -> Iterator[Section]:
-    """The differences of each part of a comparison: a plot and a table."""
+def part_sections(rows: Iterable[Row], before: str = "") -> Iterator[Section]:
+    """A table of the differences of each part of a comparison."""
     for title, part in group_by(rows, title_of).items():
-        yield Section(before + title, draw_differences({row["metric"]: row for row in part}, names))
+        yield Section(before + title, [_table(part)])
 
 
 def title_of(row: Row) -> str:
@@ -109,31 +102,20 @@ def title_of(row: Row) -> str:
 
 
 def _summary(document: Mapping[str, Any], names: Names) -> Iterator[Block]:
-    """Metrics that are better, worse and undecided: the main ones in words, drawn and as a table; a count of all."""
-    every = {f"{row['metric']} ({title_of(row)})": row for row in document["rows"]}
-    chosen = (
-        (label, row)
+    """A count of all differences; the main ones drawn, and as a table for the terminal."""
+    rows: list[Row] = document["rows"]
+    count = Counter(map(sign_of, rows))
+    yield f"Of all {len(rows)} figures, {names.a} is better in {count[1]} and worse in {count[-1]}."
+    main = [
+        {**row, "metric": " ".join(filter(None, (row["stage"], row["label"], row["metric"])))}
         for population, wanted in MAIN.items()
-        for label, row in every.items()
+        for row in rows
         if row["population"] == population and row["metric"].partition("@")[0] in wanted
-    )
-    main = dict(islice(chosen, MOST_MAIN))
-    for word, sign in SIGNS.items():
-        said = "; ".join(_describe_figure(label, row) for label, row in main.items() if sign_of(row) == sign)
-        if said and sign:
-            yield f"{names.a} is {word} than {names.b}, by a − b and its 95 % interval: {said}."
-        elif said:
-            yield f"No difference is shown beyond {_noise(main.values())}: {said}."
-    count = Counter(map(sign_of, every.values()))
-    seeds = "" if "changes" not in document else _SEEDS
-    yield f"Of all {len(every)} figures, {names.a} is better in {count[1]} and worse in {count[-1]}.{seeds}"
+    ][:MOST_MAIN]
     if main:
-        yield Detail(draw_differences(main, names))
-
-
-def _describe_figure(label: str, row: Row) -> str:
-    amount = f" {row['difference']:+.4f} [{_format_bounds(row)}]" if sign_of(row) else ""
-    return f"{label}{amount}"
+        caption = "Differences, a − b, with 95 % intervals over users. Green: a is better; red: worse; grey: unclear."
+        yield _plot({row["metric"]: row for row in main}, caption)
+        yield _table(main)
 
 
 def _sides(document: Mapping[str, Any], names: Names) -> Table:
@@ -187,41 +169,6 @@ def _describe_rows(document: Mapping[str, Any]) -> str:
     return f"{document.get('split') or document.get('log', 'scores')}: {', '.join(counts)}"
 
 
-def _split_by_reach(figures: Mapping[str, Row]) -> list[dict[str, Row]]:
-    """Split metrics by how far from 0 their differences reach, so that an axis shows the intervals of all its metrics.
-
-    A metric that reaches over WIDER times as far as the least of an axis is drawn on another one. The axis of the
-    first metric is the first.
-    """
-    reach = {
-        label: max(abs(value) for value in _difference(row) if value is not None)
-        for label, row in figures.items()
-    }
-    axis_of, axis, least = dict[str, int](), 0, 0.0
-    for label in sorted(figures, key=reach.__getitem__):
-        if least and reach[label] > WIDER * least:
-            axis, least = axis + 1, 0.0
-        axis_of[label] = axis
-        least = least or reach[label]
-    order = dict.fromkeys(axis_of[label] for label in figures)
-    return [{label: row for label, row in figures.items() if axis_of[label] == n} for n in order]
-
-
-def draw_differences(figures: Mapping[str, Row], names: Names) -> list[Block]:
-    """The differences of metrics as plots, and a table; each metric under its key."""
-    caption = (
-        f"Differences of {names.a} to {names.b} with 95 % intervals over users. Green: {names.a} is better; red: "
-        f"worse; grey: no difference beyond {_noise(figures.values())}."
-    )
-    blocks: list[Block] = []
-    for axis in _split_by_reach(figures):
-        labels = {
-            f"{label}, {WORDS[sign]}" if (sign := sign_of(row)) else label: row for label, row in axis.items()
-        }
-        blocks.append(_plot(labels, _OTHER if blocks else caption))
-    return [*blocks, _table(figures)]
-
-
 def _plot(figures: Mapping[str, Row], caption: str) -> Plot:
     """Draw differences with their intervals, coloured by their verdicts."""
     panel = {label: _difference(row) for label, row in figures.items()}
@@ -247,21 +194,11 @@ _MARGINS: Beside = {
 }
 
 
-def _table(figures: Mapping[str, Row]) -> Table:
+def _table(rows: Sequence[Row]) -> Table:
     """A row a metric. Columns of margins are left out where none was asked."""
-    beside = {**_COMPARED, **(_MARGINS if _asked(figures.values()) else {})}
-    named = ({**row, "label": f"{label} {ARROWS[row['better']]}"} for label, row in figures.items())
+    beside = {**_COMPARED, **(_MARGINS if any(row["margin"] for row in rows) else {})}
+    named = ({**row, "label": f"{row['metric']} {ARROWS[row['better']]}"} for row in rows)
     return Pivot("label", beside=beside).table(named, heading="metric", left=(DIFFERENCE, VERDICT))
-
-
-def _asked(rows: Iterable[Row]) -> bool:
-    """Whether a margin was asked."""
-    return any(row["margin"] for row in rows)
-
-
-def _noise(rows: Iterable[Row]) -> str:
-    """The bound that a shown difference exceeds."""
-    return "the margin" if _asked(rows) else "noise"
 
 
 def _format_bounds(row: Row, prefix: str = "", digits: int = 4) -> str:
@@ -382,7 +319,7 @@ def _served_sections(document: Mapping[str, Any]) -> Iterator[Section]:
                 "Green: a is better; red: worse; grey: no difference shown yet."
             )
             yield Section(row["metric"], [_plot(known, caption)])
-    yield from part_sections(chain.from_iterable(of.values()), Names.of(document))
+    yield from part_sections(chain.from_iterable(of.values()))
 
 
 _EQUAL: Beside = {

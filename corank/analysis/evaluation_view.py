@@ -40,8 +40,6 @@ SHOWN = ("auc", "gauc", "request_auc", "ndcg@10", "logloss_calibrated", "pcoc_ca
 """Metrics of exposed candidates that are shown of groups, those that the split has."""
 Document = Mapping[str, Any]
 """As `corank evaluate --json` prints it."""
-_CALIBRATION = ("loss", "pcoc", "ece")
-"""Parts of the names of metrics that measure no order."""
 _BETTER: Beside = {"better is": lambda row: BETTER[row["better"]]}
 _STAGES = Pivot("metric", "stage", beside=_BETTER)
 _ORDERS = Pivot(
@@ -74,9 +72,7 @@ def view_of(document: Document) -> View:
         f"Split {split}",
         describe_counts(document),
         [
-            Section(
-                "Stages side by side", [*_plot_stages(document["rows"]), *stage_blocks(document["rows"])]
-            ),
+            Section("Stages side by side", stage_blocks(document["rows"])),
             Section("The cascade", cascade_blocks(document)),
             *page_sections(document),
             Section("Calibration", calibration_blocks(document["rows"])),
@@ -91,26 +87,9 @@ def describe_counts(document: Document) -> str:
     return f"{document['run']['split']}: {said}"
 
 
-def _plot_stages(rows: Sequence[Row]) -> list[Block]:
-    """The metrics of order of every stage, on the exposed candidates."""
-    drawn = [
-        row
-        for row in rows
-        if row["population"] == "exposed"
-        and row["value"] is not None
-        and not any(part in row["metric"] for part in _CALIBRATION)
-    ]
-    caption = "Metrics of order on the exposed candidates, with 95 % intervals over users."
-    return [draw_values(drawn, "stage", "{label} {metric}".format_map, caption)] if drawn else []
-
-
 def stage_blocks(rows: Sequence[Row]) -> list[Block]:
     """A table of all stages for each population and label of an evaluation."""
-    how = (
-        "All stages are evaluated on the same rows. The small range beside a figure is its 95 % interval over users. "
-        "Calibrated: after calibration, as served. Undefined figures are left out."
-    )
-    blocks: list[Block] = [Detail([how])]
+    blocks: list[Block] = [Detail(["Small ranges are 95 % intervals over users; calibrated: as served."])]
     for population, title in POPULATIONS.items():
         by_label = group_by((row for row in rows if row["population"] == population), "label")
         for label, of_label in by_label.items():
@@ -143,9 +122,8 @@ def cascade_blocks(document: Document) -> list[Block]:
         return [f"Nothing to evaluate: no request has more candidates than the quotas. {TO_LOG}"]
     first, *_, last = document["run"]["stages"]
     how = (
-        f"{first} against {last}. recall@k@m is the share of a top k that is in {first}'s top m: agree, {last}'s own "
-        "top; truth, the known one; click, what was clicked; joint, what comes through all stages. High agreement "
-        "with low truth recall: the stages agree on the wrong items."
+        f"recall@k@m: the share of a top k that is in {first}'s top m, of {last}'s own top (agree), of the true one, "
+        "of what was clicked; joint: in what comes through all stages."
     )
     cuts = group_by(rows, "stage")
     cuts[first] += cuts.pop("")
@@ -159,17 +137,10 @@ def cascade_blocks(document: Document) -> list[Block]:
 def page_sections(document: Document) -> list[Section]:
     """A table of what pages are worth and how diverse they are; nothing without a page."""
     of_pages = [row for row in document["rows"] if row["population"] == "page"]
-    how = (
-        "Means over pages: the sum of the last stage's value, of the true value, of clicks by the random bucket; "
-        "1 - similarity of two; distinct values of a column and their entropy in bits. Of all pages: the share of the "
-        "catalogue that they show, the Gini index of how often, and the share of slots that break a rule."
-    )
     why = "no truth, no similarity, or no column of values"
     if not of_pages:
         return []
-    return [
-        Section("The page", [Detail([how]), *_cascade_table(of_pages, "", document.get("reasons", {}), why)])
-    ]
+    return [Section("The page", [*_cascade_table(of_pages, "", document.get("reasons", {}), why)])]
 
 
 def _cascade_table(

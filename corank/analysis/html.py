@@ -79,7 +79,8 @@ pre { font: .8rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overf
   background: var(--panel) }
 summary { cursor: pointer }
 :focus-visible { outline: 2px solid var(--hue0); outline-offset: 2px }
-@media (max-width: 40rem) { th:first-child, td:first-child { white-space: normal; min-width: 9rem } }
+@media (max-width: 40rem) { th:first-child, td:first-child { white-space: normal; min-width: 6.5rem;
+  overflow-wrap: anywhere } th, td { padding-right: .7rem } td small { display: block; margin: 0 } }
 @media (max-width: 70rem) { .beside { grid-template-columns: minmax(0, 1fr) } }
 @media print { :root { color-scheme: light } body { font-size: 11pt; padding: 0; max-width: none }
   figure, tr { break-inside: avoid } h2, h3 { break-after: avoid } figure svg { min-width: 0 }

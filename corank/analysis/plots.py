@@ -14,15 +14,11 @@ from typing import Any, NamedTuple, TypeVar
 import matplotlib
 import numpy as np
 from cycler import cycler
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from numpy.typing import NDArray
-from scipy.special import logit
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from corank.analysis.colours import ACROSS, COLOURS, FAINT, INK, RULE, plot_rows
 from corank.core.formatting import format_figure
@@ -135,7 +131,6 @@ LEGEND_LENGTH = 110
 """Characters of a line of a legend."""
 LEAST_SHARE = 0.1
 """Range of a small plot's y axis as a share of the largest value, unless the values need more."""
-PROBABILITIES = (1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
 
 
 class Series(NamedTuple):
@@ -161,37 +156,22 @@ def lay_out(
     _add_legend(figure, axes[0])
 
 
-def small_plots(
-    figure: Figure, plots: Mapping[str, Mapping[str, Series]], x: str, markers: bool = False
-) -> None:
+def small_plots(figure: Figure, plots: Mapping[str, Mapping[str, Series]], x: str) -> None:
     """Draw one small plot a name, with its lines by name.
 
     Args:
         figure: an empty figure.
         plots: plot title → line label → points.
         x: label of the x axis.
-        markers: draw the points as they are; otherwise they are pale behind their running mean.
     """
     for part, _, lines in lay_out(figure, plots, ACROSS):
-        for n, (label, line) in enumerate(lines.items()):
-            if markers:
-                part.plot(line.x, line.y, marker="o", label=label)
-                continue
-            part.plot(line.x, line.y, color=COLOURS[n], linestyle="-", alpha=0.25, linewidth=0.8)
-            part.plot(line.x, smooth(line.y), color=COLOURS[n], linestyle="-", label=label)
+        for label, line in lines.items():
+            part.plot(line.x, line.y, marker="o", label=label)
         widen_y(part, LEAST_SHARE * max(map(abs, part.get_ylim())))
         part.set_xlabel(x)
         part.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         part.yaxis.set_major_locator(MaxNLocator(4))
         part.yaxis.set_major_formatter(lambda y, _: format_figure(y))
-
-
-def smooth(values: Array) -> NDArray[np.float64]:
-    """Running mean over a window of a fifth of the values; the window shrinks towards the ends: (P,) → (P,)."""
-    window = np.ones(len(values) // 10 * 2 + 1)
-    count = np.convolve(np.ones(len(values)), window, "same")
-    mean: NDArray[np.float64] = np.convolve(values, window, "same") / count
-    return mean
 
 
 def plot_reliability(figure: Figure, panels: Mapping[str, Mapping[str, Series]]) -> None:
@@ -232,56 +212,6 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _percent(value: float) -> str:
     return f"{value * 100:.4g} %"
-
-
-def distributions(figure: Figure, panels: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> None:
-    """Draw densities of log-odds: panel → name → (log-odds, weights). The last name is highlighted."""
-    everything = np.concatenate([odds for panel in panels.values() for odds, _ in panel.values()])
-    low, high = np.quantile(everything, [0.0005, 0.9995])
-    edges = np.linspace(low - 0.25, high + 0.25, 61)
-    inside = [p for p in PROBABILITIES if edges[0] <= logit(p) <= edges[-1]]
-    for part, _, panel in lay_out(figure, panels, sharex=True):
-        shades = [*colormaps["Blues"](np.linspace(0.4, 0.8, len(panel) - 1)), COLOURS[1]]
-        for (label, (odds, weight)), shade in zip(panel.items(), shades, strict=True):
-            density, _ = np.histogram(odds, edges, weights=weight, density=True)
-            part.stairs(density, edges, color=shade, linewidth=1.6, label=label)
-        part.set_xlabel("calibrated probability")
-        part.set_xticks(logit(inside), [_percent(p) for p in inside])
-        part.set_yticks([])
-    figure.axes[0].set_ylabel("density")
-
-
-def rank_heatmap(figure: Figure, ranks: Mapping[str, tuple[Array, int]]) -> None:
-    """Draw the density of candidates over the ranks by each stage and the last, 1 at the densest cell.
-
-    Args:
-        figure: an empty figure.
-        ranks: stage → ranks of the same C candidates from 1, (C,), and how many it keeps.
-    """
-    *before, (last, (y, y_keep)) = ranks.items()
-    axes = figure.subplots(1, len(before), squeeze=False)[0]
-    for part, (stage, (x, x_keep)) in zip(axes, before, strict=True):
-        edges = _rank_edges(int(x.max()))
-        count, _, _ = np.histogram2d(x, y, (edges, edges))
-        density = count / np.outer(np.diff(edges), np.diff(edges))
-        shown = np.ma.masked_equal(density.T / density.max(), 0)
-        shades = LogNorm(max(shown.min(), 1e-3), 1)
-        image = part.pcolormesh(edges, edges, shown, cmap="YlGnBu", norm=shades, rasterized=True)
-        part.set_facecolor("white")  # distinguishes the densest cells from empty ones on a dark page, too
-        part.axvline(x_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
-        part.axhline(y_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
-        part.set_aspect("equal")
-        part.set_xlabel(f"rank by {stage} (keeps {x_keep})")
-        part.set_ylabel(f"rank by {last} (keeps {y_keep})")
-        _scale(part, edges[0], edges[-1], "{:.0f}".format, _ticks(1, edges[-1]))
-        part.grid(False)
-    bar = figure.colorbar(image, ax=axes, label="density, 1 at the densest", shrink=0.9)
-    bar.formatter = FuncFormatter(lambda value, _: f"{value:g}")
-
-
-def _rank_edges(last: int) -> NDArray[np.float64]:
-    """Edges of the cells: one rank a cell at the top, cells of equal width on a log scale further down."""
-    return np.unique(np.round(np.geomspace(1, last + 1, 40))) - 0.5
 
 
 def plot_quota_curve(
@@ -368,37 +298,3 @@ def plot_values(
         part.set(ylim=(len(rows) - 0.5, -0.5))
         part.grid(axis="y", visible=False)
     figure.axes[0].set_yticks(range(len(rows)), list(rows))
-
-
-def counts(figure: Figure, panels: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
-    """Draw counts as bars from 0: one small plot a panel, a group of bars a row, a bar a series.
-
-    Args:
-        figure: an empty figure.
-        panels: plot title → row → series → count; all rows of a plot have the same series.
-    """
-    for part, name, rows in lay_out(figure, panels, ACROSS):
-        series = list(dict.fromkeys(label for row in rows.values() for label in row))
-        wide = 0.8 / max(len(series), 1)
-        for n, label in enumerate(series):
-            places = [at - 0.4 + (n + 0.5) * wide for at in range(len(rows))]
-            heights = [row.get(label, 0) for row in rows.values()]
-            part.bar(places, heights, width=wide, color=COLOURS[n % len(COLOURS)], label=label)
-        part.set_title(wrap_name(name, TITLE_LENGTH), fontsize=8)
-        part.set_xticks(range(len(rows)), list(rows), rotation=30, ha="right")
-        part.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        part.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
-        part.grid(axis="x", visible=False)
-
-
-def scatters(figure: Figure, panels: Mapping[str, Series], y: str, groups: Sequence[str]) -> None:
-    """Draw the points of each panel against a common y, coloured by group."""
-    shades = colormaps["tab20"](np.linspace(0, 1, 20))
-    names, of = list(dict.fromkeys(groups)), np.array(groups)
-    for part, _, points in lay_out(figure, panels, ACROSS, sharey=True):
-        for n, group in enumerate(names):
-            here, shade = of == group, shades[n % len(shades)]
-            part.plot(points.x[here], points.y[here], color=shade, linestyle="none", marker="o", label=group)
-        part.xaxis.set_major_locator(MaxNLocator(4))
-    for part in figure.axes[::ACROSS]:
-        part.set_ylabel(y)

@@ -1,33 +1,25 @@
-"""The parts of a report with figures, and their numbers: quotas, best cuts, calibration, scores, ranks, training.
+"""The parts of a report with pictures, and their numbers: the funnel, quotas, and value against diversity.
 
 Letters: R requests.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from corank.analysis import plots
-from corank.analysis.colours import COLOURS, plot_rows
 from corank.analysis.evaluation_view import TO_LOG
 from corank.analysis.plots import Series
 from corank.analysis.run_evaluation import Evaluation
 from corank.core.page import PageSettings
-from corank.core.types import Doubles
 from corank.core.view import Block, Cell, Plot, Share, Table
 from corank.metrics.cascade import cascade_ranks, quota_curve, quota_grid
 from corank.metrics.inputs import Inputs
 from corank.metrics.intervals import interval
-from corank.metrics.metric import METRICS, Metric, validation_metrics
-from corank.metrics.off_policy import cut_probability
-from corank.training.run import Run
+from corank.metrics.metric import METRICS
 
 
 def quota_recalls(evaluated: Evaluation, quotas: Sequence[int]) -> tuple[dict[str, Series], Series]:
@@ -45,22 +37,6 @@ def quota_recalls(evaluated: Evaluation, quotas: Sequence[int]) -> tuple[dict[st
     }
     recalls = {name: Series(curve.m, curve.recall(name), *ends) for name, ends in bounds.items()}
     return recalls, Series(curve.m, curve.random(next(iter(references))))
-
-
-def scalars(events: Path) -> dict[str, Series]:
-    """Scalars that a run logged to TensorBoard, by name: steps and values, without undefined values."""
-    if not events.is_dir():
-        return {}
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # slow to import
-
-    accumulator = EventAccumulator(str(events)).Reload()
-    series = {}
-    for name in accumulator.Tags()["scalars"]:
-        logged = np.array([(event.step, event.value) for event in accumulator.Scalars(name)])
-        known = logged[~np.isnan(logged[:, 1])]
-        if len(known):
-            series[name] = Series(known[:, 0], known[:, 1])
-    return series
 
 
 def funnel_blocks(evaluated: Evaluation) -> list[Block]:
@@ -180,130 +156,3 @@ def _page_points(key: str, filled: Sequence[Inputs]) -> Series | None:
         points.append((value, *(interval(measured) or (value, value))))
     y, low, high = np.array(points).T
     return Series(y, y, low, high)
-
-
-def distribution_blocks(evaluated: Evaluation) -> list[Block]:
-    """Each stage's calibrated probabilities, by level."""
-    config, rows = evaluated.run.config, evaluated.predictions
-    levels = {name: rows.level == n for n, name in enumerate(config.data.levels) if (rows.level == n).any()}
-    panels = {}
-    for stage in config.stages:
-        calibrator, z = evaluated.calibrators[stage.name][stage.main], rows.logits[stage.name][stage.main]
-        odds = z * calibrator.slope + calibrator.intercept
-        of_levels = {level: (odds[rows_of], rows.weight[rows_of]) for level, rows_of in levels.items()}
-        panels[f"{stage.name}: {stage.main}"] = of_levels
-    counts = ", ".join(f"{name} {int(of.sum()):,}" for name, of in levels.items())
-    caption = (
-        f"Each level's candidates ({counts}) by the calibrated probability that a stage gives them, on a scale of "
-        "log-odds; every curve has the same area. A stage that repeats production's choice has curves far apart, from "
-        "the first cut to the exposed; curves that lie on each other say that it cannot tell them apart."
-    )
-    drawn = Plot(partial(plots.distributions, panels=panels), caption)
-    alone = f"The split holds a single level ({counts}), so there is nothing cut to compare."
-    return [drawn] if len(levels) > 1 else [alone, drawn]
-
-
-def rank_blocks(evaluated: Evaluation) -> list[Block]:
-    """Each stage's order against the last one's, or why there is none."""
-    stages = evaluated.run.config.stages
-    if len(stages) < 2 or evaluated.predictions.requests.size.max() < 2:
-        return ["None: it takes two stages, and requests of more than one candidate."]
-    ranks = {stage.name: (evaluated.ranks(stage) + 1, stage.keep) for stage in stages}
-    caption = (
-        "Where candidates stand in both orders of their request, 1 the best. On the diagonal the stages agree. Right "
-        "of the upright line and below the level one lies what "
-        f"{stages[-1].name} would have shown, had it not been cut."
-    )
-    return [Plot(partial(plots.rank_heatmap, ranks=ranks), caption, height=3.8)]
-
-
-def training_blocks(runs: Mapping[str, Run]) -> list[Block]:
-    """Losses and validation by step, the lines of several runs over each other, each with its name."""
-    losses, valid = defaultdict[str, dict[str, Series]](dict), defaultdict[str, dict[str, Series]](dict)
-    for run_name, run in runs.items():
-        for name, series in scalars(run.folder / "events").items():
-            kind, _, name = name.partition("/")
-            head, _, metric = name.rpartition(".")
-            if kind == "loss":
-                losses[name][run_name] = series
-            elif kind == "valid":
-                valid[metric][f"{run_name} {head}".strip()] = series
-    if not losses:
-        return ["The run's folder holds no TensorBoard events, from which loss curves are drawn."]
-    caption = (
-        "Each loss over its own candidates, before its weight: pale as logged, dark its running mean. Compare a "
-        "curve's shape, not the height of one loss with another's."
-    )
-    draw, height = partial(plots.small_plots, plots=losses, x="step"), 2.1 * plot_rows(len(losses))
-    blocks: list[Block] = [Plot(draw, caption, height)]
-    if valid:
-        directions = describe_directions(validation_metrics().values())
-        caption = f"Exposed validation rows after each epoch, before calibration; {directions}."
-        draw = partial(plots.small_plots, plots=valid, x="step", markers=True)
-        blocks.append(Plot(draw, caption, 2.1 * plot_rows(len(valid)) + 0.3))
-    return blocks
-
-
-def describe_directions(metrics: Iterable[Metric]) -> str:
-    """Which way each metric is better, those after calibration left out."""
-    words = {"higher": "higher is better", "one": "1 is perfect", "lower": "lower is better"}
-    plain = {metric.name: words[metric.better] for metric in metrics if "calibrated" not in metric.inputs}
-    names = {word: ", ".join(name for name, of in plain.items() if of == word) for word in words.values()}
-    return "; ".join(f"{listed}: {word}" for word, listed in names.items() if listed)
-
-
-BINS = 40
-
-
-CutRequests = tuple[Doubles, tuple[float, float, float] | None]
-"""How likely each request lost its best candidate to a stage's cut, of those with more than it keeps: (R,); and the
-share of clicks that the stage cuts, by a random bucket, with its interval; None if it is not known."""
-
-
-def best_cut_blocks(evaluated: Evaluation) -> list[Block]:
-    """How likely each request lost its best candidate, a histogram a stage, or why there is none."""
-    stages, rows = evaluated.run.config.stages, evaluated.predictions
-    if len(stages) < 2 or rows.requests.size.max() <= min(stage.keep for stage in stages[:-1]):
-        wanted = "requests of more candidates than a stage before the last keeps"
-        return [f"None: it takes two stages, and {wanted}. {TO_LOG}"]
-    last = stages[-1]
-    order = evaluated.cascade
-    cuts: dict[str, CutRequests] = {}
-    means = []
-    for n, stage in enumerate(stages[:-1]):
-        inputs, cut = order.cut_inputs(n), rows.requests.size > stage.keep
-        if not cut.any():
-            continue
-        probability = cut_probability(rows.requests, inputs["expected"], inputs["rank"], stage.keep)[cut]
-        name = f"{stage.name} keeps {stage.keep}"
-        line = f"{name}: {probability.mean():.1%} on average"
-        observed: tuple[float, float, float] | None = None
-        recall = METRICS["bucket_click_recall"].measure(inputs) if "propensity" in inputs else None
-        value, bounds = (None, None) if recall is None else (recall.value(), interval(recall))
-        if value is not None and bounds is not None:
-            share, low, high = observed = (1 - value, 1 - bounds[1], 1 - bounds[0])
-            line += f"; by the clicks of the random bucket (dashed) {share:.1%}, {low:.1%} … {high:.1%}"
-        cuts[name] = probability, observed
-        means.append(f"{line}.")
-    caption = (
-        "How likely each request lost its best candidate, the one that the user would choose of all: the share of "
-        f"{last.name}'s calibrated {last.main} probabilities that lies on what the stage cuts. {' '.join(means)} "
-        "Requests on the right are those for which a larger quota, or a better order of the stage, would pay."
-    )
-    return [Plot(partial(histograms, panels=cuts), caption, height=3.2)]
-
-
-def histograms(figure: Figure, panels: Mapping[str, CutRequests]) -> None:
-    """Draw a histogram of requests a panel, with the mean, and the observed share dashed."""
-    high = max(float(probability.max()) for probability, _ in panels.values())
-    bins = np.linspace(0, max(high, 1e-6), BINS + 1).tolist()
-    for part, _, (probability, observed) in plots.lay_out(figure, panels, sharex=True):
-        part.hist(probability, bins, color=COLOURS[0], alpha=0.6)
-        part.axvline(float(probability.mean()), color=COLOURS[0], linestyle="-", linewidth=1.4)
-        if observed is not None:
-            part.axvspan(*observed[1:], color=COLOURS[1], alpha=0.15, linewidth=0)
-            part.axvline(observed[0], color=COLOURS[1], linestyle="--", linewidth=1.4)
-        part.set_xlabel("probability that the best is cut")
-        part.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        part.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    figure.axes[0].set_ylabel("requests")

@@ -1,4 +1,4 @@
-"""The report of a run, or of two runs side by side: one HTML page on stages, cascade, calibration and training."""
+"""The report of a run, or of two runs side by side: one HTML page on stages, cascade and calibration."""
 
 from collections.abc import Callable
 
@@ -10,11 +10,9 @@ from corank.analysis.comparison import compare_predicted
 from corank.analysis.comparison_page import Names, comparison_sections, describe_document
 from corank.analysis.evaluation_view import calibration_blocks, cascade_blocks, page_sections, stage_blocks
 from corank.analysis.run_evaluation import Evaluation, evaluate_run
-from corank.core.formatting import format_interval, format_metric
 from corank.core.reports import Progress
 from corank.core.version import corank_version
 from corank.core.view import Beside, Block, Folded, Heading, Section, View
-from corank.evaluation.rows import Row, name_row
 from corank.training.config.config_file import plain
 from corank.training.run import Run
 
@@ -29,13 +27,11 @@ def report_view(evaluated: Evaluation) -> View:
         _lead(evaluated),
         [
             Section("The funnel", figures.funnel_blocks(evaluated)),
-            Section("Summary", _summary(evaluated)),
             Section("Stages side by side", stage_blocks(evaluated.rows)),
             Section("The cascade", [f"{quotas}.", *cascade_blocks(evaluated.document)]),
             *page_sections(evaluated.document),
             *_page_curve(evaluated),
             *(Section(title, blocks(evaluated)) for title, blocks in FIGURES.items()),
-            Section("Training", figures.training_blocks({"": evaluated.run})),
             Section("Config", [_fold_config("The whole config of this run", evaluated.run)]),
         ],
     )
@@ -63,37 +59,9 @@ def _lead(evaluated: Evaluation) -> str:
     )
 
 
-def _summary(evaluated: Evaluation) -> list[Block]:
-    """Quality of the last stage and of the cuts in words: the figures that are defined."""
-    first, last = evaluated.run.config.stages[0], evaluated.run.config.stages[-1]
-    known = {name_row(row): row for row in evaluated.rows if row["value"] is not None}
-    blocks: list[Block] = []
-    if auc := known.get(f"{last.name}.exposed.{last.main}.auc"):
-        words = f"{last.name} orders the exposed candidates by {last.main} with an AUC of"
-        blocks.append(f"{words} {_value(auc)}; 0.5 is random order.")
-    if pcoc := known.get(f"{last.name}.exposed.{last.main}.pcoc_calibrated"):
-        blocks.append(
-            f"As served, it predicts {_value(pcoc)} times as many {last.main} as there are; 1 is perfect."
-        )
-    if recall := known.get(f"{first.name}.cut.click_recall@{first.keep}"):
-        clicks = f"of the clicks among the {first.keep} candidates that it lets through"
-        random = format_metric(recall["random"])
-        blocks.append(f"{first.name} keeps {_value(recall)} {clicks}; random order keeps {random}.")
-    return blocks or ["No click was logged on this split: only what needs none is known."]
-
-
-def _value(row: Row) -> str:
-    """A figure with its interval, as text."""
-    bounds = None if row["low"] is None else (row["low"], row["high"])
-    return format_metric(row["value"]) + (f" (95 % interval {format_interval(bounds)})" if bounds else "")
-
-
 FIGURES: dict[str, Callable[[Evaluation], list[Block]]] = {
     "Quota curve": figures.quota_curve_blocks,
-    "Best candidate cut": figures.best_cut_blocks,
     "Calibration": lambda evaluated: calibration_blocks(evaluated.rows),
-    "Scores by level": figures.distribution_blocks,
-    "Ranks by stage": figures.rank_blocks,
 }
 """Title of a section → what it shows of one run."""
 
@@ -120,7 +88,6 @@ def pair_view(one: Run, other: Run, split: str, progress: Progress = lambda done
             Section("The funnel", [beside(figures.funnel_blocks)]),
             *comparison_sections(document),
             *(Section(title, [beside(blocks)]) for title, blocks in FIGURES.items()),
-            Section("Training", figures.training_blocks({"a": one, "b": other})),
             Section("Configs", [_fold_config(f"The whole config of {name}", run) for name, run in runs]),
         ],
         wide=True,

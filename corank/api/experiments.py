@@ -115,13 +115,14 @@ def experiment(
         >>> sorted(result["arms"])
         ['as written', 'narrow ranker']
     """
+    folder = local(out)
     opened_config, file, overrides = _keep(config, overrides, tables)
     arm_set, budget = build_file(file, overrides, require_local(arms)), engine.Budget(seeds, tuple(rates))
     settings = arm_set.arms[0].config
     objectives.Objective.of(settings, metric)  # before anything is packed
     with opened_config.frames.named():
         arm_set = arm_set.with_data(with_moments(settings, file.parent).data)
-    with _open_data(opened_config, arm_set.arms[0].config, local(out), "experiment", report) as data:
+    with _open_data(opened_config, arm_set.arms[0].config, folder, "experiment", report) as data:
         return _finish(data, searches.run_experiment(file, arm_set, data, budget, metric))
 
 

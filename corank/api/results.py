@@ -210,7 +210,7 @@ class EvaluationResult(TableResult):
         return view_of(self.document)
 
     def plot(self, metric: str | None = None) -> "Figure":
-        """Draw the metrics of order of every stage; of groups a metric, AUC unless given, group by group."""
+        """Draw the calibration of every stage; of groups a metric, AUC unless given, group by group."""
         if "by" not in self["run"]:
             return super().plot()
         return draw_first(View("", "", [Section("", plot_groups(self.document, metric or "auc"))]))

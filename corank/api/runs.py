@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Annotated, Self, overload
+from typing import Annotated, Self, overload
 
 import polars as pl
 from annotated_types import Ge
@@ -14,9 +14,8 @@ from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
 from corank.api.measuring import DriftResult
 from corank.api.progress import show_progress
-from corank.api.results import PlottedResult, Result, draw_first, flatten, frame
+from corank.api.results import DocumentResult, Result, flatten, frame
 from corank.core.errors import UsageError
-from corank.core.lazy import name_missing_extra
 from corank.core.objects import PathOrUrl, parse_location
 from corank.core.options import Option, Overrides
 from corank.core.reports import Progress, Report
@@ -26,9 +25,6 @@ from corank.engine.base import open_engine
 from corank.training.checks.findings import refuse_errors
 from corank.training.checks.summary import CheckSummary, check_config
 from corank.training.packed_data import local_root, open_earlier, pack_config, verify_packed
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,13 +70,6 @@ class CheckResult(CheckSummary, Result):
         """What there is to learn from, and findings; the command ends with the errors, on stderr."""
         return check_view(self, self.everything, errors=False)
 
-    def plot(self) -> "Figure":
-        """Draw how many requests of each split have how many candidates, and how many positives. Returns a figure.
-
-        Raises MissingExtraError without matplotlib, which `corank[train]` brings.
-        """
-        return draw_first(check_view(self, complete=True))
-
     def _repr_html_(self) -> str:
         return render_part(check_view(self, complete=True))
 
@@ -93,7 +82,7 @@ class CheckResult(CheckSummary, Result):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PackResult(PlottedResult):
+class PackResult(DocumentResult):
     """Packed data, and how much they hold.
 
     Example:
@@ -159,18 +148,6 @@ class PackResult(PlottedResult):
     def lines(self) -> Sequence[str]:
         """Where the data lie."""
         return [f"packed: {self.packed.location}"]
-
-    def plot(self) -> "Figure":
-        """Draw the requests and candidates of each split, and the candidates of each level."""
-        with name_missing_extra("plot()"):
-            from corank.api.figures import draw_bars
-
-        panels = {
-            what: {split: {what: int(counts[what])} for split, counts in self["splits"].items()}
-            for what in ("requests", "candidates")
-        }
-        levels = {level: {"candidates": int(n)} for level, n in self["levels"].items()}
-        return draw_bars(panels | {"candidates by level": levels})
 
 
 @overload

@@ -144,7 +144,7 @@ class TrainResult(Result):
             line = plots.Series(rows["epoch"].to_numpy().astype(np.int64), rows["value"].to_numpy())
             panels.setdefault(str(metric), {})[f"{stage} {label}"] = line
         return draw_figure(
-            lambda figure: plots.small_plots(figure, panels, "epoch", markers=True) if panels else None,
+            lambda figure: plots.small_plots(figure, panels, "epoch") if panels else None,
             height=0.6 + 2.0 * max(plot_rows(len(panels)), 1),
         )
 

@@ -214,7 +214,7 @@ def _draw(
     from corank.analysis.colours import INK
     from corank.analysis.plots import LINES, small_plots, widen_y
 
-    small_plots(figure, plots, "period", markers=True)
+    small_plots(figure, plots, "period")
     most = 3 if all(len(record.period) <= _DAY for record in records) else 2
     shown = np.unique(np.linspace(0, len(records) - 1, min(len(records), most)).astype(int)).tolist()
     for axes, name in zip(figure.axes, plots, strict=False):

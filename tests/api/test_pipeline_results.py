@@ -11,7 +11,7 @@ from corank.api.bundles import BundleResult
 from corank.bundle.bundle import Bundle
 from corank.core.artifact import measure_files
 from corank.training.run import Run
-from tests.api.test_results import complete, printed, viewed
+from tests.api.test_results import printed, viewed
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ def test_a_packing_with_its_progress(world: Path, tmp_path: Path, capsys: pytest
     config, packed = world / "config.yaml", f"packed={tmp_path / 'packed'}"
     calls: list[tuple[int, int]] = []
     packing = corank.pack(config, [packed], progress=lambda done, total: calls.append((done, total)))
-    tables = complete(packing)
+    tables = viewed(packing)
     assert [done for done, _ in calls] == list(range(1, len(calls) + 1)) and calls[-1][0] == calls[-1][1]
     assert all(done <= total for done, total in calls)
     assert tables["splits"]["candidates"].sum() == tables["levels"]["candidates"].sum() == 36000

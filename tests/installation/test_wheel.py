@@ -65,7 +65,8 @@ def test_wheel_and_source_hold_the_package(built: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         entries = {name for name in file.namelist() if ".dist-info/" not in name}
     assert "corank/py.typed" in entries and "corank_serve/http/static/page.html" in entries
-    assert entries == package | {"corank/commit.txt"}
+    study = {f"corank/analysis/experiments/study/{path.name}" for path in (ROOT / "examples/study").iterdir()}
+    assert len(study) == 9 and entries == package | study | {"corank/commit.txt"}
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert package | {"corank/commit.txt"} <= names

@@ -68,7 +68,7 @@ def run_command(command: str, *overrides: str) -> tuple[subprocess.CompletedProc
     ("command", "override", "message"),
     [
         ("train", "train.rank.lr=-1", "train.rank.lr: Input should be greater than 0"),
-        ("tune", "losses.0.kind=clik", "unknown kind 'clik'; did you mean 'click'?"),
+        ("pack", "losses.0.kind=clik", "unknown kind 'clik'; did you mean 'click'?"),
     ],
 )
 def test_a_mistake_is_told_without_torch(command: str, override: str, message: str) -> None:

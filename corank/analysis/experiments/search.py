@@ -170,11 +170,6 @@ def count_rows(packed: PackedDataset, split: str) -> dict[str, Any]:
     }
 
 
-def describe_requests(requests: int) -> str:
-    """How many requests of validation a verdict rests on, as text."""
-    return f"on {requests:,} requests of 'valid'"
-
-
 def run_experiment(
     config_file: Path, arms: ArmSet, data: TrialData, budget: engine.Budget, metric: str | None
 ) -> dict[str, Any]:
@@ -215,7 +210,7 @@ def run_experiment(
         "seeds": budget.seeds,
         "trials": sum(len(result.trials) for result in results.values()),
         "chosen": ranked[0],
-        "verdict": _verdict(rows, ranked[0], objective.name),
+        "verdict": describe_best(rows, ranked[0], objective.name),
         "notes": arms.notes + notes,
         "arms": {n: results[n].describe() | {"changes": results[n].arm.changes} for n in ranked},
         "config": plain(base),
@@ -235,21 +230,14 @@ def _rank(results: Mapping[str, ArmResult], objective: Objective) -> list[str]:
     return sorted(results, key=lambda name: merits.get(name, -np.inf), reverse=True)
 
 
-def rows_by_base(
-    rows: Sequence[Mapping[str, Any]], run: str, metric: str
-) -> dict[str | None, Mapping[str, Any]]:
-    """The rows of an arm and a figure: its mean under None, and its difference to each base."""
-    return {row["base"]: row for row in rows if (row["run"], row["name"], row["rate"]) == (run, metric, None)}
-
-
-def _verdict(rows: Sequence[Mapping[str, Any]], chosen: str, metric: str) -> str:
-    of = rows_by_base(rows, chosen, metric)
-    rests = describe_requests(of[None]["requests"])
-    if chosen == BASE:
-        return f"The config as written has the best {metric}, {rests}."
-    difference = of.get(BASE)
-    if difference is None:
-        return f"“{chosen}” is the best, {rests}; the config as written diverged."
+def describe_best(rows: Sequence[Mapping[str, Any]], chosen: str, metric: str) -> str:
+    """The verdict: what is best, on how many requests, by how much beside the config as written, and how sure."""
+    of = {
+        row["base"]: row for row in rows if (row["run"], row["name"], row["rate"]) == (chosen, metric, None)
+    }
+    named = "The config as written" if chosen == BASE else f"“{chosen}”"
+    said = f"{named} has the best {metric}, on {of[None]['requests']:,} requests of 'valid'"
+    if (difference := of.get(BASE)) is None:
+        return f"{said}."
     sure = "cannot tell from chance" if difference["verdict"] == "cannot tell" else "beyond chance"
-    beside = f"{format_difference(difference)} beside the config as written"
-    return f"“{chosen}” has the best {metric}, {rests}, {beside}: {sure}."
+    return f"{said}, {format_difference(difference)} beside the config as written: {sure}."

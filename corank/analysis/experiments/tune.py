@@ -22,7 +22,7 @@ from corank.analysis.experiments.engine import (
     TrialStore,
     stack_rows,
 )
-from corank.analysis.experiments.figures import Objective, format_difference, with_quota
+from corank.analysis.experiments.figures import Objective, with_quota
 from corank.analysis.experiments.latency_budget import (
     LatencyBudget,
     LatencyMeter,
@@ -34,9 +34,8 @@ from corank.analysis.experiments.latency_budget import (
 from corank.analysis.experiments.search import (
     ValidationFigures,
     begin_search,
-    describe_requests,
+    describe_best,
     finish_search,
-    rows_by_base,
 )
 from corank.analysis.experiments.space import (
     Range,
@@ -239,7 +238,7 @@ def _finish(
         "space": space.plain(),
         "trials": [describe_tuned(one) for one in tuned],
         "best": best.number,
-        **_compare(tuned[0], best, rows, objective.name),
+        **_compare(best, rows, objective.name),
         "config": plain(space.config),
     }
     return finish_search(config_file, search.store.data, best.config, objective, "tune", rows, parts)
@@ -359,26 +358,13 @@ def _name(number: int) -> str:
     return BASE if number == 1 else f"trial {number}"
 
 
-def _compare(
-    written: TunedTrial, best: TunedTrial, rows: Sequence[Mapping[str, Any]], metric: str
-) -> dict[str, Any]:
-    """The parts `chosen`, `changes` and `verdict`: the best trial against the config as written."""
-    ours, theirs, drawn = best.counts, written.counts, best.number > 1
-    chosen, changes = _name(best.number), (best.values or {}) if drawn else {}
-    of = rows_by_base(rows, chosen, metric)
-    rests = describe_requests(of[None]["requests"])
-    if ours is not None:
-        changes = changes | {"stages.0.keep": ours.quota}
-        settings = ", ".join(format_values(changes))
-        said = f"{chosen} has the best {metric} within the budget, {rests}, {ours.value:.4f} in {ours.us}: {settings}."
-        if drawn and theirs is not None:
-            said += f" The config as written: {theirs.value:.4f} in {theirs.us}, at keep {theirs.quota}."
-        elif drawn:
-            said += " The config as written does not fit at any quota."
-    elif not drawn:
-        said = f"No trial has a better {metric} than the config as written, {rests}."
-    else:
-        said = f"{chosen} has the best {metric}, {rests}: {', '.join(format_values(changes))}."
-        if BASE in of:
-            said += f" Beside the config as written {format_difference(of[BASE])}, over users, at one seed."
+def _compare(best: TunedTrial, rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
+    """The parts `chosen`, `changes` and `verdict` of the document."""
+    chosen, changes = _name(best.number), (best.values or {}) if best.number > 1 else {}
+    said = describe_best(rows, chosen, metric)
+    if best.counts is not None:
+        changes = changes | {"stages.0.keep": best.counts.quota}
+        said += f" Within the budget: {best.counts.value:.4f} in {best.counts.us}."
+    if changes:
+        said += f" It changes {', '.join(format_values(changes))}."
     return {"chosen": chosen, "changes": changes, "verdict": said}

@@ -129,7 +129,7 @@ def _test_section(document: Document) -> Section:
 
 
 def _trial_sections(document: Document) -> list[Section]:
-    """The trials of a tuning: by latency, the best, by parameter, and one by one."""
+    """The trials of a tuning: by latency, the best, by parameter, and the others."""
     complete = _complete(document)
     best = sorted(complete, key=lambda trial: trial["value"], reverse=document["better"] != "lower")
     order = {f"trial {trial['number']}": n for n, trial in enumerate(best[:BEST_TRIALS])}
@@ -137,11 +137,13 @@ def _trial_sections(document: Document) -> list[Section]:
     drawn = _compared(document, sorted(shown, key=lambda row: order[row["run"]]))
     space = Table(["parameter", "range"], [[name, span] for name, span in document["space"].items()])
     table = _trials_table(document, best[:BEST_TRIALS])
+    others = [trial for trial in document["trials"] if trial not in best[:BEST_TRIALS]]
+    rest = [_trials_table(document, others)] if others else []
     return [
         *_frontier(document),
         Section("The best trials; 1 is the config as written", [*drawn, table]),
         *_slices(document, complete),
-        Section("All trials", [Detail([_trials_table(document, document["trials"]), space])]),
+        Section("Other trials, and the ranges", [Detail([*rest, space])]),
     ]
 
 
@@ -204,18 +206,19 @@ def _slice(span: str, values: Sequence[Any]) -> "search_plots.Slice":
 
 
 def _trials_table(document: Document, trials: Sequence[Mapping[str, Any]]) -> Table:
-    metric = document["metric"]
+    metric, parameters = document["metric"], [*document["space"]]
     to_base = {row["run"]: _DIFFERENCE(row) for row in _differences(document)}
     rows = [
         [
             str(trial["number"]),
             format_metric(trial["value"]),
             to_base.get(f"trial {trial['number']}", "–"),
+            *(format_value(values[name]) if name in values else "–" for name in parameters),
             trial["state"],
             f"{trial['seconds']:.1f}",
-            _describe_settings(trial),
         ]
         for trial in trials
+        for values in [trial["values"] or {}]
     ]
-    columns = ["trial", metric, "less as written", "state", "seconds", "settings"]
-    return Table(columns, rows, prose=("settings",), details=("state", "seconds"))
+    columns = ["trial", metric, "less as written", *parameters, "state", "seconds"]
+    return Table(columns, rows, details=("state", "seconds"))

@@ -45,7 +45,6 @@ def test_the_document(tuned: tuple[Path, dict[str, Any]]) -> None:
     assert [trial["number"] for trial in trials] == list(range(1, TRIALS + 1))
     complete = {trial["number"]: trial["value"] for trial in trials if trial["value"] is not None}
     assert complete[document["best"]] == max(complete.values())
-    assert sum(document["importance"].values()) == pytest.approx(1)
 
 
 def test_trials_that_promise_little_are_ended_early(tuned: tuple[Path, dict[str, Any]]) -> None:
@@ -90,9 +89,9 @@ def test_the_tuning_page(tuned: tuple[Path, dict[str, Any]]) -> None:
     parsed = Read(page)
     assert parsed.foreign == []
     assert document["verdict"] in parsed.text
-    assert page.count("<svg ") == 3
+    assert page.count("<svg ") == 2
     assert "mathdefault" not in page, "numbers of a log scale are written as formulas"
-    assert "best so far" in ExperimentResult(document).plot()._repr_svg_()  # type: ignore[attr-defined]
+    assert document["metric"] in ExperimentResult(document).plot()._repr_svg_()  # type: ignore[attr-defined]
 
 
 def test_a_trial_that_diverges_costs_no_other(config: Path, tmp_path: Path) -> None:

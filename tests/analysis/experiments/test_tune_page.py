@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import corank
+from corank.analysis.experiments.figures import Objective
 from corank.analysis.experiments.space import page_space
 from corank.core.errors import ConfigError
 from corank.training.config.config_file import read
@@ -53,7 +54,8 @@ def test_figures_of_trials_are_those_of_their_runs(searched: tuple[Path, dict[st
     evaluated = corank.evaluate(out / "run", "valid", bootstrap=False)
     for figure in ("distance", "value", "coverage"):
         assert evaluated.row(f"page.{figure}@3")["value"] == pytest.approx(named[f"page.{figure}"])
-    assert "page.truth" not in named  # a choice must not know it
+    with pytest.raises(ConfigError, match="what a choice must not know"):  # it may be shown
+        Objective.of(Run.open(out / "run").config, "page.truth")
 
 
 def test_a_killed_tuning_of_a_page_ends_the_same(config: Path, tmp_path: Path) -> None:
