@@ -166,7 +166,8 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     shadow: str | None = None
     """A version of the store that ranks answered requests once more, in idle time; its answers are logged alone."""
     explore: Annotated[ExploreSettings | None, BeforeValidator(_read_explore)] = None
-    """Share of the requests whose page is drawn, such as 2%; in a file also `{share, draw, temperature, exclude}`."""
+    """Share of the requests whose page is drawn, such as 2%; in a file also `{share, draw, temperature, exclude}`.
+    Experimental."""
     log: LocalPath | None = None
     """Folder for the log of served requests; None for no log."""
     log_share: float = Field(1.0, gt=0, le=1)
