@@ -16,6 +16,6 @@ PACKAGE = Package(
             "follow log": "corank_continual.follow.follow_log",
         }
     },
-    groups={"follow": "Follow a topic of Kafka: items or users into a store, or the log."},
+    groups={"follow": "Follow a topic of Kafka (experimental): items or users into a store, or the log."},
 )
 """What `corank` gets from here."""

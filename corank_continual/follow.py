@@ -47,6 +47,7 @@ def follow_items(
 
     A message is a row as JSON, a list of rows, or Arrow record batches, with the columns of the table of items. What it
     changes and its offset are written in one step: killed at any moment, nothing is lost and nothing applied twice.
+    Experimental.
 
     Args:
         source: `kafka://HOST[:PORT]/TOPIC`.
@@ -77,7 +78,7 @@ def follow_users(
 ) -> None:
     """Put users of a topic into a store, with the columns that the live version reads; a tombstone removes one.
 
-    As `follow_items`, with the columns of the table of users, histories among them.
+    As `follow_items`, with the columns of the table of users, histories among them. Experimental.
 
     Args:
         source: `kafka://HOST[:PORT]/TOPIC`.
@@ -113,7 +114,7 @@ def follow_log(
     A message is a row as JSON, a list of rows, or Arrow record batches, with the columns of the log. A period's file
     appears when all partitions have passed its end by `wait`, with whole requests. Rows that come later are in the next
     file, and counted; a row whose request was written without it is a bad one. Offsets are kept with the files: killed
-    at any moment, nothing is lost and nothing there twice. One process follows into a folder.
+    at any moment, nothing is lost and nothing there twice. One process follows into a folder. Experimental.
 
     Args:
         source: `kafka://HOST[:PORT]/TOPIC`.

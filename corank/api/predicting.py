@@ -67,7 +67,7 @@ def vectors(
         out: the file to write, or its URL; `NAME.npy` for one part as an array, whose ids are `NAME.ids.npy`.
         progress: takes how many items are done, and of how many.
         workers: how many tasks run at a time. The file is the same for any number and any engine.
-        engine: `in_line`, `pool`, `ray` or a plug-in's; a pool of processes if there are several workers.
+        engine: `in_line`, `pool`, `ray` (experimental) or a plug-in's; a pool of processes for several workers.
         address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
         report: takes a line about the memory that was held.
         parts: `STAGE.PART`, such as `rank.item`, the ranker's first-layer sums, each in a column `PART.STAGE`, rounded
@@ -121,7 +121,7 @@ def predict(
         out: the folder to write Parquet files into; it is not there, or empty.
         users: the table of users, if the bundle reads one; of a run, that of its config unless given.
         workers: how many tasks run at a time. The files are the same for any number and any engine.
-        engine: `in_line`, `pool`, `ray` or a plug-in's; a pool of processes if there are several workers.
+        engine: `in_line`, `pool`, `ray` (experimental) or a plug-in's; a pool of processes for several workers.
         address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
         report: takes a line about a run's export, and one about the memory that was held.
         progress: takes how many candidates are done, and of how many.

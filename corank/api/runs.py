@@ -256,7 +256,7 @@ def pack(
         overrides: `a.b=value` changes of the config.
         report: takes a line about each step.
         workers: how many tasks run at a time. The files are the same for any number and any engine.
-        engine: `in_line`, `pool`, `ray` or a plug-in's; a pool of processes if there are several workers.
+        engine: `in_line`, `pool`, `ray` (experimental) or a plug-in's; a pool of processes for several workers.
         address: of a cluster, for an engine that takes one. Its machines share the file system of the config's folder.
         without: features to remove, as in `--without`.
         prune: then remove the packed sets of features that neither this config nor a run next to it uses.

@@ -39,7 +39,7 @@ Method = Literal["value", "mmr", "dpp"]
 
 
 class PageRule(Settings):
-    """A rule of a page: of `at_most`, `at_least` and `slot` it has one.
+    """A rule of a page: of `at_most`, `at_least` and `slot` it has one. Experimental.
 
     Example:
         {at_most: 2, of: category, within: 10}
@@ -87,6 +87,8 @@ class PageRule(Settings):
 
 class PageSettings(Settings):
     """The last stage: it fills the slots of a page out of what the stage before keeps. Nothing of it is trained.
+
+    Experimental.
 
     Example:
         {name: page, model: page, keep: 10, method: dpp, by: prerank.vector, rules: [{at_most: 2, of: category}]}

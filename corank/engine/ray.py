@@ -18,7 +18,7 @@ PATIENCE = dict.fromkeys(("RAY_gcs_server_port_wait_time_s", "RAY_worker_registe
 
 @ENGINES.register("ray")
 class RayEngine(Engine):
-    """Runs tasks on a Ray cluster; without an address on this machine. A task whose worker dies is run again."""
+    """Runs tasks on a Ray cluster, or on this machine without an address; again if a worker dies. Experimental."""
 
     address_form: ClassVar[str] = "HOST:PORT, ray://HOST:PORT or auto"
 

@@ -43,7 +43,7 @@ class FeatureKind(Settings):
 
     kind: str
     on_page: bool = Field(False, exclude_if=operator.not_)
-    """Whether a page reads its values of items; the rules of the page, and its `by`, set it."""
+    """Whether a page reads its values of items; the rules of the page, and its `by`, set it. Experimental."""
     encoders: ClassVar[tuple[type[Encoder], ...]] = ()
     """The classes of encoders that `fit` may return."""
     uses: ClassVar[frozenset[Use]] = frozenset()  # what derived features may take of it

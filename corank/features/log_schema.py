@@ -175,10 +175,10 @@ class DataSettings(Settings):
     """Where an exposed candidate stood on the page, from 0 or 1: a term of `click` in training alone."""
     propensity: Annotated[str | None, NEWER] = None
     """The column of the probability at which production exposed the candidate, in requests where that was drawn, those
-    of a random bucket; null elsewhere. Read by evaluation, and by `propensity_weight`."""
+    of a random bucket; null elsewhere. Read by evaluation, and by `propensity_weight`. Experimental."""
     propensity_weight: Annotated[Annotated[float, Ge(1)] | None, NEWER] = None
     """What an exposed candidate of the bucket weighs at most in training and in figures of exposed candidates: its
-    `weight` times 1 / propensity, which is cut off there. None: as all others."""
+    `weight` times 1 / propensity, which is cut off there. None: as all others. Experimental."""
     satiation: Annotated[Satiation | None, NEWER] = None
     """How users of a simulated world tire of what is alike; read by the truth of pages alone."""
     columns: list[str] = []

@@ -140,7 +140,8 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     version: str | None = None
     """The version of the store to serve, whichever is live."""
     explore: Annotated[ExploreSettings | None, BeforeValidator(_read_explore)] = None
-    """Share of the requests whose page is drawn, such as 2%; in a file also `{share, draw, temperature, …}`."""
+    """Share of the requests whose page is drawn, such as 2%; in a file also `{share, draw, temperature, …}`.
+    Experimental."""
     log: LocalPath | None = None
     """Folder for the log of served requests; None for no log."""
     log_share: float = Field(1.0, gt=0, le=1)

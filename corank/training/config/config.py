@@ -123,7 +123,7 @@ class Config(Settings):
     stages: list[Stage] = Field(min_length=1, max_length=MOST_STAGES)
     """In the order of the cascade, the first to cut first."""
     page: PageSettings | None = Field(None, exclude=True)
-    """The last of `stages` in a config if it is of `model: page`, which is not trained; no key of its own."""
+    """The last of `stages` if it is of `model: page`, which is not trained; no key of its own. Experimental."""
     teachers: list[TeacherSettings] = Field([], max_length=MOST_STAGES)
     """Networks that are trained to teach the stages, and are not served."""
     tree_teachers: list[TreeTeacherSettings] = Field([], max_length=MOST_STAGES)
