@@ -15,6 +15,7 @@ from tests.support.daily_world import bundles_of, call_daily, write_daily_world
 from tests.support.kills import call_until, count_changes, run, start
 
 CLICK = {"click": {"column": "is_click"}}
+EVERYWHERE = {"known": "everywhere"}
 
 
 def hold_back(settings: Path, day: str) -> None:
@@ -58,8 +59,8 @@ def test_periods_wait_for_their_labels_and_late_events_join_later(
     [
         ({"as_of": None}, {}, "data.as_of"),
         ({"log": "log/a.parquet"}, {}, "data.log"),
-        ({"labels": CLICK | {"later": {"column": "late"}}}, {}, "join.labels.later"),
-        ({"labels": CLICK | {"later": {"column": "later"}}}, {}, "matures_after: write 3d"),
+        ({"labels": CLICK | {"later": EVERYWHERE | {"column": "late"}}}, {}, "join.labels.later"),
+        ({"labels": CLICK | {"later": EVERYWHERE | {"column": "later"}}}, {}, "matures_after: write 3d"),
         ({}, {"delay": "1h"}, "delay"),
         ({}, {"join": {"log": "raw/*.parquet", "labels": {}}}, "labels"),
     ],
