@@ -180,6 +180,8 @@ class _Join:
         }
         self._write_state(JoinState(facts, dict(self.known), files))
         for name, count in counts.items():
+            if not any(file.rows for file in self.tables[name].files.values()):
+                self.report(f"{name}: its table has no event of the kind '{self.settings.labels[name].kind}'")
             if days and count.events and not count.ones:
                 what = f"none of {count.events:,} events is of a candidate of these days within the window"
                 self.report(f"{name}: {what}; are the ids alike?")
