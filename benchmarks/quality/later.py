@@ -1,11 +1,11 @@
 """Outcomes by another path: what a label that is known everywhere teaches both stages, and what it says of a model.
 
-Worlds of `corank simulate --organic RATE --awareness SIGMA`: a user acts, outside of the funnel, on a candidate with the
-chance RATE · how well its item is known there (lognormal of spread SIGMA, mean 1) · its true click probability.
+Worlds of `corank simulate --organic RATE --awareness SIGMA`: a user acts, outside of the funnel, on a candidate with
+the chance RATE · how well its item is known there (lognormal of spread SIGMA, mean 1) · its true click probability.
   plain      the shipped recipe, which does not read the label
   label      the shipped recipe of a log that has it
   oracle     both stages learn the true probability of every candidate
-  ARM        with --arms: other ways to learn it, see ARMS
+  uncorrected  the label without the rates of items; prerank: the pre-ranker alone learns it. Both by --arms
 
 Figures, PRESET.SIGMA.RATE.ARM.NAME, of the test split; `gain` is the difference to `plain`, with an interval over
 drawings of the world, whose seeds are averaged; `.users` has one over the users of all drawings.
@@ -24,10 +24,10 @@ Each training is kept in a folder: a benchmark that was stopped goes on there.
 
 import argparse
 import itertools
+import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,8 @@ FIGURES = {
     "ece": "rank.click.exposed.ece_calibrated",
 }
 """Name → the row of an evaluation, without quotas."""
-WINDOW = timedelta(days=3)
+ARMS = ("plain", "label", "oracle")
+ORACLE_EPOCHS = 4
 Loss = dict[str, Any]
 LEVELS = ["retrieved", "preranked", "ranked", "exposed"]
 
@@ -70,7 +71,9 @@ def write_world(
     """A world whose log has the label `later`, and the truth as a score; returns its config."""
     sizes = {"requests": size[0], "candidates": size[1]}
     simulate_world(folder, overwrite=True, preset=preset, seed=seed, organic=rate, awareness=sigma, **sizes)
-    log = join_outcomes(pl.read_parquet(folder / "log" / "*.parquet"), folder / "organic")
+    orders = f"later={folder / 'organic' / '*.parquet'}:order"
+    corank.join(str(folder / "log" / "*.parquet"), folder / "joined", [orders], window="3d")
+    log = pl.read_parquet(folder / "joined" / "*.parquet")
     truth = pl.read_parquet(folder / "truth" / "*.parquet").rename({"click": "score_truth"})
     log = log.join(truth, on=["request_id", "item_id"], how="left", maintain_order="left")
     log.write_parquet(folder / "log.parquet")
@@ -82,18 +85,7 @@ def write_world(
     return path
 
 
-def join_outcomes(log: pl.DataFrame, organic: Path) -> pl.DataFrame:
-    """A log with `later`: whether its user acted on a candidate within WINDOW, by any path."""
-    keys = ["user_id", "item_id"]
-    events = pl.read_parquet(organic / "*.parquet").select(*keys, at="time")
-    pairs = log.select("request_id", *keys, "time").join(events, on=keys)
-    after = pl.col("at").is_between(pl.col("time"), pl.col("time") + WINDOW)
-    acted = pairs.filter(after).select("request_id", "item_id").unique().with_columns(later=1)
-    joined = log.join(acted, on=["request_id", "item_id"], how="left", maintain_order="left")
-    return joined.with_columns(pl.col("later").fill_null(0).cast(pl.Int8))
-
-
-def arms(config: Config, more: bool) -> dict[str, list[Loss]]:
+def losses_of(config: Config) -> dict[str, list[Loss]]:
     """The losses of each arm."""
     shipped = plain(config)["losses"]
     clicks = [loss for loss in shipped if loss["kind"] != "outcome"]
@@ -102,17 +94,23 @@ def arms(config: Config, more: bool) -> dict[str, list[Loss]]:
         {"kind": "distill", "teacher": "truth", "student": stage.name, "on": LEVELS, "per_request": 30}
         for stage in config.stages
     ]
-    made = {"plain": clicks, "label": shipped, "oracle": oracle}
-    if more:
-        made["even"] = clicks + [loss | {"match": None} for loss in outcomes]
-        made["prerank alone"] = clicks + [loss for loss in outcomes if loss["stage"] == "prerank"]
-    return made
+    return {
+        "plain": clicks,
+        "label": shipped,
+        "oracle": oracle,
+        "uncorrected": clicks + [loss | {"bias": None} for loss in outcomes],
+        "prerank": clicks + [loss for loss in outcomes if loss["stage"] == "prerank"],
+    }
 
 
 def figures_of(config: Path, losses: list[Loss], seed: int, epochs: int) -> dict[str, list[float]]:
     """Train one arm: each figure of the test split, then its values in resamples of the users."""
-    text = yaml.safe_dump(losses, default_flow_style=True, width=10**9).strip()
-    changes = [f"losses={text}", f"train.seed={seed}", f"train.epochs={epochs}", "packed=packed"]
+    changes = [
+        f"losses={json.dumps(losses)}",
+        f"train.seed={seed}",
+        f"train.epochs={epochs}",
+        "packed=packed",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         run = corank.train(config, changes, folder=Path(folder) / "run").run
         measured = evaluate_run(run, "test").figures
@@ -132,35 +130,39 @@ Arms = dict[str, dict[str, list[float]]]
 
 
 def measure_world(
-    folder: Path, cell: tuple[str, float, float], drawing: int, size: tuple[int, int], more: bool
+    folder: Path,
+    cell: tuple[str, float, float],
+    drawing: int,
+    seeds: Sequence[int],
+    size: tuple[int, int],
+    arms: Sequence[str],
 ) -> Arms:
     """Train all arms in a drawing of a world; trainings that `folder` has are not repeated."""
     preset, sigma, rate = cell
     found: Arms = {}
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "world.yaml"
-        kinds = ["plain", "label", "oracle", *(["even", "prerank alone"] if more else [])]
-        for seed, arm in itertools.product(SEEDS, kinds):
+        for seed, arm in itertools.product(seeds, arms):
             name = f"{preset}-{sigma:g}-{rate:g}-{drawing}-{size[0]}x{size[1]}-{arm}-{seed}.json"
 
             def train(arm: str = arm, seed: int = seed) -> dict[str, list[float]]:
                 if not path.exists():
                     write_world(Path(temporary), preset, sigma, rate, drawing, size)
                 config = read(path)
-                epochs = 8 if arm == "oracle" else plain(config)["train"]["epochs"]
-                return figures_of(path, arms(config, more)[arm], seed, epochs)
+                epochs = ORACLE_EPOCHS if arm == "oracle" else plain(config)["train"]["epochs"]
+                return figures_of(path, losses_of(config)[arm], seed, epochs)
 
             found[f"{arm}.{seed}"] = kept(folder / name, train)
     return found
 
 
-def summarise(key: str, drawings: Sequence[Arms]) -> Figures:
+def summarise(key: str, drawings: Sequence[Arms], seeds: Sequence[int]) -> Figures:
     """The figures of a world's drawings: of each arm, and its gain over `plain`."""
     figures: Figures = {}
     arms = list(dict.fromkeys(name.rpartition(".")[0] for name in drawings[0]))
     for arm, figure in itertools.product(arms, FIGURES):
-        mean = [np.mean([one[f"{arm}.{seed}"][figure] for seed in SEEDS], axis=0) for one in drawings]
-        base = [np.mean([one[f"plain.{seed}"][figure] for seed in SEEDS], axis=0) for one in drawings]
+        mean = [np.mean([one[f"{arm}.{seed}"][figure] for seed in seeds], axis=0) for one in drawings]
+        base = [np.mean([one[f"plain.{seed}"][figure] for seed in seeds], axis=0) for one in drawings]
         figures |= spread(f"{key}.{arm}.{figure}", [float(values[0]) for values in mean])
         if arm == "plain":
             continue
@@ -194,9 +196,10 @@ def main() -> None:
     parser.add_argument("--sigmas", nargs="*", type=float, default=SIGMAS)
     parser.add_argument("--rates", nargs="*", type=float, default=RATES)
     parser.add_argument("--drawings", nargs="*", type=int, default=DRAWINGS)
+    parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS)
     parser.add_argument("--requests", type=int, default=4_000)
     parser.add_argument("--candidates", type=int, default=100)
-    parser.add_argument("--arms", action="store_true", help="other ways to learn it, too")
+    parser.add_argument("--arms", nargs="*", default=ARMS)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     say = Console(stderr=True).print
@@ -207,10 +210,13 @@ def main() -> None:
         folder = arguments.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for cell in cells(arguments.presets, arguments.sigmas, arguments.rates):
-            drawn = [measure_world(folder, cell, n, size, arguments.arms) for n in arguments.drawings]
+            drawn = [
+                measure_world(folder, cell, n, arguments.seeds, size, arguments.arms)
+                for n in arguments.drawings
+            ]
             by_sigma[cell[1]] += drawn
             key = ".".join([cell[0], f"{cell[1]:g}", f"{cell[2]:g}"])
-            figures = summarise(key, drawn)
+            figures = summarise(key, drawn, arguments.seeds)
             say("  ".join(f"{name} {value:.4f}" for name, value in figures.items() if name.endswith("gain")))
             table |= figures
     table |= correlate(by_sigma)

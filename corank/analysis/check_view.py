@@ -88,7 +88,9 @@ def _details(summary: CheckSummary) -> Iterator[Section]:
     yield Section("Exposed rows by what is known of each label", [labels])
     if summary.outcomes:
         known = Table.of(summary.outcomes, left=("label", "level"))
-        yield Section("Candidates of each level by what is known of labels that are known everywhere", [known])
+        yield Section(
+            "Candidates of each level by what is known of labels that are known everywhere", [known]
+        )
     yield Section("Rows that each loss learns from, an epoch of each split", [Table.of(summary.targets)])
     yield Section(
         "Values of each feature, missing ones, and the share of candidates whose value training knows",

@@ -137,6 +137,8 @@ class Batch:
     represents: Tensor | None = None
     """How many of the log's candidates, of its request and level, each one represents, 0 for a negative beyond the log:
     (C,) float32; None: one each."""
+    log_rates: dict[str, Tensor] = field(default_factory=dict)
+    """By label whose outcomes are drawn, ln of how often users act on the item, against the mean: (C,) float32."""
     earliest: Tensor | None = None
     """The candidate of each item row's earliest request, whose snapshot features stand for the item where no request is
     given: (I,) int32; None if there are no such features."""

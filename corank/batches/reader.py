@@ -279,6 +279,9 @@ class Reader:
             position=None if position is None else position.astype(np.int64),
             draw_order=candidates.draw_order,
             represents=candidates.represents,
+            log_rates={
+                name: rates.log_rate[rates.group[candidates.row]] for name, rates in self._rates.items()
+            },
             share=self.packed.item_counts[self.split].shares(ordinal, self.population),
             draws=drawn.draws.keys(Purpose.LOSSES, drawn.numbers),
             histories={
@@ -325,19 +328,18 @@ class Reader:
         )
         candidates = candidates.with_drawn(*beyond, np.full(len(beyond[0]), -1))
         keys = drawn.draws.keys(Purpose.OUTCOMES, drawn.numbers)
-        for code, rates in self._rates.items():
-            label = rows.labels[self.outcomes[code].label].take(logged)
-            chosen, order = draw_outcomes(
-                rates, label, request_of, row, keys ^ np.uint64(code), population[code] or 0
-            )
+        for code, wanted in self.outcomes.items():
+            label = rows.labels[wanted.label].take(logged)
+            of, number = keys ^ np.uint64(code), logged - start[request_of]
+            chosen, order = draw_outcomes(label, request_of, of, number, population[code] or 0)
             source = np.full(len(chosen), code, dtype=np.uint8)
             candidates = candidates.with_drawn(request_of[chosen], row[chosen], source, order, logged[chosen])
         return candidates
 
     @cached_property
-    def _rates(self) -> dict[int, OutcomeRates]:
-        """The rates by which the others of each outcome are matched."""
-        return {code: OutcomeRates.count(self.packed, wanted) for code, wanted in self.outcomes.items()}
+    def _rates(self) -> dict[str, OutcomeRates]:
+        """The rates of each label whose outcomes are drawn."""
+        return {one.label: OutcomeRates.count(self.packed, one) for one in self.outcomes.values()}
 
     def _snapshot(self, rows: LoggedRequests, requests: Longs, candidates: "_Candidates") -> Rows | None:
         if not self.layout.width("snapshot"):

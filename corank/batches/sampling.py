@@ -29,7 +29,7 @@ FIRST_CODE = 192
 """Codes from here on are of drawn rows, no levels."""
 
 ITEM = "item"
-"""Matches the others of an outcome item by item; other names are features of items."""
+"""Counts the rates of outcomes by item; other names are features of items."""
 
 Population = Mapping[int, int | None]
 """Level, source or code of drawn rows → candidates a request, None for all; those not named are left out."""
@@ -92,8 +92,8 @@ class Outcomes(NamedTuple):
 
     label: str
     """Known everywhere."""
-    match: str | None
-    """What others are matched by, as in the loss `outcome`."""
+    bias: str | None
+    """What its rates are counted by, as in the loss `outcome`."""
 
 
 class LabelCounts(NamedTuple):

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import NonNegativeFloat
 
-from corank.batches.sampling import ITEM, OUTCOMES, SOURCES, Outcomes, Population, SplitCounts, Targets
+from corank.batches.sampling import OUTCOMES, SOURCES, Outcomes, Population, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.core.registry import Registry, check_settings_class
-from corank.core.settings import Settings, describe_unknown, require_known
+from corank.core.settings import Settings, require_known
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,11 +55,6 @@ class FunnelSpec:
     """The labels that are known of candidates of all levels."""
     item_ids: Sequence[str] = ()
     """The features of items that have one code an item."""
-
-    def check_match(self, match: str | None, key: str) -> None:
-        """Raise ConfigError unless `item`, a feature of items with one code, or nothing can match others."""
-        if match not in (None, ITEM, *self.item_ids):
-            raise ConfigError(f"{key}: {describe_unknown(match, [ITEM, *self.item_ids], 'feature of items')}")
 
     def level_code(self, name: str, key: str) -> int:
         """Return the code of a level. Raises ConfigError if there is no such level."""

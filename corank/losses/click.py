@@ -1,4 +1,4 @@
-"""Loss `click`: binary cross-entropy of a stage's label on exposed candidates, with a learnt effect of the position."""
+"""Loss `click`: binary cross-entropy of a stage's label where it is known, with a learnt effect of the position."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ else:
 
 @LOSSES.register("click")
 class ClickLoss(StageLoss):
-    """Binary cross-entropy of a label: L = Σ w·BCE(z + b, y) / Σ w over exposed candidates with a known label.
+    """Binary cross-entropy of a label: L = Σ w·BCE(z + b, y) / Σ w over candidates with a known label.
 
     w is the log's `weight`. b is the learnt effect of the candidate's position, 0 if none is logged. Serving
     leaves it out, so that z is the candidate's score at any position.

@@ -133,13 +133,15 @@ class TotalLoss:
                 )
 
     def _check_outcomes(self, loss: Loss, n: int) -> None:
-        """A batch holds one drawing of the others of an outcome."""
-        others = {code: wanted for other in self.losses[:n] for code, wanted in other.outcomes(self.funnel).items()}
+        """A batch holds one rate of each candidate and label."""
+        others = {
+            code: wanted for other in self.losses[:n] for code, wanted in other.outcomes(self.funnel).items()
+        }
         for code, wanted in loss.outcomes(self.funnel).items():
             if others.get(code, wanted) != wanted:
                 raise ConfigError(
-                    f"losses.{n}.match: an earlier loss of '{wanted.label}' matches by {others[code].match}; "
-                    "match by the same"
+                    f"losses.{n}.bias: an earlier loss of '{wanted.label}' has {others[code].bias or 'null'}, this one "
+                    f"{wanted.bias or 'null'}; write the same"
                 )
 
     def _check_parameters(self, loss: Loss, n: int) -> None:

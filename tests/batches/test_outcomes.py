@@ -1,6 +1,4 @@
-"""Rows that are drawn for losses of outcomes: outcomes of all levels, and others matched by their items' rates."""
-
-from pathlib import Path
+"""Rows that are drawn for losses of outcomes: outcomes of all levels, others of their requests, and rates of items."""
 
 import numpy as np
 import polars as pl
@@ -32,7 +30,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
     log = log.with_columns(
         level=pl.when(pl.Series(shown)).then(pl.lit("exposed")).otherwise(pl.lit("cut")),
         click=pl.when(pl.Series(shown)).then(pl.Series(rng.integers(0, 2, len(item)))),
-        later=pl.Series(((item < KNOWN) & (request % 2 == 0) & (rng.random(len(item)) < 0.5)).astype(np.int8)),
+        later=pl.Series(
+            ((item < KNOWN) & (request % 2 == 0) & (rng.random(len(item)) < 0.5)).astype(np.int8)
+        ),
     )
     log.write_parquet(folder / "log.parquet")
     labels = {"click": {"column": "click"}, "later": {"column": "later", "known": "everywhere"}}
@@ -42,9 +42,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
     return pack_log(data, schema, folder, folder / "packed")
 
 
-def read(packed: PackedDataset, match: str | None, epoch: int = 0) -> list[Batch]:
+def read(packed: PackedDataset, bias: str | None, epoch: int = 0) -> list[Batch]:
     population = {EXPOSED: None, OUTCOMES: 3}
-    outcomes = {OUTCOMES: Outcomes("later", match)}
+    outcomes = {OUTCOMES: Outcomes("later", bias)}
     return list(Reader(packed, "train", 50, population, 5, outcomes=outcomes).read_shuffled(epoch))
 
 
@@ -69,13 +69,11 @@ def test_all_outcomes_are_read_and_no_more_others_than_asked_for(packed: PackedD
     assert sum(label == 0 for _, label in rows) == 3 * with_one
 
 
-def test_others_are_matched_by_the_rate_of_their_item(packed: PackedDataset) -> None:
-    """Of items that nobody acts on few are drawn, unless nothing is matched."""
-    share = {
-        match: np.mean([item < KNOWN for item, label in drawn(read(packed, match)) if label == 0])
-        for match in ("item", None)
-    }
-    assert share["item"] > 3 * share[None] > 0
+def test_rates_are_those_of_the_item_or_one_for_all(packed: PackedDataset) -> None:
+    for batch in read(packed, "item"):
+        known = batch.ordinal[batch.item_of.long()] < KNOWN
+        assert batch.log_rates["later"][known].min() > 1 + batch.log_rates["later"][~known].max()
+    assert not any(batch.log_rates["later"].any() for batch in read(packed, None))
 
 
 def test_the_seed_decides_what_is_drawn(packed: PackedDataset) -> None:

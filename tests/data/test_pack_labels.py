@@ -149,5 +149,5 @@ def test_a_candidate_without_a_bid_is_refused_and_named(priced: World) -> None:
 
 def test_a_label_known_everywhere_is_known_of_all_levels(world: World) -> None:
     packed = ordering(world, known="everywhere")
-    assert packed_labels(packed, "order") == [[1, 0, 1, 1, -1], [1], [1, -1]]
+    assert packed_labels(packed, "order") == [[-1, 1, 1, 0, 1], [1], [1, -1]]
     assert packed_labels(packed, "click") == [[-1, 1, 1, 1, -1], [1], [-1, -1]]

@@ -177,3 +177,13 @@ def test_a_run_has_no_regret_of_itself(trained: Run, capsys: pytest.CaptureFixtu
         ("prerank", 0, 0, 0),
         ("rank", 0, 0, 0),
     ]
+
+
+def test_later_outcomes_count_what_was_cut_too() -> None:
+    """Of the first request's the second and fourth: the pre-ranker keeps the second, so does the cascade."""
+    labels = predictions().labels | {"later": np.array([0, 1, -1, 1, 1, 0], np.int8)}
+    rows = rows_of(predictions(labels=labels, later="later"))
+    assert rows["prerank.cut.later_recall@2"]["value"] == 0.5
+    assert rows["prerank.cut.later_recall@2"]["n"] == 1
+    assert rows["cascade.joint_later_recall@1"]["value"] == 0.25  # half, and of the second none
+    assert "prerank.cut.later_recall@2" not in rows_of(predictions())

@@ -78,13 +78,13 @@ train: {epochs: 2, requests: 256}
 
 
 JOINED = """\
-joined/*.parquet     # written by: corank join 'log/*.parquet' --out joined --window 3d --label 'later=organic/*.parquet:order'"""
+joined/*.parquet       # corank join 'log/*.parquet' --out joined --window 3d --label 'later=organic/*.parquet:order'"""
 LATER = """
     later: {column: later, known: everywhere}    # what a user did by another path, also with what was cut"""
 OUTCOMES = """
-  # What users did later leads other candidates whose items are as well known there.
-  - {kind: outcome, stage: prerank, of: later, weight: 0.3}
-  - {kind: outcome, stage: rank, of: later, weight: 0.3}"""
+  # Both learn what users did later: it leads other candidates, beyond how often their items are acted on there.
+  - {kind: outcome, stage: prerank, of: later, weight: 0.15}
+  - {kind: outcome, stage: rank, of: later, weight: 0.1}"""
 
 
 AUCTION = """

@@ -35,7 +35,6 @@ GAINS: dict[str, str | None] = {
     "unexposed": "negatives from what was cut and a softmax over the batch took the joint recall of the truly best "
     "from .2921 to .2990, from .3133 to .3456 and from .3123 to .3697, on the simulated worlds weak, medium and strong "
     "(docs/results/joint-training.md)",
-    "outcome": "outcomes by another path added +.0 to the pre-ranker's recall of the truly best",
     "in_batch": "a softmax over the batch beside negatives added +.0023 to +.0046 to the joint recall of the truly "
     f"best, on {SIMULATED}",
 }
@@ -246,22 +245,6 @@ def lacks_losses_of_cut(log: Profile) -> Iterator[Finding]:
         kinds = [str(loss["kind"]) for loss in added]
         lacking = f"loss of what was not exposed (kind: {', '.join(kinds)})"
         yield from _lacks(log, kinds[0], lacking, _holds(log), _number_losses(log, added))
-
-
-def unread_outcomes(log: Profile) -> Iterator[Finding]:
-    """Labels that are known everywhere, of which no loss learns."""
-    read = {label for loss in log.config.losses if loss.weight > 0 for label in loss.needed_labels()}
-    stages = [stage for stage in log.config.stages if not stage.fitted]
-    for label in log.config.data.everywhere:
-        positives = log.train.labels[label].positives
-        if stages and label not in read and positives:
-            main = stages[0].main
-            loss: dict[str, Any] = {"kind": "outcome", "stage": stages[0].name, "of": label, "weight": 0.3}
-            loss |= {} if main == "click" else {"label": main}
-            why = f"'{label}' is known everywhere, and 1 of {positives:,} candidates of 'train'"
-            yield from _lacks(
-                log, "outcome", f"loss reads the label '{label}'", why, _number_losses(log, [loss])
-            )
 
 
 def unread_scores(log: Profile) -> Iterator[Finding]:

@@ -122,6 +122,20 @@ def constant_labels(profile: Profile) -> Iterator[Finding]:
             yield Finding("warning", label, f"always {always} where it is known in the split 'train'")
 
 
+def unread_outcomes(profile: Profile) -> Iterator[Finding]:
+    """Labels that are known everywhere, of which no loss learns."""
+    read = {label for loss in profile.config.losses if loss.weight > 0 for label in loss.needed_labels()}
+    for label in profile.config.data.everywhere:
+        if label not in read and (positives := profile.train.labels[label].positives):
+            stage = profile.config.stages[0]
+            head = "" if stage.main == "click" else f", label: {stage.main}"
+            said = (
+                f"no loss learns it, although it is known everywhere, and 1 for {positives:,} candidates of 'train'; "
+                f"add {{kind: outcome, stage: {stage.name}{head}, of: {label}, weight: 0.15}}"
+            )
+            yield Finding("warning", label, said)
+
+
 def untrained_labels(profile: Profile) -> Iterator[Finding]:
     """Labels of a stage that no loss trains."""
     fitted = {stage.name for stage in profile.config.stages if stage.fitted}

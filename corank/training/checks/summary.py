@@ -79,7 +79,13 @@ class CheckSummary:
         """Split, label that is known everywhere, level, and the level's candidates by what is known of the label."""
         levels = self.config.data.levels
         return [
-            {"split": split, "label": label, "level": level, "candidates": counts.exposed, "known": counts.known}
+            {
+                "split": split,
+                "label": label,
+                "level": level,
+                "candidates": counts.exposed,
+                "known": counts.known,
+            }
             | counts._asdict()
             for split, split_counts in self.profile.splits.items()
             for label, by_level in split_counts.by_level.items()
