@@ -96,7 +96,7 @@ def join_log(
 
     Raises DataError for what cannot be read or joined, and then changes nothing; BusyError; OSError.
     """
-    files = {
+    files: Any = {
         "log": True,
         "labels": {"__all__": {"events"}},
         "exposed": {"events"},
@@ -109,9 +109,9 @@ def join_log(
         before = _read_state(out, facts)
         tables: dict[str, JoinTable] = {}
         for name, events in {LOG: None, **settings.tables()}.items():
-            known = before.files.get(name, {})
+            seen = before.files.get(name, {})
             tables[name] = JoinTable.read(
-                name, events, settings, columns, base, out, known, report, tables.get(LOG)
+                name, events, settings, columns, base, out, seen, report, tables.get(LOG)
             )
         known = {
             name: max(
