@@ -96,7 +96,7 @@ def join_log(
 
     Raises DataError for what cannot be read or joined, and then changes nothing; BusyError; OSError.
     """
-    files = {
+    files: Any = {
         "log": True,
         "labels": {"__all__": {"events"}},
         "exposed": {"events"},
@@ -109,9 +109,9 @@ def join_log(
         before = _read_state(out, facts)
         tables: dict[str, JoinTable] = {}
         for name, events in {LOG: None, **settings.tables()}.items():
-            known = before.files.get(name, {})
+            seen = before.files.get(name, {})
             tables[name] = JoinTable.read(
-                name, events, settings, columns, base, out, known, report, tables.get(LOG)
+                name, events, settings, columns, base, out, seen, report, tables.get(LOG)
             )
         known = {
             name: max(
@@ -180,6 +180,8 @@ class _Join:
         }
         self._write_state(JoinState(facts, dict(self.known), files))
         for name, count in counts.items():
+            if not any(file.rows for file in self.tables[name].files.values()):
+                self.report(f"{name}: its table has no event of the kind '{self.settings.labels[name].kind}'")
             if days and count.events and not count.ones:
                 what = f"none of {count.events:,} events is of a candidate of these days within the window"
                 self.report(f"{name}: {what}; are the ids alike?")

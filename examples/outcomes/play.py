@@ -1,57 +1,69 @@
-"""Plays the users of a simulated world: sends its requests to a service, looks at the answers and clicks.
+"""Plays the users of a simulated world: sends their requests to a service, and sees and clicks what it answers.
 
-    python play.py WORLD RUN http://localhost:8000
+    python play.py WORLD http://localhost:8000 2026-03-03
 
-Its requests are those of the days on which RUN validates and tests. What was shown and clicked, by the world's true
-probabilities, is written to WORLD/events/. Users act outside of the funnel, too: `corank simulate --organic` has
-written that to WORLD/organic/.
+The requests are those of the world's log from a day on, with the candidates that production had. What was shown and
+clicked, by the world's true probabilities, is written to WORLD/events/. Users act outside of the funnel, too: that is
+in WORLD/organic/ already, by `corank simulate --organic`.
 """
 
 import json
 import random
 import sys
 import urllib.request
-from datetime import UTC, datetime, timedelta
-from itertools import count
+from collections import defaultdict
+from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-import corank
-from corank.core.errors import DataError
+CONTEXT = ("tab", "hour", "device")
 
 
-def read_truth(world: Path) -> dict[tuple[int, datetime, int], float]:
-    """The click probability of an item for a user at a time."""
-    keys = ["request_id", "item_id"]
-    log, truth = (pl.read_parquet(world / name / "*.parquet") for name in ("log", "truth"))
-    rows = log.select("user_id", pl.col("time").dt.truncate("1ms"), *keys).join(truth, on=keys)
-    return {
-        (user, time, item): p
-        for user, time, item, p in rows.select("user_id", "time", "item_id", "click").rows()
-    }
+def rank(service: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Let a service rank a request."""
+    post = urllib.request.Request(
+        f"{service}/rank", json.dumps(request).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(post) as answer:
+        return dict(json.load(answer))
 
 
 def main() -> None:
-    world, run, service = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    truth, draw = read_truth(world), random.Random(0)
-    views, clicks = [], []
-    for split in ("valid", "test"):
-        for number in count():
-            try:
-                logged = corank.request(run, number, split)
-            except DataError:  # there are no more
-                break
-            body = json.dumps(logged | {"trace": False}).encode()
-            post = urllib.request.Request(f"{service}/rank", body, {"Content-Type": "application/json"})
-            answer = json.load(urllib.request.urlopen(post))
-            time = datetime.fromtimestamp(logged["time"] / 1000, UTC)
+    world, service, first = Path(sys.argv[1]), sys.argv[2], date.fromisoformat(sys.argv[3])
+    log, truth = (pl.read_parquet(world / name / "*.parquet") for name in ("log", "truth"))
+    users = {row["user_id"]: row for row in pl.read_parquet(world / "users.parquet").to_dicts()}
+    log = log.join(truth, on=["request_id", "item_id"]).sort("time")
+    day = pl.col("time").dt.date()
+    past: dict[int, list[int]] = defaultdict(list)  # what users clicked before the day
+    for user, item in log.filter(day < first, is_click=1).select("user_id", "item_id").iter_rows():
+        past[user].append(item)
+    draw, views, clicks = random.Random(0), list[dict[str, Any]](), list[dict[str, Any]]()
+    for _, today in log.filter(day >= first).group_by(day, maintain_order=True):
+        clicked: list[tuple[int, int]] = []
+        for _, rows in today.group_by("request_id", maintain_order=True):
+            head = rows.row(0, named=True)
+            user = {name: value for name, value in users[head["user_id"]].items() if name != "user_id"}
+            answer = rank(
+                service,
+                {
+                    "user": {"id": head["user_id"], "history": past[head["user_id"]][-50:]} | user,
+                    "context": {name: head[name] for name in CONTEXT},
+                    "time": round(head["time"].timestamp() * 1000),
+                    "candidates": rows.select(id="item_id", category_clicks="category_clicks").to_dicts(),
+                },
+            )
+            chance = dict(rows.select("item_id", "click").iter_rows())
             for place, item in enumerate(answer["items"], 1):
                 event = {"request_id": answer["served_id"], "item_id": item["id"]}
-                views.append(event | {"time": time + timedelta(seconds=place)})
-                seen = place**-0.4  # as in the world: the further below, the fewer look
-                if draw.random() < seen * truth[logged["user"]["id"], time, item["id"]]:
-                    clicks.append(event | {"time": time + timedelta(minutes=1)})
+                views.append(event | {"time": head["time"] + timedelta(seconds=place)})
+                # the further below, the fewer look
+                if draw.random() < place**-0.4 * chance[item["id"]]:
+                    clicks.append(event | {"time": head["time"] + timedelta(minutes=1)})
+                    clicked.append((head["user_id"], item["id"]))
+        for user_id, item_id in clicked:
+            past[user_id].append(item_id)
     folder = world / "events"
     folder.mkdir(exist_ok=True)
     for kind, events in (("view", views), ("click", clicks)):

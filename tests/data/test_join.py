@@ -224,6 +224,8 @@ def test_events_that_belong_nowhere_are_reported() -> None:
     join(report=said.append)
     assert any("1 events without user_id, item_id" in line for line in said)
     assert any("none of 1 events" in line for line in said)
+    corank.join("log/*.parquet", "other", ["later=orders/*.parquet:buy"], report=said.append)
+    assert "'buy'" in said[-1]
 
 
 @pytest.mark.parametrize(

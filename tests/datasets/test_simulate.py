@@ -191,3 +191,21 @@ def test_clicks_tire_of_a_category_and_the_config_ends_with_a_page(tmp_path: Pat
     assert fresh.filter(first)["is_click"].equals(tired.filter(first)["is_click"])
     rates = [log.filter(above=2)["is_click"].cast(pl.Float64).mean() for log in (fresh, tired)]
     assert rates[1] == pytest.approx(0.16 * rates[0], rel=0.35)  # type: ignore[operator]
+
+
+def test_users_act_outside_of_the_funnel_by_their_taste_and_by_what_is_known_there(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"requests": 2000, "candidates": 50, "users": 200, "items": 300}
+    events = {}
+    for name, awareness in (("even", 0.0), ("uneven", 1.5)):
+        simulate_world(tmp_path / name, organic=0.3, awareness=awareness, **sizes)
+        events[name] = pl.read_parquet(tmp_path / name / "organic/*.parquet")
+    simulate_world(tmp_path / "none", **sizes)
+    log, truth = read(tmp_path / "even")
+    assert log.drop("truth", "logit").equals(pl.read_parquet(tmp_path / "none/log/*.parquet"))
+    assert len(events["even"]) == pytest.approx(0.3 * truth["click"].sum(), rel=0.1)
+    rows = events["even"].join(log.rename({"time": "at"}), on=["user_id", "item_id"])
+    after = rows.filter((pl.col("time") - pl.col("at")).is_between(pl.duration(), pl.duration(days=3)))
+    assert after.select("user_id", "item_id", "time").n_unique() == len(events["even"].unique())
+    assert rows["truth"].mean() > 1.3 * log["truth"].mean()  # type: ignore[operator]
+    most = {name: frame["item_id"].value_counts()["count"].max() for name, frame in events.items()}
+    assert most["uneven"] > 2 * most["even"]  # type: ignore[operator]

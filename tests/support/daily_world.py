@@ -39,7 +39,7 @@ def write_daily_world(
 ) -> Path:
     """Write a world, a small config and the settings of `corank daily`. Returns the settings' path."""
     drift = {"lifetime": 3} if drifts else None
-    sizes = {"requests": requests, "candidates": 12, "users": 40, "items": 50, "days": days}
+    sizes: dict[str, Any] = {"requests": requests, "candidates": 12, "users": 40, "items": 50, "days": days}
     simulate_world(folder, **sizes, drift=drift, organic=0.3 if joins else None)
     config = read_values(folder / "config.yaml", []).value
     config["stages"] = [stage | SMALL[stage["name"]] for stage in config["stages"]]
