@@ -93,6 +93,9 @@ def simulate(
     with name_write_errors(folder):
         counts = settings.simulate(folder, overwrite)
     command = f"train {out}/config.yaml" if layout == "plain" else f"import {layout} {out} OUT"
+    if organic is not None:
+        orders = f"--window 3d --label 'later={out}/organic/*.parquet:order'"
+        report(f"next: corank join '{out}/log/*.parquet' --out {out}/joined {orders}")
     report(f"next: corank {command}")
     return counts
 

@@ -137,6 +137,8 @@ class Batch:
     represents: Tensor | None = None
     """How many of the log's candidates, of its request and level, each one represents, 0 for a negative beyond the log:
     (C,) float32; None: one each."""
+    everywhere: tuple[str, ...] = ()
+    """The labels that are known of candidates of all levels."""
     log_rates: dict[str, Tensor] = field(default_factory=dict)
     """By label whose outcomes are drawn, ln of how often users act on the item, against the mean: (C,) float32."""
     earliest: Tensor | None = None
@@ -171,8 +173,12 @@ class Batch:
         """Return the weight of candidates whose label is known, 0 for others and drawn rows, made once: (C,)."""
         return self.once(
             ("label weight", label),
-            lambda: self.weight * (self.labels[label] >= 0) * (self.level < FIRST_CODE),
+            lambda: self.weight * (self.labels[label] >= 0) * self._tells(label),
         )
+
+    def _tells(self, label: str) -> Tensor:
+        """Where a label may be known: where exposed, or in all rows of levels: (C,) bool."""
+        return self.level < FIRST_CODE if label in self.everywhere else self.level == self.exposed
 
     @cached_property
     def _made(self) -> dict[Hashable, Any]:

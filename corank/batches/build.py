@@ -82,6 +82,8 @@ class EncodedBatch:
     """Position in the drawn order of its request and level: (C,); None if all candidates are read."""
     represents: Floats | None = None
     """How many candidates of its request and level each one represents: (C,); None: one."""
+    everywhere: tuple[str, ...] = ()
+    """The labels that are known of candidates of all levels."""
     log_rates: dict[str, Floats] = field(default_factory=dict)
     """By label whose outcomes are drawn, as in `Batch`: (C,)."""
     share: Floats | None = None
@@ -270,6 +272,7 @@ def build_batch(
         position=_tensor(encoded.position),
         columns=_tensors(encoded.columns),
         represents=_tensor(encoded.represents),
+        everywhere=encoded.everywhere,
         log_rates=_tensors(encoded.log_rates),
         earliest=earliest,
         earliest_time=earliest_time,

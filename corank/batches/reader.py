@@ -279,6 +279,7 @@ class Reader:
             position=None if position is None else position.astype(np.int64),
             draw_order=candidates.draw_order,
             represents=candidates.represents,
+            everywhere=tuple(self.packed.data.everywhere),
             log_rates={
                 name: rates.log_rate[rates.group[candidates.row]] for name, rates in self._rates.items()
             },

@@ -43,7 +43,8 @@ EVERY: list[dict[str, Any]] = [
 
 def test_every_loss_is_here() -> None:
     own = {name for name in LOSSES if LOSSES[name].__module__.startswith("corank.")}
-    assert {values["kind"] for values in EVERY} == own
+    # outcomes need a label that is known everywhere: test_outcome.py
+    assert {values["kind"] for values in EVERY} == own - {"outcome"}
 
 
 @pytest.mark.parametrize("values", EVERY, ids=lambda values: f"{values['kind']}-{values.get('form')}")

@@ -159,9 +159,10 @@ class Profile:
         for split, counts in self.splits.items():
             for name, label in counts.labels.items():
                 unknown = label.exposed - label.known
+                rows = "rows" if name in counts.by_level else "exposed rows"
                 say(
                     f"{split}: {name} has {label.positives:,} positives and {label.negatives:,} negatives; "
-                    f"{unknown:,} of {label.exposed:,} exposed rows are unknown"
+                    f"{unknown:,} of {label.exposed:,} {rows} are unknown"
                 )
         for split in self.config.data.split_names[1:] if self.columns else ():
             ids = (self.column("item"), self.column("user"))
