@@ -45,7 +45,7 @@ def find_hopeless(
     names = schema.operand_names("item").among([rule.of for rule in page.rules])
     columns = {name: schema.column(name) for name in names.names}
     columns = {name: ITEM if column == rows.data.item else column for name, column in columns.items()}
-    chosen = rows.frame.select(dict.fromkeys([ITEM, *rows.request]))
+    chosen = rows.frame.select(*dict.fromkeys([ITEM, *rows.request]))
     count = int(rows.collect(chosen.select(pl.len())).item())
     if (step := -(-count // SAMPLE)) > 1:
         chosen = chosen.filter(pl.struct(*rows.request).hash(0) % step == 0)
