@@ -63,7 +63,7 @@ class ListFeatures:
     categories: list[str] = field(default_factory=list)
     """Features that say what kind an item is."""
     sized: bool = True
-    """Whether requests have different numbers of candidates."""
+    """Whether the number of a request's candidates is a feature: it differs, or the query has no other."""
 
 
 def describe_features(
@@ -97,7 +97,9 @@ def describe_features(
     features.categories = _find_categories(columns, out, lines)
     lines |= _describe_past(columns, facts.users, training, lines, features.categories)
     sizes = training.select(pl.col(columns.candidates).list.len().n_unique())
-    features.sized = sizes.collect(engine="streaming").item() > 1
+    # the pre-ranker's query needs a feature, whatever it tells
+    alone = not any(f"side: {side}" in text for text in lines.values() for side in ("user", "context"))
+    features.sized = alone or sizes.collect(engine="streaming").item() > 1
     return features
 
 

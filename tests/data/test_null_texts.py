@@ -51,7 +51,8 @@ def test_numbers_but_for_a_text_are_refused_as_text_and_read_with_nulls(tmp_path
     with pytest.raises(DataError, match=r"'price'.*'NULL' \(3 rows\).*data\.nulls: \[\"NULL\"\]"):
         corank.check(config)
     checked = corank.check(config, overrides=['data.nulls=["NULL"]'])
-    assert checked.profile["price"]["missing"]["train"] > 0
+    (price,) = (one for one in checked.document()["profile"]["features"] if one["feature"] == "price")
+    assert price["missing"]["train"] > 0
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

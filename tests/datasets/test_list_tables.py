@@ -96,11 +96,11 @@ def test_columns_of_one_name_in_several_tables_are_features_of_each(tmp_path: Pa
 
 
 def test_columns_may_have_the_names_of_what_the_import_adds(tmp_path: Path) -> None:
-    items = ITEMS.rename({"price": "item_clicks", "shop": "candidates"})
+    items = ITEMS.rename({"price": "item_clicks", "shop": "item_shown"})
     imported = corank.import_lists(shown(), tmp_path / "out", items=items, **ROLES)
     keys = keys_of(imported)
-    assert keys["item_clicks"]["side"] == keys["candidates"]["side"] == "item"
-    assert (keys["item_clicks_"]["kind"], keys["candidates_"]["kind"]) == ("prior", "candidates")
+    assert keys["item_clicks"]["side"] == keys["item_shown"]["side"] == "item"
+    assert (keys["item_clicks_"]["kind"], keys["item_shown_"]["kind"]) == ("prior", "prior")
 
 
 def test_a_category_may_be_called_as_what_rates_are_of(tmp_path: Path) -> None:

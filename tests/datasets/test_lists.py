@@ -66,7 +66,7 @@ def test_the_world_comes_back_and_can_be_trained_on(world: Path, tmp_path: Path)
     assert summary.candidates == len(rows) and summary.impressions == 300
     own = {name for name in summary.features if not name.startswith(("clicked", "shown"))}
     assert own == {"user_id", "request_id", "device", "item_id", "category", "brand"}
-    assert "candidates" in config.declared.features
+    assert "candidates" not in config.declared.features  # all requests have as many
     checked = check_config(config, tmp_path / "out")
     refuse_errors(checked.findings)
     assert checked.config.train.early_stop is not None and checked.config.train.epochs == 20
