@@ -32,7 +32,9 @@ PAGES = (
 @pytest.fixture
 def client(trained_bundle: Path) -> Iterator[TestClient]:
     skew = Limits(seconds=PATIENCE, clock_skew=timedelta(hours=1))
-    with TestClient(RankingService(Follower(BundleSource(trained_bundle)), skew).app(), "http://127.0.0.1") as client:
+    with TestClient(
+        RankingService(Follower(BundleSource(trained_bundle)), skew).app(), "http://127.0.0.1"
+    ) as client:
         yield client
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from corank.core.lazy import EXTRA_OF
 from corank.training.run import Run
 from tests.support.base_installation import run_without_extras
+from tests.support.shared import copy_run
 
 TRAINING = {
     "train": ["CONFIG"],
@@ -15,7 +16,7 @@ TRAINING = {
     "explain": ["RUN"],
     "export": ["RUN", "OUT"],
     "evaluate": ["RUN"],
-    "compare": ["RUN", "RUN"],
+    "compare": ["RUN", "OTHER"],
     "predict": ["RUN", "LOG", "OUT"],
     "simulate": ["OUT"],
 }
@@ -23,10 +24,11 @@ TRAINING = {
 
 
 def test_a_command_names_the_extra_that_it_lacks(world: Path, trained: Run, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+    out, other = tmp_path / "out", copy_run(trained, tmp_path / "other")
     arguments = {
         "CONFIG": world / "config.yaml",
         "RUN": trained.folder,
+        "OTHER": other.folder,
         "OUT": out,
         "LOG": world / "log" / "*.parquet",
     }
