@@ -295,11 +295,10 @@ def _clicks() -> dict[str, Any]:
 
 @prepares
 def served(place: Place) -> None:
-    """seen/a and seen/b, the logs of a trial and of the live service, and shown.parquet, what was shown and clicked."""
+    """seen/a and seen/b, the logs of a trial and of the live service; shown.parquet and clicks.parquet of both."""
     world = ServedWorld(lift=2.0).write(place.folder / "seen")
-    clicks = pl.read_csv(world / "clicks.csv")
-    shown = pl.read_parquet(world / "exposures.parquet").join(clicks, ["served_id", "item_id"], "left")
-    shown.with_columns(pl.col("click").fill_null(0)).write_parquet(place.folder / "shown.parquet")
+    pl.read_parquet(world / "exposures.parquet").write_parquet(place.folder / "shown.parquet")
+    pl.read_csv(world / "clicks.csv").write_parquet(place.folder / "clicks.parquet")
 
 
 @prepares

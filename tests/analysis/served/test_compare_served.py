@@ -44,8 +44,8 @@ def test_rates_of_split_users_are_those_of_their_exposures(better: Path) -> None
     arms = {side: pl.read_parquet(better / side / "*.parquet") for side in "ab"}
     # while both were served
     since, until = (
-        max(arm["time"].to_list()[0] for arm in arms.values()),
-        min(arm["time"].to_list()[-1] for arm in arms.values()),
+        max(min(arm["time"].to_list()) for arm in arms.values()),
+        min(max(arm["time"].to_list()) for arm in arms.values()),
     )
     clicks = pl.read_csv(tables(better)[1])
     rows = by_name(comparison)
