@@ -173,9 +173,3 @@ def test_a_store_serves_what_was_evaluated(
     scores, largest = json.loads((folder / "found.json").read_text())
     assert scores == 20 * (30 + 18)
     assert largest < TOLERANCE
-
-
-def test_an_experiment_compares_by_the_metric(trained: dict[str, str], run: Run) -> None:
-    budget = ["--seeds", "1", "--out", "compared", "--set", "train.epochs=1"]
-    (document,) = outputs(run(["experiment", "plugins.yaml", "structures", *budget, *NARROW, "--json"]))
-    assert any(row["metric"] == "average_precision" for row in json.loads(document)["rows"])
