@@ -87,7 +87,9 @@ class BundleResult(DocumentResult):
         if manifest.precision_loss is not None:
             lines += manifest.precision_loss.lines(manifest.stages)
         if (retrieval := manifest.retrieval) is not None:
-            lines.append(f"retrieval: the best {retrieval.keep:,} of the vectors of stage '{retrieval.stage}'")
+            lines.append(
+                f"retrieval: the best {retrieval.keep:,} of the vectors of stage '{retrieval.stage}'"
+            )
         return lines
 
     @property
