@@ -117,7 +117,8 @@ def predict(
     Args:
         source: the folder of a bundle or of a finished run, or its URL; a run is exported to a temporary bundle, and
             its packed data say what priors, ages and items were at the time of a row.
-        log: the table of candidates: files, globs, URLs or a frame. Histories are of the events in it.
+        log: the table of candidates: files, globs, URLs or a frame, with lists or a row a candidate. Histories are of
+            the events in it; without a label's column none is of that label.
         out: the folder to write Parquet files into; it is not there, or empty.
         users: the table of users, if the bundle reads one; of a run, that of its config unless given.
         workers: how many tasks run at a time. The files are the same for any number and any engine.

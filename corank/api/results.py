@@ -15,15 +15,15 @@ from corank.analysis.html import render_part
 from corank.core.errors import DataError
 from corank.core.lazy import name_missing_extra
 from corank.core.settings import describe_unknown
-from corank.core.view import Section, Table, View
+from corank.core.view import Beside, Block, Heading, Plot, Section, Table, View
 from corank.evaluation.rows import name_row, to_frame, to_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-SHOWN_ROWS = 60
-"""Rows of a table that a notebook shows, at most."""
+FIRST_ROWS = 10
+"""Rows of all tables that a notebook's cell, or a terminal, shows of a result at first."""
 
 
 class Result(ABC):
@@ -55,7 +55,8 @@ class Result(ABC):
         view = self.view()
         if view is None:
             return None
-        return render_part(replace(view, sections=[*view.sections, Section("", list(self.reasons))]))
+        shown = first_look(view)
+        return render_part(replace(shown, sections=[*shown.sections, Section("", list(self.reasons))]))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,7 +98,7 @@ class DocumentResult(Result, Mapping[str, Any]):
         return f"{type(self).__name__}({self.headline})"
 
     def _repr_html_(self) -> str:
-        return render_part(self.view() or view_frames(self.headline, self.tables))
+        return render_part(first_look(self.view() or view_frames(self.headline, self.tables)))
 
 
 class PlottedResult(DocumentResult):
@@ -113,12 +114,65 @@ class PlottedResult(DocumentResult):
 
 
 def view_frames(headline: str, tables: Mapping[str, pl.DataFrame]) -> View:
-    """Show frames as tables, of which each has its first rows."""
-    rows = {name: table.head(SHOWN_ROWS).rows() for name, table in tables.items()}
+    """Show frames as tables."""
+    rows = {name: table.rows() for name, table in tables.items()}
     shown = {
         n: Table(tables[n].columns, [[_format(value) for value in row] for row in rows[n]]) for n in tables
     }
     return View(headline, headline, [Section(name, [table]) for name, table in shown.items()])
+
+
+def first_look(view: View) -> View:
+    """The first rows of a view's tables, its first plot, and where the rest is; a short view as it is."""
+    left, plots, total, sections = FIRST_ROWS, 1, 0, list[Section]()
+    for section in view.sections:
+        blocks = list[Block]()
+        for block in _flat(section.blocks):
+            if isinstance(block, Table):
+                total += len(block.rows)
+                if left > 0:
+                    blocks.append(replace(block, rows=block.rows[:left]))
+                    left -= len(block.rows)
+            elif isinstance(block, Plot):
+                if plots:
+                    blocks.append(block)
+                    plots -= 1
+            elif left > 0 and isinstance(block, str | Heading):
+                blocks.append(block)
+        if blocks:
+            sections.append(replace(section, blocks=blocks))
+    if total > FIRST_ROWS:
+        sections.append(
+            Section("", [f"{FIRST_ROWS} of {total:,} rows; .tables has all, corank report a page"])
+        )
+    return replace(view, sections=sections)
+
+
+def _flat(blocks: Sequence[Block]) -> Iterator[Block]:
+    """Blocks, those next to each other one after another."""
+    for block in blocks:
+        if isinstance(block, Beside):
+            for column in block.columns:
+                yield from _flat(column)
+        else:
+            yield block
+
+
+class Metrics(dict[str, float | None]):
+    """Metrics by `STAGE.LABEL.METRIC`, printed as a short table: a row a metric, a column a stage and label."""
+
+    def __repr__(self) -> str:
+        cells = [(*name.rpartition(".")[::2], value) for name, value in self.items() if value is not None]
+        heads = list(dict.fromkeys(head for head, _, _ in cells))
+        names = list(dict.fromkeys(name for _, name, _ in cells))
+        found = {(head, name): f"{value:.4f}" for head, name, value in cells}
+        rows = [["metric", *heads], *([n, *(found.get((h, n), "") for h in heads)] for n in names)]
+        shown = rows[: FIRST_ROWS - 1]
+        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in shown]
+        return "\n".join(
+            [*lines, *([f"… {len(rows) - len(shown)} more metrics"] if rows[len(shown) :] else [])]
+        )
 
 
 def _format(value: Any) -> str:

@@ -15,7 +15,7 @@ from annotated_types import Ge
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
 from corank.api.progress import describe_kept, show_progress, training_callbacks
-from corank.api.results import ComparisonResult, Result, frame, view_frames
+from corank.api.results import FIRST_ROWS, ComparisonResult, Metrics, Result, frame, view_frames
 from corank.core.errors import (
     CheckpointError,
     ConfigError,
@@ -108,8 +108,13 @@ class TrainResult(Result):
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """The validation metrics of the epoch that was kept, by `STAGE.LABEL.METRIC`."""
-        return dict(self.history[self.epoch - 1])
+        """The validation metrics of the epoch that was kept, by `STAGE.LABEL.METRIC`; printed as a short table."""
+        return Metrics(self.history[self.epoch - 1])
+
+    def __repr__(self) -> str:
+        """Which epoch was kept, where the run lies, and its metrics, in ten lines."""
+        kept = f"{describe_kept(self.run, self.epoch)}; run: {self.location}"
+        return "\n".join([kept, *repr(self.metrics).splitlines()[: FIRST_ROWS - 1]])
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:

@@ -6,6 +6,7 @@ A log of impressions, each a row with lists of candidates, read as a row a candi
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +243,8 @@ def scan_log(data: DataSettings, base: Path, source: str | list[str] | None = No
     Args:
         data: its settings.
         base: the folder that paths are relative to.
-        source: other files of such a log; of lists, or with a row a candidate, as served requests have.
+        source: other files of such a log; of lists, or with a row a candidate, as served requests have. Lists of
+            labels may be absent.
 
     Raises:
         DataError: the files cannot be read, or lists do not fit one another.
@@ -251,9 +253,20 @@ def scan_log(data: DataSettings, base: Path, source: str | list[str] | None = No
     settings = data.log
     if not isinstance(settings, ListLog) or (source is not None and settings.list not in table.types):
         return table
+    if source is not None:
+        if _has_rows(table, settings):
+            named = table.keep(methodcaller("rename", {settings.list: data.item}))
+            return replace(named, types=named.frame.collect_schema())
+        labels = {label.column for label in data.labels.values()} - table.types.keys()
+        settings = settings.model_copy(update={"along": [n for n in settings.along if n not in labels]})
     table.require([settings.list, *settings.along, *settings.members.values()])
     _check_columns(table, settings, data.item)
     return _explode(table, settings, data.item)
+
+
+def _has_rows(table: Table, settings: ListLog) -> bool:
+    """Whether a row is a candidate, and nothing that it needs would have to be a list."""
+    return not settings.members and not isinstance(table.types[settings.list], pl.List | pl.Array | pl.Null)
 
 
 def _check_columns(table: Table, settings: ListLog, item: str) -> None:

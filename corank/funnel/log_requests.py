@@ -1,7 +1,8 @@
 """The requests of a log as a service would receive them: raw columns as known at their time, histories of the log."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -150,6 +151,23 @@ def needed_settings(manifest: BundleManifest, log: Table, measured: bool = False
     unused: dict[str, Any] = {"position": None, "scores": {}, "propensity_weight": None}
     unused |= {key: c if measured and c in log.types else None for key, c in named_columns.items()}
     return data.model_copy(update=unused | {"labels": labels, "level": level, "columns": columns})
+
+
+def add_unknown_labels(manifest: BundleManifest, log: Table) -> Table:
+    """Add the labels that histories are made by and a log lacks, as unknown: its rows are then none of their events."""
+    events = (
+        history.event for history in manifest.declared.histories().values() if history.event is not None
+    )
+    labels = (label.column for event in events for label in _with_given(manifest.data, event).values())
+    absent = {column: pl.lit(None, pl.Int8) for column in labels if column not in log.types}
+    if not absent:
+        return log
+    known = log.keep(partial(_add_columns, absent))
+    return replace(known, types=known.frame.collect_schema())
+
+
+def _add_columns(columns: Mapping[str, pl.Expr], frame: pl.LazyFrame) -> pl.LazyFrame:
+    return frame.with_columns(**columns)
 
 
 def _with_given(data: DataSettings, name: str) -> dict[str, Label]:

@@ -38,7 +38,7 @@ from corank.engine.base import Engine
 from corank.features.log_schema import ID, ITEM, DataSettings, value_column
 from corank.features.priors import PriorSnapshots
 from corank.funnel.funnel import Funnel, Predicted
-from corank.funnel.log_requests import RequestBatch, RequestGroup, RequestTables
+from corank.funnel.log_requests import RequestBatch, RequestGroup, RequestTables, add_unknown_labels
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,10 @@ def _open_tables(
     if users is not None:
         table = Table.scan("users", users, Path(), manifest.data.nulls)
         table = with_vector_files(table, manifest.user, manifest.declared, base, only_absent=True)
-    tables = RequestTables.open(manifest, scan_log(manifest.data, Path(), log), table, events, measured=facts)
+    scanned = scan_log(manifest.data, Path(), log)
+    if not facts:
+        scanned = add_unknown_labels(manifest, scanned)
+    tables = RequestTables.open(manifest, scanned, table, events, measured=facts)
     rows, data = tables.log, tables.data
     keys = list(dict.fromkeys([*data.request, data.user, data.item, data.time]))
     measured = [*weight_checks(rows, data), *propensity_checks(rows, data)]

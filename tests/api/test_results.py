@@ -1,6 +1,7 @@
 """Results: tables as frames, figures, a notebook's view, and JSON that is what the command prints."""
 
 import json
+import re
 from pathlib import Path
 
 import polars as pl
@@ -57,6 +58,17 @@ def test_a_training_has_its_history(world: Path, trained: Run) -> None:
     assert metrics["epoch"].max() == len(training.history) == 2
     assert json.loads(training.to_json())["metrics"] == training.metrics
     assert "<svg" in training.plot()._repr_svg_() and "rank" in training._repr_html_()  # type: ignore[attr-defined]
+    lines = repr(training).splitlines()
+    assert len(lines) <= 10 and str(training.location) in lines[0] and "rank.click" in lines[1]
+    assert lines[1:] == repr(training.metrics).splitlines()[:9]
+
+
+def test_a_notebook_shows_the_first_rows_and_says_where_the_rest_is(trained: Run) -> None:
+    evaluation = corank.evaluate(str(trained.folder))
+    html = evaluation._repr_html_()
+    heads = html.count("<thead")
+    assert 1 <= html.count("<tr") - heads <= 10 and html.count("<svg") <= 1
+    assert re.search("10 of [0-9,]+ rows", html)
 
 
 def test_a_logged_request_is_what_the_command_prints(
