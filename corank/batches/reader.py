@@ -329,12 +329,14 @@ class Reader:
         )
         candidates = candidates.with_drawn(*beyond, np.full(len(beyond[0]), -1))
         keys = drawn.draws.keys(Purpose.OUTCOMES, drawn.numbers)
-        for code, wanted in self.outcomes.items():
-            label = rows.labels[wanted.label].take(logged)
-            of, number = keys ^ np.uint64(code), logged - start[request_of]
-            chosen, order = draw_outcomes(label, request_of, of, number, population[code] or 0)
+        for code, outcomes in self.outcomes.items():
+            label, number = rows.labels[outcomes.label].take(logged), logged - start[request_of]
+            own, count = keys ^ np.uint64(code), population[code] or 0
+            chosen, chosen_order = draw_outcomes(label, request_of, own, number, count)
             source = np.full(len(chosen), code, dtype=np.uint8)
-            candidates = candidates.with_drawn(request_of[chosen], row[chosen], source, order, logged[chosen])
+            candidates = candidates.with_drawn(
+                request_of[chosen], row[chosen], source, chosen_order, logged[chosen]
+            )
         return candidates
 
     @cached_property

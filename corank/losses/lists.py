@@ -1,4 +1,4 @@
-"""Losses `listwise` and `pairwise`, over lists: a request's candidates with known labels, ordered by them.
+"""Losses `listwise` and `pairwise`, over lists: a request's exposed candidates, ordered by their labels.
 
 Letters: R requests · C candidates · G labels.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from corank.batches.sampling import FIRST_CODE, SplitCounts, Targets
+from corank.batches.sampling import SplitCounts, Targets
 from corank.core.lazy import lazy
 from corank.core.settings import require_known
 from corank.losses.base import LOSSES, FunnelSpec, StageLoss
@@ -33,14 +33,14 @@ class Grades(NamedTuple):
     grade: Tensor
     """0 where no label is 1, else the number of its best label, the weakest 1: (C,) int64."""
     known: Tensor
-    """Whether the candidate is in the list: its grade is known: (C,) bool."""
+    """Whether the candidate is in the list: exposed, and its grade known: (C,) bool."""
     lists: PaddedLists
     by_grade: Sequence[PaddedLists]
     """Those of each grade, from 0."""
 
 
 class LabelListLoss(StageLoss):
-    """A loss over lists: the candidates of a request whose label is known, ordered by their labels.
+    """A loss over lists: the exposed candidates of a request, ordered by their labels.
 
     A candidate's grade is the best of `labels` that is 1. It is unknown, and the candidate left out, where the next
     better label is unknown: of [order, click], a click whose order is not mature yet. z is the stage's logit, with the
@@ -118,7 +118,7 @@ class LabelListLoss(StageLoss):
         grade = ((labels > 0) * number).amax(0)
         unknown = torch.nn.functional.pad(labels < 0, (0, 0, 0, 1))  # above the best label there is none
         above = unknown.gather(0, grade.unsqueeze(0)).squeeze(0)
-        known = (batch.level < FIRST_CODE) & ~above
+        known = (batch.level == batch.exposed) & ~above
         by_grade = [PaddedLists.of(batch, known & (grade == g)) for g in range(len(labels) + 1)]
         return Grades(grade, known, PaddedLists.of(batch, known), tuple(by_grade))
 

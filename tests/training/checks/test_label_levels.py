@@ -8,13 +8,11 @@ import pytest
 import corank
 from corank.datasets.feed.simulate import simulate_world
 
-SIZES = {"requests": 200, "candidates": 40, "users": 40, "items": 120}
-
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
-    simulate_world(folder, organic=0.5, **SIZES)
+    simulate_world(folder, organic=0.5, requests=200, candidates=40, users=40, items=120)
     orders = f"later={folder / 'organic' / '*.parquet'}:order"
     corank.join(str(folder / "log" / "*.parquet"), folder / "joined", [orders])
     return folder / "config.yaml"
