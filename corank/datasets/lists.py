@@ -61,12 +61,12 @@ def write_lists(source: Path, out: Path, columns: Lists, report: Report = lambda
     with atomic_folder(out) as unfinished, TemporaryDirectory(dir=unfinished) as work:
         nulls = NullTexts(tuple(columns.names_of("nulls")), report)
         with readable(source):
-            log, columns = read_log(source, columns, nulls, Path(work), report)
-            facts = write_log(log, columns, unfinished / "log.parquet", report)
-        columns = columns.settled
-        features = describe_features(facts, columns, nulls, unfinished, source, report)
+            log, read = read_log(source, columns, nulls, Path(work), report)
+            facts = write_log(log, read, unfinished / "log.parquet", report)
+        roles = read.settled
+        features = describe_features(facts, roles, nulls, unfinished, source, report)
         nulls.refuse_unfound()
-        text = "".join(_config(columns, facts, features))
+        text = "".join(_config(roles, facts, features))
         (unfinished / "config.yaml").write_text(text, encoding="utf-8")
         report(f"{facts.impressions:,} impressions, {facts.candidates:,} candidates; split {facts.split}")
         report(f"features: {', '.join(features.lines)}")

@@ -109,7 +109,7 @@ class Funnel:
             self._at_once = 1 if self.scorer.one_request else AT_ONCE
             items = LayeredItems((read_items(folder, self.manifest, encoders),))
             settings = self.manifest.retrieval
-            self.retrieval = settings and Retrieval(settings, items)
+            self.retrieval = None if settings is None else Retrieval(settings, items)
             self.retrieved = self.retrieval.settings.keep if self.retrieval else 0
             """Candidates of a request that brings none, and names no number."""
             self.reader = RequestReader(self.manifest, encoders, items.text, self.retrieval is not None)
@@ -310,7 +310,7 @@ class Funnel:
         since, last, page = time.perf_counter(), one.cuts[-1], self._page
         alive, logits = np.arange(len(one.candidates)), np.zeros(len(one.candidates))
         if draw.temperature is not None:
-            alive, logits = last.alive, soften(last.score, draw.temperature)
+            alive, logits = last.alive, soften(last.score.astype(np.float64), draw.temperature)
         name = self.manifest.stages[-1].name if page is None else page.settings.name
         positions, fill_of = batch.positions.take(alive + start), None
         if page is not None and page.settings.rules:

@@ -338,9 +338,9 @@ class RequestEncoder:
                     read_number(column, ids[n], row)
         find_items(self.items, [("items", ids)])  # ids of another type could never be found
         key, names = self._manifest.item, sorted(self.item_columns)
-        columns = [read_nulls(row, self._manifest.data.nulls) for row in columns]
+        rows = [read_nulls(row, self._manifest.data.nulls) for row in columns]
         try:
-            series = [to_series(name, [row.get(name) for row in columns], "items") for name in names]
+            series = [to_series(name, [row.get(name) for row in rows], "items") for name in names]
             frame = pl.DataFrame([to_identifiers(to_series("id", ids, "items"), "id").alias(key), *series])
             records = ItemRecords.encode(frame, self.encoders, self.priors, key, self._manifest.item_columns)
             return ItemLayer(records, self._parts(records.rows))

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,7 @@ import corank
 from tests.support.command_line import run_corank
 
 pytestmark = pytest.mark.slow
-ROLES = {
+ROLES: dict[str, Any] = {
     "candidates": "item_id",
     "labels": "is_click",
     "request": "request_id",

@@ -203,7 +203,7 @@ def test_names_of_the_log_stay(tmp_path: Path) -> None:
             "is_sold": [int(n % 8 == 0) for n in range(400)],
         }
     )
-    roles = {"candidates": "prop_id", "labels": ["liked", "is_sold"], "request": "search"}
+    roles: dict[str, Any] = {"candidates": "prop_id", "labels": ["liked", "is_sold"], "request": "search"}
     imported = corank.import_lists(log, tmp_path / "out", **roles)
     checked = corank.check(imported.config)
     data = checked.config.data

@@ -13,7 +13,7 @@ from corank.engine.ray import RayEngine
 from corank.features.feature_kind import FeatureKind
 from corank.features.log_schema import DataSettings
 from docs_site.command_pages import walk
-from docs_site.settings import field_docstrings
+from docs_site.docstrings import field_docstrings
 from tests.api.public_api import KEPT
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "stability.md"
