@@ -1,5 +1,7 @@
 """Texts that stand for nothing: which sound like it, and which few stand in a column of numbers."""
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from corank.core.yaml_names import quote
@@ -49,7 +51,7 @@ def name_among_numbers(table: Table, column: str) -> str:
     return f"; it holds numbers but for {name_texts(texts)}; if these stand for missing values, {then}"
 
 
-def name_texts(counts: dict[str, int]) -> str:
+def name_texts(counts: Mapping[str, int]) -> str:
     """Name texts and their rows.
 
     Example:

@@ -101,7 +101,7 @@ def test_what_advice_names_works_when_typed(config: Path) -> None:
     typed = 0
     for finding in corank.check(config).findings:
         places = [*finding.places] or [finding.where]
-        options: dict[str, list[str]] = {}
+        options: dict[str, Any] = {}
         if "; --without drops it" in finding.what:
             options = {"without": places}
         elif (named := finding.what.partition("--without ")[2].partition(" ")[0]) != "":
