@@ -90,7 +90,7 @@ def import_lists(
     history_times: str = "",
     position: str = "auto",
     items: LogSource | None = None,
-    item: str = "item_id",
+    item: str = "",
     users: LogSource | None = None,
     nulls: Names = "",
     report: Report = lambda line: None,

@@ -40,7 +40,9 @@ class Lists(ListRoles):
         write_lists(source, out, self, report)
 
 
-def write_lists(source: Path, out: Path, columns: Lists, report: Report = lambda line: None) -> ListsSummary:
+def write_lists(
+    source: Path, out: Path, columns: ListRoles, report: Report = lambda line: None
+) -> ListsSummary:
     """Write `log.parquet`, `config.yaml`, and tables of items and users if there are such, whole or not at all.
 
     Features are chosen by the types of columns, and by what helps on such logs: rates of clicks by item and user, how

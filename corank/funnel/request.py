@@ -258,10 +258,8 @@ def _even_numbers(values: list[Any]) -> list[Any]:
     ]
 
 
-def read_nulls(columns: Mapping[str, Any], nulls: Collection[str] | None) -> Mapping[str, Any]:
+def read_nulls(columns: Mapping[str, Any], nulls: Collection[str]) -> dict[str, Any]:
     """Read the texts of `data.nulls` as missing values, as in the tables."""
-    if not nulls:
-        return columns
     return {name: None if type(value) is str and value in nulls else value for name, value in columns.items()}
 
 

@@ -338,7 +338,9 @@ class RequestEncoder:
                     read_number(column, ids[n], row)
         find_items(self.items, [("items", ids)])  # ids of another type could never be found
         key, names = self._manifest.item, sorted(self.item_columns)
-        rows = [read_nulls(row, self._manifest.data.nulls) for row in columns]
+        rows: Sequence[Mapping[str, Any]] = columns
+        if nulls := self._manifest.data.nulls:
+            rows = [read_nulls(row, nulls) for row in columns]
         try:
             series = [to_series(name, [row.get(name) for row in rows], "items") for name in names]
             frame = pl.DataFrame([to_identifiers(to_series("id", ids, "items"), "id").alias(key), *series])
@@ -373,7 +375,8 @@ class RequestEncoder:
     def _encode_crosses(self, rows: Sequence[Mapping[str, Any]]) -> EncodedColumns:
         """The logged crosses of some candidates."""
         given = self._cross_columns if any(rows) else ()
-        rows = [read_nulls(row, self._manifest.data.nulls) for row in rows]
+        if nulls := self._manifest.data.nulls:
+            rows = [read_nulls(row, nulls) for row in rows]
         series = {c: to_series(c, [row.get(c) for row in rows], "candidates") for c in given}
         try:
             return self._cross.encode(series, len(rows))

@@ -108,7 +108,7 @@ class RequestReader:
                     refuse_unknown_column(side, column, wanted)
                 absent = wanted - values.keys()
                 missing += sorted(f"{side}.{'id' if c == self._user_column else c}" for c in absent)
-            columns |= read_nulls(values, self._data.nulls)
+            columns |= read_nulls(values, self._data.nulls) if self._data.nulls else values
         return columns
 
     def read_history(self, name: str, user: Mapping[str, Any], time: int) -> RequestHistory:

@@ -203,8 +203,8 @@ def test_names_of_the_log_stay(tmp_path: Path) -> None:
             "is_sold": [int(n % 8 == 0) for n in range(400)],
         }
     )
-    roles: dict[str, Any] = {"candidates": "prop_id", "labels": ["liked", "is_sold"], "request": "search"}
-    imported = corank.import_lists(log, tmp_path / "out", **roles)
+    labels = ["liked", "is_sold"]
+    imported = corank.import_lists(log, tmp_path / "out", "prop_id", labels, request="search")
     checked = corank.check(imported.config)
     data = checked.config.data
     assert data.item == "prop_id" and [*data.labels] == ["liked", "sold"]
