@@ -11,6 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, ClassVar, NamedTuple, Union, get_args, get_origin
 
 import polars as pl
+from pydantic import ConfigDict
 
 from corank.core.errors import DataError, PluginError
 from corank.core.registry import Registry, check_class
@@ -49,6 +50,8 @@ class Importer(Settings):
                 with written_whole(out) as folder:
                     ...
     """
+
+    model_config = ConfigDict(populate_by_name=True)  # functions have fields' names, commands their aliases
 
     source_help: ClassVar[str] = "Where the log's files are."
     """What SOURCE is, for the command's help."""

@@ -12,7 +12,7 @@ def test_a_command_that_needs_no_model_loads_no_torch(
 ) -> None:
     config, run, store = str(world / "config.yaml"), str(trained.folder), f"lmdb:{tmp_path}/store"
     served = ServedWorld().write(tmp_path / "served")
-    tables = [f"--exposures={served.parent / name}" for name in ("exposures.parquet", "clicks.csv")]
+    tables = [f"--exposures={served / name}" for name in ("exposures.parquet", "clicks.csv")]
     packed = str(tmp_path / "packed")
     commands = [
         ["request", run],
@@ -23,7 +23,7 @@ def test_a_command_that_needs_no_model_loads_no_torch(
         ["publish", str(trained_bundle), store],
         ["store", "ls", store],
         ["store", "log", store],
-        ["compare-served", str(served), *tables, "--effect=0.5"],
+        ["compare-served", str(served / "a"), str(served / "b"), *tables, "--effect=0.5"],
     ]
     for command, ended in zip(commands, run_without_extras(commands, absent=["torch"]), strict=True):
         assert ended.code == 0, (command, ended)

@@ -25,6 +25,7 @@ except SystemExit as ended:
 """
 NETWORKS = ["prerank", "rank"]
 EVERY_PART = {
+    "data.labels.later": {"column": "is_click", "known": "everywhere"},
     "data.scores": {"production": {"column": "score_rank"}},
     "stages": [
         {"name": "prerank", "model": "towers", "keep": 9},
@@ -46,6 +47,7 @@ EVERY_PART = {
         {"kind": "pairwise", "stage": "rank"},
         {"kind": "cascade", "form": "lcron", "positive": ["exposed"], "stages": NETWORKS},
         {"kind": "info_nce", "stage": "prerank"},
+        {"kind": "outcome", "stage": "prerank", "of": "later"},
     ],
     "train.table": {"optimiser": "lazy_adam", "lr": 0.01},
     "train.rank": {"optimiser": "adam", "lr": 0.01},
