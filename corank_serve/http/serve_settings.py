@@ -1,6 +1,5 @@
 """The settings of `corank serve`, and the limits of a worker that follow from them."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,19 +16,6 @@ from corank.engine.cores import count_cores
 from corank_serve.http.process.worker_process import Drain
 from corank_serve.log.settings import MAX_SECONDS
 from corank_serve.store.base import CACHE
-
-HASH_BYTES = 8
-
-
-def hash_bytes(text: bytes) -> int:
-    """A hash of 64 bits, the same in every process on every machine."""
-    return int.from_bytes(hashlib.blake2b(text, digest_size=HASH_BYTES).digest(), "big")
-
-
-def is_in_share(hashed: int, share: float) -> bool:
-    """Whether a hash is of a share of all; a larger share has all hashes of a smaller one."""
-    return hashed < share * 2.0 ** (8 * HASH_BYTES)
-
 
 PERCENT = re.compile(r"([0-9]*\.?[0-9]+)%")
 
