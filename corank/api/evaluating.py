@@ -112,8 +112,9 @@ def compare(
     Example:
         >>> less = corank.train("shop/config.yaml", ["name=less", "train.epochs=1"]).run
         >>> comparison = corank.compare(less.folder, "shop/runs/shop")
-        >>> comparison.row("rank.exposed.click.auc")["verdict"]
-        'no difference shown'
+        >>> row = comparison.row("rank.exposed.click.auc")
+        >>> row["low"] <= row["difference"] <= row["high"]
+        True
     """
     place = None if on is None else str(on)
     columns = scores, labels, () if user is None else (user,), request

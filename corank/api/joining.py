@@ -99,7 +99,7 @@ def join(
     cannot be joined, BusyError if another process joins into the folder; then nothing changes.
 
     Example:
-        >>> corank.join("shop/log/*.parquet", "joined", ["later=shop/organic/*.parquet:order"]).headline[:15]
+        >>> corank.join("shop/log/*.parquet", "by_day", ["later=shop/organic/*.parquet:order"]).headline[:15]
         '10 days written'
     """
     labels: dict[str, JoinedLabel] = {}

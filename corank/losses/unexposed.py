@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import ConfigDict, Field, PositiveInt
 
 from corank.batches.sampling import Population, SplitCounts, Targets
 from corank.core.lazy import lazy
@@ -28,6 +28,8 @@ class UnexposedLoss(StageLoss):
     Besides levels of the log, `from` may name `batch`, items of the batch's other requests, and `catalogue`, items
     of the training log. These are easy negatives, and the only ones if the log holds exposures alone.
     """
+
+    model_config = ConfigDict(populate_by_name=True)  # `from` is a word of Python
 
     kind: Literal["unexposed"] = "unexposed"
     levels: list[str] = Field(alias="from", min_length=1)

@@ -35,9 +35,9 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lists")
     simulate_world(folder / "world", requests=300, candidates=50, users=60, items=400)
     rows = pl.read_parquet(folder / "world/log/*.parquet").filter(level="exposed")
-    lists = rows.group_by("user_id", "time", maintain_order=True).agg(shown="item_id", clicked="is_click")
+    lists = rows.group_by("user_id", "time", maintain_order=True).agg(shown="item_id", is_click="is_click")
     lists.write_parquet(folder / "lists.parquet")
-    columns = {"candidates": "shown", "user": "user_id", "time": "time", "labels": "clicked"}
+    columns = {"candidates": "shown", "user": "user_id", "time": "time", "labels": "is_click"}
     write_lists(folder / "lists.parquet", folder / "out", validate(Lists, columns, "import lists"))
     corank.train(folder / "out/config.yaml", [*FEW, "baseline=false"])
     return folder / "out/config.yaml"

@@ -43,6 +43,12 @@ def shop(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     )
     served.flush(complete=True)
     ServedWorld(lift=2.0).write(Path("trial"))
+    log = pl.read_parquet("shop/log/*.parquet")
+    orders = log.filter(pl.col("is_click") == 1).select(
+        "user_id", "item_id", pl.col("time").dt.offset_by("3d")
+    )
+    Path("shop/organic").mkdir(exist_ok=True)
+    orders.with_columns(kind=pl.lit("order")).write_parquet("shop/organic/orders.parquet")
     yield folder
     os.chdir(before)
 

@@ -138,9 +138,7 @@ def test_a_logged_position_is_an_effect_and_no_feature(tmp_path: Path, name: str
 
 def test_what_no_position_is_stays_a_feature(tmp_path: Path) -> None:
     log = drawn_log(0.0).with_columns(
-        slot=pl.col("shown").list.eval(
-            pl.element() * 0 + pl.element().first() % 7
-        ),  # of the page
+        slot=pl.col("shown").list.eval(pl.element() * 0 + pl.element().first() % 7),  # of the page
         rank=pl.col("shown").list.eval(pl.element() % 5),
         stars=pl.col("shown").list.eval(pl.when(pl.element() < 20).then(pl.element() % 5)),  # few are rated
     )

@@ -45,7 +45,7 @@ def test_the_version_that_was_live_last_is_served_from_the_cache_and_followed_la
         assert follower.from_cache and follower.trouble is not None
         (line,) = reports
         assert "there is no store at" in line
-        assert f"serving {follower.funnel.manifest.content}, which was live last, from the cache" in line
+        assert f"serving {follower.funnel.manifest.content}, which was served last, from the cache" in line
         store.rename(tmp_path / "store")
         follower.refresh()
         assert not follower.from_cache and follower.trouble is None
