@@ -15,7 +15,7 @@ SPAN = r"\S+ \w+"
 """A time and its unit."""
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_it_is_known_once_and_of_the_steps_that_are_left_to_a_resumed_training() -> None:
     pace = Pace()
     plan = TrainingPlan(epochs=3, batches=100, epochs_done=1, batches_done=40, step=140)
@@ -27,6 +27,7 @@ def test_it_is_known_once_and_of_the_steps_that_are_left_to_a_resumed_training()
     assert PACED == 20
 
 
+@pytest.mark.thorough
 def test_train_says_it_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     changes = ("baseline=true", "train.requests=8", "train.epochs=2", f"packed={tmp_path / 'packed'}")
     options = [f"--set={change}" for change in changes]

@@ -308,6 +308,7 @@ def test_what_others_wrote_has_no_key(case: Case) -> None:
     assert key_of(case, other) is None
 
 
+@pytest.mark.thorough
 def test_a_template_holds_no_trees_and_serves_any(tmp_path: Path) -> None:
     run, kept = grown_run(), KeptFiles(tmp_path / "kept")
     model, calibrators = run.model(run.packed())

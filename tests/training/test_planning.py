@@ -61,7 +61,7 @@ class Interrupt(corank.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_trees_have_no_voice_in_which_epoch_is_kept(tmp_path: Path) -> None:
     changes = [*GROWN[:2], "train.epochs=auto", "train.requests=2", "train.precision=fp32"]
     result = corank.train(small_world() / "config.yaml", changes, folder=tmp_path / "run")
