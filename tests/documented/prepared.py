@@ -205,14 +205,6 @@ def _exposures() -> pl.DataFrame:
 
 
 @prepares
-def purchases(place: Place) -> None:
-    """purchases.csv, the rows of `exposures` with `bought`, 1 for every third clicked one."""
-    rows = _exposures()
-    bought = (pl.col("is_click") == 1) & (pl.col("item_id") % 3 == 0)
-    rows.with_columns(bought=bought.cast(pl.Int8)).write_csv(place.folder / "purchases.csv")
-
-
-@prepares
 def returning(place: Place) -> None:
     """returning.parquet, `impressions` with the user's earlier clicks, clicked_before, and when, clicked_at.
 
@@ -230,22 +222,6 @@ def returning(place: Place) -> None:
         mine += [(i, row["time"]) for i, c in zip(shown, row["clicked"], strict=True) if c]
     schema = lists.schema | {"clicked_before": pl.List(pl.Int64), "clicked_at": pl.List(lists.schema["time"])}
     pl.DataFrame(rows, schema=schema).write_parquet(place.folder / "returning.parquet")
-
-
-@prepares
-def tastes(place: Place) -> None:
-    """tastes.csv, the rows of `exposures`, clicked by what each gender likes of each category."""
-    shop, rng = shared("documented-shop", _make_shop), np.random.default_rng(0)
-    users, items = pl.read_parquet(shop / "users.parquet"), pl.read_parquet(shop / "items.parquet")
-    rows = _exposures().join(users.select("user_id", "gender"), "user_id", maintain_order="left")
-    rows = rows.join(items.select("item_id", "category"), "item_id", maintain_order="left")
-    even = pl.col("category").str.slice(-1).cast(pl.Int64) % 2 == 0
-    likes = (pl.col("gender") == "f") == even
-    rate = rows.select(pl.when(likes).then(0.5).otherwise(0.05)).to_series().to_numpy()
-    clicked = (rng.random(len(rows)) < rate).astype(np.int8)
-    rows.drop("gender", "category").with_columns(is_click=pl.Series(clicked)).write_csv(
-        place.folder / "tastes.csv"
-    )
 
 
 @prepares
