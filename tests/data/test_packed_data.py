@@ -1,7 +1,6 @@
 """Packed data on disk: replaced whole or not at all, refused if damaged, a folder for each set of features."""
 
 import gc
-import os
 import subprocess
 import sys
 
@@ -12,7 +11,6 @@ from corank.core.artifact import MANIFEST
 from corank.core.errors import DataError
 from corank.core.locks import LOCK
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.inputs import fingerprint
 from corank.data.packed.manifest import SETS, list_packs
 from corank.data.packing.packs import mark_continued, open_features, open_with_features, pack_features
 from corank.features.kinds.id import IdFeature
@@ -71,19 +69,6 @@ def test_full_disk_is_told_and_leaves_nothing(world: World, limit: int) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"{world.folder}: File too large while packing, which takes about " in done.stdout
     assert sorted(path.name for path in world.folder.iterdir()) == ["data.json", "log.parquet"]
-
-
-def test_fingerprint_is_of_settings_and_files(world: World) -> None:
-    packed = world.pack()
-    data, schema = world.settings(), Schema(world.features)
-    mark = fingerprint(data, schema, world.folder)
-    assert packed.manifest.fingerprint == mark
-    os.utime(world.folder / "items.parquet", ns=(1, 1))
-    assert fingerprint(data, schema, world.folder) != mark
-    fewer = Schema({"item": FEATURES["item"]})
-    assert fingerprint(data, fewer, world.folder) != fingerprint(data, schema, world.folder)
-    with pytest.raises(DataError, match="packed from another config or other files: run `corank pack` again"):
-        PackedDataset.open(packed.location, expect=fingerprint(data, schema, world.folder))
 
 
 def pack(world: World, **changes: IdFeature | None) -> PackedDataset:
