@@ -138,12 +138,6 @@ def test_hash_of_numbers_and_text_is_stable() -> None:
 # Numbers
 
 
-def test_bucket_has_edges_at_quantiles_and_a_code_for_missing() -> None:
-    assert Bucket.fit(np.arange(101.0), 4).edges.tolist() == [25, 50, 75]
-    assert array("age", [-5.0, 24.9, 25.0, 60.0, 1000.0, None]).tolist() == [2, 2, 3, 4, 5, 0]
-    assert ENCODERS.sizes["age"] == 6
-
-
 @given(st.sets(st.integers(-1000, 1000), min_size=9, max_size=80), st.integers(1, 8))
 def test_buckets_of_distinct_values_are_cut_at_quantiles(values: set[int], buckets: int) -> None:
     sample = np.array(sorted(values), dtype=np.float64)
