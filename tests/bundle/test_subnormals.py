@@ -12,7 +12,6 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from corank.core.stored_matrix import StoredMatrix
 from corank.core.subnormal import flush_subnormals
 from corank.funnel.request import Request
 from tests.support.cases import Case
@@ -115,14 +114,6 @@ np.finfo(np.float64)
         [sys.executable, "-W", "error", "-c", program, graph], capture_output=True, text=True, check=False
     )
     assert (done.stdout.split(), done.stderr) == ([str(flushed)] * 2, "")
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_what_a_stored_matrix_gives_is_normal(precision: Any) -> None:
-    numbers = np.array([[3e-38, -1.2e-38, 2e-45], [127 * 2e-38, 2e-38, 0]], dtype=np.float32)
-    read = StoredMatrix.encode(flush_subnormals(numbers), precision).decode()
-    assert not count_subnormals(read)
-    np.testing.assert_allclose(read, numbers, atol=1e-30)
 
 
 def test_other_numbers_are_left_as_they_are() -> None:
