@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -170,14 +169,6 @@ def test_ebnerd_comes_back(worlds: Path, ebnerd: Path) -> None:
     summary = checked(ebnerd)
     last = pl.read_parquet(ebnerd / "log" / "validation.parquet")
     assert summary.splits["test"] == last["article_ids_inview"].list.len().sum()
-
-
-def test_mind_without_dev_splits_by_days(worlds: Path, tmp_path: Path) -> None:
-    shutil.copytree(worlds / "mind" / "train", tmp_path / "MINDsmall_train")
-    summary = import_mind(tmp_path, tmp_path / "out", vectors=0)
-    assert summary.split == (date(2026, 3, 6), date(2026, 3, 7))
-    assert "kind: vector" not in (tmp_path / "out" / "config.yaml").read_text()
-    checked(tmp_path / "out")
 
 
 def field(file: str, row: int, n: int, value: str) -> Callable[[Path], None]:

@@ -311,15 +311,3 @@ def test_faulty_files_are_named_and_nothing_is_left(
         import_recflow(tmp_path / "in", tmp_path / "out")
     assert all(part in str(error.value) for part in parts), str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
-
-
-def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    folder = write(tmp_path / "in", release())
-    (folder / "truth").mkdir()
-    with pytest.raises(DataError, match=r"2024-01-13\.parquet: not the truth of a simulation"):
-        import_recflow(folder, tmp_path / "out")
-    for content in (b"", b"ARROW1\x00\x00cut short"):
-        (folder / "all_stage/2024-01-14.feather").write_bytes(content)
-        with pytest.raises(DataError, match=r"2024-01-14\.feather: cannot be read"):
-            import_recflow(folder, tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]

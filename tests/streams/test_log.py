@@ -304,11 +304,6 @@ def failures(broker: Broker, folder: Path, *rows: Sequence[Any]) -> str:
     return str(error.value)
 
 
-def test_first_rows_without_a_request_are_named(broker: Broker, folder: Path) -> None:
-    said = failures(broker, folder, {"time": START, "user_id": 1})  # type: ignore[arg-type]
-    assert "message 0: request_id, time: a row needs them; this one has time, user_id; --dead-letter" in said
-
-
 def test_dead_letters_need_a_place(broker: Broker, folder: Path) -> None:
     source = broker.make_topic("place")
     with following(source, folder, folder / "no" / "letters") as one:
