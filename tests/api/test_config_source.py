@@ -60,9 +60,7 @@ def test_mistakes_in_a_mapping_name_the_key(raw: Path, monkeypatch: pytest.Monke
     wrong = values(Path("config.yaml")) | {"train": {"epoch": 1}}
     with pytest.raises(ConfigError, match=r"^config: train: unknown key 'epoch'; did you mean 'epochs'"):
         corank.check(wrong)
-    with pytest.raises(
-        ConfigError, match=r"config: expected a YAML file, a mapping or corank\.Config; received int"
-    ):
+    with pytest.raises(ConfigError, match=r"config: expected a YAML file, a .* corank\.Config; received int"):
         corank.check(3)  # type: ignore[call-overload]
 
 
@@ -105,9 +103,7 @@ def test_errors_name_the_frame(raw: Path) -> None:
         DataError, match=r"^log: expected files .* or a frame of polars, pandas or Arrow; received dict"
     ):
         corank.check(config, tables={"log": {}})  # type: ignore[dict-item]
-    with pytest.raises(
-        ConfigError, match=r"^tables: unknown table 'logs'; expected log, items, users, truth or events"
-    ):
+    with pytest.raises(ConfigError, match=r"^tables: unknown table 'logs'; .* items, users, truth or events"):
         corank.check(config, tables={"logs": log})
     with pytest.raises(DataError, match=r"^the frame given as items: cannot be written as Parquet"):
         corank.check(config, tables={"items": pl.DataFrame({"a": [object()]})})

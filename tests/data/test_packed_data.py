@@ -109,9 +109,7 @@ def test_other_files_are_named_and_packed_anew(world: World) -> None:
     pack(world, tab=None)
     path = world.folder / "items.parquet"
     pl.read_parquet(path).reverse().write_parquet(path)
-    with pytest.raises(
-        DataError, match=r"run `corank pack` again \(data\.items: other files, or changed since\)"
-    ):
+    with pytest.raises(DataError, match=r"run `corank pack` again \(data\.items: .* or changed since\)"):
         open_features(root, world.settings(), Schema(world.features), world.folder)
     assert pack(world).location == root
     assert list_packs(root) == [root]
@@ -129,9 +127,7 @@ def test_a_set_stays_while_it_is_read_and_is_not_taken_for_one_of_another_log(wo
     world.log = LOG.with_columns(match=0.5)
     world.pack()
     assert read.read_encoders() and list_packs(root) == [root, old]
-    with pytest.raises(
-        DataError, match="packed: lacks features of the run, or has them with other settings: tags"
-    ):
+    with pytest.raises(DataError, match=r"packed: lacks features of the run, or has .* other settings: tags"):
         open_with_features(root, tagged)
     del read
     gc.collect()

@@ -124,9 +124,7 @@ def test_a_log_of_one_time_is_refused_before_anything_is_packed(tmp_path: Path) 
     log.write_parquet(tmp_path / "log.parquet")
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(values))
-    with pytest.raises(
-        DataError, match="40 requests of the log have 1 times, too few to split them by shares"
-    ):
+    with pytest.raises(DataError, match=r"40 requests of the log .* times, too few to split them by shares"):
         corank.train(config)
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "log.parquet"}
 

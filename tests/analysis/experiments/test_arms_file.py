@@ -111,9 +111,7 @@ def test_a_name_is_that_of_a_file_that_corank_comes_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(build_file(CONFIG, [], Path("consistency")).arms) == 4
-    with pytest.raises(
-        ConfigError, match="consistancy: no such file; corank comes with architecture, consistency"
-    ):
+    with pytest.raises(ConfigError, match=r"consistancy: no such file; corank .* architecture, consistency"):
         build_file(CONFIG, [], Path("consistancy"))
     monkeypatch.chdir(tmp_path)
     Path("consistency").write_text("arms: {two: {set: {train.epochs: 2}}}", encoding="utf-8")

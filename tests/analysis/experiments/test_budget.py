@@ -86,9 +86,7 @@ def test_a_grid_within_the_budget(config: Path, tmp_path: Path) -> None:
 
 
 def test_what_a_budget_refuses(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(
-        ConfigError, match=r"--metric rank.click.auc: does not depend on what the first stage keeps"
-    ):
+    with pytest.raises(ConfigError, match=r"--metric rank.click.auc: does not .* what the first stage keeps"):
         corank.tune(config, 3, budget_us=PLENTY, metric="rank.click.auc", out=tmp_path / "new")
     with pytest.raises(ConfigError, match=r"--budget-us: must be above 0; received -1"):
         corank.tune(config, 4, budget_us=-1, out=tmp_path / "new")
