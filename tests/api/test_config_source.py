@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 import corank
-from corank.api.config_source import to_yaml
 from corank.core.artifact import read_manifest
 from corank.core.errors import ConfigError, DataError
 from corank.data.packed.manifest import PackManifest
@@ -46,13 +45,6 @@ def test_a_config_is_the_same_as_file_text_mapping_and_object(
     assert all(summary.config == summaries[0].config for summary in summaries)
     assert summaries[0].config.train.epochs == 2
     assert corank.check(typed).config == typed
-
-
-def test_a_config_goes_to_yaml_and_back(raw: Path) -> None:
-    typed = read(raw / "config.yaml")
-    (raw / "again.yaml").write_text(to_yaml(typed), encoding="utf-8")
-    assert read(raw / "again.yaml") == typed
-    assert corank.Config.model_validate(read_yaml_file(raw / "again.yaml")) == typed
 
 
 def test_mistakes_in_a_mapping_name_the_key(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,14 +148,3 @@ def test_packing_training_and_all_that_follows_agree(tmp_path: Path) -> None:
     assert successor.continued is not None and successor.data.training_end() > manifest.data.training_end()
     going_on = corank.train(config, later, folder=tmp_path / "next", continue_from=tmp_path / "run")
     assert going_on.run.config.data.training_end() == successor.data.training_end()
-
-
-@pytest.mark.thorough
-@pytest.mark.slow
-def test_several_processes_read_the_same_data_and_plan_the_same_training(tmp_path: Path) -> None:
-    config = small_world() / "config.yaml"
-    changes = [SHARES, f"packed={tmp_path / 'packed'}", "train.epochs=1", "train.requests=auto"]
-    manifest = corank.pack(config, changes).packed.manifest
-    run = corank.train(config, changes, folder=tmp_path / "two", workers=2).run
-    assert run.config.data == manifest.data
-    assert numbers(run.folder) == (1, 16)
