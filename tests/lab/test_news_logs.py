@@ -16,7 +16,6 @@ from corank.training.config.config_file import read
 from corank_lab.datasets.ebnerd import EbnerdFiles, import_ebnerd
 from corank_lab.datasets.mind import MindFiles, import_mind
 from corank_lab.datasets.news import News
-from tests.support.command_line import run_corank
 
 pytestmark = pytest.mark.slow
 
@@ -97,24 +96,6 @@ def test_clicks_follow_the_truth_and_the_config_is_accepted(news: Path) -> None:
         assert abs(clicks[band].sum() - p[band].sum()) < 4 * np.sqrt((p * (1 - p))[band].sum())
     assert 0.05 < p.mean() < 0.07
     checked(news)
-
-
-def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for layout, following in (("plain", "train {}/config.yaml"), ("mind", "import mind {} OUT")):
-        world = tmp_path / layout
-        sizes = ["--requests", 60, "--users", 50, "--items", 300, "--format", layout]
-        code, _, said = run_corank(capsys, "simulate", world, "--preset", "news", *sizes)
-        assert code == 0 and f"next: corank {following.format(world)}" in said
-    code, _, _ = run_corank(capsys, "import", "mind", world, tmp_path / "out", "--vectors", 0)
-    assert code == 0 and "vector" not in pl.read_parquet_schema(tmp_path / "out" / "items.parquet")
-    for mistake, message in (
-        (["--auction"], "--auction: no option of the preset news"),
-        (["--drift"], "--drift: no option of the preset news"),
-        (["--items", 10], "simulate: items: "),
-        (["--format", "recflow"], "--format: the preset news is written as"),
-    ):
-        code, _, said = run_corank(capsys, "simulate", tmp_path / "w", "--preset", "news", *mistake)
-        assert code == 1 and said.startswith(f"error: {message}") and not (tmp_path / "w").exists()
 
 
 def number(column: str) -> pl.Expr:

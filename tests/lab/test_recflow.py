@@ -21,7 +21,6 @@ from corank.training.config.config_file import read
 from corank_lab.datasets import recflow as importer
 from corank_lab.datasets.recflow import COLUMNS, import_recflow
 from corank_lab.datasets.recflow_world import RecFlowFiles
-from tests.support.command_line import run_corank
 
 pytestmark = pytest.mark.slow
 
@@ -168,22 +167,6 @@ def test_times_are_utc_their_parts_chinas_and_labels_known_where_shown(tmp_path:
     assert items["author_id"][-1] == 77, "of the first day that has the video"
 
 
-def test_parts_of_a_day_hold_whole_requests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: Path
-) -> None:
-    whole = import_recflow(world, tmp_path / "whole")
-    monkeypatch.setattr(importer, "_PART", 500)
-    parted = import_recflow(world, tmp_path / "parted")
-    assert parted == whole
-    key = ["request_id", "video_id"]
-    assert log_of(tmp_path / "parted").sort(key).equals(log_of(tmp_path / "whole").sort(key))
-    assert len(list((tmp_path / "parted/log").iterdir())) > 20
-    items = [pl.read_parquet(tmp_path / name / "items.parquet") for name in ("whole", "parted")]
-    assert items[0].equals(items[1])
-    of_parts = [set(pl.read_parquet(file)["request_id"]) for file in (tmp_path / "parted/log").iterdir()]
-    assert sum(map(len, of_parts)) == 400
-
-
 def test_the_protocol_has_forty_candidates_a_request_and_two_imports_are_equal(
     imported: Path, world: Path, tmp_path: Path
 ) -> None:
@@ -216,31 +199,6 @@ def test_train_and_judge(world: Path, tmp_path: Path, full: bool) -> None:
     assert found.row("rows.candidates")["value"] == test.height
     cut, joint = found.row("prerank.cut.truth_recall@20@30"), found.row("cascade.joint_kept_recall@20")
     assert cut["value"] > cut["random"] and joint["value"] > joint["random"] and joint["n"] == requests
-
-
-def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    world, out = tmp_path / "world", tmp_path / "out"
-    sizes = ["--requests", 60, "--candidates", 50, "--users", 10, "--items", 100]
-    code, _, said = run_corank(capsys, "simulate", world, "--format", "recflow", *sizes)
-    assert code == 0 and f"next: corank import recflow {world} OUT" in said
-    options = ["--from", "2024-01-14", "--to", "2024-01-20", "--per-level", 2]
-    code, _, said = run_corank(capsys, "import", "recflow", world, out, *options)
-    assert code == 0 and "120 rank_pos" not in said and f"next: corank train {out}/config.yaml" in said
-    assert log_of(out).group_by("request_id", "level").len()["len"].max() == 2
-    for folder in ("log", "truth"):
-        assert sorted({path.name[:10] for path in (out / folder).iterdir()}) == [str(d) for d in DAYS[1:8]]
-    split = read(out / "config.yaml").data.split
-    assert isinstance(split, TimeSplit) and (split.valid, split.test) == (DAYS[6], DAYS[7])
-    code, _, said = run_corank(capsys, "import", "recflow", tmp_path / "none", tmp_path / "b")
-    assert code == 1 and said.startswith("error: ") and "no Feather files" in said
-    for mistake in (["--per-level", 0], ["--from", "soon"]):
-        code, _, said = run_corank(capsys, "import", "recflow", world, tmp_path / "b", *mistake)
-        assert code == 2 and str(mistake[0]) in said
-    for mistake in (["--auction"], ["--days", 5], ["--drift"], ["--random", 0.1]):
-        code, _, said = run_corank(capsys, "simulate", tmp_path / "c", "--format", "recflow", *mistake)
-        assert code == 1 and said.startswith(f"error: {mistake[0]}: no option of the preset medium in the")
-    code, _, said = run_corank(capsys, "simulate", tmp_path / "c", "--format", "recflow", "--candidates", 9)
-    assert code == 1 and "simulate: candidates: " in said and not (tmp_path / "c").exists()
 
 
 def test_the_losses_of_the_documented_table_are_accepted(tmp_path: Path) -> None:
