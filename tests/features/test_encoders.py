@@ -19,7 +19,6 @@ from corank.features.kinds.bucket import BucketFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature, split
 from corank.features.kinds.number import NumberFeature
-from corank.features.row_encoder import RowEncoder
 from corank.features.scale import Bucket, Scale, to_numbers
 from corank.features.schema import Schema
 from corank.features.training_values import fit_codes
@@ -169,29 +168,6 @@ def test_a_list_keeps_the_first() -> None:
         [3],
     ]
     assert lists(encoded("words", [["blue", "", "red"]])) == [[3, 2]]
-
-
-def test_saved_encoders_encode_the_same(tmp_path: Path) -> None:
-    ENCODERS.save(tmp_path / "encoders")
-    loaded = Encoders.load(tmp_path / "encoders", SCHEMA)
-    assert loaded.sizes == ENCODERS.sizes == {"user": 4, "age": 6, "words": 4, "query": 102, "item": 5}
-    assert {path.suffix for path in (tmp_path / "encoders").iterdir()} == {".json", ".npy"}
-    columns = {
-        "user": pl.Series(["bob", None]),
-        "age": pl.Series([30, 99]),
-        "words": pl.Series(["red", "x"]),
-        "query": pl.Series(["q", "r"]),
-        "hour_of_day": pl.Series([3, 4]),
-    }
-    first, second = (RowEncoder(e, "query").encode(columns, 2).features for e in (ENCODERS, loaded))
-    assert first.keys() == second.keys()
-    for one, other in zip(first.values(), second.values(), strict=True):
-        if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-            assert one.tolist() == other.tolist()
-        else:
-            assert lists(one) == lists(other)
-    price = pl.Series([1.5, 300.0])
-    np.testing.assert_array_equal(loaded.encode("price", price), array("price", price))
 
 
 def test_damaged_encoders_are_refused(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -26,10 +26,6 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 CHINA = ZoneInfo("Asia/Shanghai")
-DAYS = [date(2024, 1, 13) + timedelta(days=n) for n in range(10)]
-SCHEMA = """request_id request_timestamp user_id device_id age gender province video_id author_id category_level_one
-category_level_two upload_type upload_timestamp duration realshow rerank_pos rerank_neg rank_pos rank_neg coarse_neg
-prerank_neg rank_index rerank_index playing_time effective_view long_view like follow forward comment"""
 
 Release = dict[str, list[dict[str, Any]]]
 
@@ -48,11 +44,6 @@ def imported(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("imported") / "out"
     import_recflow(world, out)
     return out
-
-
-def stage(world: Path, day: date, folder: str = "all_stage") -> pl.DataFrame:
-    """A daily file, its columns spelt without spaces."""
-    return pl.read_ipc(world / folder / f"{day}.feather").rename(str.strip)
 
 
 def candidate(request: int, video: int, day: int = 13, **values: Any) -> dict[str, Any]:
@@ -83,28 +74,6 @@ def write(folder: Path, days: Release) -> Path:
 
 def log_of(out: Path) -> pl.DataFrame:
     return pl.read_parquet(out / "log/*.parquet")
-
-
-def test_simulated_files_have_recflows_columns_and_days(world: Path) -> None:
-    columns = SCHEMA.split()
-    assert list(COLUMNS) == columns
-    spaced = [" category_level_two" if name == "category_level_two" else name for name in columns]
-    for folder in ("all_stage", "realshow"):
-        files = sorted((world / folder).iterdir())
-        assert [file.name for file in files] == [f"{day}.feather" for day in DAYS]
-        for n, file in enumerate(files):
-            schema = pl.read_ipc_schema(file)
-            assert list(schema) == (spaced if n % 2 else columns)
-            assert set(schema.values()) == {pl.Int64}
-    for day in DAYS:
-        rows = stage(world, day)
-        time = pl.from_epoch(rows["request_timestamp"], time_unit="ms").dt.replace_time_zone("UTC")
-        assert time.dt.convert_time_zone("Asia/Shanghai").dt.date().unique().to_list() == [day]
-        assert (rows["upload_timestamp"] * 1000 <= rows["request_timestamp"]).all()
-        assert stage(world, day, "realshow").equals(rows.filter(realshow=1))
-        truth = pl.read_parquet(world / "truth" / f"{day}.parquet")
-        assert truth.drop("effective_view").equals(rows.select("request_id", "video_id"))
-        assert truth["effective_view"].is_between(0, 1).all()
 
 
 def test_equal_settings_write_equal_bytes(world: Path, tmp_path: Path) -> None:
