@@ -235,6 +235,7 @@ def test_rows_that_arrive_while_the_first_period_trains_are_of_the_next(tmp_path
     assert first.rows == DailyHistory(world / "daily").records[0].rows
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_page_of_a_comparison_is_drawn_when_the_candidate_serves(two_days: Path) -> None:
     period = two_days / "daily" / "periods" / DAYS[1]
