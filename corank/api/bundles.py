@@ -289,7 +289,7 @@ def conformance(
     number: Annotated[int, Ge(1)] = 100,
     seed: int = 0,
 ) -> int:
-    """Write test cases of a bundle, by which a reader in another language can be checked step by step.
+    """Write test cases of a bundle, to check a reader in another language step by step.
 
     Args:
         bundle: the bundle's folder, or its URL.

@@ -77,16 +77,16 @@ def experiment(
           own tables, twice as wide: {change: [own_tables, {scale_widths: 2}]}
           in-batch negatives, too: {more_losses: [{kind: in_batch, stage: $first}]}
 
-    `set` has keys of the config; `losses` stand in place of the config's, `more_losses` beside them; `change` names
-    changes that keys cannot say. An arm's losses are set first, then `change` is made in its order, then `set`.
+    `set` has keys of the config; `losses` replace the config's, `more_losses` add to them; `change` names
+    changes that keys cannot express. An arm's losses are set first, then `change` is made in its order, then `set`.
 
     Names that begin with $ stand for what the config has: `$first` and `$last` for the names of the first and the last
     stage, `$first_model` and `$last_model` for their models, `$label` for the first stage's main label, `$levels` for
-    all levels, `$cut` for those that the first stage cuts, `$passed` for those after, `$exposed` for the last,
+    all levels, `$cut` for the levels that the first stage cuts, `$passed` for later ones, `$exposed` for the last,
     `$unexposed` for the others, `$shown` for the last stage's `keep`, and `$warm_up` for the longest warm-up of its
     distillations. With `optional: true`, arms that the config does not allow, or that change nothing, are left out.
 
-    corank comes with nine such files, named in place of a path: `architecture`, `purposes`, `structures`, `settings`,
+    corank comes with nine such files, known by name: `architecture`, `purposes`, `structures`, `settings`,
     `quotas`, `consistency`, `ranker_first`, `towers` and `samples`.
 
     The best arm is written as a config next to the file, trained once more into `run/` of the folder, and only that run

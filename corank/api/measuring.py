@@ -52,7 +52,7 @@ class ReportPage(Result):
     html: str = field(repr=False)
     """The page's text."""
     figures: Location | None = None
-    """The folder of its figures, or its URL; None if none were written."""
+    """The folder of its figures, or its URL, if any were written."""
 
     @property
     def lines(self) -> Sequence[str]:
@@ -80,7 +80,7 @@ def report(
     figures: PathOrUrl | None = None,
     progress: Progress = lambda done, total: None,
 ) -> ReportPage:
-    """Write a run's report, one self-contained HTML page; or that of two runs side by side.
+    """Write the report of a run, or of two runs side by side: one self-contained HTML page.
 
     Args:
         run: the run's folder, or its URL.
@@ -176,7 +176,7 @@ _FIGURE = ("figure", "of", "reference", "now", "threshold", "verdict")
 
 @dataclass(frozen=True, repr=False)
 class DriftResult(DriftReport, Result):
-    """New rows compared with those of a run: figures with their verdicts, and the reasons why the rows are refused.
+    """New rows compared with a run's: figures with verdicts, and the reasons to reject the rows.
 
     Example:
         >>> changes = ["data.split={train: 2026-03-09..2026-03-10}"]
@@ -242,7 +242,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     A tracked training continues its run there; another one gets a run, with its hyper-parameters.
 
     Args:
-        run: the folder of a finished run. Its `report.html` is written anew.
+        run: the folder of a finished run. Its `report.html` is rewritten.
         trackers: by name, such as `mlflow` or `wandb,project=shop`.
         split: `train`, `valid` or `test`.
 

@@ -197,11 +197,11 @@ def check(
             the working directory.
         overrides: `a.b=value` changes of the config, as in `--set`.
         without: features to remove, as in `--without`.
-        report: receives a line if others are removed, too, which are made of them.
+        report: receives a line if derived features are removed, too.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
-        against: a finished run, or its URL, with whose training rows the later ones of the split `train` are compared.
-        verify: in place of a config, packed data or their URL, of all files of which the checksums are compared.
-        everything: print all findings, and all tables of a config, in place of a screen.
+        against: a finished run, or its URL: compare its training rows with the later ones of the split `train`.
+        verify: packed data or their URL, instead of a config: compare the checksums of all files.
+        everything: print all findings and all tables of a config, not a screen.
 
     Returns what would be trained: which feature enters which tower, rows by table, candidates by split and by loss.
     What training would refuse is the first of its `findings`. With `against` the figures of the new rows next to those

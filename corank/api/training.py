@@ -214,7 +214,7 @@ def train(
         timeout: seconds that a process waits for the others, 600 unless given.
         without: features to remove, with what is made of them.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
-        track: callbacks by name, such as `mlflow` or `wandb,project=shop`, called after those of `callbacks`.
+        track: callbacks by name, such as `mlflow` or `wandb,project=shop`, called after `callbacks`.
         continue_from: a finished run, or its URL, whose weights and optimiser states are taken over where they fit.
 
     Returns the run, the epoch that was kept, and its validation metrics. Raises ConfigError, DataError,
@@ -377,13 +377,13 @@ class _Training:
     def _pack(
         self, settings: Config, source: PathOrUrl | Location | None, engine: Engine | None = None
     ) -> "PackedDataset":
-        """Open the packed data, or pack them: from those of a run on, if there is one."""
+        """Open the packed data, or pack them, continuing those of an earlier run if there is one."""
         find_earlier = partial(packed_data.open_earlier, source, settings.data)
         return packed_data.open_or_pack(settings, self.opened.base, self.report, engine, find_earlier)
 
     def _require_new(self, folder: Path) -> None:
         if runs.Run.has_begun(folder):
-            how = "go on with --resume, or begin anew with --overwrite"
+            how = "go on with --resume, or start over with --overwrite"
             raise CheckpointError(f"{self.location}: holds a training; {how}")
 
     def launch(
