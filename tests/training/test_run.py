@@ -44,7 +44,7 @@ def test_a_training_is_not_overwritten_unasked(world: Path, copied: Run) -> None
     config = world / "config.yaml"
     before = (copied.checkpoint / "manifest.json").read_bytes()
     with pytest.raises(
-        CheckpointError, match="holds a training; go on with --resume, or begin anew with --over"
+        CheckpointError, match="holds a training; go on with --resume, or start over with --over"
     ):
         trained_run(config, copied.folder)
     assert (copied.checkpoint / "manifest.json").read_bytes() == before
