@@ -75,11 +75,9 @@ def simulate(
     options |= {"satiation": satiation, "organic": organic, "awareness": awareness}
     steps = {name: value for name, value in (("walk", walk), ("lifetime", lifetime)) if value is not None}
     if steps and not drift:
-        raise CorankError(f"--{next(iter(steps))}: it says how a world drifts; add --drift or leave it out")
+        raise CorankError(f"--{next(iter(steps))} applies to a drifting world; add --drift or leave it out")
     if awareness is not None and organic is None:
-        raise CorankError(
-            "--awareness: it says how items are known on the other path; add --organic or leave it out"
-        )
+        raise CorankError("--awareness applies to the other path; add --organic or leave it out")
     options["drift"] = steps if drift else None
     world = _choose(preset, layout)
     values = {name: value for name, value in options.items() if value is not None}

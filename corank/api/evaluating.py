@@ -53,11 +53,11 @@ def evaluate(
     from corank.training.run import Run, locate_packed
 
     if by is None and page is not None:
-        raise DataError("--page is of groups: give --by, too; `corank report` writes the page of a run")
+        raise DataError("--page needs --by; `corank report` writes the page of a run")
     if by is not None and reference is not None:
         raise DataError("--reference compares all candidates of a split; leave out --by")
     if by is not None and on is not None:
-        raise DataError("--on is of all candidates of a split; leave out --by")
+        raise DataError("--on judges all candidates of a split; leave out --by")
     opened = Run.open(parse_location(run))
     unbiased = None if reference is None else Run.open(parse_location(reference))
     where = None if on is None else locate_packed(parse_location(on))
@@ -139,32 +139,30 @@ def _compare(
     margin: float | Mapping[str, float] | Sequence[str],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Compare by what lies there: scores, bundles or runs. Raises DataError for options of another sort."""
+    """Compare scores, bundles or runs, whichever they are. Raises DataError for an option of another sort."""
     from corank.analysis import comparison, score_comparison
 
     margins = comparison.Margins.read(_margins(margin))
     if _is_one(one, other):
-        raise DataError(
-            f"{one} and {other} are one and the same: nothing would differ; name another to compare with"
-        )
+        raise DataError(f"{one} and {other} are the same; name another to compare with")
     scored = score_comparison.two_tables(one, other)
     bundles = not scored and all(
         isinstance(x, Path) and (x / "manifest.json").is_file() for x in (one, other)
     )
     if not scored and any(columns):
         raise DataError(
-            "--score, --label, --user and --request are of tables of scores; leave them out for runs"
+            "--score, --label, --user and --request apply to tables of scores; leave them out for runs"
         )
     if not bundles and tables != (None, {}, None):
-        raise DataError("--users, --events and --truth are of bundles; leave them out")
+        raise DataError("--users, --events and --truth apply to bundles; leave them out")
     if scored:
         assert isinstance(one, Path) and isinstance(other, Path)
         if split is not None or on is not None:
-            raise DataError("--split and --on are of runs; scores are compared on all their rows")
+            raise DataError("--split and --on apply to runs; scores are compared on all their rows")
         return score_comparison.compare_scores(one, other, score_comparison.ScoreChoice(*columns), margins)
     if bundles:
         if split is not None:
-            raise DataError("--split is of runs; bundles are compared on the log that --on names")
+            raise DataError("--split applies to runs; bundles are compared on the log that --on names")
         if on is None:
             raise DataError(
                 "bundles are compared on logged requests: name their table by --on, such as log/*.parquet"
@@ -177,7 +175,7 @@ def _compare(
     if str(other) == comparison.TREES and not Path(comparison.TREES).exists():
         if on is not None:
             raise DataError(
-                "--on is of two runs; trees are trained and judged on the packed data of the first"
+                "--on applies to two runs; trees are trained and judged on the packed data of the first"
             )
         from corank.analysis.experiments import tree_baseline
 

@@ -212,7 +212,7 @@ def tune(
     if grid is None:
         tunings.load_optuna()  # fails before anything is packed
     else:
-        _refuse_beside_grid(trials=trials, seed=seed, search=search, space=space)
+        _reject_with_grid(trials=trials, seed=seed, search=search, space=space)
     opened_config, file, overrides = _keep(config, overrides, tables)
     with opened_config.frames.named():
         settings = with_moments(read(file, overrides), file.parent)
@@ -228,12 +228,12 @@ def tune(
         return _finish(data, tunings.run_tune(file, asked, data, metric, trials, seed, budget_us))
 
 
-def _refuse_beside_grid(**drawing: Any) -> None:
-    """Raise ConfigError if an option is given that says what is drawn, by name."""
+def _reject_with_grid(**drawing: Any) -> None:
+    """Raise ConfigError if an option of drawn trials is given, by name."""
     for name, given in drawing.items():
         if given:
             raise ConfigError(
-                f"--{name}: not with --grid, of which every combination is tried; drop one of the two"
+                f"--{name}: not with --grid, which tries every combination; drop one of the two"
             )
 
 

@@ -216,7 +216,7 @@ def check(
     """
     if verify is not None:
         if config is not None or overrides or without or tables or against is not None or everything:
-            raise UsageError("--verify: takes packed data alone; drop the config and its options")
+            raise UsageError("--verify takes packed data only; drop the config and its options")
         return PackResult.of(verify_packed(parse_location(verify), report))
     if config is None:
         raise UsageError("expected a config, or packed data as --verify PACKED")

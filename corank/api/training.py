@@ -235,7 +235,7 @@ def train(
     if workers is not None:
         training = training.with_moments()
         if called:
-            raise ConfigError("callbacks: they run in this process, workers in others; leave out one of both")
+            raise ConfigError("callbacks run in this process, workers in others; leave out one of them")
         tracker.read_callbacks(track)
         options = [f"--track={name}" for name in track]
         options += [] if timeout is None else [f"--timeout={timeout}"]
