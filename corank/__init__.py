@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from corank.api.evaluating import evaluate as evaluate
     from corank.api.experiments import experiment as experiment
     from corank.api.experiments import tune as tune
+    from corank.api.fitting import FittedFunnel as FittedFunnel
+    from corank.api.fitting import fit as fit
     from corank.api.importing import ImportResult as ImportResult
     from corank.api.importing import import_kuairand as import_kuairand
     from corank.api.importing import import_lists as import_lists
@@ -83,6 +85,7 @@ _NAMES = {
     "corank.api.datasets": "simulate",
     "corank.api.evaluating": "compare evaluate",
     "corank.api.experiments": "experiment tune",
+    "corank.api.fitting": "FittedFunnel fit",
     "corank.api.importing": "ImportResult import_kuairand import_lists",
     "corank.api.joining": "JoinResult join",
     "corank.api.measuring": "DriftResult ReportPage explain report request track",

@@ -43,7 +43,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
     """One worker of a fresh checkout compiles the modules, the others wait and read what it compiled."""
     if session.config.pluginmanager.hasplugin("dsession"):  # this process runs no test: its workers do
         return (yield)
-    _prepare_process()
+    _prepare_process(thorough="not thorough" not in session.config.option.markexpr)
     here = Path(__file__)
     with here.open() as lock:
         if not any((here.parent / "__pycache__").glob("test_*.pyc")):
@@ -57,13 +57,14 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
     return result
 
 
-def _prepare_process() -> None:
+def _prepare_process(thorough: bool) -> None:
     import torch
     from hypothesis import HealthCheck, settings
 
     torch.set_num_threads(1)
     # a loaded machine may be slow at any example, and at drawing it
-    settings.register_profile("corank", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    slow, examples = [HealthCheck.too_slow], 100 if thorough else 40
+    settings.register_profile("corank", deadline=None, suppress_health_check=slow, max_examples=examples)
     settings.load_profile("corank")
 
 

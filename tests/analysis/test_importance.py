@@ -11,12 +11,10 @@ import corank
 from corank.analysis.importance import _readers, _shuffled, measure_importance
 from corank.batches.build import EncodedBatch, build_batch, replace_rows
 from corank.batches.reader import Reader
-from corank.core.errors import DataError
 from corank.evaluation.rows import name_row
 from corank.features.encoding import PLACEMENTS
 from corank.training.run import Run
 from tests.support.cases import Case
-from tests.support.command_line import run_corank
 from tests.support.models import mlp
 from tests.support.random_worlds import DERIVED, Drawn
 from tests.support.shared import shared_case
@@ -53,14 +51,6 @@ def test_figures_with_all_features_are_those_of_the_evaluation(
     assert explained.keys() == names
     for name, row in explained.items():
         assert row["value"] == pytest.approx(found.row(name)["value"], abs=1e-9)
-
-
-def test_a_split_that_is_not_there_is_refused(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    message = "no split 'tset': data.split gives train, valid, test; name one by --split"
-    with pytest.raises(DataError, match=message):
-        corank.explain(trained.folder, "tset")
-    code, out, err = run_corank(capsys, "explain", trained.folder, "--split", "tset", "--json")
-    assert (code, out, err) == (1, "", f"error: {message}\n")
 
 
 # Importance of features

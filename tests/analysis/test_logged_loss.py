@@ -14,11 +14,10 @@ import corank
 from corank.analysis.logged_request import logged_request
 from corank.analysis.verification import LoggedLoss, verify_bundle
 from corank.bundle.bundle import Bundle
-from corank.bundle.content import part_file, read_parts
-from corank.core.arrays import read_array, write_array
-from corank.core.errors import BundleError, ConfigError
+from corank.bundle.content import read_parts
+from corank.core.errors import ConfigError
 from corank.core.settings import validate
-from corank.core.stored_matrix import Precision, StoredMatrix, scale_file
+from corank.core.stored_matrix import Precision, StoredMatrix
 from corank.funnel.funnel import Funnel
 from corank.funnel.request import Request
 from corank.training.config.settings import ExportSettings
@@ -27,7 +26,6 @@ from corank.training.run import Run
 from corank_serve.store.fetch import fetch_bundle, load_latest
 from corank_serve.store.publish import publish_bundle
 from corank_serve.store.upsert import upsert
-from tests.support.cases import write_bundle
 from tests.support.command_line import run_corank
 from tests.support.shared import finished_bundle, finished_run, shared
 from tests.support.stores import opened
@@ -137,32 +135,3 @@ def test_stores_upserts_and_refreshes_keep_the_precision(precision: Precision, t
     again = Bundle.open(copy)
     assert again.manifest.precision_loss == bundle.manifest.precision_loss
     assert read_parts(again.folder, again.manifest)["prerank.vector"].precision == precision
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"scale": np.nan}, "scales: expected numbers from 0 to 2.6"),
-        ({"precision": {}}, "expected float32; found int8"),
-        ({"scales": 3}, "expected the shape"),
-    ],
-)
-def test_a_bundle_whose_vectors_are_not_as_it_says_is_refused(
-    tmp_path: Path, change: dict[str, Any], reason: str
-) -> None:
-    bundle = Bundle.open(stored("int8"))
-    stages = [
-        stage.model_copy(update=change if stage.vector_width and "precision" in change else {})
-        for stage in bundle.manifest.stages
-    ]
-
-    def fill(folder: Path) -> None:
-        shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
-        path = scale_file(part_file(folder, "prerank.vector"))
-        scales = np.array(read_array(path))
-        scales[5] = change.get("scale", scales[5])
-        write_array(path, scales[: change.get("scales")])
-
-    write_bundle(tmp_path / "bundle", bundle.manifest.model_copy(update={"stages": stages}), fill)
-    with pytest.raises(BundleError, match=reason):
-        Funnel.open(tmp_path / "bundle")

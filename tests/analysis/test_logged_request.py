@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 
 from corank.analysis.logged_request import logged_request
@@ -18,7 +17,7 @@ from corank.funnel.funnel import Funnel
 from corank.funnel.request import Request
 from corank.training.run import Run
 from tests.support.cases import Case, bare_funnel
-from tests.support.random_worlds import DAY, HOUR, RICH
+from tests.support.random_worlds import RICH
 from tests.support.shared import shared_case
 
 
@@ -67,37 +66,6 @@ def test_random_requests_are_encoded_as_packed(rich: Case, tmp_path: Path, split
     lengths = assert_replayed(bare, rich.run, rich.packed, split, requests)
     assert min(lengths) == 0
     assert max(lengths) >= 3
-
-
-@pytest.mark.slow
-def test_users_are_replayed_as_of_the_request(rich: Case) -> None:
-    """User 0 has a row valid from the start, and others from the second and the third day."""
-    users = pl.read_parquet(rich.base / "users.parquet").filter(user_id=0)["user_0"].to_list()
-    assert len(set(users)) == 3
-    values = {}
-    for split, shards in rich.packed.splits.items():
-        for number in range(len(shards[0])):
-            request = logged_request(rich.run, split, number)
-            if request["user"]["id"] == 0:
-                values[request["time"]] = request["user"]["user_0"]
-    assert len({min(time // DAY, 2) for time in values}) > 1
-    for time, value in values.items():
-        assert value == users[min(time // DAY, 2)]
-
-
-def test_histories_are_replayed_as_of_their_cut(rich: Case) -> None:
-    log = pl.read_parquet(rich.base / "log.parquet").with_row_index("row").filter(level="exposed")
-    seen = 0
-    for number in range(len(rich.packed.splits["test"][0])):
-        request = logged_request(rich.run, "test", number)
-        mine = log.filter(user_id=request["user"]["id"]).sort("time", "row")
-        midnight = request["time"] // DAY * DAY
-        clicked = mine.filter((pl.col("click") == 1) & (pl.col("time") < midnight))["item_id"].to_list()
-        shown = mine.filter(pl.col("time") < request["time"] - HOUR)["item_id"].to_list()
-        assert request["user"]["history_0"] == clicked[-50:]
-        assert request["user"]["history_1"] == shown[-3:]
-        seen += len(clicked) + len(shown)
-    assert seen > 20
 
 
 def test_requests_that_are_not_there_are_refused(rich: Case) -> None:

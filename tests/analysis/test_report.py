@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import corank
-from corank.core.errors import CheckpointError, CorankError, DataError
+from corank.core.errors import CheckpointError, DataError
 from corank.core.formatting import format_metric
 from corank.testing.worlds import make_world, trained_run
 from corank.training.run import Run
@@ -126,12 +126,6 @@ def test_value_is_drawn_against_diversity_over_strengths(small: Path, tmp_path: 
     assert plots(sections)[title] == 1
     assert "mmr by category, at one λ" in sections[title]
     assert "value by the last stage" in sections[title] and "true value" in sections[title]
-
-
-def test_a_page_that_cannot_be_written_is_told(trained: Run, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(CorankError, match=r"file/a\.html: cannot be written"):
-        corank.report(trained.folder, tmp_path / "file" / "a.html")
 
 
 def test_what_cannot_be_reported_is_refused(trained: Run, tmp_path: Path) -> None:

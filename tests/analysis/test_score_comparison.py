@@ -101,14 +101,6 @@ def test_a_label_is_0_1_or_null_whatever_holds_it(values: list[Any]) -> None:
     assert read_label(pl.Series("y", values), "column").to_list() == [1, 0, None]
 
 
-@pytest.mark.parametrize(
-    ("values", "message"), [([2], "holds 2"), (["x"], "holds 'x'"), ([[1]], "is List"), ([b"1"], "is Binary")]
-)
-def test_another_label_is_refused(values: list[Any], message: str) -> None:
-    with pytest.raises(DataError, match=f"column 'y' {message}"):
-        read_label(pl.Series("y", values), "column")
-
-
 @pytest.mark.slow
 def test_predictions_of_runs_are_compared_with_a_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -84,23 +84,6 @@ def test_a_training_of_an_imported_log_ends_with_trees(
     corank.train(imported, [*FEW, "baseline=false"], folder=tmp_path / "run", resume=True)
 
 
-def test_nothing_is_compared_where_nobody_asks(imported: Path, tmp_path: Path) -> None:
-    assert read(imported).baseline and not read(imported.parents[1] / "world/config.yaml").baseline
-    result = corank.train(imported, [*FEW, "baseline=false"], folder=tmp_path / "run")
-    assert (
-        result.baseline is None and len(result.lines) == 1 and "baseline" not in json.loads(result.to_json())
-    )
-
-
-def test_trees_are_not_compared_with_trees(imported: Path, tmp_path: Path) -> None:
-    trees = [
-        "stages.1={name: rank, model: trees, keep: 10, trees: 2}",
-        "losses=[{kind: click, stage: prerank}]",
-    ]
-    result = corank.train(imported, [*FEW, *trees], folder=tmp_path / "run")
-    assert result.run.config.baseline and result.baseline is None
-
-
 def test_without_lightgbm_nothing_is_said(
     imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

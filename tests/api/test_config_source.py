@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 import corank
-from corank.api.config_source import to_yaml
 from corank.core.artifact import read_manifest
 from corank.core.errors import ConfigError, DataError
 from corank.data.packed.manifest import PackManifest
@@ -48,21 +47,12 @@ def test_a_config_is_the_same_as_file_text_mapping_and_object(
     assert corank.check(typed).config == typed
 
 
-def test_a_config_goes_to_yaml_and_back(raw: Path) -> None:
-    typed = read(raw / "config.yaml")
-    (raw / "again.yaml").write_text(to_yaml(typed), encoding="utf-8")
-    assert read(raw / "again.yaml") == typed
-    assert corank.Config.model_validate(read_yaml_file(raw / "again.yaml")) == typed
-
-
 def test_mistakes_in_a_mapping_name_the_key(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(raw)
     wrong = values(Path("config.yaml")) | {"train": {"epoch": 1}}
     with pytest.raises(ConfigError, match=r"^config: train: unknown key 'epoch'; did you mean 'epochs'"):
         corank.check(wrong)
-    with pytest.raises(
-        ConfigError, match=r"config: expected a YAML file, a mapping or corank\.Config; received int"
-    ):
+    with pytest.raises(ConfigError, match=r"config: expected a YAML file, a .* corank\.Config; received int"):
         corank.check(3)  # type: ignore[call-overload]
 
 
@@ -105,9 +95,7 @@ def test_errors_name_the_frame(raw: Path) -> None:
         DataError, match=r"^log: expected files .* or a frame of polars, pandas or Arrow; received dict"
     ):
         corank.check(config, tables={"log": {}})  # type: ignore[dict-item]
-    with pytest.raises(
-        ConfigError, match=r"^tables: unknown table 'logs'; expected log, items, users, truth or events"
-    ):
+    with pytest.raises(ConfigError, match=r"^tables: unknown table 'logs'; .* items, users, truth or events"):
         corank.check(config, tables={"logs": log})
     with pytest.raises(DataError, match=r"^the frame given as items: cannot be written as Parquet"):
         corank.check(config, tables={"items": pl.DataFrame({"a": [object()]})})

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 import corank
@@ -49,19 +48,3 @@ def test_a_bundle_that_is_exported_and_refreshed(
     assert refreshed["items_seq"] == result["items_seq"] + 1
     again = json.loads(printed(capsys, "refresh", str(path), log, "--json"))
     assert again["items_seq"] == refreshed["items_seq"] + 1 and again["bundle"] == str(path)
-
-
-def test_a_publication(trained_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = f"lmdb:{tmp_path / 'store'}"
-    publication = corank.publish(trained_bundle, store)
-    assert viewed(publication)["items"].schema == {"item": pl.String, "became": pl.String}
-    assert [entry["version"] for entry in corank.store_versions(store) if entry["live"]] == [
-        publication.version
-    ]
-    assert publication["kept"] == publication["overridden"] == publication["lacking"] == []
-    again = corank.publish(trained_bundle, store)
-    assert (
-        again.document == {"version": publication.version}
-        and again.headline == f"{publication.version} is live"
-    )
-    assert printed(capsys, "publish", str(trained_bundle), store, "--json") == again.to_json() + "\n"

@@ -99,32 +99,6 @@ def test_ordered_batches_hold_every_candidate_as_packed(packed: PackedDataset) -
     assert (first, request) == (shard.request_start[-1], len(shard))
 
 
-def test_the_way_back_is_the_transpose_of_the_way_in(packed: PackedDataset) -> None:
-    batch = next(Reader(packed, "train", 6).read_ordered())
-    rng = np.random.default_rng(0)
-    for lookup in batch.lookups.values():
-        table = rng.normal(size=(int(lookup.touched.max()) + 1, 2))
-        outputs = np.concatenate([sums(read_, table) for read_ in lookup.reads.values()])
-        gradient = rng.normal(size=outputs.shape)
-        back = sums(lookup.back, gradient)
-        assert (np.diff(lookup.touched) > 0).all()
-        # ⟨A t, g⟩ = ⟨t, Aᵀ g⟩
-        assert (outputs * gradient).sum() == pytest.approx((table[lookup.touched.numpy()] * back).sum())
-    candidates = rng.normal(size=(len(batch), 1))
-    by_request = np.bincount(batch.request_of.numpy(), candidates[:, 0])
-    by_item = np.bincount(batch.item_of.numpy(), candidates[:, 0])
-    np.testing.assert_allclose(sums(batch.requests, candidates)[:, 0], by_request)
-    requests, items = len(by_request), len(by_item)
-    # outputs may be filled up with empty sums, which belong to nobody
-    summed = sums(batch.items, candidates)[:, 0]
-    np.testing.assert_allclose(summed[:items], by_item)
-    assert not summed[items:].any()
-    stack = rng.normal(size=(requests + items, 1))
-    pair = stack[batch.request_of.numpy()] + stack[requests + batch.item_of.numpy()]
-    np.testing.assert_allclose(sums(batch.pairs, stack)[: len(batch)], pair)
-    assert not sums(batch.pairs, stack)[len(batch) :].any()
-
-
 def marks(batches: list[Batch]) -> list[float]:
     """A mark of every request of the batches: the sums of its candidates' crosses and items' numbers."""
     sums_of_requests = []

@@ -78,10 +78,6 @@ def test_what_was_written_to_since_is_verified_and_refused(path: Path, write: Ca
             Bundle.open(path, proofs=proofs)
 
 
-def test_a_folder_without_a_bundle_is_not_proven(tmp_path: Path) -> None:
-    assert not is_proven(tmp_path, {b""}) and not is_proven(tmp_path / "nothing", {b""})
-
-
 def test_workers_share_the_newest_proofs() -> None:
     proofs = SharedProofs()
     worker = SPAWN.Process(target=note_proof, args=(proofs, 1))

@@ -12,8 +12,6 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from corank.core.stored_matrix import StoredMatrix
-from corank.core.subnormal import flush_subnormals
 from corank.funnel.request import Request
 from tests.support.cases import Case
 from tests.support.parity import assert_scored_as_trained
@@ -115,25 +113,3 @@ np.finfo(np.float64)
         [sys.executable, "-W", "error", "-c", program, graph], capture_output=True, text=True, check=False
     )
     assert (done.stdout.split(), done.stderr) == ([str(flushed)] * 2, "")
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_what_a_stored_matrix_gives_is_normal(precision: Any) -> None:
-    numbers = np.array([[3e-38, -1.2e-38, 2e-45], [127 * 2e-38, 2e-38, 0]], dtype=np.float32)
-    read = StoredMatrix.encode(flush_subnormals(numbers), precision).decode()
-    assert not count_subnormals(read)
-    np.testing.assert_allclose(read, numbers, atol=1e-30)
-
-
-def test_other_numbers_are_left_as_they_are() -> None:
-    bits = np.array([0, 1, 0x7FFFFF, 0x800000, 0x3F800000, 0x7F7FFFFF], dtype=np.uint32)
-    numbers = (
-        np.concatenate((bits, bits | np.uint32(1 << 31), [0x7FC00000])).astype(np.uint32).view(np.float32)
-    )
-    kept = np.array([True, False, False, True, True, True] * 2 + [True])
-    flushed = flush_subnormals(numbers)
-    np.testing.assert_array_equal(flushed[kept].view(np.uint32), numbers[kept].view(np.uint32))
-    assert not flushed[~kept].view(np.uint32).any()
-    assert flush_subnormals(flushed) is flushed
-    assert flush_subnormals(np.empty((3, 0), dtype=np.float32)).shape == (3, 0)
-    assert flush_subnormals(numbers[0].reshape(())).shape == ()  # as a graph's constants

@@ -39,19 +39,3 @@ def test_an_importer_of_a_plugin_is_a_command(
     assert f"next: corank train {tmp_path}/out/config.yaml" in err
     code, _, err = run_corank(capsys, "--plugin", plugin, "import", "mylog", source, tmp_path / "again")
     assert code == 0 and "from 7, until None, all False, limit None" in err
-
-
-def test_mistakes_of_the_user_are_named(
-    plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, _, err = run_corank(capsys, "import", "mylog", tmp_path, tmp_path / "out")
-    assert code == 2 and 'Unknown command "mylog"' in err
-    code, _, err = run_corank(capsys, "--plugin", "absent", "import", "mylog", tmp_path, tmp_path / "out")
-    assert code == 1 and err.startswith("error: plugins: no module 'absent'")
-    code, _, err = run_corank(capsys, "--plugin", plugin, "import", "mylog", tmp_path / "x", tmp_path / "out")
-    assert code == 1 and err == f"error: {tmp_path}/x: no such file\n"
-    for mistake in (["--from", 0], ["--until", "soon"]):
-        code, _, err = run_corank(
-            capsys, "--plugin", plugin, "import", "mylog", tmp_path, tmp_path / "out", *mistake
-        )
-        assert code == 2 and str(mistake[0]) in err

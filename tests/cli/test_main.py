@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from corank.bundle.manifest import BundleManifest
-from corank.datasets.feed.simulate import simulate_world
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 
@@ -142,28 +141,6 @@ def test_tables_are_what_the_json_says(trained: Run, bundle: Path, tmp_path: Pat
     assert f"model {answer['model_version']}  items 1" in shown.out
     assert f"{answer['items'][0]['score']:.5f}" in shown.out
     assert "prerank cut 12 of 30" in shown.out and "rank cut 12 of 18" in shown.out
-
-
-@pytest.mark.slow
-def test_the_installed_program(tmp_path: Path) -> None:
-    """In a separate process: progress and errors on stderr alone, paths as passed."""
-
-    def program(*arguments: object) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-c", "from corank.cli.main import main; main()", *map(str, arguments)]
-        return subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
-
-    simulate_world(tmp_path / "w", requests=200, candidates=20, users=20, items=60)
-    narrow = ["--set", "stages.0.query=[8]", "--set", "stages.0.item=[8]", "--set", "stages.1.hidden=[8]"]
-    trained = program("train", "w/config.yaml", *narrow, "--set", "train.epochs=1")
-    assert trained.returncode == 0 and trained.stdout == "", trained.stderr
-    for said in (
-        "not packed yet: packing first",
-        "epoch 1 valid  prerank.click  auc",
-        "run: w/runs/simulated-medium",
-    ):
-        assert said in trained.stderr
-    wrong = program("evaluate", "w")
-    assert (wrong.returncode, wrong.stdout) == (1, "") and wrong.stderr.startswith("error: w: not a run")
 
 
 def test_a_command_that_was_left_out_names_what_to_do(command: Corank) -> None:

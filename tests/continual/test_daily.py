@@ -17,7 +17,6 @@ from corank.bundle.manifest import ItemsAsOf
 from corank.core.errors import ConfigError, DataError, StoreError
 from corank.features.split import RangeSplit
 from corank.training.config.yaml_values import read_yaml_file
-from corank.training.graph_templates import FOLDER
 from corank.training.run import Run
 from corank_continual.periods.history import DailyHistory, PeriodRecord
 from corank_serve.http.follower import Follower, sample_requests
@@ -236,14 +235,7 @@ def test_rows_that_arrive_while_the_first_period_trains_are_of_the_next(tmp_path
     assert first.rows == DailyHistory(world / "daily").records[0].rows
 
 
-@pytest.mark.slow
-def test_a_period_exports_by_the_template_of_the_live_run(two_days: Path) -> None:
-    first, second = (Run.open(two_days / "daily" / "periods" / day / "run") for day in DAYS[:2])
-    assert second.templates.before == first.templates.own
-    kept = [[path.name for path in (run.folder / FOLDER).iterdir()] for run in (first, second)]
-    assert len(kept[0]) == 1 and kept[1] == kept[0]
-
-
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_page_of_a_comparison_is_drawn_when_the_candidate_serves(two_days: Path) -> None:
     period = two_days / "daily" / "periods" / DAYS[1]

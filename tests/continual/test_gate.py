@@ -61,9 +61,7 @@ def test_a_figure_that_an_earlier_release_named_otherwise_is_not_met_and_names_t
 
 
 def test_a_figure_that_there_is_none_of_is_a_mistake() -> None:
-    with pytest.raises(
-        ConfigError, match=r"gate: unknown figure 'rank.click.auc'; did you mean 'rank.exposed"
-    ):
+    with pytest.raises(ConfigError, match=r"gate: unknown figure 'rank.click.auc'; .* mean 'rank.exposed"):
         Condition.parse("rank.click.auc >= 0.5").check({AUC: 0.6}, None)
 
 

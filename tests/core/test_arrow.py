@@ -1,15 +1,10 @@
 """What is read of Arrow's buffers is what Arrow says, and pandas is not asked for."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from corank.core.arrow import to_mask, to_numbers
-from tests.support.random_worlds import RICH
-from tests.support.shared import shared_case
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.uint64(), pa.int32(), pa.float32()])
@@ -23,27 +18,3 @@ def test_numbers_and_nulls_of_a_part_of_an_array(kind: pa.DataType, share: float
         assert numbers.dtype == kind.to_pandas_dtype()
         assert numbers.tolist() == [value or 0 for value in part.to_pylist()]
         assert to_mask(part.is_null()).tolist() == [value is None for value in part.to_pylist()]
-
-
-ENCODE = """
-import sys
-from pathlib import Path
-from corank.funnel.funnel import Funnel
-
-class Asked:
-    count = 0
-    def find_spec(self, name, path=None, target=None):
-        self.count += name == "pandas"
-
-funnel, asked = Funnel.open(Path(sys.argv[1])), Asked()
-sys.meta_path.insert(0, asked)
-columns = sorted(funnel.request_encoder.item_columns)
-funnel.request_encoder.encode_items([10**9, 10**9 + 1], [dict.fromkeys(columns), {}])
-funnel.request_encoder.encode_items([10**9], [{name: ["a b", None] for name in columns if name == "tags"}])
-print(asked.count)
-"""
-
-
-def test_a_change_of_items_loads_no_pandas() -> None:
-    command = [sys.executable, "-c", ENCODE, str(shared_case(RICH).base / "bundle")]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "0\n"

@@ -23,11 +23,6 @@ def drawn(
     return logits, (generator.random(rows) < expit(slope * logits + intercept)).astype(np.int8)
 
 
-def test_apply_by_hand() -> None:
-    platt = Platt(slope=2.0, intercept=-1.0)
-    np.testing.assert_allclose(platt.apply(np.array([0.5, 0.0])), [0.5, 1 / (1 + math.e)])
-
-
 def test_fit_by_hand() -> None:
     # At logit 0 one of four clicks, at logit 1 one of two: intercept ln(1/3), slope ln 3; repeated, so that
     # the term that keeps the slope finite is worth nothing.

@@ -40,26 +40,6 @@ def test_the_page_is_by_value_unless_rules_say_otherwise() -> None:
     assert fill([], []) == []
 
 
-def test_at_most_of_a_value_within_neighbours() -> None:
-    values = [5.0, 4.0, 3.0, 2.0, 1.0]
-    assert fill(values, [at_most(1, [0, 0, 0, 1, 2], within=2)]) == [0, 3, 1, 4, 2]
-    assert fill(values, [at_most(2, [0, 0, 0, 1, 2])], keep=4) == [0, 1, 3, 4]
-    assert fill(values, [at_most(1, [[0, 1], [1], [2], [0], [3]])], keep=3) == [0, 2, 4]  # each tag counts
-    assert fill(values, [at_most(1, [-1, -1, -1, 0, 0])]) == [0, 1, 2, 3, 4]  # what has none is not bound
-
-
-def test_a_slot_is_kept_for_what_is_needed_later() -> None:
-    values, new = [5.0, 4.0, 3.0, 2.0, 1.0], [0, 0, 0, 0, 1]
-    assert fill(values, [flags("at_least", 1, new, within=3)], keep=3) == [0, 1, 4]
-    assert fill(values, [flags("at_least", 1, new, within=3)], keep=5) == [0, 1, 4, 2, 3]
-    assert fill(values, [flags("slot", 1, [1, 1, 0, 0, 0], never=True)], keep=3) == [2, 0, 1]
-    # the only one is not spent before its slot
-    assert fill(values, [flags("slot", 3, [1, 0, 0, 0, 0])], keep=4) == [1, 2, 0, 3]
-    # and not blocked there by its neighbours
-    rules = [at_most(1, [0, 0, 1, 1, 2], within=3), flags("slot", 3, [1, 0, 0, 0, 0])]
-    assert fill(values, rules, keep=3) == [2, 4, 0]
-
-
 def test_rules_that_cannot_be_kept_are_broken_by_the_fewest_slots_the_later_first() -> None:
     alike = at_most(1, [0, 0, 0])
     page = fill_page(settings(keep=3), PageCandidates(np.array([3.0, 2.0, 1.0]), None, [alike]))

@@ -1,6 +1,5 @@
 """Tables of a lakehouse: the rows of a snapshot, packed, repeated and continued, and what is wrong with a table."""
 
-import json
 import os
 import pickle
 import subprocess
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -399,15 +397,3 @@ def test_row_counts_and_statistics_of_metadata_lose_no_rows(tmp_path: Path) -> N
 
 
 # Files of Hugging Face
-
-
-def test_a_folder_of_hugging_face_datasets_is_read_by_a_glob(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "README.md").write_text("---\nconfigs: []\n---\n")
-    for n in range(2):
-        table = shifted(10 * n).to_arrow(compat_level=pl.CompatLevel.oldest())
-        features = {"info": {"features": {"item": {"dtype": "int64", "_type": "Value"}}}}
-        written = table.replace_schema_metadata({"huggingface": json.dumps(features)})
-        pq.write_table(written, tmp_path / "data" / f"train-{n:05}-of-00002.parquet")
-    table = Table.scan("log", "data/train-*.parquet", tmp_path)
-    assert rows_of(table)["item"].to_list() == [1, 2, 3, 4, 11, 12, 13, 14]

@@ -1,7 +1,6 @@
 """Packed data on disk: replaced whole or not at all, refused if damaged, a folder for each set of features."""
 
 import gc
-import os
 import subprocess
 import sys
 
@@ -12,7 +11,6 @@ from corank.core.artifact import MANIFEST
 from corank.core.errors import DataError
 from corank.core.locks import LOCK
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.inputs import fingerprint
 from corank.data.packed.manifest import SETS, list_packs
 from corank.data.packing.packs import mark_continued, open_features, open_with_features, pack_features
 from corank.features.kinds.id import IdFeature
@@ -73,19 +71,6 @@ def test_full_disk_is_told_and_leaves_nothing(world: World, limit: int) -> None:
     assert sorted(path.name for path in world.folder.iterdir()) == ["data.json", "log.parquet"]
 
 
-def test_fingerprint_is_of_settings_and_files(world: World) -> None:
-    packed = world.pack()
-    data, schema = world.settings(), Schema(world.features)
-    mark = fingerprint(data, schema, world.folder)
-    assert packed.manifest.fingerprint == mark
-    os.utime(world.folder / "items.parquet", ns=(1, 1))
-    assert fingerprint(data, schema, world.folder) != mark
-    fewer = Schema({"item": FEATURES["item"]})
-    assert fingerprint(data, fewer, world.folder) != fingerprint(data, schema, world.folder)
-    with pytest.raises(DataError, match="packed from another config or other files: run `corank pack` again"):
-        PackedDataset.open(packed.location, expect=fingerprint(data, schema, world.folder))
-
-
 def pack(world: World, **changes: IdFeature | None) -> PackedDataset:
     """Pack a world with some of its features changed, or taken away by None."""
     features = {name: feature for name, feature in (world.features | changes).items() if feature is not None}
@@ -124,9 +109,7 @@ def test_other_files_are_named_and_packed_anew(world: World) -> None:
     pack(world, tab=None)
     path = world.folder / "items.parquet"
     pl.read_parquet(path).reverse().write_parquet(path)
-    with pytest.raises(
-        DataError, match=r"run `corank pack` again \(data\.items: other files, or changed since\)"
-    ):
+    with pytest.raises(DataError, match=r"run `corank pack` again \(data\.items: .* or changed since\)"):
         open_features(root, world.settings(), Schema(world.features), world.folder)
     assert pack(world).location == root
     assert list_packs(root) == [root]
@@ -144,9 +127,7 @@ def test_a_set_stays_while_it_is_read_and_is_not_taken_for_one_of_another_log(wo
     world.log = LOG.with_columns(match=0.5)
     world.pack()
     assert read.read_encoders() and list_packs(root) == [root, old]
-    with pytest.raises(
-        DataError, match="packed: lacks features of the run, or has them with other settings: tags"
-    ):
+    with pytest.raises(DataError, match=r"packed: lacks features of the run, or has .* other settings: tags"):
         open_with_features(root, tagged)
     del read
     gc.collect()

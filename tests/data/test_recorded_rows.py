@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from corank.data.point_in_time import newest_rows, settle_versions
+from corank.data.point_in_time import settle_versions
 from corank.features.log_schema import FROM, ID, RECORDED
 
 Row = tuple[int, int, str]
@@ -31,10 +31,3 @@ def settle(*rows: Row) -> list[tuple[int, str]]:
 )
 def test_a_row_counts_once_it_holds_and_is_written(rows: list[Row], known: list[tuple[int, str]]) -> None:
     assert sorted(settle(*rows)) == sorted(settle(*reversed(rows))) == known
-
-
-def test_items_are_told_apart_and_rows_without_the_column_are_left() -> None:
-    frame = pl.DataFrame({ID: [1, 2, 1], FROM: [1, 2, 3], RECORDED: [9, 2, 3], "value": ["a", "b", "c"]})
-    assert newest_rows(settle_versions(frame)).sort(ID)["value"].to_list() == ["c", "b"]
-    plain = frame.drop(RECORDED)
-    assert settle_versions(plain).equals(plain)

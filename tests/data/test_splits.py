@@ -77,9 +77,7 @@ def with_column(world: Path, tmp_path: Path, fold: pl.Expr) -> Path:
 
 def test_an_unknown_value_of_the_column_is_named(world: Path, tmp_path: Path) -> None:
     config = with_column(world, tmp_path, pl.lit("trian"))
-    with pytest.raises(
-        DataError, match=r"data.split: column 'fold' holds 'trian'; expected train, valid, test, or"
-    ):
+    with pytest.raises(DataError, match=r"data.split: column .* 'trian'; expected train, valid, test, or"):
         packed(config, tmp_path, "{column: fold}")
     config = with_column(world, tmp_path / "alternating", pl.int_range(pl.len()) % 2)
     with pytest.raises(DataError, match=r"column 'fold' changes from .* within the request"):

@@ -76,17 +76,6 @@ def test_rows_are_grouped_by_user_and_time_in_whatever_order_and_parts(
     )
 
 
-def test_a_candidate_that_is_exposed_twice_in_a_request_is_kept_once(tmp_path: Path) -> None:
-    rows = pl.concat([exposed(), exposed().head(1).with_columns(click=pl.lit(0, pl.Int64))])
-    imported = corank.import_lists(rows, tmp_path / "out", **KEYED)
-    assert (
-        log_of(imported)
-        .drop("time")
-        .equals(as_lists(exposed()).select(log_of(imported).columns).drop("time"))
-    )
-    assert any(line.startswith("1 impression has a candidate twice") for line in imported.said)
-
-
 def test_times_that_differ_within_a_request_are_its_earliest(tmp_path: Path) -> None:
     rows = exposed().with_columns(pl.col("time") + pl.duration(seconds=pl.int_range(pl.len()) % 3))
     imported = corank.import_lists(rows.reverse(), tmp_path / "out", **KEYED)

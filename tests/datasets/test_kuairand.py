@@ -11,7 +11,7 @@ import pytest
 from corank.core.errors import DataError
 from corank.datasets.kuairand import LOGS, USERS, VIDEOS, import_kuairand
 from corank.training.config.config_file import read
-from tests.support.kuairand_files import LOG_HEADER, Release, exposure
+from tests.support.kuairand_files import Release, exposure
 
 EARLY, STANDARD, RANDOM = LOGS
 SLICE = os.environ.get("CORANK_KUAIRAND")
@@ -157,31 +157,6 @@ def test_faulty_files_are_named_and_nothing_is_left(
         import_kuairand(tmp_path / "in", tmp_path / "out")
     assert all(part in str(error.value) for part in told), str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
-
-
-def test_files_that_are_not_there_or_no_csv_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder"):
-        import_kuairand(tmp_path / "nowhere", tmp_path / "out")
-    for name in (USERS, VIDEOS):
-        folder = Release().write(tmp_path / name)
-        (folder / name).unlink()
-        with pytest.raises(DataError, match=name):
-            import_kuairand(folder, tmp_path / "out")
-    for content in (b"", b"\x89PNG\r\n\x1a\n\x00\x00", LOG_HEADER.encode() + b"\n\xff\xfe,1\n"):
-        (Release().write(tmp_path / "in") / STANDARD).write_bytes(content)
-        with pytest.raises(DataError, match=STANDARD):
-            import_kuairand(tmp_path / "in", tmp_path / "out")
-
-
-def test_out_must_be_new_or_empty(tmp_path: Path) -> None:
-    folder, out = Release().write(tmp_path / "in"), tmp_path / "deep" / "out"
-    out.mkdir(parents=True)
-    import_kuairand(folder, out)
-    before = {path: path.read_bytes() for path in out.iterdir()}
-    for place in (out, out / "config.yaml"):
-        with pytest.raises(DataError, match="not an empty folder"):
-            import_kuairand(folder, place)
-    assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
 @pytest.mark.realdata

@@ -11,37 +11,10 @@ import corank
 from corank.core.errors import DataError
 
 MISSING = [
-    *(
-        "",
-        " ",
-        "NULL",
-        "null",
-        "Null",
-        "NA",
-        "na",
-        "N/A",
-        "n/a",
-        "N.A.",
-        "#N/A",
-        "<NA>",
-        "nan",
-        "NaN",
-        "-nan",
-    ),
-    *("None", "none", "nil", "\\N", "-", "--", "—", "?", "??", ".", "...", "*", "_", "(null)", "[null]"),
-    *(
-        "missing",
-        "unknown",
-        "undefined",
-        "unspecified",
-        "not available",
-        "not set",
-        "NaT",
-        "1.#QNAN",
-        "无",
-        "未知",
-    ),
-]
+    "", " ", "NULL", "null", "Null", "NA", "na", "N/A", "n/a", "N.A.", "#N/A", "<NA>", "nan", "NaN", "-nan", "None",
+    "none", "nil", "\\N", "-", "--", "—", "?", "??", ".", "...", "*", "_", "(null)", "[null]", "missing", "unknown",
+    "undefined", "unspecified", "not available", "not set", "NaT", "1.#QNAN", "无", "未知",
+]  # fmt: skip
 VALUES = ["free", "N", "no", "none left", "Nancy", "0x1F", "TBD", "12 EUR"]
 LOG = pl.DataFrame({"shown": [[1, 2], [3, 4]] * 20, "clicked": [[0, 1], [1, 0]] * 20})
 

@@ -217,45 +217,18 @@ def test_a_log_of_two_days_is_split_by_share(world: Path, tmp_path: Path) -> Non
         corank.check(tmp_path / "one" / "config.yaml")
 
 
-def nothing_at(column: str, row: int) -> Callable[[pl.DataFrame], pl.DataFrame]:
-    chosen = pl.when(pl.int_range(pl.len()) != row).then(pl.col(column))
-    return lambda frame: frame.with_columns(chosen.alias(column))
-
-
-@pytest.mark.parametrize(
-    ("more", "spoil", "told"),
-    [
-        ({"candidates": "candidate"}, None, "no column 'candidate' (--candidates); near ones: candidates"),
-        ({"labels": "device"}, None, "column 'device' (--labels) is String; expected lists"),
-        ({"labels": ""}, None, "no label; name a column as --labels, or one of lists as --chosen"),
-        ({}, nothing_at("clicked", 6), "column clicked, row 7: expected a list as long as 'candidates'"),
-        ({}, lambda frame: frame.with_columns(pl.col("candidates") + 9000), "items.parquet: no row for"),
-    ],
-)
-def test_what_does_not_fit_is_named_and_nothing_is_left(
-    world: Path,
-    tmp_path: Path,
-    more: dict[str, Any],
-    spoil: Callable[[pl.DataFrame], pl.DataFrame] | None,
-    told: str,
-) -> None:
-    path = world / "log" / "part-00000.parquet"
-    if spoil:
-        spoil(pl.read_parquet(path)).write_parquet(path)
-    with pytest.raises(DataError) as error:
-        write_lists(world / "log", tmp_path / "out", settings(world, **more))
-    assert told in str(error.value)
-    assert not (tmp_path / "out").exists()
-
-
 def test_files_that_are_not_there_or_not_alike(world: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no Parquet, CSV or TSV file in this folder"):
         write_lists(tmp_path, tmp_path / "out", settings(world))
     with pytest.raises(DataError, match="no such file"):
         write_lists(tmp_path / "x.parquet", tmp_path / "out", settings(world))
+    pl.read_parquet(world / "items.parquet").head(9).write_parquet(tmp_path / "few.parquet")
+    with pytest.raises(DataError, match=r"few\.parquet: no row for"):
+        write_lists(world / "log", tmp_path / "out", settings(world, items=tmp_path / "few.parquet"))
     shutil.copy(world / "items.parquet", world / "log" / "zzz.parquet")
     with pytest.raises(DataError, match="its columns are not those of"):
         write_lists(world / "log", tmp_path / "out", settings(world))
+    assert not (tmp_path / "out").exists()
 
 
 def in_row(column: str, value: Any) -> Callable[[pl.DataFrame], pl.DataFrame]:
@@ -274,63 +247,27 @@ def every(column: str, value: Any) -> Callable[[pl.DataFrame], pl.DataFrame]:
 
 
 UNFIT: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame] | None, dict[str, Any], str]] = {
-    "a label 2": (
-        in_row("clicked", [0, 2, 1]),
-        {},
-        "clicked, row 3: expected 0, 1, or .*; received .0, 2, 1.$",
-    ),
-    "labels of text": (
-        every("clicked", ["n", "y", "n"]),
-        {},
-        "'clicked' .* lists of String; expected 0 and 1",
-    ),
+    "a label 2": (in_row("clicked", [0, 2, 1]), {}, "clicked, row 3: expected 0, 1, or .*; received .0, 2, 1.$"),
+    "labels of text": (every("clicked", ["n", "y", "n"]), {}, "'clicked' .* lists of String; expected 0 and 1"),
     "labels without lists": (every("clicked", 1), {}, "'clicked' .--labels. is Int64; expected lists"),
-    "a ragged list": (
-        in_row("clicked", [0, 1]),
-        {},
-        "row 3: expected a list as long as .*; received .0, 1.$",
-    ),
-    "float candidates": (
-        every("candidates", [1.0, 2.5, 3.0]),
-        {},
-        "lists Float64, not whole numbers",
-    ),
-    "nested candidates": (
-        every("candidates", [[1], [2], [3]]),
-        {},
-        r"lists List.*, not whole numbers",
-    ),
+    "a ragged list": (in_row("clicked", [0, 1]), {}, "row 3: expected a list as long as .*; received .0, 1.$"),
+    "no list": (in_row("clicked", None), {}, "column clicked, row 3: expected a list as long as 'candidates'"),
+    "no column": (None, {"candidates": "candidate"}, "no column 'candidate' .--candidates.; near ones: candidates"),
+    "no label": (None, {"labels": ""}, "no label; name a column as --labels, or one of lists as --chosen"),
+    "float candidates": (every("candidates", [1.0, 2.5, 3.0]), {}, "lists Float64, not whole numbers"),
+    "nested candidates": (every("candidates", [[1], [2], [3]]), {}, "lists List.*, not whole numbers"),
     "candidates of objects": (every("candidates", [{"a": 1}] * 3), {}, "lists Struct.*, not whole"),
-    "a null candidate": (
-        in_row("candidates", [1, None, 3]),
-        {},
-        "candidates, row 3: expected an item in every",
-    ),
-    "candidates and chosen unlike": (
-        every("bought", ["a"]),
-        {"labels": "", "chosen": "bought"},
-        "'bought' .--chosen. has lists of String, and 'candidates' of Int64; write both alike",
-    ),
-    "the user is the candidates": (
-        None,
-        {"user": "candidates"},
-        "as --candidates and as --user; name it once",
-    ),
+    "a null candidate": (in_row("candidates", [1, None, 3]), {}, "candidates, row 3: expected an item in every"),
+    "chosen unlike": (every("bought", ["a"]), {"labels": "", "chosen": "bought"}, "'bought' .--chosen. has lists of S"),
+    "the user is the candidates": (None, {"user": "candidates"}, "as --candidates and as --user; name it once"),
     "a label twice": (None, {"labels": "clicked,clicked"}, "'clicked' is named as --labels and as --labels"),
     "a label is along": (None, {"along": "clicked"}, "'clicked' is named as --labels and as --along"),
     "a key of lists": (None, {"request": "candidates"}, "as --candidates and as --request; name it once"),
-    "along has the items' name": (
-        every("item_id", [1, 2, 3]),
-        {"along": "item_id"},
-        "column 'item_id' has the candidates' name .--item.; rename it",
-    ),
+    "the items' name": (every("item_id", [1, 2, 3]), {"along": "item_id"}, "has the candidates' name .--item"),
     "a column has the rows' name": (every("impression", 1), {}, "'impression' has the name that rows"),
-    "a ragged column along": (
-        lambda frame: in_row("price", [1, 2])(every("price", [1, 2, 3])(frame)),
-        {"along": "price"},
-        r"in.parquet: column 'price' .--along.: 1 lists are of another length",
-    ),
-}
+    "a ragged column": (lambda frame: in_row("price", [1, 2])(every("price", [1, 2, 3])(frame)), {"along": "price"},
+                        "in.parquet: column 'price' .--along.: 1 lists are of another length"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", UNFIT)

@@ -12,6 +12,7 @@ from corank.core.errors import ConfigError, DataError
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.feed.world import PRESETS
 from corank.datasets.simulated import Simulated
+from corank.metrics.point import auc
 from corank.training.config.config_file import read as read_config
 
 pytestmark = pytest.mark.slow
@@ -47,7 +48,7 @@ def test_equal_settings_write_equal_bytes_and_presets_share_users_and_items(tmp_
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
         assert (tmp_path / "a" / file).read_bytes() != (tmp_path / "c" / file).read_bytes()
     for preset in PRESETS:
-        simulate_world(tmp_path / preset, preset=preset, **SMALL)
+        simulate_world(tmp_path / preset, preset=preset, **SMALL | {"requests": 20})
     for table in ("users.parquet", "items.parquet"):
         assert len({(tmp_path / preset / table).read_bytes() for preset in PRESETS}) == 1
 
@@ -88,10 +89,9 @@ def test_a_small_share_of_requests_is_exposed_at_random(log: pl.DataFrame) -> No
 
 def test_clicks_follow_the_truth_and_fall_with_position(log: pl.DataFrame) -> None:
     """Clicks over their true probability are the examination: position^-0.4."""
-    from sklearn.metrics import roc_auc_score
-
     exposed = log.filter(level="exposed")
-    assert roc_auc_score(exposed["is_click"], exposed["truth"]) > 0.65
+    columns = (exposed[name].to_numpy() for name in ("user_id", "truth", "is_click"))
+    assert (auc(*columns).value() or 0) > 0.65
     at = exposed.group_by("position").agg(pl.col("is_click", "truth").sum()).sort("position")
     examined = (at["is_click"] / at["truth"]).to_numpy()
     assert examined[0] == pytest.approx(1.0, abs=0.1)
@@ -102,11 +102,10 @@ def test_clicks_follow_the_truth_and_fall_with_position(log: pl.DataFrame) -> No
 @pytest.mark.parametrize(
     ("preset", "stated"), [("weak", 0.3), ("medium", 0.6), ("strong", 0.85), ("hidden", 0.6)]
 )
-@pytest.mark.parametrize("seed", [0, 1])
 def test_production_correlates_with_the_true_logit_as_stated(
-    tmp_path: Path, preset: str, stated: float, seed: int
+    tmp_path: Path, preset: str, stated: float
 ) -> None:
-    simulate_world(tmp_path / "out", preset=preset, seed=seed, requests=400)
+    simulate_world(tmp_path / "out", preset=preset, requests=400)
     log, _ = read(tmp_path / "out")
     for score in ("score_prerank", "score_rank"):
         assert log.select(pl.corr("logit", score)).item() == pytest.approx(stated, abs=0.05)

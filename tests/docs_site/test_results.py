@@ -142,9 +142,7 @@ def test_a_table_that_a_document_cannot_fill_is_left_as_it_is() -> None:
     written, left = write_tables(PAGE, lacking)
     assert written == PAGE
     assert left == ["scripts/bench vectors DIR --page: no figure of the column strong"]
-    with pytest.raises(
-        PageError, match="args, benchmark, columns, head, intervals, key, plot, rows; received row"
-    ):
+    with pytest.raises(PageError, match=r"args, benchmark, columns, head, .* key, plot, rows; received row"):
         list(read_tables(PAGE.replace("rows:", "row:")))
 
 

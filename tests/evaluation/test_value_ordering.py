@@ -42,9 +42,7 @@ def test_a_value_is_of_calibrated_labels_and_columns() -> None:
 
 def test_a_value_that_is_no_finite_number_is_refused() -> None:
     stage, outputs = worth("click / bid", np.array([1, 1, 0, 1, 1, 1], np.float32))
-    with pytest.raises(
-        DataError, match=r"^stages.rank.value: 'click / bid' is inf for candidate 2 of the split"
-    ):
+    with pytest.raises(DataError, match=r"^stages.rank.value: 'click .* is inf for candidate 2 of the split"):
         stage_values(outputs, stage, CALIBRATORS)
 
 

@@ -178,26 +178,6 @@ def test_since_is_that_of_a_loop(
         same(made(name, sides), [min((age[n] for age in found), default=np.nan) for found in each])
 
 
-def test_history_is_of_what_its_items_are_now() -> None:
-    items = {"seen": Ragged.from_lengths(np.array([3, 0, 2]), np.array([0, -1, 3, -1, 2]))}
-    operands = Operands(
-        4, {"item": of([11, 12, 13, 14]), "brand": ITEM.keys["brand"]}, {"tags": ITEM.lists["tags"]}, {}
-    )
-    names = ["seen", "seen.brand", "seen.tags", "likes"]
-    histories = gather_history_operands(SCHEMA, items, operands, names)
-    assert list(histories) == ["seen", "seen.brand", "seen.tags"]  # likes is no history
-    assert spelt(histories["seen"]) == [[11, 0, 14], [], [0, 13]]
-    assert spelt(histories["seen.brand"]) == [[1, 0, 7], [], [0, 0]]
-    assert spelt(histories["seen.tags"]) == [[7, 1, 7, 7, 0, 8], [], []]
-    query = Operands(3, {}, {}, {}).with_lists(histories)
-    sides = OperandRows.pairs(
-        SCHEMA.operand_placements, query, operands, np.array([0, 0, 0, 1, 2]), np.array([0, 1, 3, 0, 2])
-    )
-    assert made("item_seen", sides) == [1, 0, 1, 0, 1]
-    assert made("brand_seen", sides) == [1, 0, 1, 0, 0]
-    assert made("tags_seen", sides) == [4, 0, 7, 0, 0]
-
-
 # Operands
 
 

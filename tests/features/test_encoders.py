@@ -19,7 +19,6 @@ from corank.features.kinds.bucket import BucketFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature, split
 from corank.features.kinds.number import NumberFeature
-from corank.features.row_encoder import RowEncoder
 from corank.features.scale import Bucket, Scale, to_numbers
 from corank.features.schema import Schema
 from corank.features.training_values import fit_codes
@@ -138,12 +137,6 @@ def test_hash_of_numbers_and_text_is_stable() -> None:
 # Numbers
 
 
-def test_bucket_has_edges_at_quantiles_and_a_code_for_missing() -> None:
-    assert Bucket.fit(np.arange(101.0), 4).edges.tolist() == [25, 50, 75]
-    assert array("age", [-5.0, 24.9, 25.0, 60.0, 1000.0, None]).tolist() == [2, 2, 3, 4, 5, 0]
-    assert ENCODERS.sizes["age"] == 6
-
-
 @given(st.sets(st.integers(-1000, 1000), min_size=9, max_size=80), st.integers(1, 8))
 def test_buckets_of_distinct_values_are_cut_at_quantiles(values: set[int], buckets: int) -> None:
     sample = np.array(sorted(values), dtype=np.float64)
@@ -175,29 +168,6 @@ def test_a_list_keeps_the_first() -> None:
         [3],
     ]
     assert lists(encoded("words", [["blue", "", "red"]])) == [[3, 2]]
-
-
-def test_saved_encoders_encode_the_same(tmp_path: Path) -> None:
-    ENCODERS.save(tmp_path / "encoders")
-    loaded = Encoders.load(tmp_path / "encoders", SCHEMA)
-    assert loaded.sizes == ENCODERS.sizes == {"user": 4, "age": 6, "words": 4, "query": 102, "item": 5}
-    assert {path.suffix for path in (tmp_path / "encoders").iterdir()} == {".json", ".npy"}
-    columns = {
-        "user": pl.Series(["bob", None]),
-        "age": pl.Series([30, 99]),
-        "words": pl.Series(["red", "x"]),
-        "query": pl.Series(["q", "r"]),
-        "hour_of_day": pl.Series([3, 4]),
-    }
-    first, second = (RowEncoder(e, "query").encode(columns, 2).features for e in (ENCODERS, loaded))
-    assert first.keys() == second.keys()
-    for one, other in zip(first.values(), second.values(), strict=True):
-        if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-            assert one.tolist() == other.tolist()
-        else:
-            assert lists(one) == lists(other)
-    price = pl.Series([1.5, 300.0])
-    np.testing.assert_array_equal(loaded.encode("price", price), array("price", price))
 
 
 def test_damaged_encoders_are_refused(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corank.batches.batch import csr
-from corank.core.types import Floats
 from corank.features import input_layout as row_sums
 from corank.features.encoding import Placement
 from corank.features.input_layout import FEW, TableSet, dense_input
@@ -46,17 +45,3 @@ def test_many_rows_are_pooled_as_each_alone(scipy: bool, monkeypatch: pytest.Mon
             split = [side.take(np.arange(n, n + part)) for n in range(0, len(side), part)]
             alone = np.concatenate([dense_input(some, LAYOUT, placement, tables) for some in split])
             np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-6)
-
-
-def test_mean_and_sum_pooling_by_hand() -> None:
-    query, item, _ = rows(np.random.default_rng(3), 4, 4, 4)
-    tables: dict[int | str, Floats] = {
-        dim: np.arange(n * dim, dtype=np.float32).reshape(n, dim) for dim, n in LAYOUT.table_rows.items()
-    }
-    x = dense_input(query, LAYOUT, "query", tables)[:, LAYOUT.columns("query", ["seen"])]
-    y = dense_input(item, LAYOUT, "item", tables)[:, LAYOUT.columns("item", ["tags"])]
-    for n in range(4):
-        seen = query.lists[0].take(np.array([n])).flat() + LAYOUT.offset["item"]
-        tags = item.lists[0].take(np.array([n])).flat() + LAYOUT.offset["tags"]
-        np.testing.assert_allclose(x[n], tables[8][seen].mean(0) if len(seen) else 0, rtol=1e-6)
-        np.testing.assert_allclose(y[n], tables[4][tags].sum(0), rtol=1e-6)

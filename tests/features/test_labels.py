@@ -12,11 +12,9 @@ from corank.features.log_schema import (
     TIME,
     DataSettings,
     Labels,
-    find_exposed,
     hide_immature,
     label_column,
     read_labels,
-    read_levels,
 )
 from corank.features.split import RangeSplit
 from tests.support.configs import data_settings
@@ -39,20 +37,6 @@ def frame(level: list[int], **labels: list[int | None]) -> pl.DataFrame:
 def plain(labels: Labels) -> dict[str, list[int]]:
     assert all(values.dtype == np.int8 for values in labels.values())
     return {name: values.tolist() for name, values in labels.items()}
-
-
-def test_what_was_not_exposed_has_no_label() -> None:
-    rows = frame([0, 1, 2, 2, 2], click=[1, 0, 1, 0, None])
-    assert plain(read_labels(rows, data(click={}))) == {"click": [-1, -1, 1, 0, -1]}
-
-
-def test_a_log_without_levels_is_all_exposed() -> None:
-    flat = data(click={}).model_copy(update={"level": None})
-    rows = frame([0, 1], click=[1, None]).drop(LEVEL)
-    assert plain(read_labels(rows, flat)) == {"click": [1, -1]}
-    assert read_levels(rows, flat).tolist() == [2, 2] and read_levels(rows, flat).dtype == np.uint8
-    assert find_exposed(rows, flat).tolist() == [True, True]
-    assert find_exposed(frame([0, 1, 2]), data(click={})).tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("as_of", [VALID, LATER])

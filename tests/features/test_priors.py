@@ -31,17 +31,6 @@ Row = tuple[int, int, float, float]
 
 RATE = PriorFeature(kind="prior", by=["item"], label="click", smoothing=4)
 
-# key, period, shown, positive; in three periods
-ROWS: list[Row] = [
-    (9, 10, 1, 1),
-    (5, 20, 2, 0),
-    (9, 10, 1, 0),
-    (5, 10, 1, 1),
-    (0, 10, 7, 7),
-    (9, 30, 4, 4),
-    (5, 20, 1, 1),
-]
-
 
 def frame(rows: list[Row], first: int = 0) -> pl.DataFrame:
     numbered = [(*row, first + n) for n, row in enumerate(rows)]
@@ -85,25 +74,6 @@ def longs(values: list[int]) -> Longs:
 def values(found: PriorCounts, feature: PriorFeature, keys: list[int], cut: int) -> list[float]:
     known: list[float] = found.values(feature, hashed(keys), np.full(len(keys), cut)).tolist()
     return known
-
-
-def test_rate_is_smoothed_towards_that_of_all(folder: Path) -> None:
-    counts = rates(folder, ROWS)
-    keys = [5, 9, 7, 0]
-    same = {11: [(1 + 4 * 2 / 3) / (1 + 4), (1 + 4 * 2 / 3) / (2 + 4), 2 / 3, np.nan]}
-    same[20] = same[11]
-    same[21] = [(2 + 4 * 0.5) / (4 + 4), (1 + 4 * 0.5) / (2 + 4), 0.5, np.nan]
-    same[99] = [(2 + 4 * 0.7) / (4 + 4), (5 + 4 * 0.7) / (6 + 4), 0.7, np.nan]
-    for cut, expected in same.items():
-        assert values(counts, RATE, keys, cut) == pytest.approx(expected, rel=1e-15, nan_ok=True)
-
-
-def test_counting_some_keys_at_a_time_is_counting_all(folder: Path) -> None:
-    keys = [2**62 - 1, 2**63, 0, 2**62, 2**64 - 1, 1, 2**62 - 1, 3 * 2**62]
-    rows: list[Row] = [(key, key % 3, 0.1 * (n + 1), key % 2) for n, key in enumerate(keys)]
-    whole = plain(rates(folder, rows))
-    assert whole["keys"] == sorted({*keys} - {0})
-    assert plain(rates(folder, rows[:3], rows[3:], ranges=3)) == whole
 
 
 # Whatever the rows

@@ -86,30 +86,6 @@ def test_derived_features_are_of_the_side_of_their_operands() -> None:
     assert made.placement("item_rate") == "snapshot" and made.placement("user_rate") == "query"
 
 
-def test_histories_share_the_tables_of_their_items() -> None:
-    made = schema(DERIVED)
-    tables = {name: made.table_of(name) for name in ("clicked", "brands", "likes", "brand_seen", "brand")}
-    assert tables == {
-        "clicked": "item",
-        "brands": "brand",
-        "likes": "likes",
-        "brand_seen": "brand_seen",
-        "brand": "brand",
-    }
-    assert list(made.histories()) == ["clicked"]
-    assert made.attributes() == {"brands": ("clicked", "brand")}
-    assert made.history_operands() == ["clicked", "clicked.brand"]
-    assert [made.of_items(name) for name in ("clicked", "clicked.tags", "likes", "brand")] == [
-        "item",
-        "tags",
-        None,
-        None,
-    ]
-    assert "clicked" not in made.columns() and "brands" not in made.columns("query")
-    assert list(made.columns("item")) == ["item", "brand", "tags", "price"]
-    assert [made.column(name) for name in ("brand", "item", "rate")] == ["brand_id", "item", "rate"]
-
-
 HISTORY = {"side": "user", "kind": "ids", "of": "item"}
 ATTRIBUTE = {"side": "user", "kind": "ids", "of": "clicked.brand", "dim": 4}
 PAIR = {"kind": "pair", "of": ["user", "tab"]}

@@ -11,10 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from corank.core.errors import ConfigError, DataError, RowError
 from corank.core.ragged import Vectors
-from corank.features.encoders import Encoders, assemble_rows
-from corank.features.encoding import Encoded
 from corank.features.feature_kind import Feature, FeatureKind
-from corank.features.input_layout import Layout, dense_input
 from corank.features.kinds.vector import VectorFeature
 from corank.features.operands import OperandRows, Operands
 from corank.features.priors import PointInTime, PriorSnapshots
@@ -155,41 +152,3 @@ def test_cosine_by_hand() -> None:
     first = encode([[1, 0, 0], [1, 2, 2], [3, 0, 0], None, [1, 1, 1]])
     second = encode([[5, 0, 0], [0, 1, 0], [-1, 0, 0], [1, 1, 1], None])
     np.testing.assert_allclose(cosines(first, second), [1, 2 / 3, -1, np.nan, np.nan], rtol=1e-6)
-
-
-@pytest.mark.slow
-@given(st.integers(0, 1000))
-def test_a_cosine_is_the_same_bit_by_bit_alone_and_among_others(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    one, other = (encode(rng.normal(size=(40, 3)).tolist(), normalise=True) for _ in range(2))
-    together = cosines(one, other)
-    alone = [cosines(one.take(np.array([n])), other.take(np.array([n])))[0] for n in range(40)]
-    assert together.tolist() == alone
-
-
-def test_the_columns_of_a_vector_come_last_with_one_for_missing() -> None:
-    schema = Schema(FEATURES.validate_python(SCHEMA))
-    layout = Layout(schema, {"user_id": 5, "item_id": 5})
-    assert layout.width("item") == 4 + (3 + 1) + (2 + 1)
-    assert layout.columns("item", ["cover"]).tolist() == [8, 9, 10]
-    assert layout.projections == {"wish": (3, 2)}
-    cover = VectorFeature.model_validate(SCHEMA["cover"])
-    encoded: dict[str, Encoded] = {
-        "item_id": np.array([2, 3], np.int32),
-        "text": encode([[1, 2, 3], None]),
-        "cover": cover.encode(None, pl.Series([[7.0, 8.0], [9.0, 1.0]]), "cover"),
-    }
-    rows = assemble_rows(schema.row_features("item"), encoded, 2)
-    tables: dict[int | str, Any] = {4: np.zeros((10, 4), np.float32), "wish": np.ones((3, 2), np.float32)}
-    x = dense_input(rows, layout, "item", tables)
-    assert x[:, 4:].tolist() == [[1, 2, 3, 0, 7, 8, 0], [0, 0, 0, 1, 9, 1, 0]]
-
-
-def test_numbers_of_a_request_are_read_as_those_of_a_table() -> None:
-    encoders = Encoders(Schema(FEATURES.validate_python(SCHEMA)), {})
-    stored = pl.Series([[0.1, 0.2, 0.3]], dtype=pl.Array(pl.Float32, 3))
-    given_ = pl.Series([stored.to_list()[0]])
-    by_table, by_request = (encoders.encode("text", values) for values in (stored, given_))
-    assert isinstance(by_table, Vectors)
-    assert isinstance(by_request, Vectors)
-    assert by_table.values.tolist() == by_request.values.tolist()

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from corank.training.config.config_file import read
 from corank_lab.datasets.ebnerd import EbnerdFiles, import_ebnerd
 from corank_lab.datasets.mind import MindFiles, import_mind
 from corank_lab.datasets.news import News
-from tests.support.command_line import run_corank
 
 pytestmark = pytest.mark.slow
 
@@ -100,24 +98,6 @@ def test_clicks_follow_the_truth_and_the_config_is_accepted(news: Path) -> None:
     checked(news)
 
 
-def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for layout, following in (("plain", "train {}/config.yaml"), ("mind", "import mind {} OUT")):
-        world = tmp_path / layout
-        sizes = ["--requests", 60, "--users", 50, "--items", 300, "--format", layout]
-        code, _, said = run_corank(capsys, "simulate", world, "--preset", "news", *sizes)
-        assert code == 0 and f"next: corank {following.format(world)}" in said
-    code, _, _ = run_corank(capsys, "import", "mind", world, tmp_path / "out", "--vectors", 0)
-    assert code == 0 and "vector" not in pl.read_parquet_schema(tmp_path / "out" / "items.parquet")
-    for mistake, message in (
-        (["--auction"], "--auction: no option of the preset news"),
-        (["--drift"], "--drift: no option of the preset news"),
-        (["--items", 10], "simulate: items: "),
-        (["--format", "recflow"], "--format: the preset news is written as"),
-    ):
-        code, _, said = run_corank(capsys, "simulate", tmp_path / "w", "--preset", "news", *mistake)
-        assert code == 1 and said.startswith(f"error: {message}") and not (tmp_path / "w").exists()
-
-
 def number(column: str) -> pl.Expr:
     return pl.col(column).str.slice(1).cast(pl.Int64)
 
@@ -170,14 +150,6 @@ def test_ebnerd_comes_back(worlds: Path, ebnerd: Path) -> None:
     summary = checked(ebnerd)
     last = pl.read_parquet(ebnerd / "log" / "validation.parquet")
     assert summary.splits["test"] == last["article_ids_inview"].list.len().sum()
-
-
-def test_mind_without_dev_splits_by_days(worlds: Path, tmp_path: Path) -> None:
-    shutil.copytree(worlds / "mind" / "train", tmp_path / "MINDsmall_train")
-    summary = import_mind(tmp_path, tmp_path / "out", vectors=0)
-    assert summary.split == (date(2026, 3, 6), date(2026, 3, 7))
-    assert "kind: vector" not in (tmp_path / "out" / "config.yaml").read_text()
-    checked(tmp_path / "out")
 
 
 def field(file: str, row: int, n: int, value: str) -> Callable[[Path], None]:

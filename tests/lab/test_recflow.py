@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -21,16 +21,11 @@ from corank.training.config.config_file import read
 from corank_lab.datasets import recflow as importer
 from corank_lab.datasets.recflow import COLUMNS, import_recflow
 from corank_lab.datasets.recflow_world import RecFlowFiles
-from tests.support.command_line import run_corank
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 CHINA = ZoneInfo("Asia/Shanghai")
-DAYS = [date(2024, 1, 13) + timedelta(days=n) for n in range(10)]
-SCHEMA = """request_id request_timestamp user_id device_id age gender province video_id author_id category_level_one
-category_level_two upload_type upload_timestamp duration realshow rerank_pos rerank_neg rank_pos rank_neg coarse_neg
-prerank_neg rank_index rerank_index playing_time effective_view long_view like follow forward comment"""
 
 Release = dict[str, list[dict[str, Any]]]
 
@@ -49,11 +44,6 @@ def imported(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("imported") / "out"
     import_recflow(world, out)
     return out
-
-
-def stage(world: Path, day: date, folder: str = "all_stage") -> pl.DataFrame:
-    """A daily file, its columns spelt without spaces."""
-    return pl.read_ipc(world / folder / f"{day}.feather").rename(str.strip)
 
 
 def candidate(request: int, video: int, day: int = 13, **values: Any) -> dict[str, Any]:
@@ -84,28 +74,6 @@ def write(folder: Path, days: Release) -> Path:
 
 def log_of(out: Path) -> pl.DataFrame:
     return pl.read_parquet(out / "log/*.parquet")
-
-
-def test_simulated_files_have_recflows_columns_and_days(world: Path) -> None:
-    columns = SCHEMA.split()
-    assert list(COLUMNS) == columns
-    spaced = [" category_level_two" if name == "category_level_two" else name for name in columns]
-    for folder in ("all_stage", "realshow"):
-        files = sorted((world / folder).iterdir())
-        assert [file.name for file in files] == [f"{day}.feather" for day in DAYS]
-        for n, file in enumerate(files):
-            schema = pl.read_ipc_schema(file)
-            assert list(schema) == (spaced if n % 2 else columns)
-            assert set(schema.values()) == {pl.Int64}
-    for day in DAYS:
-        rows = stage(world, day)
-        time = pl.from_epoch(rows["request_timestamp"], time_unit="ms").dt.replace_time_zone("UTC")
-        assert time.dt.convert_time_zone("Asia/Shanghai").dt.date().unique().to_list() == [day]
-        assert (rows["upload_timestamp"] * 1000 <= rows["request_timestamp"]).all()
-        assert stage(world, day, "realshow").equals(rows.filter(realshow=1))
-        truth = pl.read_parquet(world / "truth" / f"{day}.parquet")
-        assert truth.drop("effective_view").equals(rows.select("request_id", "video_id"))
-        assert truth["effective_view"].is_between(0, 1).all()
 
 
 def test_equal_settings_write_equal_bytes(world: Path, tmp_path: Path) -> None:
@@ -168,22 +136,6 @@ def test_times_are_utc_their_parts_chinas_and_labels_known_where_shown(tmp_path:
     assert items["author_id"][-1] == 77, "of the first day that has the video"
 
 
-def test_parts_of_a_day_hold_whole_requests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: Path
-) -> None:
-    whole = import_recflow(world, tmp_path / "whole")
-    monkeypatch.setattr(importer, "_PART", 500)
-    parted = import_recflow(world, tmp_path / "parted")
-    assert parted == whole
-    key = ["request_id", "video_id"]
-    assert log_of(tmp_path / "parted").sort(key).equals(log_of(tmp_path / "whole").sort(key))
-    assert len(list((tmp_path / "parted/log").iterdir())) > 20
-    items = [pl.read_parquet(tmp_path / name / "items.parquet") for name in ("whole", "parted")]
-    assert items[0].equals(items[1])
-    of_parts = [set(pl.read_parquet(file)["request_id"]) for file in (tmp_path / "parted/log").iterdir()]
-    assert sum(map(len, of_parts)) == 400
-
-
 def test_the_protocol_has_forty_candidates_a_request_and_two_imports_are_equal(
     imported: Path, world: Path, tmp_path: Path
 ) -> None:
@@ -216,31 +168,6 @@ def test_train_and_judge(world: Path, tmp_path: Path, full: bool) -> None:
     assert found.row("rows.candidates")["value"] == test.height
     cut, joint = found.row("prerank.cut.truth_recall@20@30"), found.row("cascade.joint_kept_recall@20")
     assert cut["value"] > cut["random"] and joint["value"] > joint["random"] and joint["n"] == requests
-
-
-def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    world, out = tmp_path / "world", tmp_path / "out"
-    sizes = ["--requests", 60, "--candidates", 50, "--users", 10, "--items", 100]
-    code, _, said = run_corank(capsys, "simulate", world, "--format", "recflow", *sizes)
-    assert code == 0 and f"next: corank import recflow {world} OUT" in said
-    options = ["--from", "2024-01-14", "--to", "2024-01-20", "--per-level", 2]
-    code, _, said = run_corank(capsys, "import", "recflow", world, out, *options)
-    assert code == 0 and "120 rank_pos" not in said and f"next: corank train {out}/config.yaml" in said
-    assert log_of(out).group_by("request_id", "level").len()["len"].max() == 2
-    for folder in ("log", "truth"):
-        assert sorted({path.name[:10] for path in (out / folder).iterdir()}) == [str(d) for d in DAYS[1:8]]
-    split = read(out / "config.yaml").data.split
-    assert isinstance(split, TimeSplit) and (split.valid, split.test) == (DAYS[6], DAYS[7])
-    code, _, said = run_corank(capsys, "import", "recflow", tmp_path / "none", tmp_path / "b")
-    assert code == 1 and said.startswith("error: ") and "no Feather files" in said
-    for mistake in (["--per-level", 0], ["--from", "soon"]):
-        code, _, said = run_corank(capsys, "import", "recflow", world, tmp_path / "b", *mistake)
-        assert code == 2 and str(mistake[0]) in said
-    for mistake in (["--auction"], ["--days", 5], ["--drift"], ["--random", 0.1]):
-        code, _, said = run_corank(capsys, "simulate", tmp_path / "c", "--format", "recflow", *mistake)
-        assert code == 1 and said.startswith(f"error: {mistake[0]}: no option of the preset medium in the")
-    code, _, said = run_corank(capsys, "simulate", tmp_path / "c", "--format", "recflow", "--candidates", 9)
-    assert code == 1 and "simulate: candidates: " in said and not (tmp_path / "c").exists()
 
 
 def test_the_losses_of_the_documented_table_are_accepted(tmp_path: Path) -> None:
@@ -310,16 +237,4 @@ def test_faulty_files_are_named_and_nothing_is_left(
     with pytest.raises(DataError) as error:
         import_recflow(tmp_path / "in", tmp_path / "out")
     assert all(part in str(error.value) for part in parts), str(error.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
-
-
-def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    folder = write(tmp_path / "in", release())
-    (folder / "truth").mkdir()
-    with pytest.raises(DataError, match=r"2024-01-13\.parquet: not the truth of a simulation"):
-        import_recflow(folder, tmp_path / "out")
-    for content in (b"", b"ARROW1\x00\x00cut short"):
-        (folder / "all_stage/2024-01-14.feather").write_bytes(content)
-        with pytest.raises(DataError, match=r"2024-01-14\.feather: cannot be read"):
-            import_recflow(folder, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -129,7 +129,5 @@ def test_settings_that_say_nothing_are_refused(changes: dict[str, Any], message:
 
 
 def test_a_label_that_the_log_does_not_have_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match=r"losses\.0\.labels: no label 'like'; data.labels are click, order"
-    ):
+    with pytest.raises(ConfigError, match=r"losses\.0\.labels: no .* 'like'; data.labels are click, order"):
         term("pairwise", labels=["like", "click"]).check(FUNNEL, "losses.0")

@@ -172,11 +172,3 @@ def test_two_losses_of_one_name_may_not_both_keep_something() -> None:
     total = TotalLoss([queue, queue.model_copy(update={"weight": 0.5})], FUNNEL)
     with pytest.raises(ConfigError, match=r"two are called 'prerank\.queue' and keep a state"):
         LossState(total, Ranks(), CPU)
-
-
-def test_a_loss_that_keeps_nothing_changes_no_output() -> None:
-    outputs = {"rank": StageOutput({})}
-    state = LossState(TotalLoss([ClickLoss(kind="click", stage="rank")], FUNNEL), Ranks(), CPU)
-    assert state.give(outputs) is outputs
-    held = Checkpoint({}, {})
-    assert state.add_to(held) == held

@@ -101,27 +101,6 @@ def test_sums_and_gradients_in_single_precision_are_those_of_the_formula_in_doub
                 assert (slope.double() - expected_slope).abs().max() < 1e-4 * largest
 
 
-def test_rows_that_are_kept_are_freed_after_the_last_gradient_and_computed_anew_after_that() -> None:
-    scores, mask = lists()
-    relaxed = NeuralSort.of(scores, mask, 0.7, 2)
-    sums, likelihood = relaxed._sums(), relaxed.likelihood(torch.rand(4, 5))
-    (first,) = torch.autograd.grad(sums[0].sum(), scores, retain_graph=True)
-    assert relaxed.rows._kept is not None
-    torch.autograd.grad(likelihood.sum(), scores, retain_graph=True)
-    assert relaxed.rows._kept is None
-    (again,) = torch.autograd.grad(sums[0].sum(), scores)
-    assert torch.equal(first, again)
-
-
-def test_the_normaliser_has_no_gradient() -> None:
-    scores, mask = lists()
-    relaxed = NeuralSort.of(scores, mask, 1.0, 2)
-    weight = torch.randn(4, 5, dtype=torch.float64)
-    (ours,) = torch.autograd.grad((relaxed.survival()[0] * weight).sum(), scores, retain_graph=True)
-    (plain,) = torch.autograd.grad((relaxed.top() * weight).sum(), scores)
-    assert torch.allclose(ours, plain, rtol=1e-9)
-
-
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=30), st.integers(1, 12))
 def test_any_scores_give_probabilities_and_finite_gradients(found: list[float], keep: int) -> None:
     scores = torch.tensor([found], requires_grad=True)

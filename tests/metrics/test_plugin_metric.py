@@ -20,7 +20,6 @@ from corank.metrics.requests import Requests
 from corank.testing.parts import registered, unregister
 from corank_continual.periods.gate import Condition
 from examples.plugins.average_precision import AVERAGE_PRECISION
-from tests.support.predictions import predictions, rows_of
 from tests.support.shared import copy_run, finished_run
 
 
@@ -52,17 +51,6 @@ def plugin() -> Iterator[None]:
     """Both metrics, for one test."""
     with registered(METRICS, average_precision=AVERAGE_PRECISION, hit_rate=HIT_RATE):
         yield
-
-
-def test_the_table_has_them_with_intervals() -> None:
-    rows = rows_of(predictions())
-    for place in ("prerank.exposed.click", "rank.exposed.click", "rank.exposed.order"):
-        row = rows[f"{place}.average_precision"]
-        assert 0 <= row["value"] <= 1 and row["better"] == "higher"
-    assert "prerank.candidates.click.average_precision" not in rows
-    hit = rows["cascade.hit_rate@1"]
-    assert hit["value"] == rows["cascade.joint_click_recall@1"]["value"] == 0  # each request has one click
-    assert hit["n"] == 2 and hit["random"] is None and hit["low"] is not None
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from corank.batches.batch import Batch
 from corank.losses.base import FunnelSpec
@@ -20,13 +20,12 @@ from corank.models.joint import JointModel
 from corank.models.layers import activated, activated_layers, linear, relu_in_place
 from corank.models.settings.mlp import DcnSettings, DinSettings, MlpSettings, TeacherSettings
 from corank.models.settings.two_tower import TowersSettings
-from corank.models.two_tower import Tower
 from corank.testing.batches import random_batch
 from corank.testing.losses import requests
 from corank.training.config.settings import TableOptimiser
 from corank.training.optimisers import Average, optimisers
 from tests.support.history_batches import RAGGED, attended
-from tests.support.models import assert_learns_alike, joint, learn, linears, tables_of, two_tower
+from tests.support.models import assert_learns_alike, joint, learn, tables_of
 from tests.support.per_row_model import per_row
 
 STAGES: list[TowersSettings | MlpSettings] = [
@@ -136,18 +135,6 @@ def test_layers_together_have_the_bits_of_one_after_another() -> None:
         outcomes.append([out, *torch.autograd.grad(out.float().square().sum(), wanted)])
     for ours, one_by_one in zip(*outcomes, strict=True):
         assert ours.dtype == one_by_one.dtype and torch.equal(ours, one_by_one)
-
-
-def test_a_stage_may_see_some_features_alone() -> None:
-    batch, _ = random_batch(4)
-    built = model(query_features=["user"], item_features=["item"])
-    before = built(batch)["prerank"].logits["click"].detach().clone()
-    batch.numbers["query"].add_(1)
-    after = built(batch)
-    torch.testing.assert_close(after["prerank"].logits["click"], before)
-    query = two_tower(built).query
-    assert isinstance(query, nn.Sequential) and isinstance(query[1], Tower)
-    assert linears(query[1].layers)[0].in_features == 8
 
 
 def train(built: JointModel, average: Average | None, table: str = "rowwise_adagrad", steps: int = 5) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 import corank
 from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import Bundle
-from corank.core.errors import ConfigError, PluginError
+from corank.core.errors import PluginError
 from corank.features.input_layout import Layout
 from corank.funnel.funnel import Funnel
 from corank.funnel.request import Request
@@ -21,7 +21,6 @@ from corank.testing.batches import LAYOUT, random_batch
 from corank.testing.parity import assert_scored_as_evaluated
 from corank.testing.parts import registered, unregister
 from corank.testing.worlds import make_world
-from corank.training.config.config_file import read
 from corank.training.run import Run
 from examples.plugins.factorisation_machine import FmSettings, FmVectorsSettings
 from tests.support.models import joint, randomise
@@ -109,28 +108,6 @@ def test_it_trains_exports_and_ranks_as_it_was_trained(
     if role == "pre-ranker":
         answer = funnel.rank(Request.parse(logged_request(run, "test", 0) | {"candidates": None}))
         assert len(answer["items"]) == 6
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ("facters: 8", "stages.1: unknown key 'facters'; did you mean 'factors'?"),
-        ("label: buy", "stages.1.labels: no label 'buy'"),
-    ],
-)
-def test_its_settings_are_validated_as_those_of_any_other(world: Path, settings: str, message: str) -> None:
-    key, value = settings.split(": ")
-    plain = {"name": "rank", "model": "fm", "keep": "6"} | {key: value}
-    override = ", ".join(f"{k}: {v}" for k, v in plain.items())
-    with pytest.raises(ConfigError) as caught:
-        read(world / "config.yaml", [f"stages.1={{{override}}}"])
-    assert message in str(caught.value)
-
-
-def test_without_vectors_it_cannot_retrieve(world: Path) -> None:
-    override = "stages.0={name: prerank, model: fm, cuts: [retrieved], keep: 12}"
-    with pytest.raises(ConfigError, match=r"retrieval\.stage: "):
-        read(world / "config.yaml", [override, "retrieval={stage: prerank, keep: 20}"])
 
 
 class Plain(FmVectorsSettings):

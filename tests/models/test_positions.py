@@ -25,7 +25,6 @@ STAGES: list[TowersSettings | MlpSettings] = [
     MlpSettings(name="rank", model="mlp", keep=2, hidden=[8], labels=["click", "order"]),
 ]
 CLICK = ClickLoss(kind="click", stage="rank")
-TERM = "stages.rank.position.0"
 
 
 def model(positions: int = POSITIONS, seed: int = 0) -> JointModel:
@@ -39,31 +38,6 @@ def placed(positions: list[int], click: list[int] | None = None) -> Batch:
     sides, clicked = rows(np.random.default_rng(0), 1, n, n), [0] * n if click is None else click
     made = batch(sides, np.zeros(n, int), np.arange(n), np.full(n, 2), np.array(clicked))
     return replace(made, position=torch.tensor(positions))
-
-
-def set_terms(built: JointModel, values: list[float]) -> None:
-    with torch.no_grad():
-        built.terms("rank")["click"].copy_(torch.tensor(values))
-
-
-def test_each_stage_and_label_has_a_term_a_position() -> None:
-    built = model()
-    names = {n: tuple(p.shape) for n, p in built.named_parameters() if ".position." in n}
-    assert names == {
-        "stages.prerank.position.0": (POSITIONS,),
-        TERM: (POSITIONS,),
-        "stages.rank.position.1": (POSITIONS,),
-    }
-    set_terms(built, [0.5, 1, 2, 3])
-    outputs = built(placed([2, 0, -1, 2]))
-    assert {name: list(output.positions) for name, output in outputs.items()} == {
-        "prerank": ["click"],
-        "rank": ["click", "order"],
-    }
-    assert outputs["rank"].positions["click"].tolist() == [2, 0.5, 0, 2], "an unknown position adds 0"
-    assert not outputs["rank"].positions["order"].any() and not outputs["prerank"].positions["click"].any()
-    alone = built.outputs(placed([0]), ["rank"])
-    assert list(alone) == ["rank"] and list(alone["rank"].positions) == ["click", "order"]
 
 
 def has_positions(outputs: dict[str, StageOutput]) -> bool:

@@ -117,18 +117,6 @@ def test_towers_that_contradict_each_other_are_refused(changes: dict[str, object
     assert message in str(caught.value)
 
 
-def test_a_query_tower_knows_the_query_alone() -> None:
-    context = StageContext("stages.0", SCHEMA, DATA)
-    of().check(context)
-    settings = of(query_towers={**SPLIT, "now": {"features": ["hour", "match"], "widths": [8]}})
-    with pytest.raises(ConfigError) as caught:
-        settings.check(context)
-    assert str(caught.value).startswith(
-        "stages.prerank.query_towers.now.features: 'match' is a cross feature and cannot enter the query tower: at "
-        "serving time the query tower runs once a request and does not know the item; leave it to a ranker stage"
-    )
-
-
 @pytest.mark.parametrize("side", ["query", "item"])
 def test_a_tower_that_reads_nothing_is_refused(side: str) -> None:
     with pytest.raises(

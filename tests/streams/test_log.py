@@ -155,20 +155,6 @@ def test_bad_rows_are_put_aside(broker: Broker, folder: Path, tmp_path: Path) ->
     assert "columns that the log's earlier files lack are left out: new" in one.said
 
 
-def test_rows_are_of_the_types_of_the_log_so_far(broker: Broker, folder: Path) -> None:
-    rows = pl.DataFrame(request(0, -60)).with_columns(
-        pl.col("time").cast(pl.Datetime("us", "UTC")), pl.col("click").cast(pl.Int8)
-    )
-    rows.write_parquet(folder / "earlier.parquet")
-    source = broker.make_topic("types")
-    broker.send("types", [*request(1, 3), to_arrow(pl.DataFrame(request(2, 4)).to_arrow())])
-    broker.send("types", [*request(3, 5, price=None), *request(4, 13)])
-    with following(source, folder) as one:
-        one.until(lambda: len(logged(folder)) == 2)
-    frame = pl.read_parquet(folder / "*.parquet")  # which refuses files of several types
-    assert len(frame) == 12 and frame.schema == rows.schema
-
-
 def moments(folder: Path) -> list[int]:
     """The distinct times of a log, ms UTC."""
     times = pl.read_parquet(folder / "*.parquet")["time"].dt.epoch("ms")
@@ -302,11 +288,6 @@ def failures(broker: Broker, folder: Path, *rows: Sequence[Any]) -> str:
     with pytest.raises(CorankError) as error:
         one.check()
     return str(error.value)
-
-
-def test_first_rows_without_a_request_are_named(broker: Broker, folder: Path) -> None:
-    said = failures(broker, folder, {"time": START, "user_id": 1})  # type: ignore[arg-type]
-    assert "message 0: request_id, time: a row needs them; this one has time, user_id; --dead-letter" in said
 
 
 def test_dead_letters_need_a_place(broker: Broker, folder: Path) -> None:

@@ -106,9 +106,7 @@ def test_where_messages_are_gone_it_ends_unless_told_otherwise(
     ):
         one.until(lambda: False)
     monkeypatch.setenv("CORANK_KAFKA_AUTO_OFFSET_RESET", "latest")
-    with pytest.raises(
-        StreamError, match=r"auto\.offset\.reset: expected error or earliest; received 'latest'"
-    ):
+    with pytest.raises(StreamError, match=r"auto\.offset\.reset: expected .* or earliest; received 'latest'"):
         Reading(url, None, {})
 
 

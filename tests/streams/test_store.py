@@ -16,7 +16,7 @@ from corank_serve.store.base import Store, open_store
 from corank_serve.store.journal import read_journal, read_log
 from corank_serve.store.live_version import StoreState
 from corank_serve.store.publish import publish_bundle
-from corank_serve.store.users import UserStore, change_users
+from corank_serve.store.users import UserStore
 from tests.support.bundle_versions import variant
 from tests.support.following import following_store
 from tests.support.kafka_broker import Broker, to_arrow
@@ -198,19 +198,6 @@ def test_items_go_to_the_version_that_is_live(broker: Broker, store: Store, tmp_
         one.until(lambda: offset(store, "items/versions/0") == 2)
     live = served(store, tmp_path / "fetched")
     assert live.manifest.content == version and is_known(live, 98) and is_known(live, 99)
-
-
-def test_a_topic_that_was_made_anew_is_read_from_its_begin_if_told_to(
-    broker: Broker, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("corank_continual.streams.topic.CONNECT_SECONDS", 0.5)
-    monkeypatch.setenv("CORANK_KAFKA_AUTO_OFFSET_RESET", "earliest")
-    source = broker.make_topic("made_anew")
-    change_users(store, [], [], {"items/made_anew/0": (None, 100)})
-    broker.send("made_anew", [row(4, 98)])
-    with following_store(ItemSink, source, store.address) as one:
-        one.until(lambda: offset(store, "items/made_anew/0") == 1)
-    assert is_known(served(store, tmp_path / "fetched"), 98)
 
 
 def test_users_come_change_and_go(broker: Broker, store: Store, tmp_path: Path) -> None:

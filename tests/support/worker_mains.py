@@ -4,9 +4,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from corank.core.kept_files import KeptFiles
 from corank_serve.http.process.worker_process import PROOF_BYTES, SharedProofs, WorkerSigns
 
 
@@ -44,15 +42,3 @@ def serve_until_told(listeners: Sequence[socket.socket], signs: WorkerSigns) -> 
 def note_proof(proofs: SharedProofs, number: int) -> None:
     """Add a proof that is a number."""
     proofs.add(number.to_bytes(PROOF_BYTES, "big"))
-
-
-def keep_templates(folder: Path, key: str, number: int) -> list[int]:
-    """Keep templates of one key again and again. Returns which of all processes' were read."""
-    cache, found = KeptFiles(folder, bound=120_000), set()
-    for _ in range(10):
-        cache.keep(key, bytes([number]) * 50_000)
-        template = cache.read(key)
-        if template is not None:
-            assert len(template) == 50_000 and len({*template}) == 1
-            found.add(template[0])
-    return sorted(found)

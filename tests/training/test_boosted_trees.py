@@ -159,9 +159,7 @@ def test_labels_of_one_value_are_named(grown: Run, small_world: Path, tmp_path: 
     for file in (world / "log").glob("*.parquet"):
         pl.read_parquet(file).with_columns(pl.col("is_click") * 0).write_parquet(file)
     by_level = "losses=[{kind: levels, stage: prerank, form: ranknet}]"
-    with pytest.raises(
-        DataError, match="'rank' cannot be fitted to 'click' of the split 'train': 0 positives and"
-    ):
+    with pytest.raises(DataError, match=r"'rank' cannot be fitted to 'click' of .* 'train': 0 positives and"):
         trained_run(world / "config.yaml", tmp_path / "run", *GROWN, by_level)
 
 

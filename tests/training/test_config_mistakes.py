@@ -66,20 +66,6 @@ def run_command(command: str, *overrides: str) -> tuple[subprocess.CompletedProc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "override", "message"),
-    [
-        ("train", "train.rank.lr=-1", "train.rank.lr: Input should be greater than 0"),
-        ("pack", "losses.0.kind=clik", "unknown kind 'clik'; did you mean 'click'?"),
-    ],
-)
-def test_a_mistake_is_told_without_torch(command: str, override: str, message: str) -> None:
-    done, ended = run_command(command, override)
-    assert message in done.stderr
-    assert ended == ["ended", "1", "False"]
-
-
-@pytest.mark.slow
 def test_the_built_in_parts_are_checked_without_torch() -> None:
     overrides = [f"{key}={json.dumps(value)}" for key, value in EVERY_PART.items()]
     config = read(simulated_world() / "config.yaml", overrides)

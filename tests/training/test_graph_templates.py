@@ -5,8 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -28,12 +27,10 @@ from corank.training import onnx_graphs
 from corank.training.graph_templates import FOLDER, Templates
 from corank.training.onnx_graphs import write_graphs
 from corank.training.run import Run
-from corank_serve.http.process.worker_process import SPAWN
 from tests.support.boosted_runs import grown_run
 from tests.support.cases import Case, random_model
 from tests.support.random_worlds import RICH
 from tests.support.shared import shared_case
-from tests.support.worker_mains import keep_templates
 
 KEY = "ab" * 32
 
@@ -166,42 +163,7 @@ def test_without_a_cache_a_run_has_the_template_of_the_run_that_it_continues(
     assert kept[0] == kept[1] == kept[2] == [key_of(case)]
 
 
-def test_a_run_has_the_template_of_the_cache_and_no_cache_that_of_a_run(
-    case: Case, cache: KeptFiles, tmp_path: Path
-) -> None:
-    first, second = first_run(cache, tmp_path / "first"), tmp_path / "second"
-    with exports() as exported:
-        written(case, case.model, case.calibrators, tmp_path / "graphs", Templates.of_run(second, None))
-        with using(tmp_path / "empty"):
-            templates = Templates.of_run(tmp_path / "third", first)
-            written(case, case.model, case.calibrators, tmp_path / "more", templates)
-    assert exported.count == 0
-    assert [path.name for path in (second / FOLDER).iterdir()] == [key_of(case)]
-    assert not (tmp_path / "empty").exists()  # what others may have written stays with their run
-
-
-@pytest.mark.thorough
-def test_a_spoilt_template_of_the_run_before_is_exported_anew_and_kept_beside_the_run(
-    case: Case, cache: KeptFiles, tmp_path: Path
-) -> None:
-    first, second = first_run(cache, tmp_path / "first"), tmp_path / "second"
-    key, before = key_of(case), KeptFiles(first / FOLDER)
-    assert key is not None
-    expected = before.read(key)
-    of_another_function(before, key)
-    (tmp_path / "file").touch()
-    with using(tmp_path / "file"), exports() as exported:
-        written(case, case.model, case.calibrators, tmp_path / "graphs", Templates.of_run(second, first))
-    assert exported.count == 1
-    assert KeptFiles(second / FOLDER).read(key) == expected
-
-
 # Templates that are not to be used
-
-
-def of_other_graphs(cache: KeptFiles, key: str) -> None:
-    graph = onnx.helper.make_graph([], "other", [], [])
-    cache.keep(key, onnx.helper.make_model(graph).SerializeToString())
 
 
 def of_another_function(cache: KeptFiles, key: str) -> None:
@@ -216,64 +178,22 @@ def place(cache: KeptFiles, key: str) -> Path:
     return cache.folder / key
 
 
-def changed(change: Callable[[bytes], bytes]) -> Callable[[KeptFiles, str], object]:
-    return lambda cache, key: place(cache, key).write_bytes(change(place(cache, key).read_bytes()))
-
-
-def link(cache: KeptFiles, key: str) -> None:
-    file = place(cache, key)
-    file.rename(file.with_name("elsewhere"))
-    file.symlink_to("elsewhere")
-
-
-def renamed(cache: KeptFiles, key: str) -> None:
-    template = cache.read(key)
-    assert template is not None
-    cache.keep(KEY, template)
-    place(cache, KEY).replace(place(cache, key))
-
-
-DAMAGED: dict[str, Callable[[KeptFiles, str], object]] = {
-    "cut short": changed(lambda raw: raw[:-1]),
-    "empty": changed(lambda raw: b""),
-    "a bit": changed(lambda raw: raw[:-40] + bytes([raw[-40] ^ 1]) + raw[-39:]),
-    "renamed": renamed,
-    "a link": link,
-}
-MISLEADING: dict[str, Callable[[KeptFiles, str], object]] = {
-    "no ONNX": lambda cache, key: cache.keep(key, b"\xff" * 100),
-    "of other graphs": of_other_graphs,
-}
-
-
-@pytest.mark.parametrize("spoil", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_template_is_none_and_is_kept_anew(
-    case: Case, cache: KeptFiles, spoil: Callable[[KeptFiles, str], object]
-) -> None:
-    key = key_of(case)
-    assert key is not None
-    template = cache.read(key)
-    assert template
-    spoil(cache, key)
-    assert cache.read(key) is None
-    cache.keep(key, template)
-    assert cache.read(key) == template
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("spoil", MISLEADING.values(), ids=MISLEADING)
-def test_a_template_of_something_else_is_exported_anew(
-    case: Case, cache: KeptFiles, tmp_path: Path, spoil: Callable[[KeptFiles, str], object]
-) -> None:
-    expected = written(case, case.model, case.calibrators, tmp_path / "expected")
-    key = key_of(case)
-    assert key is not None
-    before = cache.read(key)
-    spoil(cache, key)
-    with exports() as exported:
-        assert written(case, case.model, case.calibrators, tmp_path / "graphs") == expected
-    assert exported.count == 1
-    assert cache.read(key) == before
+def test_a_damaged_template_is_none_and_is_kept_anew(tmp_path: Path) -> None:
+    cache, file, other = KeptFiles(tmp_path), tmp_path / KEY, tmp_path / KEY.replace("a", "c")
+    cache.keep(KEY, bytes(60))
+    sound = file.read_bytes()
+    for damaged in (b"", sound[:-1], sound[:-40] + bytes([sound[-40] ^ 1]) + sound[-39:]):
+        file.write_bytes(damaged)
+        assert cache.read(KEY) is None
+    cache.keep(other.name, bytes(60))
+    other.replace(file)  # which holds its name
+    assert cache.read(KEY) is None
+    other.write_bytes(sound)
+    file.unlink()
+    file.symlink_to(other)
+    assert cache.read(KEY) is None
+    cache.keep(KEY, bytes(60))
+    assert cache.read(KEY) == bytes(60)
 
 
 # Keys
@@ -352,12 +272,6 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPat
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         assert KeptFiles.of_user(FOLDER).folder == Path(folder)
-
-
-def test_processes_that_keep_templates_at_once_read_whole_ones(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(2, mp_context=SPAWN) as pool:
-        read = list(pool.map(keep_templates, [tmp_path] * 2, [KEY] * 2, (1, 2)))
-    assert 1 in read[0] and 2 in read[1]
 
 
 @pytest.mark.slow

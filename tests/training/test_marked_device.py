@@ -1,7 +1,6 @@
 """Trainings on a device of their own learn what they learn on the processor, and mix tensors of the two nowhere."""
 
 import json
-import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import corank
 from corank.batches.ahead import move_batches
 from corank.batches.batch import Batch
 from corank.data.packed.dataset import PackedDataset
-from corank.datasets.feed.simulate import simulate_world
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import predict_by_ranks
 from corank.losses.base import FunnelSpec
@@ -25,10 +23,8 @@ from corank.testing.batches import random_batch
 from corank.testing.losses import LEVELS, made_of
 from corank.training.callbacks import TrainingCheckpoint
 from corank.training.config.config import Config
-from corank.training.config.config_file import read
 from corank.training.config.settings import TableOptimiser
 from corank.training.optimisers import Average, optimisers
-from corank.training.packed_data import pack_config
 from corank.training.run import Run
 from corank.training.trainer import Trainer
 from corank.training.update import Update
@@ -40,7 +36,6 @@ from tests.support.joined_ranks import JoinedRanks, train_an_epoch
 from tests.support.marked_device import DEVICE, MarkedTensor, marked_device
 from tests.support.models import joint
 from tests.support.random_worlds import DERIVED, LISTED, LONG, RICH
-from tests.training.test_recipes import EXAMPLES, NARROW, RECIPES, SMALL, SMALLER
 
 CPU = torch.device("cpu")
 Outcome = tuple[list[float], dict[str, torch.Tensor]]
@@ -173,20 +168,6 @@ def test_every_stage_model_trains_and_predicts_on_the_device(
     config = averaged(case.config, precision)
     outcomes = [train_epoch(config, case.packed, tmp_path, device) for device in (CPU, DEVICE)]
     assert_alike(outcomes, exact=precision == "fp32")
-
-
-@pytest.mark.thorough
-def test_every_recipe_trains_and_predicts_on_the_device(tmp_path: Path) -> None:
-    simulate_world(tmp_path, requests=200, candidates=30, users=40, items=120)
-    for recipe in ("config", *RECIPES):
-        if recipe != "config":
-            shutil.copy(EXAMPLES / f"{recipe}.yaml", tmp_path)
-        narrow = [*NARROW[3 if recipe == "three_stages" else 2], *SMALL]
-        changes = [*narrow, *(SMALLER if recipe == "features" else [])]
-        config = averaged(read(tmp_path / f"{recipe}.yaml", changes), "fp32")
-        packed = pack_config(config, tmp_path)
-        outcomes = [train_epoch(config, packed, tmp_path, device) for device in (CPU, DEVICE)]
-        assert_alike(outcomes, exact=True)
 
 
 @pytest.mark.thorough

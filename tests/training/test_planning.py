@@ -124,9 +124,7 @@ def test_a_log_of_one_time_is_refused_before_anything_is_packed(tmp_path: Path) 
     log.write_parquet(tmp_path / "log.parquet")
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(values))
-    with pytest.raises(
-        DataError, match="40 requests of the log have 1 times, too few to split them by shares"
-    ):
+    with pytest.raises(DataError, match=r"40 requests of the log .* times, too few to split them by shares"):
         corank.train(config)
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "log.parquet"}
 
@@ -150,14 +148,3 @@ def test_packing_training_and_all_that_follows_agree(tmp_path: Path) -> None:
     assert successor.continued is not None and successor.data.training_end() > manifest.data.training_end()
     going_on = corank.train(config, later, folder=tmp_path / "next", continue_from=tmp_path / "run")
     assert going_on.run.config.data.training_end() == successor.data.training_end()
-
-
-@pytest.mark.thorough
-@pytest.mark.slow
-def test_several_processes_read_the_same_data_and_plan_the_same_training(tmp_path: Path) -> None:
-    config = small_world() / "config.yaml"
-    changes = [SHARES, f"packed={tmp_path / 'packed'}", "train.epochs=1", "train.requests=auto"]
-    manifest = corank.pack(config, changes).packed.manifest
-    run = corank.train(config, changes, folder=tmp_path / "two", workers=2).run
-    assert run.config.data == manifest.data
-    assert numbers(run.folder) == (1, 16)

@@ -32,11 +32,6 @@ def named(arms: ArmSet) -> dict[str, Config]:
     return {arm.name: arm.config for arm in arms.arms}
 
 
-def kinds(config: Config, stage: str) -> list[str]:
-    """The losses that a stage learns from."""
-    return [loss.kind for loss in config.losses if loss.learner == stage]
-
-
 NAMES = sorted(file.stem for file in STUDY.glob("*.yaml"))
 
 
@@ -46,31 +41,6 @@ def test_nine_files_fit_the_example(config: Config) -> None:
         arms = arms_of(config, name)
         assert arms.arms[0] == Arm("as written", config) and len(arms.arms) > 1 and arms.title
         assert not arms.refused or set(arms.refused) == {"towers, then towers"}
-
-
-def test_quotas_end_at_what_the_next_stage_keeps(config: Config) -> None:
-    first, last = config.stages
-    kept = {name: one.stages[0].keep for name, one in named(arms_of(config, "quotas")).items()}
-    assert kept["twice the quota"] == 2 * first.keep
-    assert kept["a quarter of the quota"] == max(round(first.keep / 4), last.keep)
-
-
-def test_architecture(config: Config) -> None:
-    arms = arms_of(config, "architecture")
-    configs = named(arms)
-    assert arms.same == {"joint, shared embeddings": "as written"}
-    assert {s.embeddings for s in configs["joint, own embeddings"].stages} == {"own"}
-    assert configs["alternating steps"].train.mode == "alternate"
-    assert configs["separate, the ranker first"].train.mode == "separate"
-    distilled = configs["recipe: own samples, distilled"]
-    assert kinds(distilled, "prerank") == ["click", "unexposed", "distill"]
-    (unexposed,) = (
-        plain(distilled)["losses"][n] for n, loss in enumerate(distilled.losses) if loss.kind == "unexposed"
-    )
-    assert unexposed["from"] == ["ranked"]
-    heads = configs["recipe: one network, two heads"]
-    assert kinds(heads, "prerank") == ["click"]
-    assert kinds(heads, "rank") == ["click", "click"]
 
 
 def test_a_log_without_levels_takes_the_catalogue() -> None:

@@ -61,61 +61,38 @@ def test_changes_have_arguments_and_an_order(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("arms: {}", "arms: none; give one or more"),
-        ("title: Which?", "arms: required, but not given"),
-        ("[a]", "arms: none; give one or more"),
-        ("arms: {a: {set: {train.epochs: 2}}, a: {}}", "key 'a' is in line 1 already"),
-        ("arm: {a: {set: {train.epochs: 2}}}", ": (top level): unknown key 'arm'; did you mean 'arms'?"),
-        ("arms: {a: {sets: {train.epochs: 2}}}", "arms.a: unknown key 'sets'; did you mean 'set'?"),
-        ("arms: {a: {}}", "arms.a: changes nothing; give set, losses, more_losses or change"),
-        (
-            "arms: {a: {change: own_table}}",
-            "arms.a.change: unknown change 'own_table'; did you mean 'own_tables'?",
-        ),
-        (
-            "arms: {a: {change: scale_widths}}",
-            "arms.a.change: scale_widths: missing a required argument: 'factor'",
-        ),
-        ("arms: {a: {change: {own_tables: 3}}}", "arms.a.change: own_tables: too many positional arguments"),
-        ("arms: {a: {change: 3}}", "arms.a.change: expected a name, or names with arguments; received 3"),
-        (
-            "arms: {a: {change: {structures: [1, 7]}}}",
-            "arms.a: does not fit this config: list index out of range",
-        ),
-        (
-            "arms: {a: {change: {scale_lr: [rnk, 2]}}}",
-            "arms.a: train: unknown key 'rnk'; did you mean 'rank'?",
-        ),
-        ("arms: {a: {set: {stages.7.keep: 2}}}", "arms.a: stages.7.keep: the config has no such place"),
-        ("arms: {a: {set: {train.epoch: 2}}}", "arms.a: train: unknown key 'epoch'; did you mean 'epochs'?"),
-        ("arms: {a: {set: {data.request: x}}}", "arms.a.set: data.request: it changes the rows"),
-        ("arms: {a: {more_losses: [{kind: clik}]}}", "arms.a: losses.5: "),
-        (
-            "arms: {a: {more_losses: [{kind: click, stage: $frist}]}}",
-            "arms.a: unknown $-name '$frist'; did you mean",
-        ),
-        (
-            "arms: {a: {set: {train.epochs: 1}}}",
-            "arms.a: comes out the same as “as written”; drop one of the two",
-        ),
-        (
-            "arms: {a: {set: {train.epochs: 2}}, b: {set: {train.epochs: 2}}}",
-            "arms.b: comes out the same as “a”; drop one of the two",
-        ),
-        (
-            "arms: {as written: {set: {train.epochs: 2}}}",
-            "arms.as written: there is an arm “as written” already",
-        ),
-    ],
-)
-def test_what_is_refused(tmp_path: Path, text: str, message: str) -> None:
+REFUSED = {
+    "arms: {}": "arms: none; give one or more",
+    "title: Which?": "arms: required, but not given",
+    "[a]": "arms: none; give one or more",
+    "arms: {a: {set: {train.epochs: 2}}, a: {}}": "key 'a' is in line 1 already",
+    "arm: {a: {set: {train.epochs: 2}}}": ": (top level): unknown key 'arm'; did you mean 'arms'?",
+    "arms: {a: {sets: {train.epochs: 2}}}": "arms.a: unknown key 'sets'; did you mean 'set'?",
+    "arms: {a: {}}": "arms.a: changes nothing; give set, losses, more_losses or change",
+    "arms: {a: {change: own_table}}": "arms.a.change: unknown change 'own_table'; did you mean 'own_tables'?",
+    "arms: {a: {change: scale_widths}}": "arms.a.change: scale_widths: missing a required argument: 'factor'",
+    "arms: {a: {change: {own_tables: 3}}}": "arms.a.change: own_tables: too many positional arguments",
+    "arms: {a: {change: 3}}": "arms.a.change: expected a name, or names with arguments; received 3",
+    "arms: {a: {change: {structures: [1, 7]}}}": "arms.a: does not fit this config: list index out of range",
+    "arms: {a: {change: {scale_lr: [rnk, 2]}}}": "arms.a: train: unknown key 'rnk'; did you mean 'rank'?",
+    "arms: {a: {set: {stages.7.keep: 2}}}": "arms.a: stages.7.keep: the config has no such place",
+    "arms: {a: {set: {train.epoch: 2}}}": "arms.a: train: unknown key 'epoch'; did you mean 'epochs'?",
+    "arms: {a: {set: {data.request: x}}}": "arms.a.set: data.request: it changes the rows",
+    "arms: {a: {more_losses: [{kind: clik}]}}": "arms.a: losses.5: ",
+    "arms: {a: {more_losses: [{kind: click, stage: $frist}]}}": "arms.a: unknown $-name '$frist'; did you mean",
+    "arms: {a: {set: {train.epochs: 1}}}": "arms.a: comes out the same as “as written”; drop one of the two",
+    "arms: {a: {set: {train.epochs: 2}}, b: {set: {train.epochs: 2}}}": "arms.b: comes out the same as “a”; drop",
+    "arms: {as written: {set: {train.epochs: 2}}}": "arms.as written: there is an arm “as written” already",
+    "{optional: true, arms: {same: {set: {train.epochs: 1}}}}": "no arm is left for this config: “same”",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         built(tmp_path, text)
     said = str(caught.value)
-    assert message in said
+    assert REFUSED[text] in said
     assert said.startswith(f"{tmp_path}/")
     assert "\n" not in said
 
@@ -130,28 +107,11 @@ def test_an_optional_arm_is_left_out_with_a_note(tmp_path: Path) -> None:
     assert [note.split("”")[0] for note in arms.notes] == ["“same", "“strange"]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "{optional: true, arms: {same: {set: {train.epochs: 1}}}}",
-            "no arm is left for this config: “same”",
-        ),
-        ("{finding: quotas, arms: {a: {set: {train.epochs: 2}}}}", "unknown key 'finding'"),
-    ],
-)
-def test_an_optional_file_needs_an_arm_and_known_keys(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        built(tmp_path, text)
-
-
 def test_a_name_is_that_of_a_file_that_corank_comes_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(build_file(CONFIG, [], Path("consistency")).arms) == 4
-    with pytest.raises(
-        ConfigError, match="consistancy: no such file; corank comes with architecture, consistency"
-    ):
+    with pytest.raises(ConfigError, match=r"consistancy: no such file; corank .* architecture, consistency"):
         build_file(CONFIG, [], Path("consistancy"))
     monkeypatch.chdir(tmp_path)
     Path("consistency").write_text("arms: {two: {set: {train.epochs: 2}}}", encoding="utf-8")

@@ -12,18 +12,14 @@ import pytest
 import yaml
 
 import corank
-from corank import ExperimentResult
 from corank.analysis.experiments.space import Grid
 from corank.core.errors import ConfigError, DataError
-from corank.training.config.config_file import read
 from tests.support.command_line import run_corank
-from tests.support.html import Read
 
 pytestmark = pytest.mark.slow
 
 GRID: Grid = {"train.rank.lr": [0.001, 0.02], "stages.1.hidden": [[16, 8], [4]]}
 """Its first combination is the config as written."""
-BEST = "config.tune.yaml"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,12 +35,6 @@ def searched(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """A grid's folder and its document."""
     out = tmp_path_factory.mktemp("searched")
     return out, corank.tune(config, grid=GRID, out=out).document
-
-
-def timeless(document: dict[str, Any]) -> dict[str, Any]:
-    """A document without measured times and its run's path."""
-    trials = [{k: v for k, v in trial.items() if k != "seconds"} for trial in document["trials"]]
-    return document | {"trials": trials, "run": ""}
 
 
 def modified(out: Path) -> dict[str, int]:
@@ -75,46 +65,6 @@ def test_every_combination_is_compared_with_the_config_as_written(
     assert document["trials"][document["best"] - 1]["value"] == max(
         one["value"] for one in document["trials"]
     )
-
-
-def test_the_chosen_trial_is_tested_as_its_run(searched: tuple[Path, dict[str, Any]], config: Path) -> None:
-    out, document = searched
-    figures = corank.evaluate(out / "run", "test")
-    for stage in ("prerank", "rank"):
-        test = ExperimentResult(document).row(f"{stage}.exposed.click.auc", split="test")
-        row = figures.row(f"{stage}.exposed.click.auc")
-        assert all(test[key] == row[key] for key in ("value", "low", "high", "n"))
-    best = read(config.with_name(BEST))
-    if "train.rank.lr" in document["changes"]:
-        assert best.train.stages["rank"].lr == document["changes"]["train.rank.lr"]
-
-
-def test_the_page(searched: tuple[Path, dict[str, Any]]) -> None:
-    out, document = searched
-    page = (out / "tune.html").read_text(encoding="utf-8")
-    parsed = Read(page)
-    assert parsed.foreign == []
-    assert document["verdict"] in parsed.text
-    assert "4 trials of a grid" in parsed.text
-    assert page.count("<svg ") == 2
-    assert "rank.click.auc" in ExperimentResult(document).plot()._repr_svg_()  # type: ignore[attr-defined]
-
-
-def test_a_killed_grid_ends_the_same(
-    searched: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
-) -> None:
-    out, document = searched
-    killed = shutil.copytree(out, tmp_path / "killed")
-    (killed / "tune.json").unlink()
-    gone, torn, *_ = sorted((killed / "trials").iterdir())
-    gone.unlink()
-    torn.write_bytes(torn.read_bytes()[:1000])
-    shutil.rmtree(killed / "run" / "model")
-    said: list[str] = []
-    again = corank.tune(config, grid=GRID, out=killed, report=said.append).document
-    assert timeless(again) == timeless(document)
-    assert sum(line.endswith("read from disk") for line in said) == 2
-    assert modified(killed).keys() == modified(out).keys()
 
 
 def test_a_grid_may_get_values_and_another_metric(

@@ -13,7 +13,6 @@ from corank import ExperimentResult
 from corank.core.errors import ConfigError, MissingExtraError
 from corank.testing.worlds import trained_run
 from corank.training.run import Run
-from tests.support.command_line import run_corank
 from tests.support.html import Read
 from tests.support.interruptions import same
 
@@ -125,16 +124,3 @@ def test_without_optuna(config: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(MissingExtraError, match=r"corank tune needs optuna; .* pip install '\.\[tune\]'"):
         corank.tune(config, 3, out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
-
-
-def test_the_tune_command(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = (config, "--trials", 2, "--search", "train.rank.lr=0.001..0.1 log", "--out", tmp_path)
-    code, out, err = run_corank(capsys, "tune", *options)
-    assert code == 0
-    assert "The best trials" in out
-    assert "trial 2/2" in err
-    code, out, _ = run_corank(capsys, "tune", *options, "--json")
-    assert json.loads(out) == json.loads((tmp_path / "tune.json").read_text(encoding="utf-8"))
-    code, out, err = run_corank(capsys, "tune", config, "--search", "x")
-    assert (code, out) == (1, "")
-    assert "expected KEY=RANGE" in err

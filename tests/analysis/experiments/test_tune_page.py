@@ -58,23 +58,6 @@ def test_figures_of_trials_are_those_of_their_runs(searched: tuple[Path, dict[st
         Objective.of(Run.open(out / "run").config, "page.truth")
 
 
-def test_a_killed_tuning_of_a_page_ends_the_same(config: Path, tmp_path: Path) -> None:
-    """Optuna draws strengths, and methods with them; what a method does not read is left out."""
-    search = [f"{STRENGTH}=0.1..0.9", "stages.2.method=dpp,mmr"]
-    overrides, metric = ["stages.1.keep=8", PAGE], "page.distance"
-    document = corank.tune(
-        config, 4, search=search, metric=metric, out=tmp_path, overrides=overrides
-    ).document
-    assert {trial["state"] for trial in document["trials"]} == {"complete"}
-    (tmp_path / "tune.json").unlink()
-    for path in sorted((tmp_path / "trials").iterdir())[::2]:
-        path.unlink()
-    again = corank.tune(config, 4, search=search, metric=metric, out=tmp_path, overrides=overrides).document
-    for one in (document, again):
-        one["trials"] = [{k: v for k, v in trial.items() if k != "seconds"} for trial in one["trials"]]
-    assert again == document
-
-
 def test_the_weight_of_the_page_is_searched_by_default(config: Path) -> None:
     for method, key, ends in (("dpp", "strength", (0.0, 0.95)), ("mmr", "lambda", (0.05, 1.0))):
         page = PAGE.replace("dpp", method).replace("strength: 0.6", "rules: []")

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 import corank
-from corank.core.errors import ConfigError, DataError
+from corank.core.errors import DataError
 from corank.data.packing import grouping, pack
 from corank.datasets.feed.simulate import simulate_world
 
@@ -53,19 +53,6 @@ def test_nothing_is_written(config: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in config.parent.rglob("*")}
     corank.check(config)
     assert {path: path.stat().st_mtime_ns for path in config.parent.rglob("*")} == before
-
-
-def test_what_would_stop_packing_is_told(config: Path) -> None:
-    with pytest.raises(
-        ConfigError, match="'category_clicks' is a cross feature and cannot enter the query tower"
-    ):
-        corank.check(config, ["stages.0.query_features=[category_clicks]"])
-    with pytest.raises(DataError, match=r"data.log: no column 'tabb'; near ones: tab"):
-        corank.check(config, ["features.tab.column=tabb"])
-    with pytest.raises(DataError, match=r"absent.parquet: no such file"):
-        corank.check(config, ["data.items=absent.parquet"])
-    with pytest.raises(DataError, match="no row of the log is in 'test'"):
-        corank.check(config, ["data.split.test=2027-01-01"])
 
 
 def change_row(number: int, **values: pl.Expr) -> Change:

@@ -13,7 +13,7 @@ import corank
 from corank.core.errors import DataError
 from corank.testing.parts import registered
 from corank.training.checks import learnability, log_quality, page_rules
-from corank.training.checks.findings import FIRST, Finding, name_some, order_findings
+from corank.training.checks.findings import FIRST, Finding
 from corank.training.checks.judgements import JUDGEMENTS
 from corank.training.checks.profile import Profile
 from tests.support.command_line import run_corank
@@ -116,20 +116,3 @@ def test_a_new_finding_is_one_function(config: Path, tmp_path: Path) -> None:
         assert corank.check(config).findings[0] == Finding("error", "price_0", "too dear", "17 prices")
         with pytest.raises(DataError, match=r"^price_0 \(17 prices\): too dear$"):
             corank.train(config, folder=tmp_path / "run")
-
-
-def test_findings_that_say_the_same_are_one() -> None:
-    warnings = [Finding("warning", f"w{n}", "few", f"{n} %") for n in range(6)]
-    error = Finding("error", "losses", "none")
-    first, few, *rest = order_findings([*warnings, error])
-    assert first is error and not rest
-    assert few.line == "warning: w0 (0 %), w1 (1 %), w2 (2 %), w3 (3 %) and 2 more: few"
-    assert few.details == [few.line, "  w0 (0 %), w1 (1 %), w2 (2 %), w3 (3 %), w4 (4 %), w5 (5 %)"]
-    assert few.document() == {
-        "severity": "warning",
-        "where": ["w0", "w1", "w2", "w3", "w4", "w5"],
-        "figures": ["0 %", "1 %", "2 %", "3 %", "4 %", "5 %"],
-        "finding": str(few),
-    }
-    assert order_findings(warnings[:2])[0].details == ["warning: w0 (0 %), w1 (1 %): few"]
-    assert name_some(["a"]) == "a"

@@ -37,10 +37,3 @@ def test_a_warning_says_that_no_loss_learns_it(config: Path) -> None:
 
     assert not warned()
     assert warned("losses=[{kind: click, stage: rank}, {kind: click, stage: prerank}]")
-
-
-def test_the_config_of_such_a_world_trains_and_is_judged_by_it(config: Path, tmp_path: Path) -> None:
-    run = corank.train(config, ["train.epochs=1", "train.requests=32"], folder=tmp_path / "run").run
-    found = corank.evaluate(run.folder, bootstrap=False)
-    assert 0 < found.row("prerank.cut.later_recall@24")["value"] <= 1
-    assert 0 < found.row("cascade.joint_later_recall@8")["value"] <= 1

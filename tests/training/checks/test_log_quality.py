@@ -9,7 +9,6 @@ import pytest
 
 import corank
 from corank.training.checks.findings import Finding
-from tests.support.command_line import run_corank
 from tests.support.configs import ID, MARCH, NUMBER, of_side, small_config
 
 CONFIG = small_config(
@@ -61,12 +60,3 @@ def findings(folder: Path) -> dict[str, Finding]:
 def test_a_finding_is_made(findings: dict[str, Finding], where: str, what: str, figure: str) -> None:
     assert findings[where].severity == "advice"
     assert findings[where].what.startswith(what) and findings[where].figure == figure
-
-
-@pytest.mark.parametrize("name", ["lost", "fixed", "serial"])
-def test_what_a_finding_names_works_when_typed(
-    findings: dict[str, Finding], folder: Path, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert findings[name].what.endswith("--without drops it")
-    code, text, _ = run_corank(capsys, "check", folder / "config.yaml", "--without", name)
-    assert code == 0 and not any(line.startswith("advice: " + name) for line in text.splitlines())

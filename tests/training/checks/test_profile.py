@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 
 import corank
-from tests.support.command_line import run_corank
 from tests.support.configs import ID, MARCH, NUMBER, of_side, small_config
 
 CONFIG = small_config(
@@ -86,15 +85,6 @@ def test_advice_names_what_decides(config: Path) -> None:
     ):
         assert expected in advice
     assert "author" not in advice and "city" not in advice
-
-
-def test_the_command_prints_tables_and_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, text, _ = run_corank(capsys, "check", config)
-    assert code == 0 and "advice: item_id: 100% of the candidates of 'valid'" in text
-    assert "Requests by their number of candidates" in run_corank(capsys, "check", config, "--all")[1]
-    document = json.loads(run_corank(capsys, "check", config, "--json")[1])
-    assert document["profile"]["requests"]["test"]["candidates"] == {"5": 40}
-    assert not any(finding["severity"] == "error" for finding in document["findings"])
 
 
 def test_what_advice_names_works_when_typed(config: Path) -> None:

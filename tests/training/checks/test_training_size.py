@@ -58,12 +58,6 @@ def test_tables_are_those_of_the_training(changes: tuple[str, ...]) -> None:
     assert check.size.memory["packed"] == packed.manifest.size
 
 
-def test_memory_has_no_bound_before_packing() -> None:
-    size = size_of("packed=elsewhere")
-    assert size.document()["memory"] is None
-    assert list(size.lines)[1] == "memory: once the config is packed, this line has a bound"
-
-
 GROWTH = """
 import sys
 from pathlib import Path

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import corank
-from corank.core.errors import ConfigError, CorankError
+from corank.core.errors import CorankError
 from corank.training.tracking.mlflow import MlflowCallback
 from corank.training.tracking.tracker import read_callbacks
 from tests.support.command_line import run_corank
@@ -60,9 +59,3 @@ def test_a_plug_in_of_the_config_is_found(
     file = tmp_path / "epochs.txt"
     assert run_corank(capsys, "train", config, *options, "--track", f"counting,file={file}")[0] == 0
     assert file.read_text() == "1\n2\n"
-
-
-def test_a_callback_by_name_is_checked_before_workers_start(world: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown callback 'absent'"):
-        corank.train(world / "config.yaml", track=["absent"], workers=2, folder=tmp_path / "run")
-    assert not (tmp_path / "run").exists()

@@ -111,7 +111,5 @@ def test_a_run_that_cannot_be_judged_is_refused(folder: Path, tmp_path: Path) ->
         corank.evaluate(world.folder, on=tmp_path / "scaled", by="day")
     with pytest.raises(DataError, match=r"--margin: no metric 'aucs' was compared; there are auc, "):
         corank.compare(folder / "run", folder / "less", margin={"aucs": 0.1})
-    with pytest.raises(
-        DataError, match=r"--margin: expected NUMBER or METRIC=NUMBER, 0 or more; received '-1'"
-    ):
+    with pytest.raises(DataError, match=r"--margin: expected .* METRIC=NUMBER, 0 or more; received '-1'"):
         corank.compare(folder / "run", folder / "less", margin=-1)

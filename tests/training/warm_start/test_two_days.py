@@ -129,9 +129,7 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path: Path) -> None
 def test_a_run_that_has_not_ended_or_is_the_same_is_refused(tmp_path: Path) -> None:
     config, folder = small_world() / "config.yaml", tmp_path / "run"
     interrupt(Interrupting(1), config, [*HARD, "train.epochs=30"], folder=folder)
-    with pytest.raises(
-        CheckpointError, match=r"run: training has not finished; go on with `corank train --resume`"
-    ):
+    with pytest.raises(CheckpointError, match=r"run: training has not .* go on with `corank train --resume`"):
         corank.train(config, HARD, folder=tmp_path / "new", continue_from=folder)
     with pytest.raises(
         ConfigError, match=r"--from: .*run is the run itself; write the new one elsewhere by --run"
