@@ -208,7 +208,9 @@ def test_bundles_are_compared_on_one_log_alone(runs: tuple[Run, Run], tmp_path: 
     other = shutil.copytree(bundle, tmp_path / "other")
     with pytest.raises(DataError, match="bundles are compared on logged requests: name their table by --on"):
         corank.compare(bundle, other)
-    with pytest.raises(DataError, match=r"--split applies to runs; bundles are compared .* log that --on names"):
+    with pytest.raises(
+        DataError, match=r"--split applies to runs; bundles are compared .* log that --on names"
+    ):
         corank.compare(bundle, other, split="test", on=log)
     with pytest.raises(DataError, match="--users, --events and --truth apply to bundles; leave them out"):
         corank.compare(runs[0].folder, runs[1].folder, truth=log)
