@@ -268,7 +268,7 @@ def rank(
     Args:
         bundle: the bundle's folder, or its URL.
         request: a JSON file such as `corank request` prints, or a mapping of the same keys.
-        trust: public ed25519 keys, PEM files, one of which must have signed the bundle; none: it need not be signed.
+        trust: public ed25519 keys, PEM files, one of which must have signed the bundle; without, it need not be signed.
 
     Returns the document that `corank rank --json` prints. Raises BundleError, RequestError, TrustError.
 
@@ -329,15 +329,15 @@ class CaseComparison(AgreementResult):
 def compare_cases(
     cases: PathOrUrl, found: PathOrUrl, tolerance: Annotated[float, Ge(0)] = 1e-5
 ) -> CaseComparison:
-    """Compare what a reader in another language made of test cases with them.
+    """Compare a foreign reader's results with test cases.
 
     Args:
         cases: the file that `conformance` wrote.
-        found: what the reader made of each case: a line each, in the same form (docs/bundle-format.md).
+        found: the reader's results, a line each, in the same form (docs/bundle-format.md).
         tolerance: the largest difference that the command accepts.
 
-    Returns the largest difference of each step, in how many cases it differs, and where most. Numbers beyond 1 count
-    relative; what is of another form differs. Raises RequestError.
+    Returns the largest difference of each step, the number of differing cases, and the worst place. Numbers beyond 1
+    count relative; another form is a difference. Raises RequestError.
 
     Example:
         >>> cases = corank.conformance("bundle", "shop.jsonl", number=2)

@@ -38,12 +38,12 @@ def simulate(
     overwrite: bool = False,
     report: Report = lambda line: None,
 ) -> "Simulated":
-    """Write the logs of a simulated funnel whose truth is known, and a config that trains on them.
+    """Write the logs of a simulated funnel of known truth, and a config that trains on them.
 
     Args:
         out: folder for the tables and the config.
         preset: a feed: weak, medium, strong or hidden; or a preset of another world.
-        seed: of all that is drawn.
+        seed: of all draws.
         requests: 10000 of a feed, unless given.
         candidates: of a request; 200 of a feed, unless given.
         users: 2000 of a feed, unless given.
@@ -54,8 +54,8 @@ def simulate(
         drift: tastes walk, items come and go, and a file a day is written.
         walk: of `drift`: how far tastes move a day, 0 to 1; 0.2 unless given.
         lifetime: of `drift`: days an item is there; 5 unless given.
-        satiation: by how much a click on a candidate gets less likely with each one above of the same category, 0 to 1;
-            the config then ends with a page.
+        satiation: by how much each candidate above of the same category lowers a click, 0 to 1; the config then ends
+            with a page.
         organic: users also act outside of the funnel, on a candidate with this share of its click probability; the
             events are written to `organic/`.
         awareness: of `organic`: how unequally items are known there, as the spread of a lognormal; 0 unless given.

@@ -37,8 +37,8 @@ def evaluate(
         by: evaluate group by group: `day`, a feature with one code a row, or a column of the log.
         page: with `by`, the file or URL of an HTML page to write.
         progress: takes how many requests are scored, and of how many.
-        on: packed data of other days or another packing to judge the run on, or a run that has them; its own unless
-            given. What they do not know of the run's values counts as unknown.
+        on: packed data of other days or another packing, or a run that has them (default: its own). Values unknown to
+            them count as unknown.
 
     Returns what `corank evaluate` prints. Raises CheckpointError, DataError.
 
@@ -89,13 +89,13 @@ def compare(
 
     Args:
         a: a run's folder, or its URL; a bundle's folder; or Parquet with scores, such as `corank.predict` wrote.
-        b: another of the sort. Runs of other days or packings are both judged on b's packed data. `trees`, if there is
-            nothing of that name: the honest baseline of run a, which is trained on its packed data: boosted trees in
-            place of the last stage, the others on labels alone. Needs the extra `trees`.
-        split: of runs: `train`, `valid` or `test`, which is the default.
+        b: another one. Runs of other days or packings are both judged on b's packed data. `trees`, if nothing has that
+            name: a baseline trained on run a's packed data: boosted trees
+            as the last stage, the others on labels alone. Needs the extra `trees`.
+        split: of runs: `train`, `valid` or `test` (default).
         page: the file or URL of an HTML page to write.
-        scores: columns of scores to compare; all columns of floats that both have unless given.
-        labels: columns of labels, 0, 1 or null; detected unless given.
+        scores: columns of scores to compare (default: all common columns of floats).
+        labels: columns of labels, 0, 1 or null (default: detected).
         user: the column of users; needed unless `corank.predict` wrote the scores.
         request: columns that distinguish requests, for metrics within requests.
         progress: takes how many requests of each run, or candidates of each bundle, are scored, and of how many; tables
@@ -107,7 +107,7 @@ def compare(
         truth: of bundles: the table of true probabilities of a simulated world.
 
     Returns what `corank compare` prints: rows with values `a` and `b`, `difference`, `low`, `high` and a `verdict` on
-    a, by stage, label, population and metric. Raises CheckpointError, and DataError also if both are one.
+    a, by stage, label, population and metric. Raises CheckpointError, and DataError also if both are the same.
 
     Example:
         >>> less = corank.train("shop/config.yaml", ["name=less", "train.epochs=1"]).run

@@ -102,8 +102,7 @@ def fit(
         along: columns known before ranking, an element a candidate.
         history: a column of the user's earlier items.
         overrides: `a.b=value` changes of the config, such as `train.seed=1`.
-        folder: where tables, run and bundle are kept; it is not there or empty. Unless given, they are temporary, and
-            go with the funnel.
+        folder: a new or empty folder for tables, run and bundle. By default they are temporary, and go with the funnel.
         report: takes lines about each step.
 
     Returns the funnel. Raises DataError, ConfigError.

@@ -87,8 +87,7 @@ def report(
         out: the page's file, or its URL; in the run's folder unless given: `report.html`, or
             `report-against-NAME.html`, after the other run's folder.
         split: `train`, `valid` or `test`.
-        against: another run on the same candidates: the page shows paired differences with intervals, and the figures
-            of both.
+        against: another run on the same candidates: the page adds paired differences with intervals.
         figures: a folder, or its URL, to which each figure is written as SVG and PNG, too.
         progress: takes how many requests are scored, and of how many, of each run.
 
@@ -127,7 +126,7 @@ def explain(
     Args:
         run: the run's folder, or its URL.
         split: `train`, `valid` or `test`.
-        most: requests to measure on, at most.
+        most: the largest number of requests to measure on.
         report: takes a line about each step.
         progress: takes how many requests are scored, and of how many.
 
@@ -147,13 +146,13 @@ def explain(
 def request(
     run: PathOrUrl, number: Annotated[int, Ge(0)] = 0, split: str = "test", now: bool = False
 ) -> dict[str, Any]:
-    """Make a logged request what a service receives: raw columns, as known at its time, with `trace` set.
+    """Write a logged request as a service receives it: raw columns, as known at its time, with `trace` set.
 
     Args:
         run: the run's folder, or its URL.
         number: which request of the split, from 0.
         split: `train`, `valid` or `test`.
-        now: leave its time out, so that it counts as of now: a service refuses one that is far from its clock.
+        now: leave its time out, so that it counts as of now: a service rejects times far from its clock.
 
     Returns the document that `corank request` prints, which `rank` and `Funnel.rank` take. Raises CheckpointError,
     DataError.

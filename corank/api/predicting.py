@@ -59,7 +59,7 @@ def vectors(
     report: Report = lambda line: None,
     parts: Annotated[Sequence[str], Option("--part")] = (),
 ) -> int:
-    """Write the vectors that a bundle's item towers give a table of items, or other item parts, as Parquet or npy.
+    """Write the vectors of a table of items, or other item parts of a bundle, as Parquet or npy.
 
     Args:
         bundle: the bundle's folder, or its URL.
@@ -69,7 +69,7 @@ def vectors(
         workers: how many tasks run at a time. The file is the same for any number and any engine.
         engine: `in_line`, `pool`, `ray` (experimental) or a plug-in's; a pool of processes for several workers.
         address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
-        report: takes a line about the memory that was held.
+        report: receives a line about the memory held.
         parts: `STAGE.PART`, such as `rank.item`, the ranker's first-layer sums, each in a column `PART.STAGE`, rounded
             as the bundle stores it; the vectors of all stages unless given.
 

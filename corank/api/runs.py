@@ -193,8 +193,8 @@ def check(
     """Read a config and scan its tables, without packing or training; or compare checksums of packed data.
 
     Args:
-        config: a YAML file, in whose folder its relative paths begin; or a mapping or `corank.Config`, whose begin in
-            the working directory.
+        config: a YAML file (relative paths begin in its folder), a mapping or `corank.Config` (in the working
+            directory).
         overrides: `a.b=value` changes of the config, as in `--set`.
         without: features to remove, as in `--without`.
         report: receives a line if derived features are removed, too.
@@ -204,9 +204,8 @@ def check(
         everything: print all findings and all tables of a config, not a screen.
 
     Returns what would be trained: which feature enters which tower, rows by table, candidates by split and by loss.
-    What training would refuse is the first of its `findings`. With `against` the figures of the new rows next to those
-    of the run, with their thresholds (`drift` of the config), and the `reasons` for which the rows are refused. With
-    `verify` the packed data.
+    `findings` begin with what training rejects. With `against`: the figures of the new rows and of the run, with their
+    thresholds (`drift` of the config), and the `reasons` to reject the rows. With `verify`: the packed data.
     Raises ConfigError, DataError, CheckpointError.
 
     Example:
