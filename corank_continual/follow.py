@@ -53,8 +53,8 @@ def follow_items(
         source: `kafka://HOST[:PORT]/TOPIC`.
         store: the store's address. It has a live version.
         group: of processes that share the topic's partitions (default: of command, store and topic).
-        dead_letter: where bad rows go, with their errors: a file of JSON lines, or `kafka://HOST/TOPIC`. The first one
-            ends the command unless given.
+        dead_letter: where bad rows go, with their errors: a file of JSON lines, or `kafka://HOST/TOPIC`. By default
+            the first one ends the command.
         metrics: `[HOST:]PORT` that serves /metrics.
         report: receives a line about each error that was worked around.
 
@@ -84,8 +84,8 @@ def follow_users(
         source: `kafka://HOST[:PORT]/TOPIC`.
         store: the store's address. It has a live version.
         group: of processes that share the topic's partitions (default: of command, store and topic).
-        dead_letter: where bad rows go, with their errors: a file of JSON lines, or `kafka://HOST/TOPIC`. The first one
-            ends the command unless given.
+        dead_letter: where bad rows go, with their errors: a file of JSON lines, or `kafka://HOST/TOPIC`. By default
+            the first one ends the command.
         metrics: `[HOST:]PORT` that serves /metrics.
         report: receives a line about each error that was worked around.
 
@@ -123,8 +123,8 @@ def follow_log(
             to the folder unless given.
         period: length of periods, such as that of `corank daily`; it divides a day.
         wait: how much later than its end a period closes, by the times of rows: longer than they are out of order.
-        dead_letter: where bad rows go, with their errors: a file of JSON lines, or `kafka://HOST/TOPIC`. The first one
-            ends the command unless given.
+        dead_letter: where bad rows go, with their errors: a file of JSON lines, or `kafka://HOST/TOPIC`. By default
+            the first one ends the command.
         metrics: `[HOST:]PORT` that serves /metrics.
         report: receives a line about each error that was worked around.
 

@@ -145,8 +145,8 @@ def export(
         bundle: the bundle's folder, or its URL; an earlier bundle there is replaced.
         sign: private ed25519 keys, PEM files, that sign the bundle.
         items_as_of: what the run's table of items contains: a change of the store, such as `42`, or a day or a time
-            in the config's time zone. Items upserted later go on top of the version; all do unless given.
-        until: a day or a time in the config's time zone until which the log is complete; its last row unless given.
+            in the config's time zone. Items upserted later go on top of the version (default: all).
+        until: a day or a time in the config's time zone until which the log is complete (default: its last row).
             Priors are of the last snapshot at or before it: `2026-05-01` takes all of 30 April.
         overrides: changes `export.KEY=value` of the run's config, such as `export.precision={prerank.vector: fp16}`.
 
@@ -207,10 +207,10 @@ def refresh(
         log: the newer log: a file, a glob or a URL, or a frame, as the other tables.
         items: a newer table of items, with new ones.
         users: a table of users, needed if a prior counts by one of its columns.
-        until: a day or a time in the config's time zone until which the log is complete; its last row unless given.
+        until: a day or a time in the config's time zone until which the log is complete (default: its last row).
         report: takes a line about each step.
         sign: private ed25519 keys, PEM files, that sign the refreshed bundle.
-        items_as_of: what `items` contains, as for `export`; the bundle's own as-of holds unless given.
+        items_as_of: what `items` contains, as for `export` (default: the bundle's own as-of).
         events: by name of `data.events`, newer tables of the events that priors count: files, globs or URLs.
 
     Returns the bundle, and what it holds. Raises BundleError, DataError, TrustError, and BusyError if another process
@@ -294,7 +294,7 @@ def conformance(
     Args:
         bundle: the bundle's folder, or its URL.
         out: the file to write: a case a line, in JSON (docs/bundle-format.md).
-        requests: a file of requests, one a line in JSON, each with a time; random ones unless given.
+        requests: a file of requests, one a line in JSON, each with a time (default: random ones).
         number: how many random requests.
         seed: of random requests.
 

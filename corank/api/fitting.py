@@ -50,7 +50,7 @@ class FittedFunnel:
 
         Args:
             log: rows or lists in the form that `fit` took, with or without labels.
-            users: the table of users; the one of `fit` unless given.
+            users: the table of users (default: the one of `fit`).
 
         Returns a row a candidate, with `logit.STAGE.LABEL`, `probability.STAGE.LABEL` and `value.STAGE`. Raises
         DataError.

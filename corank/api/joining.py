@@ -90,7 +90,7 @@ def join(
         credit: of several requests within the window before an event of a `label`, which it counts for: first, last or
             all.
         skew: by how much clocks differ at most; an event so much before the request counts, too.
-        as_of: until when there are events, such as 2026-03-14; unless given, until the last one of each table.
+        as_of: until when there are events, such as 2026-03-14 (default: the last one of each table).
         config: a config that names the columns of the log, which events share; unless given they are `user_id`,
             `item_id`, `time`, `request_id` and `level`, or the served log's and `served_id`.
         report: receives a line for what does not count, or stays unchanged.

@@ -71,7 +71,7 @@ def vectors(
         address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
         report: receives a line about the memory held.
         parts: `STAGE.PART`, such as `rank.item`, the ranker's first-layer sums, each in a column `PART.STAGE`, rounded
-            as the bundle stores it; the vectors of all stages unless given.
+            as the bundle stores it (default: the vectors of all stages).
 
     Returns the number of items. Raises BundleError, ConfigError, DataError, EngineError.
 

@@ -227,7 +227,7 @@ class TableResult(PlottedResult):
 
         Args:
             name: STAGE.POPULATION.LABEL.METRIC, without what the row has not.
-            where: values of other columns, such as `group="2026-04-30"`; a row of no group unless given.
+            where: values of other columns, such as `group="2026-04-30"` (default: a row of no group).
 
         Raises DataError if there is none.
         """

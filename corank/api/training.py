@@ -207,7 +207,7 @@ def train(
         callbacks: called with losses, metrics and checkpoints while it trains; a notebook shows progress, too.
         resume: continue from the latest checkpoint of the folder, if there is one.
         overwrite: replace the folder's training.
-        folder: the run's folder, or its URL; `runs/NAME` next to the config unless given.
+        folder: the run's folder, or its URL (default: `runs/NAME` next to the config).
         report: takes lines about packing, positives and negatives, and warnings.
         workers: processes to start here, which train together and print progress to stderr (default: this one).
         max_restarts: how often the workers are restarted after one has died.

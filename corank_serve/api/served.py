@@ -60,10 +60,10 @@ def compare_served(
             are in `a`.
         exposures: tables of what was shown and what became of it, Parquet or CSV, with `served_id` of the answer, the
             item, and labels; clicks may be in tables of their own. None: no figures of labels.
-        labels: columns of labels; all of 0, 1 and null unless given.
+        labels: columns of labels (default: all of 0, 1 and null).
         versions: the model versions of a and of b; all of each log unless given, and the two of a single one, the newer
             first.
-        since: the first moment that counts, ISO 8601; all unless given.
+        since: the first moment that counts, ISO 8601 (default: all).
         until: the first moment that no longer counts.
         alpha: probability at which an interval of any look may miss the true difference.
         effect: the expected difference as a share of the value: intervals hold for any, and are narrowest there.

@@ -369,7 +369,7 @@ def replay(
     Args:
         served: the log of `corank serve --log`: a folder, or one of its files.
         source: the bundle's folder or URL, or the address of a store whose versions served.
-        cache: the folder where bundles of a store are kept; ~/.cache/corank unless given.
+        cache: the folder where bundles of a store are kept (default: ~/.cache/corank).
         report: takes a line about each step.
         trust: the service's public ed25519 keys, PEM files; without, versions need not be signed.
 
