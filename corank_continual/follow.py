@@ -52,11 +52,11 @@ def follow_items(
     Args:
         source: `kafka://HOST[:PORT]/TOPIC`.
         store: the store's address. It has a live version.
-        group: of processes that share the topic's partitions; of command, store and topic unless given.
-        dead_letter: where bad rows go, with their errors: a file of JSON lines, or `kafka://HOST/TOPIC`. The first one
-            ends the command unless given.
+        group: of processes that share the topic's partitions (default: of command, store and topic).
+        dead_letter: where bad rows go, with their errors: a file of JSON lines, or `kafka://HOST/TOPIC`. By default
+            the first one ends the command.
         metrics: `[HOST:]PORT` that serves /metrics.
-        report: takes a line about what went wrong and is worked around.
+        report: receives a line about each error that was worked around.
 
     Raises StreamError, StoreError, BundleError, ConfigError, MissingExtraError.
 
@@ -83,11 +83,11 @@ def follow_users(
     Args:
         source: `kafka://HOST[:PORT]/TOPIC`.
         store: the store's address. It has a live version.
-        group: of processes that share the topic's partitions; of command, store and topic unless given.
-        dead_letter: where bad rows go, with their errors: a file of JSON lines, or `kafka://HOST/TOPIC`. The first one
-            ends the command unless given.
+        group: of processes that share the topic's partitions (default: of command, store and topic).
+        dead_letter: where bad rows go, with their errors: a file of JSON lines, or `kafka://HOST/TOPIC`. By default
+            the first one ends the command.
         metrics: `[HOST:]PORT` that serves /metrics.
-        report: takes a line about what went wrong and is worked around.
+        report: receives a line about each error that was worked around.
 
     Raises StreamError, StoreError, BundleError, ConfigError, MissingExtraError.
 
@@ -118,15 +118,15 @@ def follow_log(
 
     Args:
         source: `kafka://HOST[:PORT]/TOPIC`.
-        folder: of the log's Parquet files, such as that of `data.log`.
+        folder: of the log's Parquet files, such as the folder of `data.log`.
         config: the config whose `data` names the columns of request and time, and the time zone; `config.yaml` next
             to the folder unless given.
         period: length of periods, such as that of `corank daily`; it divides a day.
         wait: how much later than its end a period closes, by the times of rows: longer than they are out of order.
-        dead_letter: where bad rows go, with their errors: a file of JSON lines, or `kafka://HOST/TOPIC`. The first one
-            ends the command unless given.
+        dead_letter: where bad rows go, with their errors: a file of JSON lines, or `kafka://HOST/TOPIC`. By default
+            the first one ends the command.
         metrics: `[HOST:]PORT` that serves /metrics.
-        report: takes a line about what went wrong and is worked around.
+        report: receives a line about each error that was worked around.
 
     Raises StreamError, ConfigError, DataError, MissingExtraError, and BusyError if another process follows into it.
 

@@ -145,8 +145,8 @@ def export(
         bundle: the bundle's folder, or its URL; an earlier bundle there is replaced.
         sign: private ed25519 keys, PEM files, that sign the bundle.
         items_as_of: what the run's table of items contains: a change of the store, such as `42`, or a day or a time
-            in the config's time zone. Items upserted later go on top of the version; all do unless given.
-        until: a day or a time in the config's time zone until which the log is complete; its last row unless given.
+            in the config's time zone. Items upserted later go on top of the version (default: all).
+        until: a day or a time in the config's time zone until which the log is complete (default: its last row).
             Priors are of the last snapshot at or before it: `2026-05-01` takes all of 30 April.
         overrides: changes `export.KEY=value` of the run's config, such as `export.precision={prerank.vector: fp16}`.
 
@@ -207,10 +207,10 @@ def refresh(
         log: the newer log: a file, a glob or a URL, or a frame, as the other tables.
         items: a newer table of items, with new ones.
         users: a table of users, needed if a prior counts by one of its columns.
-        until: a day or a time in the config's time zone until which the log is complete; its last row unless given.
+        until: a day or a time in the config's time zone until which the log is complete (default: its last row).
         report: takes a line about each step.
         sign: private ed25519 keys, PEM files, that sign the refreshed bundle.
-        items_as_of: what `items` contains, as for `export`; the bundle's own as-of holds unless given.
+        items_as_of: what `items` contains, as for `export` (default: the bundle's own as-of).
         events: by name of `data.events`, newer tables of the events that priors count: files, globs or URLs.
 
     Returns the bundle, and what it holds. Raises BundleError, DataError, TrustError, and BusyError if another process
@@ -268,7 +268,7 @@ def rank(
     Args:
         bundle: the bundle's folder, or its URL.
         request: a JSON file such as `corank request` prints, or a mapping of the same keys.
-        trust: public ed25519 keys, PEM files, one of which must have signed the bundle; none: it need not be signed.
+        trust: public ed25519 keys, PEM files, one of which must have signed the bundle; without, it need not be signed.
 
     Returns the document that `corank rank --json` prints. Raises BundleError, RequestError, TrustError.
 
@@ -289,12 +289,12 @@ def conformance(
     number: Annotated[int, Ge(1)] = 100,
     seed: int = 0,
 ) -> int:
-    """Write test cases of a bundle, by which a reader in another language can be checked step by step.
+    """Write test cases of a bundle, to check a reader in another language step by step.
 
     Args:
         bundle: the bundle's folder, or its URL.
         out: the file to write: a case a line, in JSON (docs/bundle-format.md).
-        requests: a file of requests, one a line in JSON, each with a time; random ones unless given.
+        requests: a file of requests, one a line in JSON, each with a time (default: random ones).
         number: how many random requests.
         seed: of random requests.
 
@@ -329,15 +329,15 @@ class CaseComparison(AgreementResult):
 def compare_cases(
     cases: PathOrUrl, found: PathOrUrl, tolerance: Annotated[float, Ge(0)] = 1e-5
 ) -> CaseComparison:
-    """Compare what a reader in another language made of test cases with them.
+    """Compare a foreign reader's results with test cases.
 
     Args:
         cases: the file that `conformance` wrote.
-        found: what the reader made of each case: a line each, in the same form (docs/bundle-format.md).
+        found: the reader's results, a line each, in the same form (docs/bundle-format.md).
         tolerance: the largest difference that the command accepts.
 
-    Returns the largest difference of each step, in how many cases it differs, and where most. Numbers beyond 1 count
-    relative; what is of another form differs. Raises RequestError.
+    Returns the largest difference of each step, the number of differing cases, and the worst place. Numbers beyond 1
+    count relative; another form is a difference. Raises RequestError.
 
     Example:
         >>> cases = corank.conformance("bundle", "shop.jsonl", number=2)

@@ -38,27 +38,27 @@ def simulate(
     overwrite: bool = False,
     report: Report = lambda line: None,
 ) -> "Simulated":
-    """Write the logs of a simulated funnel whose truth is known, and a config that trains on them.
+    """Write the logs of a simulated funnel of known truth, and a config that trains on them.
 
     Args:
         out: folder for the tables and the config.
         preset: a feed: weak, medium, strong or hidden; or a preset of another world.
-        seed: of all that is drawn.
-        requests: 10000 of a feed, unless given.
-        candidates: of a request; 200 of a feed, unless given.
-        users: 2000 of a feed, unless given.
-        items: 5000 of a feed, unless given.
+        seed: of all draws.
+        requests: how many (default: 10000 for a feed).
+        candidates: per request (default: 200 for a feed).
+        users: how many (default: 2000 for a feed).
+        items: how many (default: 5000 for a feed).
         auction: items bid for clicks, and stages order by click * bid.
         random: share of requests whose candidates are exposed at random, with their propensities in the log.
-        days: 10 of a feed, unless given.
+        days: how many (default: 10 for a feed).
         drift: tastes walk, items come and go, and a file a day is written.
-        walk: of `drift`: how far tastes move a day, 0 to 1; 0.2 unless given.
-        lifetime: of `drift`: days an item is there; 5 unless given.
-        satiation: by how much a click on a candidate gets less likely with each one above of the same category, 0 to 1;
-            the config then ends with a page.
+        walk: of `drift`: how far tastes move a day, 0 to 1 (default: 0.2).
+        lifetime: of `drift`: days an item is there (default: 5).
+        satiation: by how much each candidate above of the same category lowers a click, 0 to 1; the config then ends
+            with a page.
         organic: users also act outside of the funnel, on a candidate with this share of its click probability; the
             events are written to `organic/`.
-        awareness: of `organic`: how unequally items are known there, as the spread of a lognormal; 0 unless given.
+        awareness: of `organic`: how unequally items are known there, as the spread of a lognormal (default: 0).
         layout: `plain` for tables and a config; else the layout of a log that has an importer.
         overwrite: replace the world in `out`.
         report: takes a line about what to do next.
@@ -75,11 +75,9 @@ def simulate(
     options |= {"satiation": satiation, "organic": organic, "awareness": awareness}
     steps = {name: value for name, value in (("walk", walk), ("lifetime", lifetime)) if value is not None}
     if steps and not drift:
-        raise CorankError(f"--{next(iter(steps))}: it says how a world drifts; add --drift or leave it out")
+        raise CorankError(f"--{next(iter(steps))} applies to a drifting world; add --drift or leave it out")
     if awareness is not None and organic is None:
-        raise CorankError(
-            "--awareness: it says how items are known on the other path; add --organic or leave it out"
-        )
+        raise CorankError("--awareness applies to the other path; add --organic or leave it out")
     options["drift"] = steps if drift else None
     world = _choose(preset, layout)
     values = {name: value for name, value in options.items() if value is not None}

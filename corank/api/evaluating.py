@@ -37,8 +37,8 @@ def evaluate(
         by: evaluate group by group: `day`, a feature with one code a row, or a column of the log.
         page: with `by`, the file or URL of an HTML page to write.
         progress: takes how many requests are scored, and of how many.
-        on: packed data of other days or another packing to judge the run on, or a run that has them; its own unless
-            given. What they do not know of the run's values counts as unknown.
+        on: packed data of other days or another packing, or a run that has them (default: its own). Values unknown to
+            them count as unknown.
 
     Returns what `corank evaluate` prints. Raises CheckpointError, DataError.
 
@@ -53,11 +53,11 @@ def evaluate(
     from corank.training.run import Run, locate_packed
 
     if by is None and page is not None:
-        raise DataError("--page is of groups: give --by, too; `corank report` writes the page of a run")
+        raise DataError("--page needs --by; `corank report` writes the page of a run")
     if by is not None and reference is not None:
         raise DataError("--reference compares all candidates of a split; leave out --by")
     if by is not None and on is not None:
-        raise DataError("--on is of all candidates of a split; leave out --by")
+        raise DataError("--on judges all candidates of a split; leave out --by")
     opened = Run.open(parse_location(run))
     unbiased = None if reference is None else Run.open(parse_location(reference))
     where = None if on is None else locate_packed(parse_location(on))
@@ -89,13 +89,13 @@ def compare(
 
     Args:
         a: a run's folder, or its URL; a bundle's folder; or Parquet with scores, such as `corank.predict` wrote.
-        b: another of the sort. Runs of other days or packings are both judged on b's packed data. `trees`, if there is
-            nothing of that name: the honest baseline of run a, which is trained on its packed data: boosted trees in
-            place of the last stage, the others on labels alone. Needs the extra `trees`.
-        split: of runs: `train`, `valid` or `test`, which is the default.
+        b: another one. Runs of other days or packings are both judged on b's packed data. `trees`, if nothing has that
+            name: a baseline trained on run a's packed data: boosted trees
+            as the last stage, the others on labels alone. Needs the extra `trees`.
+        split: of runs: `train`, `valid` or `test` (default).
         page: the file or URL of an HTML page to write.
-        scores: columns of scores to compare; all columns of floats that both have unless given.
-        labels: columns of labels, 0, 1 or null; detected unless given.
+        scores: columns of scores to compare (default: all common columns of floats).
+        labels: columns of labels, 0, 1 or null (default: detected).
         user: the column of users; needed unless `corank.predict` wrote the scores.
         request: columns that distinguish requests, for metrics within requests.
         progress: takes how many requests of each run, or candidates of each bundle, are scored, and of how many; tables
@@ -107,7 +107,7 @@ def compare(
         truth: of bundles: the table of true probabilities of a simulated world.
 
     Returns what `corank compare` prints: rows with values `a` and `b`, `difference`, `low`, `high` and a `verdict` on
-    a, by stage, label, population and metric. Raises CheckpointError, and DataError also if both are one.
+    a, by stage, label, population and metric. Raises CheckpointError, and DataError also if both are the same.
 
     Example:
         >>> less = corank.train("shop/config.yaml", ["name=less", "train.epochs=1"]).run
@@ -139,32 +139,30 @@ def _compare(
     margin: float | Mapping[str, float] | Sequence[str],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Compare by what lies there: scores, bundles or runs. Raises DataError for options of another sort."""
+    """Compare scores, bundles or runs, whichever they are. Raises DataError for an option of another sort."""
     from corank.analysis import comparison, score_comparison
 
     margins = comparison.Margins.read(_margins(margin))
     if _is_one(one, other):
-        raise DataError(
-            f"{one} and {other} are one and the same: nothing would differ; name another to compare with"
-        )
+        raise DataError(f"{one} and {other} are the same; name another to compare with")
     scored = score_comparison.two_tables(one, other)
     bundles = not scored and all(
         isinstance(x, Path) and (x / "manifest.json").is_file() for x in (one, other)
     )
     if not scored and any(columns):
         raise DataError(
-            "--score, --label, --user and --request are of tables of scores; leave them out for runs"
+            "--score, --label, --user and --request apply to tables of scores; leave them out for runs"
         )
     if not bundles and tables != (None, {}, None):
-        raise DataError("--users, --events and --truth are of bundles; leave them out")
+        raise DataError("--users, --events and --truth apply to bundles; leave them out")
     if scored:
         assert isinstance(one, Path) and isinstance(other, Path)
         if split is not None or on is not None:
-            raise DataError("--split and --on are of runs; scores are compared on all their rows")
+            raise DataError("--split and --on apply to runs; scores are compared on all their rows")
         return score_comparison.compare_scores(one, other, score_comparison.ScoreChoice(*columns), margins)
     if bundles:
         if split is not None:
-            raise DataError("--split is of runs; bundles are compared on the log that --on names")
+            raise DataError("--split applies to runs; bundles are compared on the log that --on names")
         if on is None:
             raise DataError(
                 "bundles are compared on logged requests: name their table by --on, such as log/*.parquet"
@@ -177,7 +175,7 @@ def _compare(
     if str(other) == comparison.TREES and not Path(comparison.TREES).exists():
         if on is not None:
             raise DataError(
-                "--on is of two runs; trees are trained and judged on the packed data of the first"
+                "--on applies to two runs; trees are trained and judged on the packed data of the first"
             )
         from corank.analysis.experiments import tree_baseline
 

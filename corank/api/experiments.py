@@ -77,16 +77,16 @@ def experiment(
           own tables, twice as wide: {change: [own_tables, {scale_widths: 2}]}
           in-batch negatives, too: {more_losses: [{kind: in_batch, stage: $first}]}
 
-    `set` has keys of the config; `losses` stand in place of the config's, `more_losses` beside them; `change` names
-    changes that keys cannot say. An arm's losses are set first, then `change` is made in its order, then `set`.
+    `set` has keys of the config; `losses` replace the config's, `more_losses` add to them; `change` names
+    changes that keys cannot express. An arm's losses are set first, then `change` is made in order, then `set`.
 
     Names that begin with $ stand for what the config has: `$first` and `$last` for the names of the first and the last
     stage, `$first_model` and `$last_model` for their models, `$label` for the first stage's main label, `$levels` for
-    all levels, `$cut` for those that the first stage cuts, `$passed` for those after, `$exposed` for the last,
+    all levels, `$cut` for the levels that the first stage cuts, `$passed` for later ones, `$exposed` for the last,
     `$unexposed` for the others, `$shown` for the last stage's `keep`, and `$warm_up` for the longest warm-up of its
     distillations. With `optional: true`, arms that the config does not allow, or that change nothing, are left out.
 
-    corank comes with nine such files, named in place of a path: `architecture`, `purposes`, `structures`, `settings`,
+    corank comes with nine such files, known by name: `architecture`, `purposes`, `structures`, `settings`,
     `quotas`, `consistency`, `ranker_first`, `towers` and `samples`.
 
     The best arm is written as a config next to the file, trained once more into `run/` of the folder, and only that run
@@ -95,10 +95,9 @@ def experiment(
     Args:
         config: a YAML file; a mapping, a `corank.Config` or one with `tables` is written as `NAME.yaml`.
         arms: the YAML file of the arms, or the name of one that corank comes with.
-        out: the experiment's folder; `experiments/NAME` next to the config unless given. Trials that it holds are not
-            trained again.
+        out: the experiment's folder (default: `experiments/NAME` next to the config). Its trials are not trained again.
         seeds: seeds an arm.
-        rates: factors on all learning rates, among which each arm's is chosen with the first seed.
+        rates: factors on all learning rates; the first seed chooses each arm's.
         metric: the figure that chooses, such as `rank.click.auc` or `joint_click_recall`; the last stage's GAUC unless
             given.
         overrides: `a.b=value` changes of the config, shared by all arms.
@@ -180,15 +179,15 @@ def tune(
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
 ) -> ExperimentResult:
-    """Search for better settings on the validation split: a grid of values, or what Optuna (`corank[tune]`) draws.
+    """Search for better settings on the validation split: a grid of values, or draws of Optuna (extra `tune`).
 
     The best trial is written as a config next to the file and trained once more; only then the test split is read.
 
     Args:
         config: a YAML file; a mapping, a `corank.Config` or one with `tables` is written as `NAME.yaml`.
-        trials: how many, the config as written among them; 30 unless given.
-        seed: of what is drawn; the same gives the same trials.
-        metric: the figure that is searched for; unless given the last stage's GAUC, `joint_click_recall` in a budget.
+        trials: how many, with the config as written (default: 30).
+        seed: of the draws; the same gives the same trials.
+        metric: the figure to improve (default: the last stage's GAUC, in a budget `joint_click_recall`).
         search: what is searched, as `KEY=LOW..HIGH`, `KEY=LOW..HIGH log` or `KEY=VALUE,VALUE`; learning rates, widths,
             dropout, smoothing and weights of losses unless this or `space` is given; the `strength` or `lambda` of the
             page if `metric` is a figure of pages: trials that differ there alone share one training.
@@ -196,7 +195,7 @@ def tune(
         grid: a YAML file from keys to lists of values, or such a mapping: every combination is tried.
         budget_us: microseconds a request may take on this machine: the first quota is searched, too, and without a grid
             widths and features.
-        out: the folder, `tunings/NAME` next to the config unless given; trials that it holds are not trained again.
+        out: the folder (default: `tunings/NAME` next to the config); its trials are not trained again.
         overrides: `a.b=value` changes of the config, shared by all trials.
         report: takes a line about each training.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
@@ -212,7 +211,7 @@ def tune(
     if grid is None:
         tunings.load_optuna()  # fails before anything is packed
     else:
-        _refuse_beside_grid(trials=trials, seed=seed, search=search, space=space)
+        _reject_with_grid(trials=trials, seed=seed, search=search, space=space)
     opened_config, file, overrides = _keep(config, overrides, tables)
     with opened_config.frames.named():
         settings = with_moments(read(file, overrides), file.parent)
@@ -228,12 +227,12 @@ def tune(
         return _finish(data, tunings.run_tune(file, asked, data, metric, trials, seed, budget_us))
 
 
-def _refuse_beside_grid(**drawing: Any) -> None:
-    """Raise ConfigError if an option is given that says what is drawn, by name."""
+def _reject_with_grid(**drawing: Any) -> None:
+    """Raise ConfigError if an option of drawn trials is given, by name."""
     for name, given in drawing.items():
         if given:
             raise ConfigError(
-                f"--{name}: not with --grid, of which every combination is tried; drop one of the two"
+                f"--{name}: not with --grid, which tries every combination; drop one of the two"
             )
 
 

@@ -50,7 +50,7 @@ class FittedFunnel:
 
         Args:
             log: rows or lists in the form that `fit` took, with or without labels.
-            users: the table of users; the one of `fit` unless given.
+            users: the table of users (default: the one of `fit`).
 
         Returns a row a candidate, with `logit.STAGE.LABEL`, `probability.STAGE.LABEL` and `value.STAGE`. Raises
         DataError.
@@ -102,8 +102,7 @@ def fit(
         along: columns known before ranking, an element a candidate.
         history: a column of the user's earlier items.
         overrides: `a.b=value` changes of the config, such as `train.seed=1`.
-        folder: where tables, run and bundle are kept; it is not there or empty. Unless given, they are temporary, and
-            go with the funnel.
+        folder: a new or empty folder for tables, run and bundle. By default they are temporary, and go with the funnel.
         report: takes lines about each step.
 
     Returns the funnel. Raises DataError, ConfigError.

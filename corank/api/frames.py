@@ -1,7 +1,6 @@
-"""Tables in memory, given in place of files: polars, pandas, Arrow, or whatever else exports Arrow streams.
+"""Tables in memory instead of files: polars, pandas, Arrow, or anything else that exports Arrow streams.
 
-A frame is written as Parquet, named by its content, so that what reads it is what reads a file: one code path, and
-later commands find it.
+A frame is written as Parquet, named by its content: one code path reads frames and files, and later commands find it.
 """
 
 import hashlib
@@ -66,7 +65,7 @@ class FrameFiles:
                 table.write_parquet(file.name)
                 digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
                 path = self.folder / f"{name}-{digest}.parquet"
-                if not path.exists():  # written anew, it would make packed data out of date
+                if not path.exists():  # rewriting it would outdate packed data
                     sync(Path(file.name))
                     with suppress(FileExistsError):  # another rank was faster
                         os.link(file.name, path)
@@ -93,7 +92,7 @@ class FrameFiles:
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Let errors of the block say `the frame given as log` in place of the key and the file."""
+        """Let errors of the block name `the frame given as log` instead of the key and the file."""
         try:
             yield
         except CorankError as error:
@@ -110,10 +109,10 @@ class FrameFiles:
 
 @contextmanager
 def temporary_frames(beside: Path | None = None) -> Iterator[FrameFiles]:
-    """A folder for frames that one command reads; it is removed then.
+    """A temporary folder for the frames of one command.
 
     Args:
-        beside: the folder is made in it, such as where all workers of a cluster can read.
+        beside: where to create the folder, such as where all workers of a cluster can read.
     """
     if beside is not None:
         beside.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,7 @@ class ImportResult(Result):
     """
 
     config: Path
-    """The config; the tables are beside it."""
+    """The config, next to the tables."""
     said: tuple[str, ...]
     """What was found and chosen, a line each."""
 

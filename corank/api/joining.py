@@ -80,20 +80,20 @@ def join(
     missing until then. Call it again with more files: it writes the days that they touch, and no other.
 
     Args:
-        log: files with a row a candidate, such as those of `corank serve --log`.
+        log: files with a row per candidate, such as the log of `corank serve --log`.
         out: folder of the log that is written, and of `join.json`, which says of what.
         label: `LABEL=FILES:KIND`: events of the user with the item, by whatever path; without `:KIND` all events, else
-            those whose column `kind` says so.
+            the ones of that `kind`.
         of_request: `LABEL=FILES:KIND`: events that name the request, by the columns of its key, and the item.
         exposed: `FILES:KIND`: such events that say what was shown; it gets the deepest level.
         window: how long after the request an event counts.
         credit: of several requests within the window before an event of a `label`, which it counts for: first, last or
             all.
         skew: by how much clocks differ at most; an event so much before the request counts, too.
-        as_of: until when there are events, such as 2026-03-14; unless given, until the last one of each table.
+        as_of: until when there are events, such as 2026-03-14 (default: the last one of each table).
         config: a config that names the columns of the log, which events share; unless given they are `user_id`,
-            `item_id`, `time`, `request_id` and `level`, or those of the served log and `served_id`.
-        report: takes a line for what does not count, or stays as it is.
+            `item_id`, `time`, `request_id` and `level`, or the served log's and `served_id`.
+        report: receives a line for what does not count, or stays unchanged.
 
     Returns which days changed, counts of labels, and how many rows wait. Raises ConfigError, DataError for files that
     cannot be joined, BusyError if another process joins into the folder; then nothing changes.

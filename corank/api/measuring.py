@@ -52,7 +52,7 @@ class ReportPage(Result):
     html: str = field(repr=False)
     """The page's text."""
     figures: Location | None = None
-    """The folder of its figures, or its URL; None if none were written."""
+    """The folder of its figures, or its URL, if any were written."""
 
     @property
     def lines(self) -> Sequence[str]:
@@ -80,15 +80,14 @@ def report(
     figures: PathOrUrl | None = None,
     progress: Progress = lambda done, total: None,
 ) -> ReportPage:
-    """Write a run's report, one self-contained HTML page; or that of two runs side by side.
+    """Write the report of a run, or of two runs side by side: one self-contained HTML page.
 
     Args:
         run: the run's folder, or its URL.
         out: the page's file, or its URL; in the run's folder unless given: `report.html`, or
             `report-against-NAME.html`, after the other run's folder.
         split: `train`, `valid` or `test`.
-        against: another run on the same candidates: the page shows paired differences with intervals, and the figures
-            of both.
+        against: another run on the same candidates: the page adds paired differences with intervals.
         figures: a folder, or its URL, to which each figure is written as SVG and PNG, too.
         progress: takes how many requests are scored, and of how many, of each run.
 
@@ -127,7 +126,7 @@ def explain(
     Args:
         run: the run's folder, or its URL.
         split: `train`, `valid` or `test`.
-        most: requests to measure on, at most.
+        most: the largest number of requests to measure on.
         report: takes a line about each step.
         progress: takes how many requests are scored, and of how many.
 
@@ -147,13 +146,13 @@ def explain(
 def request(
     run: PathOrUrl, number: Annotated[int, Ge(0)] = 0, split: str = "test", now: bool = False
 ) -> dict[str, Any]:
-    """Make a logged request what a service receives: raw columns, as known at its time, with `trace` set.
+    """Write a logged request as a service receives it: raw columns, as known at its time, with `trace` set.
 
     Args:
         run: the run's folder, or its URL.
         number: which request of the split, from 0.
         split: `train`, `valid` or `test`.
-        now: leave its time out, so that it counts as of now: a service refuses one that is far from its clock.
+        now: leave its time out, so that it counts as of now: a service rejects times far from its clock.
 
     Returns the document that `corank request` prints, which `rank` and `Funnel.rank` take. Raises CheckpointError,
     DataError.
@@ -176,7 +175,7 @@ _FIGURE = ("figure", "of", "reference", "now", "threshold", "verdict")
 
 @dataclass(frozen=True, repr=False)
 class DriftResult(DriftReport, Result):
-    """New rows compared with those of a run: figures with their verdicts, and the reasons why the rows are refused.
+    """New rows compared with a run's: figures with verdicts, and the reasons to reject the rows.
 
     Example:
         >>> changes = ["data.split={train: 2026-03-09..2026-03-10}"]
@@ -242,7 +241,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     A tracked training continues its run there; another one gets a run, with its hyper-parameters.
 
     Args:
-        run: the folder of a finished run. Its `report.html` is written anew.
+        run: the folder of a finished run. Its `report.html` is rewritten.
         trackers: by name, such as `mlflow` or `wandb,project=shop`.
         split: `train`, `valid` or `test`.
 

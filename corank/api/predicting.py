@@ -59,7 +59,7 @@ def vectors(
     report: Report = lambda line: None,
     parts: Annotated[Sequence[str], Option("--part")] = (),
 ) -> int:
-    """Write the vectors that a bundle's item towers give a table of items, or other item parts, as Parquet or npy.
+    """Write the vectors of a table of items, or other item parts of a bundle, as Parquet or npy.
 
     Args:
         bundle: the bundle's folder, or its URL.
@@ -69,9 +69,9 @@ def vectors(
         workers: how many tasks run at a time. The file is the same for any number and any engine.
         engine: `in_line`, `pool`, `ray` (experimental) or a plug-in's; a pool of processes for several workers.
         address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
-        report: takes a line about the memory that was held.
+        report: receives a line about the memory held.
         parts: `STAGE.PART`, such as `rank.item`, the ranker's first-layer sums, each in a column `PART.STAGE`, rounded
-            as the bundle stores it; the vectors of all stages unless given.
+            as the bundle stores it (default: the vectors of all stages).
 
     Returns the number of items. Raises BundleError, ConfigError, DataError, EngineError.
 
@@ -118,18 +118,17 @@ def predict(
         source: the folder of a bundle or of a finished run, or its URL; a run is exported to a temporary bundle, and
             its packed data say what priors, ages and items were at the time of a row.
         log: the table of candidates: files, globs, URLs or a frame, with lists or a row a candidate. Histories are of
-            the events in it; without a label's column none is of that label.
-        out: the folder to write Parquet files into; it is not there, or empty.
-        users: the table of users, if the bundle reads one; of a run, that of its config unless given.
+            the events in it; without a label's column, none has that label.
+        out: a new or empty folder for the Parquet files.
+        users: the table of users, if the bundle reads one; for a run, by default its config's.
         workers: how many tasks run at a time. The files are the same for any number and any engine.
         engine: `in_line`, `pool`, `ray` (experimental) or a plug-in's; a pool of processes for several workers.
         address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
         report: takes a line about a run's export, and one about the memory that was held.
         progress: takes how many candidates are done, and of how many.
-        events: by name of `data.events`, the tables that the bundle's histories are made of; of a run, those of its
-            config unless given.
-        as_served: whether all rows get the priors, ages and items that a service has now. Otherwise a bundle refuses
-            rows that are older than its snapshots of priors, which count the labels of these rows.
+        events: by name of `data.events`, the tables of the bundle's histories; for a run, by default its config's.
+        as_served: whether all rows get the priors, ages and items that a service has now. Otherwise a bundle rejects
+            rows older than its snapshots of priors, which count the labels of these rows.
 
     Returns how many requests and candidates there were, and how many of these the bundle does not know. Raises
     BundleError, CheckpointError, DataError, EngineError.
@@ -177,7 +176,7 @@ def _to_predict(source: Location, out: Path, report: Report) -> "Iterator[tuple[
 
 
 def _fill_in(run: "Run", bundle: Location, users: Files | None, events: Mapping[str, Files]) -> Tables:
-    """The tables of users and of events that the bundle of a run reads: those given, else those of its config.
+    """The given tables of users and events that a run's bundle reads, or else its config's.
 
     Raises DataError.
     """

@@ -56,7 +56,7 @@ class CellOutput:
         self._handle = self._display.DisplayHandle()
 
     def update(self, text: str) -> None:
-        """Show some HTML in place of what was shown before."""
+        """Replace the shown HTML."""
         (self._handle.update if self.shown else self._handle.display)(self._display.HTML(text))
         self.shown = True
 

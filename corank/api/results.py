@@ -39,7 +39,7 @@ class Result(ABC):
         return ()
 
     def view(self) -> View | None:
-        """What the command prints on stdout without `--json`, and a page shows; None if `lines` say all."""
+        """The view that the command prints on stdout without `--json`, and a page shows, if `lines` do not say all."""
         return None
 
     @property
@@ -207,7 +207,7 @@ def flatten(nested: Any, *keys: str) -> Iterator[dict[str, Any]]:
 
 
 class TableResult(PlottedResult):
-    """A result that is a table: `rows`, of which each is a figure with its place, and facts beside them."""
+    """A table of figures, `rows`, each with its place, and further facts."""
 
     @abstractmethod
     def view(self) -> View:
@@ -227,7 +227,7 @@ class TableResult(PlottedResult):
 
         Args:
             name: STAGE.POPULATION.LABEL.METRIC, without what the row has not.
-            where: values of other columns, such as `group="2026-04-30"`; a row of no group unless given.
+            where: values of other columns, such as `group="2026-04-30"` (default: a row of no group).
 
         Raises DataError if there is none.
         """
@@ -326,7 +326,7 @@ class ExperimentResult(TableResult):
 
     @property
     def headline(self) -> str:
-        """The metric by which is compared, on how many requests, and the chosen config."""
+        """The metric compared, the number of requests, and the chosen config."""
         compared = f"{self['name']}: {self['metric']}, {self['requests']:,} requests"
         return f"{compared}, the chosen config is {self['config_file']}"
 

@@ -193,20 +193,19 @@ def check(
     """Read a config and scan its tables, without packing or training; or compare checksums of packed data.
 
     Args:
-        config: a YAML file, in whose folder its relative paths begin; or a mapping or `corank.Config`, whose begin in
-            the working directory.
+        config: a YAML file (relative paths begin in its folder), a mapping or `corank.Config` (in the working
+            directory).
         overrides: `a.b=value` changes of the config, as in `--set`.
         without: features to remove, as in `--without`.
-        report: receives a line if others are removed, too, which are made of them.
+        report: receives a line if derived features are removed, too.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
-        against: a finished run, or its URL, with whose training rows the later ones of the split `train` are compared.
-        verify: in place of a config, packed data or their URL, of all files of which the checksums are compared.
-        everything: print all findings, and all tables of a config, in place of a screen.
+        against: a finished run, or its URL: compare its training rows with the later ones of the split `train`.
+        verify: packed data or their URL, instead of a config: compare the checksums of all files.
+        everything: print all findings and all tables of a config, not a screen.
 
     Returns what would be trained: which feature enters which tower, rows by table, candidates by split and by loss.
-    What training would refuse is the first of its `findings`. With `against` the figures of the new rows next to those
-    of the run, with their thresholds (`drift` of the config), and the `reasons` for which the rows are refused. With
-    `verify` the packed data.
+    `findings` begin with what training rejects. With `against`: the figures of the new rows and of the run, with their
+    thresholds (`drift` of the config), and the `reasons` to reject the rows. With `verify`: the packed data.
     Raises ConfigError, DataError, CheckpointError.
 
     Example:
@@ -216,7 +215,7 @@ def check(
     """
     if verify is not None:
         if config is not None or overrides or without or tables or against is not None or everything:
-            raise UsageError("--verify: takes packed data alone; drop the config and its options")
+            raise UsageError("--verify takes packed data only; drop the config and its options")
         return PackResult.of(verify_packed(parse_location(verify), report))
     if config is None:
         raise UsageError("expected a config, or packed data as --verify PACKED")

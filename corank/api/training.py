@@ -206,16 +206,16 @@ def train(
         overrides: `a.b=value` changes of the config.
         callbacks: called with losses, metrics and checkpoints while it trains; a notebook shows progress, too.
         resume: continue from the latest checkpoint of the folder, if there is one.
-        overwrite: replace a training that the folder holds.
-        folder: the run's folder, or its URL; `runs/NAME` next to the config unless given.
+        overwrite: replace the folder's training.
+        folder: the run's folder, or its URL (default: `runs/NAME` next to the config).
         report: takes lines about packing, positives and negatives, and warnings.
-        workers: processes to start here, which train together and print progress to stderr; this one unless given.
-        max_restarts: how often the workers are started again after one of them has died.
-        timeout: seconds that a process waits for the others, 600 unless given.
+        workers: processes to start here, which train together and print progress to stderr (default: this one).
+        max_restarts: how often the workers are restarted after one has died.
+        timeout: seconds that a process waits for the others (default: 600).
         without: features to remove, with what is made of them.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
-        track: callbacks by name, such as `mlflow` or `wandb,project=shop`, called after those of `callbacks`.
-        continue_from: a finished run, or its URL, whose weights and optimiser states are taken over where they fit.
+        track: callbacks by name, such as `mlflow` or `wandb,project=shop`, called after `callbacks`.
+        continue_from: a finished run, or its URL: take over its weights and optimiser states where they fit.
 
     Returns the run, the epoch that was kept, and its validation metrics. Raises ConfigError, DataError,
     CheckpointError, DistributedError, BusyError if another trains or packs there, and what a callback raises.
@@ -235,7 +235,7 @@ def train(
     if workers is not None:
         training = training.with_moments()
         if called:
-            raise ConfigError("callbacks: they run in this process, workers in others; leave out one of both")
+            raise ConfigError("callbacks run in this process, workers in others; leave out one of them")
         tracker.read_callbacks(track)
         options = [f"--track={name}" for name in track]
         options += [] if timeout is None else [f"--timeout={timeout}"]
@@ -377,13 +377,13 @@ class _Training:
     def _pack(
         self, settings: Config, source: PathOrUrl | Location | None, engine: Engine | None = None
     ) -> "PackedDataset":
-        """Open the packed data, or pack them: from those of a run on, if there is one."""
+        """Open the packed data, or pack them, continuing those of an earlier run if there is one."""
         find_earlier = partial(packed_data.open_earlier, source, settings.data)
         return packed_data.open_or_pack(settings, self.opened.base, self.report, engine, find_earlier)
 
     def _require_new(self, folder: Path) -> None:
         if runs.Run.has_begun(folder):
-            how = "go on with --resume, or begin anew with --overwrite"
+            how = "go on with --resume, or start over with --overwrite"
             raise CheckpointError(f"{self.location}: holds a training; {how}")
 
     def launch(

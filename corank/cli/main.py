@@ -52,7 +52,7 @@ REMOVED = {
 def own_commands() -> dict[str, dict[str, str]]:
     """By heading of the help, the commands of this package, and the dotted name of the function of each.
 
-    A word that stands for several commands, such as `import`, has its own name in place of a function.
+    A word for several commands, such as `import`, has its own name, not a function.
     """
     own = {
         heading: {
@@ -65,7 +65,7 @@ def own_commands() -> dict[str, dict[str, str]]:
 
 
 def list_commands() -> dict[str, dict[str, str]]:
-    """As `own_commands`, and those of other packages. Raises PluginError if a package cannot be imported."""
+    """The commands of all packages, as in `own_commands`. Raises PluginError if a package cannot be imported."""
     listed = own_commands()
     for package in installed_packages().values():
         for heading, commands in package.commands.items():
@@ -230,7 +230,7 @@ def main() -> None:
 
 
 def _called() -> str:
-    """The command that is called, of those of the first level; "" if there is none."""
+    """The first-level command that is called, or ""."""
     return next((word for word in sys.argv[1:] if word in _names()), "")
 
 

@@ -160,7 +160,7 @@ def find_source(run: Run, given: Location | None, resume: bool) -> Location | No
         raise CheckpointError(
             f"{run.folder}: its training began "
             f"{'at random weights' if recorded is None else f'from {recorded}'}; received --from {given}: "
-            "leave --from out, or begin anew with --overwrite"
+            "leave --from out, or start over with --overwrite"
         )
     return given
 

@@ -186,13 +186,13 @@ def daily(
     against the live run, the live run is judged on its rows, a
     candidate continues from the live run's weights, is compared with it and gated, exported, verified on logged
     requests and published. Killed at any moment, the next call continues; called again with nothing due, it changes
-    nothing. A period whose tables are refused is tried again by the next call, and no later one before it.
+    nothing. A period whose tables are rejected is tried again by the next call, before any later one.
 
     Args:
         config: the YAML file of `DailySettings`, next to the config that it names.
-        accept: periods, such as `2026-04-27`, whose tables are used even if validation refuses them.
-        skip: periods that are not trained, also such that were refused; the next one's rows begin after them.
-        retry: periods that were refused, skipped or undone, and are tried again.
+        accept: periods, such as `2026-04-27`, whose tables are used even if validation rejects them.
+        skip: periods, also refused ones, that are not trained; the next one's rows begin after them.
+        retry: refused, skipped or undone periods to try again.
         report: receives a line about each step.
         items_as_of: what the table of items contains, as for `export`, such as the store's change `42` before it was
             written. Items that were put in until then and are not in the table leave the store.

@@ -49,26 +49,25 @@ def compare_served(
     page: PathOrUrl | None = None,
     share: float | None = None,
 ) -> ServedComparisonResult:
-    """Compare two versions by what they served: of users that a proxy split, or of requests that it mirrored.
+    """Compare two versions by their served logs, of split users or of mirrored requests.
 
     Of split users the figures are rates of labels, unpaired. Requests that are in both logs by their X-Request-Id are
     mirrored: their answers are paired. Intervals hold at every look, so that peeking is safe.
 
     Args:
         a: the folder that `corank serve --log` wrote; of several machines, with all their files.
-        b: the folder of the other service, which a is judged against; of a mirrored pair, that of what was shown. None
-            if both versions are in `a`.
+        b: the folder of the other service; of a mirrored pair, the one whose answers were shown. None if both versions
+            are in `a`.
         exposures: tables of what was shown and what became of it, Parquet or CSV, with `served_id` of the answer, the
             item, and labels; clicks may be in tables of their own. None: no figures of labels.
-        labels: columns of labels; all of 0, 1 and null unless given.
+        labels: columns of labels (default: all of 0, 1 and null).
         versions: the model versions of a and of b; all of each log unless given, and the two of a single one, the newer
             first.
-        since: the first moment that counts, ISO 8601; all unless given.
-        until: the first moment that counts no more.
+        since: the first moment that counts, ISO 8601 (default: all).
+        until: the first moment that no longer counts.
         alpha: probability at which an interval of any look may miss the true difference.
-        effect: about how large a difference is looked for, as a share of the value: intervals are narrowest where it
-            shows. They hold whatever it is.
-        top: number of items at the top of an answer by which a mirrored pair is compared.
+        effect: the expected difference as a share of the value: intervals hold for any, and are narrowest there.
+        top: how many top items of an answer a mirrored pair is compared by.
         page: the file or URL of an HTML page to write.
         share: of users that a was to have, such as 0.05: it is tested whether users were assigned so. If they were not,
             the verdict is "not comparable".

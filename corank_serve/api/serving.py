@@ -97,7 +97,7 @@ def serve(source: PathOrUrl, report: "Report" = lambda line: None, **settings: A
         settings: the options of `corank serve`, with underscores: `host`, `port`, `workers`, `log`, `tokens`, … One
             worker serves in this process; without `workers` there is one a core.
 
-    Raises ConfigError for a setting that is none, and CorankError if there is nothing to serve, the address is taken,
+    Raises ConfigError for an unknown setting, and CorankError if there is nothing to serve, the address is taken,
     or a folder cannot be written.
 
     Example:
@@ -127,7 +127,7 @@ def token(
 
     Args:
         name: of the client, which the audit names.
-        tokens: file of tokens; it is made if it is missing.
+        tokens: file of tokens, made if missing.
         scope: read: rank; write: insert items, too; admin: reload, too.
         report: takes a line about the file.
 

@@ -109,10 +109,9 @@ def publish(
         report: takes a line about each step.
         progress: takes how many records are written, and of how many.
         sign: private ed25519 keys, PEM files, that sign the version, and that it is live.
-        stage: whether to leave what is live as it is: `corank serve --version` serves the version, `promote` makes it
-            live.
+        stage: leave what is live: `corank serve --version` serves the version, `promote` makes it live.
 
-    Returns the version, and what became of items that were upserted before. Raises BundleError, DataError, StoreError,
+    Returns the version, and what became of earlier upserts. Raises BundleError, DataError, StoreError,
     TrustError; the live version is unchanged then.
 
     Example:
@@ -146,14 +145,14 @@ def users(
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> int:
-    """Write a table of users for `publish`: the histories that a bundle makes, and the columns that users have.
+    """Write a table of users for `publish`: their columns, and the histories of a bundle.
 
     Args:
         bundle: the bundle's folder, or its URL.
         out: the Parquet file to write.
         log: the table of candidates, if the bundle makes histories of it: files, globs, URLs or a frame.
-        table: a table of users, whose columns are taken over.
-        events: by name of `data.events`, the tables that the bundle's histories are made of.
+        table: a table of users, to take over its columns.
+        events: by name of `data.events`, the tables of the bundle's histories.
         until: a day or a time in the log's time zone; histories have what a request then sees. After the last row
             unless given.
         overwrite: replace the file `out`.
@@ -228,8 +227,8 @@ def store_versions(store: str) -> list[dict[str, Any]]:
     Args:
         store: the store's address: `lmdb:PATH`, `redis://HOST:PORT/DB` or `redis+cluster://HOST:PORT,HOST:PORT`.
 
-    Returns for each `version`, `live`, `records`, `changed`, `facts`, None unless it is complete, and `unreadable`, why
-    this release cannot read it, None if it can. Raises StoreError.
+    Returns for each `version`, `live`, `records`, `changed`, `facts` (if complete) and `unreadable` (why
+    this release cannot read it, if so). Raises StoreError.
 
     Example:
         >>> [entry["facts"]["items"] for entry in corank.store_versions("lmdb:store") if entry["live"]]
@@ -244,11 +243,11 @@ def store_versions(store: str) -> list[dict[str, Any]]:
 
 @printed(_log_view)
 def store_log(store: str, last: Annotated[int, Ge(1)] = 20) -> list[dict[str, Any]]:
-    """Read who did what to a store, and when, as `corank store log --json` prints it, the oldest first.
+    """List who did what to a store, and when, as `corank store log --json` prints it, the oldest first.
 
     Args:
         store: the store's address.
-        last: how many lines, at most.
+        last: the largest number of lines.
 
     Returns for each `what`, `by`, `at` (ms UTC), `change` and `id`, `before` (the id of the change before), `version`,
     `items` and `removed`. Raises StoreError.
@@ -270,14 +269,13 @@ def roll_back(
 ) -> str:
     """Make an older version of a store live again, with all items that were changed since.
 
-    All that went live after it is withdrawn: a further call goes back beyond it.
+    All later live versions are withdrawn: a further call goes back beyond it.
 
     Args:
         store: the store's address.
-        version: as `store_versions` names it, withdrawn or not; unless given, the one that was live before and is not
-            withdrawn.
+        version: as `store_versions` names it, withdrawn or not (default: the one live before that is not withdrawn).
         report: takes a line about each step.
-        sign: private ed25519 keys, PEM files, that sign that the version is live; one of them signed it before.
+        sign: private ed25519 keys, PEM files, to sign that the version is live; one of them signed it before.
 
     Returns the version's name. Raises StoreError, TrustError.
 
@@ -303,7 +301,7 @@ def promote(
         store: the store's address.
         version: as `store_versions` names it.
         report: takes a line about each step.
-        sign: private ed25519 keys, PEM files, that sign that the version is live; one of them signed it before.
+        sign: private ed25519 keys, PEM files, to sign that the version is live; one of them signed it before.
 
     Raises StoreError, TrustError.
 
@@ -320,7 +318,7 @@ def promote(
 
 @printed("withdrawn: {version}")
 def withdraw(store: str, version: str) -> None:
-    """Let all services that are pinned to a version (`corank serve --version`) serve what is live.
+    """Let all services pinned to a version (`corank serve --version`) serve what is live.
 
     They return to it once it is staged, promoted or published again.
 
@@ -342,11 +340,11 @@ def withdraw(store: str, version: str) -> None:
 
 @printed(lambda removed: f"{len(removed)} removed")
 def prune(store: str, keep: Annotated[int, Ge(0)] = 1, report: Report = lambda line: None) -> list[str]:
-    """Remove older versions of a store, and what an interrupted publication left.
+    """Remove older versions of a store, and the rest of an interrupted publication.
 
     Args:
         store: the store's address.
-        keep: older versions to keep besides the live one, without those that were withdrawn or rolled back.
+        keep: older versions to keep besides the live one, not counting withdrawn ones.
         report: takes a line about each step.
 
     Returns the names of the removed versions. Raises StoreError.
@@ -366,14 +364,14 @@ def replay(
     report: Report = lambda line: None,
     trust: Sequence[PathOrUrl] = (),
 ) -> AgreementResult:
-    """Compute the scores of served requests again, and compare them with those that were served.
+    """Recompute the scores of served requests, and compare them with the served ones.
 
     Args:
-        served: what `corank serve --log` wrote: a folder, or one of its files.
+        served: the log of `corank serve --log`: a folder, or one of its files.
         source: the bundle's folder or URL, or the address of a store whose versions served.
-        cache: the folder where bundles of a store are kept; ~/.cache/corank unless given.
+        cache: the folder where bundles of a store are kept (default: ~/.cache/corank).
         report: takes a line about each step.
-        trust: the public ed25519 keys, PEM files, that the service was given; none: versions need not be signed.
+        trust: the service's public ed25519 keys, PEM files; without, versions need not be signed.
 
     Returns how many requests and candidates there were, and how far the scores differ. Raises DataError,
     RequestError, StoreError, BundleError, TrustError.

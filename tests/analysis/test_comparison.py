@@ -199,7 +199,7 @@ def test_one_thing_is_not_compared_with_itself(runs: tuple[Run, Run], tmp_path: 
     run = runs[0].folder
     (tmp_path / "link").symlink_to(run)
     for again in (run, tmp_path / "link", run / ".." / run.name):
-        with pytest.raises(DataError, match="one and the same"):
+        with pytest.raises(DataError, match="are the same; name another"):
             corank.compare(run, again)
 
 
@@ -208,9 +208,11 @@ def test_bundles_are_compared_on_one_log_alone(runs: tuple[Run, Run], tmp_path: 
     other = shutil.copytree(bundle, tmp_path / "other")
     with pytest.raises(DataError, match="bundles are compared on logged requests: name their table by --on"):
         corank.compare(bundle, other)
-    with pytest.raises(DataError, match=r"--split is of runs; bundles are compared .* log that --on names"):
+    with pytest.raises(
+        DataError, match=r"--split applies to runs; bundles are compared .* log that --on names"
+    ):
         corank.compare(bundle, other, split="test", on=log)
-    with pytest.raises(DataError, match="--users, --events and --truth are of bundles; leave them out"):
+    with pytest.raises(DataError, match="--users, --events and --truth apply to bundles; leave them out"):
         corank.compare(runs[0].folder, runs[1].folder, truth=log)
     manifest = load_manifest(bundle)
     renamed = manifest.model_copy(update={"data": manifest.data.model_copy(update={"item": "video"})})

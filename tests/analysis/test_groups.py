@@ -57,7 +57,7 @@ def test_days_are_in_order_and_add_up(run: Run) -> None:
 def test_what_cannot_be_grouped_by_is_refused(run: Run) -> None:
     with pytest.raises(DataError, match=r"--by: unknown feature or column 'tabb'; did you mean 'tab'\?"):
         corank.evaluate(run.folder, by="tabb")
-    with pytest.raises(DataError, match="--page is of groups"):
+    with pytest.raises(DataError, match="--page needs --by"):
         corank.evaluate(run.folder, page=Path("page.html"))
     with pytest.raises(DataError, match="leave out --by"):
         corank.evaluate(run.folder, by="day", reference=run.folder)

@@ -117,5 +117,5 @@ def test_predictions_of_runs_are_compared_with_a_page(
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     with pytest.raises(DataError, match="holds scores, the other does not"):
         corank.compare(tmp_path / "a", run.folder)
-    with pytest.raises(DataError, match="are of tables of scores"):
+    with pytest.raises(DataError, match="apply to tables of scores"):
         corank.compare(run.folder, tmp_path, user="user_id")

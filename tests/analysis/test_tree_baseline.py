@@ -34,7 +34,7 @@ def test_trees_in_place_of_a_run_are_its_config_with_trees_and_clicks(
     corank.train(baseline.config, folder=tmp_path / "again", tables=tables(trained))
     expected = corank.compare(trained.folder, tmp_path / "again", on=trained.folder).document
     assert document["rows"] == expected["rows"]
-    with pytest.raises(DataError, match="--on is of two runs"):
+    with pytest.raises(DataError, match="--on applies to two runs"):
         corank.compare(trained.folder, "trees", on=trained.folder)
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "extending" / "README.md"
-MODULE = PAGE.read_text(encoding="utf-8").partition("# shop_tools.py\n")[2].partition("```")[0]
-"""The package that is documented."""
+MODULE = (Path(__file__).parents[2] / "examples" / "plugins" / "shop_tools.py").read_text(encoding="utf-8")
+"""The package that docs/extending shows."""
 
 
 @pytest.fixture

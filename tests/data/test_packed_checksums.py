@@ -82,7 +82,7 @@ def test_packed_data_alone_are_verified(settings: dict[str, Any], tmp_path: Path
     path = flip(damaged, "train/*/time.npy")
     with pytest.raises(DataError, match=f"{path}: damaged"):
         corank.check(verify=tmp_path / "packed")
-    with pytest.raises(UsageError, match="--verify: takes packed data alone"):
+    with pytest.raises(UsageError, match="--verify takes packed data only"):
         corank.check(settings, verify=tmp_path / "packed")  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="expected a config, or packed data as --verify PACKED"):
         corank.check()  # type: ignore[call-overload]

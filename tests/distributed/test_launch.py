@@ -81,7 +81,7 @@ def test_a_killed_rank_under_torchrun_ends_as_an_unbroken_run_of_workers(tmp_pat
     )
 
     # a user's mistake is reported before a worker starts; one that the workers find is reported once
-    with pytest.raises(CheckpointError, match="holds a training; go on with --resume, or begin anew"):
+    with pytest.raises(CheckpointError, match="holds a training; go on with --resume, or start over"):
         corank.train(simulated_world() / "config.yaml", folder=tmp_path / "whole", workers=2)
     code, printed = end(start(WORKERS, tmp_path / "other", "--workers=2", f"--from={tmp_path}/none"))
     assert code == 1

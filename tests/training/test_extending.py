@@ -76,12 +76,12 @@ def _use(folder: Path) -> None:
 
 
 def test_every_part_has_an_example() -> None:
-    assert PLUGINS.keys() == {"difference", "focal", "linear", "click_mrr"}
+    assert PLUGINS.keys() == {"difference", "focal", "linear"}
 
 
 @pytest.mark.slow
 def test_the_examples_train_evaluate_and_serve(tmp_path: Path) -> None:
-    for example in ("coins.py", "dated.py", "priced.py", "shelf.py", "shop_tools.py"):
+    for example in ("click_mrr.py", "coins.py", "dated.py", "priced.py", "shelf.py", "shop_tools.py"):
         shutil.copy(ROOT / "examples" / "plugins" / example, tmp_path)
     for name, text in PLUGINS.items():
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")

@@ -41,7 +41,7 @@ def test_an_unfinished_run_is_told_to_go_on(copied: Run, tmp_path: Path, verb: s
 def test_a_training_is_not_overwritten_unasked(world: Path, copied: Run) -> None:
     config = world / "config.yaml"
     before = (copied.checkpoint / "manifest.json").read_bytes()
-    with pytest.raises(CheckpointError, match=r"holds a training; go .* --resume, or begin anew with --over"):
+    with pytest.raises(CheckpointError, match=r"holds a training; go .* --resume, or start over with --over"):
         trained_run(config, copied.folder)
     assert (copied.checkpoint / "manifest.json").read_bytes() == before
     run = trained_run(config, copied.folder, "train.seed=5", overwrite=True)

@@ -107,7 +107,7 @@ def test_a_run_that_cannot_be_judged_is_refused(folder: Path, tmp_path: Path) ->
         corank.evaluate(world.folder, on=tmp_path / "scaled")
     with pytest.raises(DataError, match="no packed data here"):
         corank.evaluate(world.folder, on=tmp_path)
-    with pytest.raises(DataError, match="--on is of all candidates of a split; leave out --by"):
+    with pytest.raises(DataError, match="--on judges all candidates of a split; leave out --by"):
         corank.evaluate(world.folder, on=tmp_path / "scaled", by="day")
     with pytest.raises(DataError, match=r"--margin: no metric 'aucs' was compared; there are auc, "):
         corank.compare(folder / "run", folder / "less", margin={"aucs": 0.1})
