@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from corank.analysis.html import write_page
+from corank.api.frames import TableSource, is_frame
 from corank.api.progress import show_progress
 from corank.api.results import ComparisonResult, EvaluationResult
 from corank.core.errors import DataError
+from corank.core.formatting import shorten
 from corank.core.objects import Location, PathOrUrl, parse_location
 from corank.core.options import EVENTS, PYTHON_ONLY, Option
 from corank.core.reports import Progress
+from corank.data.tables import TABLE_ENDINGS
 
 
 def evaluate(
@@ -25,7 +28,7 @@ def evaluate(
     by: str | None = None,
     page: PathOrUrl | None = None,
     progress: Progress = lambda done, total: None,
-    on: PathOrUrl | None = None,
+    on: TableSource | None = None,
 ) -> EvaluationResult:
     """Evaluate the stages of a run, alone and as a cascade.
 
@@ -37,8 +40,9 @@ def evaluate(
         by: evaluate group by group: `day`, a feature with one code a row, or a column of the log.
         page: with `by`, the file or URL of an HTML page to write.
         progress: takes how many requests are scored, and of how many.
-        on: packed data of other days or another packing to judge the run on, or a run that has them; its own unless
-            given. What they do not know of the run's values counts as unknown.
+        on: what to judge the run on in place of its own packed data. Packed data of other days or another packing, or
+            a run that has them: what they do not know of the run's values counts as unknown. Or rows with labels in the
+            form that was imported or trained on: files, a glob, a URL of one, or a frame.
 
     Returns what `corank evaluate` prints. Raises CheckpointError, DataError.
 
@@ -50,6 +54,7 @@ def evaluate(
         ['value', 'low', 'high', 'n', 'better', 'random']
     """
     from corank.analysis.run_evaluation import evaluate_run
+    from corank.api.predicting import score_rows
     from corank.training.run import Run, locate_packed
 
     if by is None and page is not None:
@@ -58,15 +63,33 @@ def evaluate(
         raise DataError("--reference compares all candidates of a split; leave out --by")
     if by is not None and on is not None:
         raise DataError("--on is of all candidates of a split; leave out --by")
+    if on is not None and (rows := _rows_of(on)) is not None:
+        if split != "test" or reference is not None:
+            raise DataError(f"--on {shorten(str(on), 200)}: is a table; leave out --split and --reference")
+        place = parse_location(run)
+        with show_progress("candidates", progress) as advance:
+            scored = score_rows(place, rows, advance)
+        return EvaluationResult(scored.evaluate(str(place), _name_of(rows), bootstrap))
     opened = Run.open(parse_location(run))
     unbiased = None if reference is None else Run.open(parse_location(reference))
-    where = None if on is None else locate_packed(parse_location(on))
+    where = locate_packed(parse_location(on)) if isinstance(on, str | Path) else None
     with show_progress("requests", progress) as advance:
         evaluation = evaluate_run(opened, split, bootstrap, unbiased, advance, where, by)
         result = EvaluationResult(evaluation.document)
     if page is not None:
         write_page(replace(result.view(), title=f"{opened.config.name} by {by}"), parse_location(page))
     return result
+
+
+def _rows_of(on: TableSource) -> TableSource | None:
+    """Files or a frame of rows; None of packed data, or a run."""
+    if not isinstance(on, str | Path):
+        return on
+    return on if str(on).endswith(TABLE_ENDINGS) else None
+
+
+def _name_of(rows: TableSource) -> str:
+    return "a frame" if is_frame(rows) else str(rows)
 
 
 def compare(

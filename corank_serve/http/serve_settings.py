@@ -1,11 +1,10 @@
 """The settings of `corank serve`, and the limits of a worker that follow from them."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
@@ -89,27 +88,8 @@ class Limits:
     """How far a request's time may be from now; None for any."""
 
 
-RATES_GONE = "a proxy limits rates now, such as by examples/operations/nginx.conf; remove it"
-"""What a rate of requests is refused with."""
-CANARY_GONE = (
-    "start a second service with --version VERSION, and let a proxy split the users, such as by "
-    "examples/operations/nginx/split.conf (docs/guides/rollout.md)"
-)
-SHADOW_GONE = (
-    "start a second service with --version VERSION, and let a proxy mirror the requests, such as by "
-    "examples/operations/nginx/mirror.conf (docs/guides/rollout.md)"
-)
-"""What a canary and a shadow inside a service are refused with."""
-
-
 class ServeSettings(Settings, use_attribute_docstrings=True):
     """How to serve: the options of `corank serve`, whose help are the lines below its fields."""
-
-    gone: ClassVar[Mapping[str, str]] = {
-        "rate_limit": RATES_GONE,
-        "canary": CANARY_GONE,
-        "shadow": SHADOW_GONE,
-    }
 
     source: str
     """URL of a store, or folder of a bundle, or of a run."""
