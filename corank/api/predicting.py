@@ -56,7 +56,6 @@ def vectors(
     progress: Progress = lambda done, total: None,
     workers: Annotated[int, Ge(1)] = 1,
     engine: str | None = None,
-    address: str | None = None,
     report: Report = lambda line: None,
     parts: Annotated[Sequence[str], Option("--part")] = (),
 ) -> int:
@@ -69,7 +68,6 @@ def vectors(
         progress: takes how many items are done, and of how many.
         workers: how many tasks run at a time. The file is the same for any number and any engine.
         engine: `in_line`, `pool`, `ray` (experimental) or a plug-in's; a pool of processes for several workers.
-        address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
         report: takes a line about the memory that was held.
         parts: `STAGE.PART`, such as `rank.item`, the ranker's first-layer sums, each in a column `PART.STAGE`, rounded
             as the bundle stores it; the vectors of all stages unless given.
@@ -86,7 +84,7 @@ def vectors(
     beside = location.parent if isinstance(location, Path) else None
     with (
         temporary_frames(beside) as frames,
-        open_engine(engine, workers, address) as opened,
+        open_engine(engine, workers) as opened,
         write_file(location) as path,
         show_progress("items", progress) as advance,
     ):
@@ -107,7 +105,6 @@ def predict(
     users: TableSource | None = None,
     workers: Annotated[int, Ge(1)] = 1,
     engine: str | None = None,
-    address: str | None = None,
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
     events: Annotated[Mapping[str, TableSource] | None, EVENTS] = None,
@@ -124,7 +121,6 @@ def predict(
         users: the table of users, if the bundle reads one; of a run, that of its config unless given.
         workers: how many tasks run at a time. The files are the same for any number and any engine.
         engine: `in_line`, `pool`, `ray` (experimental) or a plug-in's; a pool of processes for several workers.
-        address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
         report: takes a line about a run's export, and one about the memory that was held.
         progress: takes how many candidates are done, and of how many.
         events: by name of `data.events`, the tables that the bundle's histories are made of; of a run, those of its
@@ -143,7 +139,7 @@ def predict(
     folder = require_local(out)
     with (
         temporary_frames(folder.absolute().parent) as frames,
-        open_engine(engine, workers, address) as opened,
+        open_engine(engine, workers) as opened,
         show_progress("candidates", progress) as advance,
     ):
         tables = frames.source("log", log), frames.source("users", users), frames.sources(events)

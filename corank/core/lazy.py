@@ -107,7 +107,6 @@ EXTRA_OF = {
     "redis": "redis",
     "safetensors": "train",
     "scipy": "train",
-    "swanlab": "swanlab",
     "tensorboard": "train",
     "torch": "train",
     "wandb": "wandb",

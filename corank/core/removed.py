@@ -2,6 +2,8 @@
 
 _SERVE = {
     "rate_limit": "a proxy limits rates now, such as by examples/operations/nginx.conf; remove it",
+    "allow_origin": "serve the page and the service under one name: a proxy passes the header Host on",
+    "access_log_users": "the log of served requests (--log) has the users, and the id of the access log's line",
     "canary": "start a second service with --version VERSION, and let a proxy split the users, such as by "
     "examples/operations/nginx/split.conf (docs/guides/rollout.md)",
     "shadow": "start a second service with --version VERSION, and let a proxy mirror the requests, such as by "
@@ -12,6 +14,9 @@ REMOVED = {
     "study": "its questions 1 to 9 are files of arms, run by corank experiment CONFIG NAME --rates 0.333,1,3 --metric "
     "joint_click_recall; NAME is architecture, purposes, structures, settings, quotas, consistency, ranker_first, "
     "towers or samples",
+    **{f"{command} --address": "set RAY_ADDRESS, which Ray reads" for command in ("pack", "predict", "vectors")},
+    "compare-served --top": "the top 10 are compared",
+    "tune --space": "give the file by --search",
     "vectors --index": "corank builds no index; write vectors.npy, and add it to one of FAISS",
     **{f"serve --{key.replace('_', '-')}": way for key, way in _SERVE.items()},
     **{f"ServeSettings.{key}": way for key, way in _SERVE.items()},

@@ -45,7 +45,6 @@ def compare_served(
     until: str | None = None,
     alpha: float = 0.05,
     effect: float = 0.02,
-    top: int = 10,
     page: PathOrUrl | None = None,
     share: float | None = None,
 ) -> ServedComparisonResult:
@@ -68,7 +67,6 @@ def compare_served(
         alpha: probability at which an interval of any look may miss the true difference.
         effect: about how large a difference is looked for, as a share of the value: intervals are narrowest where it
             shows. They hold whatever it is.
-        top: number of items at the top of an answer by which a mirrored pair is compared.
         page: the file or URL of an HTML page to write.
         share: of users that a was to have, such as 0.05: it is tested whether users were assigned so. If they were not,
             the verdict is "not comparable".
@@ -83,8 +81,6 @@ def compare_served(
     for name, value in (("--alpha", alpha), ("--effect", effect), ("--share", share)):
         if value is not None and not 0 < value < 1:
             raise DataError(f"{name}: expected a share above 0 and below 1; received {value:g}")
-    if top < 1:
-        raise DataError(f"--top: expected 1 or more; received {top}")
     if len(versions) not in (0, 2):
         raise DataError(f"--version: expected that of a and that of b; received {', '.join(versions)}")
     files = [require_local(one) for one in exposures]
@@ -93,7 +89,7 @@ def compare_served(
 
     other = None if b is None else require_local(b)
     test = SequentialTest(alpha, effect)
-    document = compare_logs(require_local(a), other, test, files, labels, versions, begin, end, top, share)
+    document = compare_logs(require_local(a), other, test, files, labels, versions, begin, end, share)
     result = ServedComparisonResult(document)
     if page is not None:
         write_page(result.view(), parse_location(page))

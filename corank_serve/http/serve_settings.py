@@ -66,10 +66,6 @@ def _read_explore(value: Any) -> Any:
     return {"share": value} if is_share else value
 
 
-ORIGIN = re.compile(r"https?://[^/\s]+", re.IGNORECASE)
-"""Scheme, name and port of a page, as a browser sends it."""
-
-
 @dataclass(frozen=True)
 class Limits:
     """Limits of a service, per worker."""
@@ -132,8 +128,6 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     """Time after which a connection without a request is closed."""
     allow_host: tuple[str, ...] = ()
     """Names by which clients may call the service."""
-    allow_origin: tuple[str, ...] = ()
-    """Origins of pages that may call it, beside its own."""
     forwarded_allow_ips: str = ""
     """Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, with commas."""
     tokens: LocalPath | None = None
@@ -142,8 +136,6 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     """File of audit lines; None for stderr."""
     access_log: LocalPath | None = None
     """File of a JSON line about each request; `-` for stdout, None for none."""
-    access_log_users: bool = False
-    """Whether these lines name the users of requests."""
     traces: bool = False
     """Whether OpenTelemetry traces are sent, as the variables OTEL_* say."""
     trust: tuple[LocalPath, ...] = ()
@@ -165,14 +157,6 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
         if version is not None and not is_content_name(version):
             raise ValueError(f"expected a version as `corank store ls` names it; received {version!r}")
         return version
-
-    @field_validator("allow_origin")
-    @classmethod
-    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in origins:
-            if not ORIGIN.fullmatch(origin):
-                raise ValueError(f"expected an origin such as https://rank.example; received {origin!r}")
-        return origins
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
