@@ -15,12 +15,9 @@ from corank.core.errors import DataError
 from corank.core.objects import Location
 from corank.core.reports import Progress
 from corank.core.time import NEVER, format_time
-from corank.data.log_rows import truth_columns
-from corank.data.tables import Table
 from corank.engine.base import open_engine
 from corank.features.log_schema import (
     TIME,
-    DataSettings,
 )
 from corank.funnel.predict import predict_log
 
@@ -34,7 +31,6 @@ def compare_bundles(
     log: str,
     users: str | None,
     events: Mapping[str, str],
-    truth: str | None,
     margins: Margins,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -46,7 +42,6 @@ def compare_bundles(
         log: the table of candidates, as the user named it.
         users: the table of users, if one of them reads it.
         events: by name of `data.events`, the tables of events.
-        truth: the table of true probabilities of a simulated world.
         margins: differences that count.
         progress: receives how many candidates are scored, and of how many, of each bundle.
 
@@ -82,8 +77,7 @@ def compare_bundles(
     both = known & ~earlier
     if not both.any():
         raise DataError(f"{a}, {b}: there is no candidate of {log} that both bundles know")
-    true = None if truth is None else _read_truth(truth, one.manifest.data)
-    measured = one.measure(one.rows.filter(both), true), other.measure(theirs.filter(both), true)
+    measured = one.measure(one.rows.filter(both)), other.measure(theirs.filter(both))
     left_out = {"unknown": int((~known & ~earlier).sum()), "earlier": int(earlier.sum())}
     requests = one.rows.filter(both).select(pl.struct(one.keys[:-1]).rle_id()).to_series().n_unique()
     counts = {"requests": requests, "candidates": int(both.sum())}
@@ -99,10 +93,3 @@ def require_same_log(a: Location, one: BundleManifest, b: Location, other: Bundl
     for key, ours, theirs in settings:
         if ours != theirs:
             raise DataError(f"{b}: its {key} is {theirs!r}, that of {a} {ours!r}; compare bundles of one log")
-
-
-def _read_truth(source: str, data: DataSettings) -> pl.DataFrame:
-    """Read a table of true probabilities. Raises DataError if it lacks a column."""
-    table = Table.scan("truth", source, Path())
-    table.require([*data.request, data.item])
-    return table.collect(table.frame.select(truth_columns(table, data)))

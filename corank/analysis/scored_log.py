@@ -15,8 +15,8 @@ import polars as pl
 from corank.bundle.manifest import BundleManifest
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
-from corank.data.log_rows import find_truth, request_columns
-from corank.evaluation.predictions import Calibrators, Predictions, Truth
+from corank.data.log_rows import request_columns
+from corank.evaluation.predictions import Calibrators, Predictions
 from corank.evaluation.rows import Row
 from corank.evaluation.table import Figure, count_rows, measure, rate_rows, reasons_of, subjects_of
 from corank.features.log_schema import (
@@ -72,14 +72,10 @@ class ScoredLog:
         """Whether the log has a column of one of some labels."""
         return any(label_column(name) in self.rows.columns for name in names)
 
-    def measure(self, rows: pl.DataFrame, truth: pl.DataFrame | None) -> list[Figure]:
+    def measure(self, rows: pl.DataFrame) -> list[Figure]:
         """Measure the bundle on some of its rows as a run is on a split. Raises DataError."""
-        manifest = self.manifest
-        known: Truth = {} if truth is None else find_truth(rows, truth, manifest.data)
-        predictions = self._predictions(rows)
-        return measure(
-            subjects_of(predictions, manifest.stages, manifest.data.levels, self.calibrators, known)
-        )
+        stages, levels = self.manifest.stages, self.manifest.data.levels
+        return measure(subjects_of(self._predictions(rows), stages, levels, self.calibrators, {}))
 
     def evaluate(self, run: str, on: str, bootstrap: bool) -> dict[str, Any]:
         """The document of `corank evaluate --json` on all rows of items that the bundle knows.
@@ -101,7 +97,7 @@ class ScoredLog:
         if not known.any():
             raise DataError(f"{on}: the run knows none of its items")
         rows = self.rows.filter(known)
-        predictions, figures = self._predictions(rows), self.measure(rows, None)
+        predictions, figures = self._predictions(rows), self.measure(rows)
 
         def table() -> Iterator[Row]:
             yield from count_rows(predictions, run, SPLIT)

@@ -106,7 +106,6 @@ def compare(
     margin: Annotated[float | Mapping[str, float] | Sequence[str], Option(parse=list, repeated=True)] = 0.0,
     users: str | None = None,
     events: Annotated[Mapping[str, str] | None, EVENTS] = None,
-    truth: str | None = None,
 ) -> ComparisonResult:
     """Compare two runs, bundles, or tables of scores, on the same candidates: paired intervals over users, verdicts.
 
@@ -127,7 +126,6 @@ def compare(
         margin: how large a difference must be to count: of all metrics, or by metric, such as `{"auc": 0.002}`.
         users: of bundles: the table of users, if one reads it.
         events: of bundles: by name of `data.events`, the tables of events.
-        truth: of bundles: the table of true probabilities of a simulated world.
 
     Returns what `corank compare` prints: rows with values `a` and `b`, `difference`, `low`, `high` and a `verdict` on
     a, by stage, label, population and metric. Raises CheckpointError, and DataError also if both are one.
@@ -141,7 +139,7 @@ def compare(
     """
     place = None if on is None else str(on)
     columns = scores, labels, () if user is None else (user,), request
-    tables = users, events or {}, truth
+    tables = users, events or {}
     with show_progress("scored", progress) as advance:
         document = _compare(
             parse_location(a), parse_location(b), split, place, columns, tables, margin, advance
@@ -158,7 +156,7 @@ def _compare(
     split: str | None,
     on: str | None,
     columns: tuple[Sequence[str], ...],
-    tables: tuple[str | None, Mapping[str, str], str | None],
+    tables: tuple[str | None, Mapping[str, str]],
     margin: float | Mapping[str, float] | Sequence[str],
     progress: Progress,
 ) -> dict[str, Any]:
@@ -178,8 +176,8 @@ def _compare(
         raise DataError(
             "--score, --label, --user and --request are of tables of scores; leave them out for runs"
         )
-    if not bundles and tables != (None, {}, None):
-        raise DataError("--users, --events and --truth are of bundles; leave them out")
+    if not bundles and tables != (None, {}):
+        raise DataError("--users and --events are of bundles; leave them out")
     if scored:
         assert isinstance(one, Path) and isinstance(other, Path)
         if split is not None or on is not None:

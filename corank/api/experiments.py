@@ -236,9 +236,7 @@ def _refuse_beside_grid(**drawing: Any) -> None:
             )
 
 
-def _read_asked(
-    config: Config, base: Path, search: Sequence[str], grid: PathOrUrl | Grid | None
-) -> "Space":
+def _read_asked(config: Config, base: Path, search: Sequence[str], grid: PathOrUrl | Grid | None) -> "Space":
     """What is searched. Raises ConfigError."""
     if grid is None:
         return read_space(config, base, search)

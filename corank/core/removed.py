@@ -14,7 +14,11 @@ REMOVED = {
     "study": "its questions 1 to 9 are files of arms, run by corank experiment CONFIG NAME --rates 0.333,1,3 --metric "
     "joint_click_recall; NAME is architecture, purposes, structures, settings, quotas, consistency, ranker_first, "
     "towers or samples",
-    **{f"{command} --address": "set RAY_ADDRESS, which Ray reads" for command in ("pack", "predict", "vectors")},
+    **{
+        f"{command} --address": "set RAY_ADDRESS, which Ray reads"
+        for command in ("pack", "predict", "vectors")
+    },
+    "compare --truth": "compare the runs; their packed data have the truth",
     "compare-served --top": "the top 10 are compared",
     "tune --space": "give the file by --search",
     "vectors --index": "corank builds no index; write vectors.npy, and add it to one of FAISS",

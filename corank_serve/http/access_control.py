@@ -52,7 +52,8 @@ class OriginPolicy:
                 raise RefusedError(403, "the request comes from a page of another site")
         elif origin.lower().partition("://")[2] != host:
             raise RefusedError(
-                403, f"pages of {origin!r} may not call this service; a proxy before it passes the header Host on"
+                403,
+                f"pages of {origin!r} may not call this service; a proxy before it passes the header Host on",
             )
 
     def _is_own(self, host: str) -> bool:

@@ -351,9 +351,7 @@ def compare_logs(
     if mirrored and share is not None:
         raise DataError("--share: each request is in both logs, so that no user was assigned to one of them")
     found = (
-        compare_mirrored(sides, pairs, shown, test)
-        if mirrored
-        else compare_split(sides, shown, test, share)
+        compare_mirrored(sides, pairs, shown, test) if mirrored else compare_split(sides, shown, test, share)
     )
     names = (str(a), str(b)) if b is not None else (of["a"][0], of["b"][0])
     counts = None

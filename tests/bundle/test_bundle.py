@@ -46,7 +46,8 @@ def test_items_are_numbered_from_one_of_each_model(bundle: Path) -> None:
     for seq in (2, 3):
         assert next_items_seq(bundle, version) == seq
         manifest = opened.manifest.model_copy(update={"items_seq": seq})
-        written = write_bundle(bundle, manifest, lambda folder: copy(opened.folder, folder))
+        live = Bundle.open(bundle).folder
+        written = write_bundle(bundle, manifest, lambda folder, live=live: copy(live, folder))
         assert Bundle.open(bundle) == written
     assert next_items_seq(bundle, "0" * 16) == 1
 
