@@ -93,7 +93,6 @@ EXTRA_OF = {
     "cryptography": "sign",
     "deltalake": "delta",
     "fsspec": "objects",
-    "httpx2": "client",
     "lightgbm": "trees",
     "matplotlib": "train",
     "mlflow": "mlflow",
