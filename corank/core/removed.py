@@ -18,6 +18,8 @@ REMOVED = {
         f"{command} --address": "set RAY_ADDRESS, which Ray reads"
         for command in ("pack", "predict", "vectors")
     },
+    "explain --requests": "20,000 requests are measured; in Python corank.explain(run, most=…)",
+    **{f"simulate --{name}": f"in Python corank.simulate(out, {name}=…)" for name in ("walk", "lifetime")},
     "compare --truth": "compare the runs; their packed data have the truth",
     "compare-served --top": "the top 10 are compared",
     "tune --space": "give the file by --search",

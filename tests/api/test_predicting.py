@@ -92,7 +92,7 @@ def test_a_run_is_evaluated_on_rows_and_lists_as_imported(
         assert len({frozenset(names) for names in measured}) == 1
     code, out, err = run_corank(capsys, "evaluate", run, "--on", tmp_path / "new.csv", "--json")
     assert code == 0 and '"unknown": 0' in out, err
-    with pytest.raises(DataError, match=r"no column of a label that the run predicts .*corank predict"):
+    with pytest.raises(DataError, match=r"no column .*is_click"):
         corank.evaluate(run, on=new.drop("is_click"))
     with pytest.raises(DataError, match=r"--on .*leave out --split"):
         corank.evaluate(run, "valid", on=new)
