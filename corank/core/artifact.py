@@ -438,7 +438,7 @@ class ArtifactWriter(Generic[M]):
                 _refuse_foreign(path, kind)
                 stack.enter_context(WriteLock(path, command))
                 writer = cls.of(path, kind)
-                writer._prune()
+                writer.prune()
             except OSError as error:
                 raise _unwritable(path, kind, error) from None
             yield writer
@@ -446,7 +446,7 @@ class ArtifactWriter(Generic[M]):
     def begin(self, content: str) -> Path:
         """Make a folder of a new name for files; nobody reads it before `commit`. Raises OSError."""
         folder = self.path / content
-        self._prune()
+        self.prune()
         folder.mkdir(parents=True)
         return folder
 
@@ -564,7 +564,7 @@ class ArtifactWriter(Generic[M]):
                 sync(self.path.parent)  # the folder may be new
         return Artifact(folder, manifest)
 
-    def _prune(self) -> None:
+    def prune(self) -> None:
         """Remove what was replaced before, or left by a killed writer: all contents but the live one."""
         with suppress(OSError):  # the next writer removes them
             live = _named(self.before)

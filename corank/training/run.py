@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import TypeAdapter
 
-from corank.core.artifact import read_manifest
+from corank.core.artifact import ArtifactWriter, read_manifest
 from corank.core.artifact_cache import open_artifact
 from corank.core.errors import BusyError, CheckpointError, ConfigError, CorankError, DataError
 from corank.core.files import remove_abandoned, remove_folder
@@ -275,6 +275,9 @@ class Run:
         writer = writer or checkpoint_files.CheckpointWriter()
         writer.write(self.checkpoint, training_state.model_state(model, model_facts))
         writer.wait()
+        if writer.ranks.first:
+            for folder in filter(exists, (self.latest, self.best)):
+                ArtifactWriter.of(folder, CheckpointManifest).prune()
 
 
 def locate_packed(location: Location) -> Location:
