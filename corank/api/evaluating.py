@@ -13,7 +13,6 @@ from corank.api.frames import TableSource, is_frame
 from corank.api.progress import show_progress
 from corank.api.results import ComparisonResult, EvaluationResult
 from corank.core.errors import DataError
-from corank.core.formatting import shorten
 from corank.core.objects import Location, PathOrUrl, parse_location
 from corank.core.options import EVENTS, PYTHON_ONLY, Option
 from corank.core.reports import Progress
@@ -65,7 +64,7 @@ def evaluate(
         raise DataError("--on is of all candidates of a split; leave out --by")
     if on is not None and (rows := _rows_of(on)) is not None:
         if split != "test" or reference is not None:
-            raise DataError(f"--on {shorten(str(on), 200)}: is a table; leave out --split and --reference")
+            raise DataError(f"--on {_name_of(rows)}: rows have no split; leave out --split and --reference")
         place = parse_location(run)
         with show_progress("candidates", progress) as advance:
             scored = score_rows(place, rows, advance)
@@ -89,6 +88,7 @@ def _rows_of(on: TableSource) -> TableSource | None:
 
 
 def _name_of(rows: TableSource) -> str:
+    """The name of a table in messages and documents."""
     return "a frame" if is_frame(rows) else str(rows)
 
 
