@@ -62,14 +62,14 @@ def evaluate(
         raise DataError("--reference compares all candidates of a split; leave out --by")
     if by is not None and on is not None:
         raise DataError("--on is of all candidates of a split; leave out --by")
+    place = parse_location(run)
+    opened = Run.open(place)
     if on is not None and (rows := _rows_of(on)) is not None:
         if split != "test" or reference is not None:
             raise DataError(f"--on {_name_of(rows)}: rows have no split; leave out --split and --reference")
-        place = parse_location(run)
         with show_progress("candidates", progress) as advance:
             scored = score_rows(place, rows, advance)
         return EvaluationResult(scored.evaluate(str(place), _name_of(rows), bootstrap))
-    opened = Run.open(parse_location(run))
     unbiased = None if reference is None else Run.open(parse_location(reference))
     where = locate_packed(parse_location(on)) if isinstance(on, str | Path) else None
     with show_progress("requests", progress) as advance:
