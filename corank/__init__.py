@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from corank.training.callbacks import Callback as Callback
     from corank.training.config.config import Config as Config
     from corank.training.tracking.mlflow import MlflowCallback as MlflowCallback
-    from corank.training.tracking.swanlab import SwanlabCallback as SwanlabCallback
     from corank.training.tracking.wandb import WandbCallback as WandbCallback
     from corank_continual.follow import follow_items as follow_items
     from corank_continual.follow import follow_log as follow_log
@@ -99,7 +98,6 @@ _NAMES = {
     "corank.training.callbacks": "Callback",
     "corank.training.config.config": "Config",
     "corank.training.tracking.mlflow": "MlflowCallback",
-    "corank.training.tracking.swanlab": "SwanlabCallback",
     "corank.training.tracking.wandb": "WandbCallback",
 }
 """The public names of this package by module; other packages add theirs."""

@@ -50,7 +50,7 @@ evaluate @a --reference @b --json
 compare @a @b --json
 check @config.yaml --against @a {LATER} --json
 check @config.yaml --against @a {LATER} --set drift.rows=1.0001 --json
-explain @a --requests 50 --json
+explain @a --json
 export @a @bundle --json
 export @b @other --json
 request @a

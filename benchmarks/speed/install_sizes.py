@@ -19,7 +19,7 @@ MIB = 2**20
 
 def fetch_wheels(folder: Path) -> None:
     """Build corank's wheel, and download those of all that it and its extras need."""
-    run(sys.executable, "wheel", f"{ROOT}[all,swanlab]", "--wheel-dir", str(folder))
+    run(sys.executable, "wheel", f"{ROOT}[all]", "--wheel-dir", str(folder))
 
 
 def run(python: str, *arguments: str) -> None:

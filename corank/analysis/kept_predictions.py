@@ -50,7 +50,7 @@ class KeptPredictions:
         facts = [model.digest, packed.manifest.digest, split, version("torch"), code]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
         labels = tuple((stage.name, label) for stage in stages for label in stage.labels)
-        folder = None if run.leases or code is None else run.folder / PREDICTIONS
+        folder = None if run.is_copy or code is None else run.folder / PREDICTIONS
         return cls(folder, key, packed, split, labels)
 
     def read(self) -> Predictions | None:

@@ -8,7 +8,7 @@ from corank.core.errors import CorankError
 from corank.core.lazy import require
 from corank.core.machine_errors import name_write_errors
 from corank.core.objects import PathOrUrl, require_local
-from corank.core.options import Option, printed
+from corank.core.options import PYTHON_ONLY, Option, printed
 from corank.core.reports import Report
 from corank.core.settings import describe_unknown, validate
 
@@ -29,8 +29,8 @@ def simulate(
     random: float | None = None,
     days: Annotated[int | None, Ge(1)] = None,
     drift: bool = False,
-    walk: Annotated[float | None, Ge(0), Le(1)] = None,
-    lifetime: Annotated[int | None, Ge(2)] = None,
+    walk: Annotated[float | None, PYTHON_ONLY, Ge(0), Le(1)] = None,
+    lifetime: Annotated[int | None, PYTHON_ONLY, Ge(2)] = None,
     satiation: Annotated[float | None, Ge(0), Le(1)] = None,
     organic: float | None = None,
     awareness: float | None = None,
@@ -75,7 +75,7 @@ def simulate(
     options |= {"satiation": satiation, "organic": organic, "awareness": awareness}
     steps = {name: value for name, value in (("walk", walk), ("lifetime", lifetime)) if value is not None}
     if steps and not drift:
-        raise CorankError(f"--{next(iter(steps))} applies to a drifting world; add --drift or leave it out")
+        raise CorankError(f"{next(iter(steps))} applies to a drifting world; add `drift` or leave it out")
     if awareness is not None and organic is None:
         raise CorankError("--awareness applies to the other path; add --organic or leave it out")
     options["drift"] = steps if drift else None

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from corank.analysis.html import write_page
+from corank.api.frames import TableSource, is_frame
 from corank.api.progress import show_progress
 from corank.api.results import ComparisonResult, EvaluationResult
 from corank.core.errors import DataError
 from corank.core.objects import Location, PathOrUrl, parse_location
 from corank.core.options import EVENTS, PYTHON_ONLY, Option
 from corank.core.reports import Progress
+from corank.data.tables import TABLE_ENDINGS
 
 
 def evaluate(
@@ -25,7 +27,7 @@ def evaluate(
     by: str | None = None,
     page: PathOrUrl | None = None,
     progress: Progress = lambda done, total: None,
-    on: PathOrUrl | None = None,
+    on: TableSource | None = None,
 ) -> EvaluationResult:
     """Evaluate the stages of a run, alone and as a cascade.
 
@@ -37,8 +39,9 @@ def evaluate(
         by: evaluate group by group: `day`, a feature with one code a row, or a column of the log.
         page: with `by`, the file or URL of an HTML page to write.
         progress: takes how many requests are scored, and of how many.
-        on: packed data of other days or another packing, or a run that has them (default: its own). Values unknown to
-            them count as unknown.
+        on: what to judge the run on (default: its own packed data). Packed data of other days or another packing, or a
+            run that has them; values unknown to them count as unknown. Or rows with labels as they were imported or
+            trained on: files, a glob, a URL of one, or a frame.
 
     Returns what `corank evaluate` prints. Raises CheckpointError, DataError.
 
@@ -50,6 +53,7 @@ def evaluate(
         ['value', 'low', 'high', 'n', 'better', 'random']
     """
     from corank.analysis.run_evaluation import evaluate_run
+    from corank.api.predicting import score_rows
     from corank.training.run import Run, locate_packed
 
     if by is None and page is not None:
@@ -57,16 +61,35 @@ def evaluate(
     if by is not None and reference is not None:
         raise DataError("--reference compares all candidates of a split; leave out --by")
     if by is not None and on is not None:
-        raise DataError("--on judges all candidates of a split; leave out --by")
-    opened = Run.open(parse_location(run))
+        raise DataError("--on is of all candidates of a split; leave out --by")
+    place = parse_location(run)
+    opened = Run.open(place)
+    if on is not None and (rows := _rows_of(on)) is not None:
+        if split != "test" or reference is not None:
+            raise DataError(f"--on {_name_of(rows)}: rows have no split; leave out --split and --reference")
+        with show_progress("candidates", progress) as advance:
+            scored = score_rows(place, rows, advance)
+        return EvaluationResult(scored.evaluate(str(place), _name_of(rows), bootstrap))
     unbiased = None if reference is None else Run.open(parse_location(reference))
-    where = None if on is None else locate_packed(parse_location(on))
+    where = locate_packed(parse_location(on)) if isinstance(on, str | Path) else None
     with show_progress("requests", progress) as advance:
         evaluation = evaluate_run(opened, split, bootstrap, unbiased, advance, where, by)
         result = EvaluationResult(evaluation.document)
     if page is not None:
         write_page(replace(result.view(), title=f"{opened.config.name} by {by}"), parse_location(page))
     return result
+
+
+def _rows_of(on: TableSource) -> TableSource | None:
+    """Files or a frame of rows; None of packed data, or a run."""
+    if not isinstance(on, str | Path):
+        return on
+    return on if str(on).endswith(TABLE_ENDINGS) else None
+
+
+def _name_of(rows: TableSource) -> str:
+    """The name of a table in messages and documents."""
+    return "a frame" if is_frame(rows) else str(rows)
 
 
 def compare(
@@ -83,7 +106,6 @@ def compare(
     margin: Annotated[float | Mapping[str, float] | Sequence[str], Option(parse=list, repeated=True)] = 0.0,
     users: str | None = None,
     events: Annotated[Mapping[str, str] | None, EVENTS] = None,
-    truth: str | None = None,
 ) -> ComparisonResult:
     """Compare two runs, bundles, or tables of scores, on the same candidates: paired intervals over users, verdicts.
 
@@ -104,7 +126,6 @@ def compare(
         margin: how large a difference must be to count: of all metrics, or by metric, such as `{"auc": 0.002}`.
         users: of bundles: the table of users, if one reads it.
         events: of bundles: by name of `data.events`, the tables of events.
-        truth: of bundles: the table of true probabilities of a simulated world.
 
     Returns what `corank compare` prints: rows with values `a` and `b`, `difference`, `low`, `high` and a `verdict` on
     a, by stage, label, population and metric. Raises CheckpointError, and DataError also if both are the same.
@@ -118,7 +139,7 @@ def compare(
     """
     place = None if on is None else str(on)
     columns = scores, labels, () if user is None else (user,), request
-    tables = users, events or {}, truth
+    tables = users, events or {}
     with show_progress("scored", progress) as advance:
         document = _compare(
             parse_location(a), parse_location(b), split, place, columns, tables, margin, advance
@@ -135,7 +156,7 @@ def _compare(
     split: str | None,
     on: str | None,
     columns: tuple[Sequence[str], ...],
-    tables: tuple[str | None, Mapping[str, str], str | None],
+    tables: tuple[str | None, Mapping[str, str]],
     margin: float | Mapping[str, float] | Sequence[str],
     progress: Progress,
 ) -> dict[str, Any]:
@@ -153,8 +174,8 @@ def _compare(
         raise DataError(
             "--score, --label, --user and --request apply to tables of scores; leave them out for runs"
         )
-    if not bundles and tables != (None, {}, None):
-        raise DataError("--users, --events and --truth apply to bundles; leave them out")
+    if not bundles and tables != (None, {}):
+        raise DataError("--users and --events apply to bundles; leave them out")
     if scored:
         assert isinstance(one, Path) and isinstance(other, Path)
         if split is not None or on is not None:

@@ -171,7 +171,6 @@ def tune(
     seed: Annotated[int, Ge(0)] = 0,
     metric: str | None = None,
     search: Sequence[str] = (),
-    space: PathOrUrl | None = None,
     grid: Annotated[PathOrUrl | Grid | None, Option(parse=Path)] = None,
     budget_us: float | None = None,
     out: PathOrUrl | None = None,
@@ -188,10 +187,10 @@ def tune(
         trials: how many, with the config as written (default: 30).
         seed: of the draws; the same gives the same trials.
         metric: the figure to improve (default: the last stage's GAUC, in a budget `joint_click_recall`).
-        search: what is searched, as `KEY=LOW..HIGH`, `KEY=LOW..HIGH log` or `KEY=VALUE,VALUE`; learning rates, widths,
-            dropout, smoothing and weights of losses unless this or `space` is given; the `strength` or `lambda` of the
-            page if `metric` is a figure of pages: trials that differ there alone share one training.
-        space: a YAML file of the same, from keys to ranges or lists of values.
+        search: what is searched, as `KEY=LOW..HIGH`, `KEY=LOW..HIGH log` or `KEY=VALUE,VALUE`, or a YAML file from keys
+            to ranges or lists of values; learning rates, widths, dropout, smoothing and weights of losses unless given;
+            the `strength` or `lambda` of the page if `metric` is a figure of pages: trials that differ there alone
+            share one training.
         grid: a YAML file from keys to lists of values, or such a mapping: every combination is tried.
         budget_us: microseconds a request may take on this machine: the first quota is searched, too, and without a grid
             widths and features.
@@ -211,11 +210,11 @@ def tune(
     if grid is None:
         tunings.load_optuna()  # fails before anything is packed
     else:
-        _reject_with_grid(trials=trials, seed=seed, search=search, space=space)
+        _reject_with_grid(trials=trials, seed=seed, search=search)
     opened_config, file, overrides = _keep(config, overrides, tables)
     with opened_config.frames.named():
         settings = with_moments(read(file, overrides), file.parent)
-    asked = _read_asked(settings, file.parent, search, local(space), grid)
+    asked = _read_asked(settings, file.parent, search, grid)
     trials = TRIALS if grid is None and trials is None else trials
     metric = metric or (None if budget_us is None else "joint_click_recall")
     objective = objectives.Objective.of(settings, metric)
@@ -236,10 +235,8 @@ def _reject_with_grid(**drawing: Any) -> None:
             )
 
 
-def _read_asked(
-    config: Config, base: Path, search: Sequence[str], space: Path | None, grid: PathOrUrl | Grid | None
-) -> "Space":
+def _read_asked(config: Config, base: Path, search: Sequence[str], grid: PathOrUrl | Grid | None) -> "Space":
     """What is searched. Raises ConfigError."""
     if grid is None:
-        return read_space(config, base, search, space)
+        return read_space(config, base, search)
     return read_grid(config, base, grid if isinstance(grid, Mapping) else require_local(grid))

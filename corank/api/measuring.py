@@ -17,7 +17,7 @@ from corank.api.results import ExplanationResult, Result, frame
 from corank.core.errors import TrackingError
 from corank.core.lazy import lazy
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
-from corank.core.options import Option, printed
+from corank.core.options import PYTHON_ONLY, Option, printed
 from corank.core.reports import Progress, Report
 from corank.core.time import format_time
 from corank.core.view import Cell, Section, Table, Verdict, View
@@ -117,7 +117,7 @@ def report(
 def explain(
     run: PathOrUrl,
     split: str = "valid",
-    most: Annotated[int, Option("--requests"), Ge(1)] = 20_000,
+    most: Annotated[int, PYTHON_ONLY, Ge(1)] = 20_000,
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
 ) -> ExplanationResult:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
+from corank.analysis.scored_log import ScoredLog
 from corank.api.bundles import export
 from corank.api.frames import TableSource, temporary_frames
 from corank.api.progress import show_progress
 from corank.bundle.catalogue_vectors import write_catalogue
-from corank.bundle.manifest import load_manifest
+from corank.bundle.manifest import BundleManifest, load_manifest
 from corank.core.artifact_cache import read_facts, write_file
 from corank.core.errors import ConfigError, StorageError
 from corank.core.lazy import require
@@ -25,7 +26,7 @@ from corank.core.options import EVENTS, Option, printed
 from corank.core.reports import Progress, Report
 from corank.data.packed.dataset import PackedDataset
 from corank.data.tables import find_source_files
-from corank.engine.base import describe_memory, open_engine
+from corank.engine.base import Engine, describe_memory, open_engine
 from corank.funnel.log_requests import list_event_tables, list_user_columns
 from corank.funnel.predict import PredictedLog, predict_log
 from corank.training.run_file import RUN_FILE
@@ -55,7 +56,6 @@ def vectors(
     progress: Progress = lambda done, total: None,
     workers: Annotated[int, Ge(1)] = 1,
     engine: str | None = None,
-    address: str | None = None,
     report: Report = lambda line: None,
     parts: Annotated[Sequence[str], Option("--part")] = (),
 ) -> int:
@@ -68,7 +68,6 @@ def vectors(
         progress: takes how many items are done, and of how many.
         workers: how many tasks run at a time. The file is the same for any number and any engine.
         engine: `in_line`, `pool`, `ray` (experimental) or a plug-in's; a pool of processes for several workers.
-        address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
         report: receives a line about the memory held.
         parts: `STAGE.PART`, such as `rank.item`, the ranker's first-layer sums, each in a column `PART.STAGE`, rounded
             as the bundle stores it (default: the vectors of all stages).
@@ -85,7 +84,7 @@ def vectors(
     beside = location.parent if isinstance(location, Path) else None
     with (
         temporary_frames(beside) as frames,
-        open_engine(engine, workers, address) as opened,
+        open_engine(engine, workers) as opened,
         write_file(location) as path,
         show_progress("items", progress) as advance,
     ):
@@ -106,7 +105,6 @@ def predict(
     users: TableSource | None = None,
     workers: Annotated[int, Ge(1)] = 1,
     engine: str | None = None,
-    address: str | None = None,
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
     events: Annotated[Mapping[str, TableSource] | None, EVENTS] = None,
@@ -123,7 +121,6 @@ def predict(
         users: the table of users, if the bundle reads one; for a run, by default its config's.
         workers: how many tasks run at a time. The files are the same for any number and any engine.
         engine: `in_line`, `pool`, `ray` (experimental) or a plug-in's; a pool of processes for several workers.
-        address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
         report: takes a line about a run's export, and one about the memory that was held.
         progress: takes how many candidates are done, and of how many.
         events: by name of `data.events`, the tables of the bundle's histories; for a run, by default its config's.
@@ -141,20 +138,50 @@ def predict(
     folder = require_local(out)
     with (
         temporary_frames(folder.absolute().parent) as frames,
-        open_engine(engine, workers, address) as opened,
-        _to_predict(parse_location(source), folder, report) as (bundle, run),
+        open_engine(engine, workers) as opened,
         show_progress("candidates", progress) as advance,
     ):
-        tables: Tables = frames.source("users", users), frames.sources(events)
-        options: dict[str, Any] = {"as_served": as_served}
-        if run is not None:
-            tables = _fill_in(run, bundle, *tables)
-            packed = None if as_served else partial(_open_packed, parse_location(source))
-            options |= {"packed": packed, "base": run.base}
-        rows, (of_users, of_events) = frames.source("log", log), tables
-        prediction = predict_log(bundle, rows, of_users, folder, opened, advance, of_events, **options)
+        tables = frames.source("log", log), frames.source("users", users), frames.sources(events)
+        place = parse_location(source)
+        prediction, _ = _predict(place, tables, folder, opened, advance, report, as_served=as_served)
         report(describe_memory(opened))
     return prediction
+
+
+def score_rows(run: Location, rows: TableSource, progress: Progress) -> ScoredLog:
+    """Score rows that need not be packed, as `predict` does, with what is needed to measure.
+
+    Tables of users and of events are those of the run's config. Raises as `predict`.
+    """
+    with (
+        TemporaryDirectory() as name,
+        temporary_frames(Path(name)) as frames,
+        open_engine() as engine,
+    ):
+        tables, scored = (frames.source("on", rows), None, dict[str, Files]()), Path(name) / "scored"
+        _, manifest = _predict(run, tables, scored, engine, progress, facts=True)
+        return ScoredLog.read(manifest, scored)
+
+
+def _predict(
+    source: Location,
+    tables: tuple[Files, Files | None, Mapping[str, Files]],
+    out: Path,
+    engine: Engine,
+    progress: Progress,
+    report: Report = lambda line: None,
+    as_served: bool = False,
+    facts: bool = False,
+) -> tuple[PredictedLog, BundleManifest]:
+    """Predict tables of a log, of users and of events. Returns the counts, and the manifest of the bundle."""
+    log, users, events = tables
+    options: dict[str, Any] = {"as_served": as_served, "facts": facts}
+    with _to_predict(source, out, report) as (bundle, run):
+        if run is not None:
+            users, events = _fill_in(run, bundle, users, events)
+            options |= {"packed": None if as_served else partial(_open_packed, source), "base": run.base}
+        counts = predict_log(bundle, log, users, out, engine, progress, events, **options)
+        return counts, load_manifest(bundle)
 
 
 @contextmanager

@@ -236,7 +236,6 @@ def pack(
     report: Report = lambda line: None,
     workers: Annotated[int, Ge(1)] = 1,
     engine: str | None = None,
-    address: str | None = None,
     without: Sequence[str] = (),
     prune: bool = False,
     tables: Mapping[str, TableSource] | None = None,
@@ -256,7 +255,6 @@ def pack(
         report: takes a line about each step.
         workers: how many tasks run at a time. The files are the same for any number and any engine.
         engine: `in_line`, `pool`, `ray` (experimental) or a plug-in's; a pool of processes for several workers.
-        address: of a cluster, for an engine that takes one. Its machines share the file system of the config's folder.
         without: features to remove, as in `--without`.
         prune: then remove the packed sets of features that neither this config nor a run next to it uses.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
@@ -276,7 +274,7 @@ def pack(
     """
     opened_config = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
     with (
-        open_engine(engine, workers, address) as opened,
+        open_engine(engine, workers) as opened,
         opened_config.frames.named(),
         show_progress("tasks", progress) as opened.progress,
     ):

@@ -48,7 +48,7 @@ class Bundle(Artifact[BundleManifest]):
     @classmethod
     def of(cls, artifact: Artifact[BundleManifest]) -> Self:
         """Make the bundle of an artifact."""
-        return cls(artifact.folder, artifact.manifest, artifact.leases)
+        return cls(artifact.folder, artifact.manifest)
 
 
 def is_proven(path: Path, proofs: Proofs) -> bool:

@@ -117,7 +117,6 @@ class BundleManifest(Manifest):
     missing: ClassVar[str] = "not a bundle (it has no manifest.json); `corank export` makes one"
     remedy: ClassVar[str] = "export the bundle again"
     most_bytes: ClassVar[int] = 1 << 24
-    keeps_former: ClassVar[bool] = True
 
     kind: str = "bundle"
     format: int = 9

@@ -244,10 +244,7 @@ def _option(key: str, kind: Any, default: Any, **details: Any) -> inspect.Parame
 
 
 def list_options(settings: type[BaseModel]) -> Iterator[inspect.Parameter]:
-    """An option for each field of settings, with its type, default, bounds and description.
-
-    One that is gone is taken, and not shown: the settings refuse it, and name the way.
-    """
+    """An option for each field of settings, with its type, default, bounds and description."""
     for name, field in settings.model_fields.items():
         required = field.is_required()
         default = None if required else field.get_default(call_default_factory=True)
@@ -260,8 +257,6 @@ def list_options(settings: type[BaseModel]) -> Iterator[inspect.Parameter]:
             validator=_bounds(field.metadata),
             show_default=_shown(default),
         )
-    for name in vars(settings).get("gone", ()):
-        yield _option(name, str, None, name=f"--{name.replace('_', '-')}", show=False)
 
 
 def _bounds(metadata: Sequence[Any]) -> list[Number]:

@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from corank import MODULES
-from corank.cli.gone import refuse_gone_options
 from corank.core.errors import CorankError, OtherRankError, PluginError, UsageError
 from corank.core.lazy import explain_missing
 from corank.core.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted
 from corank.core.package import installed_packages
 from corank.core.registry import PLUGINS, load_environment_plugins, load_plugins
+from corank.core.removed import REMOVED
 
 WRONG_USAGE = 2
 """The exit status for a command or option that there is not, or without a command."""
@@ -39,14 +39,6 @@ _OWN = {
 }
 """By what a user does: commands of this package, of which each is the function of `corank` of that name; the headings
 of other packages, in order."""
-
-
-REMOVED = {
-    "study": "its questions 1 to 9 are files of arms, run by corank experiment CONFIG NAME --rates 0.333,1,3 --metric "
-    "joint_click_recall; NAME is architecture, purposes, structures, settings, quotas, consistency, ranker_first, "
-    "towers or samples"
-}
-"""Commands that 0.1.0 left out → what to do in their place."""
 
 
 def own_commands() -> dict[str, dict[str, str]]:
@@ -115,7 +107,7 @@ def run(words: Sequence[str]) -> int:
         # so that processes started by the command load them, too
         os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *plugins])
     words = _join_dashes(words)
-    refuse_gone_options(words)
+    _refuse_removed(words)
     commands = _find_commands(words)
     # which writes help as one piece at its end, so that `--help | head -1` breaks no pipe
     with Console() as console:
@@ -148,6 +140,13 @@ def _join_dashes(words: Sequence[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
+
+
+def _refuse_removed(words: Sequence[str]) -> None:
+    """Raise UsageError for an option that earlier versions had."""
+    for option in (word.partition("=")[0] for word in words[1:]):
+        if (way := REMOVED.get(f"{words[0]} {option}")) is not None:
+            raise UsageError(f"{option} is not an option any more: {way}")
 
 
 def _find_commands(words: Sequence[str]) -> dict[str, dict[str, str]]:

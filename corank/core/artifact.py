@@ -13,8 +13,9 @@ The contract, at every place (`artifact_objects.py`: object storage; `corank_ser
   names it, and nothing of a manifest is trusted: kind, format, names, sizes and its own digest are checked.
 - Of two writers one wins; the other gets BusyError, or an error that says that the artifact was replaced, and changes
   nothing. In a store both versions are complete, and the last one is live.
-- A content stays while a reader has a lease of it. The next writer removes what nobody reads and what was left by a
-  killed one, and nothing else: files and folders of a user stay, and a folder of something else is refused.
+- A content that was replaced stays for its readers until the next writer begins, which also removes what a killed one
+  left, and nothing else: files and folders of a user stay, and a folder of something else is refused. What is mapped
+  stays readable even then.
 
 Bundles, packed data, checkpoints and runs are kinds: subclasses of `Manifest` with the facts of the kind.
 """
@@ -28,7 +29,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -45,12 +46,11 @@ from corank.core.files import (
     open_regular_file,
     parse_json,
     read_regular_file,
-    remove_folder,
     run_in_threads,
     sync,
     sync_folder,
 )
-from corank.core.locks import FolderLease, WriteLock, remove_unread
+from corank.core.locks import WriteLock
 from corank.core.settings import Settings, validate
 
 MANIFEST = "manifest.json"
@@ -110,8 +110,6 @@ class Manifest(Settings):
     """What a user does about a damaged artifact."""
     most_bytes: ClassVar[int] = 1 << 26
     """Bytes of a manifest, at most."""
-    keeps_former: ClassVar[bool] = False
-    """Whether the content before the newest stays, for readers that take no lease."""
     beside: ClassVar[frozenset[str]] = frozenset()
     """Further names that a folder of this kind may hold next to its contents."""
 
@@ -240,12 +238,11 @@ def read_manifest(folder: Path, kind: type[M], inspect: Inspect | None = None) -
 
 @dataclass(frozen=True)
 class Artifact(Generic[M]):
-    """A content that was checked, and that stays as long as this object lives."""
+    """A content that was checked."""
 
     folder: Path
     """Of the files."""
     manifest: M
-    leases: tuple[FolderLease, ...] = field(default=(), repr=False, compare=False)
 
 
 class Proofs(Protocol):
@@ -317,7 +314,7 @@ def _open_content(
     try:
         if content.is_symlink():
             raise NotADirectoryError("a link, or no folder")
-        opened = Artifact(content, manifest, (FolderLease(content),))
+        opened = Artifact(content, manifest)
         if proofs is not None and (proof := prove(content, manifest)) in proofs:
             return opened
         compare_files(path, manifest, wanted, checksums)
@@ -396,7 +393,7 @@ def measure_and_sync(folder: Path) -> dict[str, File]:
 def is_content(name: str) -> bool:
     """Whether a name is one of a content folder: `content-` and 16 hex digits; of a bundle as `write_content` has it.
 
-    Folders of these names are removed once nobody reads them, so that no others may match.
+    Folders of these names are removed by the next writer, so that no others may match.
     """
     return _CONTENT.fullmatch(name) is not None
 
@@ -441,6 +438,7 @@ class ArtifactWriter(Generic[M]):
                 _refuse_foreign(path, kind)
                 stack.enter_context(WriteLock(path, command))
                 writer = cls.of(path, kind)
+                writer.prune()
             except OSError as error:
                 raise _unwritable(path, kind, error) from None
             yield writer
@@ -448,9 +446,8 @@ class ArtifactWriter(Generic[M]):
     def begin(self, content: str) -> Path:
         """Make a folder of a new name for files; nobody reads it before `commit`. Raises OSError."""
         folder = self.path / content
+        self.prune()
         folder.mkdir(parents=True)
-        if not self.kind.keeps_former and _read_raw(self.path, self.kind) == self.before:
-            self._prune(content, _named(self.before))  # what a killed writer left may fill the disk
         return folder
 
     @contextmanager
@@ -533,7 +530,7 @@ class ArtifactWriter(Generic[M]):
         files: Mapping[str, File] | None = None,
         seal: Callable[[M], M] = lambda manifest: manifest,
     ) -> Artifact[M]:
-        """Force a content to disk, point the artifact to it, and remove contents that nobody reads.
+        """Force a content to disk, and point the artifact to it.
 
         Args:
             folder: of the content, from `begin`.
@@ -560,21 +557,20 @@ class ArtifactWriter(Generic[M]):
                 f"{self.path}: was replaced by another program while this command ran; nothing was written; "
                 "run it again"
             )
-        lease = FolderLease(folder)
         with atomic_file(self.path / MANIFEST) as pointer:
             pointer.write_bytes(raw)
         if self.before is None:
             with suppress(PermissionError):
                 sync(self.path.parent)  # the folder may be new
-        self._prune(folder.name, _named(self.before) if self.kind.keeps_former else None)
-        return Artifact(folder, manifest, (lease,))
+        return Artifact(folder, manifest)
 
-    def _prune(self, *kept: str | None) -> None:
-        """Remove contents that nobody reads, but some."""
+    def prune(self) -> None:
+        """Remove what was replaced before, or left by a killed writer: all contents but the live one."""
         with suppress(OSError):  # the next writer removes them
-            for path in [*self.path.iterdir()]:
-                if is_content(path.name) and path.name not in kept:
-                    remove_unread(path)
+            live = _named(self.before)
+            for path in [*self.path.iterdir()] if _read_raw(self.path, self.kind) == self.before else ():
+                if is_content(path.name) and path.name != live and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _read_raw(path: Path, kind: type[Manifest]) -> bytes | None:
@@ -624,17 +620,3 @@ def _refuse_foreign(path: Path, kind: type[Manifest]) -> None:
         ours |= kind.beside | {MANIFEST}
     if foreign := names - ours:
         raise kind.error(f"{path}: holds other files ({min(foreign)}) and no {name}; name another folder")
-
-
-def remove_artifact(path: Path) -> bool:
-    """Remove the folder of an artifact, unless there is a lease on a content. Returns whether it is gone.
-
-    Raises OSError.
-    """
-    contents = [inner for inner in path.iterdir() if is_content(inner.name)]
-    for content in contents:
-        remove_unread(content)
-    gone = not any(content.exists() for content in contents)
-    if gone:
-        remove_folder(path)
-    return gone

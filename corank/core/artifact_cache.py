@@ -1,19 +1,22 @@
 """Artifacts by path or URL. What is read of a URL lies in a cache on this machine's disk.
 
-The cache is bounded, shared by processes, and what was used least lately leaves it first.
+The cache is bounded and shared by processes.
 
-    CACHE/<digest>-<bytes>/…    some files of an artifact, by their names; the digest is of names and contents
+    CACHE/<digest>-<bytes>/…        some files of an artifact, by their names; the digest is of names and contents
+    CACHE/part-<digest>-<bytes>/…   of one of its parts, such as a shard, which is mapped at once
 
-Files are fetched under other names, checked by size and SHA-256, and renamed. A folder stays while it is leased. On
-Linux a file that is mapped stays readable after it was removed.
+Files are fetched under other names, checked by size and SHA-256, and renamed. What was used least lately leaves first;
+artifacts that were opened within a day only after all others, as a process may yet open a file of them. On Linux a file
+that is mapped stays readable after it was removed.
 
-Parts of an artifact, such as shards, are fetched when first read, or ahead, and mapped from the cache.
+Parts of an artifact are fetched when first read, or ahead.
 """
 
 import hashlib
 import os
 import re
 import threading
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,15 +41,23 @@ from corank.core.artifact import (
 )
 from corank.core.artifact_objects import TRANSFERS, Published, Publisher, read_published
 from corank.core.errors import MissingObjectError, StorageError
-from corank.core.files import PARTIAL, link_file, remove_abandoned, run_in_threads, scratch_folder
-from corank.core.locks import FolderLease, hold_lock, remove_unread
+from corank.core.files import (
+    PARTIAL,
+    link_file,
+    remove_abandoned,
+    remove_folder,
+    run_in_threads,
+    scratch_folder,
+)
+from corank.core.locks import hold_lock
 from corank.core.objects import Location, ObjectFolder
 
 CACHE, CACHE_GIB = "CORANK_CACHE", "CORANK_CACHE_GIB"
 """Variables of the environment: folder and size of the cache."""
 DEFAULT_GIB = 32.0
-_ENTRY = re.compile(r"[0-9a-f]{32}-([0-9]{1,18})")
-_PARTIAL_ENTRY = re.compile(re.escape(PARTIAL) + r"[0-9a-f]{32}-([0-9]{1,18})-[0-9a-f]{8}")
+_ENTRY = re.compile(rf"({re.escape(PARTIAL)})?(part-)?[0-9a-f]{{32}}-([0-9]{{1,18}})(?(1)-[0-9a-f]{{8}})")
+RECENT = 24 * 60 * 60
+"""Seconds after it was opened in which a process may yet open further files of an artifact."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +86,15 @@ class ArtifactCache:
         folder = os.environ.get(CACHE)
         return cls(Path(folder) if folder else Path.home() / ".cache" / "corank" / "objects", bound)
 
-    def fetch(self, source: Published[M], wanted: Wanted = lambda name: True) -> Artifact[M]:
+    def fetch(
+        self, source: Published[M], wanted: Wanted = lambda name: True, part: bool = False
+    ) -> Artifact[M]:
         """Fetch files of an artifact, unless they are here. Processes that want the same fetch them once.
 
         Args:
             source: the artifact.
             wanted: whether a file of a name is wanted; all are unless given.
+            part: whether the caller opens all of the files at once, and no process one of them later.
 
         Raises:
             MissingObjectError: a file is no longer there; the folder was published anew, or is damaged.
@@ -88,9 +102,9 @@ class ArtifactCache:
         """
         files = {name: file for name, file in source.manifest.files.items() if wanted(name)}
         size = sum(file.bytes for file in files.values())
-        path = self.folder / f"{_digest(files)}-{size}"
-        if (lease := _open_entry(path, files)) is not None:
-            return Artifact(path, source.manifest, (lease,))
+        path = self.folder / f"{'part-' if part else ''}{_digest(files)}-{size}"
+        if _is_whole(path, files):
+            return Artifact(path, source.manifest)
         if size > self.bound:
             raise StorageError(
                 f"{source.url}: {size:,} bytes are needed at once, and the cache {self.folder} has room for "
@@ -99,16 +113,13 @@ class ArtifactCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with hold_lock(self.folder / f".{path.name}.lock", remove=True):
-                if (lease := _open_entry(path, files)) is None:
+                if not _is_whole(path, files):
                     self._fetch(source, files, size, path)
-                    lease = _open_entry(path, files)
         except OSError as error:
             raise StorageError(
                 f"{self.folder}: files cannot be kept there: {error}; free space, or name another by {CACHE}"
             ) from None
-        if lease is None:
-            raise StorageError(f"{path}: was removed by another program; run the command again")
-        return Artifact(path, source.manifest, (lease,))
+        return Artifact(path, source.manifest)
 
     def keep(self, manifest: Manifest, folder: Path) -> None:
         """Take over the files of an artifact that was just published, for its next reader.
@@ -123,43 +134,38 @@ class ArtifactCache:
 
     def _fetch(self, source: Published[M], files: Mapping[str, File], size: int, path: Path) -> None:
         """Fetch files under other names, and rename. Raises StorageError, OSError."""
-        partial, damaged = (path.with_name(f"{PARTIAL}{path.name}-{os.urandom(4).hex()}") for _ in range(2))
-        with hold_lock(self.folder / ".room.lock"):
-            with suppress(FileNotFoundError):
-                path.rename(damaged)  # who reads it keeps it
-            remove_unread(damaged)
-            remove_abandoned(self.folder, "*")
-            self._make_room(size)
-            partial.mkdir()
-            lease = FolderLease(partial)
-        try:
+        with ExitStack() as stack:
+            with hold_lock(self.folder / ".room.lock"):
+                remove_abandoned(self.folder, "*")
+                if path.exists():  # damaged
+                    remove_folder(path)
+                self._make_room(size)
+                partial = stack.enter_context(scratch_folder(path))
             for name in files:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
             run_in_threads(lambda name: source.fetch(name, partial / name), files, TRANSFERS)
             partial.rename(path)
-        finally:
-            del lease
-            remove_unread(partial)
 
     def _make_room(self, needed: int) -> None:
-        """Remove the folders that were not used for longest, until there is room; those with a lease stay."""
-        sizes = {}
+        """Remove folders until there is room: those that were not used for longest, recent artifacts last."""
+        total, entries = needed, list[tuple[bool, float, int, Path]]()
         for entry in self.folder.iterdir():
-            match = _ENTRY.fullmatch(entry.name) or _PARTIAL_ENTRY.fullmatch(entry.name)
-            if match:
-                with suppress(OSError):
-                    sizes[entry] = int(match[1]), entry.stat().st_mtime_ns
-        total = sum(size for size, _ in sizes.values())
-        for entry in sorted(sizes, key=lambda entry: sizes[entry][1]):
-            if total + needed <= self.bound:
+            if match := _ENTRY.fullmatch(entry.name):
+                total += int(match[3])
+                if not match[1]:
+                    with suppress(OSError):
+                        used = entry.stat().st_mtime
+                        recent = not match[2] and time.time() - used < RECENT
+                        entries.append((recent, used, int(match[3]), entry))
+        for _, _, size, entry in sorted(entries):
+            if total <= self.bound:
                 return
-            if _ENTRY.fullmatch(entry.name):
-                remove_unread(entry)
-                total -= 0 if entry.exists() else sizes[entry][0]
-        if total + needed > self.bound:
+            remove_folder(entry)
+            total -= size
+        if total > self.bound:
             raise StorageError(
-                f"{self.folder}: {needed:,} bytes are needed beside {total:,} that are in use, and the cache has "
-                f"room for {self.bound:,}; give it more by {CACHE_GIB}"
+                f"{self.folder}: other processes are fetching {total - needed:,} bytes, and the cache has room for "
+                f"{self.bound:,}; run again later, or give it more by {CACHE_GIB}"
             )
 
 
@@ -170,16 +176,13 @@ def _digest(files: Mapping[str, File]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _open_entry(path: Path, files: Mapping[str, File]) -> FolderLease | None:
-    """Lease a folder of the cache, and note its use; None if it is absent, or a file has not its size."""
+def _is_whole(path: Path, files: Mapping[str, File]) -> bool:
+    """Whether a folder of the cache has files, each of its size; its use is noted."""
     try:
-        lease = FolderLease(path)
-        if any((path / name).lstat().st_size != file.bytes for name, file in files.items()):
-            return None
         os.utime(path)
+        return all((path / name).lstat().st_size == file.bytes for name, file in files.items())
     except OSError:
-        return None
-    return lease
+        return False
 
 
 @contextmanager
@@ -357,7 +360,7 @@ class RemoteParts(LazyParts[Part]):
 
     def _fetch(self, n: int) -> Artifact[Any]:
         begin = f"{self.folders[n]}/"
-        return self.cache.fetch(self.source, lambda name: name.startswith(begin))
+        return self.cache.fetch(self.source, lambda name: name.startswith(begin), part=True)
 
     def _fetch_and_open(self, n: int) -> Part:
         ahead = self._ahead.pop(n, None)

@@ -93,15 +93,6 @@ class RequestError(CorankError):
     """A ranking request cannot be answered; the message names the field."""
 
 
-class ServiceError(CorankError):
-    """A service refuses a call, or cannot be reached in time; the message names its URL."""
-
-    def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        """Of the last answer; None if there was none."""
-
-
 class DistributedError(CorankError):
     """The processes of a training cannot work together; the message names the rank and the collective."""
 

@@ -1,17 +1,14 @@
-"""Locks of what one process at a time may write, and leases on what must stay while it is read.
+"""Locks of what one process at a time may write.
 
-Both are locks by flock(2). They end with the process that holds them, however it ends: what a killed process leaves is
+They are locks by flock(2), and end with the process that holds them, however it ends: what a killed process leaves is
 a file, never a lock. A process that is forked while a lock is held does not share it. On NFS they hold between machines
-if the server grants locks (NFSv4, or version 3 with lockd); leases of folders do not, and a file system without locks
-refuses to be written to.
+if the server grants locks (NFSv4, or version 3 with lockd); a file system without locks refuses to be written to.
 """
 
 import fcntl
 import os
-import shutil
 import socket
 import time
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -189,38 +186,4 @@ def hold_lock(file: Path, remove: bool = False) -> Iterator[None]:
     finally:
         if remove:
             file.unlink(missing_ok=True)
-        os.close(handle)
-
-
-class FolderLease:
-    """Keeps a folder from being removed by `remove_unread` in any process, as long as this object lives."""
-
-    def __init__(self, folder: Path) -> None:
-        """Take a lease. Raises OSError if the folder is missing, or is being removed."""
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        weakref.finalize(self, os.close, handle)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileNotFoundError(f"{folder}: is being removed") from None
-        except OSError:
-            return  # NFS does not lock folders
-        if not _names(folder, handle):
-            raise FileNotFoundError(f"{folder}: was removed")
-
-
-def remove_unread(folder: Path) -> None:
-    """Remove a folder, unless there is a lease on it or it cannot be removed."""
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return
-    try:
-        with suppress(OSError):  # NFS does not lock folders
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return
-        shutil.rmtree(folder, ignore_errors=True)
-    finally:
         os.close(handle)

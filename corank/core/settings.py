@@ -5,13 +5,14 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from corank.core.errors import ConfigError
 from corank.core.formatting import shorten
+from corank.core.removed import REMOVED
 
 LONGEST_RECEIVED = 300
 """Characters of a faulty value that an error repeats, at most."""
@@ -24,21 +25,18 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    gone: ClassVar[Mapping[str, str]] = {}
-    """Keys of earlier versions → what became of each, for the error."""
-
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        for key in cls.gone.keys() & value.keys():
-            fault = PydanticCustomError("gone_key", "{message}", {"message": cls.gone[key]})
-            raise ValidationError.from_exception_data(
-                cls.__name__, [InitErrorDetails(type=fault, loc=(key,), input=value[key])]
-            )
         known = _known_keys(cls)
         for key in value if cls.model_config.get("extra") == "forbid" else ():
+            if (way := REMOVED.get(f"{cls.__name__}.{key}")) is not None:
+                fault = PydanticCustomError("removed_key", "{message}", {"message": way})
+                raise ValidationError.from_exception_data(
+                    cls.__name__, [InitErrorDetails(type=fault, loc=(key,), input=value[key])]
+                )
             if key not in known:
                 raise PydanticCustomError(
                     "unknown_key", "{message}", {"message": describe_unknown(key, known)}

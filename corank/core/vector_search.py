@@ -3,8 +3,7 @@
 Letters: N vectors · d their width · M rows that may be returned.
 """
 
-from collections.abc import Collection, Mapping
-from typing import ClassVar
+from collections.abc import Collection
 
 import numpy as np
 from pydantic import PositiveInt
@@ -60,11 +59,6 @@ def dot_products(vectors: StoredMatrix, query: Floats, rows: Longs | None = None
 
 class RetrievalSettings(Settings):
     """How candidates are retrieved if a request brings none: an exact search of a stage's item vectors."""
-
-    gone: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("index", "recall"),
-        "retrieval is exact; remove the key, or write vectors by `corank vectors` for an approximate index",
-    )
 
     stage: str
     """The towers stage whose vectors are searched."""

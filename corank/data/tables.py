@@ -182,6 +182,8 @@ def _is_plain(path: str) -> bool:
 LAKE = "lakehouse"
 """The format of a table's data files that only its metadata explain."""
 _ENDINGS = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "feather": (".feather", ".arrow", ".ipc")}
+TABLE_ENDINGS = tuple(end for ends in _ENDINGS.values() for end in ends)
+"""Of names of files of tables."""
 
 
 def scan_files(form: str, paths: list[str], nulls: Sequence[str] = ()) -> pl.LazyFrame:
@@ -249,7 +251,7 @@ class Table:
         if any(map(find_format, paths)):
             form = LAKE if all(map(find_format, paths)) else None
         if form is None:
-            endings = ", ".join(end for ends in _ENDINGS.values() for end in ends)
+            endings = ", ".join(TABLE_ENDINGS)
             raise DataError(
                 f"data.{name}: expected files of one format, ending in {endings}, or tables of a lakehouse alone; "
                 f"received {', '.join(paths[:3])}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from corank.core.errors import CorankError, EngineError, PluginError
 from corank.core.formatting import shorten
@@ -147,14 +147,10 @@ class Engine(ABC):
             lengths = engine.run(len, ["a", "bc"])
     """
 
-    address_form: ClassVar[str] = ""
-    """The form of its addresses, such as 'HOST:PORT'; empty if it takes none."""
-
-    def __init__(self, workers: int = 1, address: str | None = None) -> None:
+    def __init__(self, workers: int = 1) -> None:
         """
         Args:
             workers: how many tasks run at a time.
-            address: of a cluster, of the form `address_form`.
 
         Raises EngineError if the engine cannot be started.
         """
@@ -224,35 +220,30 @@ def _check_engine(what: str, part: Any) -> None:
     """Raise PluginError if a class is no Engine that can be made."""
     check_class(what, part, Engine)
     try:
-        inspect.signature(part).bind(1, None)
+        inspect.signature(part).bind(1)
     except TypeError:
-        raise PluginError(f"{what}: {part.__name__} is made as {part.__name__}(workers, address)") from None
+        raise PluginError(f"{what}: {part.__name__} is made as {part.__name__}(workers)") from None
 
 
 ENGINES = Registry[type[Engine]]("engine", "corank.engines", "corank.engine", _check_engine)
 """Engine classes by name."""
 
 
-def open_engine(name: str | None = None, workers: int = 1, address: str | None = None) -> Engine:
+def open_engine(name: str | None = None, workers: int = 1) -> Engine:
     """Start an engine; close it after use.
 
     Args:
         name: of the registry: `in_line`, `pool`, `ray` or a plug-in's. `pool` unless given, `in_line` for one worker.
         workers: how many tasks run at a time.
-        address: of a cluster, for an engine that takes one.
 
-    Raises PluginError if no engine has the name; EngineError if it cannot be started, or if a setting has no effect.
+    Raises PluginError if no engine has the name; EngineError if it cannot be started.
 
     Example:
         with open_engine("ray", workers=8) as engine: ...
     """
     if workers < 1:
         raise EngineError(f"--workers: expected at least 1; received {workers}")
-    kind = ENGINES.find(name or ("in_line" if workers == 1 else "pool"))
-    if address is not None and not kind.address_form:
-        known = ", ".join(n for n in ENGINES if ENGINES[n].address_form)
-        raise EngineError(f"--address: only an engine of several machines takes one: --engine {known}")
-    return kind(workers, address)
+    return ENGINES.find(name or ("in_line" if workers == 1 else "pool"))(workers)
 
 
 def describe_memory(engine: Engine) -> str:
@@ -273,11 +264,11 @@ def describe_memory(engine: Engine) -> str:
 class InLineEngine(Engine):
     """Runs tasks one after another in this process."""
 
-    def __init__(self, workers: int = 1, address: str | None = None) -> None:
+    def __init__(self, workers: int = 1) -> None:
         """Raises EngineError for several workers."""
         if workers > 1:
             raise EngineError(f"--workers {workers}: engine in_line has one; leave it out, or name another")
-        super().__init__(workers, address)
+        super().__init__(workers)
 
     def outcomes(self, run: Callable[[Job], JobOutcome], jobs: Sequence[Job]) -> Generator[JobOutcome]:
         """Run the jobs in their order."""

@@ -75,8 +75,8 @@ class PoolWorker:
 class PoolEngine(Engine):
     """Runs tasks in processes of this machine. A process that dies is replaced, and its task is run again."""
 
-    def __init__(self, workers: int = 1, address: str | None = None) -> None:
-        super().__init__(workers, address)
+    def __init__(self, workers: int = 1) -> None:
+        super().__init__(workers)
         self._pool: list[PoolWorker] = []
 
     @property

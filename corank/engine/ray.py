@@ -4,7 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 from corank.core.errors import EngineError
 from corank.core.lazy import require
@@ -12,27 +12,29 @@ from corank.engine.base import ENGINES, Engine, Job, JobOutcome, LostJobs
 from corank.engine.cores import count_cores
 from corank.engine.pool import bound_threads
 
+ADDRESS = "RAY_ADDRESS"
+"""The variable of the environment, which Ray's own tools read, too: HOST:PORT, ray://HOST:PORT or auto."""
 PATIENCE = dict.fromkeys(("RAY_gcs_server_port_wait_time_s", "RAY_worker_register_timeout_seconds"), "600")
 """How many seconds Ray gives its server and its workers to start, unless the environment says otherwise."""
 
 
 @ENGINES.register("ray")
 class RayEngine(Engine):
-    """Runs tasks on a Ray cluster, or on this machine without an address; again if a worker dies. Experimental."""
+    """Runs tasks on the Ray cluster of RAY_ADDRESS, or else on this machine; again if a worker dies. Experimental."""
 
-    address_form: ClassVar[str] = "HOST:PORT, ray://HOST:PORT or auto"
-
-    def __init__(self, workers: int = 1, address: str | None = None) -> None:
-        super().__init__(workers, address)
+    def __init__(self, workers: int = 1) -> None:
+        super().__init__(workers)
         ray: Any = require("ray", "engine ray")
         self._ray = ray
-        self._local = address is None and not ray.is_initialized()
+        self._local = not os.environ.get(ADDRESS) and not ray.is_initialized()
         self._started = not ray.is_initialized()
         if self._started:
-            self._start(address)
+            self._start()
 
-    def _start(self, address: str | None) -> None:
+    def _start(self) -> None:
         """Start Ray on this machine, or connect to a cluster. Raises EngineError."""
+        # "local": Ray would else join a cluster that happens to run here
+        address = "local" if self._local else os.environ.get(ADDRESS)
         machine: dict[str, Any] = (
             {"num_cpus": self.workers, "include_dashboard": False} if self._local else {}
         )
@@ -43,7 +45,7 @@ class RayEngine(Engine):
             with patch_environment(settings):
                 self._ray.init(address=address, log_to_driver=False, logging_level="ERROR", **machine)
         except Exception as error:  # of a start that takes too long Ray raises no kind of its own
-            where = "here" if self._local else f"at {address}"
+            where = "here" if self._local else f"at {ADDRESS}={address}"
             raise EngineError(f"engine ray: no cluster {where}: {error}") from None
 
     @property

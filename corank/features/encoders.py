@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -26,10 +27,14 @@ MOST_BYTES = 1 << 28
 """Bytes of it, at most."""
 
 
-def read_encoder_files(folder: Path) -> bytes:
-    """Read the names and bytes of all files that `Encoders.save` wrote. Raises OSError."""
-    files = sorted(folder.iterdir())
-    return b"".join(part for file in files for part in (file.name.encode(), file.read_bytes()))
+def map_encoder_files(folder: Path) -> list[bytes | mmap]:
+    """Map the files that `Encoders.save` wrote: the name and the bytes of each. Raises OSError."""
+    parts: list[bytes | mmap] = []
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            mapped = mmap(file.fileno(), 0, access=ACCESS_READ) if path.stat().st_size else b""
+        parts += path.name.encode(), mapped
+    return parts
 
 
 def assemble_rows(features: RowFeatures, columns: Mapping[str, Encoded], count: int) -> Rows:

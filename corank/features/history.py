@@ -88,11 +88,6 @@ class History:
         return f"{self.of}.table.{self.table}" if self.table else f"{self.of}.{self.event or 'exposed'}"
 
     @property
-    def of_exposures(self) -> bool:
-        """Whether every exposed candidate of the log is an event."""
-        return self.event is None and self.lists is None and self.table is None
-
-    @property
     def timed(self) -> bool:
         """Whether the times of its events are known."""
         return self.lists is None or self.lists.times is not None

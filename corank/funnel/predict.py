@@ -156,9 +156,8 @@ class PredictPartition:
     """Receives how many more candidates are done, if the task runs in the process that made it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave out what was opened: the leases stay with the process that opened the bundle."""
-        bundle = Bundle(self.bundle.folder, self.bundle.manifest)
-        return type(self), (bundle, self.log, self.files, self.out, self.packed, self.facts)
+        """Leave out what was opened."""
+        return type(self), (self.bundle, self.log, self.files, self.out, self.packed, self.facts)
 
     @cached_property
     def _funnel(self) -> Funnel:

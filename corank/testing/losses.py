@@ -89,7 +89,7 @@ def require_names_that_exist(values: Mapping[str, Any]) -> None:
     """Fail unless a loss refuses stages, labels and levels that do not exist, by key."""
     absent = {
         **dict.fromkeys(("stage", "student", "teacher"), "gone"),
-        **{key: ["gone"] for key in ("stages", "positive", "on", "from", "ensemble")},
+        **{key: ["gone"] for key in ("stages", "positive", "on", "from")},
         "label": "gone",
     }
     made_of(values).check(SCOPE, "losses.0")

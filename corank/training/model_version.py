@@ -26,7 +26,8 @@ def model_version(
         digest.update(f"{name} {weights.shape(name)}".encode())
         for piece in weights.pieces(name):
             digest.update(np.ascontiguousarray(piece).reshape(-1).data)
-    digest.update(packed.read_encoders())
+    for part in packed.encoder_files:
+        digest.update(part)
     plain = config.model_dump(mode="json", by_alias=True)
     schema = [plain["features"], plain["stages"], {s: _plain(c) for s, c in calibrators.items()}]
     if config.export.lowered:

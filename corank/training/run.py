@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import TypeAdapter
 
-from corank.core.artifact import read_manifest, remove_artifact
+from corank.core.artifact import ArtifactWriter, read_manifest
 from corank.core.artifact_cache import open_artifact
 from corank.core.errors import BusyError, CheckpointError, ConfigError, CorankError, DataError
-from corank.core.files import remove_abandoned
+from corank.core.files import remove_abandoned, remove_folder
 from corank.core.formatting import shorten
 from corank.core.lazy import lazy
-from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock
+from corank.core.locks import LOCK, LockHolder, WriteLock
 from corank.core.objects import Location, parse_location
 from corank.core.reports import Report
 from corank.data.packed.dataset import PackedDataset
@@ -83,8 +83,8 @@ class Run:
     """Relative paths of the config begin here."""
     publish: Callable[[], object] | None = field(default=None, repr=False, compare=False)
     """Called when a checkpoint is written, if the run lies in object storage and the folder is a working folder."""
-    leases: tuple[FolderLease, ...] = field(default=(), repr=False, compare=False)
-    """Keeps the copy of a run that lies in object storage."""
+    is_copy: bool = False
+    """Whether the folder is the cache's copy of a run that lies in object storage."""
     origin: Origin | None = field(default=None, repr=False, compare=False)
     """The run whose weights it took over; None if it began at random ones."""
 
@@ -134,14 +134,11 @@ class Run:
 
         Raises CheckpointError if there is no run, ConfigError, StorageError.
         """
-        folder, leases = location, tuple[FolderLease, ...]()
-        if not isinstance(folder, Path):
-            copy = open_artifact(folder, RunManifest)
-            folder, leases = copy.folder, copy.leases
+        folder = location if isinstance(location, Path) else open_artifact(location, RunManifest).folder
         run_file = RunFile.read(folder)
         base, source = run_file.base_of(folder), str(folder / RUN_FILE)
         config = from_plain(run_file.config, source, base)
-        return cls(folder, config, base, leases=leases, origin=run_file.origin)
+        return cls(folder, config, base, is_copy=folder != location, origin=run_file.origin)
 
     def with_export(self, overrides: Sequence[str]) -> Self:
         """Return the run with changes `export.KEY=value` of its config. Raises ConfigError, for other keys, too."""
@@ -169,7 +166,7 @@ class Run:
     @property
     def templates(self) -> Templates:
         """The templates of its graphs: its own, those of the run that it continues, and those in the user's cache."""
-        if self.leases:  # a copy in the user's cache
+        if self.is_copy:
             return Templates()
         before = self.locate_origin()
         return Templates.of_run(self.folder, before if isinstance(before, Path) else None)
@@ -278,6 +275,9 @@ class Run:
         writer = writer or checkpoint_files.CheckpointWriter()
         writer.write(self.checkpoint, training_state.model_state(model, model_facts))
         writer.wait()
+        if writer.ranks.first:
+            for folder in filter(exists, (self.latest, self.best)):
+                ArtifactWriter.of(folder, CheckpointManifest).prune()
 
 
 def locate_packed(location: Location) -> Location:
@@ -335,9 +335,7 @@ def prune_packed(config: Config, base: Path, report: Report = lambda line: None)
                 if _read_settings(folder) in used or any(one.is_relative_to(here) for one in folders):
                     continue
                 size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-                if not remove_artifact(folder):
-                    report(f"kept {folder}: a process reads it")
-                    continue
+                remove_folder(folder)
                 freed, count = freed + size, count + 1
                 report(f"removed {folder}: {size:,} bytes")
     except OSError as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from corank.core.artifact import Manifest, measure_files, new_content
+from corank.core.artifact import MANIFEST, Manifest, is_content, measure_files, new_content, parse_damaged
 from corank.core.artifact_cache import ArtifactCache, working_folder
 from corank.core.artifact_objects import Publisher
 from corank.core.errors import BusyError, CorankError, StorageError
@@ -79,10 +79,16 @@ class RunPublisher:
         shutil.copytree(
             self.folder,
             snapshot,
-            ignore=shutil.ignore_patterns(".*"),
+            ignore=_left_out,
             copy_function=_link_or_copy,
         )
         return snapshot
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """Hidden files, and contents of checkpoints that are not, or no more, the live one."""
+    live = parse_damaged(Path(folder, MANIFEST).read_bytes()).get("content") if MANIFEST in names else None
+    return {name for name in names if name.startswith(".") or (is_content(name) and name != live)}
 
 
 def _link_or_copy(source: str, target: str) -> None:

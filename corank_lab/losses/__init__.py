@@ -6,8 +6,7 @@ from corank_lab.losses import (
     learnt_cascade,
     levels_bce,
     mimic,
-    pseudo_label,
     rankflow,
 )
 
-__all__ = ["arf", "icc", "learnt_cascade", "levels_bce", "mimic", "pseudo_label", "rankflow"]
+__all__ = ["arf", "icc", "learnt_cascade", "levels_bce", "mimic", "rankflow"]

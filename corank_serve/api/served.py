@@ -45,7 +45,6 @@ def compare_served(
     until: str | None = None,
     alpha: float = 0.05,
     effect: float = 0.02,
-    top: int = 10,
     page: PathOrUrl | None = None,
     share: float | None = None,
 ) -> ServedComparisonResult:
@@ -67,7 +66,6 @@ def compare_served(
         until: the first moment that no longer counts.
         alpha: probability at which an interval of any look may miss the true difference.
         effect: the expected difference as a share of the value: intervals hold for any, and are narrowest there.
-        top: how many top items of an answer a mirrored pair is compared by.
         page: the file or URL of an HTML page to write.
         share: of users that a was to have, such as 0.05: it is tested whether users were assigned so. If they were not,
             the verdict is "not comparable".
@@ -82,8 +80,6 @@ def compare_served(
     for name, value in (("--alpha", alpha), ("--effect", effect), ("--share", share)):
         if value is not None and not 0 < value < 1:
             raise DataError(f"{name}: expected a share above 0 and below 1; received {value:g}")
-    if top < 1:
-        raise DataError(f"--top: expected 1 or more; received {top}")
     if len(versions) not in (0, 2):
         raise DataError(f"--version: expected that of a and that of b; received {', '.join(versions)}")
     files = [require_local(one) for one in exposures]
@@ -92,7 +88,7 @@ def compare_served(
 
     other = None if b is None else require_local(b)
     test = SequentialTest(alpha, effect)
-    document = compare_logs(require_local(a), other, test, files, labels, versions, begin, end, top, share)
+    document = compare_logs(require_local(a), other, test, files, labels, versions, begin, end, share)
     result = ServedComparisonResult(document)
     if page is not None:
         write_page(result.view(), parse_location(page))

@@ -30,14 +30,9 @@ from corank_serve.http.tokens import Scope, Tokens
 class OriginPolicy:
     """The names and pages of a service."""
 
-    def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
-        """
-        Args:
-            hosts: names of the service, in addition to IP addresses, localhost and the machine's own name.
-            origins: of pages that may call it, in addition to its own: scheme, name and port.
-        """
+    def __init__(self, hosts: Iterable[str] = ()) -> None:
+        """`hosts` are names of the service, in addition to IP addresses, localhost and the machine's own name."""
         self._hosts = {name.lower().rstrip(".") for name in ("localhost", socket.gethostname(), *hosts)}
-        self._origins = {origin.lower().rstrip("/") for origin in origins}
 
     def check(self, call: HttpCall) -> None:
         """Raise RefusedError for a request to another name, or from a page of another site."""
@@ -55,9 +50,10 @@ class OriginPolicy:
         if origin is None:
             if call.headers.get("sec-fetch-site") not in (None, "none", "same-origin"):
                 raise RefusedError(403, "the request comes from a page of another site")
-        elif origin.lower() not in self._origins and origin.lower().partition("://")[2] != host:
+        elif origin.lower().partition("://")[2] != host:
             raise RefusedError(
-                403, f"pages of {origin!r} may not call this service; start it with --allow-origin {origin}"
+                403,
+                f"pages of {origin!r} may not call this service; a proxy before it passes the header Host on",
             )
 
     def _is_own(self, host: str) -> bool:

@@ -45,15 +45,14 @@ PIPE_BYTES = 4096
 class AccessLog:
     """Writes a line a request."""
 
-    def __init__(self, path: Path, with_users: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         """
         Args:
             path: is made with the mode 0600 if it is missing; `-` is stdout.
-            with_users: whether a line names the user of its request.
 
         Raises ConfigError if it cannot be written.
         """
-        self._path, self._with_users = path, with_users
+        self._path = path
         self._waiting: deque[bytes] = deque()
         self._dropped, self._refused = 0, False
         self._stop = threading.Event()
@@ -112,8 +111,6 @@ class AccessLog:
             }
             if fallbacks := [one.fallback for one in ranked if one.fallback]:
                 line["fallback"] = fallbacks[0]
-            if self._with_users:
-                line["users"] = [one.request.user.get("id") for one in ranked]
         return line
 
     def _write_regularly(self, report: Report, count_dropped: Callable[[int], None]) -> None:

@@ -1,11 +1,10 @@
 """The settings of `corank serve`, and the limits of a worker that follow from them."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
@@ -67,10 +66,6 @@ def _read_explore(value: Any) -> Any:
     return {"share": value} if is_share else value
 
 
-ORIGIN = re.compile(r"https?://[^/\s]+", re.IGNORECASE)
-"""Scheme, name and port of a page, as a browser sends it."""
-
-
 @dataclass(frozen=True)
 class Limits:
     """Limits of a service, per worker."""
@@ -89,27 +84,8 @@ class Limits:
     """How far a request's time may be from now; None for any."""
 
 
-RATES_GONE = "a proxy limits rates now, such as by examples/operations/nginx.conf; remove it"
-"""What a rate of requests is refused with."""
-CANARY_GONE = (
-    "start a second service with --version VERSION, and let a proxy split the users, such as by "
-    "examples/operations/nginx/split.conf (docs/guides/rollout.md)"
-)
-SHADOW_GONE = (
-    "start a second service with --version VERSION, and let a proxy mirror the requests, such as by "
-    "examples/operations/nginx/mirror.conf (docs/guides/rollout.md)"
-)
-"""What a canary and a shadow inside a service are refused with."""
-
-
 class ServeSettings(Settings, use_attribute_docstrings=True):
     """How to serve: the options of `corank serve`, whose help are the lines below its fields."""
-
-    gone: ClassVar[Mapping[str, str]] = {
-        "rate_limit": RATES_GONE,
-        "canary": CANARY_GONE,
-        "shadow": SHADOW_GONE,
-    }
 
     source: str
     """URL of a store, or folder of a bundle, or of a run."""
@@ -152,8 +128,6 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     """Time after which a connection without a request is closed."""
     allow_host: tuple[str, ...] = ()
     """Names by which clients may call the service."""
-    allow_origin: tuple[str, ...] = ()
-    """Origins of pages that may call it, beside its own."""
     forwarded_allow_ips: str = ""
     """Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, with commas."""
     tokens: LocalPath | None = None
@@ -162,8 +136,6 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     """File of audit lines; None for stderr."""
     access_log: LocalPath | None = None
     """File of a JSON line about each request; `-` for stdout, None for none."""
-    access_log_users: bool = False
-    """Whether these lines name the users of requests."""
     traces: bool = False
     """Whether OpenTelemetry traces are sent, as the variables OTEL_* say."""
     trust: tuple[LocalPath, ...] = ()
@@ -185,14 +157,6 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
         if version is not None and not is_content_name(version):
             raise ValueError(f"expected a version as `corank store ls` names it; received {version!r}")
         return version
-
-    @field_validator("allow_origin")
-    @classmethod
-    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in origins:
-            if not ORIGIN.fullmatch(origin):
-                raise ValueError(f"expected an origin such as https://rank.example; received {origin!r}")
-        return origins
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

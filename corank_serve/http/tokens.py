@@ -22,8 +22,8 @@ from msgspec import Meta
 
 from corank.core.errors import ConfigError
 from corank.core.files import atomic_file
+from corank.core.removed import REMOVED
 from corank.core.reports import Report
-from corank_serve.http.serve_settings import RATES_GONE
 
 RECHECK_SECONDS = 1.0
 """Time after which the file is looked at again."""
@@ -146,7 +146,7 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
                 tokens.append(msgspec.json.decode(line, type=Token))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 rates = "`rate`" in str(error) or "`burst`" in str(error)
-                hint = f"; {RATES_GONE}" if rates else ""
+                hint = f"; {REMOVED['ServeSettings.rate_limit']}" if rates else ""
                 raise ConfigError(f"{path}:{number}: not a token: {error}{hint}") from None
     return tuple(tokens)
 

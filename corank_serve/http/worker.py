@@ -240,7 +240,7 @@ def create_service(
     if settings.log is not None:
         request_log = RequestLog(settings.log, settings.log_share, settings.log_seconds, settings.log_keep)
     if settings.access_log is not None:
-        access_log = AccessLog(settings.access_log, settings.access_log_users)
+        access_log = AccessLog(settings.access_log)
     return RankingService(
         follower,
         settings.limits,
@@ -260,7 +260,7 @@ def open_access(settings: ServeSettings, report: Report) -> AccessControl:
     secret = os.environ.get(TOKEN)
     fixed = [Token.of(secret, "token", "admin")] if secret else []
     return AccessControl(
-        OriginPolicy([settings.host, *settings.allow_host], settings.allow_origin),
+        OriginPolicy([settings.host, *settings.allow_host]),
         Tokens(fixed, settings.tokens, report),
         AuditLog(settings.audit),
     )

@@ -199,7 +199,7 @@ OTHER = "@a "
 
 
 def compare_mirrored(
-    sides: Sides, pairs: pl.DataFrame, exposures: Exposures | None, test: SequentialTest, top: int
+    sides: Sides, pairs: pl.DataFrame, exposures: Exposures | None, test: SequentialTest
 ) -> dict[str, Any]:
     """Compare the answers of a and b to the same requests.
 
@@ -208,7 +208,6 @@ def compare_mirrored(
         pairs: as of `find_pairs`.
         exposures: what was shown of b's answers; None for no figures of labels.
         test: of differences over time.
-        top: number of items at the top of an answer that are compared.
 
     Returns facts and `rows`. Raises DataError.
     """
@@ -220,7 +219,7 @@ def compare_mirrored(
     named = theirs.select(SERVED, ITEM, pl.col([served_score(stage) for stage in stages]).name.prefix(OTHER))
     both = ours.join(named, on=[SERVED, ITEM], how="inner")
     document: dict[str, Any] = {**_times_of(ours), "requests": len(pairs), "candidates": len(both)}
-    rows = [*_agreement(_ranked(ours, b.stages), _ranked(theirs, a.stages), top)]
+    rows = [*_agreement(_ranked(ours, b.stages), _ranked(theirs, a.stages))]
     for stage in stages:
         rows += _differences(both, stage)
     if exposures is None:
@@ -261,17 +260,21 @@ def _ranked(rows: pl.DataFrame, stages: Sequence[str]) -> pl.DataFrame:
     return ordered.select(SERVED, ITEM, pl.int_range(1, pl.len() + 1).over(SERVED).alias("rank"))
 
 
-def _agreement(ours: pl.DataFrame, theirs: pl.DataFrame, top: int) -> Iterator[dict[str, Any]]:
+TOP = 10
+"""Items at the top of an answer by which a mirrored pair is compared."""
+
+
+def _agreement(ours: pl.DataFrame, theirs: pl.DataFrame) -> Iterator[dict[str, Any]]:
     """How near the two orders are at the top, over requests."""
-    mine, other = (one.filter(pl.col("rank") <= top) for one in (ours, theirs))
+    mine, other = (one.filter(pl.col("rank") <= TOP) for one in (ours, theirs))
     sizes = mine.group_by(SERVED).agg(pl.len().alias("size"))
     common = mine.join(other, on=[SERVED, ITEM]).group_by(SERVED).agg(pl.len().alias("common"))
     shares = sizes.join(common, on=SERVED, how="left").select(pl.col("common").fill_null(0) / pl.col("size"))
     moved = mine.join(theirs, on=[SERVED, ITEM], suffix="_other")
     for metric, value in (
-        (f"overlap@{top}", _mean(shares.to_series())),
+        (f"overlap@{TOP}", _mean(shares.to_series())),
         ("same_first", len(moved.filter(rank=1, rank_other=1)) / max(1, len(sizes))),
-        (f"rank_difference@{top}", _mean((moved["rank"] - moved["rank_other"]).abs())),
+        (f"rank_difference@{TOP}", _mean((moved["rank"] - moved["rank_other"]).abs())),
     ):
         yield place("", "", AGREEMENT, "", metric) | {"value": value, "n": len(sizes)}
 
@@ -314,7 +317,6 @@ def compare_logs(
     versions: Sequence[str] = (),
     since: int | None = None,
     until: int | None = None,
-    top: int = 10,
     share: float | None = None,
 ) -> dict[str, Any]:
     """Compare the versions of two logs, or two of one.
@@ -328,7 +330,6 @@ def compare_logs(
         versions: of a and of b.
         since: first moment, ms UTC.
         until: first moment after, ms UTC.
-        top: items at the top of an answer by which a mirrored pair is compared.
         share: of users that a was to have; None if it is not tested.
 
     Returns the document of `corank compare-served --json`. Raises DataError.
@@ -350,9 +351,7 @@ def compare_logs(
     if mirrored and share is not None:
         raise DataError("--share: each request is in both logs, so that no user was assigned to one of them")
     found = (
-        compare_mirrored(sides, pairs, shown, test, top)
-        if mirrored
-        else compare_split(sides, shown, test, share)
+        compare_mirrored(sides, pairs, shown, test) if mirrored else compare_split(sides, shown, test, share)
     )
     names = (str(a), str(b)) if b is not None else (of["a"][0], of["b"][0])
     counts = None

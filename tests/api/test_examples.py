@@ -17,8 +17,6 @@ from corank_serve.log.request_log import RequestLog
 from tests.support.served_worlds import ServedWorld
 
 NAMES = [*(name for name in corank.__all__ if name != "__version__"), "config"]
-NEEDS = {"SwanlabCallback": "swanlab"}
-"""Names whose examples need a library that no lock has: they run where it is installed."""
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -77,8 +75,6 @@ def test_no_example_is_skipped(name: str) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, of SQLAlchemy and pydantic
 @pytest.mark.parametrize("name", NAMES)
 def test_examples_run(shop: Path, name: str) -> None:
-    if name in NEEDS:
-        pytest.importorskip(NEEDS[name])
     runner = doctest.DocTestRunner(optionflags=OPTIONS)
     said: list[str] = []
     for test in examples(name):

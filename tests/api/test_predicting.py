@@ -1,4 +1,4 @@
-"""A frame of one's own: what `import_lists` took, `predict` takes of later rows, without labels, too."""
+"""A frame of one's own: what `import_lists` took, `predict` and `evaluate` take of later rows."""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 import corank
+from corank.core.errors import DataError
 from tests.support.command_line import run_corank
 
 pytestmark = pytest.mark.slow
@@ -69,3 +70,29 @@ def test_a_csv_of_rows_is_predicted_by_the_command(
     rows(300, 310).drop("is_click").write_csv(tmp_path / "new.csv")
     code, _, err = run_corank(capsys, "predict", run, tmp_path / "new.csv", tmp_path / "out")
     assert code == 0 and "10 requests, 50 candidates" in err, err
+
+
+def test_a_run_is_evaluated_on_rows_and_lists_as_imported(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = rows(300, 360)
+    lists = new.group_by("request_id", "user_id", "time", maintain_order=True).agg("item_id", "is_click")
+    new.write_csv(tmp_path / "new.csv")
+    corank.predict(run, new, tmp_path / "predicted")
+    found = pl.read_parquet(tmp_path / "predicted" / "*.parquet")
+    clicks, scores = found["is_click"].to_numpy() == 1, found["logit.rank.click"].to_numpy()
+    expected = np.mean(scores[clicks][:, None] > scores[~clicks])
+    for on in (new, lists, tmp_path / "new.csv"):
+        evaluation = corank.evaluate(run, on=on)
+        assert evaluation.row("rank.exposed.click.auc")["value"] == pytest.approx(expected, abs=1e-6)
+        assert evaluation["run"]["unknown"] == 0 and "rows: 60 requests, 300 candidates" in str(evaluation)
+    own = corank.evaluate(run).frame()
+    for population in ("exposed", "candidates", "cascade"):
+        measured = (table.filter(population=population)["metric"] for table in (evaluation.frame(), own))
+        assert len({frozenset(names) for names in measured}) == 1
+    code, out, err = run_corank(capsys, "evaluate", run, "--on", tmp_path / "new.csv", "--json")
+    assert code == 0 and '"unknown": 0' in out, err
+    with pytest.raises(DataError, match=r"no column .*is_click"):
+        corank.evaluate(run, on=new.drop("is_click"))
+    with pytest.raises(DataError, match=r"--on .*leave out --split"):
+        corank.evaluate(run, "valid", on=new)

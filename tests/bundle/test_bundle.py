@@ -1,6 +1,7 @@
 """A bundle is whole, of one model version, or refused by the name of the part that is wrong."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_items_are_numbered_from_one_of_each_model(bundle: Path) -> None:
     for seq in (2, 3):
         assert next_items_seq(bundle, version) == seq
         manifest = opened.manifest.model_copy(update={"items_seq": seq})
-        written = write_bundle(bundle, manifest, lambda folder: copy(opened.folder, folder))
+        written = write_bundle(bundle, manifest, partial(copy, Bundle.open(bundle).folder))
         assert Bundle.open(bundle) == written
     assert next_items_seq(bundle, "0" * 16) == 1
 

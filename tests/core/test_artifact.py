@@ -1,8 +1,7 @@
 """Artifacts on a local disk."""
 
-import fcntl
-import gc
 import json
+import mmap
 import os
 import resource
 import shutil
@@ -72,25 +71,18 @@ def test_a_manifest_of_object_storage_or_of_any_size_is_refused_and_replaced(pla
     assert place.read() == 2 and not place.leftovers()
 
 
-def test_a_content_that_is_being_removed_is_not_opened(place: FolderPlace) -> None:
-    place.write(1)
-    handle = os.open(place.content, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    assert f"{place.content}: cannot be read (" in place.refusal()
-    os.close(handle)
-    assert place.read() == 1
-
-
-def test_a_content_stays_while_it_is_read(place: FolderPlace) -> None:
+def test_a_content_stays_until_the_writer_after_the_next_begins_and_mapped_for_longer(
+    place: FolderPlace,
+) -> None:
     place.write(1)
     opened = open_folder(place.path, Notes)
-    for n in (2, 3):
-        place.write(n)
-        assert number(opened.folder) == 1
-        assert place.leftovers() == {opened.folder.name}
-    del opened
-    place.write(4)
-    assert not place.leftovers()
+    with (opened.folder / "first").open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    place.write(2)
+    assert number(opened.folder) == 1
+    with ArtifactWriter.lock(place.path, Notes, "note"):
+        assert not opened.folder.exists() and place.read() == 2
+    assert mapped[:4] == b"0001"
 
 
 # What is written
@@ -199,8 +191,6 @@ def test_a_restored_content_takes_the_place_of_a_damaged_one_that_is_read(place:
     assert restored.manifest == opened.manifest and place.read() == 1
     assert os.fstat(first.fileno()).st_nlink == 1, "what is read was removed"
     first.close()
-    del opened, restored
-    gc.collect()  # an error keeps what it was raised of
     place.write(2)
     assert not place.leftovers()
 

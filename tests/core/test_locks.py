@@ -1,4 +1,4 @@
-"""Locks of what one process at a time may write, and leases on what is read."""
+"""Locks of what one process at a time may write."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from corank.core.errors import BusyError
-from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock, remove_unread
+from corank.core.locks import LOCK, LockHolder, WriteLock
 from tests.support.kills import start
 from tests.support.waiting import eventually
 
@@ -122,18 +122,3 @@ def test_a_lock_is_not_followed_through_a_symbolic_link(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         WriteLock(tmp_path, "train")
     assert (tmp_path / "victim").read_text() == "mine"
-
-
-def test_a_folder_is_not_removed_while_it_is_leased(tmp_path: Path) -> None:
-    folder = tmp_path / "content"
-    folder.mkdir()
-    (folder / "part").touch()
-    leases = [FolderLease(folder), FolderLease(folder)]
-    while leases:
-        remove_unread(folder)
-        assert (folder / "part").exists()
-        leases.pop()
-    remove_unread(folder)
-    assert not folder.exists()
-    with pytest.raises(FileNotFoundError):
-        FolderLease(folder)

@@ -41,7 +41,7 @@ def url(store: str, folder: Path) -> Iterator[str]:
     """A service with tokens in a file, which all may read from at first."""
     (folder / "tokens").touch(0o600)
     options = ["--tokens", str(folder / "tokens"), "--audit", str(folder / "audit")]
-    options += ["--allow-host", "rank.example", "--allow-origin", "https://console.example"]
+    options += ["--allow-host", "rank.example"]
     with running_service(store, folder / "cache", *options) as (url, _):
         yield url
 
@@ -52,7 +52,7 @@ def audit(folder: Path) -> list[dict[str, Any]]:
 
 def test_pages_of_other_sites_and_other_names_are_refused(url: str) -> None:
     """By what a page may read, too: under DNS rebinding its origin is the service's, as its name says."""
-    allowed = [{}, {"Host": "rank.example", "Origin": "https://console.example"}]
+    allowed = [{}, {"Host": "rank.example", "Origin": "https://rank.example"}]
     names = {"Host": "evil.example", "Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
     for headers in [*allowed, *({name: value} for name, value in names.items())]:
         status = 200 if headers in allowed else 403
@@ -114,7 +114,6 @@ MISFITS = {
     "none: cannot be read: No such file": ["--tokens", "none"],
     "TLS needs both --tls-cert and --tls-key": ["--tls-cert", "c.pem"],
     "c.pem: cannot be read": ["--tls-cert", "c.pem", "--tls-key", "k.pem"],
-    "expected an origin such as https://rank.example": ["--allow-origin", "rank.example"],
     "a body of --body-mib must fit in --bodies-mib": ["--bodies-mib", "1"],
     "--connections 100000000: needs": ["--connections", "100000000"],
 }

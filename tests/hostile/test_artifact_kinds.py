@@ -14,7 +14,7 @@ import torch
 
 from corank.bundle.bundle import Bundle, write_content
 from corank.bundle.manifest import BundleManifest
-from corank.core.artifact import MANIFEST, ArtifactWriter, Manifest, is_content, new_content, open_folder
+from corank.core.artifact import MANIFEST, ArtifactWriter, Manifest, new_content, open_folder
 from corank.core.errors import BundleError, CheckpointError, DataError, StoreError
 from corank.data.packed.manifest import PackManifest
 from corank.training.checkpoints.checkpoint import Checkpoint
@@ -55,11 +55,6 @@ class BundlePlace(FolderPlace):
 
     def read(self) -> int:
         return Bundle.open(self.path).manifest.items_seq
-
-    def leftovers(self) -> set[str]:
-        left = super().leftovers()
-        former = set(filter(is_content, left))
-        return left if len(former) > 1 else left - former
 
 
 def _copy(folder: Path, to: Path) -> None:

@@ -14,8 +14,6 @@ from supply_chain.lock import LOCKS, ROOT, TIERS, TORCH, read_lock
 from supply_chain.sbom import SBOM, make_sbom
 
 INSTALLED = {canonicalize_name(one.name) for one in distributions()}
-UNLOCKED = {"swanlab"}
-"""Extras that `all` does not bring."""
 LOCKED = {package.name.lower(): package for lock in LOCKS.values() for package in read_lock(lock)}
 
 
@@ -27,8 +25,8 @@ def test_every_dependency_is_locked_by_hash() -> None:
     ]
     by_extra = project["project"]["optional-dependencies"]
     (everything,) = by_extra["all"]
-    assert set(Requirement(everything).extras) == by_extra.keys() - UNLOCKED - {"all"}
-    extras = [line for extra, lines in by_extra.items() if extra not in UNLOCKED for line in lines]
+    assert set(Requirement(everything).extras) == by_extra.keys() - {"all"}
+    extras = [line for lines in by_extra.values() for line in lines]
     wanted = [*project["project"]["dependencies"], *extras, *developed]
     names = {re.split(r"[^A-Za-z0-9._-]", line)[0].lower() for line in wanted} - {"corank"}
     assert names - LOCKED.keys() == set()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from corank.core.locks import WriteLock
@@ -15,7 +16,9 @@ from corank.data.packed.dataset import PackedDataset
 from corank.testing.worlds import make_world
 from corank.training.run import Run
 from tests.support.command_line import run_corank
-from tests.support.shared import copy_run
+from tests.support.random_worlds import RICH
+from tests.support.service import running_service
+from tests.support.shared import copy_run, shared_case
 
 Capture = pytest.CaptureFixture[str]
 
@@ -82,6 +85,20 @@ def test_an_export_of_a_run_in_training_is_told_who_trains(
         f"{run.folder}: training has not finished; go on with `corank train --resume`"
     )
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_service_answers_the_same_after_its_files_were_removed(tmp_path: Path) -> None:
+    """As the next but one export does, and whoever makes room in a cache."""
+    case = shared_case(RICH)
+    bundle, valid = copy(case.base / "bundle", tmp_path / "bundle"), case.request("test", 0)
+    with running_service(str(bundle), tmp_path / "cache") as (url, _):
+        before = httpx2.post(f"{url}/rank", json=valid).json()["items"]
+        for content in filter(Path.is_dir, bundle.iterdir()):
+            shutil.rmtree(content)
+        for n in range(20):
+            request = case.request("test", n)
+            assert httpx2.post(f"{url}/rank", json=request).status_code == 200
+        assert httpx2.post(f"{url}/rank", json=valid).json()["items"] == before
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ pytestmark = pytest.mark.slow
 LAB: dict[str, Any] = EVERYTHING | {
     "losses": [
         *(one for one in EVERYTHING["losses"] if one["kind"] in ("click", "distill")),
-        {"kind": "pseudo_label", "ensemble": ["rank", "teacher"], "student": "light", "on": ["preranked"]},
         {"kind": "levels_bce", "stage": "rank"},
         *({"kind": kind, "positive": ["exposed"]} for kind in ("icc", "arf", "rankflow")),
         {"kind": "learnt_cascade", "form": "arf_v2", "positive": ["exposed"]},

@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES
@@ -40,18 +38,11 @@ from tests.support.models import grad_of
 
 EXPOSED: dict[str, Any] = {"positive": ["exposed"]}
 BCE: dict[str, Any] = {"kind": "levels_bce", "stage": "prerank", "on": ["cut", "exposed"]}
-PSEUDO: dict[str, Any] = {
-    "kind": "pseudo_label",
-    "ensemble": ["rank", "rerank"],
-    "student": "prerank",
-    "on": ["cut", "kept"],
-}
 LEARNT = [EXPOSED | {"kind": "learnt_cascade", "form": form} for form in ("lcron", "arf", "arf_v2")]
 CUTS = [EXPOSED | {"kind": "icc"}, EXPOSED | {"kind": "arf"}, *LEARNT]
 """Losses of the cuts of stages."""
 EVERY: list[dict[str, Any]] = [
     BCE,
-    PSEUDO,
     EXPOSED | {"kind": "rankflow"},
     *CUTS,
     {"kind": "mimic", "stage": "prerank"},
@@ -77,8 +68,7 @@ def test_a_loss_is_zero_without_lists(values: dict[str, Any]) -> None:
 @pytest.mark.precision
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_three_stages_learn_from_every_loss_at_once(dtype: torch.dtype) -> None:
-    pseudo = PSEUDO | {"ensemble": ["rank", "first"]}
-    learn_at_once([BCE | {"stage": "rank"}, pseudo, EXPOSED | {"kind": "rankflow"}, *CUTS], dtype)
+    learn_at_once([BCE | {"stage": "rank"}, EXPOSED | {"kind": "rankflow"}, *CUTS], dtype)
 
 
 def test_bce_takes_the_positive_levels_for_ones() -> None:
@@ -93,41 +83,6 @@ def test_bce_takes_the_positive_levels_for_ones() -> None:
     taught = {"kind": "distill", "teacher": "rank", "student": "prerank", "on": ["cut"]}
     with pytest.raises(ConfigError, match=r"candidates of level cut .* \(prerank\.levels_bce\)"):
         TotalLoss([made_of(taught), made_of(BCE)], SCOPE).check()
-
-
-def of_ensemble(
-    z: Sequence[float], said: Sequence[list[float]], weights: Sequence[float], beta: float
-) -> float:
-    """The loss of `pseudo_label` by hand."""
-    w = [weight * math.exp(-beta * float(np.std(k))) for weight, k in zip(weights, said, strict=True)]
-    targets = [float(np.mean([sigmoid(x) for x in k])) for k in said]
-    return sum(a * bce(sigmoid(x), p) for a, x, p in zip(w, z, targets, strict=True)) / sum(w)
-
-
-@pytest.mark.parametrize("beta", [0.0, 2.0])
-def test_the_mean_of_an_ensemble_teaches_less_where_it_disagrees(beta: float) -> None:
-    made = requests([[0, 1, 2], [0, 0]], weights=[1.0, 2, 5, 3, 1])
-    student, rank, rerank = [0.5, -1, 9, 0.1, 2], [-3.0, -2, 9, 1, 0], [-1.0, -2, -9, -4, 0]
-    z = outputs(prerank=student, rank=rank, rerank=rerank)
-    scores = torch.tensor([-2.0, 0, 9, 1, math.nan])  # the last candidate has no score, and is left out
-    term = made_of(PSEUDO | {"ensemble": ["rank", "rerank", "production"], "beta": beta})
-    value = loss(term, z, replace(made, scores={"production": scores}))
-    said = [[rank[i], rerank[i], float(scores[i])] for i in (0, 1, 3)]
-    assert value == pytest.approx(of_ensemble([0.5, -1, 0.1], said, [1, 2, 3], beta), rel=1e-5)
-    assert z["rank"].logits["click"].grad is None and z["rerank"].logits["click"].grad is None
-    assert gradient_of(z)[[0, 1, 3]].all() and not gradient_of(z)[[2, 4]].any()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"ensemble": ["rank"]}, "ensemble: 'rank' is a single prediction, whose uncertainty nobody knows"),
-        ({"ensemble": ["prerank", "rank"]}, "ensemble: 'prerank' is the student"),
-    ],
-)
-def test_an_ensemble_without_uncertainty_is_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises((ConfigError, ValidationError), match=message):
-        made_of(PSEUDO | changes).check(SCOPE, "losses.0")
 
 
 def mean(values: Sequence[float]) -> float:

@@ -28,6 +28,7 @@ from corank.core.artifact import (
     ArtifactWriter,
     Manifest,
     digest,
+    is_content,
     measure_files,
     new_content,
     open_folder,
@@ -194,7 +195,9 @@ class FolderPlace(Place):
             self._file(name).write_bytes(content)
 
     def leftovers(self) -> set[str]:
-        return {path.name for path in self.path.iterdir()} - {MANIFEST, self.content.name}
+        left = {path.name for path in self.path.iterdir()} - {MANIFEST, self.content.name}
+        former = set(filter(is_content, left))
+        return left if len(former) > 1 else left - former
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[], None]]:

@@ -119,8 +119,6 @@ def test_every_loss_teaches_on_the_device_as_on_the_processor(
     labels = {stage.name: ["click"] for stage in stages}
     quotas = {stage.name: stage.keep for stage in stages}
     funnel = FunnelSpec(LEVELS, ["click"], labels, quotas, with_vectors=["first", "prerank"])
-    if "ensemble" in values:
-        values = values | {"ensemble": ["rank", "first"]}
     outcomes = []
     for device in (CPU, DEVICE):
         total = TotalLoss([made_of(values)], funnel)

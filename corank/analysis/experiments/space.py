@@ -6,7 +6,7 @@ All are checked before anything is trained.
 import itertools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -198,28 +198,29 @@ class Space:
         return {name: str(parameter.range) for name, parameter in self.parameters.items()}
 
 
-def read_space(config: Config, base: Path, texts: Sequence[str], file: Path | None) -> Space:
-    """The space of `KEY=RANGE` texts and of a file that maps keys to ranges, or of none. Raises ConfigError."""
+def read_space(config: Config, base: Path, texts: Sequence[str]) -> Space:
+    """The space of texts, each `KEY=RANGE` or a YAML file that maps keys to ranges; or of none. Raises ConfigError."""
     ranges: dict[str, Range] = {}
     for text in texts:
         key, equals, bounds = text.partition("=")
-        if not key or not equals:
-            example = "KEY=RANGE, such as train.rank.lr=0.001..0.1 log"
-            raise ConfigError(f"--search {shorten(text)}: expected {example}")
-        if key in ranges:
-            raise ConfigError(f"--search {key}: given twice")
-        ranges[key] = Range.parse(bounds, f"--search {key}")
-    if file is not None:
-        document = read_yaml_file(file)
-        if not isinstance(document, dict):
-            raise ConfigError(f"{file}: expected keys with ranges, such as train.rank.lr: 0.001..0.1 log")
-        for key, value in document.items():
-            source = f"{file}: {key}"
-            if key in ranges:
-                raise ConfigError(f"{source}: given by --search, too")
+        for name, value, source in [(key, bounds, f"--search {key}")] if equals else _read_ranges(text):
+            if name in ranges:
+                raise ConfigError(f"{source}: given twice")
             values = isinstance(value, list)
-            ranges[str(key)] = Range.of_choices(value, source) if values else Range.parse(str(value), source)
+            ranges[name] = Range.of_choices(value, source) if values else Range.parse(str(value), source)
     return _space_of(config, base, ranges, "--search")
+
+
+def _read_ranges(file: str) -> Iterator[tuple[str, Any, str]]:
+    """Keys and ranges of a file, and how errors name each. Raises ConfigError."""
+    if not Path(file).is_file():
+        example = "KEY=RANGE, such as train.rank.lr=0.001..0.1 log, or a YAML file of the same"
+        raise ConfigError(f"--search {shorten(file)}: expected {example}")
+    document = read_yaml_file(Path(file))
+    if not isinstance(document, dict):
+        raise ConfigError(f"{file}: expected keys with ranges, such as train.rank.lr: 0.001..0.1 log")
+    for key, value in document.items():
+        yield str(key), value, f"{file}: {key}"
 
 
 def read_grid(config: Config, base: Path, grid: Grid | Path) -> Space:
@@ -235,7 +236,7 @@ def read_grid(config: Config, base: Path, grid: Grid | Path) -> Space:
     space = _space_of(config, base, ranges, source)
     if (count := prod(len(span.choices) for span in ranges.values())) > MOST_POINTS:
         said = f"{count:,} combinations, more than {MOST_POINTS}"
-        raise ConfigError(f"{source}: {said}; `corank tune --space` searches larger spaces")
+        raise ConfigError(f"{source}: {said}; `corank tune --search` searches larger spaces")
     points = list_points(space)
     if not points:
         raise ConfigError(f"{source}: all of it is the config as written; give other values")

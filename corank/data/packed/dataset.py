@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
+from mmap import mmap
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +17,6 @@ from corank.core.arrays import read_array, read_frame, read_ragged
 from corank.core.artifact import Artifact, compare_files, open_folder
 from corank.core.artifact_cache import ArtifactCache, RemoteParts
 from corank.core.artifact_objects import Published, read_published
-from corank.core.locks import FolderLease
 from corank.core.objects import Location, ObjectUrl
 from corank.core.ragged import Rows
 from corank.core.types import Floats, Ints, Longs
@@ -32,7 +32,7 @@ from corank.data.packed.shard import (
 )
 from corank.data.packed.split_counts import COUNTS, ORDINALS, ItemCounts, RequestContents
 from corank.data.point_in_time import VersionedRows, newest_rows
-from corank.features.encoders import Encoders, read_encoder_files
+from corank.features.encoders import Encoders, map_encoder_files
 from corank.features.encoding import PLACEMENTS, Placement
 from corank.features.history_events import EventParts, Events
 from corank.features.log_schema import FROM, ID, ROW, DataSettings
@@ -46,6 +46,7 @@ OpenShards = Callable[[str, Callable[[Path], Shard]], Sequence[Shard]]
 ENCODERS = "encoders"
 """The folder within packed data that holds the encoders."""
 _MAPPED = (
+    "encoder_files",
     "codes",
     "users",
     "item_keys",
@@ -80,8 +81,6 @@ class PackedDataset:
     """Those of object storage are fetched when they are read first."""
     location: Location = Path()
     """Their folder, or their URL in object storage."""
-    leases: tuple[FolderLease, ...] = field(default=(), repr=False, compare=False)
-    """Keep the files."""
 
     @classmethod
     def open(cls, location: Location, expect: str | None = None) -> Self:
@@ -122,7 +121,7 @@ class PackedDataset:
     ) -> Self:
         encoders = Encoders.load(opened.folder / ENCODERS, Schema(opened.manifest.features))
         loaded = cls.load(opened.folder, opened.manifest, encoders, open_shards)
-        loaded = replace(loaded, location=location, leases=opened.leases)
+        loaded = replace(loaded, location=location)
         for name in _MAPPED:
             getattr(loaded, name)
         return loaded
@@ -239,11 +238,12 @@ class PackedDataset:
     @cached_property
     def codes(self) -> str:
         """A hash of the encoders: the weights of a model hold for these codes alone."""
-        return hash_encoders(self.folder)
+        return _hash(self.encoder_files)
 
-    def read_encoders(self) -> bytes:
-        """Read names and bytes of the encoders' files."""
-        return read_encoder_files(self.folder / ENCODERS)
+    @cached_property
+    def encoder_files(self) -> list[bytes | mmap]:
+        """Names and bytes of the encoders' files."""
+        return map_encoder_files(self.folder / ENCODERS)
 
     @cached_property
     def row_encoders(self) -> Mapping[Placement, RowEncoder]:
@@ -317,7 +317,14 @@ class PackedDataset:
 
 def hash_encoders(folder: Path) -> str:
     """Hash the encoders of packed data: the weights of a model hold for these codes alone. Raises OSError."""
-    return hashlib.sha256(read_encoder_files(folder / ENCODERS)).hexdigest()
+    return _hash(map_encoder_files(folder / ENCODERS))
+
+
+def _hash(parts: list[bytes | mmap]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def prior_folder(folder: Path, n: int) -> Path:

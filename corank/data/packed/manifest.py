@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Self
 
 import polars as pl
 
-from corank.core.artifact import FolderName, Manifest, read_manifest, remove_artifact
+from corank.core.artifact import FolderName, Manifest, read_manifest
 from corank.core.errors import CorankError, DataError, DiskError
+from corank.core.files import remove_folder
 from corank.core.objects import Location
 from corank.core.settings import Settings
 from corank.data.request_columns import Source
@@ -134,14 +135,14 @@ def list_packs(root: Path) -> list[Path]:
 
 
 def remove_old_sets(root: Path) -> None:
-    """Remove the sets of features of a log that was packed again, unless they are read. The caller holds its lock."""
+    """Remove the sets of features of a log that was packed again. The caller holds its lock."""
     first = read_manifest(root, PackManifest)
     for folder in list_packs(root)[1:]:
         with suppress(DataError):
             if read_manifest(folder, PackManifest).is_of_log(first):
                 continue
         with suppress(OSError):
-            remove_artifact(folder)
+            remove_folder(folder)
 
 
 def require_fingerprint(manifest: PackManifest, expect: str | None, location: Location) -> None:

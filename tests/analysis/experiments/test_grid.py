@@ -90,7 +90,7 @@ def test_what_is_refused(searched: tuple[Path, dict[str, Any]], config: Path, tm
         metric="joint_truth_recall",
     )
     refused(ConfigError, r"'ips_click_rate' .* name their column as data.propensity", metric="ips_click_rate")
-    others = {"trials": 5, "seed": 1, "search": ["train.rank.lr=0.1,1"], "space": "space.yaml"}
+    others = {"trials": 5, "seed": 1, "search": ["train.rank.lr=0.1,1"]}
     for name, value in others.items():
         refused(ConfigError, f"--{name}: not with --grid", **{name: value})
     assert not (tmp_path / "new").exists()

@@ -25,8 +25,8 @@ def config() -> Config:
     return read(EXAMPLES / "features.yaml")
 
 
-def space_of(config: Config, *texts: str, file: Path | None = None) -> Space:
-    return read_space(config, EXAMPLES, texts, file)
+def space_of(config: Config, *texts: str) -> Space:
+    return read_space(config, EXAMPLES, texts)
 
 
 def test_the_default_space_has_an_effect_and_holds_the_config_as_written(config: Config) -> None:
@@ -50,7 +50,7 @@ def test_the_default_space_has_an_effect_and_holds_the_config_as_written(config:
 def test_a_file_and_options(config: Config, tmp_path: Path) -> None:
     file = tmp_path / "space.yaml"
     file.write_text("train.rank.lr: 0.001..0.1 log\nstages.1.hidden:\n- [8]\n- [16, 8]\n", encoding="utf-8")
-    space = space_of(config, "train.requests=64,128", file=file)
+    space = space_of(config, "train.requests=64,128", str(file))
     assert space.plain() == {
         "train.requests": "64, 128",
         "train.rank.lr": "0.001..0.1 log",
@@ -58,11 +58,11 @@ def test_a_file_and_options(config: Config, tmp_path: Path) -> None:
     }
     trial = space.config_of({"train.rank.lr": 0.01, "stages.1.hidden": [8]})
     assert (trial.train.stages["rank"].lr, trial.stages[1].hidden) == (0.01, [8])  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match=r"space.yaml: train.rank.lr: given by --search, too"):
-        space_of(config, "train.rank.lr=0.1..1", file=file)
+    with pytest.raises(ConfigError, match=r"space.yaml: train.rank.lr: given twice"):
+        space_of(config, "train.rank.lr=0.1..1", str(file))
     file.write_text("- 1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="expected keys with ranges"):
-        space_of(config, file=file)
+        space_of(config, str(file))
 
 
 @pytest.mark.parametrize(

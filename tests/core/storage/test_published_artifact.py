@@ -128,10 +128,19 @@ def test_the_cache_stays_within_its_bound_and_what_was_used_last_stays(
     assert other.exists() and not kept.exists()
     with pytest.raises(StorageError, match=rf"{SIZE:,} bytes are needed at once.*CORANK_CACHE_GIB"):
         cache.fetch(published)
-    lease = cache.fetch(published, lambda name: name == "items/second")
-    with pytest.raises(StorageError, match=r"bytes are needed beside .* that are in use"):
-        fetch("first", "same")
-    del lease
+
+
+def test_parts_leave_the_cache_before_an_artifact_of_the_day(place: ObjectPlace, tmp_path: Path) -> None:
+    place.write(1)
+    published, sizes = Published.open(place.url, Notes), {n: len(c) for n, c in files_of(1).items()}
+    cache = ArtifactCache(tmp_path / "small", sizes["first"] + sizes["items/second"])
+    whole = cache.fetch(published, lambda name: name == "first").folder
+    part = cache.fetch(published, lambda name: name == "items/second", part=True).folder
+    cache.fetch(published, lambda name: name == "same", part=True)
+    assert whole.exists() and not part.exists()
+    os.utime(whole, (1, 1))
+    cache.fetch(published, lambda name: name == "items/second", part=True)
+    assert not whole.exists()
 
 
 def test_a_damaged_entry_is_fetched_again_also_while_it_is_read(place: ObjectPlace) -> None:

@@ -1,6 +1,7 @@
 """MessagePack and JSON, batches, fields of answers, queries ahead of candidates: one meaning whatever the way."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -14,7 +15,6 @@ from starlette.testclient import TestClient
 from corank.core.errors import RequestError
 from corank.funnel.ranking import Ranking
 from corank.funnel.request import ANSWER_FIELDS, MAX_CANDIDATES, RankAnswer, Request
-from corank_serve.client import AsyncServiceClient
 from corank_serve.http.body import JSON_CODEC, MAX_BATCH, MAX_MSGPACK, MSGPACK, MSGPACK_CODEC
 from corank_serve.http.follower import Follower
 from corank_serve.http.serve_settings import Limits
@@ -348,15 +348,18 @@ def test_candidates_are_found_while_the_query_is_encoded(
             await service.app()(scope | {"http_version": "1.1", "query_string": b""}, receive, send)
             return httpx2.Response(sent[0]["status"], headers=sent[0]["headers"], content=sent[1]["body"])
 
-    async def retrieve() -> list[Any]:
+    async def ahead() -> AsyncIterator[bytes]:
+        yield json.dumps(query).encode() + b"\n"
         await asyncio.wait_for(encoded.wait(), PATIENCE)
         order.append("found")
-        return list(candidates)
+        yield json.dumps(list(candidates)).encode()
 
     async def ask() -> None:
-        async with AsyncServiceClient("http://here", transport=Served()) as ranks:
-            answer = await ranks.rank_ahead(query, retrieve)
-            assert answer == await ranks.rank(request)
+        async with httpx2.AsyncClient(base_url="http://here", transport=Served()) as client:
+            headers = {"Content-Type": "application/x-ndjson"}
+            answer = await client.post("/rank/ahead", content=ahead(), headers=headers)
+            assert answer.status_code == 200
+            assert answer.json()["items"] == (await client.post("/rank", json=request)).json()["items"]
 
     asyncio.run(ask())
     assert order == ["encoded", "found"]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from corank.core.errors import ConfigError
+from corank.core.settings import validate
 from corank_serve.api.serving import format_serve_settings, read_serve_settings
 from corank_serve.http.serve_settings import ServeSettings
 from tests.support.command_line import run_corank
@@ -65,7 +67,9 @@ def test_a_faulty_file_is_named_with_its_key(
 def test_an_option_that_is_gone_names_the_way(capsys: pytest.CaptureFixture[str]) -> None:
     for option, way in (("--canary", "nginx/split.conf"), ("--shadow", "nginx/mirror.conf")):
         code, out, err = run_corank(capsys, "serve", "lmdb:x", option, "V")
-        assert (code, out) == (1, "") and option[2:] in err and "--version" in err and way in err
+        assert (code, out) == (2, "") and option in err and "--version" in err and way in err
+    with pytest.raises(ConfigError, match=r"canary: .*--version"):
+        validate(ServeSettings, {"source": "lmdb:x", "canary": "V"}, "serve.yaml")
 
 
 def test_a_bundle_has_no_versions(trained_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
