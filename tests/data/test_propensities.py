@@ -1,5 +1,6 @@
 """`data.propensity`: from the log to the evaluation's rows, and refusals by name."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,17 @@ import numpy as np
 import polars as pl
 import pytest
 
+from corank.analysis.evaluation_view import cascade_blocks
 from corank.evaluation.predictions import read_propensities
+from corank.evaluation.rows import Row
+from corank.evaluation.table import measure, reasons_of, subjects_of
 from corank.features.kinds.id import IdFeature
+from corank.metrics import off_policy
 from tests.support.packing import World
+from tests.support.predictions import IDENTITY, LEVELS, STAGES, predictions, rows_of
 
 DAY = 86_400_000
+ESTIMATES = ["ips_click_rate@1", "snips_click_rate@1", "dr_click_rate@1", "bucket_weight"]
 
 
 def drawn(folder: Path, chances: list[Any], **keys: Any) -> World:
@@ -71,3 +78,31 @@ def test_an_exposed_candidate_of_a_bucket_needs_a_number(tmp_path: Path) -> None
     assert "null for the exposed candidate item=4 of the request request=1" in message
     message = drawn(tmp_path, ["high"] * 9).refused()
     assert "column 'chance' is String; expected probabilities above 0, as data.propensity reads it" in message
+
+
+def test_the_document_has_estimates_only_of_a_log_with_propensities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cascade shows the second candidate, exposed but not clicked, and the sixth; by hand."""
+
+    def estimates(rows: Mapping[str, Row]) -> list[Row]:
+        return [row for name in ESTIMATES for row in rows.values() if row["metric"] == name]
+
+    assert not estimates(rows_of(predictions()))
+    chance = np.array([0.5, 0.5, 0.5, 0.5, np.nan, np.nan], np.float32)
+    propensities = predictions(propensity=chance)
+    few = estimates(rows_of(propensities))
+    assert [row["value"] for row in few] == [None, None, None, 1]
+    figures = measure(subjects_of(propensities, STAGES, LEVELS, IDENTITY, {}))
+    reasons, rows = reasons_of(figures), [figure.row("run", "test", bootstrap=False) for figure in figures]
+    shown = cascade_blocks(
+        {"rows": rows, "run": {"stages": [stage.name for stage in STAGES]}, "reasons": reasons}
+    )
+    said = f"{', '.join(ESTIMATES[:3])}: the log cannot judge"
+    assert any(isinstance(block, str) and block.startswith(said) for block in shown)
+    assert [*reasons] == [f"cascade.{name}" for name in ESTIMATES[:3]]
+    assert "effective sample 1 of 1" in reasons[f"cascade.{ESTIMATES[0]}"]
+    monkeypatch.setattr(off_policy, "LEAST_EFFECTIVE", 0.0)
+    found = estimates(rows_of(propensities))
+    assert [row["n"] for row in found] == [1] * 4
+    assert [row["value"] for row in found] == pytest.approx([0, 0, 0.9 - 0.9 / 0.5, 1])
+    unknown = predictions(propensity=np.full(6, np.nan, np.float32))
+    assert [row["value"] for row in estimates(rows_of(unknown))] == [None] * 4

@@ -11,7 +11,7 @@ import pytest
 from corank.core.errors import DataError
 from corank.datasets.kuairand import LOGS, USERS, VIDEOS, import_kuairand
 from corank.training.config.config_file import read
-from tests.support.kuairand_files import Release, exposure
+from tests.support.kuairand_files import LOG_HEADER, Release, exposure
 
 EARLY, STANDARD, RANDOM = LOGS
 SLICE = os.environ.get("CORANK_KUAIRAND")
@@ -157,6 +157,20 @@ def test_faulty_files_are_named_and_nothing_is_left(
         import_kuairand(tmp_path / "in", tmp_path / "out")
     assert all(part in str(error.value) for part in told), str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_files_that_are_not_there_or_no_csv_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        import_kuairand(tmp_path / "nowhere", tmp_path / "out")
+    for name in (USERS, VIDEOS):
+        folder = Release().write(tmp_path / name)
+        (folder / name).unlink()
+        with pytest.raises(DataError, match=name):
+            import_kuairand(folder, tmp_path / "out")
+    for content in (b"", b"\x89PNG\r\n\x1a\n\x00\x00", LOG_HEADER.encode() + b"\n\xff\xfe,1\n"):
+        (Release().write(tmp_path / "in") / STANDARD).write_bytes(content)
+        with pytest.raises(DataError, match=STANDARD):
+            import_kuairand(tmp_path / "in", tmp_path / "out")
 
 
 @pytest.mark.realdata

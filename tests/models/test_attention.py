@@ -12,6 +12,10 @@ from torch import Tensor
 
 from corank.batches.batch import Batch, padded
 from corank.core.errors import ConfigError
+from corank.features.input_layout import Attended, Layout, event_columns
+from corank.features.kinds.id import IdFeature
+from corank.features.kinds.ids import IdsFeature
+from corank.features.schema import Schema
 from corank.losses.base import FunnelSpec
 from corank.losses.click import ClickLoss
 from corank.losses.total import TotalLoss
@@ -19,7 +23,7 @@ from corank.models.attention import BatchHistory, Din, GraphHistory
 from corank.models.layers import ACTIVATIONS
 from corank.models.named_axes import number
 from corank.models.settings.mlp import DinSettings, MlpSettings
-from corank.testing.batches import SCHEMA
+from corank.testing.batches import SCHEMA, SIZES
 from tests.support.history_batches import ATTENDED, HELD, RAGGED, Request, attended, requests
 from tests.support.models import assert_learns_alike, joint
 
@@ -112,6 +116,32 @@ def test_bf16_inputs_give_sums_in_fp32() -> None:
 @given(requests, st.integers(0, 99))
 def test_a_ranker_that_attends_is_the_same_by_request_and_by_row(of: list[Request], seed: int) -> None:
     assert_learns_alike(joint(RANK, seed=seed), TOTAL, *attended(of, seed))
+
+
+def test_attention_reads_what_its_events_have_and_those_of_no_other_history() -> None:
+    past: dict[str, Any] = {"side": "user", "kind": "ids", "of": "item", "column": "clicked", "dim": 8}
+    columns = {
+        "past": past,
+        "other": past | {"column": "bought"},
+        "dwell": {"side": "user", "kind": "ids", "parallel_to": "past", "dim": 4},
+        "source": {"side": "user", "kind": "ids", "parallel_to": "past", "dim": 8},
+        "price_paid": {"side": "user", "kind": "ids", "parallel_to": "other", "dim": 4},
+    }
+    features = {name: IdsFeature.model_validate(value) for name, value in columns.items()}
+    schema = Schema({**SCHEMA.features, **features, "id": IdFeature(side="item", kind="id", dim=2)})
+    names = ["source", "tags", "dwell", "id"]
+    settings = MlpSettings(
+        name="rank", model="mlp", keep=2, din=DinSettings(history="past", attributes=names)
+    )
+    assert settings.attended(schema) == Attended("past", ("item", *names))
+    layout = Layout(schema, SIZES | {"dwell": 5, "source": 6, "price_paid": 4, "id": 30})
+    # by dimension: id of 2; dwell and tags of 4; item and source of 8
+    of_items, of_events = event_columns(layout, "past", ["item", *names])
+    assert of_items.tolist() == [0, 1, *range(6, 18)] and of_events.tolist() == [*range(2, 6), *range(18, 26)]
+    assert len(of_items) == len(layout.columns("item", ["item", *names]))
+    other = settings.model_copy(update={"din": DinSettings(history="past", attributes=["price_paid"])})
+    with pytest.raises(ConfigError, match=r"'price_paid' is no item feature .* parallel_to 'past'$"):
+        other.attended(schema)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,10 @@ def compressed() -> bytes:
     return out.getvalue()
 
 
+def test_a_sound_message_is_read() -> None:
+    assert read_arrow(to_arrow(ROWS)).to_pylist() == ROWS
+
+
 @pytest.mark.parametrize(
     ("value", "fault"),
     [

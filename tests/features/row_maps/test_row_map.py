@@ -83,3 +83,56 @@ def test_codes_that_stand_for_other_values_start_fresh(earlier: Encoder, new: En
             and not rows.kept.any()
             and feature.gone == earlier.size - FIRST_KNOWN
         )
+
+
+ITEM = {"side": "item", "kind": "id", "dim": 4}
+USER = {"side": "user", "kind": "id", "dim": 4}
+HISTORY = {"side": "user", "kind": "ids", "of": "item", "last": 3}
+
+
+def test_the_rows_of_a_table_are_those_of_its_features_one_after_another() -> None:
+    """With histories, which share rows, pairs, whose values are hashes, and features of another dim, new and gone."""
+    before = schema(
+        user=USER,
+        item=ITEM,
+        shown=HISTORY,
+        brand={"side": "item", "kind": "id", "dim": 4},
+        tags={"side": "item", "kind": "ids", "dim": 8},
+    )
+    now = schema(
+        city={"side": "user", "kind": "id", "dim": 4},
+        item=ITEM,
+        shown=HISTORY,
+        brand={"side": "item", "kind": "id", "dim": 8},
+        tags={"side": "item", "kind": "ids", "dim": 8},
+        both={"kind": "pair", "of": ["city", "item"], "dim": 4},
+    )
+    mapping = PackingMap(
+        Encoders(
+            before,
+            {
+                "user": vocabulary([7]),
+                "item": vocabulary(["a", "b", "c"]),
+                "brand": vocabulary([1]),
+                "tags": vocabulary([5, 6]),
+            },
+        ),
+        Encoders(
+            now,
+            {
+                "city": vocabulary([3]),
+                "item": vocabulary(["c", "d", "a"]),
+                "brand": vocabulary([1]),
+                "tags": vocabulary([6]),
+                "both": vocabulary([-9]),
+            },
+        ),
+    )
+    # earlier table 4: user 0-2, item 3-7, brand 8-10; new: city 0-2, item 3-7, both 8-10
+    assert mapping.table(4).source.tolist() == [-1, -1, -1, 3, 4, 7, 4, 5, -1, -1, -1]
+    assert mapping.table(4).kept.tolist() == [False] * 3 + [True, True, True, False, True] + [False] * 3
+    # earlier table 8: tags 0-3; new: brand 0-2, tags 3-5
+    assert mapping.table(8).source.tolist() == [-1, -1, -1, 0, 1, 3]
+    assert list(mapping.features) == ["city", "item", "brand", "tags", "both", "user"]
+    assert mapping.features["brand"].reason == "dim 4 before, 8 now"
+    assert (mapping.features["user"].earlier, mapping.features["city"].earlier) == (3, 0)
