@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--rates", nargs="*", type=float, default=RATES)
     parser.add_argument("--drawings", nargs="*", type=int, default=DRAWINGS)
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS)
-    parser.add_argument("--requests", type=int, default=4_000)
+    parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--candidates", type=int, default=100)
     parser.add_argument("--arms", nargs="*", default=ARMS)
     parser.add_argument("--json", action="store_true")
