@@ -16,8 +16,8 @@ drawings of the world, whose seeds are averaged; `.users` has one over the users
   auc, logloss   of the ranker's calibrated clicks, exposed
   ece            their calibration error
 
-`SIGMA.rho.*` is the rank correlation, over all arms of a world, of recalls of later outcomes with recalls of the truth:
-whether a log that has outcomes can tell which of two models is better.
+`SIGMA.rho.*` is the rank correlation, over the arms of a world, three or more, of recalls of later outcomes with
+recalls of the truth: whether a log that has outcomes can tell which of two models is better.
 
 Each training is kept in a folder: a benchmark that was stopped goes on there.
 """
@@ -177,7 +177,10 @@ def summarise(key: str, drawings: Sequence[Arms], seeds: Sequence[int]) -> Figur
 def correlate(by_sigma: dict[float, list[Arms]]) -> Figures:
     """By sigma, the rank correlation of recalls of later outcomes with recalls of the truth, over a world's arms."""
     figures: Figures = {}
-    for sigma, worlds in by_sigma.items():
+    for sigma, drawn in by_sigma.items():
+        worlds = [arms for arms in drawn if len(arms) > 2]  # two say ±1, or nothing if they are equal
+        if not worlds:
+            continue
         for later, truth in (("later", "truth"), ("joint_later", "joint_truth")):
             pairs = [[(one[later][0], one[truth][0]) for one in arms.values()] for arms in worlds]
             rho = [float(spearmanr(np.array(pair)).statistic) for pair in pairs]
@@ -197,7 +200,7 @@ def main() -> None:
     parser.add_argument("--rates", nargs="*", type=float, default=RATES)
     parser.add_argument("--drawings", nargs="*", type=int, default=DRAWINGS)
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS)
-    parser.add_argument("--requests", type=int, default=4_000)
+    parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--candidates", type=int, default=100)
     parser.add_argument("--arms", nargs="*", default=ARMS)
     parser.add_argument("--json", action="store_true")

@@ -83,8 +83,8 @@ LATER = """
     later: {column: later, known: everywhere}    # what a user did by another path, also with what was cut"""
 OUTCOMES = """
   # Both learn what users did later: it leads other candidates, beyond how often their items are acted on there.
-  - {kind: outcome, stage: prerank, of: later, weight: 0.15}
-  - {kind: outcome, stage: rank, of: later, weight: 0.1}"""
+  - {kind: outcome, stage: prerank, of: later, weight: 0.03}
+  - {kind: outcome, stage: rank, of: later, weight: 0.03}"""
 
 
 AUCTION = """

@@ -132,7 +132,7 @@ def unread_outcomes(profile: Profile) -> Iterator[Finding]:
             head = "" if stage.main == "click" else f", label: {stage.main}"
             said = (
                 f"no loss learns it, although it is known everywhere, and 1 for {positives:,} candidates of 'train'; "
-                f"add {{kind: outcome, stage: {stage.name}{head}, of: {label}, weight: 0.15}}"
+                f"add {{kind: outcome, stage: {stage.name}{head}, of: {label}, weight: 0.03}}"
             )
             yield Finding("warning", label, said)
 
