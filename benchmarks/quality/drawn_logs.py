@@ -110,18 +110,22 @@ class DrawnLog:
 
     def load(self, folder: Path, out: Path, report: Report) -> None:
         """Import the files with the importer's defaults."""
+        source, columns = self.source(folder)
+        write_lists(source, out, columns, report)
+
+    def source(self, folder: Path) -> tuple[Path, Lists]:
+        """The log among the files of a folder, and what its columns are."""
         columns = Lists(
             candidates="shown", user="user_id", time="time", labels="clicked", items=folder / "items.parquet"
         )
         if self.shape.rows:
             tables = {name: folder / f"{name}.csv" for name in ("items", "users")}
             named = {"candidates": "item_id", "request": "request_id", **tables}
-            write_lists(folder / "exposures.csv", out, columns.model_copy(update=named), report)
-            return
+            return folder / "exposures.csv", columns.model_copy(update=named)
         history = (
             {} if self.histories is None else {"history": "clicked_before", "history_times": "clicked_at"}
         )
-        write_lists(folder / "log.parquet", out, columns.model_copy(update=history), report)
+        return folder / "log.parquet", columns.model_copy(update=history)
 
 
 def draw_log(name: str, drawing: int) -> DrawnLog:

@@ -99,11 +99,15 @@ def _few(log: pl.DataFrame) -> pl.DataFrame:
 
 def _load_lists(user: str, item: str) -> Load:
     def load(folder: Path, out: Path, report: Report) -> object:
-        items = folder / "items.parquet"
-        columns = Lists(candidates="shown", user=user, time="time", labels="clicked", items=items, item=item)
-        return write_lists(folder / "log.parquet", out, columns, report)
+        return write_lists(folder / "log.parquet", out, list_columns(folder, user, item), report)
 
     return load
+
+
+def list_columns(folder: Path, user: str, item: str) -> Lists:
+    """Say what the columns of lists in a folder are."""
+    items = folder / "items.parquet"
+    return Lists(candidates="shown", user=user, time="time", labels="clicked", items=items, item=item)
 
 
 def _write_hotels(folder: Path, requests: int) -> None:

@@ -1,5 +1,6 @@
 """Features of a log of lists: of its columns by their types, of its tables, of pairs, and of what users met before."""
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,8 +41,6 @@ from corank.datasets.list_roles import ListRoles
 from corank.datasets.list_tables import name_apart, write_items, write_users
 from corank.datasets.shown_order import ShownOrder, find_order
 from corank.datasets.whole_numbers import WholeNumbers
-
-_BEFORE = "if it is known before, add it as a feature and to known_before"
 
 
 @dataclass
@@ -141,7 +140,10 @@ def _describe_log(
         user = name_column(columns.user, "side: user, kind: id, min_count: 30")
         lines = {free_name(columns.user, {}): user} | lines
     left_out, along, known = [f"{name}: {why}" for name, why in unlike.items() if name not in others], [], []
-    left_out += [f"{name}: {why}; {_BEFORE}" for name, why in late.items()]
+    for name, settings in describe_context(facts.types, facts.types.keys() - late, numbers).items():
+        column = column_of(name, settings)
+        typed = f"{_set('known_before', f'[{quote(column)}]')} {_set(f'features.{name}', settings)}"
+        left_out.append(f"{column}: {late[column]}; if it is known before, {typed}")
     for column in describe_lists(lists, others):
         if column.late:
             left_out.append(f"{column.name}: {column.late}")
@@ -152,9 +154,12 @@ def _describe_log(
     if order.role == "effect" and order.logged in chosen:
         along.append(order.logged)
     tried = [name for name in named or chosen if name not in order.taken]
-    for column in describe_along(lists, tried, bool(named), numbers):
+    described = describe_along(lists, tried, bool(named), numbers)
+    honest = [column.name for column in described if not column.late]
+    for column in described:
         if column.late and not named:
-            left_out.append(f"{column.name}: {column.late}; if it is known before, name it as --along")
+            all_named = shlex.quote(",".join([*honest, column.name]))
+            left_out.append(f"{column.name}: {column.late}; if it is known before, --along {all_named}")
         else:
             along.append(column.name)
             known += [column.name] if column.late else []
@@ -163,6 +168,11 @@ def _describe_log(
             if "kind: number" in column.settings:
                 lines[free_name(f"{feature}_rank", lines)] = f"{{kind: within, of: {feature}}}"
     return ListFeatures(lines, along, left_out, known, order, numbers)
+
+
+def _set(key: str, value: str) -> str:
+    """The option of a shell that changes a key of the config."""
+    return f"--set {shlex.quote(f'{key}={value}')}"
 
 
 def _find_categories(columns: ListRoles, out: Path, features: dict[str, str]) -> list[str]:

@@ -91,7 +91,8 @@ def find_order(training: ClickedLists, along: Sequence[str], named: Sequence[str
     role: Literal["effect", "feature"] = "feature" if wish == "feature" else "effect"
     becomes = {
         "feature": "a feature, which requests must hold, too",
-        "effect": "a term of training, which serving leaves out (--position feature: a feature; none: nothing)",
+        "effect": "a term of training, which serving leaves out (--position feature makes it a feature, --position "
+        "none drops it)",
     }[role]
     name = column or free_name("position", dict.fromkeys(impressions.collect_schema(), ""))
     said = f"{where} is taken as the position shown: {figure}; it is {becomes}"

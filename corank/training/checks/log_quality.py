@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from corank.core.time import DAY
 from corank.core.yaml_names import quote
 from corank.data.null_texts import name_texts
+from corank.metrics.metric import validation_metrics
 from corank.training.checks.findings import Finding
 from corank.training.checks.profile import ColumnProfile, Profile
 
@@ -16,28 +17,36 @@ SHIFT = 0.05
 """Missing rates of two splits that differ by more are reported."""
 _DROP = "--without drops it"
 SINGLE = 0.5
-"""From this share of requests without order on, metrics by request and list-wise losses are of a few requests."""
+"""From this share of requests without order on, metrics by request are of a few requests."""
 
 
 def unknown_items(log: Profile) -> Iterator[Finding]:
-    """Items that training never saw."""
+    """Items that training never saw, where all their rates are of days before, or a feature reads their ids."""
     if unknown := _unknown(log.column("item")):
-        schema = log.config.declared
+        schema, item = log.config.declared, log.config.data.item
         steps = {n: p.every for n, p in schema.priors().items() if schema.side(n) in ("item", "cross")}
         slow = [name for name, every in steps.items() if every >= DAY]
-        then = f": write features.{slow[0]}.every: 1h" if len(slow) == len(steps) > 0 else ""
-        yield Finding(
-            "advice", log.config.data.item, f"{_shares(unknown)} are items that training never saw{then}"
-        )
+        faster = f"write features.{slow[0]}.every: 1h" if len(slow) == len(steps) > 0 else ""
+        if then := faster or _drop_ids(log, item):
+            yield Finding("advice", item, f"{_shares(unknown)} are items that training never saw; {then}")
 
 
 def unknown_users(log: Profile) -> Iterator[Finding]:
     """Users that training never saw, unless each request is its own, where a feature reads their ids."""
-    data, schema = log.config.data, log.config.declared
-    read = [name for name in schema.inputs() if name in schema.columns() and schema.column(name) == data.user]
-    if read and data.user not in data.request and (unknown := _unknown(log.column("user"))):
-        said = f"{_shares(unknown)} are of users that training never saw; --without {read[0]} drops their ids"
-        yield Finding("advice", data.user, said)
+    data = log.config.data
+    unknown = {} if data.user in data.request else _unknown(log.column("user"))
+    if unknown and (then := _drop_ids(log, data.user)):
+        yield Finding("advice", data.user, f"{_shares(unknown)} are of users that training never saw; {then}")
+
+
+def _drop_ids(log: Profile, column: str) -> str:
+    """The options that drop the features of a column of ids; blank if there are none, or no others of their side."""
+    schema = log.config.declared
+    sides = {name: schema.side(name).replace("context", "user") for name in schema.inputs()}
+    read = [name for name in sides if name in schema.columns() and schema.column(name) == column]
+    others = {side for name, side in sides.items() if name not in read}
+    dropped = " ".join(f"--without {name}" for name in read)
+    return f"{dropped} drops their ids" if read and others >= {sides[name] for name in read} else ""
 
 
 def unknown_values(log: Profile) -> Iterator[Finding]:
@@ -58,7 +67,7 @@ def shifting_columns(log: Profile) -> Iterator[Finding]:
         now = " and ".join(f"{column.missing[split]:.0%} of '{split}'" for split in shift)
         said = (
             "missing in another share of the candidates than in 'train', which a model takes for something that it is "
-            "not"
+            f"not; {_DROP}"
         )
         figure = f"{column.missing.get('train', 0.0):.0%} of 'train', but {now}"
         yield Finding("advice", column.name, said, figure)
@@ -106,18 +115,20 @@ def identifying_columns(log: Profile) -> Iterator[Finding]:
 
 
 def unordered_requests(log: Profile) -> Iterator[Finding]:
-    """Labels of which few requests show a 1 beside a 0."""
-    for label in dict.fromkeys(stage.main for stage in log.config.stages):
-        clicked = sum(count for n, count in log.requests["train"].positives[label].items() if n)
-        ordered = log.train.mixed[label].requests
-        if clicked and ordered < (1 - SINGLE) * clicked:
-            few = f"only {ordered:,} have" if ordered else "none has"
-            said = (
-                f"of {clicked:,} requests of 'train' with a positive {few} a negative beside it: "
-                "metrics by request and list-wise losses are of these alone; compare models by AUC and by metrics by "
-                "user, too"
-            )
-            yield Finding("advice", label, said)
+    """A metric by request to stop by, where few requests show a 1 beside a 0."""
+    stop = log.config.train.early_stop
+    if stop is None:
+        return
+    stage, label, name = stop.metric.rsplit(".", 2)
+    clicked = sum(count for n, count in log.requests["train"].positives[label].items() if n)
+    ordered = log.train.mixed[label].requests
+    if "request" in validation_metrics()[name].inputs and clicked and ordered < (1 - SINGLE) * clicked:
+        few = f"only {ordered:,} have" if ordered else "none has"
+        said = (
+            f"of {clicked:,} requests of 'train' with a positive {few} a negative beside it, and '{stop.metric}' is of "
+            f"these alone; write train.early_stop.metric: {stage}.{label}.auc"
+        )
+        yield Finding("advice", "train.early_stop.metric", said)
 
 
 def _unknown(column: ColumnProfile) -> dict[str, float]:
