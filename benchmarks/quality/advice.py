@@ -67,7 +67,7 @@ def find_logs(folders: Sequence[Path], requests: int) -> dict[str, Log]:
     logs = {name: _drawn(name) for name in SHAPES}
     for folder in folders:
         layout = find_layout(folder)
-        logs[layout] = Log(lambda _: None, partial(_imported, layout, folder))
+        logs[layout] = Log(lambda _: None, lambda _, layout=layout, folder=folder: _imported(layout, folder))
         if layout == "kuairand":
             lists = {name: _lists("user_id", "video_id") for name in ("few", "two_days", "lists")}
             words = lists | {"obd": partial(_imported, "obd")}

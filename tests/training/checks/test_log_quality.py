@@ -54,7 +54,6 @@ def findings(folder: Path) -> dict[str, Finding]:
         ("lost", "always missing in the split 'train'", ""),
         ("fixed", "the same value in all training rows", ""),
         ("serial", "nearly one value each", "240 values of 240 candidates"),
-        ("click", "of 60 requests of 'train' with a positive none has a negative beside it", ""),
     ],
 )
 def test_a_finding_is_made(findings: dict[str, Finding], where: str, what: str, figure: str) -> None:

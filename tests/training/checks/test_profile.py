@@ -76,7 +76,7 @@ def test_advice_names_what_decides(config: Path) -> None:
     said = corank.check(config).findings
     advice = "\n".join(str(finding) for finding in said)
     for expected in (
-        "item_id: 100% of the candidates of 'valid' and 100% of 'test' are items that training never saw",
+        "item_id: 100% of the candidates of 'valid' and 100% of 'test' are items that training never saw; --without",
         "user_id: 75% of the candidates of 'test' are of users that training never saw",
         "language: the same value in all training rows",
         "price (0% of 'train', but 100% of 'test')",
