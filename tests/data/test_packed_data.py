@@ -123,7 +123,7 @@ def test_a_set_of_a_log_that_is_packed_again_goes_and_what_was_opened_of_it_is_r
     world.features = {name: feature for name, feature in FEATURES.items() if name != "tags"}
     world.log = LOG.with_columns(match=0.5)
     world.pack()
-    assert read.read_encoders() and list_packs(root) == [root]
+    assert read.encoder_files and list_packs(root) == [root]
     with pytest.raises(DataError, match=r"packed: lacks features of the run, or has .* other settings: tags"):
         open_with_features(root, tagged)
 
