@@ -24,7 +24,7 @@ from rich.console import Console
 from benchmarks import harness
 from benchmarks.checkout import ROOT, Checkout
 from benchmarks.quality.drawn_logs import SHAPES, draw_log
-from benchmarks.quality.own_logs import Write, drawn_logs, list_columns, news_logs, video_logs
+from benchmarks.quality.own_logs import drawn_logs, list_columns, news_logs, video_logs
 from benchmarks.quality.real_logs import find_layout
 from corank.datasets.lists import Lists
 from corank_lab.datasets.ebnerd import EbnerdFiles
@@ -46,7 +46,7 @@ _QUICK = ("--set", "train.epochs=1", "--set", "baseline=false")
 class Log:
     """Files that a newcomer brings, and the words that import them."""
 
-    write: Write
+    write: Callable[[Path], object]
     words: Callable[[Path], Words]
     """Of `corank import`, but for the folder that is written; none if `write` writes a config."""
 
@@ -67,13 +67,13 @@ def find_logs(folders: Sequence[Path], requests: int) -> dict[str, Log]:
     logs = {name: _drawn(name) for name in SHAPES}
     for folder in folders:
         layout = find_layout(folder)
-        logs[layout] = Log(lambda _: None, lambda _, layout=layout, folder=folder: _imported(layout, folder))
+        logs[layout] = Log(lambda _: None, partial(_import_folder, layout, folder))
         if layout == "kuairand":
             lists = {name: _lists("user_id", "video_id") for name in ("few", "two_days", "lists")}
             words = lists | {"obd": partial(_imported, "obd")}
             logs |= {name: Log(write, words[name]) for name, (write, _) in video_logs(folder).items()}
     logs["hotels"] = Log(drawn_logs(requests)["hotels"][0], _lists("user", "hotel"))
-    written = {name: write for name, (write, _) in news_logs(requests).items()}
+    written: dict[str, Callable[[Path], object]] = {n: write for n, (write, _) in news_logs(requests).items()}
     written |= {
         "mind_files": lambda folder: MindFiles(requests=requests).simulate(folder, overwrite=True),
         "ebnerd_files": lambda folder: EbnerdFiles(requests=requests).simulate(folder, overwrite=True),
@@ -102,6 +102,10 @@ def _as_words(source: Path, columns: Lists) -> Words:
 
 def _imported(layout: str, source: Path) -> Words:
     return (layout, str(source))
+
+
+def _import_folder(layout: str, folder: Path, _: Path) -> Words:
+    return _imported(layout, folder)
 
 
 def type_all(log: Log, work: Path) -> list[Typed]:

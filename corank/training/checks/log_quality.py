@@ -80,10 +80,9 @@ def misread_numbers(log: Profile) -> Iterator[Finding]:
     for column in log.columns:
         if column.texts:
             texts = ", ".join(map(quote, [*(data.nulls or []), *column.texts]))
-            kind = "" if column.name in own else ", and kind: number if its order means something"
             said = (
                 f"numbers but for {name_texts(column.texts)}, each value of which is an id of its own; if these stand "
-                f"for missing values, write data.nulls: [{texts}]{kind}"
+                f"for missing values, write data.nulls: [{texts}]"
             )
             where = f"data.{column.name}" if column.name in own else f"features.{column.name}"
             yield Finding("warning", where, said)
