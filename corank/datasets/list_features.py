@@ -141,9 +141,9 @@ def _describe_log(
         lines = {free_name(columns.user, {}): user} | lines
     left_out, along, known = [f"{name}: {why}" for name, why in unlike.items() if name not in others], [], []
     for name, settings in describe_context(facts.types, facts.types.keys() - late, numbers).items():
-        column = column_of(name, settings)
-        typed = f"{_set('known_before', f'[{quote(column)}]')} {_set(f'features.{name}', settings)}"
-        left_out.append(f"{column}: {late[column]}; if it is known before, {typed}")
+        logged = column_of(name, settings)
+        typed = f"{_set('known_before', f'[{quote(logged)}]')} {_set(f'features.{name}', settings)}"
+        left_out.append(f"{logged}: {late[logged]}; if it is known before, {typed}")
     for column in describe_lists(lists, others):
         if column.late:
             left_out.append(f"{column.name}: {column.late}")

@@ -12,8 +12,7 @@ import corank
 @pytest.mark.slow
 def test_a_value_adds_the_probability_of_a_later_outcome(tmp_path: Path) -> None:
     world = tmp_path / "world"
-    sizes = {"requests": 400, "candidates": 20, "users": 60, "items": 100}
-    corank.simulate(world, organic=1.0, **sizes)
+    corank.simulate(world, requests=400, candidates=20, users=60, items=100, organic=1.0)
     orders = f"later={world / 'organic' / '*.parquet'}:order"
     corank.join(str(world / "log" / "*.parquet"), world / "joined", [orders], window="3d")
     own = "losses.5={kind: outcome, stage: rank, of: later, label: later}"
