@@ -61,7 +61,7 @@ def evaluate(
     if by is not None and reference is not None:
         raise DataError("--reference compares all candidates of a split; leave out --by")
     if by is not None and on is not None:
-        raise DataError("--on is of all candidates of a split; leave out --by")
+        raise DataError("--on judges all candidates of a split; leave out --by")
     place = parse_location(run)
     opened = Run.open(place)
     if on is not None and (rows := _rows_of(on)) is not None:

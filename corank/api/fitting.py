@@ -27,7 +27,14 @@ from corank.funnel.request import Request
 
 @dataclass(frozen=True, repr=False)
 class FittedFunnel:
-    """A trained funnel and its folder: what `fit` returns."""
+    """A trained funnel and its folder: what `fit` returns.
+
+    Example:
+        >>> log = pl.DataFrame({"shown": [[3, 5], [5, 8], [8, 3]] * 40, "clicked": [[0, 1], [1, 0], [1, 0]] * 40})
+        >>> funnel = corank.fit(log, "shown", "clicked", overrides=["train.epochs=1", "baseline=false"])
+        >>> sorted(item["id"] for item in funnel.rank({"user": {}, "candidates": [3, 5]})["items"])
+        [3, 5]
+    """
 
     folder: Path
     """Tables, `config.yaml`, packed data, `run` and `bundle`, as the commands leave them."""
